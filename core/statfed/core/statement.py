@@ -1,0 +1,112 @@
+"""What the coordinator says and what a holder answers: ids and public parameters, never code.
+
+A statement names a step of an agreed study. The holder rebuilds the computation from its own installed package;
+versions have to match.
+"""
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
+from statfed.core.study import Terms
+
+Step = Literal["admit", "fit", "release"]
+
+
+class Statement(BaseModel):
+    """One request to one holder.
+
+    `admit` asks a holder to check policy and reserve budget; `fit` asks for round `round`'s update of the model
+    whose arrays accompany the statement; `release` ends the run, and what was reserved and not charged is freed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str = Field(description="statfed version of the coordinator")
+    run: str = Field(min_length=1, max_length=80)
+    step: Step
+    round: int = Field(0, ge=0)
+    terms: Terms
+
+    @classmethod
+    def parse(cls, text: str, installed: str) -> "Statement":
+        """Read a statement from the wire. Raises Refused on another version or anything not understood."""
+        try:
+            table = json.loads(text)
+            version = str(table["version"])
+        except (ValueError, KeyError, TypeError):
+            raise Refused("statement not understood: want JSON with a version") from None
+        if version != installed:
+            raise Refused(f"statfed version: the coordinator runs {version}; this holder runs {installed}")
+        try:
+            return cls.model_validate(table)
+        except ValidationError as error:
+            keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
+            raise Refused(f"statement not understood: {keys}") from None
+
+
+class Plan(BaseModel):
+    """A holder's answer to `admit`: the public facts of its part in the study.
+
+    size: public number of records; units: public number of privacy units. Privacy fields are None without privacy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    holder: str
+    size: int
+    units: int
+    steps_per_round: int
+    sampling_rate: float
+    noise_multiplier: float | None = None
+    epsilon: float | None = Field(None, description="PLD composition over all rounds of the study")
+    delta: float | None = None
+    noise_to_signal: float | None = Field(
+        None, description="noise of the whole run against perfectly aligned gradients, one holder alone"
+    )
+    ledger_head: str
+
+
+class Receipt(BaseModel):
+    """A holder's public facts beside the arrays of one round."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    holder: str
+    round: int
+    weight: int = Field(description="public size, the weight in the average")
+    seconds: float
+    ledger_head: str
+
+
+class Closing(BaseModel):
+    """A holder's answer to `release`: what the study cost it in the end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    holder: str
+    unit: str | None
+    study_epsilon: float | None = Field(description="PLD over the rounds charged in this run")
+    history_epsilon: float | None = Field(description="PLD over everything ever charged to this dataset")
+    filter_epsilon: float | None = Field(description="Renyi filter over everything, valid for adaptive choices")
+    budget_epsilon: float | None
+    delta: float | None
+    disclosures: int = Field(description="entries that are not differentially private")
+    ledger_head: str
+
+
+def failure(error: StatfedError) -> str:
+    """The wire form of a public error."""
+    return json.dumps({"kind": type(error).__name__, "message": str(error)})
+
+
+def raise_failure(text: str, holder: str) -> None:
+    """Raise the error that a holder reported, naming the holder."""
+    try:
+        table: dict[str, Any] = json.loads(text)
+        kind, message = BY_NAME[table["kind"]], str(table["message"])
+    except (ValueError, KeyError, TypeError):
+        raise EngineError(f"{holder}: {text}") from None
+    raise kind(f"{holder}: {message}")

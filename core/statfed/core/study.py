@@ -1,0 +1,208 @@
+"""A study: what is computed, with whom, under which protection and privacy. One TOML file, validated here.
+
+`Study` holds all that a run needs. `Study.terms()` is the part that holders are asked to agree to: it travels in
+every statement, and its digest names the study in their ledgers.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from statfed.core.errors import UsageError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+Unit = Literal["record", "person"]
+Strategies = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"]
+
+
+class Section(BaseModel):
+    """A table of the study file: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Model(Section):
+    """The model that is trained."""
+
+    name: str = Field("mlp", description="a file of statfed.strategies.models")
+    hidden: int = Field(64, ge=1, le=4096, description="width of the hidden layer (mlp) or channels (cnn)")
+
+
+class Training(Section):
+    """What a holder does in one round."""
+
+    local_epochs: int = Field(1, ge=1, le=100, description="passes over the holder's data per round")
+    batch_size: int = Field(64, ge=1, description="records per step; expected persons per step for the person unit")
+    learning_rate: float = Field(0.1, gt=0, le=100)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class Strategy(Section):
+    """How the coordinator turns updates into the next model: Flower's own strategies."""
+
+    name: Strategies = "fedavg"
+    server_learning_rate: float = Field(
+        1.0, gt=0, description="step of the server optimiser (fedavgm, fedadam, fedyogi, fedadagrad)"
+    )
+    server_momentum: float = Field(0.9, ge=0, lt=1, description="fedavgm; beta_1 of fedadam and fedyogi")
+    tau: float = Field(1e-3, gt=0, description="adaptivity floor of fedadam, fedyogi, fedadagrad")
+    proximal_mu: float = Field(0.01, ge=0, description="weight of fedprox's proximal term")
+
+
+class Privacy(Section):
+    """Differential privacy of the training, per holder, composed over all rounds."""
+
+    unit: Unit = Field("record", description="who is protected: one record, or all records of one person")
+    neighbouring: Literal["add-remove"] = Field("add-remove", description="neighbouring relation")
+    epsilon: float = Field(gt=0, le=1000, description="target over all rounds of this study")
+    delta: float = Field(1e-5, gt=0, lt=0.5)
+    clipping_norm: float = Field(1.0, gt=0, description="L2 bound on one unit's gradient")
+    max_records_per_unit: int = Field(256, ge=1, description="records used of one person in one step")
+
+
+class Protection(Section):
+    """How the sum over holders is formed."""
+
+    name: str = Field("plain", description="a file of statfed.strategies.protections")
+
+
+class Study(Section):
+    """A validated study file."""
+
+    scenario: str = Field(description="a file of statfed.scenarios")
+    title: str = ""
+    holders: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)] = (
+        "office-1",
+        "office-2",
+        "office-3",
+        "office-4",
+    )
+    rounds: int = Field(10, ge=1, le=10_000)
+    engine: Literal["inprocess", "processes", "ray"] = "inprocess"
+    seed: int = Field(1, ge=0, lt=2**63, description="simulation only: everything random follows from it")
+    timeout: float = Field(600.0, gt=0, description="seconds that one round may take")
+    data: dict[str, Any] = Field(default_factory=dict, description="options of the scenario's data")
+    model: Model = Model()
+    training: Training = Training()
+    strategy: Strategy = Strategy()
+    privacy: Privacy | None = None
+    protection: Protection = Protection()
+
+    @field_validator("holders", mode="before")
+    @classmethod
+    def _holders(cls, value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return tuple(f"office-{i + 1}" for i in range(value))
+        return value
+
+    @model_validator(mode="after")
+    def _names(self) -> "Study":
+        twice = sorted({n for n in self.holders if self.holders.count(n) > 1})
+        if twice:
+            raise ValueError(f"holders: duplicate name: got {', '.join(twice)} more than once; want each holder once")
+        for name in self.holders:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"holders: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
+        return self
+
+    def terms(self) -> "Terms":
+        """What holders agree to. Data options stay out: each holder has its own data."""
+        return Terms(**{name: getattr(self, name) for name in Terms.model_fields})
+
+    def canonical(self) -> str:
+        """One JSON text per study, key order fixed."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def replace(self, **changes: Any) -> "Study":
+        """A validated copy with some top-level fields replaced."""
+        return Study.model_validate(self.model_dump() | changes)
+
+
+class Terms(Section):
+    """The part of a study that a holder rebuilds its computation from and agrees to."""
+
+    scenario: str
+    holders: tuple[str, ...]
+    rounds: int = Field(ge=1)
+    seed: int | None = Field(description="None in a pilot: the holder then draws from its operating system")
+    model: Model
+    training: Training
+    strategy: Strategy
+    privacy: Privacy | None
+    protection: Protection
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: the study's name in every ledger."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_study(source: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read and validate a study file; `overrides` are `key.path=value` (TOML values, bare words are strings).
+
+    Raises UsageError naming the key, what was got and what is allowed.
+    """
+    try:
+        table = tomllib.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"study file not found: {source}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"{source}: not a readable TOML file: {error}") from None
+    return make_study(table, overrides, where=str(source))
+
+
+def make_study(table: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "study") -> Study:
+    """Validate a study given as a mapping, after applying `key.path=value` overrides."""
+    merged: dict[str, Any] = json.loads(json.dumps(table, default=str))
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return Study.model_validate(merged)
+    except ValidationError as error:
+        raise UsageError(describe(error, where)) from None
+
+
+def describe(error: ValidationError, where: str) -> str:
+    """A validation error as lines of `key: got ...; want ...`."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(study)"
+        got = item.get("input")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{where}: {key}: unknown key; want only keys listed in docs/study.md")
+        elif item["type"] == "missing":
+            lines.append(f"{where}: {key}: missing; want a value")
+        elif item["type"] == "value_error":
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {message}" if key == "(study)" else f"{where}: {key}: {message}")
+        else:
+            want = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+            lines.append(f"{where}: {key}: got {got!r}; want {want}")
+    return "\n".join(lines)
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    path, sign, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not sign or not all(keys):
+        raise UsageError(f"--set: got {override!r}; want key=value, for example privacy.epsilon=1")
+    try:
+        value: Any = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = {"none": None, "None": None}.get(text.strip(), text.strip())
+    here = table
+    for key in keys[:-1]:
+        below = here.get(key)
+        if below is None:
+            below = here[key] = {}
+        if not isinstance(below, dict):
+            raise UsageError(f"--set: {path}: {key} is a value, not a table")
+        here = below
+    here[keys[-1]] = value

@@ -1,0 +1,45 @@
+"""What an engine is: it opens a Flower `Grid` to a set of holders, hands it to `drive`, and always cleans up.
+
+One module of `statfed.server.grid` is one engine; it exposes `run(deployment, drive, progress)`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from flwr.serverapp import Grid
+
+from statfed.core.progress import Progress
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where a simulated federation lives.
+
+    homes: holder name to its home folder (policy.toml, ledger.sqlite, data); logs: folder for process logs.
+    """
+
+    run: str
+    homes: Mapping[str, Path]
+    logs: Path
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open federation. nodes: holder name to Flower node id, authenticated by the engine.
+
+    memory: filled by the engine with peak resident MiB per process name, as far as it can tell.
+    """
+
+    grid: Grid
+    nodes: Mapping[str, int]
+    memory: dict[str, float] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """The module contract of `statfed.server.grid.*`."""
+
+    def run(self, deployment: Deployment, drive: Callable[[Session], R], progress: Progress) -> R: ...
