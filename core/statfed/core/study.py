@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from statfed.core.errors import UsageError
+from statfed.core.records import Codebook
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 Unit = Literal["record", "person"]
@@ -73,6 +74,15 @@ class Protection(Section):
     name: str = Field("plain", description="a file of statfed.strategies.protections")
 
 
+class Simulation(Section):
+    """What the simulated holders' policies say. A pilot's holders write their own."""
+
+    lifetime_epsilon: float = Field(20.0, gt=0, description="budget of each simulated holder's dataset")
+    lifetime_delta: float = Field(1e-5, gt=0, lt=0.5)
+    minimum_records: int = Field(10, ge=1)
+    allow_without_privacy: bool = Field(True, description="may a model trained without noise leave?")
+
+
 class Study(Section):
     """A validated study file."""
 
@@ -94,6 +104,7 @@ class Study(Section):
     strategy: Strategy = Strategy()
     privacy: Privacy | None = None
     protection: Protection = Protection()
+    simulation: Simulation = Simulation()
 
     @field_validator("holders", mode="before")
     @classmethod
@@ -112,9 +123,10 @@ class Study(Section):
                 raise ValueError(f"holders: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
         return self
 
-    def terms(self) -> "Terms":
+    def terms(self, codebook: Codebook) -> "Terms":
         """What holders agree to. Data options stay out: each holder has its own data."""
-        return Terms(**{name: getattr(self, name) for name in Terms.model_fields})
+        mine = {name: getattr(self, name) for name in Terms.model_fields if name != "codebook"}
+        return Terms(codebook=codebook, **mine)
 
     def canonical(self) -> str:
         """One JSON text per study, key order fixed."""
@@ -129,6 +141,7 @@ class Terms(Section):
     """The part of a study that a holder rebuilds its computation from and agrees to."""
 
     scenario: str
+    codebook: Codebook
     holders: tuple[str, ...]
     rounds: int = Field(ge=1)
     seed: int | None = Field(description="None in a pilot: the holder then draws from its operating system")

@@ -1,13 +1,11 @@
-"""What a reference scenario is: one module of this package with `ABOUT`, `STUDY` and `population`."""
+"""What a reference scenario is: one module of this package with `ABOUT`, `STUDY`, `CODEBOOK` and `population`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from statfed.core.progress import Progress
+from statfed.core.records import Codebook, Records
 from statfed.core.study import Study
 
 
@@ -22,25 +20,6 @@ class About:
     partitioning: Literal["horizontal", "vertical", "linkage"]
     protections: tuple[str, ...]
     source: str
-
-
-@dataclass(frozen=True)
-class Records:
-    """Labelled records of one party. Private at a holder.
-
-    windows: (records, channels, samples) float32; labels: (records,) int64, index into the schema's classes;
-    persons: (records,) int64, the person whose record it is.
-    """
-
-    windows: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    persons: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        return f"Records({len(self)} records, private)"
 
 
 @dataclass(frozen=True)
@@ -59,5 +38,6 @@ class Scenario(Protocol):
 
     ABOUT: About
     STUDY: Mapping[str, Any]
+    CODEBOOK: Codebook
 
     def population(self, study: Study, progress: Progress) -> Population: ...

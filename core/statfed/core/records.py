@@ -1,0 +1,112 @@
+"""Labelled sensor records and the codebook that every holder's data are checked against."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from statfed.core.errors import UsageError
+
+
+class Channel(BaseModel):
+    """One measured column: values lie in [low, high]; `scale` is the public divisor that models use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    scale: float = Field(1.0, gt=0)
+
+
+class Codebook(BaseModel):
+    """What data of one kind look like, agreed before the study: public."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: tuple[Channel, ...] = Field(min_length=1)
+    samples: int = Field(ge=1, description="length of one window")
+    classes: tuple[str, ...] = Field(min_length=2)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Labelled windows of one party. Private at a holder.
+
+    windows: (records, channels, samples) float32; labels: (records,) int64, index into the codebook's classes;
+    persons: (records,) int64, the person whose record it is.
+    """
+
+    windows: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    persons: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return "Records(<private>)"
+
+    def select(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Records":
+        """The records at `rows` (indices or mask)."""
+        return Records(self.windows[rows], self.labels[rows], self.persons[rows])
+
+    def save(self, path: Path) -> None:
+        """Write an uncompressed .npz file."""
+        np.savez(path, windows=self.windows, labels=self.labels, persons=self.persons)
+
+
+def concatenate(parts: list[Records]) -> Records:
+    """All records of `parts`, in order."""
+    return Records(
+        np.concatenate([p.windows for p in parts]),
+        np.concatenate([p.labels for p in parts]),
+        np.concatenate([p.persons for p in parts]),
+    )
+
+
+def load_records(path: Path) -> Records:
+    """Read a .npz file with arrays windows, labels, persons. Raises UsageError when it is missing or malformed."""
+    if not path.exists():
+        raise UsageError("data file not found; want the path given in policy.toml to exist")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = {"windows", "labels", "persons"} - set(file.files)
+            if missing:
+                raise UsageError(f"data file lacks {', '.join(sorted(missing))}; want windows, labels, persons")
+            return Records(file["windows"], file["labels"], file["persons"])
+    except (ValueError, OSError, EOFError) as error:
+        raise UsageError(f"data file is not a readable .npz file ({type(error).__name__})") from None
+
+
+def mismatches(records: Records, codebook: Codebook) -> list[str]:
+    """Every way in which `records` differ from `codebook`, in words that hold no data value. Empty when they fit."""
+    found = []
+    shape = records.windows.shape
+    want = (len(codebook.channels), codebook.samples)
+    if records.windows.ndim != 3 or shape[1:] != want:
+        found.append(f"windows: got shape {shape}; want (records, {want[0]}, {want[1]})")
+    elif not np.issubdtype(records.windows.dtype, np.floating):
+        found.append(f"windows: got type {records.windows.dtype}; want floating point")
+    else:
+        for index, channel in enumerate(codebook.channels):
+            values = records.windows[:, index]
+            if not np.isfinite(values).all():
+                found.append(f"{channel.name}: got missing or infinite values; want finite numbers")
+            elif values.size and (values.min() < channel.low or values.max() > channel.high):
+                found.append(f"{channel.name}: got values outside [{channel.low}, {channel.high}] {channel.unit}")
+    for name, column in (("labels", records.labels), ("persons", records.persons)):
+        if column.ndim != 1 or not np.issubdtype(column.dtype, np.integer):
+            found.append(f"{name}: got shape {column.shape} of {column.dtype}; want one whole number a record")
+        elif records.windows.ndim and len(column) != len(records.windows):
+            found.append(f"{name}: got {len(column)} entries; want {len(records.windows)}, one a record")
+    if np.issubdtype(records.labels.dtype, np.integer) and records.labels.size:
+        low, high = int(records.labels.min()), int(records.labels.max())
+        if low < 0 or high >= len(codebook.classes):
+            found.append(f"labels: got a class outside the codebook; want 0 to {len(codebook.classes) - 1}")
+    if not len(records):
+        found.append("no records: got an empty data set; want at least one record")
+    return found
