@@ -25,8 +25,9 @@ from statfed.core.errors import LedgerCorrupt
 if TYPE_CHECKING:
     import dp_accounting
 
-# Discretisation of the privacy loss. It is pessimistic: a coarser one only over-counts.
-_REPORTED, _CALIBRATED = 1e-4, 1e-3
+# Discretisation of the privacy loss. It is pessimistic: a coarser one only over-counts. It widens with epsilon beyond
+# 10, so that a study with hardly any noise costs a holder megabytes and not gigabytes.
+_REPORTED, _CALIBRATED, _RELATIVE = 1e-4, 1e-3, 1e-5
 _ORDERS = tuple(round(1.0 + 1.12**k / 4.0, 3) for k in range(60))  # 1.25 ... 200
 
 
@@ -124,7 +125,13 @@ def _pld_epsilon(merged: tuple[tuple[str, int], ...], delta: float, interval: fl
         return 0.0
     from dp_accounting.pld import PLDAccountant
 
-    accountant = PLDAccountant(value_discretization_interval=interval)
+    rough = min(
+        math.fsum(times * _rdp(text, order) for text, times in merged) + _conversion(order, delta)
+        for order in _ORDERS[::6]
+    )
+    if not math.isfinite(rough):
+        return math.inf
+    accountant = PLDAccountant(value_discretization_interval=max(interval, _RELATIVE * rough))
     for text, times in merged:
         accountant.compose(_dp_event(text, times))
     value = float(accountant.get_epsilon(delta))

@@ -49,8 +49,8 @@ class Strategy(Section):
     """How the coordinator turns updates into the next model: Flower's own strategies."""
 
     name: Strategies = "fedavg"
-    server_learning_rate: float = Field(
-        1.0, gt=0, description="step of the server optimiser (fedavgm, fedadam, fedyogi, fedadagrad)"
+    server_learning_rate: float | None = Field(
+        None, gt=0, description="step of the server optimiser; default 1 for fedavgm, 0.1 for the adaptive three"
     )
     server_momentum: float = Field(0.9, ge=0, lt=1, description="fedavgm; beta_1 of fedadam and fedyogi")
     tau: float = Field(1e-3, gt=0, description="adaptivity floor of fedadam, fedyogi, fedadagrad")

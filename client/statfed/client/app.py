@@ -1,0 +1,55 @@
+"""The Flower ClientApp of a data holder: carries statements to `Holder` and answers back, and nothing else.
+
+Only the text of a public error travels. Whatever else goes wrong is written to the holder's own log, and the
+coordinator learns that something failed.
+"""
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from statfed.client.holder import Holder
+from statfed.core.errors import EngineError, StatfedError
+from statfed.core.statement import failure
+
+PUBLIC_FAILURE = 200  # Flower error code of a refusal whose text is written to be public
+INTERNAL_FAILURE = 201  # anything else; the details stay at the holder
+
+log = logging.getLogger("statfed.holder")
+app = ClientApp()
+
+
+@lru_cache(maxsize=4096)
+def _holder(home: str) -> Holder:
+    return Holder(Path(home))
+
+
+def answer(message: Message, context: Context) -> Message:
+    """Answer one message of the coordinator."""
+    try:
+        holder = _holder(str(context.node_config["home"]))
+        statement = str(message.content.config_records["config"]["statement"])
+        record = message.content.array_records.get("arrays")
+        arrays = [np.asarray(a) for a in record.to_numpy_ndarrays()] if record is not None else []
+        reply = holder.answer(statement, arrays)
+    except StatfedError as error:
+        log.warning("refused: %s", error)
+        return Message(Error(PUBLIC_FAILURE, failure(error)), reply_to=message)
+    except Exception:  # the guard of the boundary: no text of an unforeseen error may leave
+        log.exception("internal error")
+        hidden = EngineError("internal error at the holder; its own log has the details")
+        return Message(Error(INTERNAL_FAILURE, failure(hidden)), reply_to=message)
+    content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
+    if reply.update is not None:
+        content["arrays"] = ArrayRecord([np.asarray(a) for a in reply.update.arrays])
+        content["metrics"] = MetricRecord({"num-examples": reply.update.weight})
+    return Message(content, reply_to=message)
+
+
+app.query("admit")(answer)
+app.query("release")(answer)
+app.train()(answer)

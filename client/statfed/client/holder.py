@@ -1,0 +1,187 @@
+"""A data holder: answers statements from its own data, under its own policy and ledger.
+
+The one path of every request: parse (version) -> policy -> ledger -> data against the codebook -> compute ->
+protect -> answer. The ledger is charged before data are read, and nothing leaves when a step fails.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.client.ledger import Ledger
+from statfed.client.policy import Policy, admit, load_policy
+from statfed.core import VERSION
+from statfed.core.discovery import load
+from statfed.core.errors import Refused, UsageError
+from statfed.core.privacy import Repeated, epsilon
+from statfed.core.protection import Update
+from statfed.core.randomness import stream
+from statfed.core.records import Records, load_records, mismatches
+from statfed.core.statement import Closing, Plan, Receipt, Statement
+from statfed.core.study import Terms
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Arrays = Sequence[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back: public facts, and for `fit` the protected update."""
+
+    facts: Plan | Receipt | Closing
+    update: Update | None = None
+
+
+class Holder:
+    """One data holder with its home folder: policy.toml, ledger.sqlite and the data file."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.policy: Policy = load_policy(home / "policy.toml")
+        self._prepared: tuple[tuple[object, ...], Records, NDArray[np.float32]] | None = None
+
+    def ledger(self) -> Ledger:
+        """This dataset's ledger, opened for one transaction or a few."""
+        budget = self.policy.budget
+        return Ledger(
+            self.home / "ledger.sqlite",
+            dataset=self.policy.dataset.id,
+            unit=budget.unit,
+            epsilon=budget.epsilon,
+            delta=budget.delta,
+        )
+
+    def answer(self, text: str, arrays: Arrays) -> Answer:
+        """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves."""
+        statement = Statement.parse(text, VERSION)
+        admit(self.policy, statement.terms)
+        match statement.step:
+            case "admit":
+                return Answer(self._admit(statement))
+            case "fit":
+                return self._fit(statement, arrays)
+            case "release":
+                return Answer(self._release(statement))
+
+    def _admit(self, statement: Statement) -> Plan:
+        from statfed.client.training import schedule
+
+        terms, name, dataset = statement.terms, self.policy.holder.name, self.policy.dataset
+        plan = schedule(terms, dataset.records, dataset.persons)
+        unit = terms.privacy.unit if terms.privacy else "record"
+        with self.ledger() as ledger:
+            head = ledger.head()
+            if terms.privacy:
+                head = ledger.reserve(
+                    statement.run, terms.digest(), terms.rounds, plan.event_per_round(), f"{terms.scenario} training"
+                )
+        try:
+            self._records(terms)
+            parameters = sum(p.numel() for p in self._model(terms).parameters())
+        except (UsageError, Refused):
+            with self.ledger() as ledger:
+                ledger.release(statement.run)
+            raise
+        return Plan(
+            holder=name,
+            size=dataset.records,
+            units=dataset.records if unit == "record" else dataset.persons,
+            steps_per_round=plan.steps_per_round,
+            sampling_rate=plan.rate,
+            noise_multiplier=plan.noise_multiplier,
+            epsilon=_study_epsilon(plan.event_per_round(), terms) if terms.privacy else None,
+            delta=terms.privacy.delta if terms.privacy else None,
+            noise_to_signal=plan.noise_to_signal(terms.rounds, parameters),
+            ledger_head=head,
+        )
+
+    def _fit(self, statement: Statement, arrays: Arrays) -> Answer:
+        from statfed.client.training import fit, get_arrays, schedule, set_arrays
+
+        started = time.perf_counter()
+        terms, name, dataset = statement.terms, self.policy.holder.name, self.policy.dataset
+        if not 1 <= statement.round <= terms.rounds:
+            raise Refused(f"round: got {statement.round}; want 1 to {terms.rounds}")
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise Refused("model arrays: got values that are not finite; want finite numbers")
+        plan = schedule(terms, dataset.records, dataset.persons)
+        model = self._model(terms)
+        set_arrays(model, arrays)
+        with self.ledger() as ledger:
+            if terms.privacy:
+                head = ledger.charge(statement.run, terms.digest(), statement.round, plan.event_per_round())
+            else:
+                head = ledger.disclose(
+                    statement.run, terms.digest(), statement.round, f"{terms.scenario}: model update without noise"
+                )
+        records, inputs = self._records(terms)
+        fit(
+            model,
+            inputs,
+            records.labels,
+            records.persons,
+            terms,
+            plan,
+            sampling=stream(terms.seed, name, statement.round, "sampling"),
+            noise=stream(terms.seed, name, statement.round, "noise"),
+        )
+        protection = load("statfed.strategies.protections", terms.protection.name, "protection")
+        update = protection.protect(Update(get_arrays(model), dataset.records))
+        if not all(np.isfinite(array).all() for array in update.arrays):
+            raise Refused("training diverged: the update is not finite; want a smaller learning rate")
+        seconds = time.perf_counter() - started
+        return Answer(
+            Receipt(holder=name, round=statement.round, weight=update.weight, seconds=seconds, ledger_head=head), update
+        )
+
+    def _release(self, statement: Statement) -> Closing:
+        with self.ledger() as ledger:
+            head = ledger.release(statement.run)
+            spent = ledger.spending(statement.run)
+        private = statement.terms.privacy is not None
+        return Closing(
+            holder=self.policy.holder.name,
+            unit=self.policy.budget.unit if private else None,
+            study_epsilon=spent.study_epsilon if private else None,
+            history_epsilon=spent.history_epsilon,
+            filter_epsilon=spent.filter_epsilon,
+            budget_epsilon=self.policy.budget.epsilon,
+            delta=self.policy.budget.delta,
+            disclosures=spent.disclosures,
+            ledger_head=head,
+        )
+
+    def _records(self, terms: Terms) -> tuple[Records, NDArray[np.float32]]:
+        """The holder's data, checked against the codebook, and prepared for the model. Kept while unchanged."""
+        path = self.home / self.policy.dataset.path
+        if not path.exists():
+            raise UsageError("data file not found; want the path given in policy.toml to exist")
+        stat = path.stat()
+        key = (str(path), stat.st_mtime_ns, stat.st_size, terms.model.name, terms.codebook)
+        if self._prepared is None or self._prepared[0] != key:
+            records = load_records(path)
+            found = mismatches(records, terms.codebook)
+            if found:
+                raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found))
+            if terms.privacy and terms.privacy.unit == "person" and len(np.unique(records.persons)) < 2:
+                raise UsageError("privacy unit person: got data of one person; want at least two")
+            model = load("statfed.strategies.models", terms.model.name, "model")
+            self._prepared = (key, records, model.prepare(records.windows, terms.codebook))
+        return self._prepared[1], self._prepared[2]
+
+    def _model(self, terms: Terms) -> "nn.Module":
+        module = load("statfed.strategies.models", terms.model.name, "model")
+        model: nn.Module = module.build(terms.codebook, terms.model.hidden, 0)
+        return model
+
+
+def _study_epsilon(per_round: Repeated, terms: Terms) -> float | None:
+    """PLD composition of all rounds of the study, at its own delta."""
+    return epsilon([per_round] * terms.rounds, terms.privacy.delta) if terms.privacy else None

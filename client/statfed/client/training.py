@@ -1,0 +1,262 @@
+"""Local training at a holder: plain SGD, or Opacus DP-SGD for the privacy unit `record` or `person`.
+
+Formal guarantee (Abadi et al. 2016, theorem 1, with the accounting of `statfed.core.privacy`). One step draws a
+Poisson sample of privacy units at a fixed public rate q, takes each unit's gradient (one record's, or the mean of at
+most `max_records_per_unit` records of one person), scales it to L2 norm at most C, sums, adds Gaussian noise of
+standard deviation sigma * C and divides by the public number q * n. Adding or removing one unit changes the sum
+before noise by at most C in L2 norm, so the step is the Gaussian mechanism on a Poisson sample, event
+`PoissonSampled(q, Gaussian(sigma))`. Everything after the noise (momentum, proximal term, weight decay, averaging)
+is post-processing.
+
+What the argument needs and this module enforces: q and the divisor follow from the *public* n, never from the
+data; the noise and the sample come from `statfed.core.randomness`; a unit whose gradient is not finite contributes
+zero; an empty batch is a step of pure noise; the loss has one entry a record; no layer mixes records.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from statfed.core.errors import Refused, UsageError
+from statfed.core.privacy import Repeated, calibrate, dp_sgd
+from statfed.core.randomness import Stream
+from statfed.core.study import Terms
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A holder's part of a study, from public numbers alone.
+
+    rate: Poisson rate of a unit per step; expected_batch: rate times public number of units, the divisor.
+    noise_multiplier: sigma in units of the clipping norm, None without privacy.
+    """
+
+    rate: float
+    steps_per_round: int
+    expected_batch: float
+    noise_multiplier: float | None
+
+    def event_per_round(self) -> Repeated:
+        """What one round's training is charged as. Raises ValueError without privacy."""
+        if self.noise_multiplier is None:
+            raise ValueError("training without noise has no privacy event")
+        return dp_sgd(self.rate, self.noise_multiplier, self.steps_per_round)
+
+    def noise_to_signal(self, rounds: int, parameters: int) -> float | None:
+        """Norm of the run's summed noise over the largest norm that its summed clipped gradients can have.
+
+        sigma C sqrt(T d) / (T q n C) with T steps and d parameters. Above 1 even perfectly aligned gradients drown.
+        """
+        if self.noise_multiplier is None:
+            return None
+        steps = rounds * self.steps_per_round
+        return self.noise_multiplier * math.sqrt(parameters / steps) / self.expected_batch
+
+
+def schedule(terms: Terms, records: int, persons: int) -> Schedule:
+    """The schedule of a holder with `records` public records of `persons` public persons.
+
+    The noise multiplier is the smallest with which all rounds of the study together stay within its epsilon.
+    """
+    training, privacy = terms.training, terms.privacy
+    if privacy is None:
+        steps = training.local_epochs * math.ceil(records / training.batch_size)
+        return Schedule(min(1.0, training.batch_size / records), steps, training.batch_size, None)
+    units = records if privacy.unit == "record" else persons
+    if privacy.unit == "person" and persons < 2:
+        raise Refused("privacy unit person: got a data set of one person; want at least two")
+    rate = min(1.0, training.batch_size / units)
+    steps = training.local_epochs * max(1, round(1.0 / rate))
+    try:
+        sigma = calibrate(rate, steps * terms.rounds, privacy.epsilon, privacy.delta)
+    except ValueError as error:
+        raise UsageError(f"privacy.epsilon: {error}; want a larger epsilon or fewer rounds") from None
+    return Schedule(rate, steps, rate * units, sigma)
+
+
+class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
+    """Opacus's optimizer, clipping per privacy unit and drawing noise from our own stream.
+
+    units: (batch,) index of each record's unit, 0 to unit_count - 1; set before every step.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, sigma: float, norm: float, expected_batch: float, noise: Stream
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=sigma,
+            max_grad_norm=norm,
+            expected_batch_size=expected_batch,
+            loss_reduction="mean",
+        )
+        self._noise = noise
+        self.units: Tensor | None = None
+        self.unit_count = 0
+
+    def clip_and_accumulate(self) -> None:
+        """Sum of unit gradients, each scaled to L2 norm at most `max_grad_norm`; a unit that is not finite is 0."""
+        samples = [self._get_flat_grad_sample(p).flatten(1) for p in self.params]
+        if self.units is not None:
+            records = torch.bincount(self.units, minlength=self.unit_count).clamp(min=1).to(samples[0].dtype)
+            samples = [
+                torch.zeros(self.unit_count, g.shape[1]).index_add_(0, self.units, g) / records[:, None]
+                for g in samples
+            ]
+        norms = torch.stack([g.norm(dim=1) for g in samples]).norm(dim=0)
+        factor = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
+        finite = torch.isfinite(norms)
+        if not bool(finite.all()):
+            factor = torch.where(finite, factor, 0.0)
+            samples = [torch.where(finite[:, None], g, 0.0) for g in samples]
+        for p, g in zip(self.params, samples, strict=True):
+            p.summed_grad = (factor @ g).view_as(p)
+
+    def add_noise(self) -> None:
+        """Add one draw of N(0, (sigma C)^2) to every coordinate of the clipped sum."""
+        scale = self.noise_multiplier * self.max_grad_norm
+        flat = self._noise.normal(sum(p.numel() for p in self.params)) * scale
+        start = 0
+        for p in self.params:
+            part = torch.from_numpy(flat[start : start + p.numel()]).view_as(p)
+            p.grad = (p.summed_grad.double() + part).to(p.dtype)
+            start += p.numel()
+
+
+def fit(
+    model: nn.Module,
+    inputs: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    persons: NDArray[np.int64],
+    terms: Terms,
+    plan: Schedule,
+    sampling: Stream,
+    noise: Stream,
+) -> None:
+    """Train `model` in place for one round.
+
+    inputs: (records, ...) prepared for the model; labels, persons: (records,). All private.
+    sampling, noise: streams that no other round, holder or purpose uses.
+    """
+    torch.set_num_threads(1)  # the order of float additions, and so the result, must not depend on the machine
+    x, y = torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(np.ascontiguousarray(labels))
+    options = terms.training
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
+    )
+    start = [p.detach().clone() for p in model.parameters()]
+    pull = terms.strategy.proximal_mu if terms.strategy.name == "fedprox" else 0.0
+
+    def proximal() -> None:
+        if pull:
+            for p, origin in zip(model.parameters(), start, strict=True):
+                if p.grad is not None:
+                    p.grad.add_(p.detach() - origin, alpha=pull)
+
+    model.train()
+    if terms.privacy is None:
+        _plain_steps(model, optimizer, x, y, terms, sampling, proximal)
+    else:
+        _private_steps(model, optimizer, x, y, persons, terms, plan, sampling, noise, proximal)
+
+
+def _plain_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    terms: Terms,
+    sampling: Stream,
+    proximal: Callable[[], None],
+) -> None:
+    size = terms.training.batch_size
+    for _ in range(terms.training.local_epochs):
+        for rows in torch.from_numpy(sampling.permutation(len(y))).split(size):
+            optimizer.zero_grad()
+            cross_entropy(model(x[rows]), y[rows]).backward()
+            proximal()
+            optimizer.step()
+
+
+def _private_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    persons: NDArray[np.int64],
+    terms: Terms,
+    plan: Schedule,
+    sampling: Stream,
+    noise: Stream,
+    proximal: Callable[[], None],
+) -> None:
+    privacy = terms.privacy
+    if privacy is None or plan.noise_multiplier is None:
+        raise ValueError("private training without a privacy plan")
+    wrapped = GradSampleModule(model, loss_reduction="sum")
+    private = UnitOptimizer(
+        optimizer,
+        sigma=plan.noise_multiplier,
+        norm=privacy.clipping_norm,
+        expected_batch=plan.expected_batch,
+        noise=noise,
+    )
+    private.attach_step_hook(lambda _: proximal())
+    by_person = [np.flatnonzero(persons == person) for person in np.unique(persons)]
+    for _ in range(plan.steps_per_round):
+        if privacy.unit == "record":
+            rows = sampling.choose(len(y), plan.rate)
+        else:
+            chosen = [by_person[i] for i in sampling.choose(len(by_person), plan.rate)]
+            rows, units = _bounded(chosen, privacy.max_records_per_unit, sampling)
+            private.units, private.unit_count = torch.from_numpy(units), len(chosen)
+        private.zero_grad()
+        if len(rows):
+            index = torch.from_numpy(rows)
+            logits = wrapped(x[index])
+            losses = cross_entropy(logits, y[index], reduction="none")
+            if losses.shape != (len(rows),):
+                raise ValueError(f"unexpected loss shape: got {tuple(losses.shape)}; want ({len(rows)},)")
+            losses.sum().backward()
+        else:
+            for p in private.params:
+                p.grad_sample = p.new_zeros((0, *p.shape))
+        private.step()
+    wrapped.remove_hooks()
+    for p in model.parameters():
+        for name in ("grad_sample", "summed_grad"):
+            if hasattr(p, name):
+                delattr(p, name)
+
+
+def _bounded(
+    chosen: Sequence[NDArray[np.int64]], most: int, sampling: Stream
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the chosen persons, at most `most` of each, and the position of each row's person."""
+    kept = [rows if len(rows) <= most else rows[sampling.permutation(len(rows))[:most]] for rows in chosen]
+    if not kept:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    return np.concatenate(kept), np.repeat(np.arange(len(kept)), [len(rows) for rows in kept])
+
+
+def get_arrays(model: nn.Module) -> list[NDArray[np.float32]]:
+    """The model's trainable arrays, in order."""
+    return [p.detach().numpy().copy() for p in model.parameters()]
+
+
+def set_arrays(model: nn.Module, arrays: Sequence[NDArray[np.float32]]) -> None:
+    """Load arrays of the same shapes. Raises UsageError naming the shapes where they differ."""
+    got, want = [tuple(a.shape) for a in arrays], [tuple(p.shape) for p in model.parameters()]
+    if got != want:
+        raise UsageError(f"model arrays: got shapes {got}; want {want}")
+    with torch.no_grad():
+        for p, array in zip(model.parameters(), arrays, strict=True):
+            p.copy_(torch.from_numpy(np.array(array, dtype=np.float32)))

@@ -1,0 +1,233 @@
+"""The coordinator: drives a training study through an open session, round by round.
+
+admit (all holders reserve, or none pays) -> rounds -> release. A round needs every holder: one that refuses, fails
+or stays silent ends the run with its name, and every reservation is released.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from statfed.core import VERSION
+from statfed.core.discovery import load
+from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
+from statfed.core.progress import Progress
+from statfed.core.protection import Update
+from statfed.core.statement import Closing, Plan, Receipt, Statement, Step, raise_failure
+from statfed.core.study import Terms
+from statfed.server.engine import Session
+from statfed.server.strategies import make_strategy
+
+Arrays = list[NDArray[np.float32]]
+SHORT = 60.0  # seconds that admission and release may take
+
+for _name in ("flwr", "flwr.serverapp"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+@dataclass
+class Round:
+    """What one round took. Bytes count array contents, all holders together."""
+
+    round: int
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+    holder_seconds: dict[str, float]
+    ledger_heads: dict[str, str]
+
+
+@dataclass
+class Training:
+    """A finished training. arrays: the final model."""
+
+    arrays: Arrays
+    plans: dict[str, Plan]
+    rounds: list[Round] = field(default_factory=list)
+    closings: dict[str, Closing] = field(default_factory=dict)
+
+
+Facts = TypeVar("Facts", Plan, Receipt, Closing)
+OnPlan = Callable[[Mapping[str, Plan]], None]
+OnRound = Callable[[int, Arrays], None]
+
+
+def train(
+    session: Session,
+    terms: Terms,
+    run: str,
+    initial: Sequence[NDArray[np.float32]],
+    *,
+    timeout: float,
+    progress: Progress,
+    on_plan: OnPlan = lambda _: None,
+    on_round: OnRound = lambda _round, _arrays: None,
+) -> Training:
+    """Train a model with every holder of the session.
+
+    on_plan is called with the holders' plans after all have admitted and before anything is spent; on_round with
+    the model after every round (0: the initial one). Either may raise to end the run.
+    Raises Refused or UsageError when a holder does not admit the study, EngineError when one fails later.
+    """
+    protection = load("statfed.strategies.protections", terms.protection.name, "protection")
+    if len(terms.holders) < protection.REQUIRES.minimum_holders:
+        raise UsageError(
+            f"protection {terms.protection.name}: got {len(terms.holders)} holders; "
+            f"want at least {protection.REQUIRES.minimum_holders}"
+        )
+    coordinator = _Coordinator(session, terms, run, progress)
+    try:
+        plans = coordinator.admit()
+        on_plan(plans)
+        training = Training([np.asarray(a, np.float32) for a in initial], plans)
+        on_round(0, training.arrays)
+        strategy = make_strategy(terms.strategy, len(terms.holders))
+        for number in range(1, terms.rounds + 1):
+            progress("training rounds", number - 1, terms.rounds)
+            started = time.perf_counter()
+            config = ConfigRecord({"statement": coordinator.statement("fit", number)})
+            down = sum(a.nbytes for a in training.arrays) * len(terms.holders)
+            messages = list(
+                strategy.configure_train(number, ArrayRecord(training.arrays), config, session.grid)
+            )
+            replies = coordinator.exchange(messages, timeout, f"round {number}")
+            updates, receipts = coordinator.updates(replies, number, training.arrays)
+            seen = protection.combine(updates)
+            arrays, _ = strategy.aggregate_train(number, [_as_reply(messages[0], update) for update in seen])
+            if arrays is None:
+                raise EngineError(f"round {number}: strategy {terms.strategy.name} gave no model")
+            training.arrays = [np.asarray(a, np.float32) for a in arrays.to_numpy_ndarrays()]
+            if not all(np.isfinite(a).all() for a in training.arrays):
+                raise EngineError(
+                    f"round {number}: the model diverged (values are not finite); want a smaller "
+                    "training.learning_rate or strategy.server_learning_rate"
+                )
+            training.rounds.append(
+                Round(
+                    number,
+                    time.perf_counter() - started,
+                    down,
+                    sum(a.nbytes for u in updates.values() for a in u.arrays),
+                    {name: receipt.seconds for name, receipt in receipts.items()},
+                    {name: receipt.ledger_head for name, receipt in receipts.items()},
+                )
+            )
+            on_round(number, training.arrays)
+            progress("training rounds", number, terms.rounds)
+    except BaseException:
+        with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
+            coordinator.release(5.0)
+        raise
+    training.closings = coordinator.release(SHORT)
+    return training
+
+
+class _Coordinator:
+    """Messages of one run: statements out, checked facts back."""
+
+    def __init__(self, session: Session, terms: Terms, run: str, progress: Progress) -> None:
+        self._session, self._terms, self._run, self._progress = session, terms, run, progress
+        if set(session.nodes) != set(terms.holders):
+            raise EngineError(
+                f"holders: got {', '.join(sorted(session.nodes))}; want {', '.join(sorted(terms.holders))}"
+            )
+        self._names = {node: name for name, node in session.nodes.items()}
+
+    def statement(self, step: Step, number: int = 0) -> str:
+        return Statement(
+            version=VERSION, run=self._run, step=step, round=number, terms=self._terms
+        ).model_dump_json()
+
+    def exchange(self, messages: Sequence[Message], timeout: float, what: str) -> dict[str, Message]:
+        """Replies by holder name. Raises EngineError naming the holders that were not asked or did not answer."""
+        asked = {self._names[m.metadata.dst_node_id] for m in messages}
+        if asked != set(self._session.nodes):
+            gone = sorted(set(self._session.nodes) - asked)
+            raise EngineError(f"{what}: {', '.join(gone)} not connected; want every holder")
+        replies = {}
+        for reply in self._session.grid.send_and_receive(messages, timeout=timeout):
+            replies[self._names[reply.metadata.src_node_id]] = reply
+        silent = sorted(asked - set(replies))
+        if silent:
+            raise EngineError(f"{what}: no answer from {', '.join(silent)} within {timeout:g} s")
+        return {name: replies[name] for name in sorted(replies)}
+
+    def ask(self, step: Step, timeout: float) -> dict[str, Message]:
+        content = {"config": ConfigRecord({"statement": self.statement(step)})}
+        messages = [
+            Message(RecordDict(dict(content)), node, f"query.{step}") for node in self._session.nodes.values()
+        ]
+        return self.exchange(messages, timeout, step)
+
+    def admit(self) -> dict[str, Plan]:
+        """Every holder's plan. When one refuses, all are asked to release and every refusal is named."""
+        self._progress("ask holders to admit the study", 0, 1)
+        replies = self.ask("admit", SHORT * 5)
+        errors: list[StatfedError] = []
+        plans = {}
+        for name, reply in replies.items():
+            try:
+                plans[name] = _facts(reply, Plan, name)
+            except StatfedError as error:
+                errors.append(error)
+        if errors:
+            kinds = {type(error) for error in errors}
+            kind = Refused if Refused in kinds else errors[0].__class__
+            others = f"\n{len(plans)} of {len(replies)} holders had agreed; nothing was spent" if plans else ""
+            raise kind("\n".join(str(error) for error in errors) + others)
+        self._progress("ask holders to admit the study", 1, 1)
+        return plans
+
+    def updates(
+        self, replies: Mapping[str, Message], number: int, model: Arrays
+    ) -> tuple[dict[str, Update], dict[str, Receipt]]:
+        """Checked updates and receipts of one round, by holder name."""
+        updates, receipts = {}, {}
+        for name, reply in replies.items():
+            receipt = _facts(reply, Receipt, name)
+            if receipt.round != number:
+                raise EngineError(f"{name}: got an update of round {receipt.round}; want round {number}")
+            arrays = [np.asarray(a) for a in reply.content.array_records["arrays"].to_numpy_ndarrays()]
+            got, want = [a.shape for a in arrays], [a.shape for a in model]
+            if got != want or not all(np.isfinite(a).all() for a in arrays):
+                raise EngineError(f"{name}: got a malformed update (shapes {got}); want finite arrays of {want}")
+            updates[name], receipts[name] = Update(arrays, receipt.weight), receipt
+        return updates, receipts
+
+    def release(self, timeout: float) -> dict[str, Closing]:
+        """Free what was reserved and not spent; every holder's closing account."""
+        return {name: _facts(reply, Closing, name) for name, reply in self.ask("release", timeout).items()}
+
+
+def _facts(reply: Message, kind: type[Facts], holder: str) -> Facts:
+    if reply.has_error():
+        raise_failure(reply.error.reason, holder)
+    try:
+        facts = kind.model_validate_json(str(reply.content.config_records["facts"]["json"]))
+    except (KeyError, ValidationError):
+        raise EngineError(f"{holder}: got an answer that is not a {kind.__name__}") from None
+    if facts.holder != holder:
+        raise EngineError(f"{holder}: the answer says it is from {facts.holder}; want {holder}")
+    return facts
+
+
+def _as_reply(message: Message, update: Update) -> Message:
+    """An update in the form that Flower's strategies aggregate."""
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord([np.asarray(a) for a in update.arrays]),
+            "metrics": MetricRecord({"num-examples": update.weight}),
+        }
+    )
+    message.metadata.__dict__["_message_id"] = message.metadata.message_id or "local"
+    return Message(content, reply_to=message)
+
+

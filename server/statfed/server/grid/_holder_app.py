@@ -1,0 +1,23 @@
+"""The installed holder application, by name: `server` never imports `client`.
+
+The simulation engines play the holders' part, so they load the same ClientApp that a holder's runner does, by the
+reference that the bundle's manifest names.
+"""
+
+from flwr.clientapp import ClientApp
+from flwr.supercore.object_ref import load_app
+
+from statfed.core.errors import EngineError
+
+HOLDER_APP = "statfed.client.app:app"
+
+
+def holder_app() -> ClientApp:
+    """The ClientApp of the installed holder package. Raises EngineError when that room is not installed."""
+    try:
+        app = load_app(HOLDER_APP, EngineError)
+    except ImportError as error:
+        raise EngineError(f"holder application {HOLDER_APP}: not installed ({error})") from None
+    if not isinstance(app, ClientApp):
+        raise EngineError(f"{HOLDER_APP}: got {type(app).__name__}; want a Flower ClientApp")
+    return app

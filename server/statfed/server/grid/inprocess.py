@@ -1,0 +1,152 @@
+"""Engine `inprocess`: holders as objects in this process, behind a Flower `Grid` in memory.
+
+The same ServerApp logic and the same ClientApp as in a deployment, without sockets: for tests, notebooks and fast
+comparison. Records are copied between the sides, so that neither can change what the other holds; with `wire=True`
+every message is also encoded and decoded as on the network. Faults can be injected by holder and message.
+"""
+
+import itertools
+import resource
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from statfed.core.progress import Progress
+from statfed.server.engine import Deployment, R, Session
+
+Fault = Callable[[str, Message], str | None]
+"""Given a holder's name and a message to it: the reason why it does not answer, or None to let it answer."""
+
+
+def no_fault(holder: str, message: Message) -> str | None:  # noqa: ARG001
+    """Every holder answers."""
+    return None
+
+
+def over_the_wire(message: Message) -> Message:
+    """The message as it would arrive over the network: encoded and decoded, its id kept."""
+    objects = {key: item.deflate() for key, item in get_all_nested_objects(message).items()}
+    arrived = inflate_object_from_contents(message.object_id, objects)
+    if not isinstance(arrived, Message):
+        raise TypeError(f"unexpected object: got {type(arrived).__name__}; want Message")
+    arrived.metadata.__dict__["_message_id"] = message.metadata.message_id
+    return arrived
+
+
+def copied(message: Message) -> Message:
+    """A message whose records can be changed without changing the original (array bytes are immutable)."""
+    twin = Message.__new__(Message)
+    twin.__dict__.update(message.__dict__)
+    if message.has_content():
+        records = {key: type(value)(dict(value)) for key, value in message.content.items()}
+        twin.__dict__["_content"] = RecordDict(records)
+    return twin
+
+
+@dataclass(frozen=True)
+class _Node:
+    holder: str
+    context: Context
+
+
+class InProcessGrid(Grid):
+    """A Flower Grid whose nodes are function calls. Replies come in the order of the messages."""
+
+    def __init__(
+        self, app: ClientApp, homes: Mapping[str, str], *, wire: bool = False, fault: Fault = no_fault
+    ) -> None:
+        self._app, self._wire, self._fault = app, wire, fault
+        self._run = Run.create_empty(run_id=1)
+        self._ids = itertools.count(1)
+        self._replies: dict[str, Message] = {}
+        self._nodes = {
+            1000 + i: _Node(name, Context(1, 1000 + i, {"home": home, "holder": name}, RecordDict(), {}))
+            for i, (name, home) in enumerate(homes.items())
+        }
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SUPERLINK_NODE_ID, 1
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """Holder name to node id."""
+        return {node.holder: node_id for node_id, node in self._nodes.items()}
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._nodes)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=node_id) for node_id in self._nodes]
+
+    def _deliver(self, message: Message) -> Message:
+        message.metadata.__dict__["_message_id"] = str(next(self._ids))
+        node = self._nodes[message.metadata.dst_node_id]
+        if (reason := self._fault(node.holder, message)) is not None:
+            return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
+        arrived = over_the_wire(message) if self._wire else copied(message)
+        try:
+            reply = self._app(message=arrived, context=node.context)
+        except Exception as error:  # noqa: BLE001  # what Flower's own runtime does with an app that raises
+            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(error).__name__), reply_to=message)
+        return over_the_wire(reply) if self._wire else copied(reply)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        pushed = []
+        for message in messages:
+            reply = self._deliver(message)
+            self._replies[message.metadata.message_id] = reply
+            pushed.append(message.metadata.message_id)
+        return pushed
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        return [self._deliver(message) for message in messages]
+
+
+def peak_memory() -> float:
+    """Peak resident memory of this process in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
+
+
+def run(
+    deployment: Deployment,
+    drive: Callable[[Session], R],
+    progress: Progress,
+    *,
+    wire: bool = False,
+    fault: Fault = no_fault,
+) -> R:
+    """Drive a federation of in-memory holders."""
+    progress("load holders", 0, 1)
+    from statfed.server.grid._holder_app import holder_app
+
+    grid = InProcessGrid(holder_app(), {n: str(h) for n, h in deployment.homes.items()}, wire=wire, fault=fault)
+    progress("load holders", 1, 1)
+    session = Session(grid, grid.nodes)
+    try:
+        return drive(session)
+    finally:
+        session.memory["all in one process"] = peak_memory()
