@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
 from statfed.client.ledger import Ledger
 from statfed.client.policy import Policy, admit, load_policy
+
 from statfed.core import VERSION
 from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
@@ -77,7 +77,7 @@ class Holder:
         plan = schedule(terms, dataset.records, dataset.persons)
         unit = terms.privacy.unit if terms.privacy else "record"
         with self.ledger() as ledger:
-            head = ledger.head()
+            head = ledger.verify()
             if terms.privacy:
                 head = ledger.reserve(
                     statement.run, terms.digest(), terms.rounds, plan.event_per_round(), f"{terms.scenario} training"

@@ -9,5 +9,5 @@ class Progress(Protocol):
     def __call__(self, phase: str, done: int, total: int) -> None: ...
 
 
-def silent(phase: str, done: int, total: int) -> None:  # noqa: ARG001
+def silent(phase: str, done: int, total: int) -> None:
     """A listener that ignores everything."""

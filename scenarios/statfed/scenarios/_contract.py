@@ -1,4 +1,4 @@
-"""What a reference scenario is: one module of this package with `ABOUT`, `STUDY`, `CODEBOOK` and `population`."""
+"""What a reference scenario is: a module with `ABOUT`, `STUDY`, `CODEBOOK`, `codebook` and `population`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,10 +34,16 @@ class Population:
 
 
 class Scenario(Protocol):
-    """The module contract. `STUDY` is the default study as a mapping; options of `[data]` are validated here."""
+    """The module contract. `STUDY` is the default study as a mapping; options of `[data]` are validated here.
+
+    `CODEBOOK` is that of the default study, `codebook(study)` that of the data which the study asks for. Both
+    functions raise UsageError naming the key when `study.data` is not valid.
+    """
 
     ABOUT: About
     STUDY: Mapping[str, Any]
     CODEBOOK: Codebook
+
+    def codebook(self, study: Study) -> Codebook: ...
 
     def population(self, study: Study, progress: Progress) -> Population: ...

@@ -95,9 +95,7 @@ def train(
             started = time.perf_counter()
             config = ConfigRecord({"statement": coordinator.statement("fit", number)})
             down = sum(a.nbytes for a in training.arrays) * len(terms.holders)
-            messages = list(
-                strategy.configure_train(number, ArrayRecord(training.arrays), config, session.grid)
-            )
+            messages = list(strategy.configure_train(number, ArrayRecord(training.arrays), config, session.grid))
             replies = coordinator.exchange(messages, timeout, f"round {number}")
             updates, receipts = coordinator.updates(replies, number, training.arrays)
             seen = protection.combine(updates)
@@ -142,9 +140,7 @@ class _Coordinator:
         self._names = {node: name for name, node in session.nodes.items()}
 
     def statement(self, step: Step, number: int = 0) -> str:
-        return Statement(
-            version=VERSION, run=self._run, step=step, round=number, terms=self._terms
-        ).model_dump_json()
+        return Statement(version=VERSION, run=self._run, step=step, round=number, terms=self._terms).model_dump_json()
 
     def exchange(self, messages: Sequence[Message], timeout: float, what: str) -> dict[str, Message]:
         """Replies by holder name. Raises EngineError naming the holders that were not asked or did not answer."""
@@ -162,9 +158,7 @@ class _Coordinator:
 
     def ask(self, step: Step, timeout: float) -> dict[str, Message]:
         content = {"config": ConfigRecord({"statement": self.statement(step)})}
-        messages = [
-            Message(RecordDict(dict(content)), node, f"query.{step}") for node in self._session.nodes.values()
-        ]
+        messages = [Message(RecordDict(dict(content)), node, f"query.{step}") for node in self._session.nodes.values()]
         return self.exchange(messages, timeout, step)
 
     def admit(self) -> dict[str, Plan]:
@@ -209,7 +203,7 @@ class _Coordinator:
 
 def _facts(reply: Message, kind: type[Facts], holder: str) -> Facts:
     if reply.has_error():
-        raise_failure(reply.error.reason, holder)
+        raise_failure(reply.error.reason or "no reason given", holder)
     try:
         facts = kind.model_validate_json(str(reply.content.config_records["facts"]["json"]))
     except (KeyError, ValidationError):
@@ -229,5 +223,3 @@ def _as_reply(message: Message, update: Update) -> Message:
     )
     message.metadata.__dict__["_message_id"] = message.metadata.message_id or "local"
     return Message(content, reply_to=message)
-
-

@@ -10,23 +10,23 @@ def make_strategy(options: Strategy, holders: int) -> FedAvg:
 
     Weights are the holders' public sizes (`num-examples`). FedProx's proximal term is applied at the holders.
     """
-    everyone = {
-        "min_train_nodes": holders,
-        "min_available_nodes": holders,
-        "fraction_evaluate": 1.0,
-        "min_evaluate_nodes": 1,
-    }
-    step = options.server_learning_rate
+    strategy = _strategy(options)
+    strategy.min_train_nodes = strategy.min_available_nodes = holders
+    return strategy
+
+
+def _strategy(options: Strategy) -> FedAvg:
+    step, momentum, tau = options.server_learning_rate, options.server_momentum, options.tau
     match options.name:
         case "fedavg":
-            return FedAvg(**everyone)
+            return FedAvg()
         case "fedprox":
-            return FedProx(**everyone, proximal_mu=options.proximal_mu)
+            return FedProx(proximal_mu=options.proximal_mu)
         case "fedavgm":
-            return FedAvgM(**everyone, server_learning_rate=step or 1.0, server_momentum=options.server_momentum)
+            return FedAvgM(server_learning_rate=step or 1.0, server_momentum=momentum)
         case "fedadam":
-            return FedAdam(**everyone, eta=step or 0.1, beta_1=options.server_momentum, tau=options.tau)
+            return FedAdam(eta=step or 0.1, beta_1=momentum, tau=tau)
         case "fedyogi":
-            return FedYogi(**everyone, eta=step or 0.1, beta_1=options.server_momentum, tau=options.tau)
+            return FedYogi(eta=step or 0.1, beta_1=momentum, tau=tau)
         case "fedadagrad":
-            return FedAdagrad(**everyone, eta=step or 0.1, tau=options.tau)
+            return FedAdagrad(eta=step or 0.1, tau=tau)

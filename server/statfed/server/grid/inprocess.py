@@ -10,6 +10,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -48,7 +49,7 @@ def copied(message: Message) -> Message:
     twin = Message.__new__(Message)
     twin.__dict__.update(message.__dict__)
     if message.has_content():
-        records = {key: type(value)(dict(value)) for key, value in message.content.items()}
+        records = {key: cast(type[Any], type(value))(dict(value)) for key, value in message.content.items()}
         twin.__dict__["_content"] = RecordDict(records)
     return twin
 
@@ -121,7 +122,12 @@ class InProcessGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,  # noqa: ARG002  # a call returns when it is done
+    ) -> Iterable[Message]:
         return [self._deliver(message) for message in messages]
 
 

@@ -1,0 +1,50 @@
+# make demo: own environment, then the human-activity scenario across real processes
+# make test: own environment, then lint, types, import contracts and every test
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ROOMS := core strategies client server scenarios cli
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test lint types contracts tests docs clean
+
+help:
+	@grep -E '^# make' Makefile | sed 's/^# //'
+	@echo 'make install: the environment alone'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python: got %d.%d; want 3.11 or newer (make PYTHON=python3.11 ...)" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	@echo 'installing PyTorch (the largest part) ...'
+	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
+	@echo 'installing statfed and its tools ...'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray]'
+	@touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/statfed run time-use --engine processes --fresh
+
+test: install lint types contracts tests
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+contracts: install
+	$(BIN)/lint-imports
+
+tests: install
+	$(BIN)/pytest -q
+
+docs: install
+	$(BIN)/python docs/make_reference.py
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,58 @@
+"""`statfed scenarios` and `statfed protections`: what there is."""
+
+from typing import Annotated
+
+import typer
+
+from statfed.cli._output import Json, emit_json, out, table
+from statfed.core.discovery import load, modules
+
+
+def scenarios(
+    name: Annotated[str | None, typer.Argument(help="Show one scenario and its default study.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the reference scenarios: who takes part, what data, which protections apply."""
+    package = "statfed.scenarios"
+    found = {key: load(package, key, "scenario") for key in ([name] if name else sorted(modules(package)))}
+    if as_json:
+        rows = [
+            {"id": key, **{field: getattr(m.ABOUT, field) for field in m.ABOUT.__dataclass_fields__}}
+            | ({"study": dict(m.STUDY)} if name else {})
+            for key, m in found.items()
+        ]
+        emit_json({"scenarios": rows})
+        return
+    if name:
+        about = found[name].ABOUT
+        out.print(f"[bold]{name}[/bold]: {about.title}\n\n{about.purpose}\n", highlight=False)
+        for label in ("parties", "data", "partitioning", "source"):
+            out.print(f"[bold]{label}[/bold]: {getattr(about, label)}", highlight=False)
+        out.print(f"[bold]protections[/bold]: {', '.join(about.protections)}\n", highlight=False)
+        out.print(f"Run it: statfed run {name}", highlight=False)
+        return
+    rows = table("Reference scenarios", "scenario", "who", "data", "partitioning", "protections")
+    for key, m in found.items():
+        about = m.ABOUT
+        rows.add_row(key, about.parties, about.data, about.partitioning, ", ".join(about.protections))
+    out.print(rows)
+
+
+def protections(as_json: Json = False) -> None:
+    """List the protections: what each trusts and what it needs."""
+    package = "statfed.strategies.protections"
+    found = {key: load(package, key, "protection") for key in sorted(modules(package))}
+    if as_json:
+        emit_json(
+            {
+                "protections": [
+                    {"id": key, "title": m.TITLE, "trust": list(m.TRUST), "minimum_holders": m.REQUIRES.minimum_holders}
+                    for key, m in found.items()
+                ]
+            }
+        )
+        return
+    rows = table("Protections", "protection", "what", "trusts", "holders at least", numbers=("holders at least",))
+    for key, m in found.items():
+        rows.add_row(key, m.TITLE, "; ".join(m.TRUST), str(m.REQUIRES.minimum_holders))
+    out.print(rows)

@@ -1,0 +1,127 @@
+"""`statfed ledger`: what was spent on a holder's data, and whether the record of it is intact."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from statfed.cli._output import Json, emit_json, out, table
+from statfed.cli.run import RUNS, WORKSPACE
+from statfed.cli.runs import find_run
+from statfed.core.errors import LedgerCorrupt, UsageError
+
+if TYPE_CHECKING:
+    from statfed.client.ledger import Ledger
+
+app = typer.Typer(no_args_is_help=True, help="Privacy ledgers of data holders.")
+
+Holder = Annotated[str | None, typer.Option(help="A simulated holder, e.g. office-1. Without it: all holders.")]
+Home = Annotated[Path | None, typer.Option(help="A holder's home folder (in a pilot: your own).")]
+Run = Annotated[str | None, typer.Option(help="Holders of a run made with --fresh: its id, or `last`.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Where run folders are.", envvar="STATFED_RUNS")]
+Workspace = Annotated[Path, typer.Option(help="Where simulated holders live.", envvar="STATFED_WORKSPACE")]
+
+
+def find_ledgers(holder: str | None, home: Path | None, run: str | None, runs: Path, workspace: Path) -> list[Path]:
+    """Ledger files that the options name. Raises UsageError saying where it looked."""
+    if home:
+        found, where = [home / "ledger.sqlite"], str(home)
+        found = [path for path in found if path.exists()]
+    elif run:
+        root = find_run(runs, run) / "holders"
+        found, where = sorted(root.glob(f"{holder or '*'}/ledger.sqlite")), f"{root} (was the run made with --fresh?)"
+    else:
+        root = workspace / "holders"
+        found, where = sorted(root.glob(f"*/{holder or '*'}/ledger.sqlite")), str(root)
+    if not found:
+        raise UsageError(f"ledger of {holder or 'any holder'}: none found in {where}; name one with --home or --run")
+    return found
+
+
+def _open(path: Path) -> "Ledger":
+    from statfed.client.ledger import read_only
+
+    return read_only(path)
+
+
+@app.command()
+def show(
+    holder: Holder = None,
+    home: Home = None,
+    run: Run = None,
+    runs: Runs = RUNS,
+    workspace: Workspace = WORKSPACE,
+    as_json: Json = False,
+) -> None:
+    """Show what was spent, on what, and what is left.
+
+    `epsilon (PLD)` is the tight composition of everything charged. `epsilon (filter)` is what the lifetime budget
+    is gated on: it also counts reservations, and holds even if each study was chosen after seeing earlier results.
+    """
+    documents: list[dict[str, Any]] = []
+    for path in find_ledgers(holder, home, run, runs, workspace):
+        with _open(path) as ledger:
+            entries, spent = ledger.entries(), ledger.spending()
+        documents.append(
+            {
+                "holder": path.parent.name,
+                "ledger": str(path),
+                "dataset": ledger.dataset,
+                "unit": ledger.unit,
+                "spending": asdict(spent),
+                "entries": [asdict(entry) for entry in entries],
+            }
+        )
+    if as_json:
+        emit_json({"ledgers": documents})
+        return
+    for document in documents:
+        spent = document["spending"]
+        out.print(
+            f"[bold]{document['holder']}[/bold]  dataset {document['dataset']}, per {document['unit']}\n"
+            f"  epsilon (PLD) {spent['history_epsilon']:.3f}, epsilon (filter) {spent['filter_epsilon']:.3f} "
+            f"of {spent['budget']:g}; left {spent['left']:.3f}; {spent['disclosures']} disclosures",
+            highlight=False,
+        )
+        rows = table("", "#", "time", "what", "run", "round", "study", "event", "note", numbers=("#", "round"))
+        for entry in document["entries"]:
+            rows.add_row(
+                str(entry["seq"]),
+                entry["time"],
+                entry["kind"],
+                entry["run"],
+                str(entry["round"]) if entry["round"] else "",
+                entry["study"][:8],
+                str(entry["event"]),
+                entry["note"],
+            )
+        out.print(rows)
+
+
+@app.command()
+def verify(
+    holder: Holder = None,
+    home: Home = None,
+    run: Run = None,
+    anchor: Annotated[
+        str | None, typer.Option(help="A head hash seen earlier (result.json has them): finds a cut-off tail too.")
+    ] = None,
+    runs: Runs = RUNS,
+    workspace: Workspace = WORKSPACE,
+    as_json: Json = False,
+) -> None:
+    """Recompute the hash chain; exit code 5 names the first entry that was edited, removed or reordered."""
+    results: list[dict[str, Any]] = []
+    for path in find_ledgers(holder, home, run, runs, workspace):
+        try:
+            with _open(path) as ledger:
+                head = ledger.verify(anchor)
+                results.append({"ledger": str(path), "intact": True, "entries": len(ledger.entries()), "head": head})
+        except LedgerCorrupt as error:
+            raise LedgerCorrupt(f"{path}: {error}") from None
+    if as_json:
+        emit_json({"ledgers": results})
+        return
+    for result in results:
+        out.print(f"intact: {result['ledger']}, {result['entries']} entries, head {result['head']}", highlight=False)

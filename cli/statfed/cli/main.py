@@ -1,0 +1,54 @@
+"""`statfed`: the command line."""
+
+from typing import Annotated
+
+import typer
+
+from statfed.cli import catalogue, data, ledger, run, runs
+from statfed.cli._output import ReportingGroup, out
+from statfed.core import VERSION
+
+app = typer.Typer(
+    name="statfed",
+    cls=ReportingGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Official statistics and machine learning across organisations that may not pool their microdata.\n\n"
+    "Start with [bold]statfed scenarios[/bold], then [bold]statfed run time-use[/bold].\n\n"
+    "Exit codes: 0 done, 1 internal error, 2 wrong usage or data, 3 refused by policy or budget, "
+    "4 a process or party failed, 5 a ledger does not verify, 130 interrupted.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(f"statfed {VERSION}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("scenarios")(catalogue.scenarios)
+app.command("protections")(catalogue.protections)
+app.command("run")(run.run)
+app.add_typer(runs.app, name="runs")
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Entry point of the `statfed` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""`statfed runs`: what was run, and its results."""
+
+import json
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from statfed.cli._output import Json, emit_json, out, table
+from statfed.cli.run import RUNS, show_result
+from statfed.core.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True, help="List and show past runs.")
+Folder = Annotated[Path, typer.Option("--runs", help="Where run folders are.", envvar="STATFED_RUNS")]
+Id = Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it, or `last`.")]
+
+
+def find_run(runs: Path, name: str) -> Path:
+    """The folder of a run. Raises UsageError listing what there is."""
+    known = sorted(p for p in runs.glob("*/") if (p / "status.json").exists())
+    if name == "last" and known:
+        return known[-1]
+    matching = [p for p in known if p.name == name] or [p for p in known if p.name.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise UsageError(
+            f"run {name}: got {len(matching)} that begin so; want one: {', '.join(p.name for p in matching)}"
+        )
+    there = ", ".join(p.name for p in known[-5:]) or "none yet; start with `statfed run time-use`"
+    raise UsageError(f"run {name}: not found in {runs}/; newest there: {there}")
+
+
+@app.command("list")
+def list_runs(runs: Folder = RUNS, as_json: Json = False) -> None:
+    """List runs, oldest first, with how they ended."""
+    found: list[dict[str, Any]] = [
+        json.loads((p / "status.json").read_text()) for p in sorted(runs.glob("*/")) if (p / "status.json").exists()
+    ]
+    if as_json:
+        emit_json({"runs": found})
+        return
+    rows = table("Runs", "run", "scenario", "engine", "state", "accuracy", "macro-F1", numbers=("accuracy", "macro-F1"))
+    for status in found:
+        figures = ("" if status.get(k) is None else f"{status[k]:.3f}" for k in ("accuracy", "macro_f1"))
+        rows.add_row(status["run"], status["scenario"], status["engine"], status["state"], *figures)
+    out.print(rows if found else f"no runs in {runs}/; start with `statfed run time-use`")
+
+
+@app.command()
+def show(run: Id, runs: Folder = RUNS, as_json: Json = False) -> None:
+    """Show a run's summary, or with --json its whole result."""
+    from statfed.scenarios._run import load_result
+
+    result = load_result(find_run(runs, run))
+    if as_json:
+        emit_json(result.model_dump(mode="json"))
+    else:
+        show_result(result)
+
+
+@app.command()
+def report(
+    run: Id,
+    runs: Folder = RUNS,
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a run's HTML report again from its result, and say where it is."""
+    from statfed.scenarios._report import write
+    from statfed.scenarios._run import load_result
+
+    folder = find_run(runs, run)
+    path = folder / "report.html"
+    write(load_result(folder), path)
+    if as_json:
+        emit_json({"run": folder.name, "report": str(path)})
+    else:
+        out.print(str(path), highlight=False, soft_wrap=True)
+    if open_:
+        webbrowser.open(path.resolve().as_uri())

@@ -1,0 +1,211 @@
+"""A holder's policy: what its organisation allows to be computed on one dataset. `policy.toml`, read here and nowhere
+else.
+
+Formal guarantees. `admit` is checked before data are read and before anything is charged; every rule is a conjunction,
+so an admitted study satisfies all of them. A refusal lists each rule that failed; of the thresholds under [minimum],
+which are the holder's secret, it names the rule and never the number. The numbers of records and of persons under
+[dataset] are public by definition: step counts, weights and sampling rates are derived from them.
+
+One dataset has one privacy unit. Neither unit's guarantee implies the other's: removing one person removes many
+records, and add-or-remove-one-record neighbours need not be add-or-remove-one-person neighbours, so charges in both
+units cannot be composed in one budget (Dwork and Roth 2014, section 2.3, group privacy).
+"""
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from statfed.core.errors import Refused, UsageError
+from statfed.core.study import NAME, Section, Strategies, Terms, Unit, describe
+
+_ANY = "*"
+
+
+class HolderName(Section):
+    """Whose policy it is."""
+
+    name: str = Field(description="this holder's name in study files")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not NAME.fullmatch(value):
+            raise ValueError(f"got {value!r}; want lower-case letters, digits and hyphens, 40 at most")
+        return value
+
+
+class Dataset(Section):
+    """The dataset that the policy is about. Its sizes are public."""
+
+    id: str = Field(min_length=1, max_length=80, description="the dataset's name; its ledger is bound to it")
+    path: str = Field(min_length=1, description="data file, relative to the holder's home folder")
+    records: int = Field(
+        ge=1, description="PUBLIC number of records; sampling rate and divisor follow from it, not from the file"
+    )
+    persons: int = Field(ge=1, description="PUBLIC number of persons")
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "Dataset":
+        if self.persons > self.records:
+            raise ValueError(f"dataset.persons: got {self.persons}; want at most the {self.records} records")
+        return self
+
+
+class Allow(Section):
+    """What may be asked of the dataset. What is not listed is refused."""
+
+    scenarios: tuple[str, ...] = Field(description="scenarios that may use the data")
+    protections: tuple[str, ...] = Field(description="protections under which a contribution may leave")
+    channels: tuple[str, ...] = Field(description='columns that may be used; ["*"] for all')
+    without_privacy: bool = Field(False, description="may a model that was trained without noise leave?")
+    public_seed: bool = Field(False, description="simulation only: may noise follow from the study's public seed?")
+    strategies: tuple[Strategies, ...] | None = Field(None, description="aggregation strategies; leave out for all")
+
+
+class Minimum(Section):
+    """Thresholds below which the holder takes no part. Secret: a refusal never tells the number."""
+
+    records: int = Field(10, ge=1, description="SECRET fewest records")
+    persons: int = Field(1, ge=1, description="SECRET fewest persons")
+    holders: int = Field(1, ge=1, description="SECRET fewest holders in a study")
+
+
+class Budget(Section):
+    """The privacy that the dataset may ever lose, over all studies. The ledger enforces it."""
+
+    unit: Unit = Field(description="who is protected: one record, or all records of one person")
+    epsilon: float = Field(gt=0, le=1000, allow_inf_nan=False, description="over the dataset's whole life")
+    delta: float = Field(gt=0, lt=0.5, description="over the dataset's whole life; below 1 / number of units")
+
+
+class Policy(Section):
+    """A validated policy file."""
+
+    holder: HolderName
+    dataset: Dataset
+    allow: Allow
+    minimum: Minimum = Minimum()
+    budget: Budget
+
+    @property
+    def units(self) -> int:
+        """The public number of privacy units of the budget."""
+        return self.dataset.records if self.budget.unit == "record" else self.dataset.persons
+
+    @model_validator(mode="after")
+    def _delta(self) -> "Policy":
+        if self.budget.delta * self.units >= 1.0:
+            raise ValueError(
+                f"budget.delta: got {self.budget.delta:g}; want less than 1/{self.units}, one over the number of "
+                f"{self.budget.unit}s: a larger one allows to publish a unit outright"
+            )
+        return self
+
+
+def load_policy(path: Path) -> Policy:
+    """Read and validate a policy file. Raises UsageError naming the key, what was got and what is wanted."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"policy file not found: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"{path}: not a readable TOML file: {error}") from None
+    try:
+        return Policy.model_validate(table)
+    except ValidationError as error:
+        text = describe(error, str(path)).replace("(study): ", "")
+        known = ", ".join(f"{s}.{k}" for s, f in Policy.model_fields.items() for k in _section(f.annotation))
+        raise UsageError(text.replace("want only keys listed in docs/study.md", f"want one of {known}")) from None
+
+
+def _section(annotation: Any) -> tuple[str, ...]:
+    return tuple(annotation.model_fields)
+
+
+def write_policy(policy: Policy, path: Path) -> None:
+    """Write `policy` as commented TOML that `load_policy` reads back equal. Mode 0600: it holds secret thresholds."""
+    lines = ["# What this holder allows to be computed on its dataset. Everything not allowed here is refused."]
+    for name in Policy.model_fields:
+        section: BaseModel = getattr(policy, name)
+        doc = " ".join((type(section).__doc__ or "").split())
+        lines += ["", f"# {doc}", f"[{name}]"]
+        for key, field in type(section).model_fields.items():
+            value = getattr(section, key)
+            if value is None:
+                lines.append(f"# {key}: not set; {field.description}")
+            else:
+                lines.append(f"{key} = {_toml(value)}  # {field.description}")
+    path.touch(mode=0o600, exist_ok=True)
+    os.chmod(path, 0o600)  # noqa: PTH101
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON but for DEL is TOML
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return repr(value)
+
+
+def admit(policy: Policy, terms: Terms) -> None:
+    """Raise Refused, listing every rule of `policy` that `terms` do not satisfy; return silently when all are.
+
+    terms: public. Raises UsageError instead when the only fault is a delta that gives no protection (delta >= 1/n for
+    the n units of this dataset): no policy could admit it. Reads no data and no ledger.
+    """
+    allow, minimum = policy.allow, policy.minimum
+    rules = [
+        _listed("scenario", terms.scenario, allow.scenarios),
+        _listed("protection", terms.protection.name, allow.protections),
+    ]
+    if allow.strategies is not None:
+        rules.append(_listed("strategy", terms.strategy.name, allow.strategies))
+    if policy.holder.name not in terms.holders:
+        rules.append(f"holder {policy.holder.name} is not among the study's holders; want a study that names it")
+    if _ANY not in allow.channels:
+        closed = [c.name for c in terms.codebook.channels if c.name not in allow.channels]
+        if closed:
+            rules.append(f"channels: got {', '.join(closed)}, not allowed; want only {', '.join(allow.channels)}")
+    unusable = None
+    if terms.privacy is None:
+        if not allow.without_privacy:
+            rules.append("training without differential privacy is not allowed; want a [privacy] section")
+    elif terms.privacy.unit != policy.budget.unit:
+        rules.append(
+            f"this dataset's budget is kept per {policy.budget.unit}; got a study per {terms.privacy.unit}: "
+            "one dataset has one privacy unit, since neither guarantee implies the other"
+        )
+    elif terms.privacy.delta * policy.units >= 1.0:
+        unusable = (
+            f"privacy.delta: got {terms.privacy.delta:g}; want less than 1/{policy.units}, "
+            f"one over this dataset's {policy.budget.unit}s"
+        )
+    if terms.seed is not None and not allow.public_seed:
+        rules.append(
+            "seed: got a public seed, from which anyone could subtract the noise; this holder draws its noise from "
+            "its operating system; want a study without seed"
+        )
+    if policy.dataset.records < minimum.records:
+        rules.append("minimum number of records: this dataset has fewer records than its policy's minimum")
+    if policy.dataset.persons < minimum.persons:
+        rules.append("minimum number of persons: this dataset has fewer persons than its policy's minimum")
+    if len(terms.holders) < minimum.holders:
+        rules.append("minimum number of holders: the study has fewer holders than this policy's minimum")
+    reasons = [rule for rule in rules if rule is not None]
+    if reasons:
+        raise Refused("\n".join(["not allowed by policy:", *(f"- {r}" for r in [*reasons, *filter(None, [unusable])])]))
+    if unusable:
+        raise UsageError(unusable)
+
+
+def _listed(what: str, got: str, allowed: tuple[str, ...]) -> str | None:
+    if got in allowed:
+        return None
+    return f"{what}: got {got}, not allowed; want {' or '.join(allowed) or 'none: the list is empty'}"

@@ -1,0 +1,96 @@
+"""Write the reference pages that follow from code: docs/study.md, docs/schema/*.json. Run by `make docs`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from statfed.core.study import Study
+from statfed.scenarios._result import Result
+
+DOCS = Path(__file__).parent
+
+HEAD = """# The study file
+
+A study is one TOML file: what is computed, with whom, under which protection and privacy. `statfed run` takes a
+scenario's name (its default study) or such a file; `--set key.path=value` changes single keys. Unknown keys are
+refused. This page is written from the code by `make docs`.
+
+```toml
+scenario = "time-use"
+holders = 4                # or a list of names
+rounds = 10
+engine = "processes"
+seed = 1
+
+[data]
+source = "watch"
+
+[strategy]
+name = "fedavg"
+
+[privacy]                  # leave the table out to train without differential privacy
+unit = "record"
+epsilon = 3.0
+delta = 1e-5
+```
+"""
+
+
+def _rows(section: type[BaseModel], prefix: str) -> list[str]:
+    lines = [f"\n## {prefix.rstrip('.') or 'top level'}\n"]
+    if prefix and section.__doc__:
+        lines.append(section.__doc__.strip().splitlines()[0] + "\n")
+    lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    below: list[str] = []
+    schema: dict[str, Any] = section.model_json_schema()["properties"]
+    for name, info in section.model_fields.items():
+        inner = _section(info)
+        if inner is not None:
+            below += _rows(inner, f"{prefix}{name}.")
+            continue
+        lines.append(f"| `{prefix}{name}` | {_type(schema[name])} | {_default(info)} | {info.description or ''} |")
+    return lines + below
+
+
+def _section(info: FieldInfo) -> type[BaseModel] | None:
+    options = [info.annotation, *getattr(info.annotation, "__args__", ())]
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f'`"{value}"`' for value in schema["enum"])
+    if "const" in schema:
+        return f'`"{schema["const"]}"`'
+    limits = {"exclusiveMinimum": "> ", "minimum": ">= ", "exclusiveMaximum": "< ", "maximum": "<= "}
+    bounds = [f"{sign}{schema[key]}" for key, sign in limits.items() if key in schema]
+    kinds = {"number": "number", "integer": "whole number", "string": "text", "boolean": "true or false"}
+    kind = kinds.get(schema.get("type", ""), schema.get("type", "any"))
+    return kind + (f" ({', '.join(bounds)})" if bounds else "")
+
+
+def _default(info: FieldInfo) -> str:
+    if info.default is PydanticUndefined:
+        return "`{}`" if info.default_factory else "(required)"
+    return f"`{json.dumps(info.default)}`"
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page and its text."""
+    return {
+        DOCS / "study.md": HEAD + "\n".join(_rows(Study, "")) + "\n",
+        DOCS / "schema" / "study.json": json.dumps(Study.model_json_schema(), indent=2) + "\n",
+        DOCS / "schema" / "result.json": json.dumps(Result.model_json_schema(), indent=2) + "\n",
+    }
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

@@ -1,0 +1,70 @@
+"""Simulated data holders: each a home folder with its data, its policy and its ledger.
+
+A pilot's holders make their own home folder; a simulation writes one per holder from the population. Without
+`fresh`, the same simulated dataset keeps its homes between runs, so that ledgers accumulate as they would in life.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from statfed.client.policy import Allow, Budget, Dataset, HolderName, Minimum, Policy, load_policy, write_policy
+
+from statfed.core.records import Records, load_records
+from statfed.core.study import Study
+
+
+def dataset_key(study: Study) -> str:
+    """Names a simulated dataset and its privacy unit: scenario, unit and a digest of what generates the data."""
+    unit = study.privacy.unit if study.privacy else "record"
+    made_of = [study.scenario, study.data, study.holders, study.seed, unit]
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return f"{study.scenario}-{unit}-{digest}"
+
+
+def make_homes(study: Study, holders: Mapping[str, Records], root: Path) -> dict[str, Path]:
+    """Write (or find again) one home folder per holder under `root`. Returns holder name to folder."""
+    homes = {}
+    for name, records in holders.items():
+        home = root / name
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        data = home / "data.npz"
+        if not (data.exists() and _same(load_records(data), records)):
+            records.save(data)
+        policy = _policy(study, name, records)
+        path = home / "policy.toml"
+        if not path.exists() or load_policy(path) != policy:
+            write_policy(policy, path)
+        homes[name] = home
+    return homes
+
+
+def _same(one: Records, other: Records) -> bool:
+    return all(
+        np.array_equal(getattr(one, column), getattr(other, column)) for column in ("windows", "labels", "persons")
+    )
+
+
+def _policy(study: Study, name: str, records: Records) -> Policy:
+    options = study.simulation
+    return Policy(
+        holder=HolderName(name=name),
+        dataset=Dataset(
+            id=dataset_key(study), path="data.npz", records=len(records), persons=len(np.unique(records.persons))
+        ),
+        allow=Allow(
+            scenarios=(study.scenario,),
+            protections=("plain",),
+            channels=("*",),
+            without_privacy=options.allow_without_privacy,
+            public_seed=True,
+        ),
+        minimum=Minimum(records=options.minimum_records),
+        budget=Budget(
+            unit=study.privacy.unit if study.privacy else "record",
+            epsilon=options.lifetime_epsilon,
+            delta=options.lifetime_delta,
+        ),
+    )

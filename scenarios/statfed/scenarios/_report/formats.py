@@ -1,0 +1,175 @@
+"""How the report writes numbers: one rule per quantity, used by the tables, the charts and the sentences alike.
+
+A value that is missing or not a number is a dash; an infinite epsilon is the infinity sign, never a large number.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+DASH = "–"
+_NBSP = "\u00a0"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def percent(value: float | None) -> str:
+    """A share in per cent with one decimal: all scores and shares.
+
+    >>> percent(0.8726)
+    '87.3\\xa0%'
+    """
+    return DASH if value is None or not math.isfinite(value) else f"{value * 100:.1f}{_NBSP}%"
+
+
+def plain(text: str) -> str:
+    """A written figure without needless decimals, for the ticks of an axis.
+
+    >>> plain("600.0 KB"), plain("0.250 s"), plain("20")
+    ('600 KB', '0.25 s', '20')
+    """
+    return re.sub(r"\.(\d*?)0+(?!\d)", lambda found: f".{found[1]}" if found[1] else "", text)
+
+
+def points(value: float | None) -> str:
+    """A signed difference of two shares in percentage points.
+
+    >>> points(-0.0214)
+    '−2.1'
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    text = f"{abs(value) * 100:.1f}"
+    return text if float(text) == 0 else ("+" if value > 0 else "−") + text
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separators."""
+    return DASH if value is None else f"{value:,.0f}"
+
+
+def epsilon(value: float | None) -> str:
+    """Epsilon with two decimals, two significant digits below 0.1, rounded up: never less than was spent.
+
+    >>> epsilon(3.9912), epsilon(0.00123), epsilon(float("inf"))
+    ('4.00', '0.0013', '∞')
+    """
+    return _rounded(value, up=True)
+
+
+def allowance(value: float | None) -> str:
+    """An epsilon that may still be spent: as `epsilon`, rounded down.
+
+    >>> allowance(3.9971), allowance(-0.5)
+    ('3.99', '−0.50')
+    """
+    return _rounded(value, up=False)
+
+
+def _rounded(value: float | None, up: bool) -> str:
+    if value is None or math.isnan(value):
+        return DASH
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    digits = 2 if value == 0 or abs(value) >= 0.1 else 1 - math.floor(math.log10(abs(value)))
+    scaled = round(value * 10**digits, 6)  # 4.000000001 is 4: binary fractions are no spending
+    whole = (math.ceil if up else math.floor)(scaled)
+    return f"{whole / 10**digits:,.{digits}f}".replace("-", "−")
+
+
+def delta(value: float | None) -> str:
+    """Delta as a power of ten.
+
+    >>> delta(1e-5), delta(2.5e-6)
+    ('10⁻⁵', '2.5\\xa0×\\xa010⁻⁶')
+    """
+    if value is None:
+        return DASH
+    mantissa, _, power = f"{value:.2e}".partition("e")
+    digits = mantissa.rstrip("0").rstrip(".")
+    ten = "10" + str(int(power)).translate(_SUPERSCRIPT)
+    return ten if digits == "1" else f"{digits}{_NBSP}×{_NBSP}{ten}"
+
+
+def number(value: float | None, decimals: int = 0) -> str:
+    """A unitless figure: with `decimals` if given and enough for two significant digits, else four significant ones.
+
+    >>> number(0.0123456), number(1.37, 3), number(0.0001234, 3)
+    ('0.01235', '1.370', '0.0001234')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:,.{decimals}f}" if decimals and abs(value) >= 10.0 ** (1 - decimals) else f"{value:,.4g}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration, always in seconds.
+
+    >>> seconds(0.0421), seconds(75.26), seconds(4210)
+    ('0.042\\xa0s', '75.3\\xa0s', '4,210\\xa0s')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    digits = 3 if abs(value) < 1 else 1 if abs(value) < 1000 else 0
+    return f"{value:,.{digits}f}{_NBSP}s"
+
+
+def size(value: float | None) -> str:
+    """A number of bytes in decimal units.
+
+    >>> size(512), size(72_344), size(4_560_000)
+    ('512\\xa0B', '72.3\\xa0KB', '4.6\\xa0MB')
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    if value < 1000:
+        return f"{value:.0f}{_NBSP}B"
+    unit = "KB" if value < 999_950 else "MB" if value < 999_950_000 else "GB"
+    return f"{value / {'KB': 1e3, 'MB': 1e6, 'GB': 1e9}[unit]:,.1f}{_NBSP}{unit}"
+
+
+def short(text: str, length: int = 12) -> str:
+    """The first `length` characters of a digest or a long name, with an ellipsis if any were cut."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def toml(table: Mapping[str, Any]) -> str:
+    """A study as TOML. Keys without a value are left out: TOML has none, and they are the defaults.
+
+    >>> print(toml({"rounds": 3, "privacy": {"epsilon": 1.0}, "note": None}))
+    rounds = 3
+    <BLANKLINE>
+    [privacy]
+    epsilon = 1.0
+    """
+    lines: list[str] = []
+    _table(table, (), lines)
+    return "\n".join(lines).strip("\n")
+
+
+def _table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
+    if path:
+        lines += ["", f"[{'.'.join(_key(part) for part in path)}]"]
+    for key, value in table.items():
+        if value is not None and not isinstance(value, Mapping):
+            lines.append(f"{_key(key)} = {_value(value)}")
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            _table(value, (*path, key), lines)
+
+
+def _key(key: str) -> str:
+    return key if key and key.replace("-", "").replace("_", "").isalnum() and key.isascii() else _value(key)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + "}"
+    if isinstance(value, Sequence):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return repr(value)

@@ -1,0 +1,127 @@
+"""A Flower `Grid` that waits for replies in short steps and looks after the processes it depends on.
+
+Flower's own grid sleeps three seconds between looks and waits for ever for a party that has died.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import httpx
+from flwr.app import Message, RecordDict
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+
+from statfed.core.errors import EngineError
+
+T = TypeVar("T")
+
+LONGEST_PAUSE = 0.5
+PATIENCE = 10.0
+GRACE = 1.0
+
+
+class PollingGrid(Grid):
+    """`inner` with its own push and pull loop.
+
+    check: called in every step; it raises EngineError once a process of the federation has ended. poll: seconds
+    between the first looks; later ones are a twentieth of the time waited apart, at most half a second, so that
+    waiting costs a long round next to nothing. Any failure to reach the SuperLink is an EngineError.
+    """
+
+    def __init__(self, inner: Grid, check: Callable[[], None], poll: float = 0.05) -> None:
+        self._inner = inner
+        self._check = check
+        self._poll = poll
+
+    def set_run(self, run: Run) -> None:
+        self._inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        return self._inner.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self._reach(self._inner.get_node_ids)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return self._reach(self._inner.get_nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages. Raises EngineError if the SuperLink did not take every one of them."""
+        batch = list(messages)
+        if not batch:
+            return []
+        pushed = list(self._reach(lambda: self._inner.push_messages(batch)))
+        if len(pushed) != len(batch) or not all(pushed):
+            taken = sum(map(bool, pushed))
+            raise EngineError(f"messages not taken by the SuperLink: got {taken} of {len(batch)}; want all")
+        return pushed
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        wanted = list(message_ids)
+        return self._reach(lambda: self._inner.pull_messages(wanted))
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages and wait for their replies.
+
+        Returns when all have come, or after `timeout` seconds those that came.
+        Raises EngineError as soon as a process of the federation has ended.
+        """
+        self._check()
+        waiting = set(self.push_messages(messages))
+        begin = time.monotonic()
+        replies: list[Message] = []
+        while waiting:
+            self._check()
+            came = list(self.pull_messages(waiting))
+            replies += came
+            waiting.difference_update(reply.metadata.reply_to_message_id for reply in came)
+            waited = time.monotonic() - begin
+            pause = max(self._poll, min(LONGEST_PAUSE, waited / 20))
+            if timeout is not None:
+                pause = min(pause, timeout - waited)
+            if not waiting or pause <= 0:
+                break
+            if not came:
+                time.sleep(pause)
+        return replies
+
+    def _reach(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except (httpx.HTTPError, ObjectPushError, ValueError) as error:
+            end = time.monotonic() + GRACE
+            while time.monotonic() < end:  # if a process has just died, that is the better message
+                self._check()
+                time.sleep(0.05)
+            raise EngineError(f"SuperLink: got {type(error).__name__}: {error}; want an answer") from error
+
+
+class PatientClient(RuntimeHttpClient):
+    """A Runtime API client that waits in short steps for an object still on its way, where Flower waits a second.
+
+    A reply can be announced before its contents have been uploaded. `check` is called in every step.
+    """
+
+    check: Callable[[], None] = staticmethod(lambda: None)
+
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802  the name is Flower's
+        end = time.monotonic() + PATIENCE
+        pause = 0.01
+        while True:
+            response = super().PullObject(request)
+            if not response.object_found or response.object_available or time.monotonic() > end:
+                return response
+            self.check()
+            time.sleep(pause)
+            pause = min(2 * pause, 0.2)

@@ -1,0 +1,171 @@
+"""The SuperLink process of a local federation: one Flower application behind two TLS listeners.
+
+    python -m statfed.server.grid._superlink --public-fd N --private-fd N --certificate FILE --key FILE --parent PID
+
+Flower's Control and Runtime APIs have no authentication of their own. Holders therefore get only the address of the
+public listener, which answers `/v1/fleet/*` (where Flower checks each node's key) and `/health`, and 403 to all else.
+The private listener answers everything to requests that carry a secret, and 401 to all others, so that a holder's
+process on the same machine cannot use it either. The sockets are bound by the parent process, which so knows the
+ports, and the secret is read from standard input: neither a file, nor the command line, nor the environment shows it.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import hmac
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+SECRET_HEADER = "x-statfed-secret"  # noqa: S105  the header's name
+FLEET = "/v1/fleet/"
+HEALTH = "/health"
+PARENT_POLL = 0.5
+KEEP_ALIVE = 75
+
+
+class PublicGate:
+    """Lets through what a holder's node needs, and nothing else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not (scope["path"].startswith(FLEET) or scope["path"] == HEALTH):
+            return await _refuse(403, scope, receive, send)
+        return await self._app(scope, receive, send)
+
+
+class PrivateGate:
+    """Lets through requests that carry the secret. It is compared in constant time."""
+
+    def __init__(self, app: ASGIApp, secret: str) -> None:
+        self._app = app
+        self._secret = secret.encode("ascii")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        got = [value for name, value in scope["headers"] if name == SECRET_HEADER.encode("ascii")]
+        if scope["type"] != "http" or len(got) != 1 or not hmac.compare_digest(got[0], self._secret):
+            return await _refuse(401, scope, receive, send)
+        return await self._app(scope, receive, send)
+
+
+async def _refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] != "http":
+        raise RuntimeError(f"connection refused: got {scope['type']}; want http")
+    await PlainTextResponse("refused\n", status)(scope, receive, send)
+
+
+class _Server(uvicorn.Server):
+    """Leaves the process's signals alone, since two servers share one event loop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def flower_app() -> FastAPI:
+    """Flower's own SuperLink: nodes are authenticated, state is in memory, and it starts no process."""
+    from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
+    from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
+    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+    from flwr.superlink.config_loader import SuperLinkLifespanConfig
+    from flwr.superlink.main import create_app
+
+    config = SuperLinkLifespanConfig(
+        control_address="",
+        health_server_address=None,
+        host="127.0.0.1",
+        port=0,
+        insecure=False,
+        certificates=None,
+        superexec_auth_secret=None,
+        authn_plugin=NoOpControlAuthnPlugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        database=FLWR_IN_MEMORY_DB_NAME,
+        isolation=ISOLATION_MODE_PROCESS,
+        runtime_dependency_install=False,
+    )
+    return create_app(config, SuperLinkLifespan)
+
+
+async def serve(servers: Sequence[_Server], sockets: Sequence[socket.socket], parent: int) -> None:
+    """Serve until told to stop (SIGTERM, SIGINT) or until the process `parent` has ended."""
+
+    def stop() -> None:
+        for server in servers:
+            server.should_exit = True
+
+    async def watch() -> None:
+        while os.getppid() == parent:
+            await asyncio.sleep(PARENT_POLL)
+        stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    watcher = asyncio.create_task(watch())
+    await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
+    watcher.cancel()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="statfed.server.grid._superlink")
+    parser.add_argument("--public-fd", type=int, required=True)
+    parser.add_argument("--private-fd", type=int, required=True)
+    parser.add_argument("--certificate", required=True)
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args(arguments)
+    if sys.platform == "linux":  # elsewhere only the poll in `serve` notices the end of the parent
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    secret = sys.stdin.readline().strip()
+    if len(secret) < 32:
+        sys.exit(f"secret on standard input: got {len(secret)} characters; want 32 or more")
+
+    app = flower_app()
+
+    def server(gate: ASGIApp, *, lifespan: bool) -> _Server:
+        config = uvicorn.Config(
+            gate,
+            lifespan="on" if lifespan else "off",
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ssl_certfile=options.certificate,
+            ssl_keyfile=options.key,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=1,
+        )
+        config.load()  # reads the key now, so that it may be removed once /health answers
+        return _Server(config)
+
+    servers = [server(PublicGate(app), lifespan=False), server(PrivateGate(app, secret), lifespan=True)]
+    sockets = [socket.socket(fileno=options.public_fd), socket.socket(fileno=options.private_fd)]
+    asyncio.run(serve(servers, sockets, options.parent))
+
+
+if __name__ == "__main__":
+    main()

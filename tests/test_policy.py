@@ -1,0 +1,140 @@
+"""The holder's policy: every refusal with its reason, and no secret in any of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statfed.client.policy import Policy, admit, load_policy, write_policy
+from statfed.core.errors import Refused, UsageError
+from tests.conftest import toy_terms
+
+BASE: dict[str, Any] = {
+    "holder": {"name": "office-1"},
+    "dataset": {"id": "toy", "path": "data.npz", "records": 600, "persons": 40},
+    "allow": {"scenarios": ["time-use"], "protections": ["plain"], "channels": ["*"], "public_seed": True},
+    "minimum": {"records": 10},
+    "budget": {"unit": "person", "epsilon": 2.0, "delta": 1e-5},
+}
+PRIVATE = {"privacy": {"unit": "person", "epsilon": 1.0}}
+
+
+def policy(**changes: dict[str, Any]) -> Policy:
+    """The base policy; each keyword changes keys of one section."""
+    return Policy.model_validate({name: keys | changes.get(name, {}) for name, keys in BASE.items()})
+
+
+def refusal(terms: Any, **changes: dict[str, Any]) -> str:
+    with pytest.raises(Refused) as caught:
+        admit(policy(**changes), terms)
+    return str(caught.value)
+
+
+def test_what_the_policy_allows_is_admitted() -> None:
+    admit(policy(), toy_terms(**PRIVATE))
+    admit(policy(allow={"without_privacy": True}), toy_terms())
+
+
+@pytest.mark.parametrize(
+    ("terms", "changes", "message"),
+    [
+        ({}, {"holder": {"name": "office-9"}}, "holder office-9 is not among the study's holders"),
+        ({}, {"allow": {"scenarios": ["labour"]}}, "scenario: got time-use, not allowed; want labour"),
+        ({}, {"allow": {"scenarios": []}}, "scenario: got time-use, not allowed; want none"),
+        ({}, {"allow": {"protections": ["masked"]}}, "protection: got plain, not allowed; want masked"),
+        ({}, {"allow": {"channels": ["x", "y", "z"]}}, "channels: got p, q, r, not allowed; want only x, y, z"),
+        ({}, {"allow": {"strategies": ["fedprox"]}}, "strategy: got fedavg, not allowed; want fedprox"),
+        ({}, {"allow": {"public_seed": False}}, "seed: got a public seed"),
+        ({"privacy": None}, {}, "training without differential privacy is not allowed"),
+        (
+            {"privacy": {"unit": "record", "epsilon": 1.0}},
+            {},
+            "this dataset's budget is kept per person; got a study per record",
+        ),
+        ({}, {"budget": {"unit": "record"}}, "this dataset's budget is kept per record; got a study per person"),
+        ({}, {"minimum": {"records": 7919}}, "minimum number of records"),
+        ({}, {"minimum": {"persons": 7919}}, "minimum number of persons"),
+        ({}, {"minimum": {"holders": 7919}}, "minimum number of holders"),
+    ],
+)
+def test_each_rule_refuses_by_name(terms: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    text = refusal(toy_terms(**(PRIVATE | terms)), **changes)
+    assert message in text
+    assert text.count("\n- ") == 1
+    assert "7919" not in text
+
+
+def test_all_reasons_are_listed_in_one_message_without_any_secret() -> None:
+    text = refusal(
+        toy_terms(),
+        holder={"name": "office-9"},
+        allow={"scenarios": ["labour"], "protections": [], "channels": ["w"]},
+        minimum={"records": 7901, "persons": 7907, "holders": 7919},
+    )
+    assert text.count("\n- ") == 8
+    assert not any(secret in text for secret in ("7901", "7907", "7919", "600", "40"))
+
+
+def test_a_delta_that_would_allow_to_publish_one_unit_is_wrong_usage() -> None:
+    terms = toy_terms(privacy={"unit": "person", "epsilon": 1.0, "delta": 0.025})
+    with pytest.raises(UsageError, match=r"privacy.delta: got 0.025; want less than 1/40"):
+        admit(policy(), terms)
+    assert "privacy.delta: got 0.025" in refusal(terms, allow={"scenarios": ["labour"]})
+    admit(policy(), toy_terms(privacy={"unit": "person", "epsilon": 1.0, "delta": 0.0249}))
+
+
+def _written(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        load_policy(path)
+    return str(caught.value)
+
+
+def test_a_wrong_policy_file_names_the_key_what_was_got_and_what_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    with pytest.raises(UsageError, match="policy file not found"):
+        load_policy(path)
+    assert "not a readable TOML file" in _written(path, "[holder")
+    write_policy(policy(), path)
+    good = path.read_text(encoding="utf-8")
+    assert "budget.unit: got 'household'; want" in _written(path, good.replace('"person"', '"household"'))
+    assert "budget.epsilon: got -1" in _written(path, good.replace("epsilon = 2.0", "epsilon = -1"))
+    assert "budget.delta: got 0.03; want less than 1/40" in _written(path, good.replace("1e-05", "0.03"))
+    unknown = _written(path, good.replace("without_privacy", "whithout_privacy"))
+    assert "allow.whithout_privacy: unknown key" in unknown
+    assert "allow.without_privacy" in unknown
+    assert "dataset.persons: got 700" in _written(path, good.replace("persons = 40", "persons = 700"))
+    assert "holder.name: got 'Office'" in _written(path, good.replace('"office-1"', '"Office"'))
+    missing = _written(path, good.replace('id = "toy"', ""))
+    assert "dataset.id: missing" in missing
+
+
+def test_the_written_file_teaches_each_key_and_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    write_policy(policy(), path)
+    text = path.read_text(encoding="utf-8")
+    assert all("#" in line for line in text.splitlines() if "=" in line)
+    assert "# strategies: not set" in text
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    names=st.lists(TEXT, max_size=4),
+    data=TEXT,
+    epsilon=st.floats(1e-6, 1000),
+    strategies=st.none() | st.lists(st.sampled_from(["fedavg", "fedyogi"]), max_size=2),
+)
+def test_policies_survive_writing_and_reading(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], data: str, epsilon: float, strategies: list[str] | None
+) -> None:
+    allow = {"scenarios": names, "channels": names, "without_privacy": True, "strategies": strategies}
+    made = policy(dataset={"id": data, "path": data}, allow=allow, budget={"epsilon": epsilon})
+    path = tmp_path_factory.getbasetemp() / "round-trip.toml"
+    write_policy(made, path)
+    assert load_policy(path) == made

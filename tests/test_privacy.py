@@ -1,0 +1,162 @@
+"""Privacy events and their composition, against closed forms and independent mechanisms."""
+
+import math
+import random
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from statfed.core import privacy
+from statfed.core.errors import LedgerCorrupt
+from statfed.core.privacy import Event, Gaussian, Laplace, PoissonSampled, Repeated
+
+SAMPLED = PoissonSampled(rate=0.05, event=Gaussian(noise_multiplier=1.0))
+
+
+def analytic_gaussian_delta(epsilon: float, sigma: float) -> float:
+    """Balle and Wang 2018, theorem 8, for sensitivity 1."""
+    a, b = 1 / (2 * sigma), epsilon * sigma
+    return float(norm.cdf(a - b) - math.exp(epsilon) * norm.cdf(-a - b))
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 3.0, 20.0, 300.0])
+def test_gaussian_epsilon_is_that_of_the_analytic_gaussian_mechanism(sigma: float) -> None:
+    exact = brentq(lambda e: analytic_gaussian_delta(e, sigma) - 1e-6, 0, 50)
+    found = privacy.epsilon([Gaussian(noise_multiplier=sigma)], 1e-6)
+    assert exact <= found + 1e-9
+    assert found == pytest.approx(exact, rel=2e-3)
+
+
+def test_repeated_gaussian_is_one_gaussian_with_noise_divided_by_the_root() -> None:
+    many = privacy.epsilon([privacy.dp_sgd(1.0, 10.0, 25)], 1e-5)
+    assert many == pytest.approx(privacy.epsilon([Gaussian(noise_multiplier=2.0)], 1e-5), rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 10.0])
+def test_laplace_epsilon_is_one_over_the_scale_at_tiny_delta(scale: float) -> None:
+    assert privacy.epsilon([Laplace(noise_multiplier=scale)], 1e-12) == pytest.approx(1 / scale, rel=1e-4)
+
+
+def test_figure_of_ten_thousand_steps_agrees_with_the_literature() -> None:
+    found = privacy.epsilon([privacy.dp_sgd(0.01, 1.1, 10_000)], 1e-5)
+    assert 5.185 < found < 5.203  # PRV accountant 5.203, PLD on a grid of 1e-3 5.196
+
+
+@pytest.mark.parametrize("events", [[Gaussian(noise_multiplier=0.01)], [privacy.dp_sgd(1.0, 1.0, 10_000)]])
+def test_hardly_any_noise_is_a_large_figure_and_not_exhausted_memory(events: list[Event]) -> None:
+    exact = brentq(lambda e: norm.logsf(e / 100 - 50) - math.log(1e-5), 4000, 7000)  # mu = 100; the second term is 0
+    assert exact * 0.999 < privacy.epsilon(events, 1e-5) < exact * 1.01
+
+
+def test_nothing_costs_nothing() -> None:
+    assert privacy.epsilon([], 1e-5) == 0.0
+    assert privacy.filter_epsilon([], 8.0, 1e-5) == 0.0
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5])
+def test_delta_outside_its_range_is_refused(delta: float) -> None:
+    with pytest.raises(ValueError, match="delta: got"):
+        privacy.epsilon([Laplace(noise_multiplier=1.0)], delta)
+
+
+POOL: list[Event] = [
+    Gaussian(noise_multiplier=4.0),
+    Laplace(noise_multiplier=5.0),
+    SAMPLED,
+    Repeated(times=20, event=SAMPLED),
+]
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(POOL), max_size=4), st.sampled_from(POOL))
+def test_one_more_event_never_costs_less_and_order_does_not_matter(events: list[Event], more: Event) -> None:
+    mixed = [more, *events]
+    random.Random(0).shuffle(mixed)
+    assert privacy.epsilon(events, 1e-5) <= privacy.epsilon([*events, more], 1e-5) + 1e-9
+    assert privacy.epsilon(mixed, 1e-5) == privacy.epsilon([*events, more], 1e-5)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(POOL), min_size=1, max_size=5), st.sampled_from([1.25, 1.75, 2.5, 4.0, 11.0, 64.0]))
+def test_the_filter_never_counts_less_than_the_tight_composition(events: list[Event], order: float) -> None:
+    assert privacy.filter_epsilon(events, order, 1e-5) >= privacy.epsilon(events, 1e-5) * 0.999
+
+
+@pytest.mark.parametrize("order", [1.25, 2.0, 2.5, 17.0])
+def test_renyi_divergence_of_the_gaussian_is_order_over_two_variances(order: float) -> None:
+    assert privacy.renyi([privacy.dp_sgd(1.0, 3.0, 7)], order) == pytest.approx(7 * order / 18)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 30.0])
+def test_every_order_of_the_filter_has_a_finite_bound_between_its_neighbours(rate: float, sigma: float) -> None:
+    event = PoissonSampled(rate=rate, event=Gaussian(noise_multiplier=sigma))
+    curve = [privacy.renyi([event], order) for order in privacy._ORDERS[:12]]
+    assert all(math.isfinite(value) for value in curve)
+    assert curve == sorted(curve)
+
+
+def test_the_order_is_the_one_that_admits_most_of_the_first_study() -> None:
+    first = [privacy.dp_sgd(0.05, 1.0, 10)]
+    order = privacy.filter_order(first, 3.0, 1e-5)
+
+    def admitted(at: float) -> int:
+        return next(n for n in range(10_000) if privacy.filter_epsilon(first * (n + 1), at, 1e-5) > 3.0)
+
+    assert admitted(order) > 0
+    assert all(admitted(order) >= admitted(other) for other in privacy._ORDERS[::4])
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps", "target"),
+    [(1.0, 10, 1.0), (0.05, 100, 1.0), (0.02, 500, 0.1), (0.01, 1000, 0.01), (0.5, 20, 8.0)],
+)
+def test_calibrated_noise_stays_within_the_target_and_is_no_more_than_needed(
+    rate: float, steps: int, target: float
+) -> None:
+    sigma = privacy.calibrate(rate, steps, target, 1e-5)
+    assert privacy.epsilon([privacy.dp_sgd(rate, sigma, steps)], 1e-5) <= target
+    assert privacy.epsilon([privacy.dp_sgd(rate, sigma * 0.99, steps)], 1e-5) > target
+
+
+def test_an_impossible_target_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no noise multiplier"):
+        privacy.calibrate(1.0, 1000, 1e-9, 1e-12)
+
+
+@pytest.mark.parametrize("event", [*POOL, privacy.dp_sgd(0.3, 1.25, 4), Repeated(times=3, event=POOL[1])])
+def test_events_survive_json(event: Event) -> None:
+    text = privacy.event_to_json(event)
+    assert privacy.event_from_json(text) == event
+    assert privacy.event_to_json(privacy.event_from_json(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "null",
+        '{"kind":"exponential","noise_multiplier":1}',
+        '{"kind":"gaussian"}',
+        '{"kind":"gaussian","noise_multiplier":0}',
+        '{"kind":"gaussian","noise_multiplier":NaN}',
+        '{"kind":"gaussian","noise_multiplier":1,"rate":0.1}',
+        '{"kind":"poisson-sampled","rate":1.5,"event":{"kind":"gaussian","noise_multiplier":1}}',
+        '{"kind":"poisson-sampled","rate":0.5,"event":{"kind":"laplace","noise_multiplier":1}}',
+        '{"kind":"repeated","times":0,"event":{"kind":"gaussian","noise_multiplier":1}}',
+    ],
+)
+def test_an_event_that_is_not_known_is_refused(text: str) -> None:
+    with pytest.raises(LedgerCorrupt, match="unknown privacy event"):
+        privacy.event_from_json(text)
+
+
+def test_importing_the_contract_does_not_import_the_accountant() -> None:
+    code = "import sys, statfed.core.privacy; sys.exit('dp_accounting' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

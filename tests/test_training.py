@@ -1,0 +1,216 @@
+"""Local training against plain PyTorch and against slow, obvious references."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from statfed.client.training import Schedule, UnitOptimizer, fit, get_arrays, schedule, set_arrays
+from statfed.core.errors import Refused, UsageError
+from statfed.core.privacy import epsilon
+from statfed.core.randomness import Stream, stream
+from tests.conftest import toy_terms
+
+PRIVATE = {"epsilon": 5.0, "delta": 1e-4, "clipping_norm": 0.5}
+
+
+def model(inputs: int = 5, classes: int = 3) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(inputs, 7), nn.ReLU(), nn.Linear(7, classes))
+
+
+def data(count: int = 60, inputs: int = 5) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    rng = np.random.default_rng(3)
+    return (
+        rng.normal(size=(count, inputs)).astype(np.float32),
+        rng.integers(0, 3, count),
+        np.repeat(np.arange(count // 10), 10),
+    )
+
+
+class Silent(Stream):
+    """A stream whose noise is zero and whose samples are real: shows what the noise is added to."""
+
+    def __init__(self) -> None:
+        super().__init__(bytes(16))
+
+    def normal(self, count: int) -> NDArray[np.float64]:
+        return np.zeros(count)
+
+
+def trained(
+    terms: Any, plan: Schedule, noise: Stream | None = None, net: nn.Module | None = None, **kw: Any
+) -> list[NDArray[np.float32]]:
+    net = net or model()
+    x, y, persons = kw.get("data") or data()
+    fit(net, x, y, persons, terms, plan, stream(1, "s"), noise or stream(1, "n"))
+    return get_arrays(net)
+
+
+def test_training_without_privacy_equals_plain_pytorch_step_for_step() -> None:
+    terms = toy_terms(training={"batch_size": 16, "learning_rate": 0.1, "momentum": 0.9, "local_epochs": 2})
+    x, y, _ = data()
+    reference = model()
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9)
+    order = stream(1, "s")
+    for _ in range(2):
+        for rows in torch.from_numpy(order.permutation(60)).split(16):
+            optimizer.zero_grad()
+            cross_entropy(reference(torch.from_numpy(x)[rows]), torch.from_numpy(y)[rows]).backward()
+            optimizer.step()
+    for ours, theirs in zip(trained(terms, schedule(terms, 60, 6)), get_arrays(reference), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_full_batch_average_over_unequal_holders_equals_the_pooled_step() -> None:
+    terms = toy_terms(training={"batch_size": 1000, "learning_rate": 0.3})
+    x, y, persons = data()
+    parts = [slice(0, 10), slice(10, 25), slice(25, 60)]
+    total = [np.zeros_like(a) for a in get_arrays(model())]
+    for part in parts:
+        size = part.stop - part.start
+        updated = trained(terms, schedule(terms, size, 2), data=(x[part], y[part], persons[part]))
+        total = [t + a * size / 60 for t, a in zip(total, updated, strict=True)]
+    pooled = trained(terms, schedule(terms, 60, 6))
+    for ours, theirs in zip(total, pooled, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-7)
+
+
+def test_fedprox_pulls_towards_the_round_start() -> None:
+    far = toy_terms(training={"batch_size": 16, "learning_rate": 0.1, "local_epochs": 20})
+    near = toy_terms(
+        training={"batch_size": 16, "learning_rate": 0.1, "local_epochs": 20},
+        strategy={"name": "fedprox", "proximal_mu": 5.0},
+    )
+    start = get_arrays(model())
+
+    def moved(arrays: list[NDArray[np.float32]]) -> float:
+        return sum(float(np.square(a - s).sum()) for a, s in zip(arrays, start, strict=True))
+
+    assert moved(trained(near, schedule(near, 60, 6))) < 0.5 * moved(trained(far, schedule(far, 60, 6)))
+
+
+def slow_clipped_sum(
+    net: nn.Module, x: NDArray[np.float32], y: NDArray[np.int64], groups: list[NDArray[np.int64]], norm: float
+) -> torch.Tensor:
+    """One unit at a time with autograd: the obvious reference."""
+    total = torch.zeros(sum(p.numel() for p in net.parameters()))
+    for rows in groups:
+        twin = copy.deepcopy(net)
+        cross_entropy(twin(torch.from_numpy(x[rows])), torch.from_numpy(y[rows])).backward()
+        gradient = torch.cat([p.grad.flatten() for p in twin.parameters() if p.grad is not None])
+        total += gradient * min(1.0, norm / float(gradient.norm()))
+    return total
+
+
+@pytest.mark.parametrize("unit", ["record", "person"])
+def test_noiseless_private_step_equals_the_clipped_sum_taken_one_unit_at_a_time(unit: str) -> None:
+    terms = toy_terms(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
+    x, y, persons = data()
+    groups = (
+        [np.array([i]) for i in range(60)] if unit == "record" else [np.flatnonzero(persons == p) for p in range(6)]
+    )
+    plan = Schedule(rate=1.0, steps_per_round=1, expected_batch=len(groups), noise_multiplier=1.0)
+    ours = trained(terms, plan, Silent())
+    step = slow_clipped_sum(model(), x, y, groups, 0.5) / len(groups)
+    start = torch.cat([p.detach().flatten() for p in model().parameters()])
+    np.testing.assert_allclose(np.concatenate([a.ravel() for a in ours]), (start - step).numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize("unit", ["record", "person"])
+def test_one_unit_moves_the_sum_by_at_most_the_clipping_norm(unit: str) -> None:
+    terms = toy_terms(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
+    x, y, persons = data()
+    x = x * 1000  # every gradient is clipped
+    plan = Schedule(rate=1.0, steps_per_round=1, expected_batch=1.0, noise_multiplier=1.0)
+    without = persons != 5 if unit == "person" else np.arange(60) != 7
+    a = trained(terms, plan, Silent(), data=(x, y, persons))
+    b = trained(terms, plan, Silent(), data=(x[without], y[without], persons[without]))
+    distance = np.sqrt(sum(float(np.square(u - v).sum()) for u, v in zip(a, b, strict=True)))
+    assert 0.0 < distance <= 0.5 * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_record_that_is_not_finite_contributes_nothing_and_does_not_reveal_itself(bad: float) -> None:
+    terms = toy_terms(privacy=PRIVATE, training={"batch_size": 1000, "learning_rate": 1.0})
+    x, y, persons = data()
+    plan = Schedule(rate=1.0, steps_per_round=1, expected_batch=60.0, noise_multiplier=1.0)
+    spoiled = x.copy()
+    spoiled[7, 2] = bad
+    others = np.arange(60) != 7
+    ours = trained(terms, plan, Silent(), data=(spoiled, y, persons))
+    want = trained(terms, plan, Silent(), data=(x[others], y[others], persons[others]))
+    for a, b in zip(ours, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_an_empty_poisson_batch_is_a_step_of_pure_noise() -> None:
+    terms = toy_terms(privacy=PRIVATE, training={"batch_size": 16, "learning_rate": 1.0})
+    plan = Schedule(rate=1e-12, steps_per_round=1, expected_batch=1.0, noise_multiplier=2.0)
+    moved = [a - b for a, b in zip(trained(terms, plan), get_arrays(model()), strict=True)]
+    want = stream(1, "n").normal(sum(a.size for a in moved)) * (2.0 * 0.5)
+    np.testing.assert_allclose(np.concatenate([a.ravel() for a in moved]), -want, atol=1e-6)
+
+
+def test_noise_has_the_standard_deviation_that_the_event_is_charged_for() -> None:
+    net = nn.Linear(300, 200)
+    optimizer = UnitOptimizer(
+        torch.optim.SGD(net.parameters(), lr=1.0), sigma=1.7, norm=0.5, expected_batch=1.0, noise=stream(4, "n")
+    )
+    for p in net.parameters():
+        p.summed_grad = torch.zeros_like(p)  # type: ignore[attr-defined]
+    optimizer.add_noise()
+    drawn = np.concatenate([p.grad.numpy().ravel() for p in net.parameters() if p.grad is not None])
+    assert drawn.std() == pytest.approx(1.7 * 0.5, rel=0.02)
+    assert abs(drawn.mean()) < 0.02
+
+
+def test_the_divisor_and_the_rate_follow_from_the_public_size_not_from_the_data() -> None:
+    terms = toy_terms(privacy=PRIVATE, training={"batch_size": 20, "learning_rate": 1.0})
+    plan = schedule(terms, records=100, persons=10)
+    assert (plan.rate, plan.expected_batch, plan.steps_per_round) == (0.2, 20.0, 5)
+    x, y, _ = data(60)
+    same_plan = Schedule(1.0, 1, plan.expected_batch, 1.0)
+    ours = trained(terms, same_plan, Silent())
+    step = slow_clipped_sum(model(), x, y, [np.array([i]) for i in range(60)], 0.5) / 20.0
+    start = torch.cat([p.detach().flatten() for p in model().parameters()])
+    np.testing.assert_allclose(np.concatenate([a.ravel() for a in ours]), (start - step).numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize(("records", "persons", "unit"), [(100, 10, "record"), (1000, 50, "person"), (30, 3, "record")])
+def test_noise_keeps_all_rounds_together_within_the_target(records: int, persons: int, unit: str) -> None:
+    terms = toy_terms(rounds=7, privacy=PRIVATE | {"unit": unit}, training={"batch_size": 10})
+    plan = schedule(terms, records, persons)
+    spent = epsilon([plan.event_per_round()] * 7, 1e-4)
+    assert 0.9 * 5.0 < spent <= 5.0
+
+
+def test_person_unit_uses_at_most_the_agreed_records_of_one_person() -> None:
+    terms = toy_terms(
+        privacy=PRIVATE | {"unit": "person", "max_records_per_unit": 1, "clipping_norm": 1e6},
+        training={"batch_size": 1000, "learning_rate": 1.0},
+    )
+    x, y, persons = data()
+    plan = Schedule(1.0, 1, 6.0, 1.0)
+    moved = [a - b for a, b in zip(trained(terms, plan, Silent()), get_arrays(model()), strict=True)]
+    last_bias = -moved[-1] * 6.0  # sum over persons of softmax - onehot of exactly one record each
+    sampling = stream(1, "s")
+    rows = [np.flatnonzero(persons == p)[sampling.permutation(10)[:1]][0] for p in range(6)]
+    with torch.no_grad():
+        p = torch.softmax(model()(torch.from_numpy(x[rows])), 1).numpy()
+    np.testing.assert_allclose(last_bias, (p - np.eye(3)[y[rows]]).sum(0), atol=1e-5)
+
+
+def test_person_unit_over_one_person_is_refused() -> None:
+    with pytest.raises(Refused, match="got a data set of one person; want at least two"):
+        schedule(toy_terms(privacy=PRIVATE | {"unit": "person"}), 100, 1)
+
+
+def test_arrays_of_another_shape_are_refused_with_both_shapes() -> None:
+    with pytest.raises(UsageError, match="got shapes"):
+        set_arrays(model(), [np.zeros((2, 2), np.float32)])
