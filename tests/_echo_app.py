@@ -1,7 +1,6 @@
 """A toy ClientApp that runners import in tests of the engine `processes`."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -40,7 +39,8 @@ def sleep(message: Message, context: Context) -> Message:
     return Message(message.content, reply_to=message)
 
 
-@app.query("modules")
-def modules(message: Message, context: Context) -> Message:
-    """Name the modules in this process that came from a bundle."""
-    return Message(RecordDict({"reply": ConfigRecord({"flag": "shipped" in sys.modules})}), reply_to=message)
+@app.query("pause")
+def pause(message: Message, context: Context) -> Message:
+    """Answer after four seconds."""
+    time.sleep(4)
+    return Message(message.content, reply_to=message)

@@ -270,8 +270,5 @@ def test_a_pilot_holder_refuses_a_public_seed(homes: Homes) -> None:
     path = places["office-1"] / "policy.toml"
     policy = load_policy(path)
     write_policy(policy.model_copy(update={"allow": policy.allow.model_copy(update={"public_seed": False})}), path)
-    from statfed.client.app import _holder
-
-    _holder.cache_clear()
     with pytest.raises(Refused, match="public seed"):
         drive(study, places)

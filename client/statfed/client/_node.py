@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,9 @@ def die_with_parent(parent: int) -> None:
 
 def how(code: int) -> str:
     """An exit status in words."""
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    if code >= 0:
+        return f"exit status {code}"
+    return f"killed by {signal.Signals(-code).name if -code in set(signal.Signals) else -code}"
 
 
 def pause(poll: float, waited: float) -> float:
@@ -88,7 +90,7 @@ def supernode(link: Link, secret: bytes, ended: Callable[[str], None]) -> Iterat
         stack.callback(_end, child)
         listener.close()
         if child.stdin is not None:
-            with child.stdin:
+            with suppress(BrokenPipeError), child.stdin:
                 child.stdin.write(secret.hex() + "\n")
         leaving = threading.Event()
         threading.Thread(target=_watch, args=(child, leaving, ended), name="supernode", daemon=True).start()

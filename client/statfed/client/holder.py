@@ -61,6 +61,7 @@ class Holder:
     def answer(self, text: str, arrays: Arrays) -> Answer:
         """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves."""
         statement = Statement.parse(text, VERSION)
+        self.policy = load_policy(self.home / "policy.toml")  # a changed policy holds from the next statement on
         admit(self.policy, statement.terms)
         match statement.step:
             case "admit":

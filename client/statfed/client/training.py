@@ -14,6 +14,7 @@ zero; an empty batch is a step of pure noise; the loss has one entry a record; n
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -225,7 +226,9 @@ def _private_steps(
             losses = cross_entropy(logits, y[index], reduction="none")
             if losses.shape != (len(rows),):
                 raise ValueError(f"unexpected loss shape: got {tuple(losses.shape)}; want ({len(rows)},)")
-            losses.sum().backward()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
+                losses.sum().backward()
         else:
             for p in private.params:
                 p.grad_sample = p.new_zeros((0, *p.shape))

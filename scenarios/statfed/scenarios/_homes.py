@@ -28,7 +28,7 @@ def make_homes(study: Study, holders: Mapping[str, Records], root: Path) -> dict
     """Write (or find again) one home folder per holder under `root`. Returns holder name to folder."""
     homes = {}
     for name, records in holders.items():
-        home = root / name
+        home = (root / name).resolve()
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         data = home / "data.npz"
         if not (data.exists() and _same(load_records(data), records)):

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class ClassScore(_Part):
@@ -57,7 +57,8 @@ class Spending(_Part):
     records: int = Field(description="public number of records")
     units: int = Field(description="public number of privacy units")
     unit: Literal["record", "person"] | None
-    delta: float | None
+    delta: float | None = Field(description="the study's delta")
+    lifetime_delta: float | None = Field(None, description="delta of history, filter and budget")
     noise_multiplier: float | None
     sampling_rate: float
     steps: int

@@ -26,6 +26,7 @@ from statfed.core.statement import Closing, Plan
 from statfed.core.study import Study, Terms
 from statfed.scenarios._contract import Population, Scenario
 from statfed.scenarios._homes import dataset_key, make_homes
+from statfed.scenarios._report.formats import toml
 from statfed.scenarios._result import Candidate, Disclosure, Phase, Result, Round, Spending
 from statfed.server.app import Training, train
 from statfed.server.engine import Deployment, Engine, Session
@@ -92,7 +93,7 @@ def run_study(
     run = new_run_id(study.scenario)
     folder = runs / run
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    (folder / "study.json").write_text(study.model_dump_json(indent=2) + "\n")
+    (folder / "study.toml").write_text(toml(study.model_dump(mode="json")), encoding="utf-8")
     status = {"run": run, "scenario": study.scenario, "engine": study.engine, "title": study.title}
     _write_status(folder, status | {"state": "running"})
     try:
@@ -304,6 +305,7 @@ def _spending(plan: Plan, closing: Closing, terms: Terms) -> Spending:
         units=plan.units,
         unit=terms.privacy.unit if terms.privacy else None,
         delta=plan.delta,
+        lifetime_delta=closing.delta,
         noise_multiplier=plan.noise_multiplier,
         sampling_rate=plan.sampling_rate,
         steps=plan.steps_per_round * terms.rounds,

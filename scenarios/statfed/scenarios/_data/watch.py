@@ -37,8 +37,8 @@ SECONDS = 120.0
 _BUILDERS = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
     ("_codecs", "encode"),
 }
 
@@ -114,9 +114,10 @@ class ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The builder called `name`, if it is one of the few that numpy's own pickles need."""
+        module = module.replace("numpy.core.", "numpy._core.")
         if (module, name) not in _BUILDERS:
             raise UsageError(f"watch: pickle asks for {module}.{name}; want numpy arrays only")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return super().find_class(module, name)
 
 
 def cut(table: dict[str, Any]) -> Records:

@@ -115,7 +115,7 @@ class PatientClient(RuntimeHttpClient):
 
     check: Callable[[], None] = staticmethod(lambda: None)
 
-    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802  the name is Flower's
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
         end = time.monotonic() + PATIENCE
         pause = 0.01
         while True:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -35,6 +35,7 @@ from statfed.server.grid._polling import PollingGrid
 R = TypeVar("R")
 
 STOP_SECONDS = 5.0
+GRACE_SECONDS = 1.0
 TAIL_LINES = 5
 
 
@@ -83,13 +84,15 @@ class Owned:
         code, pid = self.process.poll(), self.supernode
         if code is None and (pid is None or _alive(pid)):
             return None
-        end = time.monotonic() + 1
-        while pid is not None and "ended" not in self.facts() and not _alive(pid) and time.monotonic() < end:
-            time.sleep(0.02)  # the runner is about to tell how
-        if "ended" in self._facts:
-            return f"its SuperNode ended: {self._facts['ended']}"
-        what = "it" if self.status is None else "its runner"
-        return f"{what} ended: {_how(code)}" if code is not None else "its SuperNode ended"
+        end = time.monotonic() + GRACE_SECONDS
+        while code is None and "ended" not in self.facts() and time.monotonic() < end:
+            time.sleep(0.02)  # either the runner is about to tell how its SuperNode ended, or it is ending itself
+            code = self.process.poll()
+        if self.status is None:
+            return f"it ended: {_how(code or 0)}"
+        if code is None or "ended" in self.facts():
+            return f"its SuperNode ended: {self.facts().get('ended', 'its runner does not say how')}"
+        return f"its runner ended: {_how(code)}"
 
     def tail(self) -> str:
         """The last lines of the log."""
@@ -133,7 +136,7 @@ class Processes:
             )
         self.owned[name] = Owned(name, process, log, status)
         if process.stdin is not None:
-            with process.stdin:
+            with suppress(BrokenPipeError), process.stdin:  # one that has ended already is for `check` to report
                 process.stdin.write(text)
         return self.owned[name]
 
@@ -166,18 +169,13 @@ class Processes:
                     owned.process.terminate()
                 end = time.monotonic() + STOP_SECONDS
                 for owned in wave:
-                    try:
+                    with suppress(subprocess.TimeoutExpired):
                         owned.process.wait(max(0.0, end - time.monotonic()))
-                    except subprocess.TimeoutExpired:
-                        continue
         finally:
             for owned in self.owned.values():
-                try:
+                with suppress(ProcessLookupError, PermissionError):  # then the whole group has gone
                     os.killpg(owned.process.pid, signal.SIGKILL)
-                except (ProcessLookupError, PermissionError):
-                    continue  # the whole group has gone
-                finally:
-                    owned.process.wait()
+                owned.process.wait()
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,7 @@ def federation(
         keys = _pki.create(work, holders)
         processes = Processes(deployment.logs, _environment(work))
         stack.callback(processes.stop)
-        public, private, secret = _start_superlink(stack, processes, keys, port, progress)
+        public, private, secret = _start_superlink(processes, keys, port, progress)
         coordinator = Coordinator(stack, private, keys.authority.read_bytes(), secret, processes.check)
         try:
             coordinator.wait_until_up()
@@ -237,9 +235,7 @@ def federation(
             coordinator.finish(outcome)
 
 
-def _start_superlink(
-    stack: ExitStack, processes: Processes, keys: _pki.Keys, port: int, progress: Progress
-) -> tuple[str, str, str]:
+def _start_superlink(processes: Processes, keys: _pki.Keys, port: int, progress: Progress) -> tuple[str, str, str]:
     """Public address, private address and secret of a SuperLink that is starting."""
     progress("start SuperLink", 0, 1)
     secret = token_hex(32)
@@ -304,7 +300,9 @@ def _alive(pid: int) -> bool:
 
 
 def _how(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+    if code >= 0:
+        return f"exit status {code}"
+    return f"killed by {signal.Signals(-code).name if -code in set(signal.Signals) else -code}"
 
 
 def _peak(pid: int) -> float | None:

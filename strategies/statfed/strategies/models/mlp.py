@@ -42,7 +42,7 @@ def edges(samples: int) -> list[int]:
     """First bin of each frequency band and the end of the last, ascending.
 
     >>> edges(128)
-    [1, 2, 3, 4, 6, 10, 16, 25, 41, 65]
+    [1, 2, 3, 4, 6, 10, 16, 26, 41, 65]
     """
     end = samples // 2 + 1
     return sorted({max(1, round(end ** (i / BANDS))) for i in range(BANDS + 1)})
