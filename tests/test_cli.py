@@ -60,7 +60,9 @@ def test_a_run_its_result_ledger_and_report(call: Any, tmp_path: Path) -> None:
     assert call("ledger", "verify", "--holder", "office-1", "--anchor", head).exit_code == 0
     assert "office-1" in call("ledger", "show").stdout
 
-    again = document(call("run", "time-use", *SMALL, "--set", "privacy.epsilon=2", "--set", "privacy.delta=1e-4", "--json"))
+    again = document(
+        call("run", "time-use", *SMALL, "--set", "privacy.epsilon=2", "--set", "privacy.delta=1e-4", "--json")
+    )
     assert again["model_digest"] == result["model_digest"]
     assert again["spending"][0]["history_epsilon"] > result["spending"][0]["history_epsilon"]
 
@@ -91,7 +93,11 @@ BAD = {
     "unknown strategy": (["--set", "strategy.name=krumm"], 2, "strategy.name: got 'krumm'; want 'fedavg'"),
     "unknown key": (["--set", "rouds=3"], 2, "rouds: unknown key"),
     "negative epsilon": (["--set", "privacy.epsilon=-1"], 2, "privacy.epsilon: got -1; want greater than 0"),
-    "delta too large": (["--set", "privacy.epsilon=1", "--set", "privacy.delta=0.4"], 2, "privacy.delta: got 0.4; want less"),
+    "delta too large": (
+        ["--set", "privacy.epsilon=1", "--set", "privacy.delta=0.4"],
+        2,
+        "privacy.delta: got 0.4; want less",
+    ),
     "duplicate holder": (["--set", 'holders=["a","a"]'], 2, "duplicate name: got a more than once"),
     "bad holder name": (["--set", 'holders=["../a"]'], 2, "got '../a'; want lower-case letters"),
     "no holders": (["--set", "holders=0"], 2, "holders: "),
@@ -101,7 +107,11 @@ BAD = {
     "not key=value": (["--set", "rounds"], 2, "got 'rounds'; want key=value"),
     "missing data folder": (["--data", "nowhere"], 2, "data.path: "),
     "unknown data option": (["--set", "data.sauce=1"], 2, "data.sauce"),
-    "no noise not allowed": (["--set", "simulation.allow_without_privacy=false"], 3, "without differential privacy is not allowed"),
+    "no noise not allowed": (
+        ["--set", "simulation.allow_without_privacy=false"],
+        3,
+        "without differential privacy is not allowed",
+    ),
 }
 
 

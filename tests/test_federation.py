@@ -17,8 +17,8 @@ from statfed.core.progress import silent
 from statfed.core.randomness import stream
 from statfed.core.records import Records, concatenate
 from statfed.core.study import Study
+from statfed.scenarios._assemble import digest
 from statfed.scenarios._references import build, prepare
-from statfed.scenarios._run import digest
 from statfed.server.app import Training, train
 from statfed.server.engine import Deployment
 from statfed.server.grid import inprocess
@@ -272,3 +272,40 @@ def test_a_pilot_holder_refuses_a_public_seed(homes: Homes) -> None:
     write_policy(policy.model_copy(update={"allow": policy.allow.model_copy(update={"public_seed": False})}), path)
     with pytest.raises(Refused, match="public seed"):
         drive(study, places)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedavgm", "fedyogi"])
+def test_an_interrupted_run_goes_on_to_the_same_model_and_pays_each_round_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    from statfed.scenarios import _run
+    from statfed.scenarios._checkpoint import save
+
+    study = toy_study(
+        rounds=4,
+        privacy=PRIVATE,
+        strategy={"name": strategy},
+        data={"source": "generated", "persons": 5, "records_per_person": 10, "test_persons": 4},
+    )
+    options = _run.Options(tmp_path / "runs", tmp_path / "ws", fresh=True, references=False)
+    whole, _ = _run.run_study(study, options)
+
+    def unplugged(folder: Path, checkpoint: Any, curve: Any) -> None:
+        save(folder, checkpoint, curve)
+        if checkpoint.round == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("statfed.scenarios._checkpoint.save", unplugged)
+    with pytest.raises(KeyboardInterrupt):
+        _run.run_study(study, options)
+    folder = sorted((tmp_path / "runs").iterdir())[-1]
+    if folder.name == whole.run:
+        folder = sorted((tmp_path / "runs").iterdir())[0]
+    assert _run.read_status(folder)["state"] == "interrupted"
+    monkeypatch.setattr("statfed.scenarios._checkpoint.save", save)
+    resumed, _ = _run.resume_study(folder, options)
+    assert resumed.model_digest == whole.model_digest
+    assert [r.round for r in resumed.rounds] == [0, 1, 2, 3, 4]
+    assert resumed.spending[0].history_epsilon == pytest.approx(whole.spending[0].history_epsilon, rel=1e-6)
+    with pytest.raises(UsageError, match="already finished"):
+        _run.resume_study(folder, options)

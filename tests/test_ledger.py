@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from statfed.client import ledger as module
 from statfed.client.ledger import Ledger, read_only
 from statfed.core import privacy
-from statfed.core.errors import LedgerCorrupt, Refused, UsageError
+from statfed.core.errors import EngineError, LedgerCorrupt, Refused, UsageError
 from statfed.core.privacy import Event, Gaussian
 
 NOISY, CLEARER = Gaussian(noise_multiplier=40.0), Gaussian(noise_multiplier=15.0)
@@ -188,8 +188,8 @@ def test_each_round_is_disclosed_once(path: Path) -> None:
 @pytest.mark.parametrize("bad", [{"run": "\ud800"}, {"round": -1}, {"round": 2**63}, {"note": "\udfff"}])
 def test_what_cannot_be_stored_is_wrong_usage_and_leaves_nothing(path: Path, bad: dict[str, Any]) -> None:
     with opened(path) as ledger:
+        call: dict[str, Any] = {"run": "one", "study": "s", "round": 1, "note": ""} | bad
         with pytest.raises(UsageError, match="ledger: got round"):
-            call: dict[str, Any] = {"run": "one", "study": "s", "round": 1, "note": ""} | bad
             ledger.disclose(**call)
         assert ledger.spending().entries == 1
         ledger.disclose("one", "s", 1, "")
@@ -443,13 +443,42 @@ def test_a_flipped_byte_is_found_or_changes_nothing(path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a ledger at all, but text" * 100, b"SQLite format 3\0" + bytes(4080)])
 def test_a_file_that_is_no_ledger_is_corrupt_and_left_alone(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    for call in (lambda: opened(path), lambda: read_only(path)):
+    for open_it in (opened, read_only):
         with pytest.raises(LedgerCorrupt):
-            call()
+            open_it(path)
     assert path.read_bytes() == content
 
 
-# --- crashes and races, in real processes
+# --- locks, crashes and races
+
+
+def test_the_check_and_its_entry_exclude_other_writers_from_the_start(path: Path) -> None:
+    with opened(path) as one, opened(path) as two:
+        two._db.execute("PRAGMA busy_timeout = 0")
+        with one._transaction():
+            with pytest.raises(EngineError, match="held by another process"):
+                two.reserve("two", "study", 1, NOISY)
+            other = sqlite3.connect(path, timeout=0)
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+            other.close()
+        two.reserve("two", "study", 1, NOISY)
+
+
+def test_a_commit_that_fails_charges_nothing_and_may_be_repeated(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.reserve("one", "study", 3, NOISY)
+        ledger._db.execute("PRAGMA busy_timeout = 0")
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM entries").fetchone()
+        with pytest.raises(EngineError, match="held by another process"):
+            ledger.charge("one", "study", 1, NOISY)
+        reader.close()
+        assert ledger.spending().charged == 0
+        ledger.charge("one", "study", 1, NOISY)
+        ledger.verify()
+
 
 _PRELUDE = """
 import os, sys, signal

@@ -306,7 +306,8 @@ def drive(session):
     time.sleep(60)
 processes.run(Deployment("r", {{"office-1": home / "office-1"}}, home / "logs"), drive, silent, app={ECHO!r})
 """
-    engine = subprocess.Popen([sys.executable, "-c", code])
+    environment = os.environ | {"TMPDIR": str(tmp_path)}  # what a killed engine leaves there: public certificates
+    engine = subprocess.Popen([sys.executable, "-c", code], env=environment)
     try:
         wait_for(lambda: (tmp_path / "open").exists())
         started = descendants()
@@ -315,6 +316,7 @@ processes.run(Deployment("r", {{"office-1": home / "office-1"}}, home / "logs"),
         engine.wait()
     assert len(started) == 4
     assert gone(started)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
 
 
 def test_a_holder_that_cannot_load_its_app_is_named_with_its_last_words(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from statfed.cli._output import Json, emit_json, out, table
-from statfed.cli.run import RUNS, WORKSPACE
-from statfed.cli.runs import find_run
+from statfed.cli.run import RUNS, WORKSPACE, find_run
 from statfed.core.errors import LedgerCorrupt, UsageError
 
 if TYPE_CHECKING:

@@ -18,7 +18,9 @@ WORKSPACE = Path(".statfed")
 
 
 def run(
-    study: Annotated[str, typer.Argument(help="A scenario (statfed scenarios) or a study file (study.toml).")],
+    study: Annotated[
+        str | None, typer.Argument(help="A scenario (statfed scenarios) or a study file (study.toml).")
+    ] = None,
     engine: Annotated[
         str | None, typer.Option(help="inprocess: fast; processes: real SuperLink and SuperNodes; ray: many holders.")
     ] = None,
@@ -36,6 +38,9 @@ def run(
     references: Annotated[
         bool, typer.Option(help="Also train the pooled and local-only models that the result is compared with.")
     ] = True,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run (its id, or `last`).")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Where run folders go.", envvar="STATFED_RUNS")] = RUNS,
     workspace: Annotated[
         Path, typer.Option(help="Where simulated holders live between runs.", envvar="STATFED_WORKSPACE")
@@ -53,22 +58,29 @@ def run(
     statfed run time-use --set privacy=none --set strategy.name=fedyogi
 
     statfed run study.toml --dry-run
-    """
-    from statfed.scenarios._run import DryRun, run_study
 
-    chosen = read_study(study, engine, set_ or [], data)
+    statfed run --resume last
+    """
+    from statfed.scenarios._run import DryRun, Options, resume_study, run_study
+
+    options = Options(runs, workspace, fresh, dry_run, references)
+
+    def notify(text: str) -> None:
+        say(f"note: {text}", "yellow")
+
+    if resume and (study or set_ or engine or data or fresh):
+        raise UsageError("--resume: goes on with the same study; want no study, --set, --engine, --data or --fresh")
+    if not resume and not study:
+        raise UsageError("study: got none; want a scenario, for example `statfed run time-use`, or a study file")
     try:
-        with progress_bars() as bars:
-            result, folder = run_study(
-                chosen,
-                runs=runs,
-                workspace=workspace,
-                fresh=fresh,
-                dry_run=dry_run,
-                with_references=references,
-                progress=bars,
-                notify=lambda text: say(f"note: {text}", "yellow"),
-            )
+        if resume:
+            folder = find_run(runs, resume)
+            with progress_bars() as bars:
+                result, folder = resume_study(folder, options, bars, notify)
+        else:
+            chosen = read_study(study or "", engine, set_ or [], data)
+            with progress_bars() as bars:
+                result, folder = run_study(chosen, options, bars, notify)
     except DryRun as stop:
         _show_plan(stop.plans, as_json)
         return
@@ -77,6 +89,22 @@ def run(
     else:
         show_result(result)
     say(f"report: {folder / 'report.html'}")
+
+
+def find_run(runs: Path, name: str) -> Path:
+    """The folder of a run. Raises UsageError listing what there is."""
+    known = sorted(p for p in runs.glob("*/") if (p / "status.json").exists())
+    if name == "last" and known:
+        return known[-1]
+    matching = [p for p in known if p.name == name] or [p for p in known if p.name.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise UsageError(
+            f"run {name}: got {len(matching)} that begin so; want one: {', '.join(p.name for p in matching)}"
+        )
+    there = ", ".join(p.name for p in known[-5:]) or "none yet; start with `statfed run time-use`"
+    raise UsageError(f"run {name}: not found in {runs}/; newest there: {there}")
 
 
 def read_study(study: str, engine: str | None, changes: list[str], data: Path | None) -> Study:

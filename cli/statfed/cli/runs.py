@@ -8,28 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from statfed.cli._output import Json, emit_json, out, table
-from statfed.cli.run import RUNS, show_result
-from statfed.core.errors import UsageError
+from statfed.cli.run import RUNS, find_run, show_result
 
 app = typer.Typer(no_args_is_help=True, help="List and show past runs.")
 Folder = Annotated[Path, typer.Option("--runs", help="Where run folders are.", envvar="STATFED_RUNS")]
 Id = Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it, or `last`.")]
-
-
-def find_run(runs: Path, name: str) -> Path:
-    """The folder of a run. Raises UsageError listing what there is."""
-    known = sorted(p for p in runs.glob("*/") if (p / "status.json").exists())
-    if name == "last" and known:
-        return known[-1]
-    matching = [p for p in known if p.name == name] or [p for p in known if p.name.startswith(name)]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise UsageError(
-            f"run {name}: got {len(matching)} that begin so; want one: {', '.join(p.name for p in matching)}"
-        )
-    there = ", ".join(p.name for p in known[-5:]) or "none yet; start with `statfed run time-use`"
-    raise UsageError(f"run {name}: not found in {runs}/; newest there: {there}")
 
 
 @app.command("list")

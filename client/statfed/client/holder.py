@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
 from statfed.client.ledger import Ledger
 from statfed.client.policy import Policy, admit, load_policy
-
 from statfed.core import VERSION
 from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
@@ -81,7 +81,11 @@ class Holder:
             head = ledger.verify()
             if terms.privacy:
                 head = ledger.reserve(
-                    statement.run, terms.digest(), terms.rounds, plan.event_per_round(), f"{terms.scenario} training"
+                    statement.run,
+                    terms.digest(),
+                    terms.rounds - statement.done,
+                    plan.event_per_round(),
+                    f"{terms.scenario} training",
                 )
         try:
             self._records(terms)
@@ -108,8 +112,8 @@ class Holder:
 
         started = time.perf_counter()
         terms, name, dataset = statement.terms, self.policy.holder.name, self.policy.dataset
-        if not 1 <= statement.round <= terms.rounds:
-            raise Refused(f"round: got {statement.round}; want 1 to {terms.rounds}")
+        if not statement.done < statement.round <= terms.rounds:
+            raise Refused(f"round: got {statement.round}; want {statement.done + 1} to {terms.rounds}")
         if not all(np.isfinite(array).all() for array in arrays):
             raise Refused("model arrays: got values that are not finite; want finite numbers")
         plan = schedule(terms, dataset.records, dataset.persons)
@@ -117,7 +121,8 @@ class Holder:
         set_arrays(model, arrays)
         with self.ledger() as ledger:
             if terms.privacy:
-                head = ledger.charge(statement.run, terms.digest(), statement.round, plan.event_per_round())
+                number = statement.round - statement.done
+                head = ledger.charge(statement.run, terms.digest(), number, plan.event_per_round())
             else:
                 head = ledger.disclose(
                     statement.run, terms.digest(), statement.round, f"{terms.scenario}: model update without noise"

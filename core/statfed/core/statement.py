@@ -28,6 +28,7 @@ class Statement(BaseModel):
     run: str = Field(min_length=1, max_length=80)
     step: Step
     round: int = Field(0, ge=0)
+    done: int = Field(0, ge=0, description="rounds that an interrupted run had finished before this one goes on")
     terms: Terms
 
     @classmethod

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from statfed.client.policy import Allow, Budget, Dataset, HolderName, Minimum, Policy, load_policy, write_policy
 
+from statfed.client.policy import Allow, Budget, Dataset, HolderName, Minimum, Policy, load_policy, write_policy
 from statfed.core.records import Records, load_records
 from statfed.core.study import Study
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -24,7 +24,7 @@ from statfed.core.protection import Update
 from statfed.core.statement import Closing, Plan, Receipt, Statement, Step, raise_failure
 from statfed.core.study import Terms
 from statfed.server.engine import Session
-from statfed.server.strategies import make_strategy
+from statfed.server.strategies import make_strategy, restore, state_of
 
 Arrays = list[NDArray[np.float32]]
 SHORT = 60.0  # seconds that admission and release may take
@@ -56,8 +56,20 @@ class Training:
 
 
 Facts = TypeVar("Facts", Plan, Receipt, Closing)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after `round` rounds: enough to go on. state: the server optimiser's memory."""
+
+    round: int
+    arrays: Arrays
+    state: Mapping[str, NDArray[Any]]
+    rounds: Sequence[Round] = ()
+
+
 OnPlan = Callable[[Mapping[str, Plan]], None]
-OnRound = Callable[[int, Arrays], None]
+OnRound = Callable[["Checkpoint"], None]
 
 
 def train(
@@ -69,12 +81,14 @@ def train(
     timeout: float,
     progress: Progress,
     on_plan: OnPlan = lambda _: None,
-    on_round: OnRound = lambda _round, _arrays: None,
+    on_round: OnRound = lambda _: None,
+    resume: Checkpoint | None = None,
 ) -> Training:
     """Train a model with every holder of the session.
 
-    on_plan is called with the holders' plans after all have admitted and before anything is spent; on_round with
-    the model after every round (0: the initial one). Either may raise to end the run.
+    on_plan is called with the holders' plans after all have admitted and before anything is spent; on_round after
+    every round (0: the initial model). Either may raise to end the run. resume: go on after this checkpoint; then
+    `run` is a new name, since the holders have closed the interrupted run's reservation.
     Raises Refused or UsageError when a holder does not admit the study, EngineError when one fails later.
     """
     protection = load("statfed.strategies.protections", terms.protection.name, "protection")
@@ -83,14 +97,17 @@ def train(
             f"protection {terms.protection.name}: got {len(terms.holders)} holders; "
             f"want at least {protection.REQUIRES.minimum_holders}"
         )
-    coordinator = _Coordinator(session, terms, run, progress)
+    start = resume or Checkpoint(0, [np.asarray(a, np.float32) for a in initial], {})
+    coordinator = _Coordinator(session, terms, run, start.round, progress)
     try:
         plans = coordinator.admit()
         on_plan(plans)
-        training = Training([np.asarray(a, np.float32) for a in initial], plans)
-        on_round(0, training.arrays)
+        training = Training(start.arrays, plans, list(start.rounds))
+        if not resume:
+            on_round(start)
         strategy = make_strategy(terms.strategy, len(terms.holders))
-        for number in range(1, terms.rounds + 1):
+        restore(strategy, start.state)
+        for number in range(start.round + 1, terms.rounds + 1):
             progress("training rounds", number - 1, terms.rounds)
             started = time.perf_counter()
             config = ConfigRecord({"statement": coordinator.statement("fit", number)})
@@ -118,7 +135,7 @@ def train(
                     {name: receipt.ledger_head for name, receipt in receipts.items()},
                 )
             )
-            on_round(number, training.arrays)
+            on_round(Checkpoint(number, training.arrays, state_of(strategy), training.rounds))
             progress("training rounds", number, terms.rounds)
     except BaseException:
         with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
@@ -131,8 +148,8 @@ def train(
 class _Coordinator:
     """Messages of one run: statements out, checked facts back."""
 
-    def __init__(self, session: Session, terms: Terms, run: str, progress: Progress) -> None:
-        self._session, self._terms, self._run, self._progress = session, terms, run, progress
+    def __init__(self, session: Session, terms: Terms, run: str, done: int, progress: Progress) -> None:
+        self._session, self._terms, self._run, self._done, self._progress = session, terms, run, done, progress
         if set(session.nodes) != set(terms.holders):
             raise EngineError(
                 f"holders: got {', '.join(sorted(session.nodes))}; want {', '.join(sorted(terms.holders))}"
@@ -140,7 +157,9 @@ class _Coordinator:
         self._names = {node: name for name, node in session.nodes.items()}
 
     def statement(self, step: Step, number: int = 0) -> str:
-        return Statement(version=VERSION, run=self._run, step=step, round=number, terms=self._terms).model_dump_json()
+        return Statement(
+            version=VERSION, run=self._run, step=step, round=number, done=self._done, terms=self._terms
+        ).model_dump_json()
 
     def exchange(self, messages: Sequence[Message], timeout: float, what: str) -> dict[str, Message]:
         """Replies by holder name. Raises EngineError naming the holders that were not asked or did not answer."""

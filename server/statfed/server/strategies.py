@@ -1,8 +1,14 @@
 """Flower's own strategies, by the names of the study file."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
+from numpy.typing import NDArray
 
 from statfed.core.study import Strategy
+
+_MEMORY = ("m_t", "v_t", "momentum_vector")
 
 
 def make_strategy(options: Strategy, holders: int) -> FedAvg:
@@ -30,3 +36,22 @@ def _strategy(options: Strategy) -> FedAvg:
             return FedYogi(eta=step or 0.1, beta_1=momentum, tau=tau)
         case "fedadagrad":
             return FedAdagrad(eta=step or 0.1, tau=tau)
+
+
+def state_of(strategy: FedAvg) -> dict[str, NDArray[Any]]:
+    """What the server optimiser remembers between rounds, as flat arrays: `name/key`."""
+    found: dict[str, NDArray[Any]] = {}
+    for name in _MEMORY:
+        kept = getattr(strategy, name, None)
+        items = kept.items() if isinstance(kept, dict) else enumerate(kept or ())
+        found |= {f"{name}/{key}": array for key, array in items}
+    return found
+
+
+def restore(strategy: FedAvg, state: Mapping[str, NDArray[Any]]) -> None:
+    """Give a strategy back what `state_of` took."""
+    for name in _MEMORY:
+        kept = {key.partition("/")[2]: array for key, array in state.items() if key.partition("/")[0] == name}
+        if kept:
+            as_list = name == "momentum_vector"
+            setattr(strategy, name, [kept[str(i)] for i in range(len(kept))] if as_list else kept)
