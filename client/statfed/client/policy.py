@@ -61,17 +61,21 @@ class Allow(Section):
     scenarios: tuple[str, ...] = Field(description="scenarios that may use the data")
     protections: tuple[str, ...] = Field(description="protections under which a contribution may leave")
     channels: tuple[str, ...] = Field(description='columns that may be used; ["*"] for all')
-    without_privacy: bool = Field(False, description="may a model that was trained without noise leave?")
-    public_seed: bool = Field(False, description="simulation only: may noise follow from the study's public seed?")
-    strategies: tuple[Strategies, ...] | None = Field(None, description="aggregation strategies; leave out for all")
+    without_privacy: bool = Field(default=False, description="may a model that was trained without noise leave?")
+    public_seed: bool = Field(
+        default=False, description="simulation only: may noise follow from the study's public seed?"
+    )
+    strategies: tuple[Strategies, ...] | None = Field(
+        default=None, description="aggregation strategies; leave out for all"
+    )
 
 
 class Minimum(Section):
     """Thresholds below which the holder takes no part. Secret: a refusal never tells the number."""
 
-    records: int = Field(10, ge=1, description="SECRET fewest records")
-    persons: int = Field(1, ge=1, description="SECRET fewest persons")
-    holders: int = Field(1, ge=1, description="SECRET fewest holders in a study")
+    records: int = Field(default=10, ge=1, description="SECRET fewest records")
+    persons: int = Field(default=1, ge=1, description="SECRET fewest persons")
+    holders: int = Field(default=1, ge=1, description="SECRET fewest holders in a study")
 
 
 class Budget(Section):

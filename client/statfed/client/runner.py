@@ -11,6 +11,7 @@ Exit status: 0 after SIGTERM or SIGINT, 71 if the SuperNode ended, 1 for anythin
 """
 
 import argparse
+import gc
 import hashlib
 import importlib
 import json
@@ -217,6 +218,7 @@ def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  si
     """Leave through every `finally`. Later signals are ignored, so that leaving is not disturbed."""
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
+    gc.freeze()  # the interpreter then ends at once, and not after half a second
     raise SystemExit(NODE_ENDED if number == signal.SIGUSR1 else 0)
 
 

@@ -83,7 +83,7 @@ def schedule(terms: Terms, records: int, persons: int) -> Schedule:
     return Schedule(rate, steps, rate * units, sigma)
 
 
-class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
+class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types; p.summed_grad is its own
     """Opacus's optimizer, clipping per privacy unit and drawing noise from our own stream.
 
     units: (batch,) index of each record's unit, 0 to unit_count - 1; set before every step.
@@ -96,7 +96,7 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
             optimizer,
             noise_multiplier=sigma,
             max_grad_norm=norm,
-            expected_batch_size=expected_batch,
+            expected_batch_size=expected_batch,  # type: ignore[arg-type]  # a divisor; opacus says int
             loss_reduction="mean",
         )
         self._noise = noise
@@ -119,7 +119,7 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
             factor = torch.where(finite, factor, 0.0)
             samples = [torch.where(finite[:, None], g, 0.0) for g in samples]
         for p, g in zip(self.params, samples, strict=True):
-            p.summed_grad = (factor @ g).view_as(p)
+            p.summed_grad = (factor @ g).view_as(p)  # pyright: ignore[reportAttributeAccessIssue]
 
     def add_noise(self) -> None:
         """Add one draw of N(0, (sigma C)^2) to every coordinate of the clipped sum."""
@@ -128,7 +128,8 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
         start = 0
         for p in self.params:
             part = torch.from_numpy(flat[start : start + p.numel()]).view_as(p)
-            p.grad = (p.summed_grad.double() + part).to(p.dtype)
+            total: Tensor = p.summed_grad  # pyright: ignore[reportAttributeAccessIssue]
+            p.grad = (total.double() + part).to(p.dtype)
             start += p.numel()
 
 
@@ -231,7 +232,7 @@ def _private_steps(
                 losses.sum().backward()
         else:
             for p in private.params:
-                p.grad_sample = p.new_zeros((0, *p.shape))
+                p.grad_sample = p.new_zeros((0, *p.shape))  # pyright: ignore[reportAttributeAccessIssue]
         private.step()
     wrapped.remove_hooks()
     for p in model.parameters():

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from functools import cache
-from types import ModuleType
+from typing import Any
 
 from statfed.core.errors import UsageError
 
@@ -22,8 +22,11 @@ def modules(package: str) -> dict[str, str]:
     }
 
 
-def load(package: str, name: str, what: str) -> ModuleType:
-    """The module that implements `name`. Raises UsageError naming what is allowed."""
+def load(package: str, name: str, what: str) -> Any:
+    """The module that implements `name`; the caller states which contract it follows.
+
+    Raises UsageError naming what is allowed.
+    """
     found = modules(package)
     if name not in found:
         raise UsageError(f"unknown {what}: got {name!r}; want one of {', '.join(sorted(found))}")

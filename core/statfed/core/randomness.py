@@ -35,7 +35,7 @@ class Stream:
     def words(self, count: int) -> NDArray[np.uint64]:
         """`count` uniform 64-bit words, shape (count,)."""
         out = np.empty(count, np.uint64)
-        view = memoryview(out).cast("B")
+        view = out.data.cast("B")
         for start in range(0, len(view), len(_CHUNK)):
             part = view[start : start + len(_CHUNK)]
             self._encryptor.update_into(_CHUNK[: len(part)], part)

@@ -19,7 +19,7 @@ class Channel(BaseModel):
     unit: str
     low: float
     high: float
-    scale: float = Field(1.0, gt=0)
+    scale: float = Field(default=1.0, gt=0)
 
 
 class Codebook(BaseModel):

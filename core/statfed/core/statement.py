@@ -27,8 +27,10 @@ class Statement(BaseModel):
     version: str = Field(description="statfed version of the coordinator")
     run: str = Field(min_length=1, max_length=80)
     step: Step
-    round: int = Field(0, ge=0)
-    done: int = Field(0, ge=0, description="rounds that an interrupted run had finished before this one goes on")
+    round: int = Field(default=0, ge=0)
+    done: int = Field(
+        default=0, ge=0, description="rounds that an interrupted run had finished before this one goes on"
+    )
     terms: Terms
 
     @classmethod
@@ -62,7 +64,7 @@ class Plan(BaseModel):
     steps_per_round: int
     sampling_rate: float
     noise_multiplier: float | None = None
-    epsilon: float | None = Field(None, description="PLD composition over all rounds of the study")
+    epsilon: float | None = Field(default=None, description="PLD composition over all rounds of the study")
     delta: float | None = None
     noise_to_signal: float | None = Field(
         None, description="noise of the whole run against perfectly aligned gradients, one holder alone"

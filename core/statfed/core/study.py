@@ -31,18 +31,20 @@ class Section(BaseModel):
 class Model(Section):
     """The model that is trained."""
 
-    name: str = Field("mlp", description="a file of statfed.strategies.models")
-    hidden: int = Field(64, ge=1, le=4096, description="width of the hidden layer (mlp) or channels (cnn)")
+    name: str = Field(default="mlp", description="a file of statfed.strategies.models")
+    hidden: int = Field(default=64, ge=1, le=4096, description="width of the hidden layer (mlp) or channels (cnn)")
 
 
 class Training(Section):
     """What a holder does in one round."""
 
-    local_epochs: int = Field(1, ge=1, le=100, description="passes over the holder's data per round")
-    batch_size: int = Field(64, ge=1, description="records per step; expected persons per step for the person unit")
-    learning_rate: float = Field(0.1, gt=0, le=100)
-    momentum: float = Field(0.0, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
+    local_epochs: int = Field(default=1, ge=1, le=100, description="passes over the holder's data per round")
+    batch_size: int = Field(
+        default=64, ge=1, description="records per step; expected persons per step for the person unit"
+    )
+    learning_rate: float = Field(default=0.1, gt=0, le=100)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
 
 
 class Strategy(Section):
@@ -50,37 +52,39 @@ class Strategy(Section):
 
     name: Strategies = "fedavg"
     server_learning_rate: float | None = Field(
-        None, gt=0, description="step of the server optimiser; default 1 for fedavgm, 0.1 for the adaptive three"
+        default=None,
+        gt=0,
+        description="step of the server optimiser; default 1 for fedavgm, 0.1 for the adaptive three",
     )
-    server_momentum: float = Field(0.9, ge=0, lt=1, description="fedavgm; beta_1 of fedadam and fedyogi")
-    tau: float = Field(1e-3, gt=0, description="adaptivity floor of fedadam, fedyogi, fedadagrad")
-    proximal_mu: float = Field(0.01, ge=0, description="weight of fedprox's proximal term")
+    server_momentum: float = Field(default=0.9, ge=0, lt=1, description="fedavgm; beta_1 of fedadam and fedyogi")
+    tau: float = Field(default=1e-3, gt=0, description="adaptivity floor of fedadam, fedyogi, fedadagrad")
+    proximal_mu: float = Field(default=0.01, ge=0, description="weight of fedprox's proximal term")
 
 
 class Privacy(Section):
     """Differential privacy of the training, per holder, composed over all rounds."""
 
-    unit: Unit = Field("record", description="who is protected: one record, or all records of one person")
-    neighbouring: Literal["add-remove"] = Field("add-remove", description="neighbouring relation")
+    unit: Unit = Field(default="record", description="who is protected: one record, or all records of one person")
+    neighbouring: Literal["add-remove"] = Field(default="add-remove", description="neighbouring relation")
     epsilon: float = Field(gt=0, le=1000, description="target over all rounds of this study")
-    delta: float = Field(1e-5, gt=0, lt=0.5)
-    clipping_norm: float = Field(1.0, gt=0, description="L2 bound on one unit's gradient")
-    max_records_per_unit: int = Field(256, ge=1, description="records used of one person in one step")
+    delta: float = Field(default=1e-5, gt=0, lt=0.5)
+    clipping_norm: float = Field(default=1.0, gt=0, description="L2 bound on one unit's gradient")
+    max_records_per_unit: int = Field(default=256, ge=1, description="records used of one person in one step")
 
 
 class Protection(Section):
     """How the sum over holders is formed."""
 
-    name: str = Field("plain", description="a file of statfed.strategies.protections")
+    name: str = Field(default="plain", description="a file of statfed.strategies.protections")
 
 
 class Simulation(Section):
     """What the simulated holders' policies say. A pilot's holders write their own."""
 
-    lifetime_epsilon: float = Field(20.0, gt=0, description="budget of each simulated holder's dataset")
-    lifetime_delta: float = Field(1e-5, gt=0, lt=0.5)
-    minimum_records: int = Field(10, ge=1)
-    allow_without_privacy: bool = Field(True, description="may a model trained without noise leave?")
+    lifetime_epsilon: float = Field(default=20.0, gt=0, description="budget of each simulated holder's dataset")
+    lifetime_delta: float = Field(default=1e-5, gt=0, lt=0.5)
+    minimum_records: int = Field(default=10, ge=1)
+    allow_without_privacy: bool = Field(default=True, description="may a model trained without noise leave?")
 
 
 class Study(Section):
@@ -94,10 +98,10 @@ class Study(Section):
         "office-3",
         "office-4",
     )
-    rounds: int = Field(10, ge=1, le=10_000)
+    rounds: int = Field(default=10, ge=1, le=10_000)
     engine: Literal["inprocess", "processes", "ray"] = "inprocess"
-    seed: int = Field(1, ge=0, lt=2**63, description="simulation only: everything random follows from it")
-    timeout: float = Field(600.0, gt=0, description="seconds that one round may take")
+    seed: int = Field(default=1, ge=0, lt=2**63, description="simulation only: everything random follows from it")
+    timeout: float = Field(default=600.0, gt=0, description="seconds that one round may take")
     data: dict[str, Any] = Field(default_factory=dict, description="options of the scenario's data")
     model: Model = Model()
     training: Training = Training()

@@ -4,8 +4,10 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
 from statfed.server.app import Checkpoint, Round
@@ -21,7 +23,7 @@ def save(folder: Path, checkpoint: Checkpoint, curve: Curve) -> None:
         "curve": curve,
         "arrays": len(checkpoint.arrays),
     }
-    arrays = {f"model/{i}": array for i, array in enumerate(checkpoint.arrays)}
+    arrays: dict[str, NDArray[Any]] = {f"model/{i}": array for i, array in enumerate(checkpoint.arrays)}
     arrays |= {f"state/{key}": array for key, array in checkpoint.state.items()}
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     part = folder / "checkpoint.part.npz"

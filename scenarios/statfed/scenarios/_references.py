@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,9 @@ class Recipe:
 GRID = tuple(
     Recipe(rate, decay, epochs) for rate, decay, epochs in itertools.product((1e-3, 3e-3, 1e-2), (1e-3, 1e-1), (10, 30))
 )
+
+
+_UNDEFINED: Any = 0.0  # F1 of a class that is neither true nor predicted; scikit-learn's stub allows words only
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,12 @@ def scores(model: nn.Module, data: Prepared, classes: Sequence[str]) -> Scores:
 def score_labels(taken: NDArray[np.int64], true: NDArray[np.int64], classes: Sequence[str]) -> Scores:
     """Scores of predicted labels; a class without true or predicted records has F1 0 (scikit-learn's convention)."""
     codes = list(range(len(classes)))
-    precision, recall, f1, support = precision_recall_fscore_support(true, taken, labels=codes, zero_division=0.0)
+    figures = precision_recall_fscore_support(true, taken, labels=codes, zero_division=_UNDEFINED)
+    precision, recall, f1, support = (np.asarray(figure) for figure in figures)
     present = sorted(set(true.tolist()))
     return Scores(
         accuracy=float((taken == true).mean()),
-        macro_f1=float(f1_score(true, taken, labels=present, average="macro", zero_division=0.0)),
+        macro_f1=float(f1_score(true, taken, labels=present, average="macro", zero_division=_UNDEFINED)),
         classes=[
             ClassScore(
                 name=name,

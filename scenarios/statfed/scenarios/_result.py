@@ -58,7 +58,7 @@ class Spending(_Part):
     units: int = Field(description="public number of privacy units")
     unit: Literal["record", "person"] | None
     delta: float | None = Field(description="the study's delta")
-    lifetime_delta: float | None = Field(None, description="delta of history, filter and budget")
+    lifetime_delta: float | None = Field(default=None, description="delta of history, filter and budget")
     noise_multiplier: float | None
     sampling_rate: float
     steps: int
@@ -96,7 +96,7 @@ class Result(_Part):
     scenario: str
     engine: str
     synthetic: bool = Field(description="the data are generated, not observed")
-    simulated: bool = Field(True, description="parties are simulated; noise follows from the public seed")
+    simulated: bool = Field(default=True, description="parties are simulated; noise follows from the public seed")
     origin: str = Field(description="the data, in one line")
     warnings: list[str]
     study: dict[str, Any]

@@ -1,6 +1,5 @@
 """One run of a scenario: population -> simulated holders -> federated training -> references -> result and report."""
 
-import importlib
 import json
 import secrets
 import time
@@ -208,7 +207,7 @@ def _execute(job: _Run) -> Result:
         closing = time.perf_counter()
         return trained, session
 
-    engine: Engine = importlib.import_module(f"statfed.server.grid.{study.engine}")
+    engine: Engine = load("statfed.server.grid", study.engine, "engine")
     closing = opened = time.perf_counter()
     training, session = engine.run(Deployment(job.name, homes, job.folder / "logs"), drive, progress)
     clock.add("stop engine", time.perf_counter() - closing)

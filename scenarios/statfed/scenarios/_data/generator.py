@@ -143,7 +143,8 @@ def _windows(
     time = np.arange(SAMPLES, dtype=np.float32) / HERTZ
     omega = 2 * np.pi * table("hertz") * habits.tempo[who, labels] * np.exp(spread.record * normal())
     swings = table("swings") * habits.extent[who, labels] * np.exp(spread.record * normal(2))
-    phase = omega[:, None] * time + 2 * np.pi * random.random((count, 1), np.float32)
+    start = np.float32(2 * np.pi) * random.random((count, 1), np.float32)
+    phase: Floats = (omega[:, None] * time + start).astype(np.float32, copy=False)
     lag = table("lag") + habits.lag[who, labels] + spread.record * normal()
     harmonic = table("harmonic")[:, None]
 

@@ -36,7 +36,7 @@ def write(result: Result, path: Path) -> None:
 
 @cache
 def _template() -> Template:
-    here = resources.files(__package__)
+    here = resources.files("statfed.scenarios._report")
     environment = Environment(
         loader=FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8")),
         autoescape=True,
