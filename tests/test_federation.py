@@ -1,5 +1,6 @@
 """Coordinator and holders together in process: equality with one machine, refusals, faults, and what is spent."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,7 @@ def test_changed_terms_are_not_covered_by_what_was_admitted(homes: Homes) -> Non
 
 
 def spoil(records: Records, **columns: Any) -> Records:
-    return Records(**({"windows": records.windows, "labels": records.labels, "persons": records.persons} | columns))
+    return dataclasses.replace(records, **columns)
 
 
 BAD = {

@@ -264,15 +264,22 @@ def test_a_killed_runner_ends_the_round_and_names_the_holder(tmp_path: Path, mon
     assert not (tmp_path / "imported").exists()  # the bundle's hash was the pinned one, and still nothing of it ran
 
 
-def test_a_killed_supernode_ends_the_round_and_names_the_holder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("statfed.client._node", r"^office-1: its SuperNode ended: killed by SIGKILL; its log is .*office-1.log"),
+        ("statfed.server.grid._superlink", r"^superlink: it ended: killed by SIGKILL; its log is .*superlink.log"),
+    ],
+)
+def test_a_killed_supernode_or_superlink_ends_the_round(tmp_path: Path, module: str, said: str) -> None:
     started: set[int] = set()
 
     def drive(session: Session) -> None:
         started.update(descendants())
-        (node,) = running("statfed.client._node")
-        fails_soon(session, tmp_path, lambda: os.kill(node, signal.SIGKILL))
+        (victim,) = running(module)
+        fails_soon(session, tmp_path, lambda: os.kill(victim, signal.SIGKILL))
 
-    with pytest.raises(EngineError, match=r"^office-1: its SuperNode ended: killed by SIGKILL"):
+    with pytest.raises(EngineError, match=said):
         processes.run(deployment(tmp_path, 1), drive, silent, app=ECHO)
     assert gone(started)
 

@@ -75,7 +75,7 @@ def test_full_batch_average_over_unequal_holders_equals_the_pooled_step() -> Non
     for part in parts:
         size = part.stop - part.start
         updated = trained(terms, schedule(terms, size, 2), data=(x[part], y[part], persons[part]))
-        total = [t + a * size / 60 for t, a in zip(total, updated, strict=True)]
+        total = [t + a * np.float32(size / 60) for t, a in zip(total, updated, strict=True)]
     pooled = trained(terms, schedule(terms, 60, 6))
     for ours, theirs in zip(total, pooled, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-7)

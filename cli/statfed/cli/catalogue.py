@@ -16,12 +16,12 @@ def scenarios(
     package = "statfed.scenarios"
     found = {key: load(package, key, "scenario") for key in ([name] if name else sorted(modules(package)))}
     if as_json:
-        rows = [
+        documents = [
             {"id": key, **{field: getattr(m.ABOUT, field) for field in m.ABOUT.__dataclass_fields__}}
             | ({"study": dict(m.STUDY)} if name else {})
             for key, m in found.items()
         ]
-        emit_json({"scenarios": rows})
+        emit_json({"scenarios": documents})
         return
     if name:
         about = found[name].ABOUT

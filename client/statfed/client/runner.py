@@ -209,6 +209,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bundle-sha256", required=True, help="hash of the only app bundle that is accepted")
     parser.add_argument("--poll", type=float, default=0.05, help="seconds between the first looks for work")
     parser.add_argument("--app", default=APP, metavar="MODULE:NAME", help="installed ClientApp (for tests)")
+    parser.add_argument("--preload", action="append", default=[], metavar="MODULE", help="import this at the start")
     parser.add_argument("--status", type=Path, help="file that tells the SuperNode's pid and readiness")
     parser.add_argument("--parent", type=int, help="end when this process, the parent, has ended")
     return parser.parse_args(arguments)
@@ -242,6 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with supernode(link, secret, ended) as (address, pid):
         status.tell(supernode=pid)
         app = installed_app(options.app)
+        for module in options.preload:
+            importlib.import_module(module)
         token = TaskToken()
         authority = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={ACQUIRE})
         with RuntimeHttpClient.from_server_address(

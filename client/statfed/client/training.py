@@ -96,7 +96,7 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
             optimizer,
             noise_multiplier=sigma,
             max_grad_norm=norm,
-            expected_batch_size=expected_batch,  # type: ignore[arg-type]  # a divisor; opacus says int
+            expected_batch_size=expected_batch,  # pyright: ignore[reportArgumentType]  # a divisor; opacus says int
             loss_reduction="mean",
         )
         self._noise = noise

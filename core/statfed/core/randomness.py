@@ -55,7 +55,9 @@ class Stream:
         pairs = 2 * count
         radius = np.sqrt(-2.0 * np.log(self.uniform(pairs)))
         angle = (2.0 * math.pi) * self.uniform(pairs)
-        return 0.5 * ((radius * np.cos(angle)).reshape(2, count) + (radius * np.sin(angle)).reshape(2, count)).sum(0)
+        cosines, sines = radius * np.cos(angle), radius * np.sin(angle)
+        draws: NDArray[np.float64] = cosines[:count] + cosines[count:] + sines[:count] + sines[count:]
+        return 0.5 * draws
 
     def choose(self, count: int, probability: float) -> NDArray[np.int64]:
         """Poisson sample: indices of `range(count)`, each kept independently with `probability`, ascending."""

@@ -189,7 +189,7 @@ def _execute(job: _Run) -> Result:
         if checkpoint.round:
             _checkpoint.save(job.folder, checkpoint, job.curve)
 
-    def drive(session: Session) -> tuple[Training, Session]:
+    def drive(session: Session) -> tuple[Training, Session, float]:
         clock.add("start engine", time.perf_counter() - opened)
         with clock.phase("federated training"):
             trained = train(
@@ -203,14 +203,12 @@ def _execute(job: _Run) -> Result:
                 on_round=on_round,
                 resume=job.checkpoint,
             )
-        nonlocal closing
-        closing = time.perf_counter()
-        return trained, session
+        return trained, session, time.perf_counter()
 
     engine: Engine = load("statfed.server.grid", study.engine, "engine")
-    closing = opened = time.perf_counter()
-    training, session = engine.run(Deployment(job.name, homes, job.folder / "logs"), drive, progress)
-    clock.add("stop engine", time.perf_counter() - closing)
+    opened = time.perf_counter()
+    training, session, trained_at = engine.run(Deployment(job.name, homes, job.folder / "logs"), drive, progress)
+    clock.add("stop engine", time.perf_counter() - trained_at)
     set_arrays(model, training.arrays)
     np.savez(job.folder / "model.npz", *training.arrays)
     epsilon = f", epsilon {study.privacy.epsilon:g}" if study.privacy else ""

@@ -34,6 +34,8 @@ from statfed.server.grid._polling import PollingGrid
 
 R = TypeVar("R")
 
+TRAINING = "statfed.client.training"  # takes seconds to import, which no round should have to wait for
+START_POLL = 0.2
 STOP_SECONDS = 5.0
 GRACE_SECONDS = 1.0
 TAIL_LINES = 5
@@ -218,9 +220,10 @@ def federation(
                 options: list[object] = ["--home", deployment.homes[name].resolve(), "--superlink", public]
                 options += ["--root-certificates", keys.authority, "--node-key", keys.node_keys[name]]
                 options += ["--bundle-sha256", digest, "--poll", poll, "--app", app, "--status", status]
+                options += ["--preload", TRAINING] if app == CLIENT_APP else []
                 processes.start(name, "statfed.client.runner", *options, status=status)
             grid = PollingGrid(coordinator.open(fab), processes.check, poll)
-            _wait_for_holders(grid, processes, nodes, progress, poll)
+            _wait_for_holders(grid, processes, nodes, progress)
         except httpx.HTTPError as error:
             processes.check()
             raise EngineError(f"SuperLink: got {type(error).__name__}: {error}; want an answer") from error
@@ -255,9 +258,7 @@ def _listen(port: int) -> socket.socket:
         raise EngineError(f"port in use: got 127.0.0.1:{port}; want a free port") from error
 
 
-def _wait_for_holders(
-    grid: PollingGrid, processes: Processes, nodes: Mapping[str, int], progress: Progress, poll: float
-) -> None:
+def _wait_for_holders(grid: PollingGrid, processes: Processes, nodes: Mapping[str, int], progress: Progress) -> None:
     """Wait until every holder's node is connected and its runner has loaded the ClientApp."""
     end = time.monotonic() + START_SECONDS
     before = 0
@@ -274,7 +275,7 @@ def _wait_for_holders(
             return
         if time.monotonic() > end:
             raise EngineError(f"holders online: got {before} of {len(nodes)}; want all; missing {', '.join(missing)}")
-        time.sleep(poll)
+        time.sleep(START_POLL)
 
 
 def _environment(work: Path) -> dict[str, str]:
