@@ -6,6 +6,7 @@ Each virtual node plays the holder whose home folder its partition number points
 import importlib.util
 import logging
 import os
+import time
 from collections.abc import Callable
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -17,6 +18,8 @@ from statfed.core.progress import Progress
 from statfed.server.engine import Deployment, R, Session
 from statfed.server.grid._holder_app import holder_app
 from statfed.server.grid.inprocess import peak_memory
+
+START_SECONDS = 120.0
 
 
 class PlacedHolders(ClientApp):
@@ -35,8 +38,12 @@ class PlacedHolders(ClientApp):
 
 
 def _roster(grid: Grid, count: int) -> dict[str, int]:
-    messages = [Message(RecordDict(), node, "query.hello") for node in grid.get_node_ids()]
-    replies = list(grid.send_and_receive(messages, timeout=120))
+    """Holder name to node id, asked from the virtual nodes once all are registered."""
+    end = time.monotonic() + START_SECONDS
+    while len(nodes := list(grid.get_node_ids())) < count and time.monotonic() < end:
+        time.sleep(0.05)
+    messages = [Message(RecordDict(), node, "query.hello") for node in nodes]
+    replies = list(grid.send_and_receive(messages, timeout=START_SECONDS))
     names = {
         str(reply.content.config_records["facts"]["holder"]): reply.metadata.src_node_id
         for reply in replies

@@ -1,0 +1,70 @@
+"""The same study and seed give the bit-identical model in every engine, and every engine cleans up."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from statfed.core.errors import Refused, UsageError
+from statfed.core.study import Study, make_study
+from statfed.scenarios._result import Result
+from statfed.scenarios._run import Options, run_study
+
+
+def small(engine: str, **changes: object) -> Study:
+    return make_study(
+        {
+            "scenario": "time-use",
+            "holders": 2,
+            "rounds": 2,
+            "engine": engine,
+            "model": {"hidden": 8},
+            "training": {"batch_size": 16},
+            "privacy": {"epsilon": 4.0, "delta": 1e-4},
+            "data": {"source": "generated", "persons": 4, "records_per_person": 12, "test_persons": 4},
+        }
+        | changes
+    )
+
+
+def result(engine: str, folder: Path, **changes: object) -> Result:
+    options = Options(folder / "runs", folder / "ws", fresh=True, references=False)
+    return run_study(small(engine, **changes), options)[0]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return result("inprocess", tmp_path_factory.mktemp("inprocess"))
+
+
+@pytest.mark.processes
+def test_real_processes_give_the_same_model_spending_and_scores(reference: Result, tmp_path: Path) -> None:
+    real = result("processes", tmp_path)
+    assert real.model_digest == reference.model_digest
+    assert real.candidates[0].scores == reference.candidates[0].scores
+    for ours, theirs in zip(real.spending, reference.spending, strict=True):
+        ignored = {"ledger_head"}
+        assert ours.model_dump(exclude=ignored) == theirs.model_dump(exclude=ignored)
+    assert {"superlink", "office-1/runner", "office-2/supernode"} <= set(real.memory_mib)
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra statfed[ray]")
+@pytest.mark.filterwarnings("ignore")
+def test_ray_gives_the_same_model(reference: Result, tmp_path: Path) -> None:
+    assert result("ray", tmp_path).model_digest == reference.model_digest
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == "ray" else find(name, *a))
+    with pytest.raises(UsageError, match=r"pip install 'statfed\[ray\]'"):
+        result("ray", tmp_path)
+
+
+@pytest.mark.processes
+def test_a_refusal_at_a_real_holder_reaches_the_user_in_full(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"office-1: .*\n.*without differential privacy is not allowed"):
+        result("processes", tmp_path, privacy=None, simulation={"allow_without_privacy": False})
