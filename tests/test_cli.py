@@ -12,7 +12,18 @@ from typer.testing import CliRunner
 from statfed.cli.main import app
 
 SMALL = ["--set", "data.source=generated", "--set", "data.persons=6", "--set", "data.records_per_person=12"]
-SMALL += ["--set", "data.test_persons=4", "--set", "rounds=2", "--set", "holders=2", "--set", "model.hidden=8"]
+SMALL += [
+    "--set",
+    "data.test_persons=4",
+    "--set",
+    "rounds=2",
+    "--set",
+    "holders=2",
+    "--set",
+    "model.hidden=8",
+    "--set",
+    "privacy=none",
+]
 
 
 @pytest.fixture

@@ -150,12 +150,12 @@ class Holder:
     def _release(self, statement: Statement) -> Closing:
         with self.ledger() as ledger:
             head = ledger.release(statement.run)
-            spent = ledger.spending(statement.run)
-        private = statement.terms.privacy is not None
+            privacy = statement.terms.privacy
+            spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
         return Closing(
             holder=self.policy.holder.name,
-            unit=self.policy.budget.unit if private else None,
-            study_epsilon=spent.study_epsilon if private else None,
+            unit=self.policy.budget.unit if privacy else None,
+            study_epsilon=spent.study_epsilon if privacy else None,
             history_epsilon=spent.history_epsilon,
             filter_epsilon=spent.filter_epsilon,
             budget_epsilon=self.policy.budget.epsilon,

@@ -11,12 +11,16 @@ is post-processing.
 What the argument needs and this module enforces: q and the divisor follow from the *public* n, never from the
 data; the noise and the sample come from `statfed.core.randomness`; a unit whose gradient is not finite contributes
 zero; an empty batch is a step of pure noise; the loss has one entry a record; no layer mixes records.
+
+The clipped sum comes from `statfed.client.clipping` for the stacks of layers that it covers, and from Opacus's
+per-record gradients (hooks) for every other model; noise, divisor and step are the same code for both.
 """
 
 import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +30,7 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from statfed.client.clipping import clip_factors, clipped_sums, covers
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import Repeated, calibrate, dp_sgd
 from statfed.core.randomness import Stream
@@ -86,7 +91,8 @@ def schedule(terms: Terms, records: int, persons: int) -> Schedule:
 class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types; p.summed_grad is its own
     """Opacus's optimizer, clipping per privacy unit and drawing noise from our own stream.
 
-    units: (batch,) index of each record's unit, 0 to unit_count - 1; set before every step.
+    units: (batch,) index of each record's unit, 0 to unit_count - 1; set before every step that takes its sums from
+    per-record gradients of persons.
     """
 
     def __init__(
@@ -100,11 +106,28 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
             loss_reduction="mean",
         )
         self._noise = noise
+        self._sums: Sequence[Tensor] | None = None
         self.units: Tensor | None = None
         self.unit_count = 0
 
+    def take(self, sums: Sequence[Tensor]) -> None:
+        """Let the next step, and only that, use these clipped sums instead of per-record gradients.
+
+        sums: one for each parameter, private, of sensitivity at most `max_grad_norm` together.
+        """
+        self._sums = sums
+        for p in self.params:
+            p.grad_sample = p.new_empty((0, *p.shape))  # pyright: ignore[reportAttributeAccessIssue]  # opacus asks
+
     def clip_and_accumulate(self) -> None:
         """Sum of unit gradients, each scaled to L2 norm at most `max_grad_norm`; a unit that is not finite is 0."""
+        sums, self._sums = self._sums, None
+        if sums is None:
+            sums = self._clipped_samples()
+        for p, total in zip(self.params, sums, strict=True):
+            p.summed_grad = total  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _clipped_samples(self) -> list[Tensor]:
         samples = [self._get_flat_grad_sample(p).flatten(1) for p in self.params]
         if self.units is not None:
             records = torch.bincount(self.units, minlength=self.unit_count).clamp(min=1).to(samples[0].dtype)
@@ -113,13 +136,11 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
                 for g in samples
             ]
         norms = torch.stack([g.norm(dim=1) for g in samples]).norm(dim=0)
-        factor = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-        finite = torch.isfinite(norms)
-        if not bool(finite.all()):
-            factor = torch.where(finite, factor, 0.0)
-            samples = [torch.where(finite[:, None], g, 0.0) for g in samples]
-        for p, g in zip(self.params, samples, strict=True):
-            p.summed_grad = (factor @ g).view_as(p)  # pyright: ignore[reportAttributeAccessIssue]
+        factors = clip_factors(norms, self.max_grad_norm)
+        kept = factors > 0
+        if not bool(kept.all()):
+            samples = [torch.where(kept[:, None], g, 0.0) for g in samples]
+        return [(factors @ g).view_as(p) for p, g in zip(self.params, samples, strict=True)]
 
     def add_noise(self) -> None:
         """Add one draw of N(0, (sigma C)^2) to every coordinate of the clipped sum."""
@@ -203,7 +224,7 @@ def _private_steps(
     privacy = terms.privacy
     if privacy is None or plan.noise_multiplier is None:
         raise ValueError("private training without a privacy plan")
-    wrapped = GradSampleModule(model, loss_reduction="sum")
+    wrapped = None if covers(model) else GradSampleModule(model, loss_reduction="sum")
     private = UnitOptimizer(
         optimizer,
         sigma=plan.noise_multiplier,
@@ -216,39 +237,47 @@ def _private_steps(
     for _ in range(plan.steps_per_round):
         if privacy.unit == "record":
             rows = sampling.choose(len(y), plan.rate)
+            sizes = [1] * len(rows)
         else:
             chosen = [by_person[i] for i in sampling.choose(len(by_person), plan.rate)]
-            rows, units = _bounded(chosen, privacy.max_records_per_unit, sampling)
-            private.units, private.unit_count = torch.from_numpy(units), len(chosen)
+            rows, sizes = _bounded(chosen, privacy.max_records_per_unit, sampling)
+        index = torch.from_numpy(rows)
+        losses = partial(_losses, y[index])
         private.zero_grad()
-        if len(rows):
-            index = torch.from_numpy(rows)
-            logits = wrapped(x[index])
-            losses = cross_entropy(logits, y[index], reduction="none")
-            if losses.shape != (len(rows),):
-                raise ValueError(f"unexpected loss shape: got {tuple(losses.shape)}; want ({len(rows)},)")
+        if not sizes:
+            private.take([torch.zeros_like(p) for p in private.params])
+        elif wrapped is None and covers(model):
+            private.take(clipped_sums(model, x[index], losses, sizes, privacy.clipping_norm))
+        else:
+            if privacy.unit == "person":
+                private.units, private.unit_count = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), len(sizes)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-                losses.sum().backward()
-        else:
-            for p in private.params:
-                p.grad_sample = p.new_zeros((0, *p.shape))  # pyright: ignore[reportAttributeAccessIssue]
+                losses(wrapped(x[index])).sum().backward()
         private.step()
-    wrapped.remove_hooks()
+    if wrapped is not None:
+        wrapped.remove_hooks()
     for p in model.parameters():
         for name in ("grad_sample", "summed_grad"):
             if hasattr(p, name):
                 delattr(p, name)
 
 
+def _losses(labels: Tensor, logits: Tensor) -> Tensor:
+    """Loss of each record, (records,): a sum over any other shape would mix records or count one twice."""
+    losses = cross_entropy(logits, labels, reduction="none")
+    if losses.shape != labels.shape[:1]:
+        raise ValueError(f"unexpected loss shape: got {tuple(losses.shape)}; want ({len(labels)},)")
+    return losses
+
+
 def _bounded(
     chosen: Sequence[NDArray[np.int64]], most: int, sampling: Stream
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the chosen persons, at most `most` of each, and the position of each row's person."""
+) -> tuple[NDArray[np.int64], list[int]]:
+    """Rows of the chosen persons, at most `most` of each, and how many of each, ascending; a person's are adjacent."""
     kept = [rows if len(rows) <= most else rows[sampling.permutation(len(rows))[:most]] for rows in chosen]
-    if not kept:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    return np.concatenate(kept), np.repeat(np.arange(len(kept)), [len(rows) for rows in kept])
+    kept.sort(key=len)
+    return np.concatenate([np.empty(0, np.int64), *kept]), [len(rows) for rows in kept]
 
 
 def get_arrays(model: nn.Module) -> list[NDArray[np.float32]]:

@@ -78,7 +78,8 @@ STUDY: Mapping[str, Any] = {
     "seed": 1,
     "data": {"source": "watch", "split": "iid"},
     "model": {"name": "mlp", "hidden": 64},
-    "training": {"local_epochs": 2, "batch_size": 64, "learning_rate": 0.1},
+    "training": {"local_epochs": 1, "batch_size": 64, "learning_rate": 0.3},
+    "privacy": {"unit": "record", "epsilon": 3.0, "delta": 1e-5},
 }
 
 

@@ -1,0 +1,103 @@
+"""Accuracy of the scenario time-use: pooled, local-only and federated, without privacy and at epsilon 10, 3 and 1.
+
+    python benchmarks/time_use.py [--seeds 5] [--unit record|person] [--source watch|generated] [--persons 300]
+
+Each seed deals persons to offices and test anew. Prints mean and standard deviation over seeds, as Markdown; writes
+one line per run to --out (JSON lines), and does not repeat runs that are already there.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from statfed.core.study import make_study
+from statfed.scenarios._run import Options, run_study
+from statfed.scenarios.time_use import STUDY
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "fedavg": {"name": "fedavg"},
+    "fedyogi": {"name": "fedyogi", "server_learning_rate": 0.05},
+}
+
+
+def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and study of every run."""
+    data: dict[str, Any] = {"source": arguments.source}
+    training = dict(STUDY["training"])
+    if arguments.source == "generated":
+        data["persons"] = arguments.persons
+    if arguments.unit == "person":
+        training |= {"batch_size": max(1, arguments.persons // 2) if arguments.source == "generated" else 2}
+        training |= {"learning_rate": 1.0, "local_epochs": 1}
+    for seed in range(1, arguments.seeds + 1):
+        for epsilon in (None, 10.0, 3.0, 1.0):
+            for name, strategy in STRATEGIES.items():
+                privacy = {"unit": arguments.unit, "epsilon": epsilon, "delta": 1e-5} if epsilon else None
+                changes = {"seed": seed, "data": data, "strategy": strategy, "privacy": privacy}
+                if epsilon:
+                    changes["training"] = training
+                key = f"{arguments.source}/{arguments.unit}/{seed}/{epsilon}/{name}"
+                yield key, {**STUDY, "simulation": {"lifetime_epsilon": 1000.0}, **changes}
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--unit", choices=["record", "person"], default="record")
+    parser.add_argument("--source", choices=["watch", "generated"], default="watch")
+    parser.add_argument("--persons", type=int, default=300, help="generated: persons per office")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark-time-use.jsonl"))
+    parser.add_argument("--cache", type=Path, default=Path(".statfed"))
+    arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    known = {row["key"] for row in done}
+    for key, table in cases(arguments):
+        if key in known:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            references = table["strategy"]["name"] == "fedavg"
+            options = Options(Path(folder), arguments.cache, fresh=True, references=references)
+            result, _ = run_study(make_study(table), options)
+        scores: dict[str, list[tuple[float, float]]] = {}
+        for candidate in result.candidates:
+            scores.setdefault(candidate.kind, []).append((candidate.scores.accuracy, candidate.scores.macro_f1))
+        row = {"key": key, "scores": scores}
+        with arguments.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        done.append(row)
+        print(key, scores["federated"][0], flush=True)
+    show(done, f"{arguments.source}/{arguments.unit}/")
+
+
+def show(rows: list[dict[str, Any]], prefix: str) -> None:
+    """Mean and standard deviation over seeds; of several holders alone the mean counts once a seed."""
+    table: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if not row["key"].startswith(prefix):
+            continue
+        _, _, _, epsilon, strategy = row["key"].split("/")
+        for kind, pairs in row["scores"].items():
+            mean = (statistics.mean(a for a, _ in pairs), statistics.mean(f for _, f in pairs))
+            if kind == "federated":
+                table.setdefault(f"federated {strategy}, epsilon {epsilon}", []).append(mean)
+            elif kind == "local-dp":
+                table.setdefault(f"local only, epsilon {epsilon}", []).append(mean)
+            elif epsilon == "None":
+                table.setdefault({"pooled": "pooled, tuned", "local": "local only"}.get(kind, kind), []).append(mean)
+    print(f"\n| {prefix.rstrip('/')} | accuracy | macro-F1 | seeds |\n| --- | --- | --- | --- |")
+    for name, pairs in table.items():
+        figures = [
+            f"{statistics.mean(v):.3f} ± {statistics.stdev(v) if len(v) > 1 else 0:.3f}"
+            for v in zip(*pairs, strict=True)
+        ]
+        print(f"| {name.replace('epsilon None', 'no privacy')} | {figures[0]} | {figures[1]} | {len(pairs)} |")
+
+
+if __name__ == "__main__":
+    main()
