@@ -1,6 +1,7 @@
 """Accuracy of the scenario time-use: pooled, local-only and federated, without privacy and at epsilon 10, 3 and 1.
 
     python benchmarks/time_use.py [--seeds 5] [--unit record|person] [--source watch|generated] [--persons 300]
+        [--epsilons none,10,3,1] [--strategies fedavg,fedyogi]
 
 Each seed deals persons to offices and test anew. Prints mean and standard deviation over seeds, as Markdown; writes
 one line per run to --out (JSON lines), and does not repeat runs that are already there.
@@ -31,17 +32,24 @@ def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]
     if arguments.source == "generated":
         data["persons"] = arguments.persons
     if arguments.unit == "person":
-        training |= {"batch_size": max(1, arguments.persons // 2) if arguments.source == "generated" else 2}
-        training |= {"learning_rate": 1.0, "local_epochs": 1}
+        training |= {"batch_size": max(1, arguments.persons // 6) if arguments.source == "generated" else 2}
+        training |= {"learning_rate": 0.5}
     for seed in range(1, arguments.seeds + 1):
-        for epsilon in (None, 10.0, 3.0, 1.0):
-            for name, strategy in STRATEGIES.items():
+        for epsilon in (None if word == "none" else float(word) for word in arguments.epsilons.split(",")):
+            for name in arguments.strategies.split(","):
+                strategy = STRATEGIES[name]
                 privacy = {"unit": arguments.unit, "epsilon": epsilon, "delta": 1e-5} if epsilon else None
                 changes = {"seed": seed, "data": data, "strategy": strategy, "privacy": privacy}
                 if epsilon:
                     changes["training"] = training
-                key = f"{arguments.source}/{arguments.unit}/{seed}/{epsilon}/{name}"
+                key = f"{prefix(arguments)}{seed}/{epsilon}/{name}"
                 yield key, {**STUDY, "simulation": {"lifetime_epsilon": 1000.0}, **changes}
+
+
+def prefix(arguments: argparse.Namespace) -> str:
+    """Names the population and the unit: `watch/record/`, `generated-300/person/`."""
+    size = f"-{arguments.persons}" if arguments.source == "generated" else ""
+    return f"{arguments.source}{size}/{arguments.unit}/"
 
 
 def main() -> None:
@@ -51,6 +59,8 @@ def main() -> None:
     parser.add_argument("--unit", choices=["record", "person"], default="record")
     parser.add_argument("--source", choices=["watch", "generated"], default="watch")
     parser.add_argument("--persons", type=int, default=300, help="generated: persons per office")
+    parser.add_argument("--epsilons", default="none,10,3,1")
+    parser.add_argument("--strategies", default="fedavg,fedyogi")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-time-use.jsonl"))
     parser.add_argument("--cache", type=Path, default=Path(".statfed"))
     arguments = parser.parse_args()
@@ -72,14 +82,14 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
         done.append(row)
         print(key, scores["federated"][0], flush=True)
-    show(done, f"{arguments.source}/{arguments.unit}/")
+    show(done, prefix(arguments))
 
 
-def show(rows: list[dict[str, Any]], prefix: str) -> None:
+def show(rows: list[dict[str, Any]], start: str) -> None:
     """Mean and standard deviation over seeds; of several holders alone the mean counts once a seed."""
     table: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        if not row["key"].startswith(prefix):
+        if not row["key"].startswith(start):
             continue
         _, _, _, epsilon, strategy = row["key"].split("/")
         for kind, pairs in row["scores"].items():
@@ -90,7 +100,7 @@ def show(rows: list[dict[str, Any]], prefix: str) -> None:
                 table.setdefault(f"local only, epsilon {epsilon}", []).append(mean)
             elif epsilon == "None":
                 table.setdefault({"pooled": "pooled, tuned", "local": "local only"}.get(kind, kind), []).append(mean)
-    print(f"\n| {prefix.rstrip('/')} | accuracy | macro-F1 | seeds |\n| --- | --- | --- | --- |")
+    print(f"\n| {start.rstrip('/')} | accuracy | macro-F1 | seeds |\n| --- | --- | --- | --- |")
     for name, pairs in table.items():
         figures = [
             f"{statistics.mean(v):.3f} ± {statistics.stdev(v) if len(v) > 1 else 0:.3f}"

@@ -1,6 +1,7 @@
 """The command line: documents, messages, exit codes, and errors that a user can act on."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,16 @@ BAD = {
         2,
         "privacy.delta: got 0.4; want less",
     ),
+    "delta at least 1/n": (
+        ["--set", "privacy.epsilon=1", "--set", "privacy.delta=0.02", "--set", "simulation.lifetime_delta=0.001"],
+        2,
+        "privacy.delta: got 0.02; want less than 1/72",
+    ),
+    "one person a holder": (
+        ["--set", "privacy.epsilon=1", "--set", "privacy.unit=person", "--set", "data.persons=1"],
+        3,
+        "got a data set of one person; want at least two",
+    ),
     "duplicate holder": (["--set", 'holders=["a","a"]'], 2, "duplicate name: got a more than once"),
     "bad holder name": (["--set", 'holders=["../a"]'], 2, "got '../a'; want lower-case letters"),
     "no holders": (["--set", "holders=0"], 2, "holders: "),
@@ -133,6 +144,34 @@ def test_bad_input_gives_a_clear_message_and_no_traceback(call: Any, case: str) 
     assert result.exit_code == code, result.stderr
     assert text in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_tampered_ledger_is_named_and_exits_with_5(call: Any) -> None:
+    run = call("run", "time-use", *SMALL, "--set", "privacy.epsilon=2", "--no-references", "--json")
+    head = document(run)["spending"][1]["ledger_head"]
+    path = Path(document(call("ledger", "show", "--holder", "office-2", "--json"))["ledgers"][0]["ledger"])
+    truncated = call("ledger", "verify", "--holder", "office-2", "--anchor", "0" * 64, "--json")
+    assert truncated.exit_code == 5
+    assert "truncated" in document(truncated)["error"]["message"]
+    assert document(call("ledger", "verify", "--holder", "office-2", "--anchor", head, "--json"))["ledgers"][0][
+        "intact"
+    ]
+    db = sqlite3.connect(path)
+    triggers = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]
+    kept = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")]
+    for name in triggers:
+        db.execute(f"DROP TRIGGER {name}")
+    db.execute("UPDATE entries SET event = replace(event, 'times', 'tines') WHERE kind = 'charge' AND round = 2")
+    for sql in kept:
+        db.execute(sql)
+    db.commit()
+    db.close()
+    edited = call("ledger", "verify", "--holder", "office-2")
+    assert edited.exit_code == 5
+    assert "entry 4" in edited.stderr
+    again = call("run", "time-use", *SMALL, "--set", "privacy.epsilon=2", "--no-references")
+    assert again.exit_code == 5
+    assert "office-2" in again.stderr
 
 
 def test_missing_files_and_names_are_explained(call: Any, tmp_path: Path) -> None:

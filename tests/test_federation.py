@@ -122,6 +122,10 @@ def test_a_refusal_names_the_holder_and_no_other_holder_pays(homes: Homes) -> No
     before = {name: spent(home) for name, home in places.items()}
     fresh = toy_study(privacy=PRIVATE, simulation={"lifetime_epsilon": 7.0})
     (places["office-2"] / "ledger.sqlite").unlink()
+    with pytest.raises(Refused, match=r"office-2: ledger missing: .*want it restored from backup"):
+        drive(fresh, places, "r2")
+    assert spent(places["office-1"]) == before["office-1"]
+    (places["office-2"] / "ledger.opened").unlink()
     with pytest.raises(Refused, match=r"office-1: .*budget"):
         drive(fresh, places, "r2")
     assert spent(places["office-1"]) == before["office-1"]

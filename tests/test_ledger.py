@@ -1,11 +1,14 @@
 """The privacy ledger: the gate, replays, crashes, races and tampering."""
 
+import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from statfed.client import ledger as module
+from statfed.client import chain
 from statfed.client.ledger import Ledger, read_only
 from statfed.core import privacy
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, UsageError
@@ -267,7 +270,7 @@ def test_any_interleaving_of_runs_is_counted_once(tmp_path: Path) -> None:
 def test_the_file_is_private_and_is_for_one_dataset_and_unit(path: Path) -> None:
     filled(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert [other.name for other in path.parent.iterdir()] == [path.name]
+    assert {other.name for other in path.parent.iterdir()} == {path.name, "ledger.opened"}
     with pytest.raises(Refused, match="ledger of dataset toy per person; want dataset other per person"):
         opened(path, dataset="other")
     with pytest.raises(Refused, match="ledger of dataset toy per person; want dataset toy per record"):
@@ -388,9 +391,9 @@ def test_an_entry_rewritten_with_its_hash_breaks_the_link_that_follows(path: Pat
 
 def test_entries_that_this_program_would_not_write_are_refused_even_when_chained(path: Path) -> None:
     head = filled(path)
-    forged = module._sealed(8, head, "charge", "one", "study", 1, event=privacy.event_to_json(NOISY))
+    forged = chain.sealed(8, head, "charge", "one", "study", 1, event=privacy.event_to_json(NOISY))
     db = sqlite3.connect(path)
-    module._insert(db, forged)
+    chain.insert(db, forged)
     db.commit()
     db.close()
     with pytest.raises(LedgerCorrupt, match="entry 8 was not written by this program: charge without a reservation"):
@@ -449,13 +452,91 @@ def test_a_file_that_is_no_ledger_is_corrupt_and_left_alone(path: Path, content:
     assert path.read_bytes() == content
 
 
+# --- deletion
+
+
+def genesis(path: Path) -> str:
+    with read_only(path) as ledger:
+        return ledger.entries()[0].hash
+
+
+OPENINGS: list[Callable[[Path], object]] = [opened, read_only, lambda path: opened(path, create=False)]
+
+
+def test_a_deleted_ledger_is_missed_and_not_begun_anew_until_it_is_restored(path: Path) -> None:
+    head = filled(path)
+    marker = path.with_name("ledger.opened")
+    assert marker.read_text() == genesis(path) + "\n"
+    assert marker.stat().st_mode & 0o777 == 0o600
+    backup = path.rename(path.with_name("backup"))
+    for open_it in OPENINGS:
+        with pytest.raises(LedgerCorrupt, match=r"^ledger missing: ledger.sqlite was opened before.*want it restored"):
+            open_it(path)
+    assert {file.name for file in path.parent.iterdir()} == {"backup", "ledger.opened"}
+    backup.rename(path)
+    with opened(path) as ledger:
+        assert ledger.verify() == head
+
+
+def test_another_ledger_in_its_place_is_refused(path: Path) -> None:
+    filled(path)
+    viewer, first = read_only(path), genesis(path)
+    opened(path.with_name("other.sqlite")).close()
+    path.with_name("other.sqlite").replace(path)
+    for open_it in OPENINGS:
+        with pytest.raises(LedgerCorrupt, match=f"^ledger replaced: got .*; want {first[:16]}, with which"):
+            open_it(path)
+    viewer.close()
+
+
+def test_a_marker_that_is_changed_under_an_open_ledger_shows_when_it_is_verified(path: Path) -> None:
+    filled(path)
+    with read_only(path) as ledger:
+        path.with_name("ledger.opened").write_bytes(b"\xff")
+        with pytest.raises(LedgerCorrupt, match="ledger replaced"):
+            ledger.verify()
+
+
+def test_a_ledger_without_a_marker_gets_one_from_its_holder_and_not_from_a_viewer(path: Path) -> None:
+    filled(path)
+    marker = path.with_name("ledger.opened")
+    marker.unlink()
+    read_only(path).close()
+    assert not marker.exists()
+    opened(path).close()
+    assert marker.read_text() == genesis(path) + "\n"
+
+
+def test_who_deletes_both_begins_anew(path: Path) -> None:
+    """The limit that the module states: only an anchor shows it."""
+    head = filled(path)
+    path.unlink()
+    path.with_name("ledger.opened").unlink()
+    with opened(path) as ledger, pytest.raises(LedgerCorrupt, match="truncated"):
+        ledger.verify(head)
+
+
+def test_a_ledger_that_could_not_be_put_in_place_leaves_no_marker(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def full(source: Path, target: Path) -> None:
+        if target == path:
+            raise OSError(28, "No space left on device")
+        link(source, target)
+
+    monkeypatch.setattr("os.link", full)
+    with pytest.raises(UsageError, match=r"cannot be created at .*: No space left"):
+        opened(path)
+    assert not list(path.parent.iterdir())
+
+
 # --- locks, crashes and races
 
 
 def test_the_check_and_its_entry_exclude_other_writers_from_the_start(path: Path) -> None:
     with opened(path) as one, opened(path) as two:
-        two._db.execute("PRAGMA busy_timeout = 0")
-        with one._transaction():
+        two._chain.db.execute("PRAGMA busy_timeout = 0")
+        with one._chain.writing():
             with pytest.raises(EngineError, match="held by another process"):
                 two.reserve("two", "study", 1, NOISY)
             other = sqlite3.connect(path, timeout=0)
@@ -468,7 +549,7 @@ def test_the_check_and_its_entry_exclude_other_writers_from_the_start(path: Path
 def test_a_commit_that_fails_charges_nothing_and_may_be_repeated(path: Path) -> None:
     with opened(path) as ledger:
         ledger.reserve("one", "study", 3, NOISY)
-        ledger._db.execute("PRAGMA busy_timeout = 0")
+        ledger._chain.db.execute("PRAGMA busy_timeout = 0")
         reader = sqlite3.connect(path, isolation_level=None)
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM entries").fetchone()
@@ -515,7 +596,7 @@ for name, action in actions.items():
                     if seen == step:
                         os.kill(os.getpid(), signal.SIGKILL)
                     seen += 1
-                ledger._db.set_trace_callback(die)
+                ledger._chain.db.set_trace_callback(die)
                 action(ledger)
                 os._exit(0)  # acknowledged: dies without closing
         _, status = os.waitpid(child, 0)
@@ -546,13 +627,70 @@ def test_a_crash_at_any_statement_never_forgets_what_was_acknowledged(path: Path
                 ledger.charge("one", "study", 2, NOISY)
 
 
+def test_who_comes_while_a_ledger_is_begun_waits_and_finds_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, marked, go = os.link, threading.Event(), threading.Event()
+
+    def slow(source: Path, target: Path) -> None:
+        if target == path:
+            marked.set()
+            assert go.wait(60)
+        link(source, target)
+
+    def first_entry() -> str:
+        with opened(path) as ledger:
+            return ledger.entries()[0].hash
+
+    monkeypatch.setattr("os.link", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(first_entry)
+        assert marked.wait(60)
+        second = pool.submit(first_entry)
+        early = wait([second], timeout=0.5).done
+        go.set()
+        assert not early
+        assert first.result() == second.result()
+
+
+_BIRTH = (
+    _PRELUDE
+    + """
+link, seen = os.link, 0
+def die(*arguments):
+    global seen
+    if seen == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    seen += 1
+    link(*arguments)
+os.link = die
+opened(path).reserve("one", "study", 1, NOISY)
+"""
+)
+
+
+@pytest.mark.parametrize(("step", "left"), [(0, False), (1, True)])
+def test_a_crash_while_a_ledger_is_begun_over_refuses_at_most(path: Path, step: int, left: bool) -> None:
+    died = subprocess.run([sys.executable, "-c", _BIRTH, str(path), str(step)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    marker = path.with_name("ledger.opened")
+    assert (path.exists(), marker.exists()) == (False, left)
+    if left:
+        with pytest.raises(
+            LedgerCorrupt, match=r"or ledger.opened deleted too, if that very first opening was cut off"
+        ):
+            opened(path)
+        marker.unlink()
+    with opened(path) as ledger:
+        ledger.reserve("one", "study", 1, NOISY)
+        ledger.verify()
+
+
 def test_a_commit_cut_off_halfway_is_undone_by_the_holder_and_not_by_a_viewer(path: Path) -> None:
     head, copy = filled(path), path.with_name("copy.sqlite")
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA cache_size = 1")  # pages reach the file before COMMIT: what a power cut in COMMIT leaves
     db.execute("BEGIN IMMEDIATE")
     for number in range(8, 200):
-        module._insert(db, module._sealed(number, head, "disclose", "one", "study", number))
+        chain.insert(db, chain.sealed(number, head, "disclose", "one", "study", number))
     shutil.copy(path, copy)
     shutil.copy(f"{path}-journal", f"{copy}-journal")
     db.close()
@@ -637,4 +775,4 @@ def test_racing_processes_cannot_both_spend_the_last_of_the_budget(path: Path, r
         ledger.verify()
         assert ledger.spending().reserved == rounds * winners
         assert [entry.kind for entry in ledger.entries()].count("open") == 1
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert {file.name for file in path.parent.iterdir()} == {path.name, "ledger.opened"}

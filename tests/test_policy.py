@@ -104,7 +104,9 @@ def test_a_wrong_policy_file_names_the_key_what_was_got_and_what_is_wanted(tmp_p
     assert "budget.delta: got 0.03; want less than 1/40" in _written(path, good.replace("1e-05", "0.03"))
     unknown = _written(path, good.replace("without_privacy", "whithout_privacy"))
     assert "allow.whithout_privacy: unknown key" in unknown
+    assert "want one of holder.name, dataset.id" in unknown
     assert "allow.without_privacy" in unknown
+    assert "study.md" not in unknown
     assert "dataset.persons: got 700" in _written(path, good.replace("persons = 40", "persons = 700"))
     assert "holder.name: got 'Office'" in _written(path, good.replace('"office-1"', '"Office"'))
     missing = _written(path, good.replace('id = "toy"', ""))

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import socket
 import ssl
@@ -10,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +29,8 @@ from statfed.core.progress import silent
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import processes
 from statfed.server.grid._coordinator import bundle
-from statfed.server.grid._superlink import SECRET_HEADER
+from statfed.server.grid._polling import PollingGrid
+from statfed.server.grid._superlink import FLEET, LARGEST_REQUEST, SECRET_HEADER
 
 pytestmark = [
     pytest.mark.processes,
@@ -75,16 +78,6 @@ def descendants() -> set[int]:
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
     return found - {os.getpid()}
-
-
-def running(module: str, home: str = "") -> list[int]:
-    """Pids of our processes that run `module`, and mention `home`."""
-    pids = []
-    for pid in sorted(descendants()):
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        if module in command and any(part.endswith(home) for part in command):
-            pids.append(pid)
-    return pids
 
 
 def gone(pids: set[int]) -> bool:
@@ -169,13 +162,14 @@ class TestAnOpenFederation:
     def test_a_bundle_with_another_hash_is_refused_and_not_imported(self, opened: SimpleNamespace) -> None:
         token_of_the_run = TaskIdentity.task_id, TaskIdentity.run_id
         try:
-            grid = opened.federation.coordinator.open(shipping(opened.folder / "imported"))
+            inner = opened.federation.coordinator.open(shipping(opened.folder / "imported"))
+            grid = PollingGrid(inner, opened.federation.processes.check, 0.05)
             (reply, *_) = grid.send_and_receive([ask("echo", n) for n in opened.session.nodes.values()], timeout=60)
             opened.federation.coordinator.finish("completed")
         finally:
             TaskIdentity.task_id, TaskIdentity.run_id = token_of_the_run
         assert reply.error.code == ErrorCode.INVALID_FAB
-        assert "bundle refused: got sha256" in reply.error.reason
+        assert "bundle refused: got sha256" in str(reply.error.reason)
         assert not (opened.folder / "imported").exists()
 
     @pytest.mark.parametrize(
@@ -199,6 +193,20 @@ class TestAnOpenFederation:
             assert client.post(f"https://{opened.federation.private}{path}").status_code == 401
             wrong = {SECRET_HEADER: "0" * 64}
             assert client.post(f"https://{opened.federation.private}{path}", headers=wrong).status_code == 401
+
+    @pytest.mark.parametrize("path", [f"{FLEET}pull-messages", "/health"])
+    def test_a_request_that_says_it_is_too_large_is_refused_before_it_comes(
+        self, opened: SimpleNamespace, path: str
+    ) -> None:
+        context = ssl.create_default_context(cafile=str(opened.federation.authority))
+        host, port = opened.federation.public.split(":")
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {LARGEST_REQUEST + 1}\r\n\r\n"
+        with (
+            socket.create_connection((host, int(port))) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            secure.sendall(head.encode())
+            assert secure.makefile("rb").read().startswith(b"HTTP/1.1 413 ")  # `read` returns: it hangs up too
 
     def test_no_process_shows_a_secret_and_no_private_key_is_left(self, opened: SimpleNamespace) -> None:
         secret = opened.federation.coordinator._headers[SECRET_HEADER]
@@ -226,78 +234,74 @@ class TestAnOpenFederation:
 
     def test_what_has_come_by_the_timeout_is_returned(self, opened: SimpleNamespace) -> None:
         first, second = opened.session.nodes.values()
+        runner = opened.federation.processes.owned["office-2"].process
         begin = time.monotonic()
-        replies = list(opened.session.grid.send_and_receive([ask("echo", first), ask("pause", second)], timeout=3))
+        runner.send_signal(signal.SIGSTOP)
+        try:
+            replies = list(opened.session.grid.send_and_receive([ask("echo", first), ask("echo", second)], timeout=2))
+        finally:
+            runner.send_signal(signal.SIGCONT)
         assert [reply.metadata.src_node_id for reply in replies] == [first]
         assert time.monotonic() - begin < 20
         (late,) = opened.session.grid.send_and_receive([ask("echo", second)], timeout=60)
         assert late.metadata.src_node_id == second
 
 
-def fails_soon(session: Session, folder: Path, kill: Callable[[], None]) -> EngineError:
-    """The error of a round in which `kill` is called once all holders are busy."""
-    for node in session.nodes.values():
-        session.grid.push_messages([ask("sleep", node)])
-    wait_for(lambda: all((folder / name / "busy").exists() for name in session.nodes))
+def fails_soon(session: Session, names: list[str], kill: Callable[[], None]) -> str:
+    """The error of a round of the holders `names` in which `kill` is called."""
     kill()
     begin = time.monotonic()
     with pytest.raises(EngineError) as caught:
-        list(session.grid.send_and_receive([ask("echo", n) for n in session.nodes.values()], timeout=60))
+        list(session.grid.send_and_receive([ask("echo", session.nodes[name]) for name in names], timeout=60))
     assert time.monotonic() - begin < 5
-    raise caught.value
+    return str(caught.value)
 
 
-def test_a_killed_runner_ends_the_round_and_names_the_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+DEATHS = [
+    ("office-3", "statfed.client.runner", "office-3: its runner ended: killed by SIGKILL; its log is .*office-3.log"),
+    ("office-2", "statfed.client._node", "office-2: its SuperNode ended: killed by SIGKILL; its log is .*office-2.log"),
+    (
+        "superlink",
+        "statfed.server.grid._superlink",
+        "superlink: it ended: killed by SIGKILL; its log is .*superlink.log",
+    ),
+]
+
+
+def test_whoever_is_killed_ends_the_round_and_is_named_and_an_interrupt_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each death happens in what the one before left whole, while all holders are busy; one holder lives to the end."""
     monkeypatch.setattr(processes, "bundle", lambda: shipping(tmp_path / "imported"))
-    started: set[int] = set()
-
-    def drive(session: Session) -> None:
-        started.update(descendants())
-        assert len(ask_all(session, "echo")) == 2
-        (runner,) = running("statfed.client.runner", "office-2")
-        fails_soon(session, tmp_path, lambda: os.kill(runner, signal.SIGKILL))
-
-    with pytest.raises(EngineError, match=r"^office-2: its runner ended: killed by SIGKILL; its log is .*office-2.log"):
-        processes.run(deployment(tmp_path, 2), drive, silent, app=ECHO)
-    assert len(started) == 5
-    assert gone(started)
-    assert not (tmp_path / "imported").exists()  # the bundle's hash was the pinned one, and still nothing of it ran
-
-
-@pytest.mark.parametrize(
-    ("module", "said"),
-    [
-        ("statfed.client._node", r"^office-1: its SuperNode ended: killed by SIGKILL; its log is .*office-1.log"),
-        ("statfed.server.grid._superlink", r"^superlink: it ended: killed by SIGKILL; its log is .*superlink.log"),
-    ],
-)
-def test_a_killed_supernode_or_superlink_ends_the_round(tmp_path: Path, module: str, said: str) -> None:
-    started: set[int] = set()
-
-    def drive(session: Session) -> None:
-        started.update(descendants())
-        (victim,) = running(module)
-        fails_soon(session, tmp_path, lambda: os.kill(victim, signal.SIGKILL))
-
-    with pytest.raises(EngineError, match=said):
-        processes.run(deployment(tmp_path, 1), drive, silent, app=ECHO)
-    assert gone(started)
-
-
-def test_nothing_is_left_after_an_interrupt(tmp_path: Path) -> None:
-    started: set[int] = set()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    started: set[int] = set()
 
-    def drive(session: Session) -> None:
+    def drive(federation: processes.Federation) -> None:
         started.update(descendants())
-        with socket.create_connection(("127.0.0.1", port)):
-            raise KeyboardInterrupt
+        session, owned, buried = federation.session, federation.processes.owned, {}
+        assert len(started) == 7
+        assert len(ask_all(session, "echo")) == 3
+        socket.create_connection(("127.0.0.1", port)).close()
+        session.grid.push_messages([ask("sleep", node) for node in session.nodes.values()])
+        wait_for(lambda: all((tmp_path / name / "busy").exists() for name in session.nodes))
+        for name, module, said in DEATHS:
+            federation.processes.check()
+            pid = owned[name].supernode if module.endswith("_node") else owned[name].process.pid
+            assert pid is not None
+            assert module in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            living = [holder for holder in session.nodes if holder in owned]
+            assert re.match(said, fails_soon(session, living, partial(os.kill, pid, signal.SIGKILL)))
+            buried[name] = owned.pop(name)  # what is left is a whole federation to those who look
+        assert list(owned) == ["office-1"]
+        owned.update(buried)
+        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        processes.run(deployment(tmp_path, 1), drive, silent, app=ECHO, port=port)
-    assert len(started) == 3
+    places = deployment(tmp_path, 3)
+    with pytest.raises(KeyboardInterrupt), processes.federation(places, silent, app=ECHO, port=port) as federation:
+        drive(federation)
     assert gone(started)
+    assert not (tmp_path / "imported").exists()  # the bundle's hash was the pinned one, and still nothing of it ran
 
 
 def test_nothing_is_left_when_the_engine_itself_is_killed(tmp_path: Path) -> None:

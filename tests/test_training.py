@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from statfed.client.clipping import covers
 from statfed.client.training import Schedule, UnitOptimizer, fit, get_arrays, schedule, set_arrays
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import epsilon
@@ -214,3 +215,117 @@ def test_person_unit_over_one_person_is_refused() -> None:
 def test_arrays_of_another_shape_are_refused_with_both_shapes() -> None:
     with pytest.raises(UsageError, match="got shapes"):
         set_arrays(model(), [np.zeros((2, 2), np.float32)])
+
+
+class Indices(nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.abs().clamp(max=3).long()
+
+
+class Skip(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 5)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        added: torch.Tensor = values + torch.tanh(self.inner(values))
+        return added
+
+
+OTHERS = {
+    "layer normalisation": lambda: nn.Sequential(nn.Linear(5, 7), nn.LayerNorm(7), nn.ReLU(), nn.Linear(7, 3)),
+    "embedding": lambda: nn.Sequential(Indices(), nn.Embedding(4, 2), nn.Flatten(), nn.Linear(10, 3)),
+    "own module": lambda: nn.Sequential(Skip(), nn.Linear(5, 3)),
+}
+
+
+def forbidden(*_: Any, **__: Any) -> Any:
+    raise AssertionError("the other path was taken")
+
+
+@pytest.mark.parametrize("unit", ["record", "person"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_that_are_not_plain_stacks_are_clipped_through_hooks_and_rightly(
+    name: str, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statfed.client.training.clipped_sums", forbidden)
+    terms = toy_terms(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
+    x, y, persons = data()
+    groups = (
+        [np.array([i]) for i in range(60)] if unit == "record" else [np.flatnonzero(persons == p) for p in range(6)]
+    )
+    plan = Schedule(rate=1.0, steps_per_round=1, expected_batch=len(groups), noise_multiplier=1.0)
+    torch.manual_seed(0)
+    net = OTHERS[name]()
+    start = torch.cat([p.detach().flatten() for p in net.parameters()])
+    step = slow_clipped_sum(net, x, y, groups, 0.5) / len(groups)
+    ours = trained(terms, plan, Silent(), net)
+    np.testing.assert_allclose(np.concatenate([a.ravel() for a in ours]), (start - step).numpy(), atol=2e-6)
+
+
+def test_a_layer_that_mixes_records_is_refused() -> None:
+    terms = toy_terms(privacy=PRIVATE)
+    net = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Linear(7, 3))
+    with pytest.raises(NotImplementedError, match="BatchNorm"):
+        trained(terms, schedule(terms, 60, 6), net=net)
+
+
+@pytest.mark.parametrize("unit", ["record", "person"])
+def test_plain_stacks_take_the_fast_path_and_train_as_through_hooks(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = toy_terms(
+        privacy=PRIVATE | {"unit": unit, "max_records_per_unit": 7},
+        training={"batch_size": 20 if unit == "record" else 3, "learning_rate": 0.1, "momentum": 0.9},
+        strategy={"name": "fedprox", "proximal_mu": 0.5},
+    )
+    plan = Schedule(rate=0.4, steps_per_round=12, expected_batch=20.0, noise_multiplier=1.0)
+    x, y, persons = data()
+    uneven = (x, y, np.sort(persons % 4 * (np.arange(60) % 3)))
+    with monkeypatch.context() as patched:
+        patched.setattr("statfed.client.training.GradSampleModule", type("Hooks", (), {"__init__": forbidden}))
+        fast = trained(terms, plan, data=uneven)
+    with monkeypatch.context() as patched:
+        patched.setattr("statfed.client.training.covers", lambda _: False)
+        patched.setattr("statfed.client.training.clipped_sums", forbidden)
+        slow = trained(terms, plan, data=uneven)
+    for a, b in zip(fast, slow, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["record", "person"])
+def test_the_same_streams_give_the_same_bits_whatever_the_number_of_threads(unit: str) -> None:
+    terms = toy_terms(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 16})
+    plan = Schedule(rate=0.5, steps_per_round=5, expected_batch=30.0, noise_multiplier=1.0)
+    runs = []
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        runs.append(trained(terms, plan))
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_training_leaves_no_trace_of_a_record_on_the_model() -> None:
+    terms = toy_terms(privacy=PRIVATE, training={"batch_size": 16})
+    net = model()
+    trained(terms, schedule(terms, 60, 6), net=net)
+    assert covers(net)
+    assert not any(hasattr(p, name) for p in net.parameters() for name in ("grad_sample", "summed_grad"))
+
+
+def test_clipped_sums_serve_one_step_and_no_second() -> None:
+    net = nn.Linear(2, 2)
+    optimizer = UnitOptimizer(
+        torch.optim.SGD(net.parameters(), lr=1.0), sigma=1.0, norm=1.0, expected_batch=1.0, noise=Silent()
+    )
+    optimizer.take([torch.ones_like(p) for p in net.parameters()])
+    optimizer.step()
+    optimizer.zero_grad()
+    with pytest.raises(ValueError, match="Per sample gradient"):
+        optimizer.step()
+
+
+def test_a_noise_value_is_half_the_sum_of_four_box_muller_draws_from_the_key_stream() -> None:
+    count = 10_000
+    u = stream(4, "n").uniform(4 * count)
+    radius, angle = np.sqrt(-2.0 * np.log(u[: 2 * count])), 2.0 * np.pi * u[2 * count :]
+    draws = np.stack([radius * np.cos(angle), radius * np.sin(angle)]).reshape(4, count)
+    np.testing.assert_allclose(stream(4, "n").normal(count), draws.sum(0) / 2.0, rtol=0.0, atol=1e-14)

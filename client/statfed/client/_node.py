@@ -8,12 +8,10 @@ that no other process can take the port, and the fixed sleeps of Flower's loop (
 """
 
 import argparse
-import ctypes
 import functools
 import gc
 import importlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -25,8 +23,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PARENT_POLL = 0.5
-LAST_RESORT = 8.0
+from statfed.core.process import die_with_parent, how
+
 STOP_SECONDS = 4.0
 SECRET_BYTES = 32
 LONGEST_PAUSE = 0.5
@@ -40,31 +38,6 @@ class Link:
     root_certificates: Path
     node_key: Path
     poll: float
-
-
-def die_with_parent(parent: int) -> None:
-    """Send this process SIGTERM when the process `parent` has ended, and end it for good 8 seconds later.
-
-    On Linux the kernel sends it at once; a poll of the parent's pid does it everywhere.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(LAST_RESORT)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-def how(code: int) -> str:
-    """An exit status in words."""
-    if code >= 0:
-        return f"exit status {code}"
-    return f"killed by {signal.Signals(-code).name if -code in set(signal.Signals) else -code}"
 
 
 def pause(poll: float, waited: float) -> float:

@@ -25,7 +25,9 @@ L2 sensitivity of a clipped sum to adding or removing one unit: the clipping nor
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import groupby
+from operator import add
 from typing import TypeGuard
 
 import torch
@@ -34,8 +36,8 @@ from torch.nn.functional import pad
 
 Product = nn.Linear | nn.Conv1d
 
-BLOCK = 1 << 17
-"""About how many float32 values a block of units may unfold to (half a MiB); a unit is never divided."""
+BLOCK = 1 << 20
+"""About how many float32 values a block of units may unfold to (4 MiB); a unit is never divided."""
 _PER_RECORD = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Flatten, nn.AdaptiveAvgPool1d)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -47,9 +49,8 @@ def clip_factors(norms: Tensor, clipping_norm: float) -> Tensor:
     below float32's normal range, where it would be coarse, gives exactly 0. The caller has to take such a unit's
     gradient out before it multiplies: 0 times infinity is not 0.
     """
-    norms = norms.float()
-    factors = (clipping_norm / (norms + 1e-6)).clamp(max=1.0)
-    return torch.where(torch.isfinite(norms) & (factors >= torch.finfo(torch.float32).tiny), factors, 0.0)
+    factors = (clipping_norm / (norms.float() + 1e-6)).clamp(max=1.0)
+    return torch.where(factors >= torch.finfo(torch.float32).tiny, factors, 0.0)  # false for NaN
 
 
 def covers(model: nn.Module) -> TypeGuard[nn.Sequential]:
@@ -65,10 +66,9 @@ def covers(model: nn.Module) -> TypeGuard[nn.Sequential]:
     if not all(_is_product(layer) or _is_per_record(layer) for layer in layers):
         return False
     used = [p for layer in layers if _is_product(layer) for p in (layer.weight, layer.bias) if p is not None]
-    ours = [id(p) for p in used]
     return (
         len(used) > 0
-        and ours == [id(p) for p in model.parameters()]
+        and [id(p) for p in used] == [id(p) for p in model.parameters()]
         and all(isinstance(p, nn.Parameter) and p.requires_grad and p.dtype == torch.float32 for p in used)
     )
 
@@ -114,20 +114,19 @@ def clipped_sums(
             acted_on.append(before.detach())
             outputs.append(value)
     taps = list(zip(layers, acted_on, torch.autograd.grad(losses(value).sum(), outputs), strict=True))
-    totals = [torch.zeros_like(p) for p in model.parameters()]
+    totals: list[Tensor] = []
     with torch.no_grad():
         for size, records in _blocks(taps, sizes):
             block = [(layer, a[records], g[records]) for layer, a, g in taps]
             gradients = [_gradients(*tap, size) for tap in block]
-            norms = torch.stack([each.squared_norms() for each in gradients]).sum(0).sqrt() / size
+            norms = reduce(add, [each.squared_norms() for each in gradients]).sqrt() / size
             factors = clip_factors(norms, clipping_norm)
             if not bool(factors.all()):
                 kept = factors.repeat_interleave(size) > 0
                 gradients = [_gradients(layer, _only(kept, a), _only(kept, g), size) for layer, a, g in block]
             sums = [part for each in gradients for part in each.weighted_sums(factors / size)]
-            for total, part in zip(totals, sums, strict=True):
-                total += part.view_as(total)
-    return totals
+            totals = [total + part.view_as(total) for total, part in zip(totals, sums, strict=True)] if totals else sums
+    return [total.view_as(p) for total, p in zip(totals, model.parameters(), strict=True)]
 
 
 def _blocks(taps: Sequence[tuple[Product, Tensor, Tensor]], sizes: Sequence[int]) -> Iterator[tuple[int, slice]]:
@@ -143,8 +142,9 @@ def _blocks(taps: Sequence[tuple[Product, Tensor, Tensor]], sizes: Sequence[int]
 
 
 def _unfolded(layer: Product, g: Tensor, size: int) -> int:
-    positions = size * g[0].numel() // len(layer.weight)
-    return 0 if positions == 1 else layer.weight.numel() + positions * (layer.weight[0].numel() + len(layer.weight))
+    out = layer.weight.shape[0]
+    positions = size * g.numel() // (g.shape[0] * out)
+    return 0 if positions == 1 else layer.weight.numel() + positions * (layer.weight.numel() // out + out)
 
 
 def _only(kept: Tensor, rows: Tensor) -> Tensor:
@@ -157,8 +157,8 @@ def _gradients(layer: Product, a: Tensor, g: Tensor, size: int) -> "_RankOne | _
         a = pad(a, 2 * [int(layer.padding[0])]).unfold(2, layer.kernel_size[0], layer.stride[0]).transpose(1, 2)
         g = g.transpose(1, 2)
     units = len(a) // size
-    a = a.reshape(units, -1, layer.weight[0].numel())
-    g = g.reshape(units, -1, len(layer.weight))
+    a = a.reshape(units, -1, layer.weight.numel() // layer.weight.shape[0])
+    g = g.reshape(units, -1, layer.weight.shape[0])
     with_bias = layer.bias is not None
     if a.shape[1] == 1:
         return _RankOne(a[:, 0], g[:, 0], with_bias)
@@ -174,8 +174,9 @@ class _RankOne:
     with_bias: bool
 
     def squared_norms(self) -> Tensor:
-        a, g = (torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square() for rows in (self.a, self.g))
-        return g * (a + float(self.with_bias))
+        a, g = (torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square_() for rows in (self.a, self.g))
+        total: Tensor = g * (a + float(self.with_bias))
+        return total
 
     def weighted_sums(self, weights: Tensor) -> list[Tensor]:
         g = self.g * weights[:, None]
@@ -191,7 +192,8 @@ class _Formed:
 
     def squared_norms(self) -> Tensor:
         parts = [part for part in (self.weight, self.bias) if part is not None]
-        return torch.stack([torch.linalg.vector_norm(part, dim=1).double().square() for part in parts]).sum(0)
+        squares: list[Tensor] = [torch.linalg.vector_norm(part, dim=1).double().square() for part in parts]
+        return reduce(add, squares)
 
     def weighted_sums(self, weights: Tensor) -> list[Tensor]:
         return [weights @ part for part in (self.weight, self.bias) if part is not None]

@@ -121,9 +121,8 @@ def load_policy(path: Path) -> Policy:
     try:
         return Policy.model_validate(table)
     except ValidationError as error:
-        text = describe(error, str(path)).replace("(study): ", "")
         known = ", ".join(f"{s}.{k}" for s, f in Policy.model_fields.items() for k in _section(f.annotation))
-        raise UsageError(text.replace("want only keys listed in docs/study.md", f"want one of {known}")) from None
+        raise UsageError(describe(error, str(path), f"one of {known}")) from None
 
 
 def _section(annotation: Any) -> tuple[str, ...]:

@@ -50,7 +50,8 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
-from statfed.client._node import SECRET_BYTES, Link, die_with_parent, pause, supernode
+from statfed.client._node import SECRET_BYTES, Link, pause, supernode
+from statfed.core.process import die_with_parent
 
 APP = "statfed.client.app:app"
 NODE_ENDED = 71

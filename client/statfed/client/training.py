@@ -116,8 +116,9 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
         sums: one for each parameter, private, of sensitivity at most `max_grad_norm` together.
         """
         self._sums = sums
+        nothing = torch.empty(0)
         for p in self.params:
-            p.grad_sample = p.new_empty((0, *p.shape))  # pyright: ignore[reportAttributeAccessIssue]  # opacus asks
+            p.grad_sample = nothing  # pyright: ignore[reportAttributeAccessIssue]  # opacus counts batches by it
 
     def clip_and_accumulate(self) -> None:
         """Sum of unit gradients, each scaled to L2 norm at most `max_grad_norm`; a unit that is not finite is 0."""
@@ -144,14 +145,11 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
 
     def add_noise(self) -> None:
         """Add one draw of N(0, (sigma C)^2) to every coordinate of the clipped sum."""
-        scale = self.noise_multiplier * self.max_grad_norm
-        flat = self._noise.normal(sum(p.numel() for p in self.params)) * scale
-        start = 0
-        for p in self.params:
-            part = torch.from_numpy(flat[start : start + p.numel()]).view_as(p)
-            total: Tensor = p.summed_grad  # pyright: ignore[reportAttributeAccessIssue]
-            p.grad = (total.double() + part).to(p.dtype)
-            start += p.numel()
+        flat = torch.cat([p.summed_grad.flatten() for p in self.params])  # pyright: ignore[reportAttributeAccessIssue]
+        noise = torch.from_numpy(self._noise.normal(len(flat)))
+        noisy = noise.mul_(self.noise_multiplier * self.max_grad_norm).add_(flat).to(flat.dtype)
+        for p, part in zip(self.params, noisy.split([p.numel() for p in self.params]), strict=True):
+            p.grad = part.view_as(p)
 
 
 def fit(
@@ -224,7 +222,7 @@ def _private_steps(
     privacy = terms.privacy
     if privacy is None or plan.noise_multiplier is None:
         raise ValueError("private training without a privacy plan")
-    wrapped = None if covers(model) else GradSampleModule(model, loss_reduction="sum")
+    network = model if covers(model) else GradSampleModule(model, loss_reduction="sum")
     private = UnitOptimizer(
         optimizer,
         sigma=plan.noise_multiplier,
@@ -243,20 +241,21 @@ def _private_steps(
             rows, sizes = _bounded(chosen, privacy.max_records_per_unit, sampling)
         index = torch.from_numpy(rows)
         losses = partial(_losses, y[index])
-        private.zero_grad()
+        private.zero_grad(set_to_none=True)
         if not sizes:
             private.take([torch.zeros_like(p) for p in private.params])
-        elif wrapped is None and covers(model):
-            private.take(clipped_sums(model, x[index], losses, sizes, privacy.clipping_norm))
-        else:
+        elif isinstance(network, GradSampleModule):
             if privacy.unit == "person":
-                private.units, private.unit_count = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), len(sizes)
+                private.units = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+                private.unit_count = len(sizes)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-                losses(wrapped(x[index])).sum().backward()
+                losses(network(x[index])).sum().backward()
+        else:
+            private.take(clipped_sums(network, x[index], losses, sizes, privacy.clipping_norm))
         private.step()
-    if wrapped is not None:
-        wrapped.remove_hooks()
+    if isinstance(network, GradSampleModule):
+        network.remove_hooks()
     for p in model.parameters():
         for name in ("grad_sample", "summed_grad"):
             if hasattr(p, name):
@@ -271,9 +270,7 @@ def _losses(labels: Tensor, logits: Tensor) -> Tensor:
     return losses
 
 
-def _bounded(
-    chosen: Sequence[NDArray[np.int64]], most: int, sampling: Stream
-) -> tuple[NDArray[np.int64], list[int]]:
+def _bounded(chosen: Sequence[NDArray[np.int64]], most: int, sampling: Stream) -> tuple[NDArray[np.int64], list[int]]:
     """Rows of the chosen persons, at most `most` of each, and how many of each, ascending; a person's are adjacent."""
     kept = [rows if len(rows) <= most else rows[sampling.permutation(len(rows))[:most]] for rows in chosen]
     kept.sort(key=len)

@@ -183,25 +183,25 @@ def make_study(table: Mapping[str, Any], overrides: Sequence[str] = (), where: s
     try:
         return Study.model_validate(merged)
     except ValidationError as error:
-        raise UsageError(describe(error, where)) from None
+        raise UsageError(describe(error, where, "only keys listed in docs/study.md")) from None
 
 
-def describe(error: ValidationError, where: str) -> str:
-    """A validation error as lines of `key: got ...; want ...`."""
+def describe(error: ValidationError, where: str, known: str) -> str:
+    """A validation error as lines of `where: key: got ...; want ...`. known: what is wanted instead of unknown keys."""
     lines = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(study)"
+        key = ".".join(str(part) for part in item["loc"])
+        subject = f"{where}: {key}" if key else where
         got = item.get("input")
         if item["type"] == "extra_forbidden":
-            lines.append(f"{where}: {key}: unknown key; want only keys listed in docs/study.md")
+            lines.append(f"{subject}: unknown key; want {known}")
         elif item["type"] == "missing":
-            lines.append(f"{where}: {key}: missing; want a value")
+            lines.append(f"{subject}: missing; want a value")
         elif item["type"] == "value_error":
-            message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}: {message}" if key == "(study)" else f"{where}: {key}: {message}")
+            lines.append(f"{subject}: {item['msg'].removeprefix('Value error, ')}")
         else:
             want = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-            lines.append(f"{where}: {key}: got {got!r}; want {want}")
+            lines.append(f"{subject}: got {got!r}; want {want}")
     return "\n".join(lines)
 
 

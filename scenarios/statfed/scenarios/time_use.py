@@ -126,7 +126,8 @@ def options(study: Study) -> Options:
     try:
         return _Table.model_validate({"data": study.data}).data
     except ValidationError as error:
-        raise UsageError(describe(error, "study")) from None
+        known = f"one of {', '.join(f'data.{key}' for key in Options.model_fields)}"
+        raise UsageError(describe(error, "study", known)) from None
 
 
 def codebook(study: Study) -> Codebook:

@@ -43,7 +43,7 @@ def load(folder: Path, expected: Mapping[str, int] = ROWS) -> Records:
     rad/s; persons 1 to 30. Raises UsageError that lists every missing, unreadable or misshapen file at once.
     """
     if not folder.is_dir():
-        raise UsageError('data.path: no such folder; want the unpacked folder "UCI HAR Dataset"')
+        raise UsageError(f'data.path: got {str(folder)!r}, no such folder; want the unpacked folder "UCI HAR Dataset"')
     problems = _legend(folder / "activity_labels.txt")
     windows: list[NDArray[np.float64]] = []
     labels: list[NDArray[np.float64]] = []

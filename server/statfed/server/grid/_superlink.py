@@ -3,7 +3,8 @@
     python -m statfed.server.grid._superlink --public-fd N --private-fd N --certificate FILE --key FILE --parent PID
 
 Flower's Control and Runtime APIs have no authentication of their own. Holders therefore get only the address of the
-public listener, which answers `/v1/fleet/*` (where Flower checks each node's key) and `/health`, and 403 to all else.
+public listener, which answers `/v1/fleet/*` (where Flower checks each node's key) and `/health`, 403 to all else,
+and 413 to requests above a limit, since Flower reads a request into memory before it checks whose it is.
 The private listener answers everything to requests that carry a secret, and 401 to all others, so that a holder's
 process on the same machine cannot use it either. The sockets are bound by the parent process, which so knows the
 ports, and the secret is read from standard input: neither a file, nor the command line, nor the environment shows it.
@@ -12,10 +13,9 @@ ports, and the secret is read from standard input: neither a file, nor the comma
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import gc
 import hmac
-import os
+import math
 import signal
 import socket
 import sys
@@ -24,25 +24,61 @@ from collections.abc import Iterator, Sequence
 import uvicorn
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from statfed.core.process import die_with_parent
 
 SECRET_HEADER = "x-statfed-secret"  # noqa: S105  the header's name
 FLEET = "/v1/fleet/"
 HEALTH = "/health"
-PARENT_POLL = 0.5
 KEEP_ALIVE = 75
+LARGEST_REQUEST = 256 * 2**20
 
 
 class PublicGate:
-    """Lets through what a holder's node needs, and nothing else."""
+    """Lets through what a holder's node needs, and nothing else, in requests of at most `limit` bytes."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limit: int = LARGEST_REQUEST) -> None:
         self._app = app
+        self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not (scope["path"].startswith(FLEET) or scope["path"] == HEALTH):
-            return await _refuse(403, scope, receive, send)
-        return await self._app(scope, receive, send)
+            await _refuse(403, scope, receive, send)
+        elif _declared(scope) > self._limit:
+            await _cut_off(scope, receive, send)
+        else:
+            await self._counted(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        came, begun = 0, False
+
+        async def counted() -> Message:
+            nonlocal came
+            if came <= self._limit:
+                message = await receive()
+                came += len(message.get("body", b""))
+                if came <= self._limit:
+                    return message
+            raise _TooLarge(f"request: got more than {self._limit} bytes; want at most as many")
+
+        async def guarded(message: Message) -> None:
+            nonlocal begun
+            if came <= self._limit:  # else what the application says of the cut-off body is not the answer
+                begun = True
+                await send(message)
+
+        try:
+            await self._app(scope, counted, guarded)
+        except Exception:
+            if came <= self._limit or begun:  # an answer that has begun cannot become another: the connection is closed
+                raise
+        if came > self._limit and not begun:
+            await _cut_off(scope, receive, send)
+
+
+class _TooLarge(Exception):
+    """Raised where the application reads on, so that it never takes a part for the whole."""
 
 
 class PrivateGate:
@@ -65,6 +101,19 @@ async def _refuse(status: int, scope: Scope, receive: Receive, send: Send) -> No
     if scope["type"] != "http":
         raise RuntimeError(f"connection refused: got {scope['type']}; want http")
     await PlainTextResponse("refused\n", status)(scope, receive, send)
+
+
+async def _cut_off(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 413 and close the connection, instead of reading what is still to come."""
+    await PlainTextResponse("too large\n", 413, {"connection": "close"})(scope, receive, send)
+
+
+def _declared(scope: Scope) -> float:
+    """The length that a request says it has; infinite if that is no number."""
+    try:
+        return max((int(value) for name, value in scope["headers"] if name == b"content-length"), default=0)
+    except ValueError:
+        return math.inf
 
 
 class _Server(uvicorn.Server):
@@ -111,24 +160,17 @@ def flower_app() -> FastAPI:
     return create_app(config, SuperLinkLifespan)
 
 
-async def serve(servers: Sequence[_Server], sockets: Sequence[socket.socket], parent: int) -> None:
-    """Serve until told to stop (SIGTERM, SIGINT) or until the process `parent` has ended."""
+async def serve(servers: Sequence[_Server], sockets: Sequence[socket.socket]) -> None:
+    """Serve until told to stop by SIGTERM or SIGINT."""
 
     def stop() -> None:
         for server in servers:
             server.should_exit = True
 
-    async def watch() -> None:
-        while os.getppid() == parent:
-            await asyncio.sleep(PARENT_POLL)
-        stop()
-
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    watcher = asyncio.create_task(watch())
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
-    watcher.cancel()
     gc.freeze()  # the interpreter then ends at once, and not after half a second
 
 
@@ -140,8 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--key", required=True)
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args(arguments)
-    if sys.platform == "linux":  # elsewhere only the poll in `serve` notices the end of the parent
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    die_with_parent(options.parent)
     secret = sys.stdin.readline().strip()
     if len(secret) < 32:
         sys.exit(f"secret on standard input: got {len(secret)} characters; want 32 or more")
@@ -166,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     servers = [server(PublicGate(app), lifespan=False), server(PrivateGate(app, secret), lifespan=True)]
     sockets = [socket.socket(fileno=options.public_fd), socket.socket(fileno=options.private_fd)]
-    asyncio.run(serve(servers, sockets, options.parent))
+    asyncio.run(serve(servers, sockets))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import httpx
 from flwr.common.constant import SubStatus
 
 from statfed.core.errors import EngineError
+from statfed.core.process import how
 from statfed.core.progress import Progress
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import _pki
@@ -91,10 +92,10 @@ class Owned:
             time.sleep(0.02)  # either the runner is about to tell how its SuperNode ended, or it is ending itself
             code = self.process.poll()
         if self.status is None:
-            return f"it ended: {_how(code or 0)}"
+            return f"it ended: {how(code or 0)}"
         if code is None or "ended" in self.facts():
             return f"its SuperNode ended: {self.facts().get('ended', 'its runner does not say how')}"
-        return f"its runner ended: {_how(code)}"
+        return f"its runner ended: {how(code)}"
 
     def tail(self) -> str:
         """The last lines of the log."""
@@ -298,12 +299,6 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _how(code: int) -> str:
-    if code >= 0:
-        return f"exit status {code}"
-    return f"killed by {signal.Signals(-code).name if -code in set(signal.Signals) else -code}"
 
 
 def _peak(pid: int) -> float | None:
