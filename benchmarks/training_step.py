@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from statfed.client.training import Schedule, fit, get_arrays
+from statfed.client.training import Schedule, fit, get_vector
 from statfed.core.discovery import load
 from statfed.core.randomness import stream
 from statfed.core.study import Study, make_study
@@ -55,7 +55,7 @@ def variant(name: str, batch: int, unit: str | None, hooks: bool = False) -> Cal
 def noise_alone(name: str) -> Callable[[], float]:
     """A function that draws the noise of STEPS steps and returns seconds per step."""
     module = load("statfed.strategies.models", name, "model")
-    count = sum(a.size for a in get_arrays(module.build(CODEBOOK, 64 if name == "mlp" else 16, 0)))
+    count = len(get_vector(module.build(CODEBOOK, 64 if name == "mlp" else 16, 0)))
     source = stream(1, "n")
 
     def run() -> float:

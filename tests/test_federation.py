@@ -11,7 +11,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from statfed.client.ledger import read_only
-from statfed.client.training import fit, get_arrays, schedule
+from statfed.client.training import fit, get_vector, schedule
 from statfed.core import statement
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
 from statfed.core.progress import silent
@@ -26,13 +26,14 @@ from statfed.server.grid import inprocess
 from tests.conftest import CODEBOOK, toy_records, toy_study
 
 Homes = Callable[..., dict[str, Path]]
+EMPTY = np.empty(0, np.float32)
 PRIVATE = {"epsilon": 4.0, "delta": 1e-4}
 
 
 def drive(study: Study, homes: dict[str, Path], run: str = "r1", **options: Any) -> Training:
     """Train in process and return the training."""
     terms = study.terms(CODEBOOK)
-    initial = get_arrays(build(terms, study.seed))
+    initial = get_vector(build(terms, study.seed))
     hooks = {key: options.pop(key) for key in ("on_plan", "on_round") if key in options}
     return inprocess.run(
         Deployment(run, homes, Path("unused")),
@@ -50,21 +51,20 @@ def spent(home: Path) -> float:
 def test_one_holder_without_privacy_equals_training_on_one_machine(homes: Homes) -> None:
     study = toy_study(holders=1, rounds=3)
     records = toy_records(3, 20)
-    federated = drive(study, homes(study, {"office-1": records})).arrays
+    federated = drive(study, homes(study, {"office-1": records})).vector
     terms = study.terms(CODEBOOK)
     model, data = build(terms, study.seed), prepare(records, terms)
     for number in (1, 2, 3):
         plan = schedule(terms, 60, 3)
         sampling = stream(study.seed, "office-1", number, "sampling")
         fit(model, data.inputs, data.labels, data.persons, terms, plan, sampling, stream(0, "unused"))
-    for ours, alone in zip(federated, get_arrays(model), strict=True):
-        np.testing.assert_array_equal(ours, alone)
+    np.testing.assert_array_equal(federated, get_vector(model))
 
 
 def test_full_batch_over_unequal_holders_equals_pooled_gradient_descent(homes: Homes) -> None:
     study = toy_study(holders=3, rounds=4, training={"batch_size": 10_000, "learning_rate": 0.2})
     parts = {f"office-{i}": toy_records(i + 1, 15 * i, seed=i, first=10 * i) for i in (1, 2, 3)}
-    federated = drive(study, homes(study, parts)).arrays
+    federated = drive(study, homes(study, parts)).vector
     terms = study.terms(CODEBOOK)
     model, data = build(terms, study.seed), prepare(concatenate(list(parts.values())), terms)
     for number in range(4):
@@ -78,8 +78,7 @@ def test_full_batch_over_unequal_holders_equals_pooled_gradient_descent(homes: H
             stream(number),
             stream(0),
         )
-    for ours, pooled in zip(federated, get_arrays(model), strict=True):
-        np.testing.assert_allclose(ours, pooled, atol=2e-6)
+    np.testing.assert_allclose(federated, get_vector(model), atol=2e-6)
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"])
@@ -88,17 +87,17 @@ def test_every_strategy_learns_and_is_reproducible(homes: Homes, strategy: str) 
     places = homes(study)
     data = prepare(toy_records(3, 20, seed=9), study.terms(CODEBOOK))
     one, two = drive(study, places, "r1"), drive(study, places, "r2", wire=True)
-    assert digest(one.arrays) == digest(two.arrays)
+    assert digest(one.vector) == digest(two.vector)
     model = build(study.terms(CODEBOOK), study.seed)
 
-    def accuracy(arrays: list[NDArray[np.float32]]) -> float:
-        from statfed.client.training import set_arrays
+    def accuracy(vector: NDArray[np.float32]) -> float:
+        from statfed.client.training import set_vector
         from statfed.scenarios._references import scores
 
-        set_arrays(model, arrays)
+        set_vector(model, vector)
         return scores(model, data, CODEBOOK.classes).accuracy
 
-    assert accuracy(one.arrays) > 0.55
+    assert accuracy(one.vector) > 0.55
 
 
 def test_privacy_is_composed_over_rounds_and_runs_and_survives_in_the_ledger(homes: Homes) -> None:
@@ -161,7 +160,7 @@ def test_a_silent_holder_ends_the_round_with_its_name(homes: Homes) -> None:
     grid = Deaf(holder_app(), {n: str(h) for n, h in homes(study).items()})
     terms = study.terms(CODEBOOK)
     with pytest.raises(EngineError, match="no answer from office-2"):
-        train(Session(grid, grid.nodes), terms, "r", [], timeout=1, progress=silent)
+        train(Session(grid, grid.nodes), terms, "r", np.zeros(3, np.float32), timeout=1, progress=silent)
 
 
 def test_versions_must_match_and_both_are_named(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,18 +182,18 @@ def test_a_replayed_round_is_refused(homes: Homes) -> None:
     def say(step: statement.Step, number: int = 0) -> str:
         return statement.Statement(version=VERSION, run="r", step=step, round=number, terms=terms).model_dump_json()
 
-    arrays = get_arrays(build(terms, 1))
+    vector = get_vector(build(terms, 1))
     with pytest.raises(Refused):
-        holder.answer(say("fit", 1), arrays)  # never admitted
-    holder.answer(say("admit"), [])
-    assert holder.answer(say("fit", 1), arrays).update is not None
+        holder.answer(say("fit", 1), vector)  # never admitted
+    holder.answer(say("admit"), EMPTY)
+    assert holder.answer(say("fit", 1), vector).update is not None
     with pytest.raises(Refused, match="round 1"):
-        holder.answer(say("fit", 1), arrays)
+        holder.answer(say("fit", 1), vector)
     with pytest.raises(Refused, match="want 1 to 2"):
-        holder.answer(say("fit", 3), arrays)
-    holder.answer(say("release"), [])
+        holder.answer(say("fit", 3), vector)
+    holder.answer(say("release"), EMPTY)
     with pytest.raises(Refused):
-        holder.answer(say("fit", 2), arrays)
+        holder.answer(say("fit", 2), vector)
 
 
 def test_changed_terms_are_not_covered_by_what_was_admitted(homes: Homes) -> None:
@@ -208,10 +207,10 @@ def test_changed_terms_are_not_covered_by_what_was_admitted(homes: Homes) -> Non
         return statement.Statement(version=VERSION, run="r", step=step, round=number, terms=terms).model_dump_json()
 
     terms = study.terms(CODEBOOK)
-    holder.answer(say("admit", terms), [])
+    holder.answer(say("admit", terms), EMPTY)
     louder = toy_study(privacy=PRIVATE | {"epsilon": 9.0}).terms(CODEBOOK)
     with pytest.raises(Refused):
-        holder.answer(say("fit", louder, 1), get_arrays(build(terms, 1)))
+        holder.answer(say("fit", louder, 1), get_vector(build(terms, 1)))
 
 
 def spoil(records: Records, **columns: Any) -> Records:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from statfed.client.holder import Holder
@@ -33,9 +33,9 @@ def answer(message: Message, context: Context) -> Message:
     try:
         holder = _holder(str(context.node_config["home"]))
         statement = str(message.content.config_records["config"]["statement"])
-        record = message.content.array_records.get("arrays")
-        arrays = [np.asarray(a) for a in record.to_numpy_ndarrays()] if record is not None else []
-        reply = holder.answer(statement, arrays)
+        record = message.content.array_records.get("model")
+        vector = record["vector"].numpy() if record is not None else np.empty(0, np.float32)
+        reply = holder.answer(statement, vector)
     except StatfedError as error:
         log.warning("refused: %s", error)
         return Message(Error(PUBLIC_FAILURE, failure(error)), reply_to=message)
@@ -45,7 +45,7 @@ def answer(message: Message, context: Context) -> Message:
         return Message(Error(INTERNAL_FAILURE, failure(hidden)), reply_to=message)
     content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
     if reply.update is not None:
-        content["arrays"] = ArrayRecord([np.asarray(a) for a in reply.update.arrays])
+        content["model"] = ArrayRecord({"vector": Array(np.asarray(reply.update.vector))})
         content["metrics"] = MetricRecord({"num-examples": reply.update.weight})
     return Message(content, reply_to=message)
 

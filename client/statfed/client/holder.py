@@ -5,7 +5,6 @@ protect -> answer. The ledger is charged before data are read, and nothing leave
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from statfed.core.study import Terms
 if TYPE_CHECKING:
     from torch import nn
 
-Arrays = Sequence[NDArray[np.float32]]
+Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Holder:
             delta=budget.delta,
         )
 
-    def answer(self, text: str, arrays: Arrays) -> Answer:
+    def answer(self, text: str, vector: Vector) -> Answer:
         """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves."""
         statement = Statement.parse(text, VERSION)
         self.policy = load_policy(self.home / "policy.toml")  # a changed policy holds from the next statement on
@@ -67,7 +66,7 @@ class Holder:
             case "admit":
                 return Answer(self._admit(statement))
             case "fit":
-                return self._fit(statement, arrays)
+                return self._fit(statement, vector)
             case "release":
                 return Answer(self._release(statement))
 
@@ -107,18 +106,18 @@ class Holder:
             ledger_head=head,
         )
 
-    def _fit(self, statement: Statement, arrays: Arrays) -> Answer:
-        from statfed.client.training import fit, get_arrays, schedule, set_arrays
+    def _fit(self, statement: Statement, vector: Vector) -> Answer:
+        from statfed.client.training import fit, get_vector, schedule, set_vector
 
         started = time.perf_counter()
         terms, name, dataset = statement.terms, self.policy.holder.name, self.policy.dataset
         if not statement.done < statement.round <= terms.rounds:
             raise Refused(f"round: got {statement.round}; want {statement.done + 1} to {terms.rounds}")
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise Refused("model arrays: got values that are not finite; want finite numbers")
+        if not np.isfinite(vector).all():
+            raise Refused("model: got values that are not finite; want finite numbers")
         plan = schedule(terms, dataset.records, dataset.persons)
         model = self._model(terms)
-        set_arrays(model, arrays)
+        set_vector(model, vector)
         with self.ledger() as ledger:
             if terms.privacy:
                 number = statement.round - statement.done
@@ -139,8 +138,8 @@ class Holder:
             noise=stream(terms.seed, name, statement.round, "noise"),
         )
         protection = load("statfed.strategies.protections", terms.protection.name, "protection")
-        update = protection.protect(Update(get_arrays(model), dataset.records))
-        if not all(np.isfinite(array).all() for array in update.arrays):
+        update = protection.protect(Update(get_vector(model), dataset.records))
+        if not np.isfinite(update.vector).all():
             raise Refused("training diverged: the update is not finite; want a smaller learning rate")
         seconds = time.perf_counter() - started
         return Answer(

@@ -29,6 +29,7 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import parameters_to_vector
 
 from statfed.client.clipping import clip_factors, clipped_sums, covers
 from statfed.core.errors import Refused, UsageError
@@ -277,16 +278,17 @@ def _bounded(chosen: Sequence[NDArray[np.int64]], most: int, sampling: Stream) -
     return np.concatenate([np.empty(0, np.int64), *kept]), [len(rows) for rows in kept]
 
 
-def get_arrays(model: nn.Module) -> list[NDArray[np.float32]]:
-    """The model's trainable arrays, in order."""
-    return [p.detach().numpy().copy() for p in model.parameters()]
+def get_vector(model: nn.Module) -> NDArray[np.float32]:
+    """The model's trainable parameters, in order, as one vector of shape (parameters,)."""
+    vector: NDArray[np.float32] = parameters_to_vector(model.parameters()).detach().numpy().copy()
+    return vector
 
 
-def set_arrays(model: nn.Module, arrays: Sequence[NDArray[np.float32]]) -> None:
-    """Load arrays of the same shapes. Raises UsageError naming the shapes where they differ."""
-    got, want = [tuple(a.shape) for a in arrays], [tuple(p.shape) for p in model.parameters()]
-    if got != want:
-        raise UsageError(f"model arrays: got shapes {got}; want {want}")
+def set_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
+    """Load what `get_vector` gives. Raises UsageError naming the lengths where they differ."""
+    sizes = [p.numel() for p in model.parameters()]
+    if vector.shape != (sum(sizes),):
+        raise UsageError(f"model: got parameters of shape {vector.shape}; want ({sum(sizes)},)")
     with torch.no_grad():
-        for p, array in zip(model.parameters(), arrays, strict=True):
-            p.copy_(torch.from_numpy(np.array(array, dtype=np.float32)))
+        for p, part in zip(model.parameters(), np.split(vector, np.cumsum(sizes)[:-1]), strict=True):
+            p.copy_(torch.from_numpy(part.astype(np.float32)).view_as(p))

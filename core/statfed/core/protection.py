@@ -15,9 +15,12 @@ from statfed.core.study import Terms
 
 @dataclass(frozen=True)
 class Update:
-    """What one holder contributes to a round: arrays of the model's shapes, and the public weight of their average."""
+    """What one holder contributes to a round.
 
-    arrays: Sequence[NDArray[np.float32]]
+    vector: (parameters,), the model's parameters in order; weight: public weight of it in the average.
+    """
+
+    vector: NDArray[np.float32]
     weight: int
 
 

@@ -44,9 +44,9 @@ class Stream:
         return out
 
     def uniform(self, count: int) -> NDArray[np.float64]:
-        """`count` values in the open interval (0, 1), multiples of 2**-53 plus half a step, shape (count,)."""
+        """`count` values in (0, 1], multiples of 2**-53 plus half a step, shape (count,); 1 has probability 2**-53."""
         out = np.empty(count)
-        _open_interval(self.words(count), out)
+        _unit_interval(self.words(count), out)
         return out
 
     def normal(self, count: int) -> NDArray[np.float64]:
@@ -62,8 +62,8 @@ class Stream:
         for start in range(0, count, _BLOCK):
             block = out[start : start + _BLOCK]
             radius, t, cosine = scratch[:, :, : len(block)]
-            _open_interval(words[:2, start : start + _BLOCK], radius)
-            _open_interval(words[2:, start : start + _BLOCK], t)
+            _unit_interval(words[:2, start : start + _BLOCK], radius)
+            _unit_interval(words[2:, start : start + _BLOCK], t)
             np.sqrt(np.multiply(np.log(radius, out=radius), -2.0, out=radius), out=radius)
             # with t the tangent of half the angle, cosine (1 - t^2) / (1 + t^2) and sine 2 t / (1 + t^2): numpy's
             # own float64 cosine and sine take ten times as long as its tangent
@@ -96,7 +96,7 @@ class Stream:
         return int(self.words(1)[0] >> np.uint64(1))
 
 
-def _open_interval(words: NDArray[np.uint64], out: NDArray[np.float64]) -> None:
+def _unit_interval(words: NDArray[np.uint64], out: NDArray[np.float64]) -> None:
     words >>= np.uint64(11)
     np.add(words, 0.5, out=out)
     out *= 2.0**-53

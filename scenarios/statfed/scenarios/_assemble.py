@@ -24,12 +24,9 @@ ACCOUNTANT = (
 MUCH_NOISE = 1.0  # noise over the largest possible signal: above it nothing can be learned
 
 
-def digest(arrays: Sequence[NDArray[np.float32]]) -> str:
-    """SHA-256 over shapes and bytes of a model's arrays: equal digests mean bit-identical models."""
-    whole = hashlib.sha256()
-    for array in arrays:
-        whole.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    return whole.hexdigest()
+def digest(vector: NDArray[np.float32]) -> str:
+    """SHA-256 of a model's parameters: equal digests mean bit-identical models."""
+    return hashlib.sha256(np.ascontiguousarray(vector, np.float32).tobytes()).hexdigest()
 
 
 def noise_warnings(plans: Mapping[str, Plan], terms: Terms) -> list[str]:

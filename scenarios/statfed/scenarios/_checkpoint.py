@@ -21,9 +21,8 @@ def save(folder: Path, checkpoint: Checkpoint, curve: Curve) -> None:
         "round": checkpoint.round,
         "rounds": [asdict(r) for r in checkpoint.rounds],
         "curve": curve,
-        "arrays": len(checkpoint.arrays),
     }
-    arrays: dict[str, NDArray[Any]] = {f"model/{i}": array for i, array in enumerate(checkpoint.arrays)}
+    arrays: dict[str, NDArray[Any]] = {"model": checkpoint.vector}
     arrays |= {f"state/{key}": array for key, array in checkpoint.state.items()}
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     part = folder / "checkpoint.part.npz"
@@ -39,9 +38,9 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, Curve]:
     try:
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(bytes(file["facts"]))
-            arrays = [file[f"model/{i}"] for i in range(facts["arrays"])]
+            vector = file["model"]
             state = {key.removeprefix("state/"): file[key] for key in file.files if key.startswith("state/")}
         rounds = [Round(**r) for r in facts["rounds"]]
-        return Checkpoint(facts["round"], arrays, state, rounds), [(a, f) for a, f in facts["curve"]]
+        return Checkpoint(facts["round"], vector, state, rounds), [(a, f) for a, f in facts["curve"]]
     except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
         raise UsageError(f"run {folder.name}: checkpoint.npz is damaged ({type(error).__name__})") from None

@@ -18,7 +18,7 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from statfed.client.training import fit, get_arrays, schedule, set_arrays
+from statfed.client.training import fit, schedule
 from statfed.core.discovery import load
 from statfed.core.progress import Progress
 from statfed.core.randomness import stream
@@ -160,12 +160,9 @@ def local_private(data: Prepared, terms: Terms, holder: str, seed: int) -> nn.Mo
     """One holder alone with the same privacy, steps and learning rate as in the federation."""
     model = build(terms, seed)
     plan = schedule(terms, len(data.labels), len(np.unique(data.persons)))
-    arrays = get_arrays(model)
     for number in range(1, terms.rounds + 1):
-        set_arrays(model, arrays)
         streams = [stream(terms.seed, holder, number, purpose) for purpose in ("local sampling", "local noise")]
         fit(model, data.inputs, data.labels, data.persons, terms, plan, streams[0], streams[1])
-        arrays = get_arrays(model)
     return model
 
 

@@ -112,4 +112,4 @@ class Result(_Part):
     memory_mib: dict[str, float] = Field(default_factory=dict, description="peak resident memory per process")
     learns: list[Disclosure]
     versions: dict[str, str]
-    model_digest: str = Field(description="SHA-256 of the final model's arrays")
+    model_digest: str = Field(description="SHA-256 of the final model's parameters")

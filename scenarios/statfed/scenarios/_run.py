@@ -157,7 +157,7 @@ def _recorded(job: _Run) -> tuple[Result, Path]:
 
 
 def _execute(job: _Run) -> Result:
-    from statfed.client.training import get_arrays, set_arrays
+    from statfed.client.training import get_vector, set_vector
     from statfed.scenarios._references import build, prepare, references, scores
 
     study, clock, progress = job.study, _Clock(), job.progress
@@ -183,7 +183,7 @@ def _execute(job: _Run) -> Result:
             raise DryRun(plans)
 
     def on_round(checkpoint: Checkpoint) -> None:
-        set_arrays(model, checkpoint.arrays)
+        set_vector(model, checkpoint.vector)
         after = scores(model, test, classes)
         job.curve.append((after.accuracy, after.macro_f1))
         if checkpoint.round:
@@ -196,7 +196,7 @@ def _execute(job: _Run) -> Result:
                 session,
                 terms,
                 job.name,
-                get_arrays(model),
+                get_vector(model),
                 timeout=study.timeout,
                 progress=progress,
                 on_plan=on_plan,
@@ -209,8 +209,8 @@ def _execute(job: _Run) -> Result:
     opened = time.perf_counter()
     training, session, trained_at = engine.run(Deployment(job.name, homes, job.folder / "logs"), drive, progress)
     clock.add("stop engine", time.perf_counter() - trained_at)
-    set_arrays(model, training.arrays)
-    np.savez(job.folder / "model.npz", *training.arrays)
+    set_vector(model, training.vector)
+    np.savez(job.folder / "model.npz", vector=training.vector)
     epsilon = f", epsilon {study.privacy.epsilon:g}" if study.privacy else ""
     compared = [
         Candidate(
@@ -247,7 +247,7 @@ def _execute(job: _Run) -> Result:
         memory_mib=dict(session.memory),
         learns=_assemble.learns(terms),
         versions=_assemble.versions(),
-        model_digest=_assemble.digest(training.arrays),
+        model_digest=_assemble.digest(training.vector),
     )
     write_result(result, job.folder)
     return result

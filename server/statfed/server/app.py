@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -26,7 +26,7 @@ from statfed.core.study import Terms
 from statfed.server.engine import Session
 from statfed.server.strategies import make_strategy, restore, state_of
 
-Arrays = list[NDArray[np.float32]]
+Vector = NDArray[np.float32]
 SHORT = 60.0  # seconds that admission and release may take
 
 for _name in ("flwr", "flwr.serverapp"):
@@ -47,9 +47,9 @@ class Round:
 
 @dataclass
 class Training:
-    """A finished training. arrays: the final model."""
+    """A finished training. vector: (parameters,), the final model."""
 
-    arrays: Arrays
+    vector: Vector
     plans: dict[str, Plan]
     rounds: list[Round] = field(default_factory=list)
     closings: dict[str, Closing] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Checkpoint:
     """A run after `round` rounds: enough to go on. state: the server optimiser's memory."""
 
     round: int
-    arrays: Arrays
+    vector: Vector
     state: Mapping[str, NDArray[Any]]
     rounds: Sequence[Round] = ()
 
@@ -76,7 +76,7 @@ def train(
     session: Session,
     terms: Terms,
     run: str,
-    initial: Sequence[NDArray[np.float32]],
+    initial: Vector,
     *,
     timeout: float,
     progress: Progress,
@@ -97,12 +97,12 @@ def train(
             f"protection {terms.protection.name}: got {len(terms.holders)} holders; "
             f"want at least {protection.REQUIRES.minimum_holders}"
         )
-    start = resume or Checkpoint(0, [np.asarray(a, np.float32) for a in initial], {})
+    start = resume or Checkpoint(0, initial, {})
     coordinator = _Coordinator(session, terms, run, start.round, progress)
     try:
         plans = coordinator.admit()
         on_plan(plans)
-        training = Training(start.arrays, plans, list(start.rounds))
+        training = Training(start.vector, plans, list(start.rounds))
         if not resume:
             on_round(start)
         strategy = make_strategy(terms.strategy, len(terms.holders))
@@ -111,16 +111,16 @@ def train(
             progress("training rounds", number - 1, terms.rounds)
             started = time.perf_counter()
             config = ConfigRecord({"statement": coordinator.statement("fit", number)})
-            down = sum(a.nbytes for a in training.arrays) * len(terms.holders)
-            messages = list(strategy.configure_train(number, ArrayRecord(training.arrays), config, session.grid))
+            down = training.vector.nbytes * len(terms.holders)
+            messages = list(strategy.configure_train(number, _record(training.vector), config, session.grid))
             replies = coordinator.exchange(messages, timeout, f"round {number}")
-            updates, receipts = coordinator.updates(replies, number, training.arrays)
+            updates, receipts = coordinator.updates(replies, number, len(training.vector))
             seen = protection.combine(updates)
-            arrays, _ = strategy.aggregate_train(number, [_as_reply(messages[0], update) for update in seen])
-            if arrays is None:
+            model, _ = strategy.aggregate_train(number, [_as_reply(messages[0], update) for update in seen])
+            if model is None:
                 raise EngineError(f"round {number}: strategy {terms.strategy.name} gave no model")
-            training.arrays = [np.asarray(a, np.float32) for a in arrays.to_numpy_ndarrays()]
-            if not all(np.isfinite(a).all() for a in training.arrays):
+            training.vector = model["vector"].numpy().astype(np.float32)
+            if not np.isfinite(training.vector).all():
                 raise EngineError(
                     f"round {number}: the model diverged (values are not finite); want a smaller "
                     "training.learning_rate or strategy.server_learning_rate"
@@ -130,12 +130,12 @@ def train(
                     number,
                     time.perf_counter() - started,
                     down,
-                    sum(a.nbytes for u in updates.values() for a in u.arrays),
+                    sum(update.vector.nbytes for update in updates.values()),
                     {name: receipt.seconds for name, receipt in receipts.items()},
                     {name: receipt.ledger_head for name, receipt in receipts.items()},
                 )
             )
-            on_round(Checkpoint(number, training.arrays, state_of(strategy), training.rounds))
+            on_round(Checkpoint(number, training.vector, state_of(strategy), training.rounds))
             progress("training rounds", number, terms.rounds)
     except BaseException:
         with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
@@ -200,7 +200,7 @@ class _Coordinator:
         return plans
 
     def updates(
-        self, replies: Mapping[str, Message], number: int, model: Arrays
+        self, replies: Mapping[str, Message], number: int, parameters: int
     ) -> tuple[dict[str, Update], dict[str, Receipt]]:
         """Checked updates and receipts of one round, by holder name."""
         updates, receipts = {}, {}
@@ -208,11 +208,10 @@ class _Coordinator:
             receipt = _facts(reply, Receipt, name)
             if receipt.round != number:
                 raise EngineError(f"{name}: got an update of round {receipt.round}; want round {number}")
-            arrays = [np.asarray(a) for a in reply.content.array_records["arrays"].to_numpy_ndarrays()]
-            got, want = [a.shape for a in arrays], [a.shape for a in model]
-            if got != want or not all(np.isfinite(a).all() for a in arrays):
-                raise EngineError(f"{name}: got a malformed update (shapes {got}); want finite arrays of {want}")
-            updates[name], receipts[name] = Update(arrays, receipt.weight), receipt
+            vector = reply.content.array_records["model"]["vector"].numpy()
+            if vector.shape != (parameters,) or not np.isfinite(vector).all():
+                raise EngineError(f"{name}: got an update of shape {vector.shape}; want {parameters} finite numbers")
+            updates[name], receipts[name] = Update(vector, receipt.weight), receipt
         return updates, receipts
 
     def release(self, timeout: float) -> dict[str, Closing]:
@@ -232,11 +231,15 @@ def _facts(reply: Message, kind: type[Facts], holder: str) -> Facts:
     return facts
 
 
+def _record(vector: Vector) -> ArrayRecord:
+    return ArrayRecord({"vector": Array(np.asarray(vector))})
+
+
 def _as_reply(message: Message, update: Update) -> Message:
     """An update in the form that Flower's strategies aggregate."""
     content = RecordDict(
         {
-            "arrays": ArrayRecord([np.asarray(a) for a in update.arrays]),
+            "model": _record(update.vector),
             "metrics": MetricRecord({"num-examples": update.weight}),
         }
     )

@@ -17,6 +17,7 @@ def make_strategy(options: Strategy, holders: int) -> FedAvg:
     Weights are the holders' public sizes (`num-examples`). FedProx's proximal term is applied at the holders.
     """
     strategy = _strategy(options)
+    strategy.arrayrecord_key = "model"
     strategy.min_train_nodes = strategy.min_available_nodes = holders
     return strategy
 
