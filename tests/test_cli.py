@@ -171,6 +171,11 @@ def test_a_tampered_ledger_is_named_and_exits_with_5(call: Any) -> None:
     assert "entry 4" in edited.stderr
     again = call("run", "time-use", *SMALL, "--set", "privacy.epsilon=2", "--no-references")
     assert again.exit_code == 5
+    assert "its privacy ledger does not verify" in again.stderr
+    path.unlink()
+    gone = call("ledger", "verify", "--holder", "office-2")
+    assert gone.exit_code == 5
+    assert "missing, although it was opened before" in gone.stderr
     assert "office-2" in again.stderr
 
 

@@ -25,17 +25,25 @@ Workspace = Annotated[Path, typer.Option(help="Where simulated holders live.", e
 def find_ledgers(holder: str | None, home: Path | None, run: str | None, runs: Path, workspace: Path) -> list[Path]:
     """Ledger files that the options name. Raises UsageError saying where it looked."""
     if home:
-        found, where = [home / "ledger.sqlite"], str(home)
-        found = [path for path in found if path.exists()]
+        found, where = _in(home, "."), str(home)
     elif run:
         root = find_run(runs, run) / "holders"
-        found, where = sorted(root.glob(f"{holder or '*'}/ledger.sqlite")), f"{root} (was the run made with --fresh?)"
+        found, where = _in(root, holder or "*"), f"{root} (was the run made with --fresh?)"
     else:
         root = workspace / "holders"
-        found, where = sorted(root.glob(f"*/{holder or '*'}/ledger.sqlite")), str(root)
+        found, where = _in(root, f"*/{holder or '*'}"), str(root)
+    gone = [path for path in found if not path.exists()]
+    if gone:
+        raise LedgerCorrupt(f"{gone[0]}: missing, although it was opened before; want it restored from a backup")
     if not found:
         raise UsageError(f"ledger of {holder or 'any holder'}: none found in {where}; name one with --home or --run")
     return found
+
+
+def _in(root: Path, folders: str) -> list[Path]:
+    """Ledger files below `root`, also those that are gone and left their marker."""
+    found = [*root.glob(f"{folders}/ledger.sqlite"), *root.glob(f"{folders}/ledger.opened")]
+    return sorted({path.with_name("ledger.sqlite") for path in found})
 
 
 def _open(path: Path) -> "Ledger":

@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 
 from statfed.client.holder import Holder
-from statfed.core.errors import EngineError, StatfedError
+from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
 from statfed.core.statement import failure
 
 PUBLIC_FAILURE = 200  # Flower error code of a refusal whose text is written to be public
@@ -29,25 +29,28 @@ def _holder(home: str) -> Holder:
 
 
 def answer(message: Message, context: Context) -> Message:
-    """Answer one message of the coordinator."""
+    """Answer one message of the coordinator. Never raises: whatever goes wrong, only a public text leaves."""
     try:
         holder = _holder(str(context.node_config["home"]))
         statement = str(message.content.config_records["config"]["statement"])
         record = message.content.array_records.get("model")
         vector = record["vector"].numpy() if record is not None else np.empty(0, np.float32)
         reply = holder.answer(statement, vector)
-    except StatfedError as error:
-        log.warning("refused: %s", error)
+        content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
+        if reply.update is not None:
+            content["model"] = ArrayRecord({"vector": Array(np.asarray(reply.update.vector))})
+            content["metrics"] = MetricRecord({"num-examples": reply.update.weight})
+        return Message(content, reply_to=message)
+    except (Refused, UsageError) as error:  # their text is written to be public
+        log.warning("refused: %s", " | ".join(str(error).splitlines()))
         return Message(Error(PUBLIC_FAILURE, failure(error)), reply_to=message)
-    except Exception:  # the guard of the boundary: no text of an unforeseen error may leave
+    except LedgerCorrupt as error:
+        log.error("ledger: %s", error)
+        hidden: StatfedError = LedgerCorrupt("its privacy ledger does not verify; the holder's own log has the details")
+    except Exception:
         log.exception("internal error")
         hidden = EngineError("internal error at the holder; its own log has the details")
-        return Message(Error(INTERNAL_FAILURE, failure(hidden)), reply_to=message)
-    content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
-    if reply.update is not None:
-        content["model"] = ArrayRecord({"vector": Array(np.asarray(reply.update.vector))})
-        content["metrics"] = MetricRecord({"num-examples": reply.update.weight})
-    return Message(content, reply_to=message)
+    return Message(Error(INTERNAL_FAILURE, failure(hidden)), reply_to=message)
 
 
 app.query("admit")(answer)

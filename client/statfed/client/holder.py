@@ -4,6 +4,7 @@ The one path of every request: parse (version) -> policy -> ledger -> data again
 protect -> answer. The ledger is charged before data are read, and nothing leaves when a step fails.
 """
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from statfed.core.records import Records, load_records, mismatches
 from statfed.core.statement import Closing, Plan, Receipt, Statement
 from statfed.core.study import Terms
 
+log = logging.getLogger("statfed.holder")
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -38,12 +41,21 @@ class Answer:
     update: Update | None = None
 
 
+def read_policy(home: Path) -> Policy:
+    """The policy in a home folder. Raises Refused in words that hold none of it: its thresholds are secret."""
+    try:
+        return load_policy(home / "policy.toml")
+    except UsageError as error:
+        log.error("policy: %s", error)
+        raise Refused("this holder's policy cannot be read; its own log says why") from None
+
+
 class Holder:
     """One data holder with its home folder: policy.toml, ledger.sqlite and the data file."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.policy: Policy = load_policy(home / "policy.toml")
+        self.policy: Policy = read_policy(home)
         self._prepared: tuple[tuple[object, ...], Records, NDArray[np.float32]] | None = None
 
     def ledger(self) -> Ledger:
@@ -60,7 +72,7 @@ class Holder:
     def answer(self, text: str, vector: Vector) -> Answer:
         """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves."""
         statement = Statement.parse(text, VERSION)
-        self.policy = load_policy(self.home / "policy.toml")  # a changed policy holds from the next statement on
+        self.policy = read_policy(self.home)  # a changed policy holds from the next statement on
         admit(self.policy, statement.terms)
         match statement.step:
             case "admit":

@@ -83,12 +83,16 @@ def load_records(path: Path) -> Records:
 
 
 def mismatches(records: Records, codebook: Codebook) -> list[str]:
-    """Every way in which `records` differ from `codebook`, in words that hold no data value. Empty when they fit."""
+    """Every way in which `records` differ from `codebook`. Empty when they fit.
+
+    The words travel to the coordinator: they hold no data value and no count of records.
+    """
     found = []
     shape = records.windows.shape
     want = (len(codebook.channels), codebook.samples)
     if records.windows.ndim != 3 or shape[1:] != want:
-        found.append(f"windows: got shape {shape}; want (records, {want[0]}, {want[1]})")
+        got = ", ".join(map(str, shape[1:]))
+        found.append(f"windows: got shape (records, {got}); want (records, {want[0]}, {want[1]})")
     elif not np.issubdtype(records.windows.dtype, np.floating):
         found.append(f"windows: got type {records.windows.dtype}; want floating point")
     else:
@@ -100,9 +104,9 @@ def mismatches(records: Records, codebook: Codebook) -> list[str]:
                 found.append(f"{channel.name}: got values outside [{channel.low}, {channel.high}] {channel.unit}")
     for name, column in (("labels", records.labels), ("persons", records.persons)):
         if column.ndim != 1 or not np.issubdtype(column.dtype, np.integer):
-            found.append(f"{name}: got shape {column.shape} of {column.dtype}; want one whole number a record")
+            found.append(f"{name}: got {column.ndim} dimensions of {column.dtype}; want one whole number a record")
         elif records.windows.ndim and len(column) != len(records.windows):
-            found.append(f"{name}: got {len(column)} entries; want {len(records.windows)}, one a record")
+            found.append(f"{name}: got another number of entries than windows; want one a record")
     if np.issubdtype(records.labels.dtype, np.integer) and records.labels.size:
         low, high = int(records.labels.min()), int(records.labels.max())
         if low < 0 or high >= len(codebook.classes):

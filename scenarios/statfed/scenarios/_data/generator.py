@@ -155,7 +155,8 @@ def _windows(
     axes = np.einsum("nij,nkj->nki", turn, table("axes"))
 
     angle, rate, push = _angles(phase, omega, swings[:, 0], harmonic)
-    angle2, rate2, push2 = _angles(phase - lag[:, None], omega, swings[:, 1], harmonic)
+    late: Floats = (phase - lag[:, None]).astype(np.float32, copy=False)
+    angle2, rate2, push2 = _angles(late, omega, swings[:, 1], harmonic)
     tremor = habits.tremor[who]
     shake = tremor[:, :1] * np.cos(2 * np.pi * (tremor[:, 1:] * time + random.random((count, 1), np.float32)))
     rate = rate + shake
