@@ -321,8 +321,33 @@ def test_an_interrupted_run_goes_on_to_the_same_model_and_pays_each_round_once(
     assert _run.read_status(folder)["state"] == "interrupted"
     monkeypatch.setattr("statfed.scenarios._checkpoint.save", save)
     resumed, _ = _run.resume_study(folder, options)
+    with read_only(folder / "holders" / "office-1" / "ledger.sqlite") as ledger:
+        assert ledger.spending().reserved == 0
     assert resumed.model_digest == whole.model_digest
     assert [r.round for r in resumed.rounds] == [0, 1, 2, 3, 4]
     assert resumed.spending[0].history_epsilon == pytest.approx(whole.spending[0].history_epsilon, rel=1e-6)
     with pytest.raises(UsageError, match="already finished"):
         _run.resume_study(folder, options)
+
+
+def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: Homes) -> None:
+    from statfed.client.holder import Holder
+    from statfed.core import VERSION
+    from statfed.server.app import Checkpoint
+
+    study = toy_study(privacy=PRIVATE, rounds=3)
+    places = homes(study)
+    terms = study.terms(CODEBOOK)
+    initial = get_vector(build(terms, 1))
+    for home in places.values():  # a coordinator that trained round 1 and was then killed
+        for step, number in (("admit", 0), ("fit", 1)):
+            said = statement.Statement(version=VERSION, run="r", step=step, round=number, terms=terms)
+            Holder(home).answer(said.model_dump_json(), initial)
+
+    def go_on(session: Any) -> Training:
+        start = Checkpoint("r", 1, initial, {})
+        return train(session, terms, "r~2", initial, timeout=60, progress=silent, resume=start)
+
+    inprocess.run(Deployment("r~2", places, Path("unused")), go_on, silent)
+    with read_only(places["office-1"] / "ledger.sqlite") as ledger:
+        assert (ledger.spending().charged, ledger.spending().reserved) == (3, 0)

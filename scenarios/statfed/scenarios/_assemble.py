@@ -108,8 +108,12 @@ def learns(terms: Terms) -> list[Disclosure]:
             "nothing: declared public in the holder's policy",
         ),
         ("coordinator", "whether a holder refuses, and by which rule", "thresholds stay secret"),
-        ("coordinator", "whether a holder's data fit the codebook", "no value is named"),
-        ("coordinator", "how long each holder computes in a round", "nothing: it grows with the data"),
+        (
+            "coordinator",
+            "whether a holder's data fit the codebook, and if not, in which column",
+            "no value or count is named",
+        ),
+        ("coordinator", "how long each holder computes in a round", "nothing: time varies with the sampled records"),
     )
     rows = [(row.role, row.learns, row.protected_by) for row in protection.learns(terms)]
     return [Disclosure(role=role, learns=learns, protected_by=by) for role, learns, by in (*rows, *always)]

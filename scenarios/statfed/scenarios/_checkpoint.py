@@ -18,6 +18,7 @@ Curve = list[tuple[float, float]]
 def save(folder: Path, checkpoint: Checkpoint, curve: Curve) -> None:
     """Write model, optimiser memory, rounds and learning curve; an interruption leaves the previous checkpoint."""
     facts = {
+        "run": checkpoint.run,
         "round": checkpoint.round,
         "rounds": [asdict(r) for r in checkpoint.rounds],
         "curve": curve,
@@ -41,6 +42,6 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, Curve]:
             vector = file["model"]
             state = {key.removeprefix("state/"): file[key] for key in file.files if key.startswith("state/")}
         rounds = [Round(**r) for r in facts["rounds"]]
-        return Checkpoint(facts["round"], vector, state, rounds), [(a, f) for a, f in facts["curve"]]
+        return Checkpoint(facts["run"], facts["round"], vector, state, rounds), [(a, f) for a, f in facts["curve"]]
     except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
         raise UsageError(f"run {folder.name}: checkpoint.npz is damaged ({type(error).__name__})") from None

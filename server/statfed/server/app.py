@@ -60,8 +60,9 @@ Facts = TypeVar("Facts", Plan, Receipt, Closing)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after `round` rounds: enough to go on. state: the server optimiser's memory."""
+    """A run after `round` rounds: enough to go on. run: its name; state: the server optimiser's memory."""
 
+    run: str
     round: int
     vector: Vector
     state: Mapping[str, NDArray[Any]]
@@ -87,8 +88,8 @@ def train(
     """Train a model with every holder of the session.
 
     on_plan is called with the holders' plans after all have admitted and before anything is spent; on_round after
-    every round (0: the initial model). Either may raise to end the run. resume: go on after this checkpoint; then
-    `run` is a new name, since the holders have closed the interrupted run's reservation.
+    every round (0: the initial model). Either may raise to end the run. resume: go on after this checkpoint; the
+    interrupted run's reservation is closed, and `run` has to be a new name.
     Raises Refused or UsageError when a holder does not admit the study, EngineError when one fails later.
     """
     protection = load("statfed.strategies.protections", terms.protection.name, "protection")
@@ -97,9 +98,11 @@ def train(
             f"protection {terms.protection.name}: got {len(terms.holders)} holders; "
             f"want at least {protection.REQUIRES.minimum_holders}"
         )
-    start = resume or Checkpoint(0, initial, {})
+    start = resume or Checkpoint(run, 0, initial, {})
     coordinator = _Coordinator(session, terms, run, start.round, progress)
     try:
+        if resume:  # a coordinator that was killed could not free what it had reserved
+            _Coordinator(session, terms, resume.run, start.round, progress).release(SHORT)
         plans = coordinator.admit()
         on_plan(plans)
         training = Training(start.vector, plans, list(start.rounds))
@@ -135,7 +138,7 @@ def train(
                     {name: receipt.ledger_head for name, receipt in receipts.items()},
                 )
             )
-            on_round(Checkpoint(number, training.vector, state_of(strategy), training.rounds))
+            on_round(Checkpoint(run, number, training.vector, state_of(strategy), training.rounds))
             progress("training rounds", number, terms.rounds)
     except BaseException:
         with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
