@@ -13,14 +13,13 @@ units cannot be composed in one budget (Dwork and Roth 2014, section 2.3, group 
 
 import json
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from statfed.core.errors import Refused, UsageError
-from statfed.core.study import NAME, Section, Strategies, Terms, Unit, describe
+from statfed.core.study import NAME, Section, Strategies, Terms, Unit, describe, read_toml
 
 _ANY = "*"
 
@@ -112,12 +111,7 @@ class Policy(Section):
 
 def load_policy(path: Path) -> Policy:
     """Read and validate a policy file. Raises UsageError naming the key, what was got and what is wanted."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"policy file not found: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path}: not a readable TOML file: {error}") from None
+    table = read_toml(path, "policy")
     try:
         return Policy.model_validate(table)
     except ValidationError as error:

@@ -25,7 +25,7 @@ Strategies = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "feda
 class Section(BaseModel):
     """A table of the study file: immutable, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -166,13 +166,17 @@ def load_study(source: Path, overrides: Sequence[str] = ()) -> Study:
 
     Raises UsageError naming the key, what was got and what is allowed.
     """
+    return make_study(read_toml(source, "study"), overrides, where=str(source))
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """The table in a TOML file. Raises UsageError when there is none or it cannot be read."""
     try:
-        table = tomllib.loads(source.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"study file not found: {source}") from None
+        raise UsageError(f"{what} file not found: {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{source}: not a readable TOML file: {error}") from None
-    return make_study(table, overrides, where=str(source))
+        raise UsageError(f"{path}: not a readable TOML file: {error}") from None
 
 
 def make_study(table: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "study") -> Study:
