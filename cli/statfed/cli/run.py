@@ -159,6 +159,8 @@ def show_result(result: Result) -> None:
                 *("" if f is None else f"{f:.3f}" for f in figures),
             )
         out.print(spent)
+        if result.simulated:
+            out.print("Simulated: the noise follows from the public seed. A rehearsal, not a release.")
     else:
         out.print("Trained without noise: every update is a disclosure in the holders' ledgers.")
     seconds = [r.seconds for r in result.rounds[1:]]
