@@ -9,6 +9,7 @@ import typer
 from statfed.cli._output import Json, emit_json, out, table
 from statfed.cli.run import RUNS, WORKSPACE, find_run
 from statfed.core.errors import LedgerCorrupt, UsageError
+from statfed.core.privacy import event_from_json, in_words
 
 if TYPE_CHECKING:
     from statfed.client.ledger import Ledger
@@ -91,18 +92,11 @@ def show(
             f"of {spent['budget']:g}; left {spent['left']:.3f}; {spent['disclosures']} disclosures",
             highlight=False,
         )
-        rows = table("", "#", "time", "what", "run", "round", "study", "event", "note", numbers=("#", "round"))
+        rows = table("", "#", "time", "what", "run", "round", "event or note", numbers=("#", "round"))
         for entry in document["entries"]:
-            rows.add_row(
-                str(entry["seq"]),
-                entry["time"],
-                entry["kind"],
-                entry["run"],
-                str(entry["round"]) if entry["round"] else "",
-                entry["study"][:8],
-                str(entry["event"]),
-                entry["note"],
-            )
+            event = in_words(event_from_json(entry["event"])) if entry["event"] else entry["note"]
+            rounds = f"{entry['round']} in all" if entry["kind"] == "reserve" else str(entry["round"] or "")
+            rows.add_row(str(entry["seq"]), entry["time"][:16], entry["kind"], entry["run"], rounds, event)
         out.print(rows)
 
 

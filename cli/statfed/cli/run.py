@@ -147,7 +147,7 @@ def show_result(result: Result) -> None:
             rows.add_row(c.title, f"{c.scores.accuracy:.3f}", f"{c.scores.macro_f1:.3f}", style=style)
     out.print(rows)
     if any(s.study_epsilon is not None for s in result.spending):
-        columns = ("holder", "unit", "n", "noise multiplier", "epsilon, all rounds", "history", "filter", "budget")
+        columns = ("holder", "unit", "n", "sigma", "epsilon, all rounds", "history", "filter", "budget")
         spent = table("Privacy, composed per holder", *columns, numbers=columns[2:])
         for s in result.spending:
             figures = (s.study_epsilon, s.history_epsilon, s.filter_epsilon, s.budget_epsilon)
@@ -172,16 +172,7 @@ def _show_plan(plans: Mapping[str, Plan], as_json: bool) -> None:
     if as_json:
         emit_json({"dry_run": True, "plans": [plan.model_dump(mode="json") for plan in plans.values()]})
         return
-    columns = (
-        "holder",
-        "records",
-        "units",
-        "steps a round",
-        "sampling rate",
-        "noise multiplier",
-        "epsilon",
-        "noise/signal",
-    )
+    columns = ("holder", "records", "units", "steps a round", "rate", "sigma", "epsilon", "noise / signal")
     rows = table("Dry run: nothing was spent", *columns, numbers=columns[1:])
     for plan in plans.values():
         optional = (plan.noise_multiplier, plan.epsilon, plan.noise_to_signal)

@@ -83,6 +83,23 @@ def event_from_json(text: str) -> Event:
         raise LedgerCorrupt(f"unknown privacy event: {text[:200]}") from None
 
 
+def in_words(event: Event) -> str:
+    """An event for people.
+
+    >>> in_words(dp_sgd(0.0854, 2.054, 12))
+    '12 x Poisson sample 0.0854, Gaussian 2.054'
+    """
+    match event:
+        case Gaussian(noise_multiplier=sigma):
+            return f"Gaussian {sigma:.4g}"
+        case Laplace(noise_multiplier=scale):
+            return f"Laplace {scale:.4g}"
+        case PoissonSampled(rate=rate, event=inner):
+            return f"Poisson sample {rate:.4g}, {in_words(inner)}"
+        case Repeated(times=times, event=inner):
+            return f"{times} x {in_words(inner)}"
+
+
 def dp_sgd(rate: float, noise_multiplier: float, steps: int) -> Repeated:
     """The event of `steps` noisy clipped-gradient sums over Poisson batches (Abadi et al. 2016)."""
     noise = Gaussian(noise_multiplier=noise_multiplier)

@@ -18,7 +18,7 @@ class About:
     parties: str
     data: str
     partitioning: Literal["horizontal", "vertical", "linkage"]
-    protections: tuple[str, ...]
+    protections: tuple[str, ...]  # ids of statfed.strategies.protections
     source: str
 
 

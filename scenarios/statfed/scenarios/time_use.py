@@ -30,13 +30,10 @@ _TEST_PERSONS = {"watch": 2, "generated": 40, "uci-har": 9}
 ABOUT = About(
     title="Activity recognition for time-use statistics",
     purpose="One classifier of sensor records, trained by several offices, for coding time-use diaries automatically",
-    parties="2 to 8 statistical offices (watch data), or 1 to 1,000 (generated); each holds records of its own persons",
-    data=(
-        "windows of 128 samples at 50 Hz of a smart watch's accelerometer and gyroscope, 7 arm exercises that stand "
-        "in for activities (10 real persons, or any number of synthetic ones); or the user's copy of UCI HAR"
-    ),
+    parties="statistical offices, each with its own persons: 2 to 8, or up to 1,000 generated",
+    data="smart-watch recordings of 10 persons (7 exercises stand in for activities), generated, or own UCI HAR copy",
     partitioning="horizontal",
-    protections=("plain", "secure aggregation", "differential privacy per record or person"),
+    protections=("plain",),
     source=(
         "UNECE HLG-MOS Input Privacy Preservation project, pilot on machine learning across offices; data: Burns et "
         "al. 2018 in seglearn 1.2.5 (BSD-3-Clause)"
