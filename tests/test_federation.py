@@ -339,8 +339,8 @@ def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: 
     places = homes(study)
     terms = study.terms(CODEBOOK)
     initial = get_vector(build(terms, 1))
-    for home in places.values():  # a coordinator that trained round 1 and was then killed
-        for step, number in (("admit", 0), ("fit", 1)):
+    for home in places.values():  # a coordinator that was killed in round 2, after all had trained it
+        for step, number in (("admit", 0), ("fit", 1), ("fit", 2)):
             said = statement.Statement(version=VERSION, run="r", step=step, round=number, terms=terms)
             Holder(home).answer(said.model_dump_json(), initial)
 
@@ -348,6 +348,10 @@ def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: 
         start = Checkpoint("r", 1, initial, {})
         return train(session, terms, "r~2", initial, timeout=60, progress=silent, resume=start)
 
-    inprocess.run(Deployment("r~2", places, Path("unused")), go_on, silent)
+    done = inprocess.run(Deployment("r~2", places, Path("unused")), go_on, silent)
     with read_only(places["office-1"] / "ledger.sqlite") as ledger:
-        assert (ledger.spending().charged, ledger.spending().reserved) == (3, 0)
+        assert (ledger.spending().charged, ledger.spending().reserved) == (4, 0)
+    planned, spent_on = done.plans["office-1"].epsilon, done.closings["office-1"].study_epsilon
+    assert planned is not None
+    assert spent_on is not None
+    assert spent_on > 1.1 * planned  # round 2 was paid twice, and the report says so

@@ -47,8 +47,9 @@ from statfed.core.study import Unit
 class Spending:
     """What was spent. Figures are epsilons at `delta` unless said otherwise.
 
-    study_epsilon: PLD over the charges of the run asked for (None without one); history_epsilon: PLD over all charges
-    ever; filter_epsilon: what the gate counts, charges and reservations (PLD where `single`); left: budget - filter.
+    study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
+    history_epsilon: PLD over all charges ever; filter_epsilon: what the gate counts, charges and reservations (PLD
+    where `single`); left: budget - filter.
     """
 
     study_epsilon: float | None
@@ -289,8 +290,8 @@ class Ledger:
     def spending(self, run: str | None = None, *, delta: float | None = None) -> Spending:
         """What was spent so far. delta: that of the study, for `study_epsilon` only; else the budget's."""
         with self._chain.reading() as state:
-            known = state.runs.get(run) if run is not None else None
-            mine = [_times(known.event, len(known.charged))] if known and known.charged else []
+            attempts = [known for name, known in state.runs.items() if run and _base(name) == _base(run)]
+            mine = [_times(known.event, len(known.charged)) for known in attempts if known.charged]
             counted = state.figure(state.events())
             closed = state.single and not state.new
             return Spending(
@@ -342,6 +343,11 @@ class Ledger:
 def read_only(path: Path) -> Ledger:
     """`Ledger.read_only`: open to show or verify, never writing."""
     return Ledger.read_only(path)
+
+
+def _base(run: str) -> str:
+    """The name of a run without the number of its attempt: `a~2` goes on with `a`."""
+    return run.partition("~")[0]
 
 
 def _times(text: str, count: int) -> Event:

@@ -91,7 +91,9 @@ class Closing(BaseModel):
 
     holder: str
     unit: str | None
-    study_epsilon: float | None = Field(description="PLD over the rounds charged in this run, at the study's delta")
+    study_epsilon: float | None = Field(
+        description="PLD over all rounds charged in this run and its attempts, at its delta"
+    )
     history_epsilon: float | None = Field(description="PLD over everything ever charged to this dataset")
     filter_epsilon: float | None = Field(description="Renyi filter over everything, valid for adaptive choices")
     budget_epsilon: float | None

@@ -88,7 +88,7 @@ def spending(plan: Plan, closing: Closing, terms: Terms) -> Spending:
         noise_multiplier=plan.noise_multiplier,
         sampling_rate=plan.sampling_rate,
         steps=plan.steps_per_round * terms.rounds,
-        study_epsilon=plan.epsilon if private else None,
+        study_epsilon=closing.study_epsilon if private else None,
         history_epsilon=closing.history_epsilon,
         filter_epsilon=closing.filter_epsilon,
         budget_epsilon=closing.budget_epsilon,

@@ -62,7 +62,9 @@ class Spending(_Part):
     noise_multiplier: float | None
     sampling_rate: float
     steps: int
-    study_epsilon: float | None = Field(description="PLD composition over all rounds of this run")
+    study_epsilon: float | None = Field(
+        description="PLD composition over all rounds charged in this run, interrupted attempts too"
+    )
     history_epsilon: float | None = Field(description="PLD composition over everything ever charged")
     filter_epsilon: float | None = Field(description="Renyi filter over everything; the lifetime gate")
     budget_epsilon: float | None = Field(description="lifetime budget in the holder's policy")
