@@ -54,6 +54,6 @@ def homes(tmp_path: Path) -> Callable[..., dict[str, Path]]:
         made = holders or {
             name: toy_records(3, 20, seed=i, first=10 * i) for i, name in enumerate(study.holders, start=1)
         }
-        return make_homes(study, made, tmp_path / "holders")
+        return make_homes(study, made, tmp_path / "holders", "toy")
 
     return make

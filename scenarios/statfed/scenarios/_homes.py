@@ -16,16 +16,19 @@ from statfed.core.records import Records, load_records
 from statfed.core.study import Study
 
 
-def dataset_key(study: Study) -> str:
-    """Names a simulated dataset and its privacy unit: scenario, unit and a digest of what generates the data."""
+def dataset_key(study: Study, synthetic: bool) -> str:
+    """Names a simulated dataset and its privacy unit: scenario, unit and a digest of where the data come from.
+
+    synthetic tells real data from a generated stand-in for them: they are two datasets, with two ledgers.
+    """
     unit = study.privacy.unit if study.privacy else "record"
-    made_of = [study.scenario, study.data, study.holders, study.seed, unit]
+    made_of = [study.scenario, study.data, study.holders, study.seed, unit, synthetic]
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return f"{study.scenario}-{unit}-{digest}"
 
 
-def make_homes(study: Study, holders: Mapping[str, Records], root: Path) -> dict[str, Path]:
-    """Write (or find again) one home folder per holder under `root`. Returns holder name to folder."""
+def make_homes(study: Study, holders: Mapping[str, Records], root: Path, dataset: str) -> dict[str, Path]:
+    """Write (or find again) one home folder per holder of `dataset` under `root`. Returns holder name to folder."""
     homes = {}
     for name, records in holders.items():
         home = (root / name).resolve()
@@ -33,7 +36,7 @@ def make_homes(study: Study, holders: Mapping[str, Records], root: Path) -> dict
         data = home / "data.npz"
         if not (data.exists() and _same(load_records(data), records)):
             records.save(data)
-        policy = _policy(study, name, records)
+        policy = _policy(study, name, records, dataset)
         path = home / "policy.toml"
         if not path.exists() or load_policy(path) != policy:
             write_policy(policy, path)
@@ -47,13 +50,11 @@ def _same(one: Records, other: Records) -> bool:
     )
 
 
-def _policy(study: Study, name: str, records: Records) -> Policy:
+def _policy(study: Study, name: str, records: Records, dataset: str) -> Policy:
     options = study.simulation
     return Policy(
         holder=HolderName(name=name),
-        dataset=Dataset(
-            id=dataset_key(study), path="data.npz", records=len(records), persons=len(np.unique(records.persons))
-        ),
+        dataset=Dataset(id=dataset, path="data.npz", records=len(records), persons=len(np.unique(records.persons))),
         allow=Allow(
             scenarios=(study.scenario,),
             protections=("plain",),

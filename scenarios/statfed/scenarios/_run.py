@@ -82,8 +82,9 @@ def run_study(
     folder = options.runs / run
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     (folder / "study.toml").write_text(toml(study.model_dump(mode="json")), encoding="utf-8")
-    root = folder / "holders" if options.fresh else options.workspace / "holders" / dataset_key(study)
-    return _recorded(_Run(study, options, run, folder, root.resolve(), progress, notify))
+    if options.fresh:
+        (folder / "holders").mkdir()
+    return _recorded(_Run(study, options, run, folder, progress, notify))
 
 
 def resume_study(
@@ -100,7 +101,7 @@ def resume_study(
     checkpoint, curve = _checkpoint.load_checkpoint(folder)
     attempt = int(status.get("attempt", 1)) + 1
     name = f"{folder.name}~{attempt}"
-    job = _Run(study, options, name, folder, Path(status["holders"]), progress, notify, checkpoint, curve, attempt)
+    job = _Run(study, options, name, folder, progress, notify, checkpoint, curve, attempt)
     return _recorded(job)
 
 
@@ -112,7 +113,6 @@ class _Run:
     options: Options
     name: str
     folder: Path
-    root: Path
     progress: Progress
     notify: Notify
     checkpoint: Checkpoint | None = None
@@ -137,7 +137,6 @@ def _recorded(job: _Run) -> tuple[Result, Path]:
         "engine": job.study.engine,
         "title": job.study.title,
         "attempt": job.attempt,
-        "holders": str(job.root),
     }
 
     def record(**more: Any) -> None:
@@ -168,7 +167,9 @@ def _execute(job: _Run) -> Result:
         terms = study.terms(scenario.codebook(study))
         classes = terms.codebook.classes
         warnings = [*population.warnings, *_assemble.class_warnings(population, classes)]
-        homes = make_homes(study, population.holders, job.root)
+        dataset, own = dataset_key(study, population.synthetic), job.folder / "holders"
+        root = own if own.exists() else job.options.workspace / "holders" / dataset
+        homes = make_homes(study, population.holders, root, dataset)
         test = prepare(population.test, terms)
         progress("prepare data", 1, 1)
     for warning in warnings:
