@@ -355,3 +355,12 @@ def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: 
     assert planned is not None
     assert spent_on is not None
     assert spent_on > 1.1 * planned  # round 2 was paid twice, and the report says so
+
+
+def test_no_answer_depends_on_how_far_the_file_is_from_its_declared_size(homes: Homes) -> None:
+    study = toy_study(privacy=PRIVATE | {"unit": "person"}, training={"batch_size": 2})
+    places = homes(study)
+    before = drive(study, places, "r1").plans["office-1"].model_dump(exclude={"ledger_head"})
+    toy_records(1, 20).save(places["office-1"] / "data.npz")  # two persons fewer than the policy declares
+    after = drive(study, places, "r2").plans["office-1"].model_dump(exclude={"ledger_head"})
+    assert before == after

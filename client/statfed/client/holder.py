@@ -176,7 +176,11 @@ class Holder:
         )
 
     def _records(self, terms: Terms) -> tuple[Records, NDArray[np.float32]]:
-        """The holder's data, checked against the codebook, and prepared for the model. Kept while unchanged."""
+        """The holder's data, checked against the codebook, and prepared for the model. Kept while unchanged.
+
+        Whether they fit is disclosed to the coordinator; every guarantee is for data that do. Their size is not
+        compared with the declared one: a refusal that depends on it would tell neighbouring data sets apart.
+        """
         path = self.home / self.policy.dataset.path
         if not path.exists():
             raise UsageError("data file not found; want the path given in policy.toml to exist")
@@ -187,8 +191,6 @@ class Holder:
             found = mismatches(records, terms.codebook)
             if found:
                 raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found))
-            if terms.privacy and terms.privacy.unit == "person" and len(np.unique(records.persons)) < 2:
-                raise UsageError("privacy unit person: got data of one person; want at least two")
             model = load("statfed.strategies.models", terms.model.name, "model")
             self._prepared = (key, records, model.prepare(records.windows, terms.codebook))
         return self._prepared[1], self._prepared[2]
