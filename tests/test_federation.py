@@ -18,7 +18,7 @@ from statfed.core.progress import silent
 from statfed.core.randomness import stream
 from statfed.core.records import Records, concatenate
 from statfed.core.study import Study
-from statfed.scenarios._assemble import digest
+from statfed.scenarios._assemble import digest, disclosure_warnings
 from statfed.scenarios._references import build, prepare
 from statfed.server.app import Training, train
 from statfed.server.engine import Deployment
@@ -276,7 +276,15 @@ def test_a_broken_policy_is_not_quoted_to_the_coordinator(homes: Homes, caplog: 
 
 def test_without_noise_every_update_is_a_disclosure(homes: Homes) -> None:
     study = toy_study(rounds=3)
-    assert drive(study, homes(study)).closings["office-1"].disclosures == 3
+    places = homes(study)
+    assert drive(study, places).closings["office-1"].disclosures == 3
+    private = toy_study(privacy=PRIVATE)
+    after = drive(private, places, "r2")
+    closing = after.closings["office-1"]
+    assert closing.study_epsilon == pytest.approx(after.plans["office-1"].epsilon)
+    assert closing.history_epsilon is None  # exact models left these data: no finite epsilon covers their history
+    assert "no finite epsilon" in disclosure_warnings(after.closings, private.terms(CODEBOOK))[0]
+    assert disclosure_warnings(after.closings, study.terms(CODEBOOK)) == []
 
 
 def test_a_pilot_holder_refuses_a_public_seed(homes: Homes) -> None:

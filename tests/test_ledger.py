@@ -247,6 +247,7 @@ class Interleavings(RuleBasedStateMachine):
         spent = self.ledger.spending()
         assert spent.charged == sum(map(len, self.charged.values()))
         assert spent.reserved == sum(rounds - len(self.charged[run]) for run, (rounds, _) in self.held.items())
+        assert spent.history_epsilon is not None
         assert spent.history_epsilon >= self.spent - 1e-9
         assert spent.history_epsilon <= spent.filter_epsilon * 1.001 <= 1.001
         self.spent = spent.history_epsilon

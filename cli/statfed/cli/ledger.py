@@ -86,9 +86,10 @@ def show(
         return
     for document in documents:
         spent = document["spending"]
+        history = "none: see disclosures" if spent["history_epsilon"] is None else f"{spent['history_epsilon']:.3f}"
         out.print(
             f"[bold]{document['holder']}[/bold]  dataset {document['dataset']}, per {document['unit']}\n"
-            f"  epsilon (PLD) {spent['history_epsilon']:.3f}, epsilon (filter) {spent['filter_epsilon']:.3f} "
+            f"  epsilon (PLD) {history}, epsilon (filter) {spent['filter_epsilon']:.3f} "
             f"of {spent['budget']:g}; left {spent['left']:.3f}; {spent['disclosures']} disclosures",
             highlight=False,
         )

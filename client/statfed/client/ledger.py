@@ -48,12 +48,13 @@ class Spending:
     """What was spent. Figures are epsilons at `delta` unless said otherwise.
 
     study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
-    history_epsilon: PLD over all charges ever; filter_epsilon: what the gate counts, charges and reservations (PLD
+    history_epsilon: PLD over all charges ever, None once anything left without noise, since then no finite epsilon
+    holds for the dataset; filter_epsilon: what the gate counts, charges and reservations (PLD
     where `single`); left: budget - filter.
     """
 
     study_epsilon: float | None
-    history_epsilon: float
+    history_epsilon: float | None
     filter_epsilon: float
     charged: int
     reserved: int
@@ -296,7 +297,7 @@ class Ledger:
             closed = state.single and not state.new
             return Spending(
                 study_epsilon=None if run is None else privacy.epsilon(mine, delta or state.delta),
-                history_epsilon=privacy.epsilon(state.events(reserved=False), state.delta),
+                history_epsilon=None if state.disclosed else privacy.epsilon(state.events(reserved=False), state.delta),
                 filter_epsilon=counted,
                 charged=state.charges,
                 reserved=state.reserved,

@@ -94,7 +94,7 @@ class Closing(BaseModel):
     study_epsilon: float | None = Field(
         description="PLD over all rounds charged in this run and its attempts, at its delta"
     )
-    history_epsilon: float | None = Field(description="PLD over everything ever charged to this dataset")
+    history_epsilon: float | None = Field(description="PLD over everything ever charged; None after a disclosure")
     filter_epsilon: float | None = Field(description="Renyi filter over everything, valid for adaptive choices")
     budget_epsilon: float | None
     delta: float | None

@@ -51,6 +51,17 @@ def noise_warnings(plans: Mapping[str, Plan], terms: Terms) -> list[str]:
     ]
 
 
+def disclosure_warnings(closings: Mapping[str, Closing], terms: Terms) -> list[str]:
+    """What to say when this study is private and earlier releases of the same data were not."""
+    told = [name for name, closing in closings.items() if closing.disclosures]
+    if terms.privacy is None or not told:
+        return []
+    return [
+        f"{', '.join(told)}: models trained without noise left these data before. The epsilon of this study says what "
+        "it adds; no finite epsilon holds for the data's whole history."
+    ]
+
+
 def class_warnings(population: Population, classes: Sequence[str]) -> list[str]:
     found = []
     for name, records in population.holders.items():

@@ -65,8 +65,10 @@ class Spending(_Part):
     study_epsilon: float | None = Field(
         description="PLD composition over all rounds charged in this run, interrupted attempts too"
     )
-    history_epsilon: float | None = Field(description="PLD composition over everything ever charged")
-    filter_epsilon: float | None = Field(description="Renyi filter over everything; the lifetime gate")
+    history_epsilon: float | None = Field(
+        description="PLD composition over everything ever charged; None once anything left without noise"
+    )
+    filter_epsilon: float | None = Field(description="Renyi filter over everything noised; the lifetime gate")
     budget_epsilon: float | None = Field(description="lifetime budget in the holder's policy")
     noise_to_signal: float | None
     disclosures: int = Field(description="ledger entries that are not differentially private")

@@ -209,6 +209,9 @@ def _execute(job: _Run) -> Result:
     engine: Engine = load("statfed.server.grid", study.engine, "engine")
     opened = time.perf_counter()
     training, session, trained_at = engine.run(Deployment(job.name, homes, job.folder / "logs"), drive, progress)
+    for warning in _assemble.disclosure_warnings(training.closings, terms):
+        warnings.append(warning)
+        job.notify(warning)
     clock.add("stop engine", time.perf_counter() - trained_at)
     set_vector(model, training.vector)
     np.savez(job.folder / "model.npz", vector=training.vector)
