@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from statfed.core.records import Channel, Codebook, Records
+from statfed.core.records import Channel, Records, WindowCodebook
 from statfed.core.study import Study, Terms, make_study
 
-CODEBOOK = Codebook(
+CODEBOOK = WindowCodebook(
     channels=tuple(Channel(name=n, unit="g", low=-50, high=50, scale=1) for n in ("x", "y", "z", "p", "q", "r")),
     samples=128,
     classes=("still", "walk", "run"),

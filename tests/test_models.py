@@ -10,12 +10,12 @@ import torch
 from opacus.validators import ModuleValidator
 
 from statfed.core.discovery import load, modules
-from statfed.core.records import Channel, Codebook
+from statfed.core.records import Channel, WindowCodebook
 from statfed.scenarios._data import generator, uci_har
 from statfed.scenarios.time_use import CODEBOOK
 from statfed.strategies.models import mlp
 
-ONE = Codebook(channels=(Channel(name="level", unit="V", low=-5, high=5),), samples=10, classes=("off", "on"))
+ONE = WindowCodebook(channels=(Channel(name="level", unit="V", low=-5, high=5),), samples=10, classes=("off", "on"))
 CODEBOOKS = {"watch": CODEBOOK, "uci-har": uci_har.CODEBOOK, "one-channel": ONE}
 
 
@@ -25,16 +25,18 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(params=sorted(CODEBOOKS))
-def codebook(request: pytest.FixtureRequest) -> Codebook:
+def codebook(request: pytest.FixtureRequest) -> WindowCodebook:
     return CODEBOOKS[request.param]
 
 
-def windows(codebook: Codebook, count: int = 8) -> np.ndarray:
+def windows(codebook: WindowCodebook, count: int = 8) -> np.ndarray:
     shape = (count, len(codebook.channels), codebook.samples)
     return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
-def test_prepared_inputs_of_a_record_do_not_depend_on_other_records(model: ModuleType, codebook: Codebook) -> None:
+def test_prepared_inputs_of_a_record_do_not_depend_on_other_records(
+    model: ModuleType, codebook: WindowCodebook
+) -> None:
     values = windows(codebook)
     whole = model.prepare(values, codebook)
     assert whole.dtype == np.float32
@@ -47,7 +49,7 @@ def test_prepared_inputs_of_a_record_do_not_depend_on_other_records(model: Modul
 
 
 @pytest.mark.parametrize("value", ["zero", "low", "high", "huge", "step"])
-def test_prepared_inputs_are_finite_for_finite_windows(model: ModuleType, codebook: Codebook, value: str) -> None:
+def test_prepared_inputs_are_finite_for_finite_windows(model: ModuleType, codebook: WindowCodebook, value: str) -> None:
     window = np.zeros((2, len(codebook.channels), codebook.samples), np.float32)
     bound = np.array([c.high for c in codebook.channels], np.float32)[:, None]
     if value == "step":
@@ -64,7 +66,7 @@ def test_inputs_are_of_order_one(model: ModuleType) -> None:
     assert 0.1 < np.sqrt(np.mean(prepared**2)) < 3
 
 
-def test_no_records_give_no_inputs(model: ModuleType, codebook: Codebook) -> None:
+def test_no_records_give_no_inputs(model: ModuleType, codebook: WindowCodebook) -> None:
     empty = model.prepare(windows(codebook)[:0], codebook)
     assert empty.shape == (0, *model.prepare(windows(codebook)[:1], codebook).shape[1:])
 
@@ -77,12 +79,12 @@ def test_weights_follow_from_the_seed_and_leave_the_process_state_alone(model: M
     assert not all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_scores_have_one_column_a_class(model: ModuleType, codebook: Codebook) -> None:
+def test_scores_have_one_column_a_class(model: ModuleType, codebook: WindowCodebook) -> None:
     prepared = torch.from_numpy(model.prepare(windows(codebook), codebook))
     assert model.build(codebook, 8, 1)(prepared).shape == (8, len(codebook.classes))
 
 
-def test_front_end_and_model_classify_raw_windows(model: ModuleType, codebook: Codebook) -> None:
+def test_front_end_and_model_classify_raw_windows(model: ModuleType, codebook: WindowCodebook) -> None:
     front, head = model.front_end(codebook), model.build(codebook, 8, 1)
     assert list(front.parameters()) == []
     values = windows(codebook)

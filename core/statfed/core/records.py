@@ -22,7 +22,7 @@ class Channel(BaseModel):
     scale: float = Field(default=1.0, gt=0)
 
 
-class Codebook(BaseModel):
+class WindowCodebook(BaseModel):
     """What data of one kind look like, agreed before the study: public."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,7 +82,7 @@ def load_records(path: Path) -> Records:
         raise UsageError(f"data file is not a readable .npz file ({type(error).__name__})") from None
 
 
-def mismatches(records: Records, codebook: Codebook) -> list[str]:
+def mismatches(records: Records, codebook: WindowCodebook) -> list[str]:
     """Every way in which `records` differ from `codebook`. Empty when they fit.
 
     The words travel to the coordinator: they hold no data value and no count of records.

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from statfed.core.errors import UsageError
-from statfed.core.records import Codebook
+from statfed.core.records import WindowCodebook
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 Unit = Literal["record", "person"]
@@ -127,7 +127,7 @@ class Study(Section):
                 raise ValueError(f"holders: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
         return self
 
-    def terms(self, codebook: Codebook) -> "Terms":
+    def terms(self, codebook: WindowCodebook) -> "Terms":
         """What holders agree to. Data options stay out: each holder has its own data."""
         mine = {name: getattr(self, name) for name in Terms.model_fields if name != "codebook"}
         return Terms(codebook=codebook, **mine)
@@ -145,7 +145,7 @@ class Terms(Section):
     """The part of a study that a holder rebuilds its computation from and agrees to."""
 
     scenario: str
-    codebook: Codebook
+    codebook: WindowCodebook
     holders: tuple[str, ...]
     rounds: int = Field(ge=1)
     seed: int | None = Field(description="None in a pilot: the holder then draws from its operating system")

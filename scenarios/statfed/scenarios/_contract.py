@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from statfed.core.progress import Progress
-from statfed.core.records import Codebook, Records
+from statfed.core.records import WindowCodebook, Records
 from statfed.core.study import Study
 
 
@@ -42,8 +42,8 @@ class Scenario(Protocol):
 
     ABOUT: About
     STUDY: Mapping[str, Any]
-    CODEBOOK: Codebook
+    CODEBOOK: WindowCodebook
 
-    def codebook(self, study: Study) -> Codebook: ...
+    def codebook(self, study: Study) -> WindowCodebook: ...
 
     def population(self, study: Study, progress: Progress) -> Population: ...

@@ -16,7 +16,7 @@ from statfed.core import VERSION
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress
 from statfed.core.randomness import stream
-from statfed.core.records import Channel, Codebook, Records
+from statfed.core.records import Channel, WindowCodebook, Records
 from statfed.core.study import Study, describe
 from statfed.scenarios._contract import About, Population
 from statfed.scenarios._data import generator, uci_har, watch
@@ -40,7 +40,7 @@ ABOUT = About(
     ),
 )
 
-CODEBOOK = Codebook(
+CODEBOOK = WindowCodebook(
     channels=(
         *(
             Channel(
@@ -127,7 +127,7 @@ def options(study: Study) -> Options:
         raise UsageError(describe(error, "study", known)) from None
 
 
-def codebook(study: Study) -> Codebook:
+def codebook(study: Study) -> WindowCodebook:
     """What the records of this study look like: six channels of a watch, or nine of UCI HAR's phone."""
     return uci_har.CODEBOOK if options(study).source == "uci-har" else CODEBOOK
 

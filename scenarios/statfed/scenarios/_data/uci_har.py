@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
-from statfed.core.records import Channel, Codebook, Records
+from statfed.core.records import Channel, WindowCodebook, Records
 
 ROWS: Mapping[str, int] = {"train": 7352, "test": 2947}
 SAMPLES = 128
@@ -29,7 +29,7 @@ def _channel(signal: str, axis: str) -> Channel:
     return Channel(name=f"{signal}_{axis}", unit="g", low=-16.0, high=16.0, scale=0.5 if signal == "body_acc" else 1.0)
 
 
-CODEBOOK = Codebook(
+CODEBOOK = WindowCodebook(
     channels=tuple(_channel(signal, axis) for signal in _SIGNALS for axis in "xyz"),
     samples=SAMPLES,
     classes=tuple(name.lower().replace("_", " ") for name in _LABELS),

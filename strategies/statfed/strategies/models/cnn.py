@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from statfed.core.records import Codebook
+from statfed.core.records import WindowCodebook
 from statfed.strategies.models.mlp import scaled
 
 KERNEL = 9
@@ -16,7 +16,7 @@ STRIDE = 2
 
 
 class _FrontEnd(nn.Module):
-    def __init__(self, codebook: Codebook) -> None:
+    def __init__(self, codebook: WindowCodebook) -> None:
         super().__init__()
         self.codebook = codebook
 
@@ -24,12 +24,12 @@ class _FrontEnd(nn.Module):
         return scaled(windows, self.codebook)
 
 
-def front_end(codebook: Codebook) -> nn.Module:
+def front_end(codebook: WindowCodebook) -> nn.Module:
     """The scaling as a module without parameters: `nn.Sequential(front_end, model)` classifies raw windows."""
     return _FrontEnd(codebook)
 
 
-def prepare(windows: NDArray[np.floating], codebook: Codebook) -> NDArray[np.float32]:
+def prepare(windows: NDArray[np.floating], codebook: WindowCodebook) -> NDArray[np.float32]:
     """The inputs that `build`'s model is trained on: windows within the public bounds, in public scale units.
 
     windows: (records, channels, samples), private. Result: the same shape, private.
@@ -38,7 +38,7 @@ def prepare(windows: NDArray[np.floating], codebook: Codebook) -> NDArray[np.flo
     return out
 
 
-def build(codebook: Codebook, hidden: int, seed: int) -> nn.Module:
+def build(codebook: WindowCodebook, hidden: int, seed: int) -> nn.Module:
     """Two convolutions of `hidden` channels, averaged over time, and a linear layer.
 
     Acts on prepared inputs (records, channels, samples); result (records, classes), unnormalised. With 6 channels,

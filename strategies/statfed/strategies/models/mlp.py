@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from statfed.core.records import Codebook
+from statfed.core.records import WindowCodebook
 
 FLOOR = 1e-2
 """Variance (in squared public scale units) that is told apart from none."""
@@ -25,7 +25,7 @@ HANN_GAIN = (8.0 / 3.0) ** 0.5
 _BATCH = 1024
 
 
-def scaled(windows: Tensor, codebook: Codebook) -> Tensor:
+def scaled(windows: Tensor, codebook: WindowCodebook) -> Tensor:
     """Windows within the codebook's bounds (values outside are moved to the bound), divided by its scales.
 
     windows: (records, channels, samples), private. Result: the same shape, float32.
@@ -48,14 +48,14 @@ def edges(samples: int) -> list[int]:
     return sorted({max(1, round(end ** (i / BANDS))) for i in range(BANDS + 1)})
 
 
-def vectors(codebook: Codebook) -> list[list[int]]:
+def vectors(codebook: WindowCodebook) -> list[list[int]]:
     """Channels that are the axes of one vector: neighbours named `<stem>_x`, `<stem>_y`, `<stem>_z`."""
     names = [channel.name for channel in codebook.channels]
     starts = [i for i, name in enumerate(names) if name.endswith("_x")]
     return [[i, i + 1, i + 2] for i in starts if names[i : i + 3] == [names[i][:-1] + axis for axis in "xyz"]]
 
 
-def features(windows: Tensor, codebook: Codebook) -> Tensor:
+def features(windows: Tensor, codebook: WindowCodebook) -> Tensor:
     """Fixed features of each window: moments, extremes, spectrum, correlation, phase, and size of vectors.
 
     windows: (records, channels, samples), private, in the codebook's units. Result: (records, features) float32,
@@ -113,7 +113,7 @@ def _sizes(x: Tensor, triples: list[list[int]]) -> list[Tensor]:
 
 
 class _FrontEnd(nn.Module):
-    def __init__(self, codebook: Codebook) -> None:
+    def __init__(self, codebook: WindowCodebook) -> None:
         super().__init__()
         self.codebook = codebook
 
@@ -121,12 +121,12 @@ class _FrontEnd(nn.Module):
         return features(windows, self.codebook)
 
 
-def front_end(codebook: Codebook) -> nn.Module:
+def front_end(codebook: WindowCodebook) -> nn.Module:
     """`features` as a module without parameters: `nn.Sequential(front_end, model)` classifies raw windows."""
     return _FrontEnd(codebook)
 
 
-def prepare(windows: NDArray[np.floating], codebook: Codebook) -> NDArray[np.float32]:
+def prepare(windows: NDArray[np.floating], codebook: WindowCodebook) -> NDArray[np.float32]:
     """The inputs that `build`'s model is trained on: each record's features, computed once.
 
     windows: (records, channels, samples), private. Result: (records, features), private.
@@ -139,12 +139,12 @@ def prepare(windows: NDArray[np.floating], codebook: Codebook) -> NDArray[np.flo
     return out
 
 
-def width(codebook: Codebook) -> int:
+def width(codebook: WindowCodebook) -> int:
     """Number of features of one record."""
     return features(torch.zeros(1, len(codebook.channels), codebook.samples), codebook).shape[1]
 
 
-def build(codebook: Codebook, hidden: int, seed: int) -> nn.Module:
+def build(codebook: WindowCodebook, hidden: int, seed: int) -> nn.Module:
     """Linear-ReLU-Linear on prepared inputs (records, features); result (records, classes), unnormalised.
 
     The initial weights follow from `seed` alone; the process-wide random state is left as it was.

@@ -1,0 +1,105 @@
+"""A query: one analysis of tables at several holders, as it travels in every statement. Public."""
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from statfed.core.codebook import Codebook
+from statfed.core.errors import UsageError
+from statfed.core.study import Protection, Section, Unit
+
+Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
+_CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(==|!=|<=|>=|<|>|=|\bin\b)\s*(.+?)\s*")
+
+
+class Condition(Section):
+    """Records to look at: those whose `column` stands in relation `op` to `value` (for `in`: any of them)."""
+
+    column: str
+    op: Operator
+    value: float | str | tuple[str, ...]
+
+    def __str__(self) -> str:
+        value = ",".join(self.value) if isinstance(self.value, tuple) else self.value
+        return f"{self.column} {self.op} {value}"
+
+
+def parse_condition(text: str, codebook: Codebook) -> Condition:
+    """Read `age >= 18`, `sex = f` or `region in north,south`. Raises UsageError on anything else."""
+    match = _CONDITION.fullmatch(text)
+    if not match:
+        raise UsageError(f"--where: got {text!r}; want for example 'age >= 18', 'sex = f' or 'region in north,south'")
+    name, op, value = match[1], "==" if match[2] == "=" else match[2], match[3].strip("'\"")
+    return _checked(Condition(column=name, op=op, value=_value(name, op, value, codebook)), codebook)
+
+
+def _value(name: str, op: str, text: str, codebook: Codebook) -> float | str | tuple[str, ...]:
+    column = codebook.column(name, "--where")
+    if op == "in":
+        return tuple(part.strip().strip("'\"") for part in text.split(","))
+    if column.type in ("number", "integer"):
+        try:
+            return float(text)
+        except ValueError:
+            raise UsageError(f"--where: {name}: got {text!r}; want a number") from None
+    return text
+
+
+def _checked(condition: Condition, codebook: Codebook) -> Condition:
+    column = codebook.column(condition.column, "where")
+    if column.type == "id":
+        raise UsageError(f"where: {condition.column}: got type id; want a column that does not single out records")
+    if column.levels:
+        values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+        if condition.op not in ("==", "!=", "in") or any(v not in column.levels for v in values):
+            raise UsageError(f"where: got '{condition}'; want =, != or in, and codes of {', '.join(column.levels)}")
+    elif condition.op == "in" or not isinstance(condition.value, float):
+        raise UsageError(f"where: got '{condition}'; want a comparison with a number")
+    return condition
+
+
+class Privacy(Section):
+    """Differential privacy of a release: noise at every holder, budget over all asks of the query."""
+
+    unit: Unit = Field(default="record", description="who is protected: one record, or all records of one person")
+    neighbouring: Literal["add-remove"] = Field(default="add-remove", description="neighbouring relation")
+    epsilon: float = Field(gt=0, le=1000)
+    delta: float = Field(default=1e-6, ge=0, lt=0.5, description="0 for discrete-laplace alone")
+    mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
+    max_records_per_unit: int = Field(default=1, ge=1, description="records used of one person")
+
+    @model_validator(mode="after")
+    def _delta(self) -> "Privacy":
+        if self.delta == 0 and self.mechanism == "discrete-gaussian":
+            raise ValueError("delta: got 0 for discrete-gaussian; want a positive one, or discrete-laplace")
+        return self
+
+
+class Query(Section):
+    """What holders of tables agree to and rebuild the computation from."""
+
+    analysis: str = Field(description="a file of statfed.strategies.analyses")
+    options: dict[str, Any] = Field(default_factory=dict, description="that analysis's options")
+    codebook: Codebook
+    where: tuple[Condition, ...] = ()
+    holders: tuple[str, ...] = Field(min_length=1)
+    seed: int | None = Field(description="None in a pilot: the holder then draws from its operating system")
+    privacy: Privacy | None = None
+    protection: Protection = Protection()
+
+    @model_validator(mode="after")
+    def _conditions(self) -> "Query":
+        for condition in self.where:
+            try:
+                _checked(condition, self.codebook)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: the query's name in every ledger."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()

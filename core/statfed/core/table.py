@@ -1,0 +1,122 @@
+"""One holder's microdata as an Ibis expression: what the local half of an analysis computes on. Private.
+
+Columns are those of the codebook, already checked and brought to one form by `statfed.client.data`: `number` float64,
+`integer` int64, `boolean` boolean, `category` and `id` strings; missing codes are null. Conditions of the query are
+applied. Aggregations run where the data are: nothing but their results is loaded, except by `batches`, which streams.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.codebook import Codebook
+from statfed.core.errors import UsageError
+
+Expr = Any  # an Ibis expression; Ibis's own annotations do not tell what kind of column a cast returns
+BATCH = 65_536
+
+
+@dataclass(frozen=True)
+class Table:
+    """The records of one holder that a query looks at.
+
+    expr: Ibis table; embedded: does the engine run in this process (DuckDB), so that streaming costs no network?
+    """
+
+    expr: Expr
+    codebook: Codebook
+    embedded: bool = True
+
+    def __getitem__(self, name: str) -> Expr:
+        """A column. Raises UsageError when the codebook does not list it."""
+        self.codebook.column(name)
+        return self.expr[name]
+
+    def __repr__(self) -> str:
+        return "Table(<private>)"
+
+    def filter(self, *conditions: Expr) -> "Table":
+        """The records for which every condition is true."""
+        return replace(self, expr=self.expr.filter(list(conditions))) if conditions else self
+
+    def complete(self, columns: Sequence[str]) -> "Table":
+        """The records without a missing value in any of `columns`."""
+        return self.filter(*(self[name].notnull() for name in dict.fromkeys(columns)))
+
+    def number(self, name: str) -> Expr:
+        """A numeric column as float64; a boolean is 0 or 1."""
+        return self[name].cast("float64")
+
+    def aggregate(self, **values: Expr) -> dict[str, Any]:
+        """Named aggregates over all records, as Python numbers. A sum over no records is 0."""
+        row = self.expr.aggregate(**values).to_pyarrow().to_pylist()[0]
+        return {name: row[name] if row[name] is not None else 0 for name in values}
+
+    def grid(self, by: Sequence[str], **values: Expr) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
+        """Named aggregates in every combination of the levels of `by`, in the codebook's order.
+
+        Each array has one axis per column of `by`; 0 where there are no records; int64 for integer aggregates.
+        Records with a missing value in one of `by` are left out. by = () gives arrays of shape ().
+        """
+        if not by:
+            return {name: _array(value) for name, value in self.aggregate(**values).items()}
+        levels = [self.codebook.category(name).levels for name in by]
+        complete = self.complete(by)
+        keys = {f"level_{i}": complete.expr[name].cast("string") for i, name in enumerate(by)}
+        found = complete.expr.group_by(**keys).aggregate(**values).to_pyarrow()
+        codes = [
+            _positions(found.column(key).to_pylist(), level, name)
+            for key, level, name in zip(keys, levels, by, strict=True)
+        ]
+        shape = tuple(len(level) for level in levels)
+        grids: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {}
+        for name in values:
+            column = found.column(name)
+            cells = [_number(value) for value in column.to_pylist()]
+            integer = _integer(str(column.type))
+            grid: NDArray[Any] = np.zeros(shape, np.int64 if integer else np.float64)
+            if cells:
+                grid[tuple(codes)] = cells
+            grids[name] = grid
+        return grids
+
+    def batches(self, values: Mapping[str, Expr] | Sequence[Expr], rows: int = BATCH) -> Iterator[NDArray[np.float64]]:
+        """Computed columns, streamed: arrays (rows, len(values)) of float64, column-major; missing is NaN."""
+        named = values if isinstance(values, Mapping) else {f"v{i}": value for i, value in enumerate(values)}
+        selected = self.expr.select(**{name: value.cast("float64") for name, value in named.items()})
+        with selected.to_pyarrow_batches(chunk_size=rows) as reader:
+            for batch in reader:
+                if batch.num_rows:
+                    block = np.empty((batch.num_rows, len(named)), order="F")
+                    for j, name in enumerate(named):
+                        block[:, j] = batch.column(name).to_numpy(zero_copy_only=False)
+                    yield block
+
+
+def _positions(found: list[str], levels: Sequence[str], name: str) -> NDArray[np.int64]:
+    place = {level: i for i, level in enumerate(levels)}
+    try:
+        return np.array([place[code] for code in found], np.int64)
+    except KeyError:  # the value stays here: the check against the codebook names the column only
+        raise UsageError(f"{name}: got a category outside the codebook; want one of {', '.join(levels)}") from None
+
+
+def _integer(arrow_type: str) -> bool:
+    return arrow_type.startswith(("int", "uint")) or (arrow_type.startswith("decimal") and arrow_type.endswith(", 0)"))
+
+
+def _number(value: Any) -> int | float:
+    """A database's number as Python's: exact decimals without a fraction are integers."""
+    if value is None:
+        return 0
+    if isinstance(value, bool | int):
+        return int(value)
+    return int(value) if not isinstance(value, float) and value == int(value) else float(value)
+
+
+def _array(value: Any) -> NDArray[Any]:
+    number = _number(value)
+    return np.array(number, np.int64 if isinstance(number, int) else np.float64)

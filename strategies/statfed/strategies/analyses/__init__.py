@@ -1,0 +1,1 @@
+"""Analyses, one a file with both halves; see `statfed.core.analysis` for the contract."""

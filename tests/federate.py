@@ -1,0 +1,94 @@
+"""Drive both halves of an analysis over data frames in memory: the shortest path from a question to its result.
+
+No policy, ledger, noise or messages: tests of analyses compare `federate` with the pooled computation, and
+tests/test_analysis_laws.py puts every analysis under its laws with it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ibis
+import numpy as np
+import pandas as pd
+
+from statfed.core.analysis import Total, checked, read_query, summed
+from statfed.core.codebook import Codebook, make_codebook
+from statfed.core.query import Query, parse_condition
+from statfed.core.result import Result
+from statfed.core.table import Table
+
+_KINDS = {"number": "float64", "integer": "int64", "boolean": "boolean", "category": "string", "id": "string"}
+
+
+def codebook_of(columns: Mapping[str, Any], **rest: Any) -> Codebook:
+    """A codebook from `{"age": ("integer", 0, 120), "sex": ["f", "m"], "w": {...full column...}}`."""
+    made: dict[str, Any] = {}
+    for name, column in columns.items():
+        if isinstance(column, Mapping):
+            made[name] = column
+        elif isinstance(column, tuple):
+            made[name] = {"type": column[0], "low": column[1], "high": column[2]}
+        elif isinstance(column, list):
+            made[name] = {"type": "category", "categories": column}
+        else:
+            made[name] = {"type": column}
+    return make_codebook({"columns": made} | rest)
+
+
+def table_of(frame: pd.DataFrame, codebook: Codebook) -> Table:
+    """A holder's table in the form that `statfed.client.data` brings it to."""
+    data = {}
+    for name in codebook.columns:
+        values = frame[name] if name in frame else pd.Series([None] * len(frame), dtype=object)
+        data[name] = [None if pd.isna(v) else v for v in values.astype(object)]
+    schema = ibis.schema({name: _KINDS[column.type] for name, column in codebook.columns.items()})
+    import pyarrow as pa
+
+    arrow = pa.table({name: pa.array(data[name], type=_arrow(schema[name])) for name in data})
+    connection = ibis.duckdb.connect()
+    connection.con.register("t", arrow)
+    return Table(connection.table("t"), codebook)
+
+
+def _arrow(dtype: Any) -> Any:
+    return dtype.to_pyarrow()
+
+
+def federate(
+    analysis: str,
+    frames: Sequence[pd.DataFrame],
+    codebook: Codebook,
+    *,
+    where: Sequence[str] = (),
+    **options: Any,
+) -> Result:
+    """The result of `analysis` with `options` over `frames`, one holder each."""
+    query = Query(
+        analysis=analysis,
+        options=options,
+        codebook=codebook,
+        where=tuple(parse_condition(text, codebook) for text in where),
+        holders=tuple(f"holder-{i}" for i in range(len(frames))),
+        seed=1,
+    )
+    module, question = read_query(query)
+    tables = {name: table_of(frame, codebook) for name, frame in zip(query.holders, frames, strict=True)}
+    run = module.coordinate(question)
+    total: Total | None = None
+    while True:
+        try:
+            ask = run.send(total)  # type: ignore[arg-type]  # None starts a generator
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        parts = module.parts(question, ask)
+        sent = {name: checked(module.contribute(t, question, ask), parts, name) for name, t in tables.items()}
+        total = Total(summed(sent, parts))
+
+
+def split(frame: pd.DataFrame, holders: int, seed: int = 0) -> list[pd.DataFrame]:
+    """`frame` dealt at random to `holders`, unequally: some may get one record or none."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(holders, 0.7))
+    owner = rng.choice(holders, len(frame), p=shares)
+    return [frame[owner == i].reset_index(drop=True) for i in range(holders)]
