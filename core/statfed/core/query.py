@@ -33,7 +33,8 @@ def parse_condition(text: str, codebook: Codebook) -> Condition:
     if not match:
         raise UsageError(f"--where: got {text!r}; want for example 'age >= 18', 'sex = f' or 'region in north,south'")
     name, op, value = match[1], "==" if match[2] == "=" else match[2], match[3].strip("'\"")
-    return _checked(Condition(column=name, op=op, value=_value(name, op, value, codebook)), codebook)
+    read = {"column": name, "op": op, "value": _value(name, op, value, codebook)}
+    return _checked(Condition.model_validate(read), codebook)
 
 
 def _value(name: str, op: str, text: str, codebook: Codebook) -> float | str | tuple[str, ...]:

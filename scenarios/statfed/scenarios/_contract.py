@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from statfed.core.progress import Progress
-from statfed.core.records import WindowCodebook, Records
+from statfed.core.records import Records, WindowCodebook
 from statfed.core.study import Study
 
 

@@ -16,7 +16,7 @@ from statfed.core import VERSION
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress
 from statfed.core.randomness import stream
-from statfed.core.records import Channel, WindowCodebook, Records
+from statfed.core.records import Channel, Records, WindowCodebook
 from statfed.core.study import Study, describe
 from statfed.scenarios._contract import About, Population
 from statfed.scenarios._data import generator, uci_har, watch

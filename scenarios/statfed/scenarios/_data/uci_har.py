@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
-from statfed.core.records import Channel, WindowCodebook, Records
+from statfed.core.records import Channel, Records, WindowCodebook
 
 ROWS: Mapping[str, int] = {"train": 7352, "test": 2947}
 SAMPLES = 128

@@ -1,0 +1,34 @@
+"""Rules of statistical disclosure control: their parameters, and what they say of one cell.
+
+The same rules are applied twice, by different parties: a holder to what leaves it in the clear, with thresholds that
+are its secret; and the coordinator to a pooled release. A message about a rule names the rule, never its parameter.
+Source: Hundepool et al. 2012, Statistical Disclosure Control, chapters 4 and 5.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from statfed.core.study import Section
+
+Method = Literal["suppress", "round", "random-round", "controlled-round", "cell-key"]
+
+
+class Rules(Section):
+    """Thresholds and the treatment of unsafe cells. None switches a rule off."""
+
+    minimum_frequency: int | None = Field(default=10, ge=1, description="fewest records behind a cell")
+    dominance_n: int = Field(default=2, ge=1, description="(n,k) rule: the n largest contributors ...")
+    dominance_k: float | None = Field(default=90.0, gt=0, le=100, description="... have at most k % of the cell")
+    p_percent: float | None = Field(default=10.0, gt=0, description="p% rule: nobody can estimate another closer")
+    zeros: Literal["allow", "protect"] = Field(default="allow", description="may an empty cell be shown as empty?")
+    full_cells: Literal["allow", "protect"] = Field(
+        default="allow", description="may all records of a row or column be seen to lie in one cell?"
+    )
+    residual_df: int | None = Field(default=10, ge=0, description="models: fewest residual degrees of freedom")
+    parameters_per_record: float | None = Field(default=0.33, gt=0, description="models: most parameters per record")
+    method: Method = Field(default="suppress", description="what happens to unsafe cells")
+    base: int = Field(default=5, ge=2, description="rounding base; largest absolute cell-key noise")
+    interval: float = Field(
+        default=1.0, ge=0, description="audit: width of a suppressed cell's feasible interval, in units of the cell"
+    )
