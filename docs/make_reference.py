@@ -8,6 +8,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from statfed.analyse import AnalysisStudy
+from statfed.analyse.schema import answer_schema
+from statfed.core.codebook import Codebook
 from statfed.core.study import Study
 from statfed.scenarios._result import Result
 
@@ -36,6 +39,29 @@ name = "fedavg"
 unit = "record"
 epsilon = 3.0
 delta = 1e-5
+```
+"""
+
+ANALYSIS = """
+# The study file of an analysis
+
+A study that names an `analysis` asks a question of tables. `statfed run people.study.toml` runs it with simulated
+holders; `statfed analyse` is the same from the command line. Relative paths start from the study file's folder.
+
+```toml
+analysis = "glm"
+codebook = "people.codebook.toml"
+engine = "processes"
+where = ["age >= 18"]
+disclosure = "standard"    # or "none", or a table of rules
+
+[options]
+formula = "employed ~ age + C(region)"
+family = "binomial"
+
+[holders]
+north = "north.parquet"
+south = "duckdb:///south.db?table=people"
 ```
 """
 
@@ -84,7 +110,10 @@ def _default(info: FieldInfo) -> str:
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
     return {
-        DOCS / "study.md": HEAD + "\n".join(_rows(Study, "")) + "\n",
+        DOCS / "study.md": HEAD + "\n".join([*_rows(Study, ""), ANALYSIS, *_rows(AnalysisStudy, "")]) + "\n",
+        DOCS / "schema" / "analysis-study.json": json.dumps(AnalysisStudy.model_json_schema(), indent=2) + "\n",
+        DOCS / "schema" / "answer.json": json.dumps(answer_schema(), indent=2) + "\n",
+        DOCS / "schema" / "codebook.json": json.dumps(Codebook.model_json_schema(), indent=2) + "\n",
         DOCS / "schema" / "study.json": json.dumps(Study.model_json_schema(), indent=2) + "\n",
         DOCS / "schema" / "result.json": json.dumps(Result.model_json_schema(), indent=2) + "\n",
     }

@@ -4,12 +4,15 @@ No policy, ledger, noise or messages: tests of analyses compare `federate` with 
 tests/test_analysis_laws.py puts every analysis under its laws with it.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import ibis
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from statfed.core.analysis import Total, checked, read_query, summed
 from statfed.core.codebook import Codebook, make_codebook
@@ -17,7 +20,14 @@ from statfed.core.query import Query, parse_condition
 from statfed.core.result import Result
 from statfed.core.table import Table
 
-_KINDS = {"number": "float64", "integer": "int64", "boolean": "boolean", "category": "string", "id": "string"}
+_KINDS = {
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "category": pa.string(),
+    "id": pa.string(),
+}
+_NUMBERS = itertools.count()
 
 
 def codebook_of(columns: Mapping[str, Any], **rest: Any) -> Codebook:
@@ -37,21 +47,21 @@ def codebook_of(columns: Mapping[str, Any], **rest: Any) -> Codebook:
 
 def table_of(frame: pd.DataFrame, codebook: Codebook) -> Table:
     """A holder's table in the form that `statfed.client.data` brings it to."""
-    data = {}
-    for name in codebook.columns:
-        values = frame[name] if name in frame else pd.Series([None] * len(frame), dtype=object)
-        data[name] = [None if pd.isna(v) else v for v in values.astype(object)]
-    schema = ibis.schema({name: _KINDS[column.type] for name, column in codebook.columns.items()})
-    import pyarrow as pa
-
-    arrow = pa.table({name: pa.array(data[name], type=_arrow(schema[name])) for name in data})
-    connection = ibis.duckdb.connect()
-    connection.con.register("t", arrow)
-    return Table(connection.table("t"), codebook)
+    arrow = pa.table(
+        {
+            name: pa.array(frame[name] if name in frame else [None] * len(frame), _KINDS[column.type], from_pandas=True)
+            for name, column in codebook.columns.items()
+        }
+    )
+    name = f"t{next(_NUMBERS)}"
+    _connection().con.register(name, arrow)
+    return Table(_connection().table(name), codebook)
 
 
-def _arrow(dtype: Any) -> Any:
-    return dtype.to_pyarrow()
+@cache
+def _connection() -> Any:
+    """One engine for all tables of a test process: starting one costs more than a small query."""
+    return ibis.duckdb.connect(threads=1)
 
 
 def federate(

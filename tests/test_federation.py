@@ -26,7 +26,6 @@ from statfed.server.grid import inprocess
 from tests.conftest import CODEBOOK, toy_records, toy_study
 
 Homes = Callable[..., dict[str, Path]]
-EMPTY = np.empty(0, np.float32)
 PRIVATE = {"epsilon": 4.0, "delta": 1e-4}
 
 
@@ -164,7 +163,7 @@ def test_a_silent_holder_ends_the_round_with_its_name(homes: Homes) -> None:
 
 
 def test_versions_must_match_and_both_are_named(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("statfed.server.app.VERSION", "9.9.9")
+    monkeypatch.setattr("statfed.server.exchange.VERSION", "9.9.9")
     study = toy_study()
     with pytest.raises(Refused, match=r"coordinator runs 9\.9\.9; this holder runs"):
         drive(study, homes(study))
@@ -184,16 +183,16 @@ def test_a_replayed_round_is_refused(homes: Homes) -> None:
 
     vector = get_vector(build(terms, 1))
     with pytest.raises(Refused):
-        holder.answer(say("fit", 1), vector)  # never admitted
-    holder.answer(say("admit"), EMPTY)
-    assert holder.answer(say("fit", 1), vector).update is not None
+        holder.answer(say("fit", 1), {"vector": vector})  # never admitted
+    holder.answer(say("admit"), {})
+    assert holder.answer(say("fit", 1), {"vector": vector}).update is not None
     with pytest.raises(Refused, match="round 1"):
-        holder.answer(say("fit", 1), vector)
+        holder.answer(say("fit", 1), {"vector": vector})
     with pytest.raises(Refused, match="want 1 to 2"):
-        holder.answer(say("fit", 3), vector)
-    holder.answer(say("release"), EMPTY)
+        holder.answer(say("fit", 3), {"vector": vector})
+    holder.answer(say("release"), {})
     with pytest.raises(Refused):
-        holder.answer(say("fit", 2), vector)
+        holder.answer(say("fit", 2), {"vector": vector})
 
 
 def test_changed_terms_are_not_covered_by_what_was_admitted(homes: Homes) -> None:
@@ -207,10 +206,10 @@ def test_changed_terms_are_not_covered_by_what_was_admitted(homes: Homes) -> Non
         return statement.Statement(version=VERSION, run="r", step=step, round=number, terms=terms).model_dump_json()
 
     terms = study.terms(CODEBOOK)
-    holder.answer(say("admit", terms), EMPTY)
+    holder.answer(say("admit", terms), {})
     louder = toy_study(privacy=PRIVATE | {"epsilon": 9.0}).terms(CODEBOOK)
     with pytest.raises(Refused):
-        holder.answer(say("fit", louder, 1), get_vector(build(terms, 1)))
+        holder.answer(say("fit", louder, 1), {"vector": get_vector(build(terms, 1))})
 
 
 def spoil(records: Records, **columns: Any) -> Records:
@@ -350,7 +349,7 @@ def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: 
     for home in places.values():  # a coordinator that was killed in round 2, after all had trained it
         for step, number in (("admit", 0), ("fit", 1), ("fit", 2)):
             said = statement.Statement(version=VERSION, run="r", step=step, round=number, terms=terms)
-            Holder(home).answer(said.model_dump_json(), initial)
+            Holder(home).answer(said.model_dump_json(), {"vector": initial})
 
     def go_on(session: Any) -> Training:
         start = Checkpoint("r", 1, initial, {})

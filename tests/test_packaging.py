@@ -14,7 +14,7 @@ import pytest
 from statfed.core.discovery import modules
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("core", "strategies", "client", "server", "scenarios", "cli")
+ROOMS = ("core", "strategies", "client", "server", "analyse", "scenarios", "cli")
 
 
 def test_no_room_hides_the_others_with_a_namespace_init() -> None:

@@ -14,7 +14,7 @@ from tests.conftest import toy_terms
 BASE: dict[str, Any] = {
     "holder": {"name": "office-1"},
     "dataset": {"id": "toy", "path": "data.npz", "records": 600, "persons": 40},
-    "allow": {"scenarios": ["time-use"], "protections": ["plain"], "channels": ["*"], "public_seed": True},
+    "allow": {"scenarios": ["time-use"], "protections": ["plain"], "columns": ["*"], "public_seed": True},
     "minimum": {"records": 10},
     "budget": {"unit": "person", "epsilon": 2.0, "delta": 1e-5},
 }
@@ -44,7 +44,7 @@ def test_what_the_policy_allows_is_admitted() -> None:
         ({}, {"allow": {"scenarios": ["labour"]}}, "scenario: got time-use, not allowed; want labour"),
         ({}, {"allow": {"scenarios": []}}, "scenario: got time-use, not allowed; want none"),
         ({}, {"allow": {"protections": ["masked"]}}, "protection: got plain, not allowed; want masked"),
-        ({}, {"allow": {"channels": ["x", "y", "z"]}}, "channels: got p, q, r, not allowed; want only x, y, z"),
+        ({}, {"allow": {"columns": ["x", "y", "z"]}}, "columns: got p, q, r, not allowed; want only x, y, z"),
         ({}, {"allow": {"strategies": ["fedprox"]}}, "strategy: got fedavg, not allowed; want fedprox"),
         ({}, {"allow": {"public_seed": False}}, "seed: got a public seed"),
         ({"privacy": None}, {}, "training without differential privacy is not allowed"),
@@ -70,7 +70,7 @@ def test_all_reasons_are_listed_in_one_message_without_any_secret() -> None:
     text = refusal(
         toy_terms(),
         holder={"name": "office-9"},
-        allow={"scenarios": ["labour"], "protections": [], "channels": ["w"]},
+        allow={"scenarios": ["labour"], "protections": [], "columns": ["w"]},
         minimum={"records": 7901, "persons": 7907, "holders": 7919},
     )
     assert text.count("\n- ") == 8
@@ -135,7 +135,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20
 def test_policies_survive_writing_and_reading(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], data: str, epsilon: float, strategies: list[str] | None
 ) -> None:
-    allow = {"scenarios": names, "channels": names, "without_privacy": True, "strategies": strategies}
+    allow = {"scenarios": names, "columns": names, "without_privacy": True, "strategies": strategies}
     made = policy(dataset={"id": data, "path": data}, allow=allow, budget={"epsilon": epsilon})
     path = tmp_path_factory.getbasetemp() / "round-trip.toml"
     write_policy(made, path)

@@ -13,7 +13,7 @@ import pytest
 
 from statfed.core.study import make_study
 from statfed.scenarios import _report as report
-from statfed.scenarios._report import charts, formats
+from statfed.analyse._report import charts, formats
 from statfed.scenarios._report.facts import Facts, remaining
 from statfed.scenarios._result import (
     Candidate,

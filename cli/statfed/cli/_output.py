@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import click
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -20,7 +20,8 @@ out = Console()
 err = Console(stderr=True)
 
 
-def _remember(ctx: typer.Context, param: typer.CallbackParam, value: bool) -> bool:
+def remember_json(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    """Let errors be reported as JSON too."""
     if value:
         ctx.find_root().meta[f"statfed.{param.name}"] = True
     return value
@@ -28,7 +29,9 @@ def _remember(ctx: typer.Context, param: typer.CallbackParam, value: bool) -> bo
 
 Json = Annotated[
     bool,
-    typer.Option("--json", help="One JSON document on stdout (docs/json.md); messages on stderr.", callback=_remember),
+    typer.Option(
+        "--json", help="One JSON document on stdout (docs/json.md); messages on stderr.", callback=remember_json
+    ),
 ]
 
 
@@ -99,7 +102,7 @@ def progress_bars() -> Iterator[_Bars]:
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=err) as bars:

@@ -1,4 +1,4 @@
-"""`statfed scenarios` and `statfed protections`: what there is."""
+"""`statfed scenarios`, `statfed analyses` and `statfed protections`: what there is."""
 
 from typing import Annotated
 
@@ -35,6 +35,34 @@ def scenarios(
     for key, m in found.items():
         about = m.ABOUT
         rows.add_row(key, about.parties, about.data, about.partitioning, ", ".join(about.protections))
+    out.print(rows)
+
+
+def analyses(as_json: Json = False) -> None:
+    """List the analyses: what each estimates, whether it has a private form, what runs in the holder's database."""
+    from statfed.core.analysis import PACKAGE
+
+    found = {key: load(PACKAGE, key, "analysis") for key in sorted(modules(PACKAGE))}
+    if as_json:
+        emit_json(
+            {
+                "analyses": [
+                    {
+                        "id": key,
+                        "title": m.TITLE,
+                        "group": m.GROUP,
+                        "private": hasattr(m, "private"),
+                        "pushes_down": m.PUSHES_DOWN,
+                        "options": m.Options.model_json_schema(),
+                    }
+                    for key, m in found.items()
+                ]
+            }
+        )
+        return
+    rows = table("Analyses", "analysis", "group", "what", "private", "in the database")
+    for key, m in sorted(found.items(), key=lambda item: (item[1].GROUP, item[0])):
+        rows.add_row(key, m.GROUP, m.TITLE, "yes" if hasattr(m, "private") else "no", m.PUSHES_DOWN)
     out.print(rows)
 
 

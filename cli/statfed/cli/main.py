@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from statfed.cli import catalogue, data, ledger, run, runs
+from statfed.cli import analyse, catalogue, codebook, data, ledger, run, runs
 from statfed.cli._output import ReportingGroup, out
 from statfed.core import VERSION
 
@@ -15,7 +15,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Official statistics and machine learning across organisations that may not pool their microdata.\n\n"
-    "Start with [bold]statfed scenarios[/bold], then [bold]statfed run time-use[/bold].\n\n"
+    "Start with [bold]statfed analyse --help[/bold] for statistics on your own files, or with "
+    "[bold]statfed run time-use[/bold] for a reference scenario.\n\n"
     "Exit codes: 0 done, 1 internal error, 2 wrong usage or data, 3 refused by policy or budget, "
     "4 a process or party failed, 5 a ledger does not verify, 130 interrupted.",
 )
@@ -38,8 +39,11 @@ def _root(
 
 
 app.command("scenarios")(catalogue.scenarios)
+app.command("analyses")(catalogue.analyses)
 app.command("protections")(catalogue.protections)
 app.command("run")(run.run)
+app.add_typer(analyse.app, name="analyse")
+app.add_typer(codebook.app, name="codebook")
 app.add_typer(runs.app, name="runs")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(data.app, name="data")

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
+from statfed.cli.analyse import show_answer, show_dry_run
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
 from statfed.core.statement import Plan
-from statfed.core.study import Study, load_study, make_study
+from statfed.core.study import Study, load_study, make_study, read_toml
 from statfed.scenarios._result import Result
 
 RUNS = Path("runs")
@@ -49,6 +50,8 @@ def run(
 ) -> None:
     """Run a study with simulated holders, and write runs/<id>/ with result.json and report.html.
 
+    A study trains a model (it names a scenario) or asks a question of tables (it names an analysis).
+
     [bold]Examples[/bold]
 
     statfed run time-use
@@ -58,6 +61,8 @@ def run(
     statfed run time-use --set privacy=none --set strategy.name=fedyogi
 
     statfed run study.toml --dry-run
+
+    statfed run people.study.toml --engine processes
 
     statfed run --resume last
     """
@@ -72,6 +77,10 @@ def run(
         raise UsageError("--resume: goes on with the same study; want no study, --set, --engine, --data or --fresh")
     if not resume and not study:
         raise UsageError("study: got none; want a scenario, for example `statfed run time-use`, or a study file")
+    path = Path(study or "")
+    if study and path.suffix == ".toml" and "analysis" in read_toml(path, "study"):
+        _analysis(path, engine, set_ or [], runs, None if fresh else workspace, dry_run, as_json)
+        return
     try:
         if resume:
             folder = find_run(runs, resume)
@@ -88,6 +97,33 @@ def run(
         emit_json(result.model_dump(mode="json"))
     else:
         show_result(result)
+    say(f"report: {folder / 'report.html'}")
+
+
+def _analysis(
+    path: Path,
+    engine: str | None,
+    changes: list[str],
+    runs: Path,
+    workspace: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run a study that names an analysis."""
+    from statfed.analyse import DryRun, export, load_analysis_study, run_analysis
+
+    chosen = load_analysis_study(path, [*changes, f'engine="{engine}"'] if engine else changes)
+    try:
+        with progress_bars() as bars:
+            answer = run_analysis(chosen, workspace=workspace, base=path.parent, dry_run=dry_run, progress=bars)
+    except DryRun as stop:
+        show_dry_run(stop.admissions, as_json)
+        return
+    folder = export.write_run(answer, runs)
+    if as_json:
+        emit_json(answer.to_dict())
+    else:
+        show_answer(answer)
     say(f"report: {folder / 'report.html'}")
 
 

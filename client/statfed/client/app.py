@@ -33,13 +33,15 @@ def answer(message: Message, context: Context) -> Message:
     try:
         holder = _holder(str(context.node_config["home"]))
         statement = str(message.content.config_records["config"]["statement"])
-        record = message.content.array_records.get("model")
-        vector = record["vector"].numpy() if record is not None else np.empty(0, np.float32)
-        reply = holder.answer(statement, vector)
+        records = message.content.array_records
+        record = records.get("model", records.get("arrays", {}))
+        reply = holder.answer(statement, {name: array.numpy() for name, array in record.items()})
         content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
         if reply.update is not None:
             content["model"] = ArrayRecord({"vector": Array(np.asarray(reply.update.vector))})
             content["metrics"] = MetricRecord({"num-examples": reply.update.weight})
+        if reply.arrays is not None:
+            content["arrays"] = ArrayRecord({name: Array(value) for name, value in reply.arrays.items()})
         return Message(content, reply_to=message)
     except (Refused, UsageError) as error:  # their text is written to be public
         log.warning("refused: %s", " | ".join(str(error).splitlines()))
@@ -54,5 +56,6 @@ def answer(message: Message, context: Context) -> Message:
 
 
 app.query("admit")(answer)
+app.query("ask")(answer)
 app.query("release")(answer)
 app.train()(answer)

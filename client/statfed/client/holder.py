@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.client.inquiry import Inquiry
 from statfed.client.ledger import Ledger
 from statfed.client.policy import Policy, admit, load_policy
 from statfed.core import VERSION
+from statfed.core.analysis import Arrays
 from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import Repeated, epsilon
 from statfed.core.protection import Update
+from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.records import Records, load_records, mismatches
-from statfed.core.statement import Closing, Plan, Receipt, Statement
+from statfed.core.statement import Admission, Closing, Contributed, Plan, Receipt, Statement
 from statfed.core.study import Terms
 
 log = logging.getLogger("statfed.holder")
@@ -31,14 +34,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 Vector = NDArray[np.float32]
+EMPTY = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back: public facts, and for `fit` the protected update."""
+    """What goes back: public facts, for `fit` the protected update, for `ask` the protected contribution."""
 
-    facts: Plan | Receipt | Closing
+    facts: Plan | Receipt | Admission | Contributed | Closing
     update: Update | None = None
+    arrays: Arrays | None = None
 
 
 def read_policy(home: Path) -> Policy:
@@ -57,6 +62,7 @@ class Holder:
         self.home = home
         self.policy: Policy = read_policy(home)
         self._prepared: tuple[tuple[object, ...], Records, NDArray[np.float32]] | None = None
+        self._inquiry = Inquiry(home, self.ledger)
 
     def ledger(self) -> Ledger:
         """This dataset's ledger, opened for one transaction or a few."""
@@ -69,23 +75,29 @@ class Holder:
             delta=budget.delta,
         )
 
-    def answer(self, text: str, vector: Vector) -> Answer:
+    def answer(self, text: str, arrays: Arrays) -> Answer:
         """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves."""
         statement = Statement.parse(text, VERSION)
         self.policy = read_policy(self.home)  # a changed policy holds from the next statement on
         admit(self.policy, statement.terms)
-        match statement.step:
-            case "admit":
-                return Answer(self._admit(statement))
-            case "fit":
-                return self._fit(statement, vector)
-            case "release":
+        match statement.step, statement.terms:
+            case "admit", Terms() as terms:
+                return Answer(self._admit(statement, terms))
+            case "fit", Terms() as terms:
+                return self._fit(statement, terms, np.asarray(arrays.get("vector", EMPTY)))
+            case "admit", Query() as query:
+                return Answer(self._inquiry.admit(statement, query, self.policy))
+            case "ask", Query() as query:
+                return Answer(*self._inquiry.contribute(statement, query, self.policy, arrays))
+            case "release", _:
+                self._inquiry.close()
                 return Answer(self._release(statement))
+        raise Refused(f"step: got {statement.step}; want fit for a training study, ask for a query")
 
-    def _admit(self, statement: Statement) -> Plan:
+    def _admit(self, statement: Statement, terms: Terms) -> Plan:
         from statfed.client.training import schedule
 
-        terms, name, dataset = statement.terms, self.policy.holder.name, self.policy.dataset
+        name, dataset = self.policy.holder.name, self.policy.dataset
         plan = schedule(terms, dataset.records, dataset.persons)
         unit = terms.privacy.unit if terms.privacy else "record"
         with self.ledger() as ledger:
@@ -118,11 +130,11 @@ class Holder:
             ledger_head=head,
         )
 
-    def _fit(self, statement: Statement, vector: Vector) -> Answer:
+    def _fit(self, statement: Statement, terms: Terms, vector: Vector) -> Answer:
         from statfed.client.training import fit, get_vector, schedule, set_vector
 
         started = time.perf_counter()
-        terms, name, dataset = statement.terms, self.policy.holder.name, self.policy.dataset
+        name, dataset = self.policy.holder.name, self.policy.dataset
         if not statement.done < statement.round <= terms.rounds:
             raise Refused(f"round: got {statement.round}; want {statement.done + 1} to {terms.rounds}")
         if not np.isfinite(vector).all():

@@ -13,12 +13,16 @@ units cannot be composed in one budget (Dwork and Roth 2014, section 2.3, group 
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from statfed.core.analysis import columns_read, read_query
+from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
+from statfed.core.query import Query
 from statfed.core.study import NAME, Section, Strategies, Terms, Unit, describe, read_toml
 
 _ANY = "*"
@@ -41,7 +45,9 @@ class Dataset(Section):
     """The dataset that the policy is about. Its sizes are public."""
 
     id: str = Field(min_length=1, max_length=80, description="the dataset's name; its ledger is bound to it")
-    path: str = Field(min_length=1, description="data file, relative to the holder's home folder")
+    path: str = Field(
+        min_length=1, description="data file, relative to the holder's home folder; for analyses also a database URL"
+    )
     records: int = Field(
         ge=1, description="PUBLIC number of records; sampling rate and divisor follow from it, not from the file"
     )
@@ -57,10 +63,13 @@ class Dataset(Section):
 class Allow(Section):
     """What may be asked of the dataset. What is not listed is refused."""
 
-    scenarios: tuple[str, ...] = Field(description="scenarios that may use the data")
+    scenarios: tuple[str, ...] = Field(default=(), description="scenarios whose training may use the data")
+    analyses: tuple[str, ...] = Field(default=(), description='analyses that may be asked for; ["*"] for all')
     protections: tuple[str, ...] = Field(description="protections under which a contribution may leave")
-    channels: tuple[str, ...] = Field(description='columns that may be used; ["*"] for all')
-    without_privacy: bool = Field(default=False, description="may a model that was trained without noise leave?")
+    columns: tuple[str, ...] = Field(description='columns (or sensor channels) that may be used; ["*"] for all')
+    without_privacy: bool = Field(
+        default=False, description="may exact statistics, or a model that was trained without noise, leave?"
+    )
     public_seed: bool = Field(
         default=False, description="simulation only: may noise follow from the study's public seed?"
     )
@@ -85,6 +94,10 @@ class Budget(Section):
     delta: float = Field(gt=0, lt=0.5, description="over the dataset's whole life; below 1 / number of units")
 
 
+class Disclosure(Rules):
+    """Rules of disclosure control for what leaves this holder without noise. SECRET: a refusal names the rule only."""
+
+
 class Policy(Section):
     """A validated policy file."""
 
@@ -92,6 +105,7 @@ class Policy(Section):
     dataset: Dataset
     allow: Allow
     minimum: Minimum = Minimum()
+    disclosure: Disclosure = Disclosure()
     budget: Budget
 
     @property
@@ -132,7 +146,9 @@ def write_policy(policy: Policy, path: Path) -> None:
         lines += ["", f"# {doc}", f"[{name}]"]
         for key, field in type(section).model_fields.items():
             value = getattr(section, key)
-            if value is None:
+            if value is None and field.default is not None:
+                lines.append(f'{key} = "off"  # {field.description}')
+            elif value is None:
                 lines.append(f"# {key}: not set; {field.description}")
             else:
                 lines.append(f"{key} = {_toml(value)}  # {field.description}")
@@ -151,29 +167,24 @@ def _toml(value: object) -> str:
     return repr(value)
 
 
-def admit(policy: Policy, terms: Terms) -> None:
+def admit(policy: Policy, terms: Terms | Query) -> None:
     """Raise Refused, listing every rule of `policy` that `terms` do not satisfy; return silently when all are.
 
     terms: public. Raises UsageError instead when the only fault is a delta that gives no protection (delta >= 1/n for
     the n units of this dataset): no policy could admit it. Reads no data and no ledger.
     """
-    allow, minimum = policy.allow, policy.minimum
+    allow = policy.allow
+    asked = _training(allow, terms) if isinstance(terms, Terms) else _analysis(allow, terms)
     rules = [
-        _listed("scenario", terms.scenario, allow.scenarios),
+        *asked,
         _listed("protection", terms.protection.name, allow.protections),
+        *_parties(policy, terms.holders),
     ]
-    if allow.strategies is not None:
-        rules.append(_listed("strategy", terms.strategy.name, allow.strategies))
-    if policy.holder.name not in terms.holders:
-        rules.append(f"holder {policy.holder.name} is not among the study's holders; want a study that names it")
-    if _ANY not in allow.channels:
-        closed = [c.name for c in terms.codebook.channels if c.name not in allow.channels]
-        if closed:
-            rules.append(f"channels: got {', '.join(closed)}, not allowed; want only {', '.join(allow.channels)}")
     unusable = None
     if terms.privacy is None:
         if not allow.without_privacy:
-            rules.append("training without differential privacy is not allowed; want a [privacy] section")
+            what = "training" if isinstance(terms, Terms) else "a statistic"
+            rules.append(f"{what} without differential privacy is not allowed; want a [privacy] section")
     elif terms.privacy.unit != policy.budget.unit:
         rules.append(
             f"this dataset's budget is kept per {policy.budget.unit}; got a study per {terms.privacy.unit}: "
@@ -189,17 +200,45 @@ def admit(policy: Policy, terms: Terms) -> None:
             "seed: got a public seed, from which anyone could subtract the noise; this holder draws its noise from "
             "its operating system; want a study without seed"
         )
-    if policy.dataset.records < minimum.records:
-        rules.append("minimum number of records: this dataset has fewer records than its policy's minimum")
-    if policy.dataset.persons < minimum.persons:
-        rules.append("minimum number of persons: this dataset has fewer persons than its policy's minimum")
-    if len(terms.holders) < minimum.holders:
-        rules.append("minimum number of holders: the study has fewer holders than this policy's minimum")
     reasons = [rule for rule in rules if rule is not None]
     if reasons:
         raise Refused("\n".join(["not allowed by policy:", *(f"- {r}" for r in [*reasons, *filter(None, [unusable])])]))
     if unusable:
         raise UsageError(unusable)
+
+
+def _training(allow: Allow, terms: Terms) -> list[str | None]:
+    return [
+        _listed("scenario", terms.scenario, allow.scenarios),
+        _listed("strategy", terms.strategy.name, allow.strategies) if allow.strategies is not None else None,
+        _columns(allow, [channel.name for channel in terms.codebook.channels]),
+    ]
+
+
+def _analysis(allow: Allow, query: Query) -> list[str | None]:
+    _, question = read_query(query)
+    return [
+        None if _ANY in allow.analyses else _listed("analysis", query.analysis, allow.analyses),
+        _columns(allow, columns_read(question)),
+    ]
+
+
+def _columns(allow: Allow, names: Sequence[str]) -> str | None:
+    closed = [] if _ANY in allow.columns else [name for name in names if name not in allow.columns]
+    return f"columns: got {', '.join(closed)}, not allowed; want only {', '.join(allow.columns)}" if closed else None
+
+
+def _parties(policy: Policy, holders: Sequence[str]) -> list[str]:
+    minimum, rules = policy.minimum, []
+    if policy.holder.name not in holders:
+        rules.append(f"holder {policy.holder.name} is not among the study's holders; want a study that names it")
+    if policy.dataset.records < minimum.records:
+        rules.append("minimum number of records: this dataset has fewer records than its policy's minimum")
+    if policy.dataset.persons < minimum.persons:
+        rules.append("minimum number of persons: this dataset has fewer persons than its policy's minimum")
+    if len(holders) < minimum.holders:
+        rules.append("minimum number of holders: the study has fewer holders than this policy's minimum")
+    return rules
 
 
 def _listed(what: str, got: str, allowed: tuple[str, ...]) -> str | None:

@@ -156,10 +156,22 @@ def read_query(query: Query) -> tuple[Analysis, Question[Any]]:
         known = ", ".join(analysis.Options.model_fields)
         raise UsageError(describe(error, query.analysis, f"one of {known}")) from None
     question = Question(query, options)
-    analysis.columns(question)
+    columns_read(question)
     if query.privacy:
         private_asks(analysis, question)
     return analysis, question
+
+
+def columns_read(question: Question[Any]) -> tuple[str, ...]:
+    """Every column that a query reads, its conditions' and the privacy unit's included."""
+    analysis: Analysis = load(PACKAGE, question.query.analysis, "analysis")
+    names = [*analysis.columns(question), *(condition.column for condition in question.query.where)]
+    if question.privacy and question.privacy.unit == "person":
+        unit = question.codebook.role("unit")
+        if unit is None:
+            raise UsageError("privacy.unit: got person; want a codebook with a column of role unit, the person's id")
+        names.append(unit)
+    return tuple(dict.fromkeys(names))
 
 
 def private_asks(analysis: Analysis, question: Question[Any]) -> tuple[str, int]:
@@ -199,7 +211,7 @@ def summed(contributions: Mapping[str, Arrays], parts: Mapping[str, Part]) -> di
         if part.integer:
             if sum(float(np.abs(a).max(initial=0)) for a in arrays) >= 2.0**63:
                 raise EngineError(f"{part_name}: the sum does not fit into 64 bits")
-            totals[part_name] = np.sum(arrays, axis=0, dtype=np.int64).reshape(part.shape)
+            totals[part_name] = np.asarray(np.sum(arrays, axis=0, dtype=np.int64)).reshape(part.shape)
         else:
             flat = np.stack([a.reshape(-1) for a in arrays])
             totals[part_name] = np.array([math.fsum(column) for column in flat.T]).reshape(part.shape)

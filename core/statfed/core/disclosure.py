@@ -7,7 +7,7 @@ Source: Hundepool et al. 2012, Statistical Disclosure Control, chapters 4 and 5.
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from statfed.core.study import Section
 
@@ -15,7 +15,7 @@ Method = Literal["suppress", "round", "random-round", "controlled-round", "cell-
 
 
 class Rules(Section):
-    """Thresholds and the treatment of unsafe cells. None switches a rule off."""
+    """Thresholds and the treatment of unsafe cells. None, in a file "off", switches a rule off."""
 
     minimum_frequency: int | None = Field(default=10, ge=1, description="fewest records behind a cell")
     dominance_n: int = Field(default=2, ge=1, description="(n,k) rule: the n largest contributors ...")
@@ -32,3 +32,13 @@ class Rules(Section):
     interval: float = Field(
         default=1.0, ge=0, description="audit: width of a suppressed cell's feasible interval, in units of the cell"
     )
+
+    @field_validator(
+        "minimum_frequency", "dominance_k", "p_percent", "residual_df", "parameters_per_record", mode="before"
+    )
+    @classmethod
+    def _off(cls, value: object) -> object:
+        return None if value == "off" else value
+
+
+OFF = Rules(minimum_frequency=None, dominance_k=None, p_percent=None, residual_df=None, parameters_per_record=None)

@@ -5,11 +5,13 @@ One module of `statfed.strategies.protections` is one protection, with both halv
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.core.analysis import Arrays, Part
+from statfed.core.query import Query
 from statfed.core.study import Terms
 
 
@@ -56,6 +58,14 @@ class Protection(Protocol):
         """Coordinator's half: what a strategy may see of what arrived, holder by holder or as one total."""
         ...
 
-    def learns(self, terms: Terms) -> Sequence[Disclosure]:
+    def protect_sum(self, contribution: Arrays, parts: Mapping[str, Part]) -> Arrays:
+        """Holder's half of one sum of a query."""
+        ...
+
+    def combine_sums(self, arrived: Mapping[str, Arrays], parts: Mapping[str, Part]) -> dict[str, NDArray[Any]]:
+        """Coordinator's half: the total over holders."""
+        ...
+
+    def learns(self, terms: Terms | Query) -> Sequence[Disclosure]:
         """What each role learns by this protection alone."""
         ...

@@ -98,6 +98,21 @@ class Result:
             "disclosure": dict(self.disclosure),
         }
 
+    @classmethod
+    def from_dict(cls, shown: Mapping[str, Any]) -> "Result":
+        """Read back what `to_dict` gave; other keys are left aside."""
+        return cls(
+            analysis=shown["analysis"],
+            title=shown["title"],
+            tables={name: tuple(shown[name]) for name in shown["tables"]},
+            facts=shown["facts"],
+            notes=tuple(shown["notes"]),
+            by=tuple(shown["by"]),
+            df=shown["df"],
+            privacy=shown["privacy"],
+            disclosure=shown["disclosure"],
+        )
+
     def with_(self, **changes: Any) -> "Result":
         """A copy with some fields replaced."""
         return replace(self, **changes)

@@ -10,16 +10,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
+from statfed.core.query import Query
 from statfed.core.study import Terms
 
-Step = Literal["admit", "fit", "release"]
+Step = Literal["admit", "fit", "ask", "release"]
 
 
 class Statement(BaseModel):
     """One request to one holder.
 
     `admit` asks a holder to check policy and reserve budget; `fit` asks for round `round`'s update of the model
-    whose arrays accompany the statement; `release` ends the run, and what was reserved and not charged is freed.
+    whose arrays accompany the statement, `ask` for the contribution to a query's sum number `round`; `release` ends
+    the run, and what was reserved and not charged is freed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,10 +30,11 @@ class Statement(BaseModel):
     run: str = Field(min_length=1, max_length=80)
     step: Step
     round: int = Field(default=0, ge=0)
+    ask: str = Field(default="", description="name of the sum that step `ask` wants")
     done: int = Field(
         default=0, ge=0, description="rounds that an interrupted run had finished before this one goes on"
     )
-    terms: Terms
+    terms: Terms | Query
 
     @classmethod
     def parse(cls, text: str, installed: str) -> "Statement":
@@ -80,6 +83,29 @@ class Receipt(BaseModel):
     holder: str
     round: int
     weight: int = Field(description="public size, the weight in the average")
+    seconds: float
+    ledger_head: str
+
+
+class Admission(BaseModel):
+    """A holder's answer to `admit` of a query. Privacy fields are None without privacy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    holder: str
+    epsilon: float | None = Field(default=None, description="PLD composition over all asks of the query")
+    delta: float | None = None
+    ledger_head: str
+
+
+class Contributed(BaseModel):
+    """A holder's public facts beside its contribution to one sum. rules: disclosure rules that passed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    holder: str
+    round: int
+    rules: tuple[str, ...]
     seconds: float
     ledger_head: str
 

@@ -183,7 +183,7 @@ def make_study(table: Mapping[str, Any], overrides: Sequence[str] = (), where: s
     """Validate a study given as a mapping, after applying `key.path=value` overrides."""
     merged: dict[str, Any] = json.loads(json.dumps(table, default=str))
     for override in overrides:
-        _apply(merged, override)
+        apply_override(merged, override)
     try:
         return Study.model_validate(merged)
     except ValidationError as error:
@@ -209,7 +209,8 @@ def describe(error: ValidationError, where: str, known: str) -> str:
     return "\n".join(lines)
 
 
-def _apply(table: dict[str, Any], override: str) -> None:
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Set one `key.path=value` in `table`."""
     path, sign, text = override.partition("=")
     keys = path.strip().split(".")
     if not sign or not all(keys):

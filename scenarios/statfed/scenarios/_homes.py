@@ -58,7 +58,7 @@ def _policy(study: Study, name: str, records: Records, dataset: str) -> Policy:
         allow=Allow(
             scenarios=(study.scenario,),
             protections=("plain",),
-            channels=("*",),
+            columns=("*",),
             without_privacy=options.allow_without_privacy,
             public_seed=True,
         ),

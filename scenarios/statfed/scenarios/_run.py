@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from statfed.analyse._report.formats import toml
 from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
 from statfed.core.progress import Progress, silent
@@ -20,7 +21,6 @@ from statfed.core.study import Study, load_study
 from statfed.scenarios import _assemble, _checkpoint
 from statfed.scenarios._contract import Scenario
 from statfed.scenarios._homes import dataset_key, make_homes
-from statfed.scenarios._report.formats import toml
 from statfed.scenarios._result import Candidate, Phase, Result
 from statfed.server.app import Checkpoint, Training, train
 from statfed.server.engine import Deployment, Engine, Session

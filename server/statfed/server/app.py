@@ -4,33 +4,27 @@ admit (all holders reserve, or none pays) -> rounds -> release. A round needs ev
 or stays silent ends the run with its name, and every reservation is released.
 """
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from statfed.core import VERSION
 from statfed.core.discovery import load
-from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
+from statfed.core.errors import EngineError, UsageError
 from statfed.core.progress import Progress
 from statfed.core.protection import Update
-from statfed.core.statement import Closing, Plan, Receipt, Statement, Step, raise_failure
+from statfed.core.statement import Closing, Plan, Receipt
 from statfed.core.study import Terms
 from statfed.server.engine import Session
+from statfed.server.exchange import SHORT, Exchange, facts_of
 from statfed.server.strategies import make_strategy, restore, state_of
 
 Vector = NDArray[np.float32]
-SHORT = 60.0  # seconds that admission and release may take
-
-for _name in ("flwr", "flwr.serverapp"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 @dataclass
@@ -53,9 +47,6 @@ class Training:
     plans: dict[str, Plan]
     rounds: list[Round] = field(default_factory=list)
     closings: dict[str, Closing] = field(default_factory=dict)
-
-
-Facts = TypeVar("Facts", Plan, Receipt, Closing)
 
 
 @dataclass(frozen=True)
@@ -99,11 +90,11 @@ def train(
             f"want at least {protection.REQUIRES.minimum_holders}"
         )
     start = resume or Checkpoint(run, 0, initial, {})
-    coordinator = _Coordinator(session, terms, run, start.round, progress)
+    coordinator = Exchange(session, terms, run, progress, start.round)
     try:
         if resume:  # a coordinator that was killed could not free what it had reserved
-            _Coordinator(session, terms, resume.run, start.round, progress).release(SHORT)
-        plans = coordinator.admit()
+            Exchange(session, terms, resume.run, progress, start.round).release(SHORT)
+        plans = coordinator.admit(Plan)
         on_plan(plans)
         training = Training(start.vector, plans, list(start.rounds))
         if not resume:
@@ -117,7 +108,7 @@ def train(
             down = training.vector.nbytes * len(terms.holders)
             messages = list(strategy.configure_train(number, _record(training.vector), config, session.grid))
             replies = coordinator.exchange(messages, timeout, f"round {number}")
-            updates, receipts = coordinator.updates(replies, number, len(training.vector))
+            updates, receipts = _updates(replies, number, len(training.vector))
             seen = protection.combine(updates)
             model, _ = strategy.aggregate_train(number, [_as_reply(messages[0], update) for update in seen])
             if model is None:
@@ -148,90 +139,20 @@ def train(
     return training
 
 
-class _Coordinator:
-    """Messages of one run: statements out, checked facts back."""
-
-    def __init__(self, session: Session, terms: Terms, run: str, done: int, progress: Progress) -> None:
-        self._session, self._terms, self._run, self._done, self._progress = session, terms, run, done, progress
-        if set(session.nodes) != set(terms.holders):
-            raise EngineError(
-                f"holders: got {', '.join(sorted(session.nodes))}; want {', '.join(sorted(terms.holders))}"
-            )
-        self._names = {node: name for name, node in session.nodes.items()}
-
-    def statement(self, step: Step, number: int = 0) -> str:
-        return Statement(
-            version=VERSION, run=self._run, step=step, round=number, done=self._done, terms=self._terms
-        ).model_dump_json()
-
-    def exchange(self, messages: Sequence[Message], timeout: float, what: str) -> dict[str, Message]:
-        """Replies by holder name. Raises EngineError naming the holders that were not asked or did not answer."""
-        asked = {self._names[m.metadata.dst_node_id] for m in messages}
-        if asked != set(self._session.nodes):
-            gone = sorted(set(self._session.nodes) - asked)
-            raise EngineError(f"{what}: {', '.join(gone)} not connected; want every holder")
-        replies = {}
-        for reply in self._session.grid.send_and_receive(messages, timeout=timeout):
-            replies[self._names[reply.metadata.src_node_id]] = reply
-        silent = sorted(asked - set(replies))
-        if silent:
-            raise EngineError(f"{what}: no answer from {', '.join(silent)} within {timeout:g} s")
-        return {name: replies[name] for name in sorted(replies)}
-
-    def ask(self, step: Step, timeout: float) -> dict[str, Message]:
-        content = {"config": ConfigRecord({"statement": self.statement(step)})}
-        messages = [Message(RecordDict(dict(content)), node, f"query.{step}") for node in self._session.nodes.values()]
-        return self.exchange(messages, timeout, step)
-
-    def admit(self) -> dict[str, Plan]:
-        """Every holder's plan. When one refuses, all are asked to release and every refusal is named."""
-        self._progress("ask holders to admit the study", 0, 1)
-        replies = self.ask("admit", SHORT * 5)
-        errors: list[StatfedError] = []
-        plans = {}
-        for name, reply in replies.items():
-            try:
-                plans[name] = _facts(reply, Plan, name)
-            except StatfedError as error:
-                errors.append(error)
-        if errors:
-            kinds = {type(error) for error in errors}
-            kind = Refused if Refused in kinds else errors[0].__class__
-            others = f"\n{len(plans)} of {len(replies)} holders had agreed; nothing was spent" if plans else ""
-            raise kind("\n".join(str(error) for error in errors) + others)
-        self._progress("ask holders to admit the study", 1, 1)
-        return plans
-
-    def updates(
-        self, replies: Mapping[str, Message], number: int, parameters: int
-    ) -> tuple[dict[str, Update], dict[str, Receipt]]:
-        """Checked updates and receipts of one round, by holder name."""
-        updates, receipts = {}, {}
-        for name, reply in replies.items():
-            receipt = _facts(reply, Receipt, name)
-            if receipt.round != number:
-                raise EngineError(f"{name}: got an update of round {receipt.round}; want round {number}")
-            vector = reply.content.array_records["model"]["vector"].numpy()
-            if vector.shape != (parameters,) or not np.isfinite(vector).all():
-                raise EngineError(f"{name}: got an update of shape {vector.shape}; want {parameters} finite numbers")
-            updates[name], receipts[name] = Update(vector, receipt.weight), receipt
-        return updates, receipts
-
-    def release(self, timeout: float) -> dict[str, Closing]:
-        """Free what was reserved and not spent; every holder's closing account."""
-        return {name: _facts(reply, Closing, name) for name, reply in self.ask("release", timeout).items()}
-
-
-def _facts(reply: Message, kind: type[Facts], holder: str) -> Facts:
-    if reply.has_error():
-        raise_failure(reply.error.reason or "no reason given", holder)
-    try:
-        facts = kind.model_validate_json(str(reply.content.config_records["facts"]["json"]))
-    except (KeyError, ValidationError):
-        raise EngineError(f"{holder}: got an answer that is not a {kind.__name__}") from None
-    if facts.holder != holder:
-        raise EngineError(f"{holder}: the answer says it is from {facts.holder}; want {holder}")
-    return facts
+def _updates(
+    replies: Mapping[str, Message], number: int, parameters: int
+) -> tuple[dict[str, Update], dict[str, Receipt]]:
+    """Checked updates and receipts of one round, by holder name."""
+    updates, receipts = {}, {}
+    for name, reply in replies.items():
+        receipt = facts_of(reply, Receipt, name)
+        if receipt.round != number:
+            raise EngineError(f"{name}: got an update of round {receipt.round}; want round {number}")
+        vector = reply.content.array_records["model"]["vector"].numpy()
+        if vector.shape != (parameters,) or not np.isfinite(vector).all():
+            raise EngineError(f"{name}: got an update of shape {vector.shape}; want {parameters} finite numbers")
+        updates[name], receipts[name] = Update(vector, receipt.weight), receipt
+    return updates, receipts
 
 
 def _record(vector: Vector) -> ArrayRecord:

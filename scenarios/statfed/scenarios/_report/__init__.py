@@ -9,13 +9,12 @@ escaped: holder names, titles and warnings come from other organisations.
 
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
-from statfed.scenarios._report import charts, formats
+from statfed.analyse._report import charts, formats, pages
 from statfed.scenarios._report.facts import Facts, remaining
 from statfed.scenarios._result import Result, Round, Spending
 
@@ -36,17 +35,7 @@ def write(result: Result, path: Path) -> None:
 
 @cache
 def _template() -> Template:
-    here = resources.files("statfed.scenarios._report")
-    environment = Environment(
-        loader=FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    for form in ("percent", "points", "count", "epsilon", "allowance", "delta", "number", "seconds", "size", "short"):
-        environment.filters[form] = getattr(formats, form)
+    environment = pages("statfed.scenarios._report")
     environment.globals["remaining"] = remaining
     return environment.get_template("report.html.j2")
 

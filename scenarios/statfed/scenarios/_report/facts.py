@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from statfed.scenarios._report import formats
+from statfed.analyse._report import formats
 from statfed.scenarios._result import Candidate, Result, Spending
 
 FEW_PERSONS = 30

@@ -6,8 +6,13 @@ coordinator sees exact model updates, from which training records can be reconst
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from numpy.typing import NDArray
+
+from statfed.core.analysis import Arrays, Part, checked, summed
 from statfed.core.protection import Disclosure, Requirements, Update
+from statfed.core.query import Query
 from statfed.core.study import Terms
 
 TITLE = "Plain: contributions in clear to the coordinator, over TLS"
@@ -25,8 +30,20 @@ def combine(updates: Mapping[str, Update]) -> Sequence[Update]:
     return [updates[name] for name in sorted(updates)]
 
 
-def learns(terms: Terms) -> Sequence[Disclosure]:
-    """The coordinator sees each holder's update of each round."""
+def protect_sum(contribution: Arrays, parts: Mapping[str, Part]) -> Arrays:  # noqa: ARG001
+    """The contribution itself."""
+    return contribution
+
+
+def combine_sums(arrived: Mapping[str, Arrays], parts: Mapping[str, Part]) -> dict[str, NDArray[Any]]:
+    """The sum, the same whatever the order of the holders."""
+    return summed({name: checked(contribution, parts, name) for name, contribution in arrived.items()}, parts)
+
+
+def learns(terms: Terms | Query) -> Sequence[Disclosure]:
+    """The coordinator sees each holder's contribution to each round or sum."""
+    if isinstance(terms, Query):
+        return _of_query(terms)
     noise = (
         f"noise at the holder: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit} over all rounds"
         if terms.privacy
@@ -36,5 +53,23 @@ def learns(terms: Terms) -> Sequence[Disclosure]:
         Disclosure("coordinator", "each holder's model update in every round", noise),
         Disclosure("other holders", "the averaged model before every round", noise),
         Disclosure("result party", "the final model and its scores on the held-out persons", noise),
+        Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"),
+    ]
+
+
+def _of_query(query: Query) -> Sequence[Disclosure]:
+    noise = (
+        f"noise at the holder: epsilon {query.privacy.epsilon:g} per {query.privacy.unit} over all sums"
+        if query.privacy
+        else "disclosure rules of each holder on its own contribution"
+    )
+    released = noise if query.privacy else "disclosure rules of the release"
+    return [
+        Disclosure("coordinator", "each holder's contribution to every sum", noise),
+        Disclosure("other holders", "public parameters of every sum, such as means and coefficients so far", noise),
+        Disclosure("result party", f"the released result of {query.analysis}", released),
+        Disclosure(
+            "all parties", "if each holder's data fit the codebook; which rule refused, if one did", "none"
+        ),
         Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"),
     ]

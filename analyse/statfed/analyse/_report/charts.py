@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from statfed.scenarios._report import formats
+from statfed.analyse._report import formats
 
 MOST_MARKERS = 60  # beyond, the points of a curve are drawn as a line only
 MOST_COLUMNS = 48  # beyond, neighbouring rounds share a column
@@ -143,7 +143,7 @@ def curve(key: str, title: str, series: Sequence[tuple[int, float]], references:
             (_LEFT + _RIGHT) / 2, height - 2
         )
     )
-    return _chart(key, title, desc, height, body)
+    return chart(key, title, desc, height, body)
 
 
 def rows(
@@ -194,7 +194,7 @@ def rows(
         )
         for m in marks
     )
-    return _chart(key, title, desc, math.ceil(foot + 22), grid + body + axis)
+    return chart(key, title, desc, math.ceil(foot + 22), grid + body + axis)
 
 
 def _bar(bar: Bar, y: float, scale: float) -> Markup:
@@ -254,7 +254,7 @@ def matrix(key: str, title: str, classes: Sequence[str], counts: Sequence[Sequen
     right = sum(counts[i][i] for i in range(len(classes)))
     everything = sum(map(sum, counts))
     desc = f"{right:,} of {everything:,} records on the diagonal, that is classified correctly; counts and row shares."
-    return _chart(key, title, desc, math.ceil(height), body, math.ceil(width))
+    return chart(key, title, desc, math.ceil(height), body, math.ceil(width))
 
 
 def stack(key: str, title: str, parts: Sequence[Part], form: Callable[[float], str]) -> Markup:
@@ -269,7 +269,7 @@ def stack(key: str, title: str, parts: Sequence[Part], form: Callable[[float], s
         ).format(part.css, left, width, name)
         left += width
     desc = "; ".join(f"{p.label} {form(p.value)}" for p in parts) + "."
-    return _chart(key, title, desc, 38, body)
+    return chart(key, title, desc, 38, body)
 
 
 def columns(
@@ -314,7 +314,7 @@ def columns(
         left + (100 - left) / 2, height - 3
     )
     desc = "; ".join(f"{label}: {form(math.fsum(values))} over {len(rounds)} rounds" for label, _, values in series)
-    return _chart(key, title, desc + ".", height, grid + body)
+    return chart(key, title, desc + ".", height, grid + body)
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -351,7 +351,8 @@ def _stretched(left: float, width: float, height: int, body: Markup) -> Markup:
     ).format(left, width, body, h=height)
 
 
-def _chart(key: str, title: str, desc: str, height: int, body: Markup, width: int | None = None) -> Markup:
+def chart(key: str, title: str, desc: str, height: int, body: Markup, width: int | None = None) -> Markup:
+    """An SVG of `height` pixels that fills its column, with a title and a description for who cannot see it."""
     return Markup(
         '<svg class="chart" role="img" aria-labelledby="{key}-title {key}-desc" width="{width}" height="{height}" '
         'xmlns="http://www.w3.org/2000/svg"><title id="{key}-title">{title}</title>'

@@ -1,0 +1,114 @@
+"""`statfed codebook`: draft, check and show the codebook of a table. Runs at the holder; nothing is sent."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from statfed.cli._output import Json, emit_json, out, say, table
+from statfed.core.codebook import Codebook, Column, load_codebook
+from statfed.core.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True, help="The codebook of a table: draft one, check data against it, show it.")
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...", help="CSV, Parquet or Arrow file, folder of Parquet, or database URL?table=NAME."
+    ),
+]
+Book = Annotated[Path, typer.Argument(metavar="CODEBOOK", help="A *.codebook.toml file.")]
+
+
+@app.command()
+def infer(
+    files: Sources,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write here instead of the screen.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Draft a codebook from data; of several files the one that fits them all. Read it before you share it."""
+    from statfed.client.data import connect
+    from statfed.client.drafting import draft, to_toml, union
+
+    if out_file and out_file.exists() and not force:
+        raise UsageError(f"--out: {out_file} exists; want a new file, or --force")
+    drafts = []
+    for file in files:
+        with connect(file, Path.cwd()) as source:
+            drafts.append(draft(source))
+    codebook = union(drafts)
+    text = to_toml(codebook)
+    if out_file:
+        out_file.write_text(text, encoding="utf-8")
+        say(f"wrote {out_file}: {len(codebook.columns)} columns. Read it before sharing: it shows categories.")
+    if as_json:
+        emit_json({"codebook": codebook.model_dump(mode="json"), "path": str(out_file) if out_file else None})
+    elif not out_file:
+        out.file.write(text)
+
+
+@app.command()
+def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE")], as_json: Json = False) -> None:
+    """Check data against a codebook: every mismatch of all columns, with counts and examples. Exit code 2 if any.
+
+    Counts and examples are for you: what a coordinator learns is the column "message" alone.
+    """
+    from statfed.client.data import connect, local_mismatches
+
+    codebook = load_codebook(codebook_file)
+    with connect(file, Path.cwd()) as source:
+        found = local_mismatches(source, codebook)
+    if as_json:
+        rows = [
+            {"column": m.column, "message": m.message, "count": m.count, "examples": list(m.examples)} for m in found
+        ]
+        emit_json({"fits": not found, "columns": len(codebook.columns), "mismatches": rows})
+    elif found:
+        shown = table("Mismatches", "column", "message", "records", "for example", numbers=("records",))
+        for m in found:
+            records = "" if m.count is None else str(m.count)
+            shown.add_row(m.column, m.message.removeprefix(f"{m.column}: "), records, ", ".join(m.examples))
+        out.print(shown, markup=False)
+    else:
+        out.print(f"The data fit the codebook: {len(codebook.columns)} columns", highlight=False)
+    if found:
+        say(f"error: {len(found)} mismatches with {codebook_file}", "red")
+        raise typer.Exit(UsageError.exit_code)
+
+
+@app.command()
+def show(codebook_file: Book, as_json: Json = False) -> None:
+    """Show a codebook: columns, types, ranges, categories, roles."""
+    codebook = load_codebook(codebook_file)
+    if as_json:
+        emit_json({"codebook": codebook.model_dump(mode="json"), "digest": codebook.digest()})
+        return
+    shown = table(codebook.title or "Codebook", "column", "type", "what", "allowed", "missing", "role")
+    for name, column in codebook.columns.items():
+        missing = ", ".join(map(_plain, column.missing)) + (" (required)" if column.required else "")
+        shown.add_row(name, column.type, _what(column), _allowed(column), missing.strip(), column.role or "")
+    out.print(shown, markup=False)
+    _show_design(codebook)
+
+
+def _show_design(codebook: Codebook) -> None:
+    given: dict[str, Any] = codebook.design.model_dump(exclude_defaults=True)
+    for key, value in given.items():
+        out.print(f"design.{key}: {value}", highlight=False)
+
+
+def _what(column: Column) -> str:
+    return f"{column.label} ({column.unit})".strip() if column.unit else column.label
+
+
+def _allowed(column: Column) -> str:
+    if column.categories:
+        return ", ".join(f"{code} {label}".strip() for code, label in column.categories.items())
+    if column.low is None and column.high is None:
+        return ""
+    return f"{_plain(column.low)} to {_plain(column.high)}"
+
+
+def _plain(value: object) -> str:
+    return "any" if value is None else f"{value:.15g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,183 @@
+"""What a raw column means under the codebook: one conversion of every type of every engine, as Ibis expressions.
+
+The same value gives the same result wherever it is stored: "1", 1 and 1.0 are one code, one integer, one truth.
+Text counts without blanks at its ends. Missing are: null, empty text, NaN in a column of floats (pandas writes null so)
+and the column's missing codes, which are compared as text and, where the column is numeric, as numbers.
+
+- number: whole numbers, floats, decimals, booleans as 0 and 1, text such as `-1.5e3`; not `1,5`, `1_000` or `inf`.
+- integer: the same, if whole and within 64 bits.
+- boolean: booleans, 0 and 1, and in any case true, t, yes, y and false, f, no, n.
+- category: text, whole numbers and whole floats as digits, booleans as true and false. Where every numeric code of the
+  codebook has the same number of digits, leading zeros that a data file has lost are restored: 1 is "01".
+- id: like category, as it stands.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+
+import ibis
+
+from statfed.core.codebook import Column
+from statfed.core.table import Expr
+
+TRUE = ("true", "t", "yes", "y", "1", "1.0")
+FALSE = ("false", "f", "no", "n", "0", "0.0")
+# Text that every engine casts to a float without overflow: 200 digits, or 9 and an exponent below 300.
+_DECIMAL = r"^[+-]?([0-9]{1,200}([.][0-9]{0,200})?|[.][0-9]{1,200})$"
+_SCIENTIFIC = r"^[+-]?([0-9]{1,9}([.][0-9]{0,20})?|[.][0-9]{1,20})[eE][+-]?[0-2]?[0-9]{1,2}$"
+_DIGITS = r"^[+-]?[0-9]{1,18}$"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A raw column under the codebook. value: of the column's type, null where missing or not convertible; missing:
+    boolean; text: the raw value for people to read."""
+
+    value: Expr
+    missing: Expr
+    text: Expr
+
+
+def convert(raw: Expr, column: Column, engine: str) -> Converted:
+    """`raw` as `column` says. engine: Ibis's name of the backend, as some know safe casts and others do not."""
+    text = as_text(raw)
+    numeric = column.type in ("number", "integer")
+    missing = raw_missing(raw)
+    codes = _code(raw, text, column) if column.missing else None
+    if numeric:
+        number = as_number(raw, engine)
+        value = number if column.type == "number" else _as_integer(raw, number, engine)
+    elif column.type == "boolean":
+        value = _as_boolean(raw)
+    else:
+        value = coded(raw, text, column.levels) if column.type == "category" else text
+    if codes is None:
+        return Converted(value, missing, text)
+    return Converted(ibis.cases((codes, None), else_=value).cast(value.type()), missing | codes, text)
+
+
+def raw_missing(raw: Expr) -> Expr:
+    """Is the stored value null, empty or NaN?"""
+    if raw.type().is_string():
+        return as_text(raw).isnull()
+    if raw.type().is_floating() or raw.type().is_decimal():
+        return raw.isnull() | raw.cast("float64").isnan().fill_null(False)
+    return raw.isnull()
+
+
+def as_text(raw: Expr) -> Expr:
+    """A value as text without blanks at its ends; empty and NaN are null, whole numbers are digits."""
+    kind = raw.type()
+    if kind.is_string():
+        return raw.strip().nullif("")
+    if kind.is_boolean():
+        return ibis.cases((raw, "true"), (~raw, "false"))
+    if kind.is_floating() or kind.is_decimal():
+        number = raw.cast("float64")
+        digits = ibis.cases((number.abs() < 1e15, number.cast("int64").cast("string")))
+        return ibis.cases(
+            (number.isnan(), None),
+            (_whole(number), digits.fill_null(number.cast("string"))),
+            else_=number.cast("string"),
+        )
+    return raw.cast("string")
+
+
+def as_number(raw: Expr, engine: str) -> Expr:
+    """A value as float64; null where it is missing or no number. Infinity stays infinite."""
+    kind = raw.type()
+    if kind.is_string():
+        return _parsed(raw.strip(), engine)
+    if kind.is_boolean():
+        return ibis.cases((raw, 1.0), (~raw, 0.0))
+    if kind.is_integer():
+        return raw.cast("float64")
+    if kind.is_floating() or kind.is_decimal():
+        number = raw.cast("float64")
+        return ibis.cases((number.isnan(), None), else_=number).cast("float64")
+    return ibis.null("float64")
+
+
+def coded(raw: Expr, text: Expr, levels: tuple[str, ...]) -> Expr:
+    """Text as one of `levels`, if it is one up to how numbers are written; otherwise as it stands."""
+    numeric = [level for level in levels if level.lstrip("-").isdigit()]
+    if not numeric:
+        return text
+    if raw.type().is_string() and not any(level.endswith(".0") for level in levels):
+        text = ibis.cases((text.re_search("^-?[0-9]+[.]0$"), text.left(text.length() - 2)), else_=text)
+    lengths = {len(level) for level in numeric}
+    if len(lengths) == 1 and any(level.startswith("0") for level in numeric):
+        width = lengths.pop()
+        short = text.re_search(f"^[0-9]{{1,{width - 1}}}$") if width > 1 else ibis.literal(False)
+        text = ibis.cases((short, ibis.literal("0" * width).concat(text).right(width)), else_=text)
+    return text
+
+
+def missing_codes(column: Column) -> tuple[str, ...]:
+    """Missing codes as text, a whole number in both its forms."""
+    texts: list[str] = []
+    for code in column.missing:
+        number = _numeric(code)
+        texts.append(str(code).strip())
+        if number is not None and number == int(number):
+            texts += [str(int(number)), f"{int(number)}.0"]
+    return tuple(dict.fromkeys(texts))
+
+
+def _code(raw: Expr, text: Expr, column: Column) -> Expr:
+    """Is the value one of the missing codes? Equalities, as DuckDB makes a join of a longer list."""
+    numbers = [number for number in map(_numeric, column.missing) if number is not None]
+    if raw.type().is_numeric() and not raw.type().is_boolean():
+        found = [raw.cast("float64") == number for number in numbers]
+    else:
+        found = [text == code for code in missing_codes(column)]
+    return reduce(or_, found, ibis.literal(False)).fill_null(False)
+
+
+def _as_boolean(raw: Expr) -> Expr:
+    kind = raw.type()
+    if kind.is_boolean():
+        return raw
+    if kind.is_string():
+        lowered = raw.strip().lower()
+        return ibis.cases(
+            *((lowered == word, truth) for words, truth in ((TRUE, True), (FALSE, False)) for word in words)
+        )
+    if kind.is_numeric():
+        return ibis.cases((raw == 1, True), (raw == 0, False))
+    return ibis.null("boolean")
+
+
+def _numeric(code: str | float) -> float | None:
+    text = str(code).strip()
+    return float(text) if re.fullmatch(_DECIMAL, text) or re.fullmatch(_SCIENTIFIC, text) else None
+
+
+def _parsed(text: Expr, engine: str) -> Expr:
+    if engine == "duckdb":  # knows a safe cast, four times faster; it also takes 1_000, inf and nan
+        number = text.try_cast("float64")
+        sound = number.between(-1e300, 1e300) & ~text.contains("_")
+    else:
+        number = text.cast("float64")
+        sound = text.re_search(_DECIMAL) | text.re_search(_SCIENTIFIC)
+    return ibis.cases((sound, number), else_=ibis.null("float64"))
+
+
+def _whole(number: Expr) -> Expr:
+    return ibis.cases((number.abs() < 2.0**63, number.floor().cast("float64") == number), else_=False)
+
+
+def _as_integer(raw: Expr, number: Expr, engine: str) -> Expr:
+    kind = raw.type()
+    if kind.is_integer() and not kind.is_unsigned_integer():
+        return raw.cast("int64")
+    whole = ibis.cases((_whole(number), number.cast("int64")), else_=ibis.null("int64"))
+    if kind.is_string():  # digits exactly: a float holds 15 of them
+        text = raw.strip()
+        exact = text.try_cast("int64") if engine == "duckdb" else text.cast("int64")
+        return ibis.cases((text.re_search(_DIGITS), exact), else_=whole)
+    if kind.is_decimal() or kind.is_unsigned_integer():
+        return ibis.cases((_whole(number), raw.cast("int64")), else_=ibis.null("int64"))
+    return whole

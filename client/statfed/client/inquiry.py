@@ -1,0 +1,170 @@
+"""A holder's half of a query: validate, contribute, control disclosure, account, protect.
+
+Exact contributions pass the holder's disclosure rules and its differencing guard, and are recorded in the ledger as
+disclosures before they leave. Private ones are charged before the data are read and get their noise here; the rules do
+not apply to them, since their guarantee does not depend on the data.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.client.data import Source, connect, mismatches, open_table
+from statfed.client.differencing import FILE as RELEASES
+from statfed.client.differencing import Releases
+from statfed.client.disclosure import FINER, check, reads
+from statfed.client.ledger import Ledger
+from statfed.client.policy import Policy
+from statfed.core.analysis import (
+    Analysis,
+    Arrays,
+    Ask,
+    Cells,
+    Model,
+    Question,
+    checked,
+    columns_read,
+    private_asks,
+    read_query,
+)
+from statfed.core.codebook import Codebook
+from statfed.core.discovery import load
+from statfed.core.errors import Refused, UsageError
+from statfed.core.noise import Noise, plan
+from statfed.core.privacy import epsilon
+from statfed.core.query import Query
+from statfed.core.randomness import stream
+from statfed.core.statement import Admission, Contributed, Statement
+from statfed.core.table import Table
+
+
+class Inquiry:
+    """The queries that one holder takes part in. home: its folder; ledger: opens its ledger."""
+
+    def __init__(self, home: Path, ledger: Callable[[], Ledger]) -> None:
+        self._home, self._ledger = home, ledger
+        self._source: tuple[str, Source] | None = None
+        self._passed: dict[tuple[str, Cells | Model], tuple[str, ...]] = {}
+
+    def admit(self, statement: Statement, query: Query, policy: Policy) -> Admission:
+        """Reserve budget, then check the data against the codebook. Nothing stays reserved when they do not fit."""
+        analysis, question = read_query(query)
+        noise, times = _noise(analysis, question)
+        with self._ledger() as ledger:
+            head = ledger.verify()
+            if noise:
+                head = ledger.reserve(statement.run, query.digest(), times, noise.event(), query.analysis)
+        try:
+            found = mismatches(self._open(statement.run, policy), query.codebook, columns_read(question))
+            if found:
+                raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found))
+        except BaseException:
+            with self._ledger() as ledger:
+                ledger.release(statement.run)
+            raise
+        return Admission(
+            holder=policy.holder.name,
+            epsilon=epsilon([noise.event()] * times, query.privacy.delta) if noise and query.privacy else None,
+            delta=query.privacy.delta if query.privacy else None,
+            ledger_head=head,
+        )
+
+    def contribute(
+        self, statement: Statement, query: Query, policy: Policy, arrays: Arrays
+    ) -> tuple[Contributed, None, Arrays]:
+        """The protected contribution to one sum. Raises Refused when a rule or the ledger does not allow it."""
+        started = time.perf_counter()
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise Refused(f"{statement.ask}: {name}: got values that are not finite; want finite numbers")
+        analysis, question = read_query(query)
+        ask = Ask(statement.ask, arrays)
+        parts = analysis.parts(question, ask)
+        noise, times = _noise(analysis, question)
+        if noise:
+            wanted, _ = private_asks(analysis, question)
+            if ask.name != wanted or not 1 <= statement.round <= times:
+                raise Refused(f"ask: got {ask.name} number {statement.round}; want {wanted}, 1 to {times}")
+            with self._ledger() as ledger:
+                head = ledger.charge(statement.run, query.digest(), statement.round, noise.event())
+        source = self._open(statement.run, policy)
+        table = open_table(source, query.codebook, query.where, columns_read(question), _per_unit(query))
+        contribution: Mapping[str, NDArray[Any]] = checked(
+            analysis.contribute(table, question, ask), parts, "contribution"
+        )
+        rules: tuple[str, ...] = ()
+        if noise:
+            name = policy.holder.name
+            contribution = noise.add(contribution, stream(query.seed, name, query.digest(), statement.round, "noise"))
+        else:
+            rules = self._controlled(statement, policy, question, ask, contribution, analysis.discloses(question, ask))
+            note = f"{query.analysis}: {ask.name} without noise"
+            with self._ledger() as ledger:
+                head = ledger.disclose(statement.run, query.digest(), statement.round, note)
+        protection = load("statfed.strategies.protections", query.protection.name, "protection")
+        protected: Arrays = protection.protect_sum(contribution, parts)
+        seconds = time.perf_counter() - started
+        facts = Contributed(
+            holder=policy.holder.name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head
+        )
+        return facts, None, protected
+
+    def _open(self, run: str, policy: Policy) -> Source:
+        """The data source, kept open for one run."""
+        if self._source is None or self._source[0] != run:
+            self.close()
+            self._source = (run, connect(policy.dataset.path, self._home))
+        return self._source[1]
+
+    def _controlled(
+        self,
+        statement: Statement,
+        policy: Policy,
+        question: Question[Any],
+        ask: Ask,
+        contribution: Arrays,
+        discloses: Cells | Model,
+    ) -> tuple[str, ...]:
+        """The disclosure rules and the differencing guard. The same thing asked again in a run is checked once."""
+        key = (statement.run, discloses)
+        finer = any(name in contribution for name in FINER)
+        if key in self._passed and not finer:
+            return self._passed[key]
+        source, query = self._open(statement.run, policy), question.query
+        columns = dict.fromkeys((*columns_read(question), *reads(query.codebook, discloses)))
+        table = open_table(source, query.codebook, query.where, tuple(columns))
+        rules = check(table, question, ask, contribution, policy.disclosure, discloses)
+        if key not in self._passed:
+
+            def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
+                return open_table(source, codebook, (), tuple(names))
+
+            with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
+                releases.admit(statement.run, question, discloses, source.fingerprint(), table_of, policy.disclosure)
+        self._passed[key] = rules
+        return rules
+
+    def close(self) -> None:
+        """Close the data source, if one is open."""
+        if self._source is not None:
+            self._source[1].close()
+            self._source = None
+        self._passed.clear()
+
+
+def _per_unit(query: Query) -> int | None:
+    """Most records of one privacy unit that a private query uses; None where each record is a unit."""
+    bounded = query.privacy is not None and query.privacy.unit == "person"
+    return query.privacy.max_records_per_unit if bounded and query.privacy else None
+
+
+def _noise(analysis: Analysis, question: Question[Any]) -> tuple[Noise | None, int]:
+    """The noise of one ask and the number of asks; None without privacy."""
+    if question.privacy is None:
+        return None, 0
+    name, times = private_asks(analysis, question)
+    return plan(analysis.parts(question, Ask(name)), question.privacy, times), times

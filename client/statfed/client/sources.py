@@ -1,0 +1,265 @@
+"""Where a holder's records are: a file or a table of a database, opened for reading only. Private.
+
+Files are read by an embedded DuckDB, always the same way whatever stands in them: CSV as text (what a column means is
+the codebook's business, so that '01' stays '01' and no two holders guess different types), Parquet and Arrow in their
+own types, DuckDB databases attached. SQLite stores any value in any column, so its table is copied as text into the
+embedded engine, a batch at a time. Every other database is reached by URL through Ibis and computes by itself.
+
+DuckDB spills to a folder of this process alone, under TMPDIR, which is removed on closing: it may hold records.
+"""
+
+import hashlib
+import re
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+from statfed.core.errors import UsageError
+from statfed.core.table import BATCH, Expr
+
+FORMS = "a .csv, .csv.gz, .tsv, .parquet, .arrow or .feather file, a folder of .parquet files, or a database URL"
+_POSTGRES = ("postgres", "postgresql")
+_EXTRA = {"postgres": "statfed[postgres]", "postgresql": "statfed[postgres]"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source of one holder. Use it in a `with` block, or `close` it.
+
+    expr: Ibis table of the raw columns; embedded: does the engine run in this process (DuckDB)?
+    """
+
+    expr: Expr
+    embedded: bool
+    _state: Callable[[], str] = field(repr=False)
+    _open: ExitStack = field(repr=False)
+
+    def fingerprint(self) -> str:
+        """SHA-256 that changes when the data change: of files' sizes and times, of a database's count and hashes."""
+        return hashlib.sha256(self._state().encode()).hexdigest()
+
+    def close(self) -> None:
+        """Close the connection and remove temporary files. Closing twice is allowed."""
+        self._open.close()
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return "Source(<private>)"
+
+
+def connect(source: str, home: Path) -> Source:
+    """Open `source` for reading: a path, relative to `home` or absolute, or a URL with `?table=`.
+
+    Raises UsageError when it is not there, is of no known form or cannot be opened; never with a password in it.
+    """
+    if "://" in source:
+        url = urlsplit(source)
+        query = dict(parse_qsl(url.query, keep_blank_values=True))
+        table = query.pop("table", "")
+        if not table:
+            raise UsageError(f"{_shown(url)}: got no table; want ?table=NAME at the end of the URL")
+        if url.scheme in ("duckdb", "sqlite"):
+            return _database_file(url, table, home)
+        return _server(url, table, query)
+    return _files(source, home)
+
+
+def _files(source: str, home: Path) -> Source:
+    path = home / Path(source).expanduser()
+    name = path.name.lower()
+    if any(sign in source for sign in "*?["):
+        paths = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
+        found = [p for p in paths if p.suffix == ".parquet"]
+    else:
+        found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path] * path.exists()
+    if not found:
+        raise UsageError(f"{source}: {'no .parquet file in it' if path.is_dir() else 'no such file'}; want {FORMS}")
+    with ExitStack() as stack:
+        connection = _duckdb(stack)
+        try:
+            if all(p.suffix in (".parquet", ".pq") for p in found):
+                expr = connection.read_parquet([str(p) for p in found], union_by_name=True, hive_types_autocast=False)
+            elif name.endswith((".csv", ".csv.gz")):
+                expr = connection.read_csv(str(path), all_varchar=True, header=True)
+            elif name.endswith((".tsv", ".tsv.gz")):
+                expr = connection.read_csv(str(path), all_varchar=True, header=True, delim="\t")
+            elif name.endswith((".arrow", ".feather", ".ipc")):
+                import pyarrow.dataset
+
+                connection.con.register("arrow_file", pyarrow.dataset.dataset(str(path), format="ipc"))
+                expr = connection.table("arrow_file")
+            else:
+                raise UsageError(f"{source}: got {path.suffix or 'no'} extension; want {FORMS}")
+        except UsageError:
+            raise
+        except Exception as error:  # the engine's message may quote a line of the data
+            raise UsageError(f"{source}: not readable as {path.suffix.lstrip('.')}") from error
+        return Source(expr, True, lambda: _stamp(found), stack.pop_all())
+
+
+def _database_file(url: SplitResult, table: str, home: Path) -> Source:
+    path = _database_path(url, home)
+    with ExitStack() as stack:
+        connection = _duckdb(stack)
+        try:
+            if url.scheme == "duckdb":
+                connection.con.execute(f"attach {_literal(str(path))} as source (read_only)")
+                schema, _, name = table.rpartition(".")
+                expr = connection.table(name, database=("source", schema or "main"))
+            else:
+                _copy_sqlite(path, table, connection.con)
+                expr = connection.table("copied")
+        except Exception as error:
+            raise UsageError(f"{_shown(url)}: no readable {url.scheme} database with a table {table!r}") from error
+        parts = [p for p in (path, Path(f"{path}.wal"), Path(f"{path}-wal")) if p.exists()]
+        return Source(expr, True, lambda: f"{table}\n{_stamp(parts)}", stack.pop_all())
+
+
+def _database_path(url: SplitResult, home: Path) -> Path:
+    """`duckdb://c.db` and `duckdb:///c.db` are relative to home, the latter absolute if there is no such file."""
+    tail = unquote(url.netloc + url.path)
+    relative = home / tail.lstrip("/")
+    found = next((p for p in (relative, Path(tail)) if p.is_file()), None)
+    if found is None:
+        raise UsageError(f"{_shown(url)}: no such file; want {url.scheme}:///PATH?table=NAME")
+    return found
+
+
+def _copy_sqlite(path: Path, table: str, target: Any) -> None:
+    """Copy a SQLite table as text, a batch at a time; numbers in the shortest form that reads back equal."""
+    import pyarrow as pa
+
+    with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as connection:
+        cursor = connection.execute(f"select * from {_identifier(table)}")  # noqa: S608  # quoted
+        names = [column[0] for column in cursor.description]
+        schema = pa.schema([(name, pa.string()) for name in names])
+        target.register("batch", schema.empty_table())
+        target.execute("create table copied as select * from batch")
+        while rows := cursor.fetchmany(BATCH):
+            columns = [pa.array(map(_text, column), pa.string()) for column in zip(*rows, strict=True)]
+            target.register("batch", pa.Table.from_arrays(columns, schema=schema))
+            target.execute("insert into copied select * from batch")
+        target.unregister("batch")
+    connection.close()
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _server(url: SplitResult, table: str, query: Mapping[str, str]) -> Source:
+    import ibis
+
+    schema, _, name = table.rpartition(".")
+    with ExitStack() as stack:
+        try:
+            if url.scheme in _POSTGRES:
+                connection = ibis.postgres.connect(**_postgres(url, query))
+            else:
+                connection = ibis.connect(url._replace(query=urlencode(query)).geturl())
+            stack.callback(connection.disconnect)
+            database: Any = tuple(schema.split(".")) if "." in schema else schema or None
+            expr = connection.table(name, database=database)
+        except ImportError as error:
+            extra = _EXTRA.get(url.scheme, f"ibis-framework[{url.scheme}]")
+            raise UsageError(f"{_shown(url)}: its driver is not installed; want pip install '{extra}'") from error
+        except Exception as error:
+            raise UsageError(f"{_shown(url)}: table {table!r} cannot be opened: {_reason(error, url)}") from error
+        return Source(expr, connection.name == "duckdb", lambda: _contents(expr, table), stack.pop_all())
+
+
+def _postgres(url: SplitResult, query: Mapping[str, str]) -> dict[str, Any]:
+    """Keyword arguments of psycopg. What the URL leaves out libpq reads from PGPASSWORD, ~/.pgpass and the like."""
+    given = {
+        "host": url.hostname,
+        "port": url.port,
+        "user": unquote(url.username) if url.username else None,
+        "password": unquote(url.password) if url.password else None,
+        "database": unquote(url.path.strip("/")) or None,
+    }
+    read_only = {"options": "-c default_transaction_read_only=on"}
+    return {key: value for key, value in given.items() if value is not None} | dict(query) | read_only
+
+
+def _contents(expr: Expr, table: str) -> str:
+    """Schema, number of records and sum of record hashes, computed in the database by one scan."""
+    import ibis
+
+    cells = [expr[name].cast("string").fill_null("\x01") for name in expr.columns]
+    separator: Expr = ibis.literal("\x02")
+    record = separator.join(cells).hash() % 2_147_483_647
+    found = expr.aggregate(count=expr.count(), hashes=record.sum()).to_pyarrow().to_pylist()[0]
+    return f"{table}\n{expr.schema()}\n{found['count']}\n{found['hashes']}"
+
+
+def _duckdb(stack: ExitStack) -> Any:
+    """An embedded engine that spills to a private folder, fetches nothing, and may stream in any order."""
+    import ibis
+
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-"))
+    connection = ibis.duckdb.connect(temp_directory=folder)
+    stack.callback(connection.disconnect)
+    for setting in ("autoinstall_known_extensions = false", "preserve_insertion_order = false"):
+        connection.con.execute(f"set {setting}")
+    return connection
+
+
+def _stamp(paths: Sequence[Path]) -> str:
+    stats = [(p, p.stat()) for p in paths]
+    return "\n".join(f"{p.name} {s.st_size} {s.st_mtime_ns}" for p, s in stats)
+
+
+def _shown(url: SplitResult) -> str:
+    """The URL without user, password and parameters."""
+    host = url.netloc.rpartition("@")[2]
+    return f"{url.scheme}://{host}{url.path}"
+
+
+def _reason(error: Exception, url: SplitResult) -> str:
+    """First line of a driver's message, without the secrets that came with the URL."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    for secret in _secrets(url):
+        line = line.replace(secret, "***")
+    return line
+
+
+def _secrets(url: SplitResult) -> Iterator[str]:
+    values = [url.password or "", *(v for k, v in parse_qsl(url.query) if re.search("pass|token|secret|key", k))]
+    for value in values:
+        yield from {value, unquote(value)} - {""}
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def absolute(source: str, base: Path) -> str:
+    """`source` with its path made absolute from `base`, for a holder whose home is elsewhere. Servers stay as they are.
+
+    Raises UsageError when a database file is not there.
+    """
+    if "://" not in source:
+        return str((base / Path(source).expanduser()).absolute())
+    url = urlsplit(source)
+    if url.scheme not in ("duckdb", "sqlite"):
+        return source
+    return f"{url.scheme}:///{_database_path(url, base).absolute()}?{url.query}"

@@ -1,0 +1,296 @@
+"""Tables of cells and margins: suppression with its audit, rounding or cell-key noise.
+
+What is derived from several rows (chi-square, shares) would allow to solve for hidden ones, so it is withheld as soon
+as any row of the table is treated.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from statfed.core.cell_key import noise_table
+from statfed.core.codebook import Codebook
+from statfed.core.disclosure import Rules
+from statfed.core.errors import EngineError, Refused, UsageError
+from statfed.core.randomness import Stream
+from statfed.core.result import Row, Scalar
+from statfed.server.disclosure import rounding
+from statfed.server.disclosure.audit import intervals
+from statfed.server.disclosure.primary import DOMINANCE, P_PERCENT, Numbers, Unsafe, unsafe_rows
+from statfed.server.disclosure.sums import Flags, Floats, Sums, sums_of_rows
+from statfed.server.disclosure.suppression import Measure, Problem, suppress
+
+_ADDITIVE = 1e-6
+OWN = (
+    "count",
+    "total",
+    "mean",
+    "estimate",
+    "std_error",
+    "variance",
+    "cv",
+    "quality",
+    "lower",
+    "upper",
+    "deff",
+    "unit",
+    "df",
+)
+"""Columns that say nothing about other rows than their own."""
+_EDGES = ("lower", "upper")
+"""Of the bins of a histogram: they follow from the question."""
+
+
+@dataclass
+class Treated:
+    """What the release did, gathered on the way. hides_total: may the number of all records not be shown?
+    changed: was any cell of a table treated?"""
+
+    rules: set[str] = field(default_factory=set)
+    skipped: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    by_rule: dict[str, int] = field(default_factory=dict)
+    audit: dict[str, Scalar] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    method: str = ""
+    hides_total: bool = False
+    changed: bool = False
+
+    def ran(self, rule: str, rows: int = 0) -> None:
+        self.rules.add(rule)
+        self.by_rule[rule] = self.by_rule.get(rule, 0) + rows
+
+    def count(self, what: str, rows: int) -> None:
+        self.counts[what] = self.counts.get(what, 0) + rows
+
+    def add(self, rule: str, what: str, rows: int) -> None:
+        self.ran(rule, rows)
+        self.count(what, rows)
+
+    def audited(self, rows: int, ratio: float) -> None:
+        """Record that `rows` intervals were checked; ratio: width by width asked, least over rows."""
+        least = self.audit.get("least_width_by_asked")
+        self.audit = {
+            "intervals": int(self.audit.get("intervals") or 0) + rows,
+            "least_width_by_asked": round(min(ratio, float(least) if least is not None else ratio), 6),
+            "passed": True,
+        }
+
+
+def number(row: Row, *names: str) -> float | None:
+    """The first of these columns that holds a number."""
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    return None
+
+
+def blank_facts(facts: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Facts without their numbers."""
+    return {key: value if isinstance(value, str | bool) else None for key, value in facts.items()}
+
+
+def suppression_of(
+    sums: Sums, numbers: Numbers, rules: Rules, treated: Treated, seconds: float
+) -> tuple[Flags, Flags, Unsafe]:
+    """Primary rows, all suppressed rows, and why. Raises EngineError when the audit fails: nothing is released."""
+    unsafe = unsafe_rows(sums, numbers, rules)
+    for rule, rows in unsafe.rules.items():
+        treated.ran(rule, int(rows.sum()))
+    treated.skipped = unsafe.skipped | treated.skipped
+    measures = [Measure(numbers.counts, unsafe.count_width)]
+    cost = np.log1p(numbers.counts)
+    if numbers.totals is not None:
+        measures.append(Measure(numbers.totals, unsafe.total_width))
+    _check_additive(sums, numbers)
+    problem = Problem(
+        sums,
+        tuple(measures),
+        unsafe.rows,
+        unsafe.hideable,
+        np.maximum(cost, 0.1) * np.maximum(1, sums.leaves),
+        numbers.counts,
+        rules.minimum_frequency or 0,
+    )
+    pattern = suppress(problem, seconds=seconds)
+    if not problem.safe(pattern.suppressed):
+        raise EngineError("audit: a suppressed number can be worked out too closely; nothing is released")
+    for measure in measures:
+        asked = measure.width > 0
+        if asked.any():
+            found = intervals(sums, measure.values, pattern.suppressed, measure.width)
+            treated.audited(int(asked.sum()), float(((found[:, 1] - found[:, 0])[asked] / measure.width[asked]).min()))
+    treated.method = "suppress"
+    treated.audit["pattern"] = pattern.method
+    return unsafe.rows, pattern.suppressed, unsafe
+
+
+def control_table(
+    tables: Mapping[str, Sequence[Row]],
+    facts: Mapping[str, Scalar],
+    by: Sequence[str],
+    codebook: Codebook,
+    rules: Rules,
+    treated: Treated,
+    source: Stream,
+    seconds: float,
+) -> tuple[dict[str, Sequence[Row]], dict[str, Scalar]]:
+    """`cells`, `margins` and the facts of a table, treated by `rules.method`; every row gets a `status`.
+
+    Raises Refused where rows do not say how many records they hold, UsageError where the method does not fit.
+    """
+    cells, margins = list(tables["cells"]), list(tables.get("margins", ()))
+    shown = cells + margins
+    grand = next((i for i, row in enumerate(shown) if i >= len(cells) and all(row[n] is None for n in by)), None)
+    if grand is None:
+        grand = len(shown)
+        shown.append(dict.fromkeys(by) | _grand_total(cells))
+        margins.append(shown[grand])
+    sums = sums_of_rows(cells, margins, by, codebook)
+    numbers = _numbers(shown)
+    if rules.method == "suppress":
+        rows, changed = _suppressed(shown, sums, numbers, by, rules, treated, seconds)
+    else:
+        rows, changed = _disturbed(shown, sums, numbers, by, rules, treated, source), True
+    told: dict[str, Scalar] = dict(facts)
+    others = {name: rows_ for name, rows_ in tables.items() if name not in ("cells", "margins")}
+    treated.changed = changed
+    if changed:
+        told = blank_facts(told)
+        if "observations" in told:
+            told["observations"] = rows[grand]["count"]
+        others = {
+            name: [{key: v if isinstance(v, str) or key in by else None for key, v in row.items()} for row in rows_]
+            for name, rows_ in others.items()
+        }
+        treated.notes.append("What is derived from several cells (tests, shares) is withheld: cells were treated.")
+    done: dict[str, Sequence[Row]] = {"cells": rows[: len(cells)]}
+    if "margins" in tables:
+        done["margins"] = rows[len(cells) : len(cells) + len(tables["margins"])]
+    return {name: done.get(name, others.get(name, ())) for name in tables}, told
+
+
+def _suppressed(
+    shown: Sequence[Row],
+    sums: Sums,
+    numbers: Numbers,
+    by: Sequence[str],
+    rules: Rules,
+    treated: Treated,
+    seconds: float,
+) -> tuple[list[dict[str, Scalar]], bool]:
+    primary, hidden, _ = suppression_of(sums, numbers, rules, treated, seconds)
+    treated.count("primary", int(primary.sum()))
+    treated.count("secondary", int((hidden & ~primary).sum()))
+    by = (*by, *_EDGES) if "bin" in by else tuple(by)
+    keep = (*by, *OWN)
+    rows: list[dict[str, Scalar]] = []
+    for i, row in enumerate(shown):
+        status = "primary" if primary[i] else "secondary" if hidden[i] else "released"
+        kept = by if hidden[i] else keep if hidden.any() else tuple(row)
+        rows.append({key: value if key in kept else None for key, value in row.items()} | {"status": status})
+    return rows, bool(hidden.any())
+
+
+def _disturbed(
+    shown: Sequence[Row],
+    sums: Sums,
+    numbers: Numbers,
+    by: Sequence[str],
+    rules: Rules,
+    treated: Treated,
+    source: Stream,
+) -> list[dict[str, Scalar]]:
+    """Rounded or perturbed rows: all of them, so that nobody sees which were unsafe."""
+    unsafe = unsafe_rows(sums, numbers, rules)
+    _check_additive(sums, numbers)
+    dominated = [rule for rule in (DOMINANCE, P_PERCENT) if rule in unsafe.rules and unsafe.rules[rule].any()]
+    if dominated:
+        raise UsageError(f"method: got {rules.method} for totals that break the {dominated[0]}; want suppress")
+    treated.skipped |= unsafe.skipped
+    for rule in (DOMINANCE, P_PERCENT):
+        if rule in unsafe.rules:
+            treated.ran(rule)
+    treated.method = rules.method
+    status = "perturbed" if rules.method == "cell-key" else "rounded"
+    counts = _disturb(numbers.counts, sums, rules, shown, source, treated)
+    if numbers.totals is None:
+        totals = None
+    elif rules.method == "cell-key":  # as many mean records are added or taken away as in the count
+        each = np.divide(
+            numbers.totals, numbers.counts, out=np.zeros(len(counts)), where=np.asarray(numbers.counts > 0)
+        )
+        totals = each * counts
+    else:
+        totals = _disturb(numbers.totals, sums, rules, shown, source, treated)
+    treated.count(status, len(shown))
+    by = (*by, *_EDGES) if "bin" in by else tuple(by)
+    rows: list[dict[str, Scalar]] = []
+    for i, row in enumerate(shown):
+        values: dict[str, Scalar] = {key: row[key] if key in by else None for key in row}
+        values["count"] = round(float(counts[i]))
+        if "total" in row:
+            values["total"] = float(counts[i] if totals is None else totals[i])
+        rows.append(values | {"status": status})
+    return rows
+
+
+def _disturb(
+    values: Floats, sums: Sums, rules: Rules, shown: Sequence[Row], source: Stream, treated: Treated
+) -> Floats:
+    if rules.method == "round":
+        return rounding.conventional(values, rules.base)
+    if rules.method == "random-round":
+        return rounding.random_rounding(values, rules.base, source)
+    if rules.method == "controlled-round":
+        rounded = rounding.controlled(sums, values, rules.base)
+        treated.audit |= {"additive": rounded.additive, "bases": rounded.reach}
+        if rounded.reason:
+            treated.notes.append(f"Controlled rounding: {rounded.reason}.")
+        return rounded.values
+    keys = [number(row, "cell_key") for row in shown]
+    if any(key is None for key in keys):
+        raise UsageError("method: got cell-key for rows without keys; want a codebook column of role record-key")
+    treated.notes.append("Cells and margins are perturbed by their own keys: they need not add up.")
+    table = noise_table(rules.base)
+    return table.perturb(values.astype(np.int64), np.array(keys, float)).astype(float)
+
+
+def _numbers(shown: Sequence[Row]) -> Numbers:
+    counts = _column(shown, "count")
+    if counts is None:
+        raise Refused("minimum frequency: a row does not say how many records it holds; nothing is released")
+    totals = np.array([number(row, "total") or 0.0 for row in shown])
+    if not _is_number(shown, "total") or (totals == counts).all():
+        return Numbers(counts)
+    largest = _column(shown, "dominance_bound_1", "dominance_bound")
+    return Numbers(counts, totals, largest, _column(shown, "dominance_bound_2"))
+
+
+def _column(shown: Sequence[Row], *names: str) -> Floats | None:
+    found = [number(row, *names) for row in shown]
+    return None if any(value is None for value in found) else np.array(found, float)
+
+
+def _check_additive(sums: Sums, numbers: Numbers) -> None:
+    for values in (numbers.counts, numbers.totals):
+        if values is not None and sums.residual(values) > _ADDITIVE:
+            raise EngineError("audit: got margins that are not the sums of their cells; want sums, or no margins")
+
+
+def _grand_total(cells: Sequence[Row]) -> dict[str, Any]:
+    """A margin over everything, where the analysis shows none: facts and holders' registers give it away."""
+    bounds = ("dominance_bound", "dominance_bound_1", "dominance_bound_2")  # sums of bounds are bounds
+    columns = [key for key in ("count", "total", *bounds) if _is_number(cells, key)]
+    total: dict[str, Any] = {key: sum(number(row, key) or 0.0 for row in cells) for key in columns}
+    keys = [number(row, "cell_key") for row in cells]
+    if keys and all(key is not None for key in keys):
+        total["cell_key"] = float(np.mod(np.sum(np.array(keys, float)), 1.0))
+    return total
+
+
+def _is_number(rows: Sequence[Row], name: str) -> bool:
+    return any(number(row, name) is not None for row in rows)

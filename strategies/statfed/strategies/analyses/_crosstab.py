@@ -1,0 +1,277 @@
+"""The coordinator's half of `table`: cells, margins, their standard errors, and tests of independence.
+
+Pearson's test for counts (mutual independence for three and four columns); Rao and Scott's corrections of it for
+weighted two-way tables, first order as chi-square and second order as F, as R's svychisq.
+Largest contributors: with S the sum of x_i^8 over contributions x_i >= 0 to a cell, the n largest sum to at most
+n^(7/8) S^(1/8) (power mean inequality), whoever has them. S is additive over holders. The bound needs an exact sum.
+Source: Rao and Scott 1984, On chi-squared tests for multiway contingency tables, Annals of Statistics 12; Hundepool et
+al. 2012, Statistical Disclosure Control, section 4.2.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from statfed.core.analysis import Question, Total
+from statfed.core.result import Result, Row, Scalar
+from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
+from statfed.strategies.analyses._replication import Replication, replication
+from statfed.strategies.analyses._survey import domains, survey_design
+
+Floats = NDArray[np.float64]
+TITLE = "Contingency table"
+LARGEST_TEST = 1_000  # cells of a table whose covariance matrix is formed for a test
+LETTERS = "abcd"
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """Second moments of PSU totals, for variances of sums of cells. total: (strata, *shape); n: PSUs per stratum.
+
+    second: squares (strata, *shape) where a PSU lies in one cell only; products (strata, *shape, *shape); or, where
+    PSUs span holders, their totals (strata, PSUs, *shape).
+    """
+
+    total: Floats
+    second: Floats
+    n: Floats
+    lonely: str
+    kind: str
+
+    def variance(self, collapsed: tuple[int, ...]) -> Floats:
+        """Variances of the margin that sums over the axes `collapsed`."""
+        shape = self.total.shape[1:]
+        axes = tuple(1 + axis for axis in collapsed)
+        total = self.total.sum(axis=axes)
+        if self.kind == "squares":
+            second = self.second.sum(axis=axes)
+        elif self.kind == "totals":
+            second = (self.second.sum(axis=tuple(2 + axis for axis in collapsed)) ** 2).sum(axis=1)
+        else:
+            first = LETTERS[: len(shape)]
+            other = "".join(c.upper() if i in collapsed else c for i, c in enumerate(first))
+            kept = "".join(c for i, c in enumerate(first) if i not in collapsed)
+            second = np.einsum(f"h{first}{other}->h{kept}", self.second)
+        return self._centred(second, total * total)
+
+    def covariance(self) -> Floats:
+        """Covariance matrix of all cells."""
+        size = math.prod(self.total.shape[1:])
+        total = self.total.reshape(-1, size)
+        if self.kind == "squares":
+            second = np.einsum("hk,kl->hkl", self.second.reshape(-1, size), np.eye(size))
+        elif self.kind == "totals":
+            each = self.second.reshape(*self.second.shape[:2], size)
+            second = np.einsum("hpk,hpl->hkl", each, each)
+        else:
+            second = self.second.reshape(-1, size, size)
+        return self._centred(second, np.einsum("hk,hl->hkl", total, total))
+
+    def _centred(self, second: Floats, first: Floats) -> Floats:
+        n = self.n.reshape(-1, *(1,) * (second.ndim - 1))
+        weights = factors(n, self.lonely)
+        centred: Floats = (weights * (second - np.where(n > 1, first / np.maximum(n, 1), 0.0))).sum(axis=0)
+        return centred
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """Cells under each replicate weight, (replicates, *shape)."""
+
+    each: Floats
+    method: Replication
+
+    def variance(self, collapsed: tuple[int, ...]) -> Floats:
+        return self.method.variance(self.each.sum(axis=tuple(1 + axis for axis in collapsed)))
+
+    def covariance(self) -> Floats:
+        return self.method.covariance(self.each.reshape(len(self.each), -1))
+
+
+def result(
+    question: Question[Any], by: tuple[str, ...], total: Total, kept: Sequence[tuple[int, ...]], most: float | None
+) -> Result:
+    """From the pooled `cells`. kept: axes of the tables of powers; most: public bound of a contribution, if any."""
+    design, count = survey_design(question), total["count"]
+    records, n = int(total["records"]), int(count.sum())
+    facts: dict[str, Scalar] = {
+        "observations": n,
+        "missing": records - n,
+        "left_out": int(total["left_out"]),
+    }
+    spread: Linearised | Replicated
+    if design.replicates:
+        cells = total["total"]
+        spread = Replicated(total["replicates"], replication(question.codebook))
+        df = float(len(design.replicates) - 1)
+    else:
+        spread = _linearised(total, question)
+        cells = spread.total.sum(axis=0)
+        check_lonely(design, spread.n)
+        df = degrees(spread.n)
+    certain = design.declared or records > 1
+    variances = {c: spread.variance(c) if certain else None for c in _collapsed(len(by))}
+    powers = {axes: total[f"power{i}"] for i, axes in enumerate(kept)} if most else {}
+    tables = _tables(question, by, count, cells, variances, powers, most)
+    plain = not (question.options.weight or question.options.design)
+    notes: tuple[str, ...] = ()
+    tests: dict[str, Scalar] = dict.fromkeys(("chi_square", "chi_square_df", "chi_square_p_value", "cramers_v"))
+    if question.options.value is None and plain:
+        tests |= _pearson(count)
+    elif question.options.value is None and len(by) == 2 and count.size <= LARGEST_TEST:
+        tests |= _rao_scott(cells, spread.covariance(), n, df)
+        notes = ("chi-square is Pearson's with Rao and Scott's first-order correction, F with the second-order one",)
+    elif question.options.value is None:
+        notes = (f"no test of independence: want two columns and {LARGEST_TEST} cells at most, or no weights",)
+    return Result("table", TITLE, tables, facts | tests, notes, by, df)
+
+
+def noisy_result(question: Question[Any], by: tuple[str, ...], total: Total) -> Result:
+    """From the one noisy sum. Margins are sums of noisy cells, before negative ones are set to 0."""
+    count = total["count"]
+    n = max(float(count.sum()), 1.0)
+    totals = "total" in total
+    cells = total["total"] if totals else count.astype(np.float64)
+    squares = total["squares"] if totals else cells
+    noise = total.noise["total"] if totals else total.noise["count"]
+    variances: dict[tuple[int, ...], Floats | None] = {}
+    for collapsed in _collapsed(len(by)):
+        summed, second = cells.sum(axis=collapsed), squares.sum(axis=collapsed)
+        sampling = np.maximum(second - summed * summed / n, 0.0) * (n / (n - 1) if n > 1 else 1.0)
+        variances[collapsed] = sampling + (noise**2).sum(axis=collapsed)
+    tables = _tables(question, by, count, cells, variances, {}, None)
+    facts: dict[str, Scalar] = {"observations": max(0, int(count.sum()))}
+    facts |= dict.fromkeys(("missing", "chi_square", "chi_square_df", "chi_square_p_value", "cramers_v"))
+    notes = (
+        "standard errors include the privacy noise; counts, and totals of what cannot be negative, are at least 0; "
+        "margins are sums of the noisy cells before that, so that they may differ from sums of what is shown",
+        "no test of independence under privacy: its distribution with noise is another one",
+    )
+    return Result("table", TITLE, tables, facts, notes, by)
+
+
+def _linearised(total: Total, question: Question[Any]) -> Linearised:
+    design, count = survey_design(question), total["count"]
+    if "total" not in total:
+        cells = count.astype(np.float64)[None]
+        return Linearised(cells, cells, np.array([float(total["records"])]), design.lonely, "squares")
+    n = psus(design, total["psus"])
+    if design.spans:
+        return Linearised(total["total"].sum(axis=1), total["total"], n, design.lonely, "totals")
+    kind = "squares" if "squares" in total else "products"
+    return Linearised(total["total"], total[kind], n, design.lonely, kind)
+
+
+def _collapsed(axes: int) -> list[tuple[int, ...]]:
+    """Axes to sum over: none for the cells, then every margin, the grand total last."""
+    return [c for size in range(axes + 1) for c in combinations(range(axes), size)]
+
+
+def _tables(
+    question: Question[Any],
+    by: tuple[str, ...],
+    count: NDArray[np.int64],
+    cells: Floats,
+    variances: Mapping[tuple[int, ...], Floats | None],
+    powers: Mapping[tuple[int, ...], Floats],
+    most: float | None,
+) -> dict[str, list[Row]]:
+    tables: dict[str, list[Row]] = {"cells": [], "margins": []}
+    value, whole = (
+        question.options.value,
+        not (question.options.value or question.options.weight or question.options.design),
+    )
+    bounds = question.codebook.columns[value].bounds if value else (0.0, math.inf)
+    positive = bool(question.privacy and bounds and bounds[0] >= 0)
+    for collapsed, variance in variances.items():
+        kept = tuple(axis for axis in range(len(by)) if axis not in collapsed)
+        counts, totals = count.sum(axis=collapsed).reshape(-1), cells.sum(axis=collapsed).reshape(-1)
+        errors = None if variance is None else np.sqrt(np.maximum(variance, 0.0)).reshape(-1)
+        if most is not None:
+            power = powers[kept] if kept in powers else next(iter(powers.values())).sum(axis=collapsed)
+            root = most * np.maximum(power, 0.0).reshape(-1) ** (1 / 8)
+        names = tuple(by[axis] for axis in kept)
+        for i, domain in enumerate(domains(question.codebook, names)):
+            amount = max(0.0, float(totals[i])) if positive else float(totals[i])
+            row: dict[str, Scalar] = {name: domain.get(name) for name in by}
+            row["count"] = max(0, int(counts[i]))
+            row["total"] = row["count"] if whole else amount
+            row["std_error"] = None if errors is None else float(errors[i])
+            if most is not None:
+                row["dominance_bound"] = min(float(root[i]), amount)
+                row["dominance_bound_2"] = min(2 ** (7 / 8) * float(root[i]), amount)
+            tables["margins" if collapsed else "cells"].append(row)
+    return tables
+
+
+def _present(table: NDArray[Any]) -> tuple[NDArray[Any], ...] | None:
+    """Positions of the levels that occur, by axis; None unless there are at least two axes with two of them each."""
+    axes = range(table.ndim)
+    used = tuple(np.flatnonzero(table.sum(axis=tuple(a for a in axes if a != axis))) for axis in axes)
+    return used if len(used) > 1 and all(len(levels) > 1 for levels in used) else None
+
+
+def _pearson(count: NDArray[np.int64]) -> dict[str, Scalar]:
+    """Pearson's test without continuity correction; levels that nobody has are left out."""
+    used = _present(count)
+    if used is None:
+        return {}
+    table = count[np.ix_(*used)]
+    found = stats.chi2_contingency(table, correction=False)
+    tests: dict[str, Scalar] = {
+        "chi_square": float(found.statistic),
+        "chi_square_df": int(found.dof),
+        "chi_square_p_value": float(found.pvalue),
+    }
+    if table.ndim == 2:
+        tests["cramers_v"] = math.sqrt(float(found.statistic) / (float(table.sum()) * (min(table.shape) - 1)))
+    return tests
+
+
+def _rao_scott(cells: Floats, covariance: Floats, n: int, df: float) -> dict[str, Scalar]:
+    """Rao and Scott's corrections of Pearson's statistic of a two-way table of weighted totals over n records."""
+    used = _present(cells)
+    if used is None or (cells < 0).any():
+        return {}
+    table = cells[np.ix_(*used)]
+    places = np.arange(cells.size).reshape(cells.shape)[np.ix_(*used)].reshape(-1)
+    share = (table / table.sum()).reshape(-1)
+    jacobian = (np.eye(share.size) - np.outer(share, np.ones(share.size))) / table.sum()
+    v = jacobian @ covariance[np.ix_(places, places)] @ jacobian.T
+    inverse = np.diag(np.divide(1.0, share, out=np.zeros(share.size), where=share > 0))
+    contrasts = _interactions(*table.shape)
+    denominator = contrasts.T @ inverse @ contrasts / n
+    numerator = contrasts.T @ inverse @ v @ inverse @ contrasts
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum() ** 2
+    statistic = n * float(((share.reshape(table.shape) - expected) ** 2 / expected).sum())
+    if np.linalg.matrix_rank(denominator) < len(denominator):
+        return {}
+    delta = np.linalg.solve(denominator, numerator)
+    trace, squared = float(np.trace(delta)), float(np.trace(delta @ delta))
+    if not trace > 0 or df <= 0:
+        return {}
+    first, size = statistic / (trace / len(delta)), trace**2 / squared
+    return {
+        "chi_square": first,
+        "chi_square_df": len(delta),
+        "chi_square_p_value": float(stats.chi2.sf(first, len(delta))),
+        "f_statistic": statistic / trace,
+        "f_df": size,
+        "f_residual_df": size * df,
+        "f_p_value": float(stats.f.sf(statistic / trace, size, size * df)),
+    }
+
+
+def _interactions(rows: int, columns: int) -> Floats:
+    """Basis of the interactions of a two-way table, orthogonal to its main effects: (rows * columns, df)."""
+    i, j = (x.reshape(-1) for x in np.indices((rows, columns)))
+    main = np.column_stack([np.ones(i.size), *(i == k for k in range(1, rows)), *(j == k for k in range(1, columns))])
+    both = np.column_stack([(i == k) & (j == m) for k in range(1, rows) for m in range(1, columns)]).astype(float)
+    residual: Floats = both - main @ np.linalg.lstsq(main, both, rcond=None)[0]
+    return residual

@@ -1,0 +1,276 @@
+"""The holder's half of count, total, mean and ratio: three sums at most, in every domain.
+
+`sums` gives the estimates. `squares` gives their linearised variance from PSU totals of Y - mu X and X, with mu the
+overall ratio, so that little cancels; `replicates` the same totals under each replicate weight instead. A private run
+makes one ask, `noisy`, with mu from the codebook's bounds.
+
+Without weight and design the sample is simple random: standard errors are those of R's svydesign(ids = ~1), so that of
+a mean is s / sqrt(n). Records that miss a value or a domain stay in the design with value 0. `where` selects the
+records that the sample consists of; a domain of a sample goes into `by`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ibis
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.analysis import Arrays, Ask, Cells, Part, Question
+from statfed.core.codebook import Codebook
+from statfed.core.errors import UsageError
+from statfed.core.table import Expr, Table
+from statfed.strategies.analyses._linearisation import psu_counts, psu_shape, psu_sums
+from statfed.strategies.analyses._replication import replication
+from statfed.strategies.analyses._survey import (
+    SurveyDesign,
+    categories,
+    cells,
+    largest,
+    limited,
+    ones,
+    survey_design,
+    times,
+)
+
+SHARE = 0.1  # of the privacy budget, for parts that only serve standard errors, relative to those that estimate
+TOGETHER = 400  # sums of one statement; PostgreSQL allows 1,600 columns
+PRODUCTS = {"yy": ("y", "y"), "yx": ("y", "x"), "xx": ("x", "x")}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One estimate: the total of `numerator`, or its ratio to that of `denominator`; None stands for 1."""
+
+    keys: Mapping[str, str]
+    numerator: str | None
+    denominator: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.numerator, self.denominator) if name)
+
+
+@dataclass(frozen=True)
+class Estimand:
+    """What an analysis estimates. kind: total or ratio. key: the estimate also stands under this key of a row.
+
+    measures: all of one form. per_unit: a total, divided by the known population.
+    """
+
+    kind: Literal["total", "ratio"]
+    key: str
+    measures: tuple[Measure, ...]
+    per_unit: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Is it a number of records?"""
+        return self.measures[0].numerator is None
+
+    def unit_x(self, design: SurveyDesign) -> bool:
+        """Is X the number of records?"""
+        return design.weight is None and self.measures[0].denominator is None
+
+
+def checked_columns(question: Question[Any], estimand: Estimand) -> tuple[str, ...]:
+    """Columns that are read. Raises UsageError on options that do not fit the codebook or each other."""
+    options, codebook = question.options, question.codebook
+    for measure in estimand.measures:
+        for name in measure.columns:
+            codebook.number(name, "columns")
+            if question.privacy and codebook.columns[name].bounds is None:
+                raise UsageError(f"privacy: {name}: got no bounds; want low and high in the codebook")
+    categories(codebook, options.by, "by")
+    design = survey_design(question)
+    if estimand.per_unit:
+        if options.population is None or options.by:
+            raise UsageError("estimator: got horvitz-thompson; want population with it, and no by")
+    elif options.population is not None and not design.simple:
+        raise UsageError("population: got it with strata, PSUs or replicates; want it for a simple random sample only")
+    if design.replicates:
+        replication(codebook)
+    entries = len(estimand.measures) * cells(codebook, options.by) * int(np.prod(psu_shape(design, codebook)))
+    limited(max(entries, entries * len(design.replicates)), "measures x strata x PSUs x domains")
+    read = (*(name for measure in estimand.measures for name in measure.columns), *options.by, *design.columns)
+    return tuple(dict.fromkeys(read)) or tuple(codebook.columns)[:1]  # records without columns cannot be counted
+
+
+def centre(question: Question[Any], estimand: Estimand) -> NDArray[np.float64]:
+    """mu of a private run: the middle of a column's bounds, so that deviations are as small as can be; (measures,)."""
+    if estimand.counts:
+        return np.ones(1)
+    if estimand.measures[0].denominator is not None:
+        return np.zeros(len(estimand.measures))
+    bounds = [question.codebook.columns[str(m.numerator)].bounds or (0.0, 0.0) for m in estimand.measures]
+    return np.array([(low + high) / 2 for low, high in bounds])
+
+
+def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str, Part]:
+    """Public facts of the arrays of `ask`; see the module."""
+    design, codebook = survey_design(question), question.codebook
+    k, d = len(estimand.measures), cells(codebook, question.options.by)
+    mu = ask.arrays["centre"] if ask.name in ("squares", "replicates") else centre(question, estimand)
+    y, x = _limits(codebook, estimand, np.zeros(k) if ask.name == "sums" else mu)
+    wy, wx = times(largest(codebook, design.weight), y), times(largest(codebook, design.weight), x)
+    count = Part((k, d), integer=True, bound=1, single=k == 1)
+    if ask.name == "sums":
+        whole = Part(integer=True, bound=1)
+        return {"records": whole, "left_out": whole, "count": count, "y": _part((k, d), wy), "x": _part((k, d), wx)}
+    if ask.name == "squares":
+        shape = (k, *psu_shape(design, codebook), d)
+        found = {"psus": Part(psu_shape(design, codebook), integer=True, bound=1, single=True)}
+        found |= {"y": _part(shape, wy), "x": _part(shape, wx)}
+        if not design.spans:
+            unlimited = design.psu is not None  # one record can change the square of its PSU's total by any amount
+            products = {"yy": times(wy, wy), "yx": times(wy, wx), "xx": times(wx, wx)}
+            found |= {n: _part(shape, np.full(k, np.inf) if unlimited else b) for n, b in products.items()}
+        if estimand.kind == "ratio":
+            found["spread"] = _part((k, d), times(wy, y))
+        return found
+    if ask.name == "replicates":
+        shape = (k, len(design.replicates), d)
+        heaviest = max(largest(codebook, name) for name in design.replicates)
+        return {name: Part(shape, bound=_spread(times(heaviest, b), shape)) for name, b in (("y", y), ("x", x))}
+    if ask.name == "noisy":
+        plain = estimand.unit_x(design)
+        bounds = {} if plain else {"x": wx, "xx": times(wx, wx)}
+        bounds |= {} if estimand.counts else {"y": wy, "yy": times(wy, wy)}
+        bounds |= {} if plain or estimand.counts else {"yx": times(wy, wx)}
+        noisy = {
+            "records": Part(integer=True, bound=1, share=SHARE),
+            "count": Part((k, d), integer=True, bound=1, single=k == 1, share=1.0 if plain else SHARE),
+        }
+        return noisy | {n: _part((k, d), b, 1.0 if len(n) == 1 else SHARE) for n, b in bounds.items()}
+    raise UsageError(f"{question.query.analysis}: unknown ask: got {ask.name!r}; want sums, squares or replicates")
+
+
+def contribute(table: Table, question: Question[Any], estimand: Estimand, ask: Ask) -> Arrays:
+    """The holder's arrays for `ask`."""
+    design, by = survey_design(question), question.options.by
+    sample = design.sample(table)
+    k = len(estimand.measures)
+    if ask.name == "sums":
+        counted = table.aggregate(all=table.expr.count())["all"]
+        records = sample.aggregate(n=sample.expr.count())["n"] if design.columns else counted
+        whole: Arrays = {"records": np.array(records, np.int64), "left_out": np.array(counted - records, np.int64)}
+        return {**whole, **_grids(sample, estimand, by, _values(sample, estimand, design.weight, np.zeros(k)))}
+    if ask.name == "noisy":
+        values = _values(sample, estimand, design.weight, centre(question, estimand))
+        found = _grids(sample, estimand, by, values, PRODUCTS)
+        found["records"] = np.array(sample.aggregate(n=sample.expr.count())["n"], np.int64)
+        return {name: found[name] for name in parts(question, estimand, ask)}
+    mu = ask.arrays["centre"]
+    if ask.name == "replicates":
+        return _replicated(sample, estimand, by, design.replicates, mu)
+    values = _values(sample, estimand, design.weight, mu)
+    pairs = [(f"{a}{i}", f"{b}{i}") for i in range(k) for a, b in PRODUCTS.values()]
+    sums = psu_sums(sample, design, by, values, pairs)
+    arrays: dict[str, NDArray[Any]] = {"psus": psu_counts(sample, design)}
+    arrays |= {name: np.stack([sums[f"{name}{i}"] for i in range(k)]) for name in ("y", "x")}
+    if not design.spans:
+        arrays |= {n: np.stack([sums[f"{a}{i}*{b}{i}"] for i in range(k)]) for n, (a, b) in PRODUCTS.items()}
+    if estimand.kind == "ratio":
+        plain = _values(sample, estimand, None, mu)
+        squares = {f"s{i}": (values[f"y{i}"] * plain[f"y{i}"]).sum() for i in range(k)}
+        arrays["spread"] = _stacked(sample.grid(by, **squares), "s", k).astype(np.float64)
+    return arrays
+
+
+def discloses(question: Question[Any], estimand: Estimand, ask: Ask) -> Cells:
+    """Cells of the domains; of strata (and PSUs, where they span holders) and domains for the squares."""
+    design, by = survey_design(question), question.options.by
+    if ask.name == "squares":
+        by = tuple(dict.fromkeys((*design.strata, *((design.psu,) if design.psu and design.spans else ()), *by)))
+    one = estimand.measures[0] if len(estimand.measures) == 1 else None
+    return Cells(by, one.numerator if one else None, (*design.columns, *(one.columns if one else ())))
+
+
+def _limits(
+    codebook: Codebook, estimand: Estimand, mu: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest absolute values of numerator - mu denominator, and of denominator, in one record: (measures,) each."""
+    y, x = [], []
+    for measure, m in zip(estimand.measures, mu, strict=True):
+        x.append(largest(codebook, measure.denominator))
+        bounds = codebook.columns[measure.numerator].bounds if measure.numerator else (1.0, 1.0)
+        if bounds is None:
+            y.append(np.inf)
+        elif measure.denominator is None:
+            y.append(max(abs(bounds[0] - m), abs(bounds[1] - m)))
+        else:
+            y.append(max(abs(bounds[0]), abs(bounds[1])) + float(times(abs(m), x[-1])))
+    return np.array(y), np.array(x)
+
+
+def _values(sample: Table, estimand: Estimand, weight: str | None, mu: NDArray[np.float64]) -> dict[str, Expr]:
+    """Weighted numerator - mu denominator (`y0`, ...) and denominator (`x0`, ...), null where a value is missing."""
+    values: dict[str, Expr] = {}
+    for i, (measure, m) in enumerate(zip(estimand.measures, mu, strict=True)):
+        x = sample.number(measure.denominator) if measure.denominator else ones(sample)
+        if measure.numerator:
+            y = sample.number(measure.numerator)
+            x = y.notnull().ifelse(x, ibis.null("float64"))
+            y = y - float(m) * x if m else y + 0 * x
+        else:
+            y = x - float(m) * x
+        w = sample.number(weight) if weight else None
+        values |= {f"y{i}": y if w is None else w * y, f"x{i}": x if w is None else w * x}
+    return values
+
+
+def _grids(
+    sample: Table,
+    estimand: Estimand,
+    by: tuple[str, ...],
+    values: dict[str, Expr],
+    products: Mapping[str, tuple[str, str]] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """count, y, x and products over records: (measures, domains) each."""
+    k = len(estimand.measures)
+    asked: dict[str, Expr] = {}
+    for i in range(k):
+        asked |= {f"count{i}": values[f"y{i}"].count()}
+        asked |= {f"y{i}": values[f"y{i}"].sum(), f"x{i}": values[f"x{i}"].sum()}
+        asked |= {f"{n}{i}": (values[f"{a}{i}"] * values[f"{b}{i}"]).sum() for n, (a, b) in (products or {}).items()}
+    found = sample.grid(by, **{f"_{name}": value for name, value in asked.items()})
+    names = ("count", "y", "x", *(products or ()))
+    grids = {name: _stacked(found, f"_{name}", k).astype(np.float64) for name in names[1:]}
+    return {"count": _stacked(found, "_count", k).astype(np.int64), **grids}
+
+
+def _replicated(
+    sample: Table, estimand: Estimand, by: tuple[str, ...], replicates: tuple[str, ...], mu: NDArray[np.float64]
+) -> dict[str, NDArray[Any]]:
+    """y and x under each replicate weight, (measures, replicates, domains), in statements of `TOGETHER` sums."""
+    k = len(estimand.measures)
+    values = _values(sample, estimand, None, mu)
+    asked = {
+        f"_{name}_{r}": (value * sample.number(weight)).sum()
+        for r, weight in enumerate(replicates)
+        for name, value in values.items()
+    }
+    names = list(asked)
+    found: dict[str, NDArray[Any]] = {}
+    for first in range(0, len(names), TOGETHER):
+        found |= sample.grid(by, **{name: asked[name] for name in names[first : first + TOGETHER]})
+    return {
+        name: np.array(
+            [[found[f"_{name}{i}_{r}"].reshape(-1) for r in range(len(replicates))] for i in range(k)], np.float64
+        )
+        for name in ("y", "x")
+    }
+
+
+def _stacked(found: Mapping[str, NDArray[Any]], name: str, k: int) -> NDArray[Any]:
+    return np.stack([found[f"{name}{i}"].reshape(-1) for i in range(k)])
+
+
+def _part(shape: tuple[int, ...], bound: NDArray[np.float64], share: float = 1.0) -> Part:
+    """A part with one bound per measure, its first axis."""
+    return Part(shape, bound=_spread(bound, shape), single=shape[0] == 1, share=share)
+
+
+def _spread(bound: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return np.broadcast_to(bound.reshape(-1, *(1,) * (len(shape) - 1)), shape).copy()

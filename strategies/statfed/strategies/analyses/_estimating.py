@@ -1,0 +1,203 @@
+"""The coordinator's half of count, total, mean and ratio; the holder's half and the sums are in `_estimates`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.analysis import Ask, Coordination, Question, Total
+from statfed.core.errors import UsageError
+from statfed.core.result import Result, Row, Scalar
+from statfed.strategies.analyses._estimates import Estimand, centre
+from statfed.strategies.analyses._linearisation import Moments, check_lonely, degrees, moments, psus, variance
+from statfed.strategies.analyses._replication import replication
+from statfed.strategies.analyses._survey import domains, estimate_row, survey_design
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Arrays (measures, domains): unweighted counts, estimates, variances, design effects; NaN where unknown.
+
+    n: records of the sample, noisy under privacy.
+    """
+
+    count: NDArray[np.int64]
+    value: Floats
+    variance: Floats
+    deff: Floats | None
+    n: int
+    df: float | None
+
+
+def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coordination:
+    """Estimates in every domain, with their standard errors."""
+    if question.privacy:
+        noisy = yield Ask("noisy")
+        found = _private(question, estimand, noisy)
+        notes: tuple[str, ...] = (
+            "standard errors include the privacy noise (delta method); sampling variances are themselves noisy and at "
+            "least 0; estimates and limits are brought into the range that the codebook allows",
+        )
+        return _result(question, estimand, title, found, {"observations": found.n}, notes)
+    first = yield Ask("sums")
+    design, n, left_out = survey_design(question), int(first["records"]), int(first["left_out"])
+    y, x = first["y"], first["x"]
+    mu = _divided(y.sum(axis=1), x.sum(axis=1), 0.0)
+    scale, fpc = _scales(question, estimand, n)
+    value = scale * y if estimand.kind == "total" else _divided(y, x)
+    facts: dict[str, Scalar] = {"observations": n, "left_out": left_out}
+    notes = (f"{left_out} records miss a weight or a variable of the design: left out",) if left_out else ()
+    deff = None
+    if design.replicates:
+        again = yield Ask("replicates", {"centre": mu})
+        method = replication(question.codebook)
+        totals = again["y"] + mu[:, None, None] * again["x"]
+        each = scale * totals if estimand.kind == "total" else _divided(again["y"], again["x"]) + mu[:, None, None]
+        spread = np.moveaxis(each, 1, 0)
+        squared = method.variance(spread)
+        df: float | None = float(len(design.replicates) - 1)
+        facts["replicates"] = len(design.replicates)
+        if np.isnan(squared[~np.isnan(value)]).any():
+            notes = (*notes, "a domain is empty under a replicate weight: no standard error there")
+    else:
+        second = yield Ask("squares", {"centre": mu})
+        units = psus(design, second["psus"])
+        check_lonely(design, units)
+        df = degrees(units)
+        a, b = _linear(estimand, value, x, mu, scale)
+        squared = fpc * variance(units, moments(second, design.spans), a, b, design.lonely)
+        if not design.declared and n < 2:
+            squared = np.full(squared.shape, np.nan)
+        if design.declared:
+            facts |= {"psus": int(units.sum()), "strata": int((units > 0).sum())}
+        if estimand.kind == "ratio" and estimand.key == "mean" and (design.weight or design.declared):
+            deff = _deff(squared, second, first["count"], value, x, mu, design.spans)
+    found = Estimates(first["count"], value, squared, deff, n, df)
+    return _result(question, estimand, title, found, facts, notes)
+
+
+def _scales(question: Question[Any], estimand: Estimand, n: int) -> tuple[float, float]:
+    """What totals are multiplied with, and the finite population correction of variances."""
+    population, design = question.options.population, survey_design(question)
+    if population is None:
+        return 1.0, 1.0
+    if n > population:
+        raise UsageError(f"population: got {population:g} with {n} records in the sample; want at least as many units")
+    expand = population / n if design.weight is None and not design.declared and n else 1.0
+    fpc = 1 - n / population if design.simple else 1.0
+    return expand / (population if estimand.per_unit else 1.0), fpc
+
+
+def _linear(estimand: Estimand, value: Floats, x: Floats, mu: Floats, scale: float) -> tuple[Floats, Floats]:
+    """a and b with which a (Y - mu X) + b X is the linearised value."""
+    if estimand.kind == "total":
+        return np.full(value.shape, scale), np.broadcast_to(scale * mu[:, None], value.shape)
+    a = _divided(np.ones(x.shape), x)
+    return a, a * (mu[:, None] - value)
+
+
+def _deff(
+    squared: Floats,
+    total: Mapping[str, Any],
+    count: NDArray[np.int64],
+    value: Floats,
+    x: Floats,
+    mu: Floats,
+    spans: bool,
+) -> Floats:
+    """Variance over that of a simple random sample of as many records, drawn with replacement."""
+    y = moments(total, spans).y.sum(axis=1)
+    shift = mu[:, None] - value
+    around = total["spread"] + 2 * shift * y + shift**2 * x
+    simple = _divided(_divided(around, x), np.maximum(count - 1.0, 0.0))
+    return _divided(squared, simple)
+
+
+def _private(question: Question[Any], estimand: Estimand, total: Total) -> Estimates:
+    """Estimates from the one noisy ask; their variances are sampling variance plus noise variance."""
+    design, mu, noise = survey_design(question), centre(question, estimand), total.noise
+    count, zero = total["count"], np.zeros(total["count"].shape)
+    plain = estimand.unit_x(design)
+    x = count.astype(np.float64) if plain else total["x"]
+    noise_x = noise["count"] if plain else noise["x"]
+    y, noise_y = (zero, zero) if estimand.counts else (total["y"], noise["y"])
+    xx = x if plain else total["xx"]
+    yy = zero if estimand.counts else total["yy"]
+    yx = zero if estimand.counts else y if plain else total["yx"]
+    n = max(int(total["records"]), 2)
+    scale, fpc = _scales_noisy(question, estimand, n)
+    if estimand.kind == "total":
+        value = scale * (y + mu[:, None] * x)
+        noisy = scale**2 * (noise_y**2 + (mu[:, None] * noise_x) ** 2)
+        if question.options.population is not None and design.weight is None:
+            noisy = noisy + (value / n * noise["records"]) ** 2
+    else:
+        x = np.where(x > 2 * noise_x, x, np.nan)
+        value = mu[:, None] + y / x
+        noisy = (noise_y**2 + ((value - mu[:, None]) * noise_x) ** 2) / x**2
+    a, b = _linear(estimand, value, x, mu, scale)
+    pooled = Moments(*(array[:, None, :] for array in (y, x, yy, yx, xx)))
+    sampling = fpc * variance(np.array([float(n)]), pooled, a, b, "refuse")
+    return Estimates(count, value, sampling + noisy, None, n, None)
+
+
+def _scales_noisy(question: Question[Any], estimand: Estimand, n: int) -> tuple[float, float]:
+    population = question.options.population
+    return _scales(question, estimand, n if population is None else min(n, math.floor(population)))
+
+
+def _result(
+    question: Question[Any],
+    estimand: Estimand,
+    title: str,
+    found: Estimates,
+    facts: Mapping[str, Scalar],
+    notes: tuple[str, ...],
+) -> Result:
+    rows: list[Row] = []
+    by = question.options.by
+    for i, measure in enumerate(estimand.measures):
+        allowed = _allowed(question, estimand, i)
+        for j, domain in enumerate(domains(question.codebook, by)):
+            value, squared = _known(found.value[i, j]), _known(found.variance[i, j])
+            nothing = not question.privacy and found.n == 0
+            row = estimate_row(
+                {**measure.keys, **domain}, None if nothing else value, squared, df=found.df, allowed=allowed
+            )
+            row[estimand.key] = row["estimate"]
+            row["count"] = max(0, int(found.count[i, j]))
+            if found.deff is not None:
+                row["deff"] = _known(found.deff[i, j])
+            rows.append(row)
+    return Result(question.query.analysis, title, {"estimates": rows}, facts, notes, by, found.df)
+
+
+def _allowed(question: Question[Any], estimand: Estimand, i: int) -> tuple[float, float]:
+    """Range of an estimate under privacy; without it, any number."""
+    if not question.privacy:
+        return -math.inf, math.inf
+    measure = estimand.measures[i]
+    if measure.numerator is None:
+        return 0.0, math.inf
+    if measure.denominator is not None:
+        return -math.inf, math.inf
+    low, high = question.codebook.columns[measure.numerator].bounds or (-math.inf, math.inf)
+    if estimand.kind == "ratio":
+        return low, high
+    return (0.0 if low >= 0 else -math.inf), (0.0 if high <= 0 else math.inf)
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _divided(a: Floats, b: Floats, otherwise: float = math.nan) -> Floats:
+    """a / b, `otherwise` where b is 0."""
+    out = np.full(np.broadcast_shapes(a.shape, b.shape), otherwise)
+    quotient: Floats = np.divide(a, b, out=out, where=b != 0)
+    return quotient

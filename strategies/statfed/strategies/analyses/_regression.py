@@ -1,0 +1,228 @@
+"""What regressions share: the first ask, columns that are centred before they are multiplied, linear algebra, rows.
+
+The first ask counts records and levels and adds up the numeric expressions of the formula. From it both ends build the
+same `Basis`: levels without records are left out, and every numeric expression is taken less its mean wherever the
+model holds the lower-order columns that take up the difference, so that cross-products lose no digits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, stats
+
+from statfed.core.analysis import Arrays, Ask, Part, Total
+from statfed.core.codebook import Codebook
+from statfed.core.errors import UsageError
+from statfed.core.result import Row
+from statfed.core.table import Expr, Table
+from statfed.strategies.analyses._formula import LARGEST, Category, Number, double
+from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
+
+Vector = NDArray[np.float64]
+ALIASED = 1e-12  # share of a column's variance that must be left given the columns before it
+CONSTANT = 1e-22  # share of a column's mean square that must be variance
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Columns that span what the design's columns span, numerically far apart.
+
+    design: with the levels in use. shifts: per column, subtracted from each of its numeric expressions. matrix:
+    (p, p), T with beta = T b for coefficients b of the columns here. free: indices, among [1, columns less the
+    intercept], of the p columns that the model has; the leading 1 is there for the response's total in any case.
+    """
+
+    design: Design
+    shifts: tuple[tuple[float, ...], ...]
+    matrix: Vector
+    free: tuple[int, ...]
+
+    def expressions(self, table: Table) -> list[Expr]:
+        """[1, columns less the intercept]."""
+        pairs = zip(self.design.terms, self.shifts, strict=True)
+        return [double(1.0), *(term.expression(table, c) for term, c in pairs if term.name != INTERCEPT)]
+
+    @property
+    def size(self) -> int:
+        """Number of `expressions`."""
+        return 1 + sum(name != INTERCEPT for name in self.design.names)
+
+    @property
+    def bound(self) -> Vector:
+        """Largest absolute value of each of `expressions`."""
+        largest = [1.0]
+        for term, shifts in zip(self.design.terms, self.shifts, strict=True):
+            if term.name != INTERCEPT:
+                ends = [max(abs(x.low - c), abs(x.high - c)) for x, c in zip(term.numbers, shifts, strict=True)]
+                largest.append(abs(term.scale) * float(np.prod(ends)))
+        return np.array(largest)
+
+
+def start_parts(design: Design) -> dict[str, Part]:
+    """records, those with `defined` values, counts of all levels, and sums of the numeric expressions and response."""
+    numbers = [*design.numbers, design.left]
+    bound = np.array([max(abs(x.low), abs(x.high)) for x in numbers if x is not None])
+    return {
+        "records": Part(integer=True, bound=1),
+        "defined": Part(integer=True, bound=1),
+        "levels": Part((len(_codes(design)),), integer=True, bound=1),
+        "sums": Part(bound.shape, bound=bound),
+    }
+
+
+def start_contribution(table: Table, design: Design) -> Arrays:
+    """What `start_parts` announces. table: its records complete in what is read."""
+    count = table.expr.count()
+    asked: dict[str, Expr] = {"records": count, "defined": count if design.total else design.defined(table)}
+    for i, (column, code) in enumerate(_codes(design)):
+        is_code = table[column].cast("string") == code if table.codebook.columns[column].type == "category" else None
+        is_code = (table[column] if code == "true" else ~table[column]) if is_code is None else is_code
+        asked[f"level_{i}"] = is_code.cast("int8").sum()
+    values = [number.build(table) for number in design.numbers] + [design.response_expression(table)]
+    for i, value in enumerate(values):
+        inside = value if design.total else (value.abs() <= LARGEST).ifelse(value, double(0.0))
+        asked[f"sum_{i}"] = inside.sum()
+    found = table.aggregate(**asked)
+    return {
+        "records": np.array(found["records"], np.int64),
+        "defined": np.array(found["defined"], np.int64),
+        "levels": np.array([int(found[f"level_{i}"]) for i in range(len(_codes(design)))], np.int64),
+        "sums": np.array([found[f"sum_{i}"] for i in range(len(values))], np.float64),
+    }
+
+
+def read_start(total: Total, design: Design) -> tuple[int, Vector, NDArray[np.int64], tuple[str, ...]]:
+    """Records, means of the numeric expressions and the response, which levels occur, and notes on those that do not.
+
+    Raises UsageError without records, or when some have no value of an expression in the formula.
+    """
+    n = int(total["records"])
+    if n == 0:
+        raise UsageError(f"formula: got no records that are complete in {', '.join(design.columns)}; want some")
+    if int(total["defined"]) < n:
+        raise UsageError(
+            f"formula: got records at which an expression of {design.formula!r} has no finite value (the logarithm or "
+            "root of a negative number, a division by 0); want where conditions or another formula"
+        )
+    present = (total["levels"] > 0).astype(np.int64)
+    absent: dict[str, list[str]] = {}
+    for (column, code), there in zip(_codes(design), present, strict=True):
+        if not there:
+            absent.setdefault(column, []).append(code)
+    notes = tuple(f"{column}: no records at {', '.join(codes)}; left out" for column, codes in absent.items())
+    return n, total["sums"] / n, present, notes
+
+
+def make_basis(design: Design, codebook: Codebook, ask: Ask) -> Basis:
+    """The basis that both ends build from the arrays `mean` and `present` of an ask."""
+    there = [pair for pair, present in zip(_codes(design), ask.arrays["present"], strict=True) if present]
+    levels = {name: [code for column, code in there if column == name] for name in design.categories}
+    kept = make_design(design.formula, codebook, levels, "binary")
+    mean = {x.text: float(c) for x, c in zip(design.numbers, ask.arrays["mean"], strict=False)}
+    place = {_key(term.numbers, term.cells): j for j, term in enumerate(kept.terms) if term.scale == 1}
+    shifts: list[tuple[float, ...]] = []
+    matrix = np.eye(len(kept.names))
+    for j, term in enumerate(kept.terms):
+        inner = [some for k in range(len(term.numbers)) for some in combinations(term.numbers, k)]
+        places = [_places(kept, place, some, term.cells) for some in inner]
+        if term.scale != 1 or not all(places):
+            shifts.append((0.0,) * len(term.numbers))
+            continue
+        shifts.append(tuple(mean[x.text] for x in term.numbers))
+        for some, where in zip(inner, places, strict=True):
+            matrix[list(where), j] += np.prod([-mean[x.text] for x in term.numbers if x not in some])
+    others = iter(range(1, len(kept.names) + 1))
+    free = tuple(0 if name == INTERCEPT else next(others) for name in kept.names)
+    return Basis(kept, tuple(shifts), matrix, free)
+
+
+def check_rank(products: Vector, basis: Basis) -> None:
+    """products: (p, p) of the basis's free columns. Raises UsageError naming the columns of an exact collinearity.
+
+    A column is collinear when less than `ALIASED` of its sum of squares is left given the columns before it (the
+    pivots of a Cholesky factorisation), or when a shifted expression does not vary beyond rounding.
+    """
+    names, p = basis.design.names, len(products)
+    size = np.array([abs(float(np.prod(c))) if c else 0.0 for c in basis.shifts])
+    diagonal = np.diag(products)
+    mean_square = diagonal + diagonal[0] * size**2
+    factor = np.zeros((p, p))
+    scaled = products / np.sqrt(np.outer(_positive(diagonal), _positive(diagonal)))
+    for j in range(p):
+        row = linalg.solve_triangular(factor[:j, :j], scaled[:j, j], lower=True) if j else np.zeros(0)
+        left = scaled[j, j] - row @ row
+        if diagonal[j] <= 0 or left <= ALIASED or left * diagonal[j] <= CONSTANT * mean_square[j]:
+            if np.sum(mean_square[j]) <= 0:
+                raise UsageError(f"formula: {names[j]} is 0 at every record; want it left out")
+            on = linalg.solve_triangular(factor[:j, :j], row, lower=True, trans="T") if j else np.zeros(0)
+            relation = np.zeros(p)
+            relation[: j + 1] = np.append(-on / np.sqrt(_positive(diagonal[:j])), 1 / np.sqrt(_positive(diagonal)[j]))
+            share = np.abs(basis.matrix @ relation) * np.sqrt(_positive(mean_square))
+            involved = [names[i] for i in range(p) if share[i] > 1e-6 * share.max() and i != j]
+            raise UsageError(
+                f"formula: collinear: {names[j]} is a combination of {', '.join(involved) or 'the other columns'} "
+                f"(less than {ALIASED:g} of its variance is left given them); want one of them left out"
+            )
+        factor[j, :j], factor[j, j] = row, np.sqrt(left)
+
+
+def whitening(products: Vector) -> Vector:
+    """W with W' products W = 1: upper triangular, from the Cholesky factor of the scaled matrix."""
+    scale = np.sqrt(np.diag(products))
+    factor = linalg.cholesky(products / np.outer(scale, scale), lower=True)
+    inverse = linalg.solve_triangular(factor, np.eye(len(factor)), lower=True)
+    return np.asarray(inverse.T / scale[:, None], np.float64)
+
+
+def condition(products: Vector) -> float:
+    """Condition number of a matrix of cross-products after scaling its diagonal to 1."""
+    scale = np.sqrt(np.diag(products))
+    return float(np.linalg.cond(products / np.outer(scale, scale)))
+
+
+def coefficient_rows(
+    names: Sequence[str], estimates: Vector, covariance: Vector, statistic: str, df: float | None
+) -> list[Row]:
+    """Rows name, estimate, std_error, the statistic ("t" or "z") and p_value (two-sided; normal where df is None)."""
+    rows: list[Row] = []
+    for name, estimate, variance in zip(names, estimates, np.diag(covariance), strict=True):
+        error = float(np.sqrt(max(variance, 0.0)))
+        ratio = float(estimate) / error if error > 0 else None
+        tail = None
+        if ratio is not None:
+            tail = float(2 * (stats.norm.sf(abs(ratio)) if df is None else stats.t.sf(abs(ratio), df)))
+        rows.append({"name": name, "estimate": float(estimate), "std_error": error, statistic: ratio, "p_value": tail})
+    return rows
+
+
+def finite(value: float) -> float | None:
+    """For JSON, which has no NaN and no infinity."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _codes(design: Design) -> list[tuple[str, str]]:
+    return [(column, code) for column, codes in design.categories.items() for code in codes]
+
+
+def _key(numbers: Sequence[Number], cells: Sequence[tuple[Category, str]]) -> tuple[frozenset[str], frozenset[str]]:
+    return frozenset(x.text for x in numbers), frozenset(f"{len(c.column)} {c.column} {code}" for c, code in cells)
+
+
+def _places(
+    design: Design,
+    place: Mapping[tuple[frozenset[str], frozenset[str]], int],
+    numbers: Sequence[Number],
+    cells: Sequence[tuple[Category, str]],
+) -> tuple[int, ...]:
+    """Columns that add up to the product of `numbers` in `cells`; none where the design does not hold it."""
+    if not numbers and not cells:
+        return design.constant
+    found = place.get(_key(numbers, cells))
+    return () if found is None else (found,)
+
+
+def _positive(x: Vector) -> Vector:
+    return np.where(x > 0, x, 1.0)

@@ -1,0 +1,158 @@
+"""`covariance`: covariances and Pearson correlations of columns over their complete records, from two protected sums.
+
+The second sum takes products of deviations from the means of the first, so that nothing cancels. Divisor n - 1.
+p_value: t-test of no correlation, n - 2 degrees of freedom; lower and upper: confidence limits of the correlation
+from Fisher's z (Fisher 1921), standard error 1/sqrt(n - 3); covariance_std_error: from the normal distribution,
+sqrt((s_xx s_yy + s_xy^2)/(n - 1)) (Anderson 2003, section 3.4). All assume a simple random sample.
+
+With differential privacy there is one sum: count, sums and products of (x - middle)/half, all in [-1, 1] by the
+codebook's bounds. The variance of the noise is added to all three by the delta method, and p_value is that of z.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import Field
+
+from statfed.core.analysis import Arrays, Ask, Coordination, Model, Part, Question, Total
+from statfed.core.result import Result, Row
+from statfed.core.study import Section
+from statfed.core.table import Expr, Table
+from statfed.strategies.analyses import _moments as m
+from statfed.strategies.analyses import _products
+
+TITLE = "Covariances and Pearson correlations of columns"
+GROUP = "Estimates"
+PUSHES_DOWN = "all"
+
+_PRIVATE = (
+    "standard errors, limits and p-values include the privacy noise (delta method)",
+    "post-processing: variances are kept from 0 on, correlations between -1 and 1 (and at -1 and 1 without limits)",
+)
+
+
+class Options(Section):
+    """Options of covariance."""
+
+    columns: tuple[str, ...] = Field(min_length=2, description="numeric columns; records complete in all are used")
+    level: float = Field(default=0.95, gt=0, lt=1, description="confidence level of lower and upper")
+
+
+def columns(question: Question[Options]) -> tuple[str, ...]:
+    m.check_columns(question.codebook, question.options.columns, bounded=question.privacy is not None)
+    return question.options.columns
+
+
+def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
+    return "scaled", 1
+
+
+def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
+    names = question.options.columns
+    if ask.name == "scaled":
+        pairs = len(names) * (len(names) + 1) // 2
+        return {
+            "count": Part(bound=1.0, integer=True, single=True),
+            "sum": Part((len(names),), 1.0),
+            "products": Part((pairs,), 1.0),
+        }
+    return _products.product_parts([question.codebook.columns[name].bounds for name in names], ask, "covariance")
+
+
+def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
+    names = question.options.columns
+    complete = table.complete(names)
+    numbers: list[Expr] = [complete.number(name) for name in names]
+    if ask.name != "scaled":
+        return _products.products(complete, numbers, ask)
+    frames = [m.frame(question.codebook, name) for name in names]
+    scaled = [(x - m.real(middle)) / m.real(half) for x, (middle, half) in zip(numbers, frames, strict=True)]
+    return _products.products(complete, scaled, Ask("products", {"centre": np.zeros(len(names))}))
+
+
+def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001
+    k = len(question.options.columns)
+    return Model(k + k * (k + 1) // 2, question.options.columns)
+
+
+def coordinate(question: Question[Options]) -> Coordination:
+    options = question.options
+    notes = [f"records complete in {', '.join(options.columns)}; simple random sampling; {options.level:.0%} limits"]
+    if question.privacy:
+        total = yield Ask("scaled")
+        n, matrix, noise = _noisy(question, total)
+        notes += _PRIVATE
+    else:
+        first = yield Ask("means")
+        second = yield Ask("products", {"centre": m.centres(first)})
+        n = int(first["count"])
+        matrix = _products.covariance_matrix(first, second)
+        noise = np.zeros(())
+    rows = [_row(question, i, j, n, matrix, noise) for i in range(len(options.columns)) for j in range(i, len(matrix))]
+    return Result("covariance", "Covariance and correlation", {"pairs": rows}, {"observations": n}, tuple(notes))
+
+
+def _row(question: Question[Options], i: int, j: int, n: int, matrix: m.Floats, noise: m.Floats) -> Row:
+    """One pair; noise: variance matrix of the noise in (s_xx, s_yy, s_xy) by pair of pairs, () without."""
+    from scipy import stats
+
+    names, level = question.options.columns, question.options.level
+    xx, yy, xy = matrix[i, i], matrix[j, j], matrix[i, j]
+    scale = np.sqrt(xx * yy)
+    correlation = float(np.clip(xy / scale, -1, 1)) if scale > 0 else np.nan
+    sampling = (scale**2 + xy**2) / (n - 1) if n > 1 else np.nan
+    block = np.zeros((3, 3))
+    if noise.ndim:
+        at = [_products.pair(len(matrix), *p) for p in ((i, i), (j, j), (i, j))]
+        block = noise[np.ix_(at, at)]
+        sampling += block[2, 2]
+    lower = upper = p_value = np.nan
+    if i != j and abs(correlation) < 1:
+        slopes = np.array([-correlation / (2 * xx), -correlation / (2 * yy), 1 / scale]) / (1 - correlation**2)
+        width = (1 / (n - 3) if n > 3 else np.nan) + float(slopes @ block @ slopes)
+        if noise.ndim:
+            p_value = 2 * stats.norm.sf(abs(np.arctanh(correlation)) / np.sqrt(width))
+        elif n > 2:
+            p_value = 2 * stats.t.sf(abs(correlation) * np.sqrt((n - 2) / (1 - correlation**2)), n - 2)
+        half = stats.norm.ppf((1 + level) / 2) * np.sqrt(width)
+        lower, upper = (float(np.tanh(np.arctanh(correlation) + side)) for side in (-half, half))
+    elif i != j and n > 2 and not noise.ndim and not np.isnan(correlation):
+        p_value = 0.0
+    return {
+        "name_1": names[i],
+        "name_2": names[j],
+        "covariance": m.finite(xy),
+        "covariance_std_error": m.finite(np.sqrt(sampling)),
+        "correlation": m.finite(correlation),
+        "lower": m.finite(lower),
+        "upper": m.finite(upper),
+        "p_value": m.finite(p_value),
+        "count": n,
+    }
+
+
+def _noisy(question: Question[Options], total: Total) -> tuple[int, m.Floats, m.Floats]:
+    """Count, covariance matrix and the variance of its noise (pair by pair) in the units of the columns."""
+    names = question.options.columns
+    k = len(names)
+    n = max(0, int(total["count"]))
+    first, second = np.triu_indices(k)
+    if n < 2:
+        return n, np.full((k, k), np.nan), np.zeros((len(first),) * 2)
+    mean = np.clip(total["sum"] / n, -1, 1)
+    bias = np.where(first == second, (total.noise["sum"][first] / n) ** 2, 0.0)
+    products = mean[first] * mean[second]
+    flat = (total["products"] - n * (products - np.minimum(bias, products.clip(0)))) / (n - 1)
+    flat = np.where(first == second, np.maximum(flat, 0.0), flat)
+    slopes = np.zeros((len(first), 1 + k + len(first)))  # derivatives by count, sums and products
+    rows = np.arange(len(first))
+    slopes[:, 0] = products - flat
+    np.add.at(slopes, (rows, 1 + first), -mean[second])
+    np.add.at(slopes, (rows, 1 + second), -mean[first])
+    slopes[rows, 1 + k + rows] = 1
+    slopes /= n - 1
+    variances = np.concatenate([total.noise[part].reshape(-1) ** 2 for part in ("count", "sum", "products")])
+    half = np.array([m.frame(question.codebook, name)[1] for name in names])
+    scale = half[first] * half[second]
+    noise = (slopes * variances) @ slopes.T * np.outer(scale, scale)
+    return n, _products.symmetric(flat * scale, k), noise

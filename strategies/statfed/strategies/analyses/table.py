@@ -1,0 +1,236 @@
+"""`table`: contingency tables of up to four category columns: counts, weighted counts or sums of a value, with margins.
+
+One sum: counts exactly, totals, and what their variances need (see `_linearisation`): squares per stratum where records
+are PSUs, products of PSU totals where PSUs are nested in holders, PSU totals where they span holders, or totals under
+each replicate weight. For a value that cannot be negative also sums of eighth powers of contributions: they bound the
+largest contributors of a pooled cell (see `_crosstab`). Levels come from the codebook; one that nobody has is a row of
+zeros.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.errors import UsageError
+from statfed.core.table import Expr, Table
+from statfed.strategies.analyses import _crosstab
+from statfed.strategies.analyses._linearisation import psu_counts, psu_products, psu_shape, psu_sums
+from statfed.strategies.analyses._replication import replication
+from statfed.strategies.analyses._survey import (
+    SurveyDesign,
+    Weighting,
+    categories,
+    largest,
+    limited,
+    ones,
+    survey_design,
+    times,
+)
+
+TITLE = "Contingency tables, with margins, standard errors and tests of independence"
+GROUP = "Estimates"
+PUSHES_DOWN = "all"
+POWER = 8
+SHARE = 0.1  # of the privacy budget, for squares, which only serve standard errors
+MOST = 4
+
+
+class Options(Weighting):
+    """Options of table."""
+
+    rows: tuple[str, ...] = Field(min_length=1, description="category columns down the side")
+    columns: tuple[str, ...] = Field(default=(), description="category columns across; four in all at most")
+    value: str | None = Field(default=None, description="numeric column to sum in the cells, instead of counting")
+    largest_contributor: float | None = Field(
+        default=None, gt=0, description="no enterprise's total of the value is larger: public, for dominance bounds"
+    )
+
+
+def columns(question: Question[Options]) -> tuple[str, ...]:
+    options, codebook, design = question.options, question.codebook, survey_design(question)
+    by = _by(options)
+    categories(codebook, by, "rows, columns")
+    if len(by) > MOST:
+        raise UsageError(f"rows, columns: got {len(by)} columns; want {MOST} at most")
+    value = (options.value,) if options.value else ()
+    for name in value:
+        codebook.number(name, "value")
+        if question.privacy and codebook.columns[name].bounds is None:
+            raise UsageError(f"privacy: {name}: got no bounds; want low and high in the codebook")
+    if design.replicates:
+        replication(codebook)
+    size = int(np.prod(_shape(question)))
+    sizes = [size * int(np.prod(psu_shape(design, codebook))), size * len(design.replicates)]
+    limited(max(sizes), "strata x PSUs x cells")
+    if design.psu and not design.spans:
+        limited(sizes[0] * size, "strata x pairs of cells")
+    firm = (codebook.role("enterprise"),) if _bounding(question) else ()
+    return tuple(dict.fromkeys(name for name in (*by, *value, *design.columns, *firm) if name))
+
+
+def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
+    design, codebook, shape = survey_design(question), question.codebook, _shape(question)
+    count = Part(shape, integer=True, bound=1, single=True)
+    bound = float(times(largest(codebook, design.weight), largest(codebook, question.options.value)))
+    weighted = _weighted(question)
+    square = bound * bound
+    if ask.name == "noisy":
+        total = {"total": Part(shape, bound=bound, single=True)}
+        return {"count": count} | (
+            total | {"squares": Part(shape, bound=square, single=True, share=SHARE)} if weighted else {}
+        )
+    if ask.name != "cells":
+        raise UsageError(f"table: unknown ask: got {ask.name!r}; want cells")
+    whole = Part(integer=True, bound=1)
+    found = {"records": whole, "left_out": whole, "count": count}
+    if design.replicates:
+        heaviest = max(largest(codebook, name) for name in design.replicates)
+        each = float(times(heaviest, largest(codebook, question.options.value)))
+        found |= {"total": Part(shape, bound=bound, single=True)}
+        found |= {"replicates": Part((len(design.replicates), *shape), bound=each)}
+    elif weighted:
+        axes = psu_shape(design, codebook)
+        found |= {"psus": Part(axes, integer=True, bound=1, single=True)}
+        found |= {"total": Part((*axes, *shape), bound=bound, single=True)}
+        if design.psu is None:
+            found |= {"squares": Part((*axes, *shape), bound=square, single=True)}
+        elif not design.spans:
+            found |= {"products": Part((*axes, *shape, *shape))}
+    if _bounding(question):
+        firm = codebook.role("enterprise")
+        unlimited = firm is not None and question.options.largest_contributor is None
+        for i, kept in enumerate(_kept(question)):
+            grid = tuple(shape[axis] for axis in kept)
+            found[f"power{i}"] = Part(grid, bound=np.inf if unlimited else 1.0, single=True)
+    return found
+
+
+def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
+    design, by, shape = survey_design(question), _by(question.options), _shape(question)
+    value = question.options.value
+    sample = design.sample(table)
+    known = sample.complete((value,)) if value else sample
+    amount = known.number(value) if value else ones(known)
+    weighted = known.number(design.weight) * amount if design.weight else amount
+    count = known.grid(by, n=ones(known).count())["n"].astype(np.int64)
+    if ask.name == "noisy":
+        if not _weighted(question):
+            return {"count": count}
+        sums = known.grid(by, total=weighted.sum(), squares=(weighted * weighted).sum())
+        return {"count": count, **{name: sums[name].astype(np.float64) for name in ("total", "squares")}}
+    counted = table.aggregate(all=ones(table).count())["all"]
+    records = sample.aggregate(n=ones(sample).count())["n"]
+    found: dict[str, NDArray[Any]] = {"records": np.array(records), "left_out": np.array(counted - records)}
+    found["count"] = count
+    if design.replicates:
+        sums = {"total": known.grid(by, total=weighted.sum())["total"]}
+        for name in design.replicates:
+            sums[name] = known.grid(by, total=(known.number(name) * amount).sum())["total"]
+        found["total"] = sums["total"].astype(np.float64)
+        found["replicates"] = np.stack([sums[name] for name in design.replicates]).astype(np.float64)
+    elif _weighted(question):
+        axes = psu_shape(design, question.codebook)
+        squares = (("total", "total"),) if design.psu is None else ()
+        linear = psu_sums(known, _linear(design), by, {"total": weighted}, squares)
+        found |= {"psus": psu_counts(sample, design), "total": linear["total"].reshape(*axes, *shape)}
+        if squares and not design.spans:
+            found["squares"] = linear["total*total"].reshape(*axes, *shape)
+        elif not design.spans:
+            found["products"] = psu_products(known, design, by, weighted).reshape(*axes, *shape, *shape)
+    if _bounding(question):
+        found |= _powers(known.filter(weighted > 0), question, weighted)
+    return found
+
+
+def discloses(question: Question[Options], ask: Ask) -> Cells:
+    options, design = question.options, survey_design(question)
+    value = (options.value,) if options.value else ()
+    strata = design.strata if ask.name == "cells" else ()
+    psu = (design.psu,) if design.psu and design.spans and ask.name == "cells" else ()
+    return Cells(tuple(dict.fromkeys((*strata, *psu, *_by(options)))), options.value, (*value, *design.columns))
+
+
+def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
+    return "noisy", 1
+
+
+def coordinate(question: Question[Options]) -> Coordination:
+    by = _by(question.options)
+    if question.privacy:
+        total = yield Ask("noisy")
+        return _crosstab.noisy_result(question, by, total)
+    total = yield Ask("cells")
+    return _crosstab.result(question, by, total, _kept(question), _largest(question) if _bounding(question) else None)
+
+
+def _by(options: Options) -> tuple[str, ...]:
+    return (*options.rows, *options.columns)
+
+
+def _shape(question: Question[Options]) -> tuple[int, ...]:
+    return tuple(len(question.codebook.category(name).levels) for name in _by(question.options))
+
+
+def _weighted(question: Question[Options]) -> bool:
+    """Do totals differ from counts, or does the design have more than records?"""
+    return bool(question.options.value or question.options.weight or question.options.design)
+
+
+def _linear(design: SurveyDesign) -> SurveyDesign:
+    """The design as far as sums of totals go, for which PSUs nested in holders do not matter."""
+    return design if design.spans else replace(design, psu=None)
+
+
+def _bounding(question: Question[Options]) -> bool:
+    """Can contributions be bounded: is there a value that cannot be negative, with a public largest contribution?"""
+    value = question.options.value
+    if value is None or question.privacy:
+        return False
+    bounds = [question.codebook.columns[n].bounds for n in (value, survey_design(question).weight) if n]
+    return all(b is not None and b[0] >= 0 and b[1] > 0 for b in bounds)
+
+
+def _largest(question: Question[Options]) -> float:
+    """Public bound of one contribution, weighted."""
+    options, codebook = question.options, question.codebook
+    value = options.largest_contributor if codebook.role("enterprise") else None
+    return (value or largest(codebook, options.value)) * largest(codebook, survey_design(question).weight)
+
+
+def _kept(question: Question[Options]) -> list[tuple[int, ...]]:
+    """Axes of the tables whose contributions are bounded: of the cells, and of every margin where an enterprise's
+    contributions to several cells have to be added up before they are raised to a power."""
+    axes = range(len(_by(question.options)))
+    subsets = [kept for size in range(len(axes), -1, -1) for kept in combinations(axes, size)]
+    return subsets if question.codebook.role("enterprise") else subsets[:1]
+
+
+def _powers(table: Table, question: Question[Options], amount: Expr) -> dict[str, NDArray[np.float64]]:
+    """Sums of (contribution / largest contribution)^8 over the contributors of each cell.
+
+    A contributor is an enterprise where the codebook has that role, else a record. Raises UsageError when a declared
+    largest contributor is exceeded.
+    """
+    by, most, firm = _by(question.options), _largest(question), question.codebook.role("enterprise")
+    share = amount / most
+    if firm is None:
+        power = share**POWER
+        return {"power0": table.grid(by, p=power.sum())["p"].astype(np.float64)}
+    found = {}
+    for i, kept in enumerate(_kept(question)):
+        names = tuple(by[axis] for axis in kept)
+        complete = table.complete(by).expr
+        each = complete.group_by([complete[name] for name in dict.fromkeys((*names, firm))]).aggregate(
+            _share=share.sum()
+        )
+        grouped = replace(table, expr=each)
+        if question.options.largest_contributor and grouped.aggregate(top=each["_share"].max())["top"] > 1 + 1e-9:
+            raise UsageError("largest_contributor: got an enterprise with more; want a larger public bound")
+        found[f"power{i}"] = grouped.grid(names, p=(each["_share"] ** POWER).sum())["p"].astype(np.float64)
+    return found

@@ -1,0 +1,156 @@
+"""`ttest`: Student's and Welch's t-tests of means, from two protected sums.
+
+One sample against `mu`; two samples, the two levels of a grouping column, with unequal variances (Welch 1947,
+Satterthwaite's degrees of freedom) or pooled ones; paired, two columns of the same records. Two-sided p-values.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import Field
+
+from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.errors import UsageError
+from statfed.core.result import Result, Row
+from statfed.core.study import Section
+from statfed.core.table import Expr, Table
+from statfed.strategies.analyses import _moments as m
+
+TITLE = "t-tests of means: one sample, two samples (Welch or pooled), paired"
+GROUP = "Tests"
+PUSHES_DOWN = "all"
+
+_ORDERS = (1, 2)
+
+
+class Options(Section):
+    """Options of ttest."""
+
+    columns: tuple[str, ...] = Field(min_length=1, description="numeric columns, one test each; paired: two columns")
+    mu: float = Field(default=0.0, description="mean, or difference of means, under the null hypothesis")
+    by: str | None = Field(default=None, description="two samples: column with the groups")
+    levels: tuple[str, ...] = Field(
+        default=(), description="two samples: the two levels to compare, if `by` has more than two"
+    )
+    paired: bool = Field(default=False, description="test the difference of two columns of the same record")
+    pooled: bool = Field(default=False, description="two samples: assume equal variances (Student) instead of Welch")
+    level: float = Field(default=0.95, gt=0, lt=1, description="confidence level of lower and upper")
+
+
+def columns(question: Question[Options]) -> tuple[str, ...]:
+    options = question.options
+    by = (options.by,) if options.by else ()
+    m.check_columns(question.codebook, options.columns, by)
+    if options.paired and len(options.columns) != 2:
+        raise UsageError(f"ttest: paired: got {len(options.columns)} columns; want two")
+    if options.paired and options.by:
+        raise UsageError(f"ttest: got paired and by {options.by}; want one of them")
+    if options.by is None and (options.pooled or options.levels):
+        raise UsageError("ttest: got pooled or levels without by; want a grouping column with them")
+    if options.by is not None:
+        known = question.codebook.category(options.by).levels
+        chosen = options.levels or known
+        if len(chosen) != 2 or chosen[0] == chosen[1] or any(level not in known for level in chosen):
+            raise UsageError(f"ttest: levels: got {', '.join(chosen)}; want two of {options.by}: {', '.join(known)}")
+    return (*options.columns, *by)
+
+
+def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
+    bounds = _bounds(question)
+    if ask.name == "means":
+        by = question.options.by
+        return m.sum_parts(bounds, m.level_shape(question.codebook, (by,) if by else ()))
+    if ask.name == "powers":
+        return m.power_parts(bounds, ask.arrays["centre"], _ORDERS)
+    raise UsageError(f"ttest: unknown ask: got {ask.name!r}; want means or powers")
+
+
+def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
+    options = question.options
+    numbers: list[Expr] = [table.number(name) for name in options.columns]
+    if options.paired:
+        numbers = [numbers[0] - numbers[1]]
+    by = (options.by,) if options.by else ()
+    if options.by and options.levels:
+        table = table.filter(table[options.by].cast("string").isin(options.levels))
+    if ask.name == "means":
+        return m.sums(table, numbers, by)
+    return m.powers(table, numbers, ask.arrays["centre"], _ORDERS, by)
+
+
+def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
+    options = question.options
+    return Cells(by=(options.by,) if options.by else (), complete=options.columns if options.paired else ())
+
+
+def coordinate(question: Question[Options]) -> Coordination:
+    options = question.options
+    first = yield Ask("means")
+    centre = m.centres(first)
+    second = yield Ask("powers", {"centre": centre})
+    found = m.moments(first["count"], centre, second)
+    names = [" - ".join(options.columns)] if options.paired else list(options.columns)
+    rows = [_row(question, name, found, i) for i, name in enumerate(names)]
+    notes = []
+    if any(row["statistic"] is None for row in rows):
+        notes.append("no statistic where a sample has too few records or its values do not differ")
+    if options.by:
+        notes.append(f"estimate: mean of {options.by} {' minus mean of '.join(_levels(question))}")
+    return Result("ttest", "t-test", {"tests": rows}, {"mu": options.mu, "level": options.level}, tuple(notes))
+
+
+def _row(question: Question[Options], name: str, found: m.Moments, i: int) -> Row:
+    from scipy import stats
+
+    options = question.options
+    samples = [_known(question).index(level) for level in _levels(question)] if options.by else [0]
+    count, mean, variance, squares = (
+        np.atleast_1d(a[i])[samples] for a in (found.count, found.mean, found.variance, found.squares)
+    )
+    terms = variance / np.where(count > 0, count, np.nan)
+    if options.by is None:
+        test, estimate, df, square = "paired" if options.paired else "one-sample", mean[0], count[0] - 1.0, terms[0]
+    elif options.pooled:
+        test, estimate, df = "pooled", mean[0] - mean[1], count.sum() - 2.0
+        inverse = np.sum(1 / np.where(count > 0, count, np.nan))
+        square = np.sum(squares) / df * inverse if df > 0 else np.nan
+    else:
+        test, estimate, square = "Welch", mean[0] - mean[1], np.sum(terms)
+        df = square**2 / np.sum(terms**2 / (count - 1)) if square > 0 else np.nan
+    error = np.sqrt(square) if square > 0 else np.nan
+    statistic = (estimate - options.mu) / error
+    half = stats.t.ppf((1 + options.level) / 2, df) * error if error > 0 else np.nan
+    row: dict[str, str | float | int | None] = {
+        "name": name,
+        "test": test,
+        "estimate": m.finite(estimate),
+        "std_error": m.finite(error),
+        "df": m.finite(df) if df > 0 else None,
+        "statistic": m.finite(statistic),
+        "p_value": m.finite(2 * stats.t.sf(abs(statistic), df)) if error > 0 else None,
+        "lower": m.finite(estimate - half),
+        "upper": m.finite(estimate + half),
+        "count": int(count.sum()),
+    }
+    if options.by:
+        for j, level in enumerate(_levels(question), 1):
+            row |= {f"group_{j}": level, f"count_{j}": int(count[j - 1]), f"mean_{j}": m.finite(mean[j - 1])}
+    return row
+
+
+def _known(question: Question[Options]) -> tuple[str, ...]:
+    by = question.options.by
+    return question.codebook.category(by).levels if by else ()
+
+
+def _levels(question: Question[Options]) -> tuple[str, ...]:
+    """The two levels that are compared, in the order asked for; the whole sample where there is no `by`."""
+    return question.options.levels or _known(question)
+
+
+def _bounds(question: Question[Options]) -> list[m.Bounds]:
+    bounds = [question.codebook.columns[name].bounds for name in question.options.columns]
+    if not question.options.paired:
+        return bounds
+    first, second = bounds
+    return [(first[0] - second[1], first[1] - second[0]) if first and second else None]

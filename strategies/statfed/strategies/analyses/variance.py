@@ -1,0 +1,169 @@
+"""`variance`: variance of columns, over all records or in groups, with its own standard error, from two protected sums.
+
+The estimate has divisor n - 1. Its standard error under simple random sampling is distribution-free, from the fourth
+central moment m4: Var(s^2) = (m4 - (n - 3)/(n - 1) sigma^4)/n (Cramer 1946, section 27.4), with m4 and s^2 put in.
+
+With differential privacy there is one sum: counts and the first four powers of (x - middle)/half, where middle and
+half are those of the codebook's bounds, so that each power lies in [-1, 1] whatever the data. The standard error then
+adds the variance of the noise by the delta method; the bias that noise in the mean causes in its square is removed.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import Field
+
+from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question, Total
+from statfed.core.errors import UsageError
+from statfed.core.result import Result, Row
+from statfed.core.study import Section
+from statfed.core.table import Table
+from statfed.strategies.analyses import _moments as m
+
+TITLE = "Variance and standard deviation of columns, with standard errors, also in groups"
+GROUP = "Estimates"
+PUSHES_DOWN = "all"
+
+_ORDERS = (1, 2, 3, 4)
+_SHARES = {0: 1.0, 1: 1.0, 2: 1.0, 3: 0.1, 4: 0.1}  # the last two serve the standard error only
+_NOTES = (
+    "estimate: variance with divisor n - 1; standard errors: simple random sampling without finite population "
+    "correction, that of the variance from the fourth central moment",
+)
+_PRIVATE = (
+    "standard errors include the privacy noise (delta method)",
+    "post-processing: a variance is kept between 0 and the largest that the codebook's bounds allow, its fourth moment "
+    "between the smallest and the largest possible for that variance",
+)
+
+
+class Options(Section):
+    """Options of variance."""
+
+    columns: tuple[str, ...] = Field(min_length=1, description="numeric columns")
+    by: tuple[str, ...] = Field(default=(), max_length=4, description="grouping columns (category or boolean)")
+
+
+def columns(question: Question[Options]) -> tuple[str, ...]:
+    options = question.options
+    m.check_columns(question.codebook, options.columns, options.by, bounded=question.privacy is not None)
+    return (*options.columns, *options.by)
+
+
+def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
+    return "scaled", 1
+
+
+def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
+    names = question.options.columns
+    bounds = [question.codebook.columns[name].bounds for name in names]
+    shape = m.level_shape(question.codebook, question.options.by)
+    if ask.name == "means":
+        return m.sum_parts(bounds, shape)
+    if ask.name == "powers":
+        return m.power_parts(bounds, ask.arrays["centre"], _ORDERS)
+    if ask.name == "scaled":
+        return {
+            _scaled(order, i): Part(shape, 1.0, integer=order == 0, single=True, share=share)
+            for i in range(len(names))
+            for order, share in _SHARES.items()
+        }
+    raise UsageError(f"variance: unknown ask: got {ask.name!r}; want means, powers or scaled")
+
+
+def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
+    by = question.options.by
+    numbers = [table.number(name) for name in question.options.columns]
+    if ask.name == "means":
+        return m.sums(table, numbers, by)
+    if ask.name == "powers":
+        return m.powers(table, numbers, ask.arrays["centre"], _ORDERS, by)
+    scaled = []
+    for name, x in zip(question.options.columns, numbers, strict=True):
+        middle, half = m.frame(question.codebook, name)
+        scaled.append((x - m.real(middle)) / m.real(half))
+    found = m.powers(table, scaled, np.zeros((len(scaled), *m.level_shape(table.codebook, by))), _ORDERS, by)
+    count = m.sums(table, scaled, by)["count"]
+    return {_scaled(r, i): found[f"power_{r}"][i] for i in range(len(scaled)) for r in _ORDERS} | {
+        _scaled(0, i): count[i] for i in range(len(scaled))
+    }
+
+
+def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
+    return Cells(by=question.options.by)
+
+
+def coordinate(question: Question[Options]) -> Coordination:
+    if question.privacy:
+        total = yield Ask("scaled")
+        rows = [row for i in range(len(question.options.columns)) for row in _noisy_rows(question, total, i)]
+        return Result("variance", "Variance", {"estimates": rows}, {}, (*_NOTES, *_PRIVATE), question.options.by)
+    first = yield Ask("means")
+    centre = m.centres(first)
+    second = yield Ask("powers", {"centre": centre})
+    found = m.moments(first["count"], centre, second)
+    n = np.where(found.count > 1, found.count, np.nan)
+    error = np.sqrt(np.maximum(found.fourth - (n - 3) / (n - 1) * found.variance**2, 0) / n)
+    rows = []
+    for i, name in enumerate(question.options.columns):
+        for at, levels in m.level_rows(question.codebook, question.options.by):
+            cell = (i, *at)
+            mean_error = float(np.sqrt(found.variance[cell] / n[cell]))
+            values = (found.mean[cell], mean_error, found.variance[cell], error[cell])
+            rows.append(_row(name, levels, int(found.count[cell]), *values, question.codebook.columns[name].unit))
+    return Result("variance", "Variance", {"estimates": rows}, {}, _NOTES, question.options.by)
+
+
+def _row(
+    name: str,
+    levels: Mapping[str, str],
+    count: int,
+    mean: float,
+    mean_error: float,
+    variance: float,
+    error: float,
+    unit: str,
+) -> Row:
+    return {
+        "column": name,
+        **levels,
+        "count": count,
+        "mean": m.finite(mean),
+        "mean_std_error": m.finite(mean_error),
+        "estimate": m.finite(variance),
+        "std_error": m.finite(error),
+        "std_dev": m.finite(np.sqrt(variance)),
+        "unit": unit,
+    }
+
+
+def _scaled(order: int, column: int) -> str:
+    return f"count_{column}" if order == 0 else f"power_{order}_{column}"
+
+
+def _noisy_rows(question: Question[Options], total: Total, i: int) -> list[Row]:
+    name = question.options.columns[i]
+    middle, half = m.frame(question.codebook, name)
+    rows = []
+    for at, levels in m.level_rows(question.codebook, question.options.by):
+        n, *power = (float(total[_scaled(r, i)][at]) for r in range(5))
+        noise = np.array([total.noise[_scaled(r, i)][at] for r in range(5)])
+        values = _noisy_moments(n, power, noise) if n > 1 else (np.nan,) * 4
+        mean, mean_error, variance, error = values
+        scaled = (middle + half * mean, half * mean_error, half**2 * variance, half**2 * error)
+        rows.append(_row(name, levels, max(0, int(n)), *scaled, question.codebook.columns[name].unit))
+    return rows
+
+
+def _noisy_moments(n: float, power: list[float], noise: m.Floats) -> tuple[float, float, float, float]:
+    """Mean, its standard error, variance and its standard error of values in [-1, 1] from noisy sums of powers."""
+    mean = float(np.clip(power[0] / n, -1, 1))
+    squares = power[1] - max(0.0, power[0] ** 2 - noise[1] ** 2) / n
+    variance = float(np.clip(squares / (n - 1), 0, (1 - mean**2) * n / (n - 1)))
+    fourth = (power[3] - 4 * mean * power[2] + 6 * mean**2 * power[1]) / n - 3 * mean**4
+    fourth = float(np.clip(fourth, variance**2, (1 + abs(mean)) ** 2 * variance))
+    sampling = max(0.0, fourth - (n - 3) / (n - 1) * variance**2) / n
+    slopes = np.array([mean**2 - variance, -2 * mean, 1.0]) / (n - 1)
+    error = np.sqrt(sampling + np.sum((slopes * noise[:3]) ** 2))
+    mean_error = np.sqrt(variance / n + (noise[1] / n) ** 2 + (mean * noise[0] / n) ** 2)
+    return mean, float(mean_error), variance, float(error)
