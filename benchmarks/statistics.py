@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -112,7 +113,7 @@ def main() -> None:
             call()
             assert fed.last is not None
             sums = len(fed.last.sums)
-            times = [(seconds(call), seconds(lambda q=query: pooled(files, q))) for _ in range(options.repeat)]
+            times = [(seconds(call), seconds(partial(pooled, files, query))) for _ in range(options.repeat)]
             factor = sums if name == "glm" else 1
             mine, theirs = (statistics.median(t[i] for t in times) for i in (0, 1))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -120,10 +120,9 @@ def test_what_an_ask_discloses_names_columns_of_the_codebook(name: str, options:
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_a_private_form_has_finite_bounds(name: str, options: dict[str, Any]) -> None:
-    from statfed.core.noise import plan
-
     from statfed.core.discovery import load
     from statfed.core.errors import UsageError
+    from statfed.core.noise import plan
 
     if not hasattr(load(PACKAGE, name, "analysis"), "private"):
         pytest.skip("no private form")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statfed.client.differencing import FILE, Releases, TableOf, guard, holds, populations
+from statfed.client.differencing import FILE, Releases, TableOf, guard, populations
 from statfed.core.analysis import Cells, Model, Question, read_query
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
@@ -310,7 +310,7 @@ def test_conditions_select_what_the_holders_table_selects(tmp_path: Path) -> Non
         for text in texts:
             condition = parse_condition(text, CODEBOOK)
             theirs = open_table(source, CODEBOOK, (condition,)).aggregate(n=ibis._.count())
-            assert whole.filter(holds(whole, condition)).aggregate(n=ibis._.count()) == theirs, text
+            assert whole.filter(whole.holds(condition)).aggregate(n=ibis._.count()) == theirs, text
 
 
 def test_postgresql_refuses_what_duckdb_refuses(postgres: Server, file: Path) -> None:  # noqa: F811

@@ -54,8 +54,7 @@ def people(n: int, seed: int, family: str, link: str) -> pd.DataFrame:
             "t": rng.uniform(0.5, 2, n),
         }
     )
-    x = (frame["age"] - 50) / 40 + 0.3 * frame["works"] + 0.2 * (frame["region"] == "west")
-    x = x.to_numpy()
+    x = ((frame["age"] - 50) / 40 + 0.3 * frame["works"] + 0.2 * (frame["region"] == "west")).to_numpy()
     if family == "binomial":
         p = {"logit": special.expit(x), "probit": special.ndtr(x), "log": np.exp(-1.5 + x / 3)}
         frame["y"] = (rng.random(n) < p.get(link, 0.4 + x / 8)).astype(float)
@@ -118,16 +117,20 @@ def assert_equal(result: Result, wanted: tuple[Any, dict[str, float]], rel: floa
 CASES = [(family, link) for family, links in LINKS.items() for link in links]
 
 
-@pytest.mark.parametrize(("family", "link"), CASES)
-@pytest.mark.parametrize("pushed_down", [False, True])
+@pytest.mark.parametrize(
+    ("family", "link", "pushed_down"),
+    [(*case, False) for case in CASES]
+    + [("binomial", "logit", True), ("poisson", "log", True), ("gamma", "inverse", True)]
+    + [("negative-binomial", "log", True)],
+)
 def test_every_family_and_link_equals_statsmodels(
     family: str, link: str, pushed_down: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if pushed_down:
         monkeypatch.setattr(driver, "table_of", remote)
-    frame = people(150, 1, family, link)
+    frame = people(120, 1, family, link)
     formula = "y ~ age + works + C(region)"
-    result = federate("glm", split(frame, 3, 1), CODEBOOK, formula=formula, family=family, link=link, alpha=0.7)
+    result = federate("glm", split(frame, 2, 1), CODEBOOK, formula=formula, family=family, link=link, alpha=0.7)
     assert_equal(result, pooled(formula, frame, family, link, 0.7))
 
 
@@ -135,10 +138,10 @@ def remote(frame: pd.DataFrame, codebook: Codebook) -> Table:
     return replace(table_of(frame, codebook), embedded=False)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     seed=st.integers(0, 1000),
-    holders=st.integers(1, 4),
+    holders=st.integers(1, 3),
     family=st.sampled_from([("binomial", "logit"), ("poisson", "log"), ("gamma", "log")]),
     formula=st.sampled_from(["y ~ age + C(region)", "y ~ 0 + C(region) + year", "y ~ 0 + works + t", "y ~ age*works"]),
 )
@@ -150,11 +153,17 @@ def test_equals_pooled_however_split(seed: int, holders: int, family: tuple[str,
     assert_equal(result, pooled(formula, complete.astype({"age": float}), *family), 2e-9)
 
 
-@pytest.mark.parametrize(("family", "link"), [("poisson", "log"), ("binomial", "logit"), ("gamma", "log")])
-@pytest.mark.parametrize("formula", ["y ~ age + works", "y ~ 0 + age + works"])
+@pytest.mark.parametrize(
+    ("family", "link", "formula"),
+    [
+        ("poisson", "log", "y ~ 0 + age + works"),
+        ("binomial", "logit", "y ~ age + works"),
+        ("gamma", "log", "y ~ age + works"),
+    ],
+)
 def test_weights_offset_and_exposure_equal_statsmodels(family: str, link: str, formula: str) -> None:
     frame = people(120, 2, family, link)
-    frames = split(frame, 3, 2)
+    frames = split(frame, 2, 2)
     result = federate("glm", frames, CODEBOOK, formula=formula, family=family, link=link, weight="w")
     assert_equal(result, pooled(formula, frame, family, link, freq_weights=frame["w"]))
     result = federate("glm", frames, CODEBOOK, formula=formula, family=family, link=link, offset="t")
@@ -171,8 +180,7 @@ def test_category_of_two_levels_is_a_binomial_response_with_a_note() -> None:
     assert "vote: yes counts as 1, no as 0" in result.notes
 
 
-@pytest.mark.parametrize("link", ["logit", "probit"])
-@pytest.mark.parametrize("kind", ["perfect", "quasi"])
+@pytest.mark.parametrize(("link", "kind"), [("logit", "perfect"), ("logit", "quasi"), ("probit", "quasi")])
 def test_separation_is_refused_and_named(link: str, kind: str) -> None:
     frame = people(100, 4, "binomial", "logit")
     if kind == "perfect":
@@ -180,7 +188,7 @@ def test_separation_is_refused_and_named(link: str, kind: str) -> None:
     else:
         frame["y"] = frame["y"].where(frame["region"] != "west", 1.0)
     with pytest.raises(UsageError, match=r"separation: .* along .*(age|west)"):
-        federate("glm", split(frame, 3), CODEBOOK, formula="y ~ age + C(region)", link=link)
+        federate("glm", split(frame, 2), CODEBOOK, formula="y ~ age + C(region)", link=link)
 
 
 @pytest.mark.parametrize("family", ["poisson", "negative-binomial"])
@@ -188,7 +196,7 @@ def test_a_group_with_counts_of_zero_only_is_separation(family: str) -> None:
     frame = people(100, 5, family, "log")
     frame["y"] = frame["y"].where(frame["region"] != "south", 0.0)
     with pytest.raises(UsageError, match=r"separation: .*south"):
-        federate("glm", split(frame, 3), CODEBOOK, formula="y ~ age + C(region)", family=family)
+        federate("glm", split(frame, 2), CODEBOOK, formula="y ~ age + C(region)", family=family)
 
 
 def test_rare_but_overlapping_responses_are_not_taken_for_separation() -> None:
@@ -196,7 +204,7 @@ def test_rare_but_overlapping_responses_are_not_taken_for_separation() -> None:
     frame = people(n, 6, "poisson", "log")
     frame["y"] = np.where(frame["region"] == "south", 0.0, frame["y"] * 200)
     frame.loc[frame.index[frame["region"] == "south"][0], "y"] = 1.0
-    result = federate("glm", split(frame, 3), CODEBOOK, formula="y ~ C(region)", family="poisson")
+    result = federate("glm", split(frame, 2), CODEBOOK, formula="y ~ C(region)", family="poisson")
     assert_equal(result, pooled("y ~ C(region)", frame, "poisson", "log"))
 
 
@@ -220,7 +228,7 @@ def test_responses_outside_the_family_are_refused_without_saying_where(family: s
     frame = people(50, 8, family, LINKS[family][0])
     frame.loc[7, "y"] = value
     with pytest.raises(UsageError, match=message):
-        federate("glm", split(frame, 3), CODEBOOK, formula="y ~ age", family=family)
+        federate("glm", split(frame, 2), CODEBOOK, formula="y ~ age", family=family)
 
 
 @pytest.mark.parametrize(
@@ -263,8 +271,8 @@ def test_order_of_holders_does_not_matter() -> None:
 
 def test_gaussian_identity_is_ols() -> None:
     frame = people(80, 12, "gaussian", "identity")
-    a = federate("glm", split(frame, 3), CODEBOOK, formula="y ~ age + year", family="gaussian").to_pandas()
-    b = federate("ols", split(frame, 3), CODEBOOK, formula="y ~ age + year").to_pandas()
+    a = federate("glm", split(frame, 2), CODEBOOK, formula="y ~ age + year", family="gaussian").to_pandas()
+    b = federate("ols", split(frame, 2), CODEBOOK, formula="y ~ age + year").to_pandas()
     np.testing.assert_allclose(a["estimate"], b["estimate"], rtol=1e-8)
     np.testing.assert_allclose(a["std_error"], b["std_error"], rtol=1e-9)
 

@@ -174,4 +174,8 @@ def test_a_draft_from_the_database_fits_its_data(server: Server, tmp_path: Path)
 def test_a_boolean_can_be_computed_with(server: Server, tmp_path: Path) -> None:
     with connect(server.url("people"), tmp_path) as raw:
         table = open_table(raw, codebook_of({"works": "boolean"}))
-        assert table.aggregate(s=table.number("works").sum())["s"] == (people().works == True).sum()  # noqa: E712
+        works = (people().works == True).sum()  # noqa: E712
+        assert table.aggregate(s=table.number("works").sum())["s"] == works
+        for kind in ("number", "integer"):
+            table = open_table(raw, codebook_of({"works": kind}))
+            assert table.aggregate(s=table.number("works").sum())["s"] == works

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import numpy as np
 import pytest
+from dp_accounting.pld import privacy_loss_distribution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -14,7 +16,16 @@ from scipy.stats import norm
 
 from statfed.core import privacy
 from statfed.core.errors import LedgerCorrupt
-from statfed.core.privacy import Event, Gaussian, Laplace, PoissonSampled, Repeated
+from statfed.core.privacy import (
+    Composed,
+    DiscreteGaussian,
+    DiscreteLaplace,
+    Event,
+    Gaussian,
+    Laplace,
+    PoissonSampled,
+    Repeated,
+)
 
 SAMPLED = PoissonSampled(rate=0.05, event=Gaussian(noise_multiplier=1.0))
 
@@ -70,6 +81,13 @@ POOL: list[Event] = [
     Laplace(noise_multiplier=5.0),
     SAMPLED,
     Repeated(times=20, event=SAMPLED),
+    DiscreteGaussian(sigma=30.0, sensitivity=7),
+    Composed(
+        events=(
+            DiscreteLaplace(scale=40.0, sensitivity=3),
+            Repeated(times=9, event=DiscreteGaussian(sigma=5, sensitivity=1)),
+        )
+    ),
 ]
 
 
@@ -130,7 +148,15 @@ def test_an_impossible_target_is_an_error() -> None:
         privacy.calibrate(1.0, 1000, 1e-9, 1e-12)
 
 
-@pytest.mark.parametrize("event", [*POOL, privacy.dp_sgd(0.3, 1.25, 4), Repeated(times=3, event=POOL[1])])
+@pytest.mark.parametrize(
+    "event",
+    [
+        *POOL,
+        privacy.dp_sgd(0.3, 1.25, 4),
+        Repeated(times=3, event=POOL[1]),
+        Repeated(times=6, event=DiscreteGaussian(sigma=30.0, sensitivity=7)),
+    ],
+)
 def test_events_survive_json(event: Event) -> None:
     text = privacy.event_to_json(event)
     assert privacy.event_from_json(text) == event
@@ -150,12 +176,98 @@ def test_events_survive_json(event: Event) -> None:
         '{"kind":"gaussian","noise_multiplier":1,"rate":0.1}',
         '{"kind":"poisson-sampled","rate":1.5,"event":{"kind":"gaussian","noise_multiplier":1}}',
         '{"kind":"poisson-sampled","rate":0.5,"event":{"kind":"laplace","noise_multiplier":1}}',
+        '{"kind":"discrete-gaussian","sigma":1,"sensitivity":1.5}',
+        '{"kind":"discrete-gaussian","sigma":1,"sensitivity":0}',
+        '{"kind":"discrete-laplace","scale":1e300,"sensitivity":1}',
+        '{"kind":"composed","events":[]}',
+        '{"kind":"composed","events":[{"kind":"exponential"}]}',
         '{"kind":"repeated","times":0,"event":{"kind":"gaussian","noise_multiplier":1}}',
     ],
 )
 def test_an_event_that_is_not_known_is_refused(text: str) -> None:
     with pytest.raises(LedgerCorrupt, match="unknown privacy event"):
         privacy.event_from_json(text)
+
+
+@pytest.mark.parametrize(("sigma", "sensitivity", "times"), [(1.0, 1, 1), (0.6, 1, 2), (50.0, 7, 3), (200.0, 513, 1)])
+def test_epsilon_of_discrete_gaussian_noise_is_dp_accountings_own(sigma: float, sensitivity: int, times: int) -> None:
+    found = privacy.epsilon([privacy.repeated(DiscreteGaussian(sigma=sigma, sensitivity=sensitivity), times)], 1e-6)
+    pld = privacy_loss_distribution.from_discrete_gaussian_mechanism(
+        sigma, sensitivity, value_discretization_interval=1e-4, use_connect_dots=True
+    )
+    assert found == pytest.approx(pld.self_compose(times).get_epsilon_for_delta(1e-6), rel=1e-4)
+
+
+@pytest.mark.parametrize(("scale", "sensitivity", "times"), [(1.0, 1, 1), (2.5, 3, 2), (50.0, 7, 10)])
+def test_epsilon_of_discrete_laplace_noise_is_dp_accountings_own(scale: float, sensitivity: int, times: int) -> None:
+    event = privacy.repeated(DiscreteLaplace(scale=scale, sensitivity=sensitivity), times)
+    found = privacy.epsilon([event], 1e-6)
+    pld = privacy_loss_distribution.from_discrete_laplace_mechanism(
+        1 / scale, sensitivity, value_discretization_interval=1e-4, use_connect_dots=True
+    )
+    assert found == pytest.approx(pld.self_compose(times).get_epsilon_for_delta(1e-6), rel=1e-3)
+    assert found <= privacy.pure_epsilon([event]) * 1.001
+    assert privacy.pure_epsilon([event]) == pytest.approx(times * sensitivity / scale)
+
+
+def test_epsilon_of_a_vector_is_the_hockey_stick_divergence_of_its_distribution() -> None:
+    """Two entries, written out: sum over all outcomes of the positive part of P - exp(epsilon) Q."""
+    event = Composed(events=(DiscreteGaussian(sigma=2.0, sensitivity=1), DiscreteLaplace(scale=3.0, sensitivity=2)))
+    x, y = np.arange(-30, 31), np.arange(-100, 101)
+    gaussian = np.exp(-(np.arange(-60, 61) ** 2) / 8.0)
+    gaussian /= gaussian.sum()
+    one, two = gaussian[x + 60], math.tanh(1 / 6) * np.exp(-np.abs(y) / 3)
+    other, shifted = gaussian[x + 59], math.tanh(1 / 6) * np.exp(-np.abs(y - 2) / 3)
+    found = privacy.epsilon([event], 1e-4)
+
+    def divergence(epsilon: float) -> float:
+        return float(np.maximum(np.outer(one, two) - math.exp(epsilon) * np.outer(other, shifted), 0).sum())
+
+    exact = brentq(lambda e: divergence(e) - 1e-4, 0.1, 5)
+    assert exact <= found + 1e-9
+    assert found == pytest.approx(exact, rel=1e-3)
+
+
+def test_many_small_changes_are_counted_without_adding_up_discretisation() -> None:
+    rest = privacy.repeated(DiscreteGaussian(sigma=5000.0, sensitivity=1), 5000)
+    found = privacy.epsilon([DiscreteGaussian(sigma=5000.0, sensitivity=513), rest], 1e-6)
+    together = Gaussian(noise_multiplier=5000 / math.hypot(513, math.sqrt(5000)))
+    assert privacy.epsilon([together], 1e-6) * 0.999 < found < privacy.epsilon([together], 1e-6) * 1.01
+
+
+@pytest.mark.parametrize("order", [1.25, 2.0, 17.0])
+def test_renyi_divergences_of_discrete_noise_are_those_of_the_probabilities(order: float) -> None:
+    x = np.arange(-400, 401)
+    gaussian, laplace = DiscreteGaussian(sigma=6.0, sensitivity=5), DiscreteLaplace(scale=6.0, sensitivity=5)
+    for found, log_p, log_q in [
+        (privacy.renyi([gaussian], order), -(x**2) / 72.0, -((x - 5) ** 2) / 72.0),
+        (privacy.renyi([laplace], order), -np.abs(x) / 6.0, -np.abs(x - 5) / 6.0),
+    ]:
+        terms = order * log_p + (1 - order) * log_q - np.log(np.exp(log_p).sum())
+        assert found == pytest.approx(np.log(np.exp(terms).sum()) / (order - 1), rel=1e-9)
+
+
+def test_equal_entries_are_counted_however_they_are_nested_and_words_say_so() -> None:
+    one, other = DiscreteGaussian(sigma=2.5, sensitivity=1), DiscreteLaplace(scale=3, sensitivity=2)
+    event = privacy.composed([one, other, privacy.repeated(one, 4)])
+    assert event == privacy.composed([privacy.repeated(Composed(events=(one,)), 5), other])
+    assert privacy._merged([privacy.repeated(event, 3)]) == privacy._merged([*[one] * 15, *[other] * 3])
+    words = privacy.in_words(privacy.repeated(event, 3))
+    assert words.startswith("3 x (")
+    assert "5 x discrete Gaussian 2.5 at sensitivity 1" in words
+    assert "discrete Laplace 3 at sensitivity 2" in words
+    with pytest.raises(ValueError, match="got none"):
+        privacy.composed([])
+
+
+def test_only_laplace_noise_has_an_epsilon_at_delta_zero() -> None:
+    events: list[Event] = [
+        Laplace(noise_multiplier=4.0),
+        privacy.repeated(DiscreteLaplace(scale=10.0, sensitivity=3), 2),
+    ]
+    assert privacy.pure_epsilon(events) == pytest.approx(0.25 + 0.6)
+    assert privacy.pure_epsilon([*events, DiscreteGaussian(sigma=1, sensitivity=1)]) == math.inf
+    assert privacy.pure_epsilon([]) == 0.0
 
 
 def test_importing_the_contract_does_not_import_the_accountant() -> None:

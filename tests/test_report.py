@@ -11,9 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from statfed.analyse._report import charts, formats
 from statfed.core.study import make_study
 from statfed.scenarios import _report as report
-from statfed.analyse._report import charts, formats
 from statfed.scenarios._report.facts import Facts, remaining
 from statfed.scenarios._result import (
     Candidate,

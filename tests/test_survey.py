@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from statfed.core.analysis import Ask, Total, read_query, summed
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from tests.federate import codebook_of, federate, split
+from statfed.core.noise import plan
+from statfed.core.query import Privacy, Query
+from statfed.core.result import Result
+from tests.federate import codebook_of, federate, split, table_of
 
 DATA = Path(__file__).parent / "data"
 REFERENCE: dict[str, Any] = json.loads((DATA / "survey_reference.json").read_text())
@@ -40,7 +44,7 @@ def codebook(*roles: str, replicates: str = "", spans: bool = False, **design: A
     return codebook_of(columns, design=design | {"psu_spans_holders": spans})
 
 
-def nested(frame: pd.DataFrame, holders: int = 4) -> list[pd.DataFrame]:
+def nested(frame: pd.DataFrame, holders: int = 3) -> list[pd.DataFrame]:
     """Whole PSUs dealt to holders, one of which gets none; strata lie with several holders."""
     owner = frame["psu"].map({name: (7 * i) % (holders - 1) for i, name in enumerate(PSUS)})
     return [frame[owner == i].reset_index(drop=True) for i in range(holders)]
@@ -77,12 +81,12 @@ def test_psus_nested_in_holders_with_strata_across_them_equal_r(name: str) -> No
 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_psus_across_holders_equal_r(name: str) -> None:
-    agree("clustered", name, split(SAMPLE, 4, 3), codebook(*ROLES, spans=True), design=True)
+    agree("clustered", name, split(SAMPLE, 2, 3), codebook(*ROLES, spans=True), design=True)
 
 
 @pytest.mark.parametrize("name", ["mean_by2", "total", "count_by", "ratio_by"])
 def test_strata_without_psus_weights_alone_and_simple_random_samples_equal_r(name: str) -> None:
-    frames = split(SAMPLE, 5, 8)
+    frames = split(SAMPLE, 2, 8)
     agree("strata", name, frames, codebook("weight", "stratum"), design=True)
     agree("weighted", name, frames, codebook(), weight="w")
     agree("weighted", name, frames, codebook("weight"), design=True)
@@ -95,7 +99,7 @@ def test_a_known_population_expands_totals_and_corrects_variances_as_r_does(name
 
 
 @pytest.mark.parametrize("method", ["jkn", "bootstrap", "jk1", "brr", "fay"])
-@pytest.mark.parametrize("name", ["mean_by", "total", "ratio_by", "count"])
+@pytest.mark.parametrize("name", ["mean_by", "total"])
 def test_replicate_weights_equal_r_with_its_default_scales_and_centre(method: str, name: str) -> None:
     rscales = REFERENCE["jkn"]["rscales"] if method == "jkn" else []
     book = codebook(
@@ -106,7 +110,7 @@ def test_replicate_weights_equal_r_with_its_default_scales_and_centre(method: st
         fay_rho=0.3 if method == "fay" else 0.0,
     )
     analysis, asked = QUESTIONS[name]
-    shown = federate(analysis, split(SAMPLE, 3, 5), book, design=True, **asked).to_pandas()
+    shown = federate(analysis, split(SAMPLE, 2, 5), book, design=True, **asked).to_pandas()
     wanted = REFERENCE[method][name]
     np.testing.assert_allclose(shown["estimate"], np.atleast_1d(wanted["estimate"]), rtol=1e-9)
     np.testing.assert_allclose(shown["std_error"], np.atleast_1d(wanted["std_error"]), rtol=1e-9)
@@ -252,3 +256,87 @@ def test_quality_falls_with_the_coefficient_of_variation() -> None:
     grades = [estimate_row({}, 1.0, cv**2)["quality"] for cv in (0.05, 0.08, 0.15, 0.2, 0.3, 0.5)]
     assert grades == ["A", "B", "C", "D", "E", "F"]
     assert estimate_row({}, 0.0, 1.0)["quality"] is None
+
+
+SECOND = {"xx", "yx", "yy", "squares"}  # parts for sampling variances: without noise here, to see that of estimates
+PRIVATE = codebook_of(
+    {
+        "income": ("number", 0, 200),
+        "hours": ("number", 0, 80),
+        "region": REGIONS,
+        "sex": SEXES,
+        "w": {"type": "number", "low": 0, "high": 121},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("analysis", "options"),
+    [
+        ("count", {"population": 5000, "by": ["sex"]}),
+        ("total", {"columns": ["income"], "by": ["sex"]}),
+        ("mean", {"columns": ["income", "hours"], "by": ["sex"]}),
+        ("mean", {"columns": ["hours"], "weight": "w"}),
+        ("ratio", {"numerator": "income", "denominator": "hours"}),
+        ("table", {"rows": ["region"], "columns": ["sex"]}),
+        ("table", {"rows": ["region"], "value": "income", "weight": "w"}),
+    ],
+)
+def test_private_errors_are_sampling_plus_the_noise_that_estimates_really_have(analysis: str, options: Any) -> None:
+    frames = split(SAMPLE, 2, 2)
+    query = Query(
+        analysis=analysis,
+        options=options,
+        codebook=PRIVATE,
+        holders=("a", "b", "c"),
+        seed=1,
+        privacy=Privacy(epsilon=4),
+    )
+    module, question = read_query(query)
+    name, times = module.private(question)  # type: ignore[attr-defined]  # optional in the contract
+    assert times == 1
+    parts = module.parts(question, Ask(name))
+    std = plan(parts, Privacy(epsilon=4), 1).std(2)
+    arrays = summed(
+        {f"{i}": module.contribute(table_of(f, PRIVATE), question, Ask(name)) for i, f in enumerate(frames)}, parts
+    )
+    rng = np.random.default_rng(3)
+    key = "total" if analysis == "table" else "estimate"
+
+    def draw(size: float) -> Result:
+        noise = {part: size * std[part] * (part not in SECOND) for part in parts}
+        noisy = {part: arrays[part] + rng.normal(0, 1, parts[part].shape) * noise[part] for part in parts}
+        sent = {part: np.rint(noisy[part]).astype(np.int64) if parts[part].integer else noisy[part] for part in parts}
+        run = module.coordinate(question)
+        assert next(run).name == name
+        with pytest.raises(StopIteration) as end:
+            run.send(Total(sent, noise))
+        result: Result = end.value.value
+        return result
+
+    exact = draw(0.0)
+    asked = {**options, "weight": options.get("weight")}
+    plain = federate(analysis, frames, codebook(), **asked)
+    for one, other in zip(exact.tables[exact.main], plain.tables[plain.main], strict=True):
+        assert one[key] == pytest.approx(other[key], rel=1e-9)
+        assert one["std_error"] == pytest.approx(other["std_error"], rel=0.05)
+    drawn = [draw(1.0).tables[exact.main] for _ in range(120)]
+    for i, row in enumerate(exact.tables[exact.main]):
+        values = np.array([rows[i][key] for rows in drawn], float)
+        errors = np.array([rows[i]["std_error"] for rows in drawn], float)
+        stated = np.mean(errors**2) - float(row["std_error"] or 0) ** 2
+        assert values.var() == pytest.approx(stated, rel=0.4)
+
+
+def test_privacy_wants_bounds_and_no_design() -> None:
+    def ask(book: Codebook, **options: Any) -> None:
+        read_query(
+            Query(analysis="mean", options=options, codebook=book, holders=("a",), seed=1, privacy=Privacy(epsilon=1))
+        )
+
+    with pytest.raises(UsageError, match="income: got no bounds"):
+        ask(codebook(), columns=["income"])
+    with pytest.raises(UsageError, match="w without bounds"):
+        ask(codebook(), columns=["hours"], weight="w")
+    with pytest.raises(UsageError, match="design-based variances have no private form"):
+        ask(codebook(*ROLES), columns=["hours"], design=True)

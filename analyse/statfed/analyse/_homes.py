@@ -9,7 +9,17 @@ from pathlib import Path
 
 from statfed.analyse._study import AnalysisStudy
 from statfed.client.data import connect
-from statfed.client.policy import Allow, Budget, Dataset, Disclosure, HolderName, Policy, load_policy, write_policy
+from statfed.client.policy import (
+    Allow,
+    Budget,
+    Dataset,
+    Disclosure,
+    HolderName,
+    Minimum,
+    Policy,
+    load_policy,
+    write_policy,
+)
 from statfed.core.codebook import Codebook
 
 
@@ -19,7 +29,7 @@ def make_homes(study: AnalysisStudy, codebook: Codebook, root: Path) -> dict[str
     Sources have to be absolute. Raises UsageError when one cannot be opened.
     """
     homes = {}
-    unit = study.privacy.unit if study.privacy else "record"
+    unit = study.unit
     for name, source in study.holders.items():
         records, persons = _sizes(source, codebook)
         digest = hashlib.sha256(f"{name}\n{source}\n{unit}".encode()).hexdigest()[:12]
@@ -36,7 +46,7 @@ def make_homes(study: AnalysisStudy, codebook: Codebook, root: Path) -> dict[str
                 without_privacy=study.simulation.allow_without_privacy,
                 public_seed=True,
             ),
-            minimum={"records": study.simulation.minimum_records},  # type: ignore[arg-type]  # pydantic reads it
+            minimum=Minimum(records=study.simulation.minimum_records),
             disclosure=Disclosure.model_validate(study.simulation.disclosure.model_dump()),
             budget=Budget(
                 unit=unit,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from statfed.analyse._homes import make_homes
-from statfed.analyse._study import AnalysisStudy
+from statfed.analyse._study import AnalysisStudy, noisy_parts
 from statfed.client.data import connect
 from statfed.client.drafting import draft, union
 from statfed.client.sources import absolute
@@ -20,6 +20,7 @@ from statfed.core.analysis import read_query
 from statfed.core.codebook import Codebook, load_codebook
 from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
+from statfed.core.noise import error
 from statfed.core.progress import Progress, silent
 from statfed.core.protection import Disclosure
 from statfed.core.query import Query
@@ -32,11 +33,21 @@ from statfed.server.engine import Deployment, Engine, Session
 
 
 class DryRun(StatfedError):
-    """Raised after admission to end a run before anything is spent."""
+    """Raised after admission to end a run before anything is spent.
 
-    def __init__(self, admissions: Mapping[str, Admission]) -> None:
+    margins: per noisy sum, the smallest and the largest half-width of its noise in the total, with probability 0.95.
+    """
+
+    def __init__(self, query: Query, admissions: Mapping[str, Admission]) -> None:
         super().__init__("dry run: nothing was spent")
         self.admissions = dict(admissions)
+        self.privacy = query.privacy
+        self.margins: dict[str, tuple[float, float]] = {}
+        if query.privacy:
+            parts, times = noisy_parts(query)
+            for name, width in error(parts, query.privacy, len(query.holders), times).items():
+                if width.size:
+                    self.margins[name] = float(width.min()), float(width.max())
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ def run_analysis(
 
     def on_admission(admissions: Mapping[str, Admission]) -> None:
         if dry_run:
-            raise DryRun(admissions)
+            raise DryRun(query, admissions)
 
     def drive(session: Session) -> tuple[Inquiry, Session]:
         return inquire(

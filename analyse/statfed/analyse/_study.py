@@ -1,16 +1,18 @@
 """A study that asks one question of tables: the file behind `statfed run study.toml` when it names an analysis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from statfed.core.analysis import Ask, Part, private_asks, read_query
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import UsageError
+from statfed.core.noise import epsilon_for
 from statfed.core.query import Privacy, Query, parse_condition
-from statfed.core.study import NAME, Protection, Section, apply_override, describe, read_toml
+from statfed.core.study import NAME, Protection, Section, Unit, apply_override, describe, read_toml
 
 
 class Simulation(Section):
@@ -21,6 +23,23 @@ class Simulation(Section):
     minimum_records: int = Field(default=1, ge=1)
     allow_without_privacy: bool = Field(default=True, description="may exact statistics leave a holder?")
     disclosure: Rules = Field(default=OFF, description="each holder's own rules for what leaves it in the clear")
+
+
+class Target(Section):
+    """A privacy budget given by its effect: the smallest epsilon whose noise stays within a margin of error."""
+
+    margin_of_error: float = Field(gt=0, description="half-width of the noise in the total over all holders, per entry")
+    part: str | None = Field(default=None, description="which noisy sum is meant; see --dry-run. Default: the first")
+    level: float = Field(default=0.95, gt=0, lt=1, description="probability that the noise stays within the margin")
+    unit: Unit = "record"
+    delta: float = Field(default=1e-6, ge=0, lt=0.5)
+    mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
+    max_records_per_unit: int = Field(default=1, ge=1)
+
+    def privacy(self, epsilon: float) -> Privacy:
+        """The privacy of a query at this epsilon."""
+        shared = self.model_dump(include={"unit", "delta", "mechanism", "max_records_per_unit"})
+        return Privacy(epsilon=epsilon, **shared)
 
 
 class AnalysisStudy(Section):
@@ -35,7 +54,7 @@ class AnalysisStudy(Section):
     engine: Literal["inprocess", "processes", "ray"] = "inprocess"
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="simulation only: noise follows from it")
     timeout: float = Field(default=600.0, gt=0, description="seconds that one sum may take")
-    privacy: Privacy | None = None
+    privacy: Privacy | Target | None = None
     protection: Protection = Protection()
     disclosure: Rules = Field(default=Rules(), description='rules of the release; "none" for no treatment')
     simulation: Simulation = Simulation()
@@ -43,7 +62,12 @@ class AnalysisStudy(Section):
     @field_validator("disclosure", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:
-        return {"none": OFF, "standard": Rules()}.get(value, value) if isinstance(value, str) else value
+        if value is None or isinstance(value, str):  # `--set disclosure=none` arrives as None
+            named = {None: OFF, "none": OFF, "standard": Rules()}
+            if value not in named:
+                raise ValueError(f"got {value!r}; want none, standard or a table of rules")
+            return named[value]
+        return value
 
     @model_validator(mode="after")
     def _names(self) -> "AnalysisStudy":
@@ -52,8 +76,25 @@ class AnalysisStudy(Section):
                 raise ValueError(f"holders: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
         return self
 
+    @property
+    def unit(self) -> Unit:
+        """The privacy unit that the simulated holders keep their budgets in."""
+        return self.privacy.unit if self.privacy else "record"
+
     def query(self, codebook: Codebook) -> Query:
-        """What holders agree to."""
+        """What holders agree to. Raises UsageError where no epsilon reaches the margin of error asked for."""
+        if not isinstance(self.privacy, Target):
+            return self._query(codebook, self.privacy)
+        target = self.privacy
+        query = self._query(codebook, target.privacy(epsilon=1.0))
+        parts, times = noisy_parts(query)
+        part = target.part or next(iter(parts))
+        epsilon = epsilon_for(
+            parts, target.privacy(1.0), part, target.margin_of_error, len(self.holders), times, target.level
+        )
+        return self._query(codebook, target.privacy(epsilon))
+
+    def _query(self, codebook: Codebook, privacy: Privacy | None) -> Query:
         return Query(
             analysis=self.analysis,
             options=self.options,
@@ -61,7 +102,7 @@ class AnalysisStudy(Section):
             where=tuple(parse_condition(text, codebook) for text in self.where),
             holders=tuple(self.holders),
             seed=self.seed,
-            privacy=self.privacy,
+            privacy=privacy,
             protection=self.protection,
         )
 
@@ -82,3 +123,10 @@ def make_analysis_study(table: dict[str, Any], where: str = "study") -> Analysis
         return AnalysisStudy.model_validate(table)
     except ValidationError as error:
         raise UsageError(describe(error, where, "only keys listed in docs/study.md")) from None
+
+
+def noisy_parts(query: Query) -> tuple[Mapping[str, Part], int]:
+    """The parts of a private query's one ask, and how often it is made."""
+    analysis, question = read_query(query)
+    name, times = private_asks(analysis, question)
+    return analysis.parts(question, Ask(name)), times

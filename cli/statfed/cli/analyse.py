@@ -1,11 +1,13 @@
 """`statfed analyse`: one command per analysis, made from the analysis's own options."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import typer
+from rich import box
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from statfed.cli._fields import option_of, value_of
@@ -13,12 +15,11 @@ from statfed.cli._output import emit_json, out, progress_bars, remember_json, sa
 from statfed.core.analysis import PACKAGE, Analysis
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
-from statfed.core.result import Result
+from statfed.core.result import Result, Row
 from statfed.core.study import apply_override
 
 if TYPE_CHECKING:
-    from statfed.analyse import Answer
-    from statfed.core.statement import Admission
+    from statfed.analyse import Answer, DryRun
 
 COMMON = "Holders and privacy"
 OUTPUT = "Output"
@@ -91,7 +92,8 @@ def _common() -> list[TyperOption]:
             "privacy",
             "--privacy",
             metavar="TEXT",
-            help="Differential privacy: epsilon=1[,delta=1e-6][,unit=person,max-records=3][,mechanism=...].",
+            help="Differential privacy: epsilon=1[,delta=1e-6][,unit=person,max-records=3][,mechanism=...]; "
+            "or margin=50[,part=count], the margin of error that the noise may add to a total.",
         ),
         option("protect", "--protect", default="plain", metavar="NAME", help="Protection (statfed protections)."),
         option(
@@ -170,6 +172,8 @@ def _run(
 
     rules: dict[str, Any] = {}
     for text in rule:
+        if "=" not in text:
+            raise UsageError(f"--rule: got {text!r}; want key=value, for example minimum_frequency=3")
         apply_override(rules, text)
     study = make_analysis_study(
         {
@@ -183,7 +187,7 @@ def _run(
             "disclosure": rules or disclosure,
             "engine": engine or "inprocess",
             "seed": seed,
-            "simulation": {"lifetime_epsilon": budget} if budget else {},
+            "simulation": {} if budget is None else {"lifetime_epsilon": budget},
         },
         f"statfed analyse {analysis}",
     )
@@ -194,10 +198,10 @@ def _run(
                 workspace=None if fresh else Path(workspace),
                 dry_run=dry_run,
                 progress=bars,
-                on_codebook=_show_drafted,
+                on_codebook=show_drafted,
             )
     except DryRun as stop:
-        show_dry_run(stop.admissions, as_json)
+        show_dry_run(stop, as_json)
         return
     write_outputs(answer, csv, parquet, html)
     if as_json:
@@ -219,34 +223,51 @@ def read_holders(texts: tuple[str, ...]) -> dict[str, str]:
     return holders
 
 
+_PRIVACY_KEYS = {"max_records": "max_records_per_unit", "margin": "margin_of_error"}
+
+
 def read_privacy(text: str) -> dict[str, Any]:
-    """`epsilon=1,delta=1e-6,unit=person,max-records=3` as the fields of a Privacy section."""
+    """`epsilon=1,delta=1e-6,unit=person,max-records=3`, or `margin=50,part=count`, as the fields of a section."""
     fields = {}
     for part in text.split(","):
         key, sign, value = part.partition("=")
         if not sign:
             raise UsageError(f"--privacy: got {part!r}; want key=value, for example epsilon=1,delta=1e-6")
         name = key.strip().replace("-", "_")
-        fields["max_records_per_unit" if name == "max_records" else name] = value.strip()
+        fields[_PRIVACY_KEYS.get(name, name)] = value.strip()
     return fields
 
 
-def _show_drafted(codebook: Any) -> None:
+def show_drafted(codebook: Any) -> None:
+    """A drafted codebook, on stderr."""
     from statfed.client.drafting import to_toml
 
     say("codebook: none given; drafted from the union of the holders' own drafts (a simulation may):", "yellow")
     say(to_toml(codebook))
 
 
-def show_dry_run(admissions: "Mapping[str, Admission]", as_json: bool) -> None:
-    """What a private run would cost, before anything is spent."""
+def show_dry_run(stop: "DryRun", as_json: bool) -> None:
+    """What a run would cost, and how exact it would be, before anything is spent."""
     if as_json:
-        emit_json({"dry_run": True, "admissions": [a.model_dump(mode="json") for a in admissions.values()]})
+        emit_json(
+            {
+                "dry_run": True,
+                "privacy": stop.privacy.model_dump(mode="json") if stop.privacy else None,
+                "admissions": [a.model_dump(mode="json") for a in stop.admissions.values()],
+                "margins": [{"part": part, "smallest": a, "largest": b} for part, (a, b) in stop.margins.items()],
+            }
+        )
         return
     rows = table("Dry run: nothing was spent", "holder", "epsilon", "delta", numbers=("epsilon", "delta"))
-    for admission in admissions.values():
+    for admission in stop.admissions.values():
         rows.add_row(admission.holder, *("" if v is None else f"{v:.4g}" for v in (admission.epsilon, admission.delta)))
     out.print(rows)
+    if stop.margins:
+        columns = ("noisy sum", "smallest", "largest")
+        errors = table("Noise in the totals: half-width of 95 %", *columns, numbers=columns[1:])
+        for part, ends in stop.margins.items():
+            errors.add_row(part, *(f"{end:,.5g}" for end in ends))
+        out.print(errors)
 
 
 def write_outputs(answer: "Answer", csv: str | None, parquet: str | None, html: str | None) -> None:
@@ -269,21 +290,26 @@ def show_answer(answer: "Answer") -> None:
 
 def show_tables(result: Result, run: str) -> None:
     """The tables, facts and notes of a result."""
-    out.print(f"[bold]{result.title}[/bold]  ({run})", highlight=False)
+    out.print(f"[bold]{escape(result.title)}[/bold]  ({run})", highlight=False)
     for name, rows in result.tables.items():
         if not rows:
             continue
-        keys = list(dict.fromkeys(key for row in rows for key in row))
+        keys = _shown(rows)
         numbers = tuple(key for key in keys if all(_is_number(row.get(key)) for row in rows))
-        shown = table(name.replace("_", " "), *keys, numbers=numbers)
+        heads = [key.replace("_", " ") for key in keys]
+        shown = table(name.replace("_", " "), *heads, numbers=tuple(key.replace("_", " ") for key in numbers))
+        shown.box, shown.pad_edge = box.SIMPLE_HEAD, False
+        for column, key in zip(shown.columns, keys, strict=True):
+            column.no_wrap = column.justify == "right"
+            column.min_width = 0 if column.no_wrap else min(12, max(len(_cell(row.get(key))) for row in rows))
         for row in rows[:SHOWN_ROWS]:
             shown.add_row(*(_cell(row.get(key), key in result.by) for key in keys))
-        out.print(shown)
+        out.print(shown, markup=False)
         if len(rows) > SHOWN_ROWS:
             out.print(f"... {len(rows) - SHOWN_ROWS} more rows; --csv or --json has them all", highlight=False)
     facts = ", ".join(f"{key.replace('_', ' ')} {_cell(value)}" for key, value in result.facts.items())
     if facts:
-        out.print(facts, highlight=False)
+        out.print(facts, highlight=False, markup=False)
     for note in result.notes:
         out.print(f"note: {note}", highlight=False, markup=False)
 
@@ -292,7 +318,8 @@ def _show_protection(answer: "Answer") -> None:
     record = answer.result.disclosure
     rules = ", ".join(record.get("rules", ())) or "none asked for; --disclosure standard applies them"
     treated = ", ".join(f"{count} {kind}" for kind, count in record.get("treated", {}).items() if count) or "none"
-    out.print(f"\nrelease rules: {rules}; treated cells: {treated}", highlight=False)
+    held = ", ".join(sorted({rule for one in answer.sums for rule in one.rules})) or "none set in the policies"
+    out.print(f"\nrelease rules: {rules}; treated cells: {treated}\nholders' rules: {held}", highlight=False)
     if answer.query.privacy:
         spent = table("Privacy, composed per holder", "holder", "epsilon", "history", "filter", "budget")
         for closing in answer.closings.values():
@@ -306,6 +333,15 @@ def _show_protection(answer: "Answer") -> None:
     out.print(f"{len(answer.sums)} sums over {len(answer.closings)} holders, {answer.seconds:.2f} s", highlight=False)
 
 
+def _shown(rows: Sequence[Row]) -> list[str]:
+    """Keys worth a column on the screen: not those that are empty, or say the same as another, in every row."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    columns = {key: [row.get(key) for row in rows] for key in keys}
+    empty = [key for key in keys if all(value in (None, "", "released") for value in columns[key])]
+    twice = [k for k in ("mean", "total") if "estimate" in columns and columns.get(k) == columns["estimate"]]
+    return [key for key in keys if key not in (*empty, *twice)]
+
+
 def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
@@ -313,4 +349,4 @@ def _is_number(value: object) -> bool:
 def _cell(value: object, margin: bool = False) -> str:
     if value is None:
         return "all" if margin else ""
-    return f"{value:,.6g}" if isinstance(value, float) else str(value)
+    return f"{value:,.5g}" if isinstance(value, float) else str(value)

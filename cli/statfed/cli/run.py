@@ -117,7 +117,7 @@ def _analysis(
         with progress_bars() as bars:
             answer = run_analysis(chosen, workspace=workspace, base=path.parent, dry_run=dry_run, progress=bars)
     except DryRun as stop:
-        show_dry_run(stop.admissions, as_json)
+        show_dry_run(stop, as_json)
         return
     folder = export.write_run(answer, runs)
     if as_json:

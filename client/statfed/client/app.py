@@ -34,8 +34,8 @@ def answer(message: Message, context: Context) -> Message:
         holder = _holder(str(context.node_config["home"]))
         statement = str(message.content.config_records["config"]["statement"])
         records = message.content.array_records
-        record = records.get("model", records.get("arrays", {}))
-        reply = holder.answer(statement, {name: array.numpy() for name, array in record.items()})
+        arrays = records.get("model") or records.get("arrays") or ArrayRecord()
+        reply = holder.answer(statement, {name: array.numpy() for name, array in arrays.items()})
         content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
         if reply.update is not None:
             content["model"] = ArrayRecord({"vector": Array(np.asarray(reply.update.vector))})

@@ -90,8 +90,8 @@ def as_number(raw: Expr, engine: str) -> Expr:
     kind = raw.type()
     if kind.is_string():
         return _parsed(raw.strip(), engine)
-    if kind.is_boolean():
-        return ibis.cases((raw, 1.0), (~raw, 0.0))
+    if kind.is_boolean():  # PostgreSQL casts booleans to int alone, and takes 1.0 for a decimal
+        return raw.cast("int32").cast("float64")
     if kind.is_integer():
         return raw.cast("float64")
     if kind.is_floating() or kind.is_decimal():
@@ -111,7 +111,8 @@ def coded(raw: Expr, text: Expr, levels: tuple[str, ...]) -> Expr:
     if len(lengths) == 1 and any(level.startswith("0") for level in numeric):
         width = lengths.pop()
         short = text.re_search(f"^[0-9]{{1,{width - 1}}}$") if width > 1 else ibis.literal(False)
-        text = ibis.cases((short, ibis.literal("0" * width).concat(text).right(width)), else_=text)
+        zeros: Expr = ibis.literal("0" * width)
+        text = ibis.cases((short, zeros.concat(text).right(width)), else_=text)
     return text
 
 
@@ -133,7 +134,8 @@ def _code(raw: Expr, text: Expr, column: Column) -> Expr:
         found = [raw.cast("float64") == number for number in numbers]
     else:
         found = [text == code for code in missing_codes(column)]
-    return reduce(or_, found, ibis.literal(False)).fill_null(False)
+    listed: Expr = reduce(or_, found, ibis.literal(False))
+    return listed.fill_null(False)
 
 
 def _as_boolean(raw: Expr) -> Expr:

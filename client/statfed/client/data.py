@@ -111,11 +111,11 @@ def open_table(
     if absent:
         raise UsageError("\n".join(_absent(name, codebook.column(name)) for name in absent))
     expr = source.expr.select(**{name: _converted(source, name, codebook.column(name)).value for name in names})
-    conditions = [_holds(expr[c.column], c) for c in where]
-    expr = expr.filter(conditions) if conditions else expr
+    table = Table(expr, codebook, source.embedded)
+    table = table.filter(*(table.holds(condition) for condition in where))
     if per_unit is not None and unit is not None:
-        expr = _bounded(expr, unit, per_unit)
-    return Table(expr, codebook, source.embedded)
+        table = replace(table, expr=_bounded(table.expr, unit, per_unit))
+    return table
 
 
 def _found(source: Source, codebook: Codebook, columns: Sequence[str] | None) -> list[Mismatch]:
@@ -200,25 +200,6 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
 
 def _absent(name: str, column: Column) -> str:
     return f"{name}: not a column of the data; want one of type {column.type}"
-
-
-def _holds(value: Expr, condition: Condition) -> Expr:
-    wanted: Any = condition.value
-    if value.type().is_boolean():
-        codes = wanted if isinstance(wanted, tuple) else (wanted,)
-        truths = [code == "true" for code in codes]
-        return ~value.isin(truths) if condition.op == "!=" else value.isin(truths)
-    if condition.op == "in":
-        return value.isin(wanted)
-    if condition.op == "==":
-        return value == wanted
-    if condition.op == "!=":
-        return value != wanted
-    if condition.op == "<":
-        return value < wanted
-    if condition.op == "<=":
-        return value <= wanted
-    return value > wanted if condition.op == ">" else value >= wanted
 
 
 @ibis.udf.scalar.builtin(name="md5")  # type: ignore[untyped-decorator]

@@ -200,30 +200,7 @@ def _members(table: Table, population: Population) -> Expr:
 
 def _holds(table: Table, conditions: Sequence[Condition]) -> Expr:
     """Do all conditions hold? False where a value is missing."""
-    return reduce(and_, [holds(table, c).fill_null(False) for c in conditions], ibis.literal(True))
-
-
-def holds(table: Table, condition: Condition) -> Expr:
-    """A condition as an expression, null where the column is."""
-    column = table[condition.column]
-    if table.codebook.column(condition.column).levels:
-        column = column.cast("string")
-    value = condition.value
-    match condition.op:
-        case "in":
-            return column.isin(list(value) if isinstance(value, tuple) else [value])
-        case "==":
-            return column == value
-        case "!=":
-            return column != value
-        case "<":
-            return column < value
-        case "<=":
-            return column <= value
-        case ">":
-            return column > value
-        case ">=":
-            return column >= value
+    return reduce(and_, [table.holds(c).fill_null(False) for c in conditions], ibis.literal(True))
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def _table(weights: Weights, key: tuple[str, float], bits: int) -> NDArray[np.ui
 
 
 def _thresholds(weights: Weights, bits: int) -> list[int]:
-    """floor(2^bits P(X <= x)) for x = 0, 1, ... to within 1; the last, 2^bits - 1, stands for all that come so close."""
+    """floor(2^bits P(X <= x)) for x = 0, 1, ... to within 1; the last, 2^bits - 1, for all so close to 1."""
     cumulated = list(accumulate(weights(bits + _GUARD)))
     total = cumulated[-1]
     last = (1 << bits) - 1
@@ -175,7 +175,8 @@ def _geometric_weights(scale: float, stride: int, cut: int) -> Weights:
     def weights(precision: int) -> list[int]:
         places = precision + 48
         ratio = _exp(_exact(places).divide(Decimal(-stride), Decimal(scale)), places)
-        found, weight = [], 1 << places
+        found: list[int] = []
+        weight = 1 << places
         while weight and (not cut or len(found) < cut):
             found.append(weight)
             weight = weight * ratio >> places

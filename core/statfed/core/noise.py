@@ -203,7 +203,7 @@ def epsilon_for(
     step = low if reached(low) else _bisect(lambda j: not reached(j), low, high) + 1
     found = _spent(facts, privacy.mechanism, privacy.delta, times, step)
     if found > 1000.0:
-        raise UsageError(f"margin of error: got {half_width:g} for {part}, epsilon {found:g}; want epsilon 1000 at most")
+        raise UsageError(f"margin of error: got {half_width:g} for {part}; want one that epsilon 1000 can reach")
     return found
 
 
@@ -233,7 +233,7 @@ def _facts(parts: Mapping[str, Part], privacy: Privacy) -> tuple[_Facts, ...]:
 def _noise(facts: tuple[_Facts, ...], mechanism: Mechanism, step: int) -> Noise:
     """The noise at a step of the ladder: step up, noise down."""
     shares = sum(f.share for f in facts if any(f.bounds))
-    return Noise(mechanism, tuple(_grid(f, mechanism, _multiplier(f, mechanism, shares, step)) for f in facts))
+    return Noise(mechanism, tuple(_grid(f, _multiplier(f, mechanism, shares, step)) for f in facts))
 
 
 def _multiplier(facts: _Facts, mechanism: Mechanism, shares: float, step: int) -> float:
@@ -256,7 +256,7 @@ def _resolution(facts: _Facts, multiplier: float) -> int:
     return 1 << max(3, min(wanted, math.floor(math.log2(discrete.LARGEST / 2 / multiplier))))
 
 
-def _grid(facts: _Facts, mechanism: Mechanism, multiplier: float) -> _Grid:
+def _grid(facts: _Facts, multiplier: float) -> _Grid:
     bound = np.array(facts.bounds)
     free = bound <= 0.0
     n = _resolution(facts, multiplier)

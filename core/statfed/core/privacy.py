@@ -161,7 +161,7 @@ def composed(events: Iterable[Event]) -> Event:
     Raises ValueError on none: there is no event that costs nothing.
     """
     found = [(event_from_json(text), times) for text, times in _merged(events)]
-    parts = [event if times == 1 else Repeated(times=times, event=event) for event, times in found]
+    parts = [event if times == 1 else repeated(event, times) for event, times in found]
     if not parts:
         raise ValueError("events: got none; want at least one")
     return parts[0] if len(parts) == 1 else Composed(events=tuple(parts))

@@ -7,6 +7,7 @@ applied. Aggregations run where the data are: nothing but their results is loade
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,20 @@ from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
+from statfed.core.query import Condition
 
 Expr = Any  # an Ibis expression; Ibis's own annotations do not tell what kind of column a cast returns
 BATCH = 65_536
+
+
+def real(value: float) -> Expr:
+    """A float64 constant that reaches the database bit for bit.
+
+    A decimal literal does not: DuckDB reads one as an exact decimal, which its cast may round to a neighbour.
+    """
+    import ibis
+
+    return ibis.literal(repr(float(value))).cast("float64")
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,22 @@ class Table:
 
     def number(self, name: str) -> Expr:
         """A numeric column as float64; a boolean is 0 or 1."""
-        return self[name].cast("float64")
+        column = self[name]
+        if self.codebook.columns[name].type == "boolean":  # PostgreSQL casts booleans to integers only
+            return column.cast("int32").cast("float64")
+        return column.cast("float64")
+
+    def holds(self, condition: Condition) -> Expr:
+        """Does a record meet a condition? Null where its value is missing."""
+        column, wanted = self[condition.column], condition.value
+        if self.codebook.columns[condition.column].levels:
+            codes = list(wanted) if isinstance(wanted, tuple) else [wanted]
+            values = [code == "true" for code in codes] if column.type().is_boolean() else codes
+            return ~column.isin(values) if condition.op == "!=" else column.isin(values)
+        if not isinstance(wanted, float):
+            raise UsageError(f"where: got '{condition}'; want a comparison with a number")
+        compare = {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+        return compare[condition.op](column, real(wanted))
 
     def aggregate(self, **values: Expr) -> dict[str, Any]:
         """Named aggregates over all records, as Python numbers. A sum over no records is 0."""
@@ -57,6 +84,8 @@ class Table:
 
     def grid(self, by: Sequence[str], **values: Expr) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
         """Named aggregates in every combination of the levels of `by`, in the codebook's order.
+
+        Write the number of records as `ibis._.count()`: records are filtered once more here.
 
         Each array has one axis per column of `by`; 0 where there are no records; int64 for integer aggregates.
         Records with a missing value in one of `by` are left out. by = () gives arrays of shape ().
@@ -87,13 +116,20 @@ class Table:
         """Computed columns, streamed: arrays (rows, len(values)) of float64, column-major; missing is NaN."""
         named = values if isinstance(values, Mapping) else {f"v{i}": value for i, value in enumerate(values)}
         selected = self.expr.select(**{name: value.cast("float64") for name, value in named.items()})
-        with selected.to_pyarrow_batches(chunk_size=rows) as reader:
+        with _reader(selected, rows, self.embedded) as reader:
             for batch in reader:
                 if batch.num_rows:
                     block = np.empty((batch.num_rows, len(named)), order="F")
                     for j, name in enumerate(named):
                         block[:, j] = batch.column(name).to_numpy(zero_copy_only=False)
                     yield block
+
+
+def _reader(expr: Expr, rows: int, embedded: bool) -> Any:
+    if not embedded:
+        return expr.to_pyarrow_batches(chunk_size=rows)
+    engine = expr.get_backend()  # what Ibis calls there is deprecated by DuckDB
+    return engine.raw_sql(engine.compile(expr)).to_arrow_reader(rows)
 
 
 def _positions(found: list[str], levels: Sequence[str], name: str) -> NDArray[np.int64]:

@@ -75,9 +75,7 @@ def contribute(table: Table, question: "Question[Options]", design: Design) -> A
     layout = _layout(design)
     complete = table.complete(design.columns)
     values = [*design.expressions(complete), design.response_expression(complete)]
-    scaled = [
-        (value - double(c)) / double(s) for value, c, s in zip(values, layout.center, layout.scale, strict=True)
-    ]
+    scaled = [(value - double(c)) / double(s) for value, c, s in zip(values, layout.center, layout.scale, strict=True)]
     products = cross_products(complete, scaled)
     return {
         "records": np.array(complete.aggregate(n=complete.expr.count())["n"], np.int64),
@@ -101,17 +99,25 @@ def coordinate(question: "Question[Options]", design: Design) -> Coordination:  
     rows = coefficient_rows(design.names, beta, covariance, "t", df)
     notes = [
         "AdaSSP: coefficients from one noisy release; std_error includes sampling and noise by the delta method",
-        "observations is rounded noise and all; residual variance is kept above the size of its own noise",
+        "observations includes noise; the residual variance is kept above the size of its own noise",
     ]
     if fit.ridge > 0.0:
         notes.append("ridge: noise is large beside the data, so coefficients are shrunk and intervals are approximate")
-    return Result("ols", f"Private OLS regression: {design.formula}", {"coefficients": rows}, {
+    facts: dict[str, Scalar] = {
         "observations": n,
         "residual_df": n - p,
         "r_squared": _r_squared(moments, design, fit.rss, n),
         "sigma": float(np.sqrt(fit.variance) * layout.scale[p]),
         "ridge": fit.ridge,
-    }, tuple(notes), df=df)  # fmt: skip
+    }
+    title = f"Private OLS regression: {design.formula}"
+    return Result("ols", title, {"coefficients": rows}, facts, tuple(notes), df=df)
+
+
+def _r_squared(moments: Vector, design: Design, rss: float, n: int) -> float | None:
+    """1 - residual over total variation (around the mean if the model holds the constant), kept within 0 and 1."""
+    total = float(moments[-1, -1] - moments[list(design.constant), -1].sum() ** 2 / n)
+    return min(1.0, max(0.0, 1.0 - rss / total)) if total > 0.0 else None
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def _fit(layout: _Layout, total: Total, moments: Vector, n: int) -> _Fit:
     noise = np.concatenate([np.ravel(total.noise["products"]), [float(total.noise["records"])]])
     eigenvalues = np.linalg.eigvalsh(gram)
     ridge = max(0.0, _spectral(layout, noise, p) - float(eigenvalues[0]))
-    if ridge == 0.0 and eigenvalues[0] <= 1e-10 * max(eigenvalues[-1], 1.0):
+    if eigenvalues[0] + ridge <= 1e-10 * max(eigenvalues[-1], 1.0):
         raise UsageError("formula: got columns that are linearly dependent; want fewer of them")
     inverse = np.linalg.inv(gram + ridge * np.eye(p))
     b = inverse @ cross

@@ -11,8 +11,8 @@ import numpy as np
 
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
-from statfed.core.table import Expr, Table
-from statfed.strategies.analyses._moments import Floats, real
+from statfed.core.table import Expr, Table, real
+from statfed.strategies.analyses._moments import Floats
 
 
 def check_weight(codebook: Codebook, weight: str, *, bounded: bool) -> None:

@@ -193,6 +193,7 @@ def _tables(
         kept = tuple(axis for axis in range(len(by)) if axis not in collapsed)
         counts, totals = count.sum(axis=collapsed).reshape(-1), cells.sum(axis=collapsed).reshape(-1)
         errors = None if variance is None else np.sqrt(np.maximum(variance, 0.0)).reshape(-1)
+        root = np.zeros(0)
         if most is not None:
             power = powers[kept] if kept in powers else next(iter(powers.values())).sum(axis=collapsed)
             root = most * np.maximum(power, 0.0).reshape(-1) ** (1 / 8)

@@ -134,24 +134,25 @@ class Family:
 
     def weights(self, y: Values, eta: Values, f: Values) -> Weights:
         """At linear predictors eta (offset included), with frequency weights f."""
-        mu, nu, slope, valid = self._mean(eta)
+        mu, nu, slope, valid = self.mean(eta)
+        return self.weights_at(y, mu, nu, slope, _where(valid, f, f * 0.0), valid)
+
+    def mean(self, eta: Values) -> tuple[Values, Values, Values, Values]:
+        """mu, 1 - mu, d mu / d eta, and is mu in the family's range? Where not, the first three are 1/2."""
+        mu, nu, slope, valid = self._linked(eta)
         if self.name == "binomial":
             valid = valid & (mu > 0) & (nu > 0)
         elif self.name != "gaussian":
             valid = valid & (mu > 0)
         half = _one(eta) / 2.0
-        mu, nu, slope = _where(valid, mu, half), _where(valid, nu, half), _where(valid, slope, _one(eta))
-        f = _where(valid, f, _one(eta) * 0.0)
+        return _where(valid, mu, half), _where(valid, nu, half), _where(valid, slope, half), valid
+
+    def weights_at(self, y: Values, mu: Values, nu: Values, slope: Values, f: Values, valid: Values) -> Weights:
+        """At means in the family's range; f is 0 where they were not."""
         variance = self._variance(mu, nu)
-        residual = _where(y > half, nu, -mu) if self.name == "binomial" else y - mu
-        ratio = slope / variance
-        return Weights(
-            f * slope * ratio,
-            f * residual * ratio,
-            f * self._deviance(y, mu, nu),
-            f * residual * residual / variance,
-            valid,
-        )
+        residual = _where(y > 0.5, nu, -mu) if self.name == "binomial" else y - mu
+        information, score = f * slope * slope / variance, f * residual * slope / variance
+        return Weights(information, score, f * self._deviance(y, mu, nu), f * residual * residual / variance, valid)
 
     def initial(self, y: NDArray[np.float64], mean: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Linear predictors and information weights at the usual start, halfway between the response and its mean."""
@@ -174,7 +175,7 @@ class Family:
     def _deviance(self, y: Values, mu: Values, nu: Values) -> Values:
         one = _one(mu)
         if self.name == "binomial":
-            return _log(_where(y > one / 2.0, mu, nu)) * -2.0
+            return _log(_where(y > 0.5, mu, nu)) * -2.0
         if self.name == "gaussian":
             return (y - mu) * (y - mu)
         y_log = _log(_where(y > 0, y, one) / _where(y > 0, mu, one))
@@ -185,7 +186,7 @@ class Family:
         alpha = _real(mu, self.alpha)
         return (y * y_log - (y + one / alpha) * _log((y * alpha + 1.0) / (mu * alpha + 1.0))) * 2.0
 
-    def _mean(self, eta: Values) -> tuple[Values, Values, Values, Values]:
+    def _linked(self, eta: Values) -> tuple[Values, Values, Values, Values]:
         """mu, 1 - mu, d mu / d eta, and is eta in the link's range?"""
         if self.link == "logit":
             e = _exp(-_least(_absolute(eta), ETA_LOGIT))
@@ -238,14 +239,14 @@ def _least(x: Values, limit: float) -> Values:
 
 
 def _lgamma(x: Values) -> Values:
-    """log Gamma of positive values. In a database by Stirling's series at x + 7, to about 14 digits.
+    """log Gamma of positive values. In a database by Stirling's series at x + 10, to about 14 digits.
 
     Source: Abramowitz and Stegun 1964, 6.1.41 and 6.1.15.
     """
     if _array(x):
         return special.gammaln(x)
-    product, z = x, x + 7.0
-    for i in range(1, 7):
+    product, z = x, x + 10.0
+    for i in range(1, 10):
         product = product * (x + float(i))
     w = 1.0 / (z * z)
     series = w * (1 / 1188) - double(1 / 1680)

@@ -60,9 +60,13 @@ def read_factor(text: str, codebook: Codebook, where: str, column: bool = False)
     """
     try:
         read = _column(text, codebook, where) if column else _read(ast.parse(text, mode="eval").body, codebook, where)
-        return replace(read, text=text) if isinstance(read, Number) else read
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UsageError(f"{where}: got {_shown(text)}; want {_ALLOWED}") from None
+    if isinstance(read, Category):
+        return read
+    if not read.columns:
+        raise UsageError(f"{where}: got {_shown(text)} without a column; want {_ALLOWED}")
+    return replace(read, text=text)
 
 
 def _read(node: ast.expr, codebook: Codebook, where: str) -> Number | Category:
@@ -190,7 +194,9 @@ def _power(a: Number, b: Number, text: str, where: str) -> Number:
         raise UsageError(f"{where}: {text}: got that exponent; want a number of at most 100 in absolute value")
     whole = k == int(k)
     if k == 0:
-        return Number(lambda table: double(1.0), 1.0, 1.0, a.columns, constant=1.0)  # noqa: ARG005
+        return replace(
+            a, build=lambda table: a.build(table) * double(0.0) + double(1.0), low=1.0, high=1.0, constant=None
+        )
     ends = [a.low, a.high] + ([0.0] if a.low < 0 < a.high else [])
     wanted = -math.inf if whole else 0.0
     if (a.low < wanted and math.isfinite(a.low)) or (k < 0 and a.low <= 0 <= a.high and math.isfinite(a.high - a.low)):

@@ -9,10 +9,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import product
 from operator import add, and_, mul
-from typing import Literal
+from typing import Any, Literal
 
 import ibis
 import numpy as np
@@ -270,6 +270,7 @@ def _streamed(
     return (sums + sums.T) / 2
 
 
+@lru_cache(maxsize=64)
 def _parsed(formula: str) -> tuple[Factor | None, Sequence[FormulaTerm]]:
     """The response and the terms, in formulaic's order."""
     crossings = len(re.findall(r"\*\*|[*/^]|%in%", formula))
@@ -278,15 +279,14 @@ def _parsed(formula: str) -> tuple[Factor | None, Sequence[FormulaTerm]]:
     if any(int(k) > 4 for k in re.findall(r"\)\s*(?:\*\*|\^)\s*(\d+)", formula)):
         raise UsageError("formula: got a power of terms above 4; want at most 4")
     try:
-        parsed = Formula(formula)
+        parsed: Any = Formula.from_spec(formula)
     except (FormulaicError, AttributeError, SyntaxError, ValueError, RecursionError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UsageError(f"formula: got {formula!r}: {reason}; want for example 'y ~ a + C(b)'") from None
     if isinstance(parsed, SimpleFormula):
         return None, list(parsed)
-    if set(parsed._structure) != {"lhs", "rhs"} or not all(
-        isinstance(p, SimpleFormula) for p in (parsed.lhs, parsed.rhs)
-    ):
+    both = set(parsed._structure) == {"lhs", "rhs"}
+    if not both or not all(isinstance(side, SimpleFormula) for side in (parsed.lhs, parsed.rhs)):
         raise UsageError(f"formula: got {formula!r}; want 'response ~ terms' in one part")
     left = [factor for term in parsed.lhs for factor in term.factors]
     if len(left) != 1:

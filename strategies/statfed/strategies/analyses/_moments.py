@@ -14,20 +14,10 @@ from numpy.typing import NDArray
 from statfed.core.analysis import Arrays, Part
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.table import Expr, Table
+from statfed.core.table import Expr, Table, real
 
 Bounds = tuple[float, float] | None
 Floats = NDArray[np.float64]
-
-
-def real(value: float) -> Expr:
-    """A float64 constant that reaches the database bit for bit.
-
-    A decimal literal does not: DuckDB reads one as an exact decimal, which its cast may round to a neighbour.
-    """
-    import ibis
-
-    return ibis.literal(repr(float(value))).cast("float64")
 
 
 def by_level(

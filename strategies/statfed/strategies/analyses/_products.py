@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from statfed.core.analysis import Arrays, Ask, Part
 from statfed.core.errors import UsageError
-from statfed.core.table import Expr, Table
-from statfed.strategies.analyses._moments import Bounds, Floats, centres, largest, reach, real
+from statfed.core.table import Expr, Table, real
+from statfed.strategies.analyses._moments import Bounds, Floats, centres, largest, reach
 
 
 def pair(columns: int, i: int, j: int) -> int:

@@ -14,9 +14,9 @@ import numpy as np
 
 from statfed.core.analysis import Arrays, Part, Total
 from statfed.core.codebook import Codebook
-from statfed.core.table import Table
+from statfed.core.table import Table, real
 from statfed.strategies.analyses import _bins, _hierarchy
-from statfed.strategies.analyses._moments import Floats, finite, real
+from statfed.strategies.analyses._moments import Floats, finite
 
 FAN_OUT = 4
 DEPTH = 6

@@ -122,8 +122,11 @@ def categories(codebook: Codebook, names: Sequence[str], where: str) -> None:
 
 
 def ones(table: Table) -> Expr:
-    """1 in every record, as a column: its sum counts the records of whatever they are filtered and grouped by."""
-    return table.expr[table.expr.columns[0]].isnull().ifelse(1.0, 1.0)
+    """1 in every record, as a column of float64: it follows the records into filters and groups, as a literal does not.
+
+    Engines read literals with a point as exact decimals, and products of those overflow; times this they are floats.
+    """
+    return table.expr[table.expr.columns[0]].isnull().ifelse(1, 1).cast("float64")
 
 
 def limited(entries: int, what: str) -> None:

@@ -258,7 +258,7 @@ def _estimates(factor: Floats, weight: Floats, known: Floats, sums: Floats) -> _
     )
     root = np.sqrt(np.maximum(weight.reshape(-1), 0.0))
     target = np.divide(linear, root, out=np.zeros(linear.shape), where=root > 0)
-    beta = np.linalg.lstsq(root[:, None] * dummies(weight.shape), target.T, rcond=None)[0].T
+    beta: NDArray[Any] = np.linalg.lstsq(root[:, None] * dummies(weight.shape), target.T, rcond=None)[0].T
     return _Estimates(np.concatenate([total, mean]), scale, shift, beta)
 
 
@@ -309,5 +309,5 @@ def _coded(table: Table, question: Question[Options], codes: Floats) -> list[Exp
     for name, numbers in zip(question.options.margins, _by_margin(question, codes), strict=True):
         code = table[name].cast("string")
         pairs = zip(table.codebook.columns[name].levels, numbers, strict=True)
-        found.append(ibis.cases(*((code == level, float(number)) for level, number in pairs)))
+        found.append(ones(table) * ibis.cases(*((code == level, float(number)) for level, number in pairs)))
     return found

@@ -17,7 +17,7 @@ from pydantic import Field
 from statfed.core.analysis import Arrays, Ask, Coordination, Model, Part, Question, Total
 from statfed.core.result import Result, Row
 from statfed.core.study import Section
-from statfed.core.table import Expr, Table
+from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses import _products
 
@@ -66,7 +66,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     if ask.name != "scaled":
         return _products.products(complete, numbers, ask)
     frames = [m.frame(question.codebook, name) for name in names]
-    scaled = [(x - m.real(middle)) / m.real(half) for x, (middle, half) in zip(numbers, frames, strict=True)]
+    scaled = [(x - real(middle)) / real(half) for x, (middle, half) in zip(numbers, frames, strict=True)]
     return _products.products(complete, scaled, Ask("products", {"centre": np.zeros(len(names))}))
 
 

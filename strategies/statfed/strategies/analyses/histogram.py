@@ -17,7 +17,7 @@ from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Questi
 from statfed.core.errors import UsageError
 from statfed.core.result import Result, Row
 from statfed.core.study import Section
-from statfed.core.table import Table
+from statfed.core.table import Table, real
 from statfed.strategies.analyses import _bins
 from statfed.strategies.analyses import _moments as m
 
@@ -95,7 +95,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
     options, edges = question.options, edges_of(question)
     complete = table.complete((options.column, options.weight) if options.weight else (options.column,))
     x = complete.number(options.column)
-    inside = complete.filter(x >= m.real(edges[0]), x <= m.real(edges[-1]))
+    inside = complete.filter(x >= real(edges[0]), x <= real(edges[-1]))
     index = _bins.place(inside.number(options.column), edges[1:-1], "left")
     cells, name = _bins.binned(inside, index, len(edges) - 1)
     asked = {"count": cells[name].count()}

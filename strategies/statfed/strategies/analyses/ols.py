@@ -177,11 +177,10 @@ def coordinate(question: Question[Options]) -> Coordination:
         covariance, df = fit.inverse @ meat @ fit.inverse, of_design + 1 - p
         if df <= 0:
             raise UsageError(f"design: got {of_design:g} degrees of freedom for {p} parameters; want more PSUs")
-    covariance = basis.matrix @ covariance @ basis.matrix.T
+    facts = _facts(fit, products, basis, n, float(total["log_weight"]), options, covariance, df)
     beta = basis.matrix @ fit.b
     beta[list(basis.design.constant)] += means[-1]
-    rows = coefficient_rows(basis.design.names, beta, covariance, "t", df)
-    facts = _facts(fit, products, basis, n, float(total["log_weight"]), options, covariance, beta, df)
+    rows = coefficient_rows(basis.design.names, beta, basis.matrix @ covariance @ basis.matrix.T, "t", df)
     kind = "WLS" if options.weight or options.design else "OLS"
     table = {"coefficients": rows}
     return Result("ols", f"{kind} regression: {design.formula}", table, facts, notes + _notes(options), df=df)
@@ -236,10 +235,12 @@ def _facts(
     log_weight: float,
     options: Options,
     covariance: Vector,
-    beta: Vector,
     df: float,
 ) -> dict[str, Scalar]:
-    """As statsmodels' RegressionResults; a constant counts when the columns span it."""
+    """As statsmodels' RegressionResults; a constant counts when the columns span it. covariance: of the basis's b.
+
+    The F test of all columns but the constant is the same in the basis, which mixes the constant into them alone.
+    """
     free, p = list(basis.free), len(basis.free)
     project = fit.whitened.T @ products[free, 0]
     constant = int(products[0, 0] - project @ project <= 1e-10 * products[0, 0])
@@ -253,7 +254,8 @@ def _facts(
         f = explained / model_df / (fit.rss / residual_df)
     elif model_df and fit.rss > 0 and len(basis.design.constant) == constant:
         slopes = [j for j in range(p) if j not in basis.design.constant]
-        f = float(beta[slopes] @ np.linalg.solve(covariance[np.ix_(slopes, slopes)], beta[slopes])) / model_df
+        w = whitening(covariance[np.ix_(slopes, slopes)])
+        f = float(np.sum((w.T @ fit.b[slopes]) ** 2)) / model_df
     facts: dict[str, Scalar] = {
         "observations": n,
         "residual_df": residual_df,

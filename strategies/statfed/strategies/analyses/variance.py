@@ -17,7 +17,7 @@ from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Questi
 from statfed.core.errors import UsageError
 from statfed.core.result import Result, Row
 from statfed.core.study import Section
-from statfed.core.table import Table
+from statfed.core.table import Table, real
 from statfed.strategies.analyses import _moments as m
 
 TITLE = "Variance and standard deviation of columns, with standard errors, also in groups"
@@ -81,7 +81,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     scaled = []
     for name, x in zip(question.options.columns, numbers, strict=True):
         middle, half = m.frame(question.codebook, name)
-        scaled.append((x - m.real(middle)) / m.real(half))
+        scaled.append((x - real(middle)) / real(half))
     found = m.powers(table, scaled, np.zeros((len(scaled), *m.level_shape(table.codebook, by))), _ORDERS, by)
     count = m.sums(table, scaled, by)["count"]
     return {_scaled(r, i): found[f"power_{r}"][i] for i in range(len(scaled)) for r in _ORDERS} | {

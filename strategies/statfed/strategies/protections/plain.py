@@ -61,9 +61,9 @@ def _of_query(query: Query) -> Sequence[Disclosure]:
     noise = (
         f"noise at the holder: epsilon {query.privacy.epsilon:g} per {query.privacy.unit} over all sums"
         if query.privacy
-        else "disclosure rules of each holder on its own contribution"
+        else "each holder's disclosure rules, as far as its policy sets any"
     )
-    released = noise if query.privacy else "disclosure rules of the release"
+    released = noise if query.privacy else "release rules, as far as the study sets any"
     return [
         Disclosure("coordinator", "each holder's contribution to every sum", noise),
         Disclosure("other holders", "public parameters of every sum, such as means and coefficients so far", noise),

@@ -1,0 +1,153 @@
+"""The coordinator's half of a generalised linear model: Fisher scoring by asks for sums at trial coefficients."""
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from statfed.core.analysis import Ask, Total
+from statfed.core.errors import UsageError
+from statfed.strategies.analyses._families import Family
+from statfed.strategies.analyses._regression import Basis, Vector, check_rank, whitening
+
+PATIENCE = 8  # iterations from which separation is looked for
+HALVINGS = 30
+NOISE = 1e-26  # of the deviance: a gain below is rounding
+
+
+@dataclass(frozen=True)
+class Search:
+    """What stays the same over iterations. weights: sum of the frequency weights. moved: is there an offset or an
+    exposure? tolerance: in standard errors."""
+
+    family: Family
+    arrays: Mapping[str, NDArray[Any]]
+    basis: Basis
+    weights: float
+    moved: bool
+    max_iterations: int
+    tolerance: float
+
+    def ask(self, name: str, b: Vector) -> Ask:
+        return Ask(name, {**self.arrays, "coefficients": b})
+
+
+@dataclass(frozen=True)
+class At:
+    """The sums at coefficients b of [1, columns]."""
+
+    b: Vector
+    total: Total
+
+    @property
+    def deviance(self) -> float:
+        """Infinite where a mean leaves the family's range."""
+        return math.inf if self.total["invalid"] else float(self.total["deviance"])
+
+    def information(self, free: Sequence[int]) -> Vector:
+        inner: Vector = self.total["information"][np.ix_(free, free)]
+        return inner
+
+    def step(self, free: Sequence[int]) -> Vector:
+        """The step of Fisher scoring in the coefficients `free`, 0 elsewhere."""
+        w = whitening(self.information(free))
+        step = np.zeros(len(self.b))
+        step[list(free)] = w @ (w.T @ self.total["score"][list(free)])
+        return step
+
+
+def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At]]:
+    """Deviance of the model with a constant alone, and where to start: there, if the design holds the constant."""
+    basis = search.basis
+    free, constant = basis.free, [basis.free[j] for j in basis.design.constant]
+    b = np.zeros(basis.size)
+    b[0] = search.family.predictor(mean)
+    initial = None
+    if search.moved or not constant:
+        initial = At(np.zeros(basis.size), (yield search.ask("initial", np.array([mean]))))
+    if initial is not None and search.moved:
+        b = initial.step((0,))
+    at = At(b, (yield search.ask("step", b)))
+    if search.moved:
+        at, _ = yield from maximised(search, at, (0,))
+    null = float(at.total["deviance"])
+    if initial is None or constant:
+        b = np.zeros(basis.size)
+        b[constant] = at.b[0]
+        at = At(b, at.total)
+        check_rank(at.information(free), basis)
+        return null, at
+    check_rank(initial.information(free), basis)
+    b = initial.step(free)
+    return null, At(b, (yield search.ask("step", b)))
+
+
+def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Total, tuple[At, int]]:
+    """Fisher scoring in the coefficients `free` from `at`; and how many steps it took.
+
+    Raises UsageError on a start outside the family's range, on separation, and without convergence.
+    """
+    family = search.family
+    if not math.isfinite(at.deviance):
+        raise UsageError(
+            f"glm: got a start outside the range of {family.name} with the {family.link} link; want another"
+        )
+    spread = np.sqrt(np.maximum(np.diag(at.total["information"]), 0))
+    trace: list[str] = []
+    step = np.zeros(len(at.b))
+    for iteration in range(search.max_iterations + 1):
+        try:
+            step = at.step(free)
+        except linalg.LinAlgError:
+            if family.separable and (yield from _separated(search, step)):
+                raise _separation(search, step, spread) from None
+            raise _unfinished("the information matrix became singular", trace) from None
+        gain = float(step @ at.total["score"])
+        scale = 1.0 if family.fixed_scale else float(at.total["pearson"]) / (search.weights - len(free))
+        trace.append(f"{iteration}: deviance {at.deviance:.9g}, step {math.sqrt(max(gain, 0) / (scale or 1.0)):.3g}")
+        if gain <= search.tolerance**2 * scale + NOISE * abs(at.deviance):
+            return at, iteration
+        if iteration >= PATIENCE and family.separable and (yield from _separated(search, step)):
+            raise _separation(search, step, spread)
+        if iteration == search.max_iterations:
+            break
+        new = None
+        for halving in range(HALVINGS):
+            b = at.b + step * 0.5**halving
+            tried = At(b, (yield search.ask("step", b)))
+            if tried.deviance <= at.deviance + 1e-10 * (abs(at.deviance) + 0.1):
+                new = tried
+                break
+        if new is None:
+            if gain <= 1e-12 * scale:
+                return at, iteration
+            raise _unfinished(f"{HALVINGS} halvings of a step did not lower the deviance", trace)
+        at = new
+    raise _unfinished(f"{search.max_iterations} iterations were not enough", trace)
+
+
+def _separated(search: Search, step: Vector) -> Generator[Ask, Total, bool]:
+    """Does the step make no record's fit worse, and move some? Then the likelihood rises along it for ever."""
+    total = yield search.ask("separation", step)
+    return bool(total["moved"] > 0 and total["against"] == 0)
+
+
+def _separation(search: Search, step: Vector, spread: Vector) -> UsageError:
+    weight = np.abs(step) * spread
+    by_column = dict(zip(search.basis.design.names, weight[list(search.basis.free)], strict=True))
+    involved = [name for name, size in by_column.items() if size > 0.1 * weight.max()]
+    return UsageError(
+        f"formula: separation: some responses are predicted exactly along {', '.join(involved)}, so these coefficients "
+        "grow without limit and have no maximum likelihood estimate; want them left out or their levels merged"
+    )
+
+
+def _unfinished(why: str, trace: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"glm: no convergence: {why}; want another model, start or max_iterations\niteration: deviance, step in "
+        "standard errors\n" + "\n".join(trace[-12:])
+    )

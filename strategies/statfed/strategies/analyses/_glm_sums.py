@@ -1,0 +1,100 @@
+"""The holder's half of a generalised linear model: sums over records, in batches or in the database."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import ibis
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.analysis import Arrays, Ask
+from statfed.core.table import Expr, Table
+from statfed.strategies.analyses._families import Family
+from statfed.strategies.analyses._formula import double
+from statfed.strategies.analyses._matrix import ROWS, Design, cross_products
+from statfed.strategies.analyses._regression import Vector, start_contribution
+
+MOVED, STILL = 0.05, 0.005  # of a linear predictor: a record that moves along a direction, and one that does not
+Record = tuple[Expr, Expr, Expr]  # response, frequency weight, offset
+
+
+def start_sums(table: Table, exposure: str | None, design: Design, family: Family, y: Expr, f: Expr) -> Arrays:
+    e = table.number(exposure) if exposure else double(1.0)
+    records = table.expr.select(y=y, f=f, e=e)
+    allowed, f = family.allowed(records["y"]), records["f"]
+    usable = ibis.ifelse(allowed, records["y"], double(1.0))
+    found = replace(table, expr=records).aggregate(
+        bad_response=allowed.ifelse(0, 1).sum(),
+        bad_weight=(f > 0).ifelse(0, 1).sum(),
+        bad_exposure=(records["e"] > 0).ifelse(0, 1).sum(),
+        weight=f.sum(),
+        response=(f * usable).sum(),
+        saturated=(f * family.saturated(usable)).sum(),
+    )
+    made: dict[str, NDArray[Any]] = {
+        name: np.array(value, np.int64 if name.startswith("bad") else np.float64) for name, value in found.items()
+    }
+    return {**start_contribution(table, design), **made}
+
+
+def streamed(table: Table, z: Sequence[Expr], record: Record, family: Family, ask: Ask) -> Arrays:
+    """`initial`, `step` or `separation` from batches. record: response, frequency weight, offset."""
+    k, b = len(z), ask.arrays["coefficients"]
+    if ask.name == "separation":
+        moved = against = 0
+        for block in table.batches([*z, record[0]], ROWS):
+            along, y = block[:, :k] @ b, block[:, k]
+            moved += int((np.abs(along) > MOVED).sum())
+            against += int((family.adverse(y, along) > STILL).sum())
+        return {"moved": np.array(moved), "against": np.array(against)}
+    information, score = np.zeros((k, k)), np.zeros(k)
+    sums = np.zeros(2)
+    invalid = 0
+    for block in table.batches([*z, *record], ROWS):
+        x, y, f, offset = block[:, :k], block[:, k], block[:, k + 1], block[:, k + 2]
+        if ask.name == "initial":
+            eta, weight = family.initial(y, float(b[0]))
+            weight = weight * f
+            information += x.T @ (x * weight[:, None])
+            score += x.T @ (weight * (eta - offset))
+            continue
+        w = family.weights(y, x @ b + offset, f)
+        information += x.T @ (x * w.information[:, None])
+        score += x.T @ w.score
+        sums += (w.deviance.sum(), w.pearson.sum())
+        invalid += int((~w.valid).sum())
+    return {
+        "information": (information + information.T) / 2,
+        "score": score,
+        "deviance": sums[0],
+        "pearson": sums[1],
+        "invalid": np.array(invalid),
+    }
+
+
+def pushed_down(table: Table, z: Sequence[Expr], record: Record, family: Family, b: Vector) -> Arrays:
+    """`step` as SQL: the database computes each record's weights and adds up."""
+    k = len(z)
+    named = {f"z{i}": column for i, column in enumerate(z)}
+    base = table.expr.select(**named, y=record[0], f=record[1], o=record[2])
+    eta = base["o"]
+    for i, coefficient in enumerate(b):
+        eta = eta + base[f"z{i}"] * double(float(coefficient))
+    base = base.mutate(eta=eta)
+    mu, nu, slope, valid = family.mean(base["eta"])
+    base = base.mutate(mu=mu, nu=nu, slope=slope, valid=valid)
+    base = base.mutate(f=ibis.ifelse(base["valid"], base["f"], double(0.0)))
+    w = family.weights_at(*(base[name] for name in ("y", "mu", "nu", "slope", "f", "valid")))
+    base = base.select(*named, w=w.information, s=w.score, d=w.deviance, p=w.pearson, bad=w.valid.ifelse(0, 1))
+    source = replace(table, expr=base)
+    information = cross_products(source, [base[name] for name in named], base["w"])
+    asked = {f"score_{i}": (base[f"z{i}"] * base["s"]).sum() for i in range(k)}
+    found = source.aggregate(**asked, deviance=base["d"].sum(), pearson=base["p"].sum(), invalid=base["bad"].sum())
+    return {
+        "information": information,
+        "score": np.array([found[f"score_{i}"] for i in range(k)], np.float64),
+        "deviance": np.array(found["deviance"], np.float64),
+        "pearson": np.array(found["pearson"], np.float64),
+        "invalid": np.array(found["invalid"], np.int64),
+    }
