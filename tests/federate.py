@@ -5,6 +5,7 @@ tests/test_analysis_laws.py puts every analysis under its laws with it.
 """
 
 import itertools
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -53,14 +54,14 @@ def table_of(frame: pd.DataFrame, codebook: Codebook) -> Table:
             for name, column in codebook.columns.items()
         }
     )
-    name = f"t{next(_NUMBERS)}"
-    _connection().con.register(name, arrow)
-    return Table(_connection().table(name), codebook)
+    name, engine = f"t{next(_NUMBERS)}", _engine(threading.get_ident())
+    engine.con.register(name, arrow)
+    return Table(engine.table(name), codebook)
 
 
 @cache
-def _connection() -> Any:
-    """One engine for all tables of a test process: starting one costs more than a small query."""
+def _engine(thread: int) -> Any:  # noqa: ARG001  # one connection is not for two threads
+    """One engine for all tables of a thread: starting one costs more than a small query."""
     return ibis.duckdb.connect(threads=1)
 
 
@@ -82,7 +83,8 @@ def federate(
         seed=1,
     )
     module, question = read_query(query)
-    tables = {name: table_of(frame, codebook) for name, frame in zip(query.holders, frames, strict=True)}
+    whole = {name: table_of(frame, codebook) for name, frame in zip(query.holders, frames, strict=True)}
+    tables = {name: table.filter(*map(table.holds, query.where)) for name, table in whole.items()}
     run = module.coordinate(question)
     total: Total | None = None
     while True:

@@ -184,6 +184,16 @@ def test_with_hardly_any_data_the_ridge_keeps_coefficients_within_reason() -> No
         assert (rows["std_error"] > 0).all()
 
 
+def test_residual_variance_does_not_fall_below_its_own_noise() -> None:
+    frame = data(200, 5)
+    frame["y"] = 10 + frame["age"]
+    question = question_of("y ~ age")
+    parts, sent = contributions(question, [frame])
+    for draw in range(10):
+        result = estimated(question, released(question, parts, summed_of(sent), 1, draw))
+        assert float(result.facts["sigma"] or 0) > 1
+
+
 def test_a_category_without_records_and_dependent_columns_do_not_break_a_noisy_fit() -> None:
     frame = data(2000, 4)
     frame["region"] = "n"

@@ -192,7 +192,7 @@ def test_refused_exactly_when_pandas_finds_a_small_symmetric_difference(seed: in
     )
     table = table_of(frame, CODEBOOK)
     for first, second in pairs:
-        new, old = (populations(ask(w), Cells(tuple(by), None, tuple(c)))[0] for w, c, by in (second, first))
+        new, old = (populations(ask(w), Cells(tuple(by), (), tuple(c)))[0] for w, c, by in (second, first))
         small = any(0 < count < 5 for count in brute_force(frame, first, second))
         try:
             guard(table, [old], [new], FIVE)
@@ -332,7 +332,7 @@ def test_postgresql_refuses_what_duckdb_refuses(postgres: Server, file: Path) ->
 
 
 def test_the_file_is_private_append_only_and_holds_no_value(file: Path) -> None:
-    admit(file, people(60, income=[123456.25] * 60), ask(["age >= 18"], ["income"]), Cells(("region",), "income"))
+    admit(file, people(60, income=[123456.25] * 60), ask(["age >= 18"], ["income"]), Cells(("region",), ("income",)))
     assert file.stat().st_mode & 0o777 == 0o600
     assert b"123456" not in file.read_bytes()
     with sqlite3.connect(file) as db, pytest.raises(sqlite3.IntegrityError, match="append-only"):

@@ -1,6 +1,8 @@
-"""`glm` against statsmodels on the pooled data: every family and link, streamed and pushed down."""
+"""`glm` against statsmodels on the pooled data: every family and link, streamed and pushed down; in PostgreSQL too."""
 
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,16 @@ from hypothesis import strategies as st
 from scipy import special
 
 import tests.federate as driver
+from statfed.client.data import connect, open_table
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.result import Result
 from statfed.core.table import Table
 from statfed.strategies.analyses._families import LINKS, Family, _lgamma
 from tests.federate import codebook_of, federate, split, table_of
+from tests.postgres import Server, postgres
+
+__all__ = ["postgres"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_record_batch:DeprecationWarning")
 
@@ -132,6 +138,42 @@ def test_every_family_and_link_equals_statsmodels(
     formula = "y ~ age + works + C(region)"
     result = federate("glm", split(frame, 2, 1), CODEBOOK, formula=formula, family=family, link=link, alpha=0.7)
     assert_equal(result, pooled(formula, frame, family, link, 0.7))
+
+
+@pytest.mark.parametrize(
+    ("analysis", "options"),
+    [
+        ("glm", {"family": "binomial"}),
+        ("glm", {"family": "negative-binomial", "exposure": "t"}),
+        ("glm", {"family": "binomial", "link": "probit"}),
+        ("glm", {"family": "gaussian"}),
+        ("ols", {"weight": "w", "robust": "HC1"}),
+    ],
+)
+def test_postgresql_gives_what_the_embedded_engine_gives(
+    analysis: str, options: dict[str, Any], postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = people(80, 13, options.get("family", "gaussian"), _usual(options))
+    frame.loc[3, "age"] = None
+    formula = "y ~ age * C(region) + log1p(t) + I(w**0.5) + works"
+    wanted = federate(analysis, [frame, frame.iloc[:0]], CODEBOOK, formula=formula, **options)
+    kinds = {"age": "integer", "year": "integer", "works": "boolean", "region": "text", "vote": "text"}
+    types = {name: kinds.get(name, "double precision") for name in COLUMNS}
+    with ExitStack() as stack:
+
+        def stored(holder: pd.DataFrame, codebook: Codebook) -> Table:
+            name = f"holder_{len(holder)}"
+            postgres.load(name, types, holder)
+            return open_table(stack.enter_context(connect(postgres.url(name), tmp_path)), codebook)
+
+        monkeypatch.setattr(driver, "table_of", stored)
+        found = federate(analysis, [frame, frame.iloc[:0]], CODEBOOK, formula=formula, **options)
+    for key in ("estimate", "std_error"):
+        np.testing.assert_allclose(found.to_pandas()[key], wanted.to_pandas()[key], rtol=1e-9)
+
+
+def _usual(options: dict[str, Any]) -> str:
+    return str(options.get("link") or LINKS[options.get("family", "gaussian")][0])
 
 
 def remote(frame: pd.DataFrame, codebook: Codebook) -> Table:

@@ -80,7 +80,7 @@ def test_each_rule_refuses_exactly_when_the_brute_force_does(seed: int, firms: b
         firm=rng.choice([f"f{i}" for i in range(12)], size),
     )
     minimum, k, p = int(rng.integers(1, 12)), float(rng.uniform(30, 100)), float(rng.uniform(1, 60))
-    cells = Cells(by=("region", "sex"), value="income")
+    cells = Cells(by=("region", "sex"), values=("income",))
     known = frame.dropna(subset=["sex"])
     groups = [cell for _, cell in known.groupby(["region", "sex"])]
     unsafe = {"minimum frequency": False, "(n,k) dominance": False, "p% rule": False}
@@ -113,7 +113,7 @@ def test_a_whole_table_is_one_cell() -> None:
 def test_a_mean_of_a_column_that_one_record_has_is_refused() -> None:
     table = table_of(persons(20, income=[7.0] + [None] * 19), PLAIN)
     with pytest.raises(Refused, match="minimum frequency"):
-        run(table, Cells(value="income"), only(minimum_frequency=3))
+        run(table, Cells(values=("income",)), only(minimum_frequency=3))
     with pytest.raises(Refused, match="minimum frequency"):
         run(table, Cells(), only(minimum_frequency=3), {"count": np.array([1])})
 
@@ -131,33 +131,33 @@ def test_one_enterprise_with_many_records_dominates_although_no_record_does() ->
     rules = only(dominance_n=1, dominance_k=50.0)
     for table in engines(frame, FIRMS):
         with pytest.raises(Refused, match="dominance: region, income"):
-            run(table, Cells(by=("region",), value="income"), rules)
-    run(table_of(frame, PLAIN), Cells(by=("region",), value="income"), rules)
-    assert reads(FIRMS, Cells(value="income")) == ("firm",)
-    assert reads(FIRMS, Cells()) == reads(PLAIN, Cells(value="income")) == ()
+            run(table, Cells(by=("region",), values=("income",)), rules)
+    run(table_of(frame, PLAIN), Cells(by=("region",), values=("income",)), rules)
+    assert reads(FIRMS, Cells(values=("income",))) == ("firm",)
+    assert reads(FIRMS, Cells()) == reads(PLAIN, Cells(values=("income",))) == ()
 
 
 def test_records_without_an_enterprise_count_as_one_and_do_not_cancel() -> None:
     frame = persons(14, firm=["a", "b", "c", "d"] + [None] * 10, income=[1.0] * 4 + [100.0, -100.0] * 5)
     for table in engines(frame, FIRMS):
         with pytest.raises(Refused, match="dominance"):
-            run(table, Cells(value="income"), only(dominance_n=1, dominance_k=90.0))
+            run(table, Cells(values=("income",)), only(dominance_n=1, dominance_k=90.0))
 
 
 def test_a_loss_dominates_as_a_profit_would() -> None:
     frame = persons(20, income=[-5000.0] + [10.0] * 19)
     for table in engines(frame):
         with pytest.raises(Refused, match=r"p% rule: income\Z"):
-            run(table, Cells(value="income"), only(p_percent=10.0))
+            run(table, Cells(values=("income",)), only(p_percent=10.0))
 
 
 def test_weights_that_the_query_reads_make_a_weighted_contribution_dominate() -> None:
     codebook = codebook_of(COLUMNS | {"w": {"type": "number", "role": "weight"}})
     table = table_of(persons(20, w=[1000.0] + [1.0] * 19), codebook)
     rules = only(dominance_n=1, dominance_k=50.0)
-    assert run(table, Cells(value="income"), rules) == ("(n,k) dominance",)
+    assert run(table, Cells(values=("income",)), rules) == ("(n,k) dominance",)
     with pytest.raises(Refused, match="dominance"):
-        run(table, Cells(value="income"), rules, columns=("income", "w"))
+        run(table, Cells(values=("income",)), rules, columns=("income", "w"))
 
 
 def test_empty_and_full_cells_only_where_they_are_protected() -> None:
@@ -174,7 +174,7 @@ def test_empty_and_full_cells_only_where_they_are_protected() -> None:
 def test_a_cell_whose_contributors_all_have_zero_is_protected_like_an_empty_one() -> None:
     table = table_of(persons(20, income=[0.0] * 20), PLAIN)
     with pytest.raises(Refused, match="zeros"):
-        run(table, Cells(value="income"), only(zeros="protect"))
+        run(table, Cells(values=("income",)), only(zeros="protect"))
 
 
 def test_a_model_needs_degrees_of_freedom_in_its_own_complete_records() -> None:
@@ -195,7 +195,7 @@ def test_a_dummy_variable_with_one_record_is_a_cell_of_one() -> None:
     run(table, Model(2, ("income",)), Rules())
 
 
-@pytest.mark.parametrize("discloses", [Cells(by=("region",), value="income"), Cells(), Model(50, ("income", "region"))])
+@pytest.mark.parametrize("discloses", [Cells(by=("region",), values=("income",)), Cells(), Model(50, ("income", "region"))])
 def test_a_holder_without_records_passes_unless_zeros_are_protected(discloses: Cells | Model) -> None:
     for table in engines(persons(0)):
         run(table, discloses, Rules(full_cells="protect"), {"count": np.zeros((2, 3), np.int64)})
@@ -204,7 +204,7 @@ def test_a_holder_without_records_passes_unless_zeros_are_protected(discloses: C
 
 
 def test_a_refusal_is_the_same_text_whatever_thresholds_and_values_are() -> None:
-    cells = Cells(by=("region",), value="income")
+    cells = Cells(by=("region",), values=("income",))
     texts = set()
     for income, n, minimum, k, p in ((8000.0, 2, 10, 90.0, 10.0), (123.0, 5, 50, 60.0, 30.0), (-7.5, 1, 3, 20.0, 99.0)):
         table = table_of(persons(n, income=[income] + [0.001] * (n - 1)), PLAIN)
@@ -221,7 +221,7 @@ def test_an_error_of_the_database_is_an_error_and_no_pass() -> None:
     table = table_of(persons(20), PLAIN)
     broken = replace(table, expr=table.expr.drop("income"))
     with pytest.raises(Exception, match="income"):
-        run(broken, Cells(value="income"), Rules())
+        run(broken, Cells(values=("income",)), Rules())
 
 
 @pytest.mark.parametrize("by", [(), ("region", "works")])
@@ -244,7 +244,7 @@ def test_postgresql_finds_what_duckdb_finds(postgres: Server, by: tuple[str, ...
         local = table_of(frame, FIRMS)
         for k in (50.0, 80.0, 99.9):
             rules = Rules(dominance_n=3, dominance_k=k, p_percent=k / 3, minimum_frequency=15)
-            for discloses in (Cells(by, "income"), Model(3, ("income", *by))):
+            for discloses in (Cells(by, ("income",)), Model(3, ("income", *by))):
                 assert outcome(server, discloses, rules) == outcome(local, discloses, rules)
     finally:
         connection.disconnect()

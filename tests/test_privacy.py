@@ -153,7 +153,7 @@ def test_an_impossible_target_is_an_error() -> None:
     [
         *POOL,
         privacy.dp_sgd(0.3, 1.25, 4),
-        Repeated(times=3, event=POOL[1]),
+        Repeated(times=3, event=Laplace(noise_multiplier=5.0)),
         Repeated(times=6, event=DiscreteGaussian(sigma=30.0, sensitivity=7)),
     ],
 )

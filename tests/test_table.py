@@ -169,7 +169,7 @@ def test_dominance_bounds_hold_and_are_within_what_eighth_powers_allow(seed: int
                 ]
             ]
             largest = inside["turnover"].groupby(firm[inside.index]).sum().nlargest(2).to_numpy()
-            one, two = float(row["dominance_bound"]), float(row["dominance_bound_2"])  # type: ignore[arg-type]
+            one, two = float(row["dominance_bound_1"]), float(row["dominance_bound_2"])  # type: ignore[arg-type]
             assert largest[:1].sum() <= one * (1 + 1e-9)
             assert largest.sum() <= two * (1 + 1e-9)
             assert one <= max(largest[:1].sum() * 60 ** (1 / 8), 1e-9)
@@ -178,7 +178,7 @@ def test_dominance_bounds_hold_and_are_within_what_eighth_powers_allow(seed: int
 def test_dominance_needs_values_that_cannot_be_negative_and_a_true_largest_contributor() -> None:
     frame = people(50, 1).assign(net=1.0, firm="f1")
     row = federate("table", [frame], BOOK, rows=["region"], value="net").tables["cells"][0]
-    assert "dominance_bound" not in row
+    assert not any(key.startswith("dominance_bound") for key in row)
     with pytest.raises(UsageError, match="larger public bound"):
         federate("table", [frame], FIRMS, rows=["region"], value="turnover", largest_contributor=20)
 
@@ -220,4 +220,4 @@ def test_the_holder_is_told_what_cells_leave_it() -> None:
         seed=1,
     )
     module, question = read_query(query)
-    assert module.discloses(question, Ask("cells")) == Cells(("region", "sex"), "turnover", ("turnover",))
+    assert module.discloses(question, Ask("cells")) == Cells(("region", "sex"), ("turnover",), ("turnover",))

@@ -130,7 +130,8 @@ def run_analysis(
         homes = make_homes(study, codebook, root)
         inquiry, session = engine.run(Deployment(run, homes, root / "logs"), drive, progress)
     source = stream(study.seed, query.digest(), "release")
-    result = release(inquiry.result, codebook, study.disclosure, source=source)
+    private = query.privacy.model_dump() if query.privacy else None
+    result = release(inquiry.result.with_(privacy=private), codebook, study.disclosure, source=source)
     protection = load("statfed.strategies.protections", query.protection.name, "protection")
     return Answer(
         run=run,

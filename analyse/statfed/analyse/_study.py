@@ -95,9 +95,10 @@ class AnalysisStudy(Section):
         return self._query(codebook, target.privacy(epsilon))
 
     def _query(self, codebook: Codebook, privacy: Privacy | None) -> Query:
+        keyed = self.analysis == "table" and self.disclosure.method == "cell-key" and privacy is None
         return Query(
             analysis=self.analysis,
-            options=self.options,
+            options=self.options | ({"record_keys": True} if keyed else {}),
             codebook=codebook,
             where=tuple(parse_condition(text, codebook) for text in self.where),
             holders=tuple(self.holders),

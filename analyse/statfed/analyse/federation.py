@@ -7,9 +7,12 @@
 In a notebook holders are simulated: same code path, policy, ledger and messages as across organisations.
 """
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 from statfed.analyse._run import Answer, run_analysis
@@ -45,8 +48,9 @@ class Federation:
         seed: int | None = None,
         progress: Progress = silent,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="statfed-")
-        self._workspace = Path(workspace) if workspace else Path(self._folder.name)
+        self._folder = Path(tempfile.mkdtemp(prefix="statfed-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._workspace = Path(workspace) if workspace else self._folder
         self._sources = {name: self._source(name, data) for name, data in holders.items()}
         if isinstance(codebook, str | Path):
             codebook = load_codebook(Path(codebook))
@@ -128,6 +132,18 @@ class Federation:
         """Generalised linear model."""
         return self.ask("glm", formula=formula, family=family, **more)
 
+    def close(self) -> None:
+        """Remove the copies of data frames and, without a workspace, the ledgers; so does the object's own end."""
+        self._remove()
+
+    def __enter__(self) -> "Federation":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def _source(self, name: str, data: Any) -> str:
         if isinstance(data, str | Path):
             return str(data)
@@ -138,7 +154,7 @@ class Federation:
         arrow = pa.Table.from_pandas(data, preserve_index=False) if isinstance(data, pd.DataFrame) else data
         if not isinstance(arrow, pa.Table):
             raise UsageError(f"{name}: got {type(data).__name__}; want a path, a URL, a DataFrame or an Arrow table")
-        path = Path(self._folder.name) / f"{name}.parquet"
+        path = self._folder / f"{name}.parquet"
         parquet.write_table(arrow, path)
         return str(path)
 

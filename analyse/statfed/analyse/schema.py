@@ -6,21 +6,35 @@ _NUMBER: dict[str, Any] = {"type": ["number", "null"]}
 _TEXT: dict[str, Any] = {"type": "string"}
 _WHOLE: dict[str, Any] = {"type": ["integer", "null"]}
 
-ROWS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+# name of a table: what a row is, keys that mean the same in every analysis, those that are always there
+ROWS: dict[str, tuple[str, dict[str, dict[str, Any]], tuple[str, ...]]] = {
     "coefficients": (
         "one row per coefficient of a model",
         {"name": _TEXT, "estimate": _NUMBER, "std_error": _NUMBER},
+        ("name", "estimate", "std_error"),
     ),
     "cells": (
-        "one row per combination of categories, whose values stand under the names in `by`; null where suppressed",
+        "one row per combination of categories, whose values stand under the names in `by`, or per bin of a "
+        "histogram; null where suppressed",
         {"count": _WHOLE, "total": _NUMBER},
+        ("count",),
     ),
-    "margins": ("as cells; null under a category column means summed over it", {"count": _WHOLE, "total": _NUMBER}),
+    "margins": (
+        "of a table: as cells, where null under a category column means summed over it; of a calibration: the sampled, "
+        "the calibrated and the target total of each code",
+        {"count": _WHOLE, "total": _NUMBER},
+        (),
+    ),
     "columns": (
         "one row per described column",
         {"column": _TEXT, "count": _WHOLE, "mean": _NUMBER, "variance": _NUMBER, "std_error": _NUMBER},
+        ("column", "count", "mean", "variance", "std_error"),
     ),
-    "estimates": ("one row per column and domain", {"estimate": _NUMBER, "std_error": _NUMBER}),
+    "estimates": (
+        "one row per column and domain",
+        {"estimate": _NUMBER, "std_error": _NUMBER},
+        ("estimate", "std_error"),
+    ),
 }
 
 
@@ -31,9 +45,9 @@ def answer_schema() -> dict[str, Any]:
         name: {
             "type": "array",
             "description": text,
-            "items": {"type": "object", "required": list(keys), "properties": keys},
+            "items": row | {"required": list(required), "properties": keys},
         }
-        for name, (text, keys) in ROWS.items()
+        for name, (text, keys, required) in ROWS.items()
     }
     scalars = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
     return {

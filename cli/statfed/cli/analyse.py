@@ -307,7 +307,7 @@ def show_tables(result: Result, run: str) -> None:
         out.print(shown, markup=False)
         if len(rows) > SHOWN_ROWS:
             out.print(f"... {len(rows) - SHOWN_ROWS} more rows; --csv or --json has them all", highlight=False)
-    facts = ", ".join(f"{key.replace('_', ' ')} {_cell(value)}" for key, value in result.facts.items())
+    facts = ", ".join(f"{key.replace('_', ' ')} {_cell(value)}" for key, value in result.facts.items() if value is not None)
     if facts:
         out.print(facts, highlight=False, markup=False)
     for note in result.notes:
@@ -317,6 +317,7 @@ def show_tables(result: Result, run: str) -> None:
 def _show_protection(answer: "Answer") -> None:
     record = answer.result.disclosure
     rules = ", ".join(record.get("rules", ())) or "none asked for; --disclosure standard applies them"
+    rules += f"; method {record['method']}" if record.get("method") and record.get("treated") else ""
     treated = ", ".join(f"{count} {kind}" for kind, count in record.get("treated", {}).items() if count) or "none"
     held = ", ".join(sorted({rule for one in answer.sums for rule in one.rules})) or "none set in the policies"
     out.print(f"\nrelease rules: {rules}; treated cells: {treated}\nholders' rules: {held}", highlight=False)

@@ -105,18 +105,18 @@ def check(
 def reads(codebook: Codebook, discloses: Cells | Model) -> tuple[str, ...]:
     """Columns that `check` looks at although the query itself may not read them: the id of the enterprise."""
     enterprise = codebook.role("enterprise")
-    return (enterprise,) if enterprise and isinstance(discloses, Cells) and discloses.value else ()
+    return (enterprise,) if enterprise and isinstance(discloses, Cells) and discloses.values else ()
 
 
 def _cells(
     table: Table, question: Question[Any], contribution: Arrays, rules: Rules, cells: Cells
 ) -> Iterator[_Finding]:
-    names = [*cells.by, *cells.complete, *([cells.value] if cells.value else [])]
+    names = [*cells.by, *cells.complete, *cells.values]
     columns = tuple(dict.fromkeys(names)) or columns_read(question)
     complete = table.complete((*cells.complete, *cells.by))
     counted: dict[str, Expr] = {"records": ibis._.count()}
-    if cells.value:
-        counted["contributors"] = complete[cells.value].count()
+    for i, name in enumerate(cells.values):
+        counted[f"contributors_{i}"] = complete[name].count()
     grids = complete.grid(cells.by, **counted)
     finer = [np.asarray(contribution[name]) for name in FINER if name in contribution]
     if rules.minimum_frequency is not None:
@@ -125,21 +125,23 @@ def _cells(
     if rules.full_cells == "protect":
         yield _Finding(FULL, columns, any(full_cells(counts).any() for counts in (grids["records"], *finer)))
     empty = any(not np.all(counts) for counts in (grids["records"], *finer))
-    if cells.value:
-        yield from _magnitudes(complete, question, rules, cells, empty)
-    elif rules.zeros == "protect":
+    for name in cells.values:
+        yield from _magnitudes(complete, question, rules, cells.by, name, empty)
+    if not cells.values and rules.zeros == "protect":
         yield _Finding(ZEROS, columns, empty)
 
 
-def _magnitudes(table: Table, question: Question[Any], rules: Rules, cells: Cells, empty: bool) -> Iterator[_Finding]:
-    """Rules on the contributions to `cells.value`. Where the query reads the weights, on weighted ones as well: the
+def _magnitudes(
+    table: Table, question: Question[Any], rules: Rules, by: tuple[str, ...], value: str, empty: bool
+) -> Iterator[_Finding]:
+    """Rules on the contributions to `value`. Where the query reads the weights, on weighted ones as well: the
     weighted total is what its contributors subtract themselves from, with weights that they may know."""
-    columns = (*cells.by, str(cells.value))
+    columns = (*by, value)
     weight = table.codebook.role("weight")
     weights = [None, weight] if weight in columns_read(question) else [None]
     zeros = False
     for each in weights:
-        sums = _largest(table, cells, each, rules.dominance_n)
+        sums = _largest(table, by, value, each, rules.dominance_n)
         zeros |= bool(np.any(sums["total"] == 0))
         if rules.dominance_k is not None:
             fails = dominated(sums["top"], sums["total"], rules.dominance_k).any()
@@ -156,20 +158,20 @@ def _maxima(x: float, n: int) -> dt.Array(dt.float64):  # type: ignore[valid-typ
     """DuckDB's max(x, n): the n largest in descending order, fewer where there are fewer."""
 
 
-def _largest(table: Table, cells: Cells, weight: str | None, n: int) -> dict[str, NDArray[Any]]:
+def _largest(table: Table, by: tuple[str, ...], value: str, weight: str | None, n: int) -> dict[str, NDArray[Any]]:
     """Per cell: `total` of the absolute contributions, the `first` and `second` largest, `top`: sum of the n largest.
 
     A contributor is an enterprise where the codebook has that role, else a record; records without the enterprise's id
     count as one contributor, which can only refuse more.
     """
-    given = table.filter(table[str(cells.value)].notnull())
-    amount = given.number(str(cells.value))
+    given = table.filter(table[value].notnull())
+    amount = given.number(value)
     if weight:
         amount = amount * given.number(weight).fill_null(0.0)
     records = given.expr.mutate(_amount=amount)
     enterprise = table.codebook.role("enterprise")
     if enterprise:
-        keys = list(dict.fromkeys((*cells.by, enterprise)))
+        keys = list(dict.fromkeys((*by, enterprise)))
         sums = records.group_by(keys).aggregate(
             _net=records["_amount"].sum().abs(), _gross=records["_amount"].abs().sum()
         )
@@ -182,21 +184,21 @@ def _largest(table: Table, cells: Cells, weight: str | None, n: int) -> dict[str
         top: Expr = _maxima(size, n)
         values = {"first": two[0], "second": two[1], "top": top.sums()}
     else:
-        each = each.mutate(_rank=ibis.row_number().over(group_by=list(cells.by), order_by=size.desc()))
+        each = each.mutate(_rank=ibis.row_number().over(group_by=list(by), order_by=size.desc()))
         size, rank = each["_amount"], each["_rank"]
         values = {
             "first": size.sum(where=rank == 0),
             "second": size.sum(where=rank == 1),
             "top": size.sum(where=rank < n),
         }
-    grids = replace(table, expr=each).grid(cells.by, total=size.sum(), **values)
+    grids = replace(table, expr=each).grid(by, total=size.sum(), **values)
     return {name: grid.astype(np.float64) for name, grid in grids.items()}
 
 
 def _model(
     table: Table,
     question: Question[Any],  # noqa: ARG001
-    contribution: Arrays,  # noqa: ARG001
+    contribution: Arrays,
     rules: Rules,
     model: Model,
 ) -> Iterator[_Finding]:
@@ -205,7 +207,10 @@ def _model(
     complete = table.complete(model.complete)
     records = int(complete.aggregate(records=ibis._.count())["records"])
     if rules.minimum_frequency is not None:
-        yield _Finding(FREQUENCY, model.complete, bool(unsafe_frequency(records, rules.minimum_frequency)))
+        finer = [np.asarray(contribution[name]) for name in FINER if name in contribution]
+        sizes = [np.asarray(records), *finer]
+        unsafe = any(unsafe_frequency(size, rules.minimum_frequency).any() for size in sizes)
+        yield _Finding(FREQUENCY, model.complete, unsafe)
         for name in dict.fromkeys(model.complete):
             column = table.codebook.column(name)
             if column.levels and column.role is None:

@@ -59,10 +59,10 @@ class Part:
 @dataclass(frozen=True)
 class Cells:
     """The contribution is a table: one cell per combination of the levels of `by`, over records complete in `by` and
-    `complete`. value: the column that is summed in it, None for counts; dominance rules look at it."""
+    `complete`. values: columns that are summed in it, none for counts; dominance rules look at each."""
 
     by: tuple[str, ...] = ()
-    value: str | None = None
+    values: tuple[str, ...] = ()
     complete: tuple[str, ...] = ()
 
 

@@ -161,7 +161,7 @@ def composed(events: Iterable[Event]) -> Event:
     Raises ValueError on none: there is no event that costs nothing.
     """
     found = [(event_from_json(text), times) for text, times in _merged(events)]
-    parts = [event if times == 1 else repeated(event, times) for event, times in found]
+    parts: list[Event] = [event if times == 1 else repeated(event, times) for event, times in found]
     if not parts:
         raise ValueError("events: got none; want at least one")
     return parts[0] if len(parts) == 1 else Composed(events=tuple(parts))
@@ -172,8 +172,8 @@ def _singles(event: Event, times: int = 1) -> Iterator[tuple[Event, int]]:
         case Repeated(times=more, event=inner):
             yield from _singles(inner, times * more)
         case Composed(events=events):
-            for inner in events:
-                yield from _singles(inner, times)
+            for one in events:
+                yield from _singles(one, times)
         case _:
             yield event, times
 

@@ -266,7 +266,7 @@ def _numbers(shown: Sequence[Row]) -> Numbers:
     totals = np.array([number(row, "total") or 0.0 for row in shown])
     if not _is_number(shown, "total") or (totals == counts).all():
         return Numbers(counts)
-    largest = _column(shown, "dominance_bound_1", "dominance_bound")
+    largest = _column(shown, "dominance_bound_1")
     return Numbers(counts, totals, largest, _column(shown, "dominance_bound_2"))
 
 
@@ -283,7 +283,7 @@ def _check_additive(sums: Sums, numbers: Numbers) -> None:
 
 def _grand_total(cells: Sequence[Row]) -> dict[str, Any]:
     """A margin over everything, where the analysis shows none: facts and holders' registers give it away."""
-    bounds = ("dominance_bound", "dominance_bound_1", "dominance_bound_2")  # sums of bounds are bounds
+    bounds = ("dominance_bound_1", "dominance_bound_2")  # sums of bounds are bounds
     columns = [key for key in ("count", "total", *bounds) if _is_number(cells, key)]
     total: dict[str, Any] = {key: sum(number(row, key) or 0.0 for row in cells) for key in columns}
     keys = [number(row, "cell_key") for row in cells]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from statfed.core.analysis import Question, Total
+from statfed.core.cell_key import cell_keys
 from statfed.core.result import Result, Row, Scalar
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
 from statfed.strategies.analyses._replication import Replication, replication
@@ -118,7 +119,7 @@ def result(
     certain = design.declared or records > 1
     variances = {c: spread.variance(c) if certain else None for c in _collapsed(len(by))}
     powers = {axes: total[f"power{i}"] for i, axes in enumerate(kept)} if most else {}
-    tables = _tables(question, by, count, cells, variances, powers, most)
+    tables = _tables(question, by, count, cells, variances, powers, most, total.get("key"))
     plain = not (question.options.weight or question.options.design)
     notes: tuple[str, ...] = ()
     tests: dict[str, Scalar] = dict.fromkeys(("chi_square", "chi_square_df", "chi_square_p_value", "cramers_v"))
@@ -181,6 +182,7 @@ def _tables(
     variances: Mapping[tuple[int, ...], Floats | None],
     powers: Mapping[tuple[int, ...], Floats],
     most: float | None,
+    keys: NDArray[np.int64] | None = None,
 ) -> dict[str, list[Row]]:
     tables: dict[str, list[Row]] = {"cells": [], "margins": []}
     value, whole = (
@@ -198,6 +200,7 @@ def _tables(
             power = powers[kept] if kept in powers else next(iter(powers.values())).sum(axis=collapsed)
             root = most * np.maximum(power, 0.0).reshape(-1) ** (1 / 8)
         names = tuple(by[axis] for axis in kept)
+        keyed = None if keys is None else cell_keys(keys.sum(axis=collapsed)).reshape(-1)
         for i, domain in enumerate(domains(question.codebook, names)):
             amount = max(0.0, float(totals[i])) if positive else float(totals[i])
             row: dict[str, Scalar] = {name: domain.get(name) for name in by}
@@ -205,8 +208,10 @@ def _tables(
             row["total"] = row["count"] if whole else amount
             row["std_error"] = None if errors is None else float(errors[i])
             if most is not None:
-                row["dominance_bound"] = min(float(root[i]), amount)
+                row["dominance_bound_1"] = min(float(root[i]), amount)
                 row["dominance_bound_2"] = min(2 ** (7 / 8) * float(root[i]), amount)
+            if keyed is not None:
+                row["cell_key"] = float(keyed[i])
             tables["margins" if collapsed else "cells"].append(row)
     return tables
 

@@ -183,8 +183,9 @@ def discloses(question: Question[Any], estimand: Estimand, ask: Ask) -> Cells:
     design, by = survey_design(question), question.options.by
     if ask.name == "squares":
         by = tuple(dict.fromkeys((*design.strata, *((design.psu,) if design.psu and design.spans else ()), *by)))
-    one = estimand.measures[0] if len(estimand.measures) == 1 else None
-    return Cells(by, one.numerator if one else None, (*design.columns, *(one.columns if one else ())))
+    summed = dict.fromkeys(name for measure in estimand.measures for name in measure.columns)
+    complete = estimand.measures[0].columns if len(estimand.measures) == 1 else ()
+    return Cells(by, tuple(summed), (*design.columns, *complete))
 
 
 def _limits(

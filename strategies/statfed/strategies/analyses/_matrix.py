@@ -69,7 +69,7 @@ class Term:
             return reduce(mul, numbers)
         inside = reduce(and_, [_is(table, category, code) for category, code in self.cells])
         if not numbers:
-            return inside.cast("int8").cast("float64")
+            return inside.cast("int32").cast("float64")
         return ibis.ifelse(inside, reduce(mul, numbers), double(0.0))
 
 

@@ -80,7 +80,7 @@ def start_contribution(table: Table, design: Design) -> Arrays:
     for i, (column, code) in enumerate(_codes(design)):
         is_code = table[column].cast("string") == code if table.codebook.columns[column].type == "category" else None
         is_code = (table[column] if code == "true" else ~table[column]) if is_code is None else is_code
-        asked[f"level_{i}"] = is_code.cast("int8").sum()
+        asked[f"level_{i}"] = is_code.cast("int32").sum()
     values = [number.build(table) for number in design.numbers] + [design.response_expression(table)]
     for i, value in enumerate(values):
         inside = value if design.total else (value.abs() <= LARGEST).ifelse(value, double(0.0))

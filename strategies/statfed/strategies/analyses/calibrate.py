@@ -185,7 +185,7 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:
     one = options.columns if len(options.columns) == 1 else ()
     psu = (design.psu,) if design.psu and design.spans else ()
     by = tuple(options.margins) if ask.name == "cells" else tuple(dict.fromkeys((*design.strata, *psu)))
-    return Cells(by, one[0] if one else None, (*one, *options.margins, *design.columns))
+    return Cells(by, options.columns, (*one, *options.margins, *design.columns))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
-    return Cells()
+    return Cells(values=question.options.columns)
 
 
 def coordinate(question: Question[Options]) -> Coordination:

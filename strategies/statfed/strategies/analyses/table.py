@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.cell_key import MODULUS
 from statfed.core.errors import UsageError
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses import _crosstab
@@ -50,6 +51,7 @@ class Options(Weighting):
     largest_contributor: float | None = Field(
         default=None, gt=0, description="no enterprise's total of the value is larger: public, for dominance bounds"
     )
+    record_keys: bool = Field(default=False, description="also sum the record keys, for cell-key noise in the release")
 
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
@@ -65,13 +67,16 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
             raise UsageError(f"privacy: {name}: got no bounds; want low and high in the codebook")
     if design.replicates:
         replication(codebook)
+    if options.record_keys and codebook.role("record-key") is None:
+        raise UsageError("record_keys: got no column of role record-key in the codebook; want one, uniform in [0, 1)")
     size = int(np.prod(_shape(question)))
     sizes = [size * int(np.prod(psu_shape(design, codebook))), size * len(design.replicates)]
     limited(max(sizes), "strata x PSUs x cells")
     if design.psu and not design.spans:
         limited(sizes[0] * size, "strata x pairs of cells")
     firm = (codebook.role("enterprise"),) if _bounding(question) else ()
-    return tuple(dict.fromkeys(name for name in (*by, *value, *design.columns, *firm) if name))
+    keys = (codebook.role("record-key"),) if options.record_keys else ()
+    return tuple(dict.fromkeys(name for name in (*by, *value, *design.columns, *firm, *keys) if name))
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
@@ -89,6 +94,8 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         raise UsageError(f"table: unknown ask: got {ask.name!r}; want cells")
     whole = Part(integer=True, bound=1)
     found = {"records": whole, "left_out": whole, "count": count}
+    if question.options.record_keys:
+        found["key"] = Part(shape, integer=True, bound=MODULUS, single=True)
     if design.replicates:
         heaviest = max(largest(codebook, name) for name in design.replicates)
         each = float(times(heaviest, largest(codebook, question.options.value)))
@@ -128,6 +135,9 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     records = sample.aggregate(n=ones(sample).count())["n"]
     found: dict[str, NDArray[Any]] = {"records": np.array(records), "left_out": np.array(counted - records)}
     found["count"] = count
+    if question.options.record_keys:
+        key = known.number(str(question.codebook.role("record-key"))) * MODULUS
+        found["key"] = known.grid(by, key=key.floor().cast("int64").sum())["key"].astype(np.int64)
     if design.replicates:
         sums = {"total": known.grid(by, total=weighted.sum())["total"]}
         for name in design.replicates:
@@ -153,7 +163,7 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:
     value = (options.value,) if options.value else ()
     strata = design.strata if ask.name == "cells" else ()
     psu = (design.psu,) if design.psu and design.spans and ask.name == "cells" else ()
-    return Cells(tuple(dict.fromkeys((*strata, *psu, *_by(options)))), options.value, (*value, *design.columns))
+    return Cells(tuple(dict.fromkeys((*strata, *psu, *_by(options)))), value, (*value, *design.columns))
 
 
 def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001

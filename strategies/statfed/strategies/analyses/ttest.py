@@ -80,7 +80,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
     options = question.options
-    return Cells(by=(options.by,) if options.by else (), complete=options.columns if options.paired else ())
+    return Cells((options.by,) if options.by else (), options.columns, options.columns if options.paired else ())
 
 
 def coordinate(question: Question[Options]) -> Coordination:

@@ -90,7 +90,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
-    return Cells(by=question.options.by)
+    return Cells(question.options.by, question.options.columns)
 
 
 def coordinate(question: Question[Options]) -> Coordination:
