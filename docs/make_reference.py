@@ -66,17 +66,18 @@ south = "duckdb:///south.db?table=people"
 """
 
 
-def _rows(section: type[BaseModel], prefix: str) -> list[str]:
+def _rows(section: type[BaseModel], prefix: str, about: str | None = None) -> list[str]:
     lines = [f"\n## {prefix.rstrip('.') or 'top level'}\n"]
     if prefix and section.__doc__:
-        lines.append(section.__doc__.strip().splitlines()[0] + "\n")
+        said = section.__doc__.strip().splitlines()[0]
+        lines.append((f"{said} Here: {about}." if about else said) + "\n")
     lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     below: list[str] = []
     schema: dict[str, Any] = section.model_json_schema()["properties"]
     for name, info in section.model_fields.items():
         inner = _section(info)
         if inner is not None:
-            below += _rows(inner, f"{prefix}{name}.")
+            below += _rows(inner, f"{prefix}{name}.", info.description)
             continue
         lines.append(f"| `{prefix}{name}` | {_type(schema[name])} | {_default(info)} | {info.description or ''} |")
     return lines + below

@@ -138,7 +138,7 @@ def reference(frame: pd.DataFrame, design: Design) -> dict[str, Any]:
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say_over_samples_and_noise() -> None:
-    """200 samples of 3,000, each with its own noise at epsilon 3: noise adds a quarter to three times to the errors.
+    """200 samples of 3,000, each with its own noise at epsilon 3, which makes errors three to five times larger.
 
     Nominal 95 %; the band allows for chance (99.9 % of binomial outcomes, per coefficient) and for one and a half
     per cent of bias that the delta method leaves.
@@ -162,7 +162,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say_over_samples_and_noise() 
         hits += ((limits["lower"] <= true) & (true <= limits["upper"])).astype(int)
         exact = estimated(question, Total(total))
         wider.append(result.to_pandas()["std_error"] / exact.to_pandas()["std_error"])
-    assert np.mean(wider) > 1.2  # noise matters here: an interval without it would miss
+    assert np.mean(wider) > 2  # noise matters here: an interval without it would miss
     low, high = float(stats.binom.ppf(0.0005, 200, 0.935)), float(stats.binom.ppf(0.9995, 200, 0.965))
     assert all(low <= found <= high for found in hits.tolist()), hits.to_dict()
 

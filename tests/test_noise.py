@@ -131,6 +131,7 @@ def test_composed_asks_stay_within_epsilon_and_waste_little_of_it(
     asks = [made.event()] * times
     spent = privacy.epsilon(asks, wanted.delta) if wanted.delta else privacy.pure_epsilon(asks)
     assert wanted.epsilon * 0.99 < spent <= wanted.epsilon
+    assert made.epsilon(times, wanted.delta) == pytest.approx(spent, rel=1e-12)
     again = noise.plan(dict(reversed(list(parts.items()))), wanted, times)
     assert again.event() == made.event()
     assert all((again.std(3)[name] == made.std(3)[name]).all() for name in parts)

@@ -22,7 +22,7 @@ class Simulation(Section):
     lifetime_delta: float = Field(default=1e-5, gt=0, lt=0.5, description="at most half a unit's share of it is used")
     minimum_records: int = Field(default=1, ge=1)
     allow_without_privacy: bool = Field(default=True, description="may exact statistics leave a holder?")
-    disclosure: Rules = Field(default=OFF, description="each holder's own rules for what leaves it in the clear")
+    disclosure: Rules = Field(default=OFF, description="each holder's own rules, off unless this table is given")
 
 
 class Target(Section):

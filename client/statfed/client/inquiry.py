@@ -7,6 +7,7 @@ not apply to them, since their guarantee does not depend on the data.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ from statfed.core.codebook import Codebook
 from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
 from statfed.core.noise import Noise, plan
-from statfed.core.privacy import epsilon
 from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.statement import Admission, Contributed, Statement
 from statfed.core.table import Table
+
+MOST_SUMMED = 2_900_000  # records of a plain floating-point sum that `statfed.core.noise` proves its grid for
 
 
 class Inquiry:
@@ -48,27 +50,32 @@ class Inquiry:
     def __init__(self, home: Path, ledger: Callable[[], Ledger]) -> None:
         self._home, self._ledger = home, ledger
         self._source: tuple[str, Source] | None = None
+        self._fits: str | None = None
         self._passed: dict[tuple[str, Cells | Model], tuple[str, ...]] = {}
 
     def admit(self, statement: Statement, query: Query, policy: Policy) -> Admission:
         """Reserve budget, then check the data against the codebook. Nothing stays reserved when they do not fit."""
         analysis, question = read_query(query)
         noise, times = _noise(analysis, question)
+        source = self._open(statement.run, policy)
+        if noise and not source.embedded and policy.dataset.records > MOST_SUMMED:
+            raise Refused(
+                f"privacy: this holder's database adds floats up without compensation, for which the proof of the "
+                f"noise covers {MOST_SUMMED:,} records; want its data in Parquet or DuckDB"
+            )
         with self._ledger() as ledger:
             head = ledger.verify()
             if noise:
                 head = ledger.reserve(statement.run, query.digest(), times, noise.event(), query.analysis)
         try:
-            found = mismatches(self._open(statement.run, policy), query.codebook, columns_read(question))
-            if found:
-                raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found))
+            self._checked(statement.run, policy, question)
         except BaseException:
             with self._ledger() as ledger:
                 ledger.release(statement.run)
             raise
         return Admission(
             holder=policy.holder.name,
-            epsilon=epsilon([noise.event()] * times, query.privacy.delta) if noise and query.privacy else None,
+            epsilon=noise.epsilon(times, query.privacy.delta) if noise and query.privacy else None,
             delta=query.privacy.delta if query.privacy else None,
             ledger_head=head,
         )
@@ -85,14 +92,16 @@ class Inquiry:
         ask = Ask(statement.ask, arrays)
         parts = analysis.parts(question, ask)
         noise, times = _noise(analysis, question)
+        head = ""
         if noise:
             wanted, _ = private_asks(analysis, question)
             if ask.name != wanted or not 1 <= statement.round <= times:
                 raise Refused(f"ask: got {ask.name} number {statement.round}; want {wanted}, 1 to {times}")
             with self._ledger() as ledger:
                 head = ledger.charge(statement.run, query.digest(), statement.round, noise.event())
-        source = self._open(statement.run, policy)
+        source = self._checked(statement.run, policy, question)
         table = open_table(source, query.codebook, query.where, columns_read(question), _per_unit(query))
+        table = replace(table, compensated=noise is not None and table.embedded)
         contribution: Mapping[str, NDArray[Any]] = checked(
             analysis.contribute(table, question, ask), parts, "contribution"
         )
@@ -119,6 +128,16 @@ class Inquiry:
             self.close()
             self._source = (run, connect(policy.dataset.path, self._home))
         return self._source[1]
+
+    def _checked(self, run: str, policy: Policy, question: Question[Any]) -> Source:
+        """The data source, found to fit the codebook: once a run, in every process that takes part in it."""
+        source = self._open(run, policy)
+        if self._fits != run:
+            found = mismatches(source, question.codebook, columns_read(question))
+            if found:
+                raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found))
+            self._fits = run
+        return source
 
     def _controlled(
         self,
@@ -153,6 +172,7 @@ class Inquiry:
         if self._source is not None:
             self._source[1].close()
             self._source = None
+        self._fits = None
         self._passed.clear()
 
 

@@ -46,7 +46,8 @@ class Part:
     bound: no single record contributes more than this, in absolute value, to an entry (one number, or one per entry
     in `shape`); infinite where the codebook gives no bounds, and then there is neither fixed point nor noise.
     integer: entries are whole numbers (int64), summed exactly. single: a record contributes to at most one entry of
-    the array, as to the cells of a table. share: the part's share of the privacy budget, relative to its siblings'.
+    the array, as to the cells of a table. share: the part's share of the privacy budget (of rho for Gaussian noise, of
+    epsilon for Laplace noise), relative to its siblings'.
     """
 
     shape: tuple[int, ...] = ()

@@ -94,6 +94,11 @@ class Noise:
                 events.append(repeated(single, count))
         return composed(events)
 
+    def epsilon(self, times: int, delta: float) -> float:
+        """What `times` asks cost at `delta`, by PLD; at delta 0 by basic composition, infinite for Gaussian noise."""
+        asks = [repeated(self.event(), times)]
+        return pld_epsilon(asks, delta) if delta > 0.0 else pure_epsilon(asks)
+
     def add(self, arrays: Arrays, stream: Stream) -> dict[str, NDArray[Any]]:
         """`arrays` (private) with noise from `stream`: int64 for integer parts, else float64 multiples of the grid.
 
@@ -350,8 +355,7 @@ def _first_guess(mechanism: Mechanism, epsilon: float, delta: float, times: int)
 
 @lru_cache(maxsize=512)
 def _spent(facts: tuple[_Facts, ...], mechanism: Mechanism, delta: float, times: int, step: int) -> float:
-    asks = [repeated(_noise(facts, mechanism, step).event(), times)]
-    return pld_epsilon(asks, delta) if delta > 0.0 else pure_epsilon(asks)
+    return _noise(facts, mechanism, step).epsilon(times, delta)
 
 
 def _bisect(holds: Callable[[int], bool], low: int, high: int) -> int:

@@ -36,11 +36,13 @@ class Table:
     """The records of one holder that a query looks at.
 
     expr: Ibis table; embedded: does the engine run in this process (DuckDB), so that streaming costs no network?
+    compensated: add floats up with Kahan's algorithm, as private sums need (see `statfed.core.noise`); DuckDB only.
     """
 
     expr: Expr
     codebook: Codebook
     embedded: bool = True
+    compensated: bool = False
 
     def __getitem__(self, name: str) -> Expr:
         """A column. Raises UsageError when the codebook does not list it."""
@@ -79,7 +81,7 @@ class Table:
 
     def aggregate(self, **values: Expr) -> dict[str, Any]:
         """Named aggregates over all records, as Python numbers. A sum over no records is 0."""
-        row = self.expr.aggregate(**values).to_pyarrow().to_pylist()[0]
+        row = self.expr.aggregate(**self._sums(values)).to_pyarrow().to_pylist()[0]
         return {name: row[name] if row[name] is not None else 0 for name in values}
 
     def grid(self, by: Sequence[str], **values: Expr) -> dict[str, NDArray[np.float64] | NDArray[np.int64]]:
@@ -95,7 +97,7 @@ class Table:
         levels = [self.codebook.category(name).levels for name in by]
         complete = self.complete(by)
         keys = {f"level_{i}": complete.expr[name].cast("string") for i, name in enumerate(by)}
-        found = complete.expr.group_by(**keys).aggregate(**values).to_pyarrow()
+        found = complete.expr.group_by(**keys).aggregate(**self._sums(values)).to_pyarrow()
         codes = [
             _positions(found.column(key).to_pylist(), level, name)
             for key, level, name in zip(keys, levels, by, strict=True)
@@ -112,6 +114,9 @@ class Table:
             grids[name] = grid
         return grids
 
+    def _sums(self, values: Mapping[str, Expr]) -> Mapping[str, Expr]:
+        return {name: _compensated(value) for name, value in values.items()} if self.compensated else values
+
     def batches(self, values: Mapping[str, Expr] | Sequence[Expr], rows: int = BATCH) -> Iterator[NDArray[np.float64]]:
         """Computed columns, streamed: arrays (rows, len(values)) of float64, column-major; missing is NaN."""
         named = values if isinstance(values, Mapping) else {f"v{i}": value for i, value in enumerate(values)}
@@ -123,6 +128,28 @@ class Table:
                     for j, name in enumerate(named):
                         block[:, j] = batch.column(name).to_numpy(zero_copy_only=False)
                     yield block
+
+
+def _compensated(value: Expr) -> Expr:
+    """An aggregate with its sums of floats replaced by DuckDB's `fsum`."""
+    import ibis
+    import ibis.expr.operations as ops
+
+    if not hasattr(value, "op"):  # a deferred count of records
+        return value
+
+    @ibis.udf.agg.builtin(name="fsum")  # type: ignore[untyped-decorator]
+    def fsum(x: float) -> float:  # type: ignore[empty-body]  # the engine's own function
+        ...
+
+    def replaced(node: Any, arguments: Any) -> Any:
+        node = node.__recreate__(arguments) if arguments else node
+        if not (isinstance(node, ops.Sum) and node.arg.dtype.is_floating()):
+            return node
+        summed = node.arg.to_expr()
+        return fsum(summed if node.where is None else node.where.to_expr().ifelse(summed, 0.0)).op()
+
+    return value.op().replace(replaced).to_expr()
 
 
 def _reader(expr: Expr, rows: int, embedded: bool) -> Any:

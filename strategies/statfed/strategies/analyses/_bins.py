@@ -1,18 +1,24 @@
-"""Bins of a numeric column as if they were a category: counted in the database, whatever the number of records.
+"""Records, and the total of a weight, in bins of a numeric column: counted in the database, in one statement.
 
-Edges are public and the same at every holder; comparisons are exact, by binary search written as nested conditions.
+Edges are public and the same at every holder, and comparisons with them are exact. DuckDB has an aggregate that counts
+between sorted edges by binary search; elsewhere, and for totals of a weight, the search is nested conditions.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import ibis
+import ibis.expr.datatypes as dt
 import numpy as np
 
+from statfed.core.analysis import Arrays
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._moments import Floats
+
+Closed = Literal["left", "right"]
 
 
 def check_weight(codebook: Codebook, weight: str, *, bounded: bool) -> None:
@@ -24,35 +30,78 @@ def check_weight(codebook: Codebook, weight: str, *, bounded: bool) -> None:
         raise UsageError(f"weight: {weight}: got no bounds in the codebook; want low and high")
 
 
-def place(x: Expr, edges: Floats, closed: Literal["left", "right"]) -> Expr:
-    """Index of the bin that x lies in, as a string, among the len(edges) + 1 bins between and beyond increasing edges.
+def counts(
+    table: Table, name: str, edges: Floats, closed: Closed, weight: str | None = None, by: Sequence[str] = ()
+) -> Arrays:
+    """Records in the len(edges) + 1 bins between and beyond increasing edges, for each combination of levels of `by`.
 
-    closed: the end that belongs to a bin: with `left` the index is the number of edges <= x, with `right` of those < x.
+    closed: the end that belongs to a bin: with `left` a record's bin is the number of edges <= its value, with `right`
+    of those < it. Result: `count` int64 and, with a weight, `total` float64 over records complete in both columns, of
+    shape (len(edges) + 1, *levels).
     """
-    import ibis
+    complete = table.complete((name, weight) if weight else (name,))
+    if table.embedded and weight is None and len(edges):
+        return _gathered(complete, _histograms(complete, name, edges, closed, by), len(edges) + 1, by)
+    return at_index(complete, _place(complete.number(name), edges, closed), len(edges) + 1, by, weight)
+
+
+def at_index(table: Table, index: Expr, bins: int, by: Sequence[str], weight: str | None = None) -> Arrays:
+    """As `counts`, in bins that are given for each record, as an integer from 0 to bins - 1."""
+    name = _new(table.codebook, "bin")
+    groups = table.expr.mutate(**{name: index}).group_by([*by, name])
+    asked = {_new(table.codebook, "count"): ibis._.count()}
+    if weight:
+        asked[_new(table.codebook, "total")] = table.number(weight).sum()
+    return _gathered(table, groups.aggregate(**asked), bins, by)
+
+
+def _new(codebook: Codebook, name: str) -> str:
+    """`name`, or one like it that no column has."""
+    while name in codebook.columns:
+        name += "_"
+    return name
+
+
+def _gathered(table: Table, groups: Expr, bins: int, by: Sequence[str]) -> Arrays:
+    """Grids of `count` and, if there, `total` of groups of records, added up by `bin` and the levels of `by`."""
+    name, count, total = (_new(table.codebook, word) for word in ("bin", "count", "total"))
+    column = Column(type="category", categories={str(i): "" for i in range(bins)})
+    codebook = table.codebook.model_copy(update={"columns": {**table.codebook.columns, name: column}})
+    asked = {"count": groups[count].sum()}
+    if total in groups.columns:
+        asked["total"] = groups[total].sum()
+    found = Table(groups, codebook, table.embedded).grid((name, *by), **asked)
+    return {key: np.asarray(array, np.float64 if key == "total" else np.int64) for key, array in found.items()}
+
+
+@ibis.udf.agg.builtin(name="histogram")  # type: ignore[untyped-decorator]
+def _histogram(x: float, edges: dt.Array(dt.float64)) -> dt.Map(dt.float64, dt.int64):  # type: ignore[valid-type]
+    """DuckDB's: number of values in each bin closed on the right, by its upper edge, and beyond the last edge."""
+
+
+def _histograms(table: Table, name: str, edges: Floats, closed: Closed, by: Sequence[str]) -> Expr:
+    """`count` of each `bin` and level of `by`, a row each. Bins closed on the left are those of -x on the right."""
+    index, count = _new(table.codebook, "bin"), _new(table.codebook, "count")
+    x, limits = table.number(name), edges
+    if closed == "left":
+        x, limits = -x, -edges[::-1]
+    groups = table.expr.group_by(list(by)) if by else table.expr
+    rows = groups.aggregate(**{count: _histogram(x, ibis.array([real(limit) for limit in limits])).values()}).unnest(count, offset=index)
+    return rows.mutate(**{index: len(edges) - rows[index]}) if closed == "left" else rows
+
+
+def _place(x: Expr, edges: Floats, closed: Closed) -> Expr:
+    """Index of the bin that x lies in, by binary search."""
 
     def search(first: int, last: int) -> Expr:
         if first == last:
-            return ibis.literal(str(first))
+            return ibis.literal(first, "int32")
         middle = (first + last) // 2
         edge = real(edges[middle])
         below = x < edge if closed == "left" else x <= edge
         return ibis.ifelse(below, search(first, middle), search(middle + 1, last))
 
     return search(0, len(edges))
-
-
-def binned(table: Table, index: Expr, bins: int) -> tuple[Table, str]:
-    """`table` with one more category column, of levels 0 to bins - 1, and the name of that column.
-
-    index: the bin of each record, as a string.
-    """
-    name = "bin"
-    while name in table.codebook.columns:
-        name += "_"
-    column = Column(type="category", categories={str(i): "" for i in range(bins)})
-    codebook = table.codebook.model_copy(update={"columns": {**table.codebook.columns, name: column}})
-    return Table(table.expr.mutate(**{name: index}), codebook, table.embedded), name
 
 
 def whole(codebook: Codebook, name: str) -> bool:

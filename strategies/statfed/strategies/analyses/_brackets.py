@@ -6,16 +6,13 @@ F(low) < p <= F(high), except that the first `low` of a column that is not of wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.analysis import Arrays
-from statfed.core.errors import UsageError
 from statfed.core.table import Table
 from statfed.strategies.analyses import _bins
-from statfed.strategies.analyses._moments import Floats, by_level
+from statfed.strategies.analyses._moments import Floats
 
 
 def with_limits(probabilities: Sequence[float], count: NDArray[np.int64], level: float, limits: bool) -> Floats:
@@ -48,12 +45,14 @@ def goals(probabilities: Floats, size: NDArray[np.int64] | Floats, *, whole: boo
 
 @dataclass(frozen=True)
 class State:
-    """Current brackets. tolerance: (columns,), NaN for whole numbers. goal: see `goals`."""
+    """Current brackets. goal: see `goals`; tolerance: (columns,), NaN for whole numbers; moved: which of the lower and
+    upper ends an ask was about, the others being those the brackets began with."""
 
     low: Floats
     high: Floats
     goal: Floats
     tolerance: Floats
+    moved: tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -86,66 +85,68 @@ class State:
         low = np.where(self._whole, self.high, self.low)
         return np.where(self.known, low, np.nan), np.where(self.known, self.high, np.nan)
 
-    def edges(self, inner: int) -> Floats:
-        """`inner` edges inside each bracket, not decreasing; those of finished targets repeat the upper end."""
-        steps = np.arange(1, inner + 1) / (inner + 1)
-        low, high = self.low[..., None], self.high[..., None]
-        inside = low + (high - low) * steps
-        inside = np.where(self._whole[..., None], np.floor(inside), inside)
-        return np.where(self.done[..., None], high, np.clip(inside, low, high))
+    def edges(self, inner: int, *, careful: bool) -> Floats:
+        """`inner` edges inside each bracket, not decreasing; those of finished targets repeat the upper end.
 
-    def narrowed(self, edges: Floats, cells: NDArray[np.int64] | Floats) -> "State":
-        """Brackets after the total of `cells` for these edges."""
-        if np.any(cells < 0):
-            raise UsageError("weight: got negative totals; want weights that are not negative")
-        below = np.cumsum(cells[..., :-1], axis=-1)
+        careful: in a bracket with an end that was not asked about, all edges are the middle; one edge where all are so.
+        """
+        inside = (self.moved[0] & self.moved[1] & ~self.done) | (not careful)
+        steps = np.arange(1, inner + 1) / (inner + 1) if inside.any() else np.array([0.5])
+        steps = np.where(inside[..., None], steps, 0.5)
+        low, high = self.low[..., None], self.high[..., None]
+        edges = low + (high - low) * steps
+        edges = np.where(self._whole[..., None], np.floor(edges), edges)
+        return np.where(self.done[..., None], high, np.clip(edges, low, high))
+
+    def narrowed(self, edges: Floats, below: NDArray[np.int64] | Floats) -> "State":
+        """Brackets after `below`, the total up to each of these edges."""
         reached = below >= self.goal[..., None]
         ends = np.concatenate([self.low[..., None], edges, self.high[..., None]], axis=-1)
         first = np.where(reached.any(axis=-1), reached.argmax(axis=-1), edges.shape[-1])[..., None]
         low, high = (np.take_along_axis(ends, first + k, axis=-1)[..., 0] for k in (0, 1))
-        stay = self.done
-        return replace(self, low=np.where(stay, self.low, low), high=np.where(stay, self.high, high))
+        low, high = np.where(self.done, self.low, low), np.where(self.done, self.high, high)
+        moved = self.moved[0] | (low != self.low), self.moved[1] | (high != self.high)
+        return replace(self, low=low, high=high, moved=moved)
 
 
-def start(bounds: Sequence[tuple[float, float]], tolerance: Floats, goal: Floats) -> State:
-    """Brackets that hold every value within the bounds."""
-    shape = (-1, *[1] * (goal.ndim - 1))
-    low = np.array([b[0] - np.isnan(t) for b, t in zip(bounds, tolerance, strict=True)]).reshape(shape)
-    high = np.array([b[1] for b in bounds]).reshape(shape)
-    return State(low * np.ones(goal.shape), high * np.ones(goal.shape), goal, tolerance)
+def start(bounds: Sequence[tuple[float, float]], tolerance: Floats, shape: tuple[int, ...]) -> State:
+    """Brackets that hold every value within the bounds; goals are not known yet, and 0.
 
-
-def cells(table: Table, name: str, weight: str | None, by: Sequence[str], edges: Floats) -> Arrays:
-    """Records, and their weight, up to the first edge, between edges (upper end included) and beyond the last.
-
-    edges: (*levels, targets, inner). Result: `count` and, with a weight, `total`, of shape (*levels, targets,
-    inner + 1); targets share one pass over the records.
+    shape: (columns, *levels, targets).
     """
-    groups = edges.shape[:-2]
-    union = {at: np.unique(edges[at]) for at in np.ndindex(groups)}
-    bins = max(len(u) for u in union.values()) + 1
-    complete = table.complete((name, weight) if weight else (name,))
-    x = complete.number(name)
-    index = by_level(complete, by, lambda at: _bins.place(x, union[at], "right"))
-    placed, extra = _bins.binned(complete, index, bins)
-    asked = {"count": placed[extra].count()}
-    if weight:
-        asked["total"] = placed.number(weight).sum()
+    ends = np.array([(b[0] - np.isnan(t), b[1]) for b, t in zip(bounds, tolerance, strict=True)])
+    low, high = (ends[:, k].reshape(-1, *[1] * (len(shape) - 1)) * np.ones(shape) for k in (0, 1))
+    return State(low, high, np.zeros(shape), tolerance, (np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)))
+
+
+def counts(table: Table, name: str, weight: str | None, by: Sequence[str], edges: Floats, *, between: bool) -> Arrays:
+    """`count` of records and, with a weight, their `total`, up to and beyond each edge: (*edges.shape, 2).
+
+    edges: (*levels, targets, inner), not decreasing along the last axis. between: up to the first edge, from edge to
+    edge (upper end included) and beyond the last instead: (*levels, targets, inner + 1). All in one pass over the
+    records.
+    """
+    union = np.unique(edges)
+    places = np.searchsorted(union, edges)
+    levels = list(np.ndindex(edges.shape[:-2]))
     sent = {}
-    for key, grid in placed.grid((extra, *by), **asked).items():
-        array = np.zeros((*edges.shape[:-1], edges.shape[-1] + 1), np.float64 if key == "total" else np.int64)
-        for at, edge in union.items():
-            begins = np.concatenate(
-                [np.zeros((*edges[at].shape[:-1], 1), np.int64), np.searchsorted(edge, edges[at]) + 1], -1
-            )
-            array[at] = _between(grid[(slice(None), *at)], begins)
-        sent[key] = array
+    for key, grid in _bins.counts(table, name, union, "right", weight, by).items():
+        below = np.cumsum(grid, axis=0)
+        upto = np.stack([below[(places[at], *at)] for at in levels]).reshape(edges.shape)
+        whole = np.broadcast_to(below[-1][..., None, None], edges.shape)
+        if between:
+            ends = np.concatenate([np.zeros_like(upto[..., :1]), upto, whole[..., :1]], axis=-1)
+            sent[key] = np.diff(ends, axis=-1)
+        else:
+            sent[key] = np.stack([upto, whole - upto], axis=-1)
     return sent
 
 
-def _between(bins: NDArray[Any], begins: NDArray[np.int64]) -> NDArray[Any]:
-    """Sums of bins[begin:next begin] along the last axis, the last to the end."""
-    whole = np.concatenate([np.zeros(1, bins.dtype), np.cumsum(bins)])
-    ends = np.concatenate([begins[..., 1:], np.full((*begins.shape[:-1], 1), len(bins))], -1)
-    sums: NDArray[Any] = whole[ends] - whole[begins]
-    return sums
+def upto(cells: NDArray[np.int64] | Floats, *, between: bool) -> NDArray[np.int64] | Floats:
+    """The total up to each edge, of the shape of the edges, from a total of `counts`."""
+    return np.cumsum(cells, axis=-1)[..., :-1] if between else cells[..., 0]
+
+
+def whole(cells: NDArray[np.int64] | Floats, *, between: bool) -> NDArray[np.int64] | Floats:
+    """The total of all records, of shape (columns, *levels), from a total of `counts`."""
+    return (cells if between else cells[..., 0, :]).sum(axis=-1)[..., 0]

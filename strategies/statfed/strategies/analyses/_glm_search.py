@@ -15,6 +15,7 @@ from statfed.strategies.analyses._families import Family
 from statfed.strategies.analyses._regression import Basis, Vector, check_rank, whitening
 
 PATIENCE = 8  # iterations from which separation is looked for
+MOVING = 1e-4  # of the linear predictor, root mean square over records: a step below it is convergence
 HALVINGS = 30
 NOISE = 1e-26  # of the deviance: a gain below is rounding
 
@@ -111,7 +112,8 @@ def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Tot
         trace.append(f"{iteration}: deviance {at.deviance:.9g}, step {math.sqrt(max(gain, 0) / (scale or 1.0)):.3g}")
         if gain <= search.tolerance**2 * scale + NOISE * abs(at.deviance):
             return at, iteration
-        if iteration >= PATIENCE and family.separable and (yield from _separated(search, step)):
+        moving = iteration >= PATIENCE and np.abs(step) @ spread > MOVING * spread[0]
+        if moving and family.separable and (yield from _separated(search, step)):
             raise _separation(search, step, spread)
         if iteration == search.max_iterations:
             break

@@ -12,7 +12,7 @@ from statfed.core.analysis import Arrays, Ask
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._families import Family
 from statfed.strategies.analyses._formula import double
-from statfed.strategies.analyses._matrix import ROWS, Design, cross_products
+from statfed.strategies.analyses._matrix import ROWS, Design, cross_products, once
 from statfed.strategies.analyses._regression import Vector, start_contribution
 
 MOVED, STILL = 0.05, 0.005  # of a linear predictor: a record that moves along a direction, and one that does not
@@ -77,16 +77,17 @@ def pushed_down(table: Table, z: Sequence[Expr], record: Record, family: Family,
     """`step` as SQL: the database computes each record's weights and adds up."""
     k = len(z)
     named = {f"z{i}": column for i, column in enumerate(z)}
-    base = table.expr.select(**named, y=record[0], f=record[1], o=record[2])
+    base = once(table.expr.select(**named, y=record[0], f=record[1], o=record[2]))
     eta = base["o"]
     for i, coefficient in enumerate(b):
         eta = eta + base[f"z{i}"] * double(float(coefficient))
-    base = base.mutate(eta=eta)
+    base = once(base.mutate(eta=eta))
     mu, nu, slope, valid = family.mean(base["eta"])
-    base = base.mutate(mu=mu, nu=nu, slope=slope, valid=valid)
+    base = once(base.mutate(mu=mu, nu=nu, slope=slope, valid=valid))
     base = base.mutate(f=ibis.ifelse(base["valid"], base["f"], double(0.0)))
     w = family.weights_at(*(base[name] for name in ("y", "mu", "nu", "slope", "f", "valid")))
-    base = base.select(*named, w=w.information, s=w.score, d=w.deviance, p=w.pearson, bad=w.valid.ifelse(0, 1))
+    sums = base.select(*named, w=w.information, s=w.score, d=w.deviance, p=w.pearson, bad=w.valid.ifelse(0, 1))
+    base = once(sums)
     source = replace(table, expr=base)
     information = cross_products(source, [base[name] for name in named], base["w"])
     asked = {f"score_{i}": (base[f"z{i}"] * base["s"]).sum() for i in range(k)}

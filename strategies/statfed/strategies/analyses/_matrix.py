@@ -236,10 +236,10 @@ def cross_products(
     if table.embedded:
         return _streamed(table, columns, weight, transform, rows)
     z = {f"z{i}": column for i, column in enumerate(columns)}
-    computed = table.expr.select(**z, w=double(1.0) if weight is None else weight)
+    computed = once(table.expr.select(**z, w=double(1.0) if weight is None else weight))
     if transform is not None:
         made = {f"z{j}": _combined([computed[name] for name in z], t) for j, t in enumerate(transform.T)}
-        computed = computed.select(**made, w=computed["w"])
+        computed = once(computed.select(**made, w=computed["w"]))
     k = len(columns) if transform is None else transform.shape[1]
     source = replace(table, expr=computed)
     pairs = [(i, j) for i in range(k) for j in range(i, k)]
@@ -251,6 +251,15 @@ def cross_products(
         for i, j in some:
             sums[i, j] = sums[j, i] = float(found[f"s{i}_{j}"])
     return sums
+
+
+def once(expr: Expr) -> Expr:
+    """The same records, each expression of them computed once.
+
+    A planner that merges nested selects (PostgreSQL) would copy an expression to every place that uses it, which grows
+    exponentially with nesting; it does not look below a limit.
+    """
+    return expr.limit(2**62)
 
 
 def _combined(columns: Sequence[Expr], factors: NDArray[np.float64]) -> Expr:

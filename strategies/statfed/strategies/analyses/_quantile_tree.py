@@ -10,6 +10,7 @@ Laplace: fan-out 2: 3.8 and 13.8; 4: 3.9 and 10.4; 8: 4.5 and 10.0; 16: 5.1 and 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import ibis
 import numpy as np
 
 from statfed.core.analysis import Arrays, Part, Total
@@ -58,18 +59,14 @@ def parts(codebook: Codebook, columns: Sequence[str], levels: tuple[int, ...]) -
 
 def contribute(table: Table, columns: Sequence[str], by: Sequence[str]) -> Arrays:
     """Counts of all nodes of all columns' trees."""
-    import ibis
-
     sent = {}
     for i, name in enumerate(columns):
         tree = leaves(table.codebook, name)
         last = FAN_OUT**tree.depth - 1
         complete = table.complete((name,))
-        index = ibis.greatest(
-            0, ibis.least(last, ((complete.number(name) - real(tree.start)) / real(tree.width)).floor())
-        )
-        placed, extra = _bins.binned(complete, index.cast("int64").cast("string"), last + 1)
-        counts = np.moveaxis(placed.grid((extra, *by), count=placed[extra].count())["count"], 0, -1)
+        leaf = ((complete.number(name) - real(tree.start)) / real(tree.width)).floor().cast("int32")
+        index = ibis.greatest(0, ibis.least(last, leaf))
+        counts = np.moveaxis(_bins.at_index(complete, index, last + 1, by)["count"], 0, -1)
         for depth in range(tree.depth + 1):
             sent[f"count_{i}_{depth}"] = counts.reshape(*counts.shape[:-1], FAN_OUT**depth, -1).sum(axis=-1)
     return sent

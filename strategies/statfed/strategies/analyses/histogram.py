@@ -93,16 +93,9 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  # noqa: ARG001
     options, edges = question.options, edges_of(question)
-    complete = table.complete((options.column, options.weight) if options.weight else (options.column,))
-    x = complete.number(options.column)
-    inside = complete.filter(x >= real(edges[0]), x <= real(edges[-1]))
-    index = _bins.place(inside.number(options.column), edges[1:-1], "left")
-    cells, name = _bins.binned(inside, index, len(edges) - 1)
-    asked = {"count": cells[name].count()}
-    if options.weight:
-        asked["total"] = cells.number(options.weight).sum()
-    found = cells.grid((name, *options.by), **asked)
-    return {key: np.asarray(array, np.float64 if key == "total" else np.int64) for key, array in found.items()}
+    x = table.number(options.column)
+    inside = table.filter(x >= real(edges[0]), x <= real(edges[-1]))
+    return _bins.counts(inside, options.column, edges[1:-1], "left", options.weight, options.by)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001

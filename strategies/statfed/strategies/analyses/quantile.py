@@ -18,6 +18,7 @@ in 12 steps had 0.8 and 4.9 for one quantile, 2.0 and 17 for three, and yields n
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -36,7 +37,7 @@ GROUP = "Distributions"
 PUSHES_DOWN = "all"
 
 _EDGES = 1024  # edges in one ask and column, at most, but for one per quantile
-_SUB_BINS = 128
+_FEW, _MANY = 15, 127  # edges in one bracket
 
 
 class Options(Section):
@@ -81,13 +82,10 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     levels = m.level_shape(question.codebook, _by(question))
     if ask.name == "tree":
         return _quantile_tree.parts(question.codebook, options.columns, levels)
-    if ask.name == "records":
-        shape: tuple[int, ...] = (len(options.columns), *levels)
-    elif ask.name == "cells":
-        edges = ask.arrays["edges"].shape
-        shape = (len(options.columns), *levels, *edges[-2:-1], edges[-1] + 1)
-    else:
-        raise UsageError(f"quantile: unknown ask: got {ask.name!r}; want records, cells or tree")
+    if ask.name != "cells":
+        raise UsageError(f"quantile: unknown ask: got {ask.name!r}; want cells or tree")
+    edges = ask.arrays["edges"].shape
+    shape = (*edges[:-1], edges[-1] + 1) if _between(question) else (*edges, 2)
     announced = {"count": Part(shape, 1.0, integer=True)}
     if options.weight:
         announced["total"] = Part(shape, m.largest(question.codebook.columns[options.weight].bounds))
@@ -98,11 +96,12 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     options, by = question.options, _by(question)
     if ask.name == "tree":
         return _quantile_tree.contribute(table, options.columns, by)
-    levels = m.level_shape(question.codebook, by)
-    edges = ask.arrays["edges"] if ask.name == "cells" else np.zeros((len(options.columns), *levels, 1, 0))
-    found = [_brackets.cells(table, name, options.weight, by, edges[i]) for i, name in enumerate(options.columns)]
-    stacked = {key: np.stack([cells[key] for cells in found]) for key in found[0]}
-    return stacked if ask.name == "cells" else {key: array[..., 0, 0] for key, array in stacked.items()}
+    between, edges = _between(question), ask.arrays["edges"]
+    found = [
+        _brackets.counts(table, name, options.weight, by, edges[i], between=between)
+        for i, name in enumerate(options.columns)
+    ]
+    return {key: np.stack([each[key] for each in found]) for key in found[0]}
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
@@ -114,24 +113,27 @@ def coordinate(question: Question[Options]) -> Coordination:
     if question.privacy:
         total = yield Ask("tree")
         return _private_result(question, total)
-    first = yield Ask("records")
-    size = first["total"] if options.weight else first["count"]
-    probabilities = _brackets.with_limits(options.probabilities, first["count"], options.level, options.weight is None)
-    state = _brackets.start(
-        [_bins.bounds_of(question.codebook, name) for name in options.columns],
-        np.array([_tolerance(question, name) for name in options.columns]),
-        _brackets.goals(probabilities, size, whole=options.weight is None),
-    )
-    asks = 1
-    per_target = max(1, min(_SUB_BINS - 1, _EDGES // max(1, state.low[0].size)))
-    inner = per_target if options.method == "refinement" else 1
-    while not state.done.all():
-        edges = state.edges(inner)
+    between, key = _between(question), "total" if options.weight else "count"
+    names, levels = options.columns, m.level_shape(question.codebook, _by(question))
+    bounds = [_bins.bounds_of(question.codebook, name) for name in names]
+    tolerance = np.array([_tolerance(question, name) for name in names])
+    state = _brackets.start(bounds, tolerance, (len(names), *levels, 3 * len(options.probabilities)))
+    inner = max(1, min(_EDGES // max(1, state.low[0].size), _MANY if between else _FEW))
+    asks, count = 0, np.zeros((len(names), *levels), np.int64)
+    while not asks or not state.done.all():
+        edges = state.edges(inner, careful=not between)
         cells = yield Ask("cells", {"edges": edges})
+        if np.any(cells[key] < 0):
+            raise UsageError("weight: got negative totals; want weights that are not negative")
+        if not asks:
+            count = _brackets.whole(cells["count"], between=between)
+            limits = _brackets.with_limits(options.probabilities, count, options.level, options.weight is None)
+            size = _brackets.whole(cells[key], between=between)
+            state = replace(state, goal=_brackets.goals(limits, size, whole=options.weight is None))
+        state = state.narrowed(edges, _brackets.upto(cells[key], between=between))
         asks += 1
-        state = state.narrowed(edges, cells["total"] if options.weight else cells["count"])
     rows = [
-        _row(question, i, at, levels, j, state, int(first["count"][(i, *at)])) for i, at, levels, j in _places(question)
+        _row(question, i, at, labels, j, state, int(count[(i, *at)])) for i, at, labels, j in _places(question)
     ]
     lower, upper = state.bracket
     widest = float((upper - lower)[state.known].max(initial=0.0))
@@ -197,6 +199,11 @@ def _places(question: Question[Options]) -> Iterator[tuple[int, tuple[int, ...],
         for at, levels in m.level_rows(question.codebook, _by(question)):
             for j in range(len(question.options.probabilities)):
                 yield i, at, levels, j
+
+
+def _between(question: Question[Options]) -> bool:
+    """Do records between edges leave the holder, and not those on both sides of each edge?"""
+    return question.options.method == "refinement"
 
 
 def _by(question: Question[Options]) -> tuple[str, ...]:
