@@ -99,7 +99,7 @@ def test_shorthands_ask_what_their_names_say(federation: Federation) -> None:
         "total": federation.total("income"),
         "mean": federation.mean(["income"], by="sex", where="age >= 30"),
         "table": federation.table("region", "sex"),
-        "quantile": federation.quantile("employed", [0.5]),
+        "quantile": federation.quantile("age", [0.5], tolerance=8),
         "ols": federation.ols("income ~ age"),
         "glm": federation.glm("employed ~ age", family="binomial"),
     }
@@ -171,7 +171,7 @@ def test_a_private_answer_costs_what_was_asked_and_an_exact_one_ends_the_finite_
     assert set(fed.last.closings) == {"a", "b"}
     for closing in fed.last.closings.values():
         assert closing.study_epsilon == pytest.approx(0.7, rel=0.02)
-        assert closing.study_epsilon <= 0.7
+        assert (closing.study_epsilon or 1.0) <= 0.7
         assert closing.history_epsilon is not None
         assert closing.disclosures == 0
     assert all("epsilon 0.7 per record" in row.protected_by for row in fed.last.learns[:3])
@@ -188,7 +188,7 @@ def test_a_private_answer_costs_what_was_asked_and_an_exact_one_ends_the_finite_
 
 def test_the_same_seed_gives_the_same_noise_and_another_seed_another() -> None:
     def noisy(seed: int) -> dict[str, Any]:
-        return Federation({"a": FRAMES[0], "b": FRAMES[1]}, CODEBOOK, seed=seed).total("income", privacy=1.0).to_dict()
+        return Federation({"a": FRAMES[0], "b": FRAMES[1]}, CODEBOOK, seed=seed).count("sex", privacy=1.0).to_dict()
 
     assert noisy(1) == noisy(1) != noisy(2)
 
@@ -319,8 +319,8 @@ def test_a_study_file_starts_its_paths_at_its_own_folder(tmp_path: Path, monkeyp
     loaded = load_analysis_study(Path("study/mean.study.toml"), ["options.by=['sex']"])
     answer = run_analysis(loaded, base=Path("study"))
     pooled = pd.concat(FRAMES)
-    pooled = pooled[pooled["age"] >= 18].groupby("sex")["income"].mean()
-    assert [row["estimate"] for row in answer.result.tables["estimates"]] == pytest.approx(list(pooled), rel=1e-12)
+    means = pooled[pooled["age"] >= 18].groupby("sex")["income"].mean()
+    assert [row["estimate"] for row in answer.result.tables["estimates"]] == pytest.approx(list(means), rel=1e-12)
     assert not answer.drafted
     assert answer.result.disclosure["rules"] == []
 

@@ -144,9 +144,8 @@ def test_every_family_and_link_equals_statsmodels(
     ("analysis", "options"),
     [
         ("glm", {"family": "binomial"}),
-        ("glm", {"family": "negative-binomial", "exposure": "t"}),
+        ("glm", {"family": "poisson", "exposure": "t"}),
         ("glm", {"family": "binomial", "link": "probit"}),
-        ("glm", {"family": "gaussian"}),
         ("ols", {"weight": "w", "robust": "HC1"}),
     ],
 )
@@ -155,7 +154,7 @@ def test_postgresql_gives_what_the_embedded_engine_gives(
 ) -> None:
     frame = people(80, 13, options.get("family", "gaussian"), _usual(options))
     frame.loc[3, "age"] = None
-    formula = "y ~ age * C(region) + log1p(t) + I(w**0.5) + works"
+    formula = "y ~ age + C(region) + log1p(t) + I(w**0.5):works"
     wanted = federate(analysis, [frame, frame.iloc[:0]], CODEBOOK, formula=formula, **options)
     kinds = {"age": "integer", "year": "integer", "works": "boolean", "region": "text", "vote": "text"}
     types = {name: kinds.get(name, "double precision") for name in COLUMNS}

@@ -40,7 +40,7 @@ Open = Callable[..., "Office"]
 class Office:
     """A holder in its home folder, and the words to speak to it."""
 
-    def __init__(self, home: Path, frame: pd.DataFrame, **changes: Mapping[str, Any]) -> None:
+    def __init__(self, home: Path, frame: pd.DataFrame, **changes: dict[str, Any]) -> None:
         home.mkdir()
         self.home, self.frame = home, frame
         self.write(frame)
@@ -50,7 +50,7 @@ class Office:
     def write(self, frame: pd.DataFrame) -> None:
         frame.to_parquet(self.home / "people.parquet")
 
-    def policy(self, **changes: Mapping[str, Any]) -> None:
+    def policy(self, **changes: dict[str, Any]) -> None:
         made = {name: keys | changes.get(name, {}) for name, keys in (BASE | {"minimum": {}}).items()}
         write_policy(Policy.model_validate(made), self.home / "policy.toml")
 
@@ -85,7 +85,7 @@ class Office:
 def office(tmp_path: Path) -> Iterator[Open]:
     made: list[Office] = []
 
-    def make(frame: pd.DataFrame | None = None, name: str = "home", **changes: Mapping[str, Any]) -> Office:
+    def make(frame: pd.DataFrame | None = None, name: str = "home", **changes: dict[str, Any]) -> Office:
         made.append(Office(tmp_path / name, people(200) if frame is None else frame, **changes))
         return made[-1]
 

@@ -74,7 +74,11 @@ def assert_equal(result: Result, fit: Any, rel: float = 1e-9) -> None:
     }
     if fit.df_model > 0 and np.linalg.cond(fit.cov_params()) < 1e14:  # beyond, the reference drops a constraint
         facts |= {"f_statistic": float(np.squeeze(fit.fvalue))}
-        assert result.facts["f_p_value"] == pytest.approx(float(fit.f_pvalue), rel=1e-6, abs=1e-300)
+        if np.isnan(facts["f_statistic"]):  # robust and the constant only implied: no F test there either
+            assert result.facts["f_statistic"] is None
+            del facts["f_statistic"]
+        else:
+            assert result.facts["f_p_value"] == pytest.approx(float(fit.f_pvalue), rel=1e-6, abs=1e-300)
     for name, want in facts.items():
         assert result.facts[name] == pytest.approx(want, rel=rel), name
     assert result.facts["condition_number"] == pytest.approx(fit.condition_number, rel=1e-6)
@@ -96,7 +100,7 @@ FORMULAS = [
 @given(
     seed=st.integers(0, 10_000),
     holders=st.integers(1, 5),
-    formula=st.sampled_from(FORMULAS),
+    formula=st.sampled_from([f for f in FORMULAS if "**2" not in f]),
     weight=st.sampled_from([None, "w"]),
     robust=st.sampled_from(["none", "HC0", "HC1"]),
 )
@@ -118,6 +122,16 @@ def test_every_formula_equals_statsmodels(formula: str) -> None:
     frame = people(60, 1)
     result = federate("ols", split(frame, 3, 1), CODEBOOK, formula=formula)
     assert_equal(result, pooled(formula, frame))
+
+
+@pytest.mark.parametrize("robust", ["none", "HC0"])
+def test_a_quadratic_keeps_digits_that_the_raw_columns_would_lose(robust: str) -> None:
+    frame = people(80, 0)
+    result = federate("ols", split(frame, 3), CODEBOOK, formula="y ~ year + I(year**2)", robust=robust)
+    centred = pooled("y ~ year + I(year**2)", frame.assign(year=frame["year"] - 2022), robust=robust)
+    shown = result.to_pandas().iloc[2]
+    assert shown["estimate"] == pytest.approx(centred.params.iloc[2], rel=1e-9)
+    assert shown["std_error"] == pytest.approx(centred.bse.iloc[2], rel=1e-9)
 
 
 def test_nearly_exact_fit_keeps_the_digits_of_its_residuals() -> None:

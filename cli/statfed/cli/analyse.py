@@ -307,7 +307,9 @@ def show_tables(result: Result, run: str) -> None:
         out.print(shown, markup=False)
         if len(rows) > SHOWN_ROWS:
             out.print(f"... {len(rows) - SHOWN_ROWS} more rows; --csv or --json has them all", highlight=False)
-    facts = ", ".join(f"{key.replace('_', ' ')} {_cell(value)}" for key, value in result.facts.items() if value is not None)
+    facts = ", ".join(
+        f"{key.replace('_', ' ')} {_cell(value)}" for key, value in result.facts.items() if value is not None
+    )
     if facts:
         out.print(facts, highlight=False, markup=False)
     for note in result.notes:

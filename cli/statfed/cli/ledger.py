@@ -31,8 +31,9 @@ def find_ledgers(holder: str | None, home: Path | None, run: str | None, runs: P
         root = find_run(runs, run) / "holders"
         found, where = _in(root, holder or "*"), f"{root} (was the run made with --fresh?)"
     else:
-        root = workspace / "holders"
-        found, where = _in(root, f"*/{holder or '*'}"), str(root)
+        training, tables = workspace / "holders", workspace / "tables"  # the latter named <holder>-<digest>
+        found = [*_in(training, f"*/{holder or '*'}"), *_in(tables, f"{holder or '*'}-{'[0-9a-f]' * 12}")]
+        where = f"{training} and {tables}"
     gone = [path for path in found if not path.exists()]
     if gone:
         raise LedgerCorrupt(f"{gone[0]}: missing, although it was opened before; want it restored from a backup")

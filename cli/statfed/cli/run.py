@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
-from statfed.cli.analyse import show_answer, show_dry_run
+from statfed.cli.analyse import show_answer, show_drafted, show_dry_run
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
 from statfed.core.statement import Plan
@@ -115,7 +115,14 @@ def _analysis(
     chosen = load_analysis_study(path, [*changes, f'engine="{engine}"'] if engine else changes)
     try:
         with progress_bars() as bars:
-            answer = run_analysis(chosen, workspace=workspace, base=path.parent, dry_run=dry_run, progress=bars)
+            answer = run_analysis(
+                chosen,
+                workspace=workspace,
+                base=path.parent,
+                dry_run=dry_run,
+                progress=bars,
+                on_codebook=show_drafted,
+            )
     except DryRun as stop:
         show_dry_run(stop, as_json)
         return

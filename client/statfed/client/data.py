@@ -23,7 +23,7 @@ from statfed.core.errors import UsageError
 from statfed.core.query import Condition
 from statfed.core.table import Expr, Table
 
-__all__ = ["Mismatch", "Source", "connect", "local_mismatches", "mismatches", "open_table"]
+__all__ = ["Mismatch", "Source", "connect", "inspect", "local_mismatches", "mismatches", "open_table"]
 
 _NEEDED = {
     "weight": "weights",
@@ -33,6 +33,7 @@ _NEEDED = {
     "record-key": "record keys",
 }
 _WHAT = {"number": "numbers", "integer": "whole numbers", "boolean": "true or false"}
+_STORED = "stored in its own form"  # no rule for people: such a column needs no conversion
 _SHOWN = 20  # codes named in a message
 _EXAMPLES = 3
 _LONG = 30  # a longer code list is compared with the distinct values, not with every record
@@ -62,19 +63,34 @@ class _Rule:
     levels: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What one look at the data found. mismatches: public, as of `mismatches`; plain: columns that are stored in the
+    very form that the codebook gives them, so that nothing has to be converted. Private: it depends on the data."""
+
+    mismatches: tuple[str, ...]
+    plain: frozenset[str]
+
+
+def inspect(source: Source, codebook: Codebook, columns: Sequence[str] | None = None) -> Inspection:
+    """Every mismatch, and the columns that need no conversion."""
+    found, plain = _found(source, codebook, columns)
+    return Inspection(tuple(mismatch.message for mismatch in found), plain)
+
+
 def mismatches(source: Source, codebook: Codebook, columns: Sequence[str] | None = None) -> list[str]:
     """Every way in which the data do not fit the codebook, in words that may leave the holder; empty if they fit.
 
     columns: those to look at, default all of the codebook; columns of the data that the codebook does not list are
     not looked at. Raises UsageError when the data cannot be read.
     """
-    return [found.message for found in _found(source, codebook, columns)]
+    return list(inspect(source, codebook, columns).mismatches)
 
 
 def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] | None = None) -> list[Mismatch]:
     """The same for the holder's own eyes: with the number of records and up to three of the values."""
     shown = []
-    for found in _found(source, codebook, columns):
+    for found in _found(source, codebook, columns)[0]:
         if found.count:
             column = codebook.column(found.column)
             converted = _converted(source, found.column, column)
@@ -92,14 +108,16 @@ def open_table(
     where: Sequence[Condition] = (),
     columns: Sequence[str] | None = None,
     per_unit: int | None = None,
+    plain: frozenset[str] = frozenset(),
 ) -> Table:
     """The records that a query looks at, each column of the type that the codebook gives it.
 
     columns: those the query reads, default all; the others need not exist. where: conditions, all of which have to
     hold; a missing value fulfils none. per_unit: keep at most this many of the records of one value of the column
     with role `unit`, after `where`: those with the lowest MD5 of unit and content, so the choice depends on the unit's
-    own records only, not on their order. Raises UsageError on columns that are not there and, with per_unit, on a
-    codebook without that role or records without a unit.
+    own records only, not on their order. plain: columns that `inspect` found to need no conversion. Raises
+    UsageError on columns that are not there and, with per_unit, on a codebook without that role or records without a
+    unit.
     """
     unit = codebook.role("unit")
     if per_unit is not None and unit is None:
@@ -110,7 +128,11 @@ def open_table(
     absent = [name for name in names if codebook.column(name) and name not in source.expr.columns]
     if absent:
         raise UsageError("\n".join(_absent(name, codebook.column(name)) for name in absent))
-    expr = source.expr.select(**{name: _converted(source, name, codebook.column(name)).value for name in names})
+    values = {
+        name: source.expr[name] if name in plain else _converted(source, name, codebook.column(name)).value
+        for name in names
+    }
+    expr = source.expr.select(**values)
     table = Table(expr, codebook, source.embedded)
     table = table.filter(*(table.holds(condition) for condition in where))
     if per_unit is not None and unit is not None:
@@ -118,7 +140,7 @@ def open_table(
     return table
 
 
-def _found(source: Source, codebook: Codebook, columns: Sequence[str] | None) -> list[Mismatch]:
+def _found(source: Source, codebook: Codebook, columns: Sequence[str] | None) -> tuple[list[Mismatch], frozenset[str]]:
     names = tuple(codebook.columns) if columns is None else tuple(dict.fromkeys(columns))
     rules: list[tuple[str, _Rule]] = []
     found: list[tuple[int, Mismatch]] = []
@@ -127,11 +149,16 @@ def _found(source: Source, codebook: Codebook, columns: Sequence[str] | None) ->
         if name not in source.expr.columns:
             found.append((place, Mismatch(name, _absent(name, column))))
         else:
-            rules += [(name, rule) for rule in _rules(name, column, _converted(source, name, column))]
+            converted = _converted(source, name, column)
+            rules += [(name, rule) for rule in _rules(name, column, converted)]
+            rules += [(name, rule) for rule in _form(source.expr[name], converted.value)]
+    plain = set()
     for (name, rule), count in zip(rules, _counts(source, [rule for _, rule in rules]), strict=True):
-        if count:
+        if rule.message == _STORED:
+            plain |= set() if count else {name}
+        elif count:
             found.append((names.index(name), Mismatch(name, rule.message, count)))
-    return [mismatch for _, mismatch in sorted(found, key=lambda pair: pair[0])]
+    return [mismatch for _, mismatch in sorted(found, key=lambda pair: pair[0])], frozenset(plain)
 
 
 def _counts(source: Source, rules: Sequence[_Rule]) -> list[int]:
@@ -196,6 +223,13 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
         outside_unit = ((value < 0) | (value >= 1)).fill_null(False)
         rules.append(_Rule(f"{name}: got record keys outside their range; want at least 0 and below 1", outside_unit))
     return rules
+
+
+def _form(raw: Expr, value: Expr) -> list[_Rule]:
+    """Broken where a column is stored in another form than its converted one; no rule where the types differ."""
+    if raw.type().copy(nullable=True) != value.type().copy(nullable=True):
+        return []
+    return [_Rule(_STORED, raw.notnull() & (value.isnull() | (raw != value)).fill_null(True))]
 
 
 def _absent(name: str, column: Column) -> str:

@@ -283,6 +283,7 @@ class Releases:
         fingerprint: of the data as they are; table_of: all the holder's records, unconditioned, with the columns asked
         for, read by the codebook given. Returns at once, recording nothing, when these populations were released from
         these data before. Data are read outside the lock; what others recorded meanwhile is compared before recording.
+        A holder without a minimum frequency has nothing to compare with: releases are only recorded.
         """
         new = populations(question, discloses)
         compared = 0
@@ -292,7 +293,7 @@ class Releases:
             known = {release.population for release in past if release.fingerprint == fingerprint}
             if known.issuperset(new):
                 return
-            others = past[compared:]
+            others = past[compared:] if rules.minimum_frequency is not None else ()
             codebook = joint_codebook(question.codebook, [*new, *(release.population for release in others)])
             names = dict.fromkeys(name for one in (*new, *(r.population for r in others)) for name, _ in one.readings)
             table = table_of(codebook, tuple(names))

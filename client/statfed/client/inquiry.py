@@ -5,6 +5,7 @@ disclosures before they leave. Private ones are charged before the data are read
 not apply to them, since their guarantee does not depend on the data.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.client.data import Source, connect, mismatches, open_table
+from statfed.client.data import Source, connect, inspect, open_table
 from statfed.client.differencing import FILE as RELEASES
 from statfed.client.differencing import Releases
 from statfed.client.disclosure import FINER, check, reads
@@ -50,7 +51,8 @@ class Inquiry:
     def __init__(self, home: Path, ledger: Callable[[], Ledger]) -> None:
         self._home, self._ledger = home, ledger
         self._source: tuple[str, Source] | None = None
-        self._fits: str | None = None
+        self._began: dict[str, str] = {}
+        self._plain: dict[tuple[str, str], frozenset[str]] = {}
         self._passed: dict[tuple[str, Cells | Model], tuple[str, ...]] = {}
 
     def admit(self, statement: Statement, query: Query, policy: Policy) -> Admission:
@@ -99,8 +101,8 @@ class Inquiry:
                 raise Refused(f"ask: got {ask.name} number {statement.round}; want {wanted}, 1 to {times}")
             with self._ledger() as ledger:
                 head = ledger.charge(statement.run, query.digest(), statement.round, noise.event())
-        source = self._checked(statement.run, policy, question)
-        table = open_table(source, query.codebook, query.where, columns_read(question), _per_unit(query))
+        source, plain = self._checked(statement.run, policy, question)
+        table = open_table(source, query.codebook, query.where, columns_read(question), _per_unit(query), plain)
         table = replace(table, compensated=noise is not None and table.embedded)
         contribution: Mapping[str, NDArray[Any]] = checked(
             analysis.contribute(table, question, ask), parts, "contribution"
@@ -129,15 +131,26 @@ class Inquiry:
             self._source = (run, connect(policy.dataset.path, self._home))
         return self._source[1]
 
-    def _checked(self, run: str, policy: Policy, question: Question[Any]) -> Source:
-        """The data source, found to fit the codebook: once a run, in every process that takes part in it."""
-        source = self._open(run, policy)
-        if self._fits != run:
-            found = mismatches(source, question.codebook, columns_read(question))
-            if found:
-                raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found))
-            self._fits = run
-        return source
+    def _checked(self, run: str, policy: Policy, question: Question[Any]) -> tuple[Source, frozenset[str]]:
+        """The data source, found to fit the codebook, and its columns that need no conversion.
+
+        Noise is calibrated from the codebook's bounds, and the sums of a run have to be about the same records: files
+        must not change during it, and are looked at once while they do not. A server's tables, whose changes cannot be
+        told cheaply, are looked at once a run, and again before each private sum. Raises UsageError with every
+        mismatch; Refused when a file changed.
+        """
+        source, names = self._open(run, policy), columns_read(question)
+        state = source.fingerprint() if source.embedded else run
+        if self._began.setdefault(run, state) != state:
+            raise Refused("the data changed since this run began; want a new run")
+        columns = {name: question.codebook.columns[name].model_dump(mode="json") for name in names}
+        key = (state, json.dumps(columns, sort_keys=True))
+        if key not in self._plain or (question.privacy and not source.embedded):
+            found = inspect(source, question.codebook, names)
+            if found.mismatches:
+                raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found.mismatches))
+            self._plain[key] = found.plain
+        return source, self._plain[key]
 
     def _controlled(
         self,
@@ -151,11 +164,14 @@ class Inquiry:
         """The disclosure rules and the differencing guard. The same thing asked again in a run is checked once."""
         key = (statement.run, discloses)
         finer = any(name in contribution for name in FINER)
+        if policy.disclosure.silent:
+            return ()
         if key in self._passed and not finer:
             return self._passed[key]
-        source, query = self._open(statement.run, policy), question.query
+        query = question.query
+        source, plain = self._checked(statement.run, policy, question)
         columns = dict.fromkeys((*columns_read(question), *reads(query.codebook, discloses)))
-        table = open_table(source, query.codebook, query.where, tuple(columns))
+        table = open_table(source, query.codebook, query.where, tuple(columns), plain=plain)
         rules = check(table, question, ask, contribution, policy.disclosure, discloses)
         if key not in self._passed:
 
@@ -172,7 +188,7 @@ class Inquiry:
         if self._source is not None:
             self._source[1].close()
             self._source = None
-        self._fits = None
+        self._began.clear()
         self._passed.clear()
 
 

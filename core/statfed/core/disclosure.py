@@ -33,6 +33,13 @@ class Rules(Section):
         default=1.0, ge=0, description="audit: width of a suppressed cell's feasible interval, in units of the cell"
     )
 
+    @property
+    def silent(self) -> bool:
+        """Is every rule switched off?"""
+        numbers = (self.minimum_frequency, self.dominance_k, self.p_percent, self.residual_df)
+        protected = "protect" in (self.zeros, self.full_cells)
+        return not protected and all(n is None for n in (*numbers, self.parameters_per_record))
+
     @field_validator(
         "minimum_frequency", "dominance_k", "p_percent", "residual_df", "parameters_per_record", mode="before"
     )

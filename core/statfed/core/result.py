@@ -83,12 +83,13 @@ class Result:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: facts beside the tables; see docs/json.md."""
+        """JSON-ready: facts, the names of the tables, and each table under its name; see docs/json.md."""
         shown: dict[str, Any] = {
             "analysis": self.analysis,
             "title": self.title,
             "by": list(self.by),
             "facts": dict(self.facts),
+            "tables": list(self.tables),
         }
         shown |= {name: [dict(row) for row in rows] for name, rows in self.tables.items()}
         return shown | {

@@ -82,12 +82,11 @@ def _histogram(x: float, edges: dt.Array(dt.float64)) -> dt.Map(dt.float64, dt.i
 def _histograms(table: Table, name: str, edges: Floats, closed: Closed, by: Sequence[str]) -> Expr:
     """`count` of each `bin` and level of `by`, a row each. Bins closed on the left are those of -x on the right."""
     index, count = _new(table.codebook, "bin"), _new(table.codebook, "count")
-    x, limits = table.number(name), edges
-    if closed == "left":
-        x, limits = -x, -edges[::-1]
+    x, limits = (table.number(name), edges) if closed == "right" else (-table.number(name), -edges[::-1])
+    held: Expr = _histogram(x, ibis.array([real(limit) for limit in limits]))
     groups = table.expr.group_by(list(by)) if by else table.expr
-    rows = groups.aggregate(**{count: _histogram(x, ibis.array([real(limit) for limit in limits])).values()}).unnest(count, offset=index)
-    return rows.mutate(**{index: len(edges) - rows[index]}) if closed == "left" else rows
+    rows = groups.aggregate(**{count: held.values()}).unnest(count, offset=index)
+    return rows if closed == "right" else rows.mutate(**{index: len(edges) - rows[index]})
 
 
 def _place(x: Expr, edges: Floats, closed: Closed) -> Expr:

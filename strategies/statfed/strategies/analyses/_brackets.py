@@ -6,6 +6,8 @@ F(low) < p <= F(high), except that the first `low` of a column that is not of wh
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -142,11 +144,13 @@ def counts(table: Table, name: str, weight: str | None, by: Sequence[str], edges
     return sent
 
 
-def upto(cells: NDArray[np.int64] | Floats, *, between: bool) -> NDArray[np.int64] | Floats:
+def upto(cells: NDArray[Any], *, between: bool) -> NDArray[Any]:
     """The total up to each edge, of the shape of the edges, from a total of `counts`."""
-    return np.cumsum(cells, axis=-1)[..., :-1] if between else cells[..., 0]
+    below: NDArray[Any] = np.cumsum(cells, axis=-1)[..., :-1] if between else cells[..., 0]
+    return below
 
 
-def whole(cells: NDArray[np.int64] | Floats, *, between: bool) -> NDArray[np.int64] | Floats:
+def whole(cells: NDArray[Any], *, between: bool) -> NDArray[Any]:
     """The total of all records, of shape (columns, *levels), from a total of `counts`."""
-    return (cells if between else cells[..., 0, :]).sum(axis=-1)[..., 0]
+    sizes: NDArray[Any] = (cells if between else cells[..., 0, :]).sum(axis=-1)[..., 0]
+    return sizes

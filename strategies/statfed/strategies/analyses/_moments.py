@@ -94,11 +94,18 @@ def sum_parts(bounds: Sequence[Bounds], shape: tuple[int, ...]) -> dict[str, Par
     return {"count": Part(full, 1.0, integer=True, single=one_cell), "sum": Part(full, limits, single=one_cell)}
 
 
-def sums(table: Table, numbers: Sequence[Expr], by: Sequence[str] = ()) -> Arrays:
-    """Count and sum of each number in each cell: `count` int64 and `sum` float64."""
+def sums(table: Table, numbers: Sequence[Expr], by: Sequence[str] = (), *, records: bool = False) -> Arrays:
+    """Count and sum of each number in each cell: `count` int64 and `sum` float64.
+
+    records: also `records`, of shape (*levels): their number in each cell, whether values are missing or not.
+    """
+    import ibis
+
     asked = {f"count_{i}": x.count() for i, x in enumerate(numbers)}
     asked |= {f"sum_{i}": x.sum() for i, x in enumerate(numbers)}
-    return _stacked(table.grid(by, **asked), {"count": np.int64, "sum": np.float64}, len(numbers))
+    found = table.grid(by, **asked, **({"records": ibis._.count()} if records else {}))
+    stacked = _stacked(found, {"count": np.int64, "sum": np.float64}, len(numbers))
+    return {**stacked, "records": found["records"]} if records else stacked
 
 
 def power_parts(bounds: Sequence[Bounds], centre: Floats, orders: Sequence[int]) -> dict[str, Part]:

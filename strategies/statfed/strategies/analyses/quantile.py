@@ -1,11 +1,21 @@
 """`quantile`: quantiles of columns to a stated tolerance, weighted or not, also in groups, by narrowing brackets.
 
 The p-quantile is the smallest x with F(x) >= p, F the (weighted) distribution function of all records: numpy's
-method="inverted_cdf". Each ask counts records between public edges inside the current brackets of all quantiles at
-once; columns of whole numbers end at the exact value, others in a bracket as wide as the tolerance, whose middle is the
-estimate. `bisection` sends one edge per quantile, so that few records stand out in any cell; `refinement` many, which
-needs about a sixth of the asks, but its late cells hold single records: use it where contributions are not seen in the
-clear. The cells that leave a holder are these intervals: the part `count` is the number of records in each.
+method="inverted_cdf". Each ask counts records at public edges inside the current brackets of all quantiles at once;
+columns of whole numbers end at the exact value, others in a bracket as wide as the tolerance, whose middle is the
+estimate. The part `count` holds what leaves and what a rule on frequencies looks at.
+
+`bisection` sends the records on both sides of each edge: one edge in the middle until both ends of a bracket were asked
+about, then up to 7. Such an edge has on each side at least the records beyond the end on that side, which has passed
+the holder's rules; only at a holder without records beyond an end can it be less. In simulation (4 holders of 50 to
+30 000 records; normal, lognormal, Pareto and zero-inflated columns; least frequency 3, 5, 10 or 20) as many runs were
+refused as with one edge throughout, but for 2 to 4 in 100 more in two of 64 settings, after 8 to 15 asks instead of 20; of
+a quantile that lies at the column's lower bound, 20. In an ask 7 counts leave where three halvings would send 3 (15
+and 31 edges in place of 7 save 1 or 2 asks and send 1.6 and 2.8 times as many counts). Edges end as close as the
+tolerance, so counts at two of them tell, by subtraction, about few records, with one edge in an ask as with several.
+
+`refinement` sends the records between up to 127 edges, in half the asks, but its late cells hold single records: use
+it where contributions are not seen in the clear.
 
 std_error, lower and upper are Woodruff's (1952): the quantiles at p -+ z sqrt(p (1 - p)/n), for a simple random sample;
 there are none for weighted quantiles, nor where a limit of F leaves (0, 1).
@@ -37,7 +47,7 @@ GROUP = "Distributions"
 PUSHES_DOWN = "all"
 
 _EDGES = 1024  # edges in one ask and column, at most, but for one per quantile
-_FEW, _MANY = 15, 127  # edges in one bracket
+_FEW, _MANY = 7, 127  # edges in one bracket
 
 
 class Options(Section):
@@ -55,7 +65,7 @@ class Options(Section):
         description="width of the bracket, in the column's units; default 1e-6 of its range; whole numbers are exact",
     )
     method: Literal["bisection", "refinement"] = Field(
-        default="bisection", description="one edge per quantile and ask, or many and fewer asks"
+        default="bisection", description="counts on both sides of few edges, or between many and fewer asks"
     )
     level: float = Field(default=0.95, gt=0, lt=1, description="confidence level of lower and upper")
 
@@ -79,12 +89,12 @@ def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     options = question.options
-    levels = m.level_shape(question.codebook, _by(question))
     if ask.name == "tree":
+        levels = m.level_shape(question.codebook, _by(question))
         return _quantile_tree.parts(question.codebook, options.columns, levels)
     if ask.name != "cells":
         raise UsageError(f"quantile: unknown ask: got {ask.name!r}; want cells or tree")
-    edges = ask.arrays["edges"].shape
+    edges = _edges(question, ask).shape
     shape = (*edges[:-1], edges[-1] + 1) if _between(question) else (*edges, 2)
     announced = {"count": Part(shape, 1.0, integer=True)}
     if options.weight:
@@ -92,11 +102,23 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     return announced
 
 
+def _edges(question: Question[Options], ask: Ask) -> m.Floats:
+    """The ask's edges (columns, *levels, targets, edges of a bracket). Raises UsageError when they are not that."""
+    options, levels = question.options, m.level_shape(question.codebook, _by(question))
+    edges = np.asarray(ask.arrays.get("edges", np.zeros(0)), np.float64)
+    brackets, most = (len(options.columns), *levels, 3 * len(options.probabilities)), _most(question)
+    if edges.shape[:-1] != brackets or not 1 <= edges.shape[-1] <= most or not np.isfinite(edges).all():
+        raise UsageError(f"quantile: edges: got shape {edges.shape}; want {brackets} with 1 to {most} numbers in each")
+    if np.any(np.diff(edges) < 0):
+        raise UsageError("quantile: edges: got some that decrease; want none below the one before")
+    return edges
+
+
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     options, by = question.options, _by(question)
     if ask.name == "tree":
         return _quantile_tree.contribute(table, options.columns, by)
-    between, edges = _between(question), ask.arrays["edges"]
+    between, edges = _between(question), _edges(question, ask)
     found = [
         _brackets.counts(table, name, options.weight, by, edges[i], between=between)
         for i, name in enumerate(options.columns)
@@ -118,7 +140,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     bounds = [_bins.bounds_of(question.codebook, name) for name in names]
     tolerance = np.array([_tolerance(question, name) for name in names])
     state = _brackets.start(bounds, tolerance, (len(names), *levels, 3 * len(options.probabilities)))
-    inner = max(1, min(_EDGES // max(1, state.low[0].size), _MANY if between else _FEW))
+    inner = max(1, min(_EDGES // max(1, state.low[0].size), _most(question)))
     asks, count = 0, np.zeros((len(names), *levels), np.int64)
     while not asks or not state.done.all():
         edges = state.edges(inner, careful=not between)
@@ -132,9 +154,7 @@ def coordinate(question: Question[Options]) -> Coordination:
             state = replace(state, goal=_brackets.goals(limits, size, whole=options.weight is None))
         state = state.narrowed(edges, _brackets.upto(cells[key], between=between))
         asks += 1
-    rows = [
-        _row(question, i, at, labels, j, state, int(count[(i, *at)])) for i, at, labels, j in _places(question)
-    ]
+    rows = [_row(question, i, at, labels, j, state, int(count[(i, *at)])) for i, at, labels, j in _places(question)]
     lower, upper = state.bracket
     widest = float((upper - lower)[state.known].max(initial=0.0))
     facts: dict[str, Scalar] = {"asks": asks, "method": options.method, "widest_bracket": widest}
@@ -204,6 +224,11 @@ def _places(question: Question[Options]) -> Iterator[tuple[int, tuple[int, ...],
 def _between(question: Question[Options]) -> bool:
     """Do records between edges leave the holder, and not those on both sides of each edge?"""
     return question.options.method == "refinement"
+
+
+def _most(question: Question[Options]) -> int:
+    """Edges in one bracket and ask, at most."""
+    return _MANY if _between(question) else _FEW
 
 
 def _by(question: Question[Options]) -> tuple[str, ...]:

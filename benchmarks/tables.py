@@ -1,6 +1,6 @@
 """Federated statistics against the pooled computation: time as a ratio, memory, in one interleaved run.
 
-    python benchmarks/statistics.py --rows 10 --repeat 3        # millions of rows over 4 holders
+    python benchmarks/tables.py --rows 10 --repeat 3        # millions of rows over 4 holders
 
 Each holder is a Parquet file. Pooled is DuckDB over the four files together: the same aggregation for `describe` and
 `table`; for `ols` and `glm` the cross products in one SQL statement, and for `glm` one Newton step of it times the
