@@ -41,7 +41,7 @@ contracts: install
 	$(BIN)/lint-imports
 
 tests: install
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto
 
 docs: install
 	$(BIN)/python docs/make_reference.py

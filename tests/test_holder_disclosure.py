@@ -195,7 +195,9 @@ def test_a_dummy_variable_with_one_record_is_a_cell_of_one() -> None:
     run(table, Model(2, ("income",)), Rules())
 
 
-@pytest.mark.parametrize("discloses", [Cells(by=("region",), values=("income",)), Cells(), Model(50, ("income", "region"))])
+@pytest.mark.parametrize(
+    "discloses", [Cells(by=("region",), values=("income",)), Cells(), Model(50, ("income", "region"))]
+)
 def test_a_holder_without_records_passes_unless_zeros_are_protected(discloses: Cells | Model) -> None:
     for table in engines(persons(0)):
         run(table, discloses, Rules(full_cells="protect"), {"count": np.zeros((2, 3), np.int64)})

@@ -117,7 +117,8 @@ class Analysis(Protocol):
     """The module contract of `statfed.strategies.analyses.*`.
 
     TITLE: one line for lists. GROUP: heading in help. Options: pydantic model; its descriptions are the CLI's help.
-    PUSHES_DOWN: what runs inside the holder's database: "all", "embedded streams" (see docs) or a sentence.
+    PUSHES_DOWN: what runs inside the holder's database: "all", or "all but EXCEPTIONS"; then "; embedded DuckDB
+    streams" where that engine is read in batches.
     May also define `private(question) -> tuple[str, int]`: the name of the one ask that a differentially private run
     makes and how many times; an analysis without it is refused when privacy is asked for.
     """

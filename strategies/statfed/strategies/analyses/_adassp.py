@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from statfed.core.analysis import Arrays, Ask, Coordination, Part, Question, Total
 from statfed.core.errors import UsageError
 from statfed.core.result import Result, Scalar
-from statfed.core.table import Table
-from statfed.strategies.analyses._formula import double
+from statfed.core.table import Table, real
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, cross_products
 from statfed.strategies.analyses._regression import coefficient_rows
 
@@ -75,7 +74,7 @@ def contribute(table: Table, question: "Question[Options]", design: Design) -> A
     layout = _layout(design)
     complete = table.complete(design.columns)
     values = [*design.expressions(complete), design.response_expression(complete)]
-    scaled = [(value - double(c)) / double(s) for value, c, s in zip(values, layout.center, layout.scale, strict=True)]
+    scaled = [(value - real(c)) / real(s) for value, c, s in zip(values, layout.center, layout.scale, strict=True)]
     products = cross_products(complete, scaled)
     return {
         "records": np.array(complete.aggregate(n=complete.expr.count())["n"], np.int64),

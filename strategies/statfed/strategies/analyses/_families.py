@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from statfed.core.errors import UsageError
-from statfed.strategies.analyses._formula import double
+from statfed.core.table import real
 
 Values = Any  # an array, or an Ibis expression
 LINKS = {
@@ -211,11 +211,11 @@ def _array(x: Values) -> bool:
 
 
 def _real(like: Values, value: float) -> Values:
-    return value if _array(like) else double(value)
+    return value if _array(like) else real(value)
 
 
 def _one(like: Values) -> Values:
-    return np.ones(len(like)) if _array(like) else double(1.0)
+    return np.ones(len(like)) if _array(like) else real(1.0)
 
 
 def _exp(x: Values) -> Values:
@@ -235,7 +235,7 @@ def _where(condition: Values, a: Values, b: Values) -> Values:
 
 
 def _least(x: Values, limit: float) -> Values:
-    return np.minimum(x, limit) if _array(x) else ibis.ifelse(x > limit, double(limit), x)
+    return np.minimum(x, limit) if _array(x) else ibis.ifelse(x > limit, real(limit), x)
 
 
 def _lgamma(x: Values) -> Values:
@@ -249,7 +249,7 @@ def _lgamma(x: Values) -> Values:
     for i in range(1, 10):
         product = product * (x + float(i))
     w = 1.0 / (z * z)
-    series = w * (1 / 1188) - double(1 / 1680)
+    series = w * (1 / 1188) - real(1 / 1680)
     for coefficient in (1 / 1260, -1 / 360, 1 / 12):
-        series = series * w + double(coefficient)
-    return (z - double(0.5)) * z.ln() - z + double(0.5 * math.log(2 * math.pi)) + series / z - product.ln()
+        series = series * w + real(coefficient)
+    return (z - real(0.5)) * z.ln() - z + real(0.5 * math.log(2 * math.pi)) + series / z - product.ln()

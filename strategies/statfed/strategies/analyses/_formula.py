@@ -14,7 +14,7 @@ import ibis
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.table import Expr, Table
+from statfed.core.table import Expr, Table, real
 
 LARGEST = 1e150  # a square still fits into a float64
 FUNCTIONS = ("log", "log1p", "exp", "sqrt", "abs")
@@ -122,7 +122,7 @@ def _reference(node: ast.expr, where: str) -> object:
 def _number(node: ast.expr, codebook: Codebook, where: str) -> Number:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         value = _finite(node.value, where)
-        return Number(lambda table: double(value), value, value, constant=value)  # noqa: ARG005
+        return Number(lambda table: real(value), value, value, constant=value)  # noqa: ARG005
     if isinstance(node, ast.Name):
         found = _column(node.id, codebook, where)
         if isinstance(found, Category):
@@ -194,9 +194,7 @@ def _power(a: Number, b: Number, text: str, where: str) -> Number:
         raise UsageError(f"{where}: {text}: got that exponent; want a number of at most 100 in absolute value")
     whole = k == int(k)
     if k == 0:
-        return replace(
-            a, build=lambda table: a.build(table) * double(0.0) + double(1.0), low=1.0, high=1.0, constant=None
-        )
+        return replace(a, build=lambda table: a.build(table) * real(0.0) + real(1.0), low=1.0, high=1.0, constant=None)
     ends = [a.low, a.high] + ([0.0] if a.low < 0 < a.high else [])
     wanted = -math.inf if whole else 0.0
     if (a.low < wanted and math.isfinite(a.low)) or (k < 0 and a.low <= 0 <= a.high and math.isfinite(a.high - a.low)):
@@ -268,8 +266,8 @@ def _apply(name: str, x: Expr) -> Expr:
     """log1p as in Kahan: x * log(1 + x) / ((1 + x) - 1), accurate near 0 on every database."""
     if name != "log1p":
         return x.sqrt() if name == "sqrt" else x.ln()
-    y = x + double(1.0)
-    return ibis.ifelse(y == 1.0, x, y.ln() * (x / (y - double(1.0)).nullif(0.0)))
+    y = x + real(1.0)
+    return ibis.ifelse(y == 1.0, x, y.ln() * (x / (y - real(1.0)).nullif(0.0)))
 
 
 def _monotone(name: str, x: float) -> float:
@@ -280,11 +278,6 @@ def _monotone(name: str, x: float) -> float:
 
 def _exp(x: float) -> float:
     return math.exp(x) if x < 700 else math.inf
-
-
-def double(value: float) -> Expr:
-    """A constant as a double in the database: an Ibis literal would be a decimal there, slower and rounded twice."""
-    return ibis.literal(repr(float(value))).cast("float64")
 
 
 def _where(condition: Expr, x: Expr, function: Callable[[Expr], Expr]) -> Expr:

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.analysis import Arrays, Ask
-from statfed.core.table import Expr, Table
+from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._families import Family
-from statfed.strategies.analyses._formula import double
 from statfed.strategies.analyses._matrix import ROWS, Design, cross_products, once
 from statfed.strategies.analyses._regression import Vector, start_contribution
 
@@ -20,10 +19,10 @@ Record = tuple[Expr, Expr, Expr]  # response, frequency weight, offset
 
 
 def start_sums(table: Table, exposure: str | None, design: Design, family: Family, y: Expr, f: Expr) -> Arrays:
-    e = table.number(exposure) if exposure else double(1.0)
+    e = table.number(exposure) if exposure else real(1.0)
     records = table.expr.select(y=y, f=f, e=e)
     allowed, f = family.allowed(records["y"]), records["f"]
-    usable = ibis.ifelse(allowed, records["y"], double(1.0))
+    usable = ibis.ifelse(allowed, records["y"], real(1.0))
     found = replace(table, expr=records).aggregate(
         bad_response=allowed.ifelse(0, 1).sum(),
         bad_weight=(f > 0).ifelse(0, 1).sum(),
@@ -80,11 +79,11 @@ def pushed_down(table: Table, z: Sequence[Expr], record: Record, family: Family,
     base = once(table.expr.select(**named, y=record[0], f=record[1], o=record[2]))
     eta = base["o"]
     for i, coefficient in enumerate(b):
-        eta = eta + base[f"z{i}"] * double(float(coefficient))
+        eta = eta + base[f"z{i}"] * real(float(coefficient))
     base = once(base.mutate(eta=eta))
     mu, nu, slope, valid = family.mean(base["eta"])
     base = once(base.mutate(mu=mu, nu=nu, slope=slope, valid=valid))
-    base = base.mutate(f=ibis.ifelse(base["valid"], base["f"], double(0.0)))
+    base = base.mutate(f=ibis.ifelse(base["valid"], base["f"], real(0.0)))
     w = family.weights_at(*(base[name] for name in ("y", "mu", "nu", "slope", "f", "valid")))
     sums = base.select(*named, w=w.information, s=w.score, d=w.deviance, p=w.pearson, bad=w.valid.ifelse(0, 1))
     base = once(sums)

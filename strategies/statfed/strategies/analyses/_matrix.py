@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.table import Expr, Table
-from statfed.strategies.analyses._formula import LARGEST, Category, Number, double, read_factor
+from statfed.core.table import Expr, Table, real
+from statfed.strategies.analyses._formula import LARGEST, Category, Number, read_factor
 
 INTERCEPT = "Intercept"
 LONGEST = 4_000  # characters of a formula
@@ -62,15 +62,15 @@ class Term:
     def expression(self, table: Table, shifts: Sequence[float] = ()) -> Expr:
         """The column. shifts: subtracted from each of `numbers` before they are multiplied."""
         numbers = [number.build(table) for number in self.numbers]
-        numbers = [x - double(c) if c else x for x, c in zip(numbers, shifts or [0.0] * len(numbers), strict=True)]
+        numbers = [x - real(c) if c else x for x, c in zip(numbers, shifts or [0.0] * len(numbers), strict=True)]
         if self.scale != 1 or not (numbers or self.cells):
-            numbers.append(double(self.scale))
+            numbers.append(real(self.scale))
         if not self.cells:
             return reduce(mul, numbers)
         inside = reduce(and_, [_is(table, category, code) for category, code in self.cells])
         if not numbers:
             return inside.cast("int32").cast("float64")
-        return ibis.ifelse(inside, reduce(mul, numbers), double(0.0))
+        return ibis.ifelse(inside, reduce(mul, numbers), real(0.0))
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def cross_products(
     if table.embedded:
         return _streamed(table, columns, weight, transform, rows)
     z = {f"z{i}": column for i, column in enumerate(columns)}
-    computed = once(table.expr.select(**z, w=double(1.0) if weight is None else weight))
+    computed = once(table.expr.select(**z, w=real(1.0) if weight is None else weight))
     if transform is not None:
         made = {f"z{j}": _combined([computed[name] for name in z], t) for j, t in enumerate(transform.T)}
         computed = once(computed.select(**made, w=computed["w"]))
@@ -263,8 +263,8 @@ def once(expr: Expr) -> Expr:
 
 
 def _combined(columns: Sequence[Expr], factors: NDArray[np.float64]) -> Expr:
-    parts = [column * double(t) for column, t in zip(columns, factors, strict=True) if t != 0]
-    return reduce(add, parts) if parts else double(0.0)
+    parts = [column * real(t) for column, t in zip(columns, factors, strict=True) if t != 0]
+    return reduce(add, parts) if parts else real(0.0)
 
 
 def _streamed(

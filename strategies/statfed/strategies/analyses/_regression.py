@@ -17,8 +17,8 @@ from statfed.core.analysis import Arrays, Ask, Part, Total
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.result import Row
-from statfed.core.table import Expr, Table
-from statfed.strategies.analyses._formula import LARGEST, Category, Number, double
+from statfed.core.table import Expr, Table, real
+from statfed.strategies.analyses._formula import LARGEST, Category, Number
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
 
 Vector = NDArray[np.float64]
@@ -43,7 +43,7 @@ class Basis:
     def expressions(self, table: Table) -> list[Expr]:
         """[1, columns less the intercept]."""
         pairs = zip(self.design.terms, self.shifts, strict=True)
-        return [double(1.0), *(term.expression(table, c) for term, c in pairs if term.name != INTERCEPT)]
+        return [real(1.0), *(term.expression(table, c) for term, c in pairs if term.name != INTERCEPT)]
 
     @property
     def size(self) -> int:
@@ -83,7 +83,7 @@ def start_contribution(table: Table, design: Design) -> Arrays:
         asked[f"level_{i}"] = is_code.cast("int32").sum()
     values = [number.build(table) for number in design.numbers] + [design.response_expression(table)]
     for i, value in enumerate(values):
-        inside = value if design.total else (value.abs() <= LARGEST).ifelse(value, double(0.0))
+        inside = value if design.total else (value.abs() <= LARGEST).ifelse(value, real(0.0))
         asked[f"sum_{i}"] = inside.sum()
     found = table.aggregate(**asked)
     return {

@@ -18,9 +18,8 @@ from statfed.core.analysis import Arrays, Ask, Coordination, Model, Part, Questi
 from statfed.core.errors import UsageError
 from statfed.core.result import Result, Scalar
 from statfed.core.study import Section
-from statfed.core.table import Expr, Table
+from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
-from statfed.strategies.analyses._formula import double
 from statfed.strategies.analyses._glm_search import Search, first, maximised
 from statfed.strategies.analyses._glm_sums import pushed_down, start_sums, streamed
 from statfed.strategies.analyses._matrix import Design, make_design
@@ -35,7 +34,7 @@ from statfed.strategies.analyses._survey import weight_column
 
 TITLE = "Generalised linear models: logistic, probit, Poisson, gamma, negative binomial, gaussian"
 GROUP = "Models"
-PUSHES_DOWN = "remote databases add up score and information, except for probit; embedded streams"
+PUSHES_DOWN = "all but probit, starting values and the separation check; embedded DuckDB streams"
 
 
 class Options(Section):
@@ -180,14 +179,14 @@ def _reads(question: Question[Options], design: Design) -> tuple[str, ...]:
 
 
 def _weight(table: Table, question: Question[Options]) -> Expr:
-    return table.number(question.options.weight) if question.options.weight else double(1.0)
+    return table.number(question.options.weight) if question.options.weight else real(1.0)
 
 
 def _offset(table: Table, question: Question[Options]) -> Expr:
     options = question.options
-    offset = table.number(options.offset) if options.offset else double(0.0)
+    offset = table.number(options.offset) if options.offset else real(0.0)
     if options.exposure is None:
         return offset
     exposure = table.number(options.exposure)
-    positive: Expr = ibis.ifelse(exposure > 0, exposure, double(1.0))
+    positive: Expr = ibis.ifelse(exposure > 0, exposure, real(1.0))
     return offset + positive.ln()

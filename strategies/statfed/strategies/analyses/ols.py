@@ -19,8 +19,7 @@ from statfed.core.analysis import Arrays, Ask, Coordination, Model, Part, Questi
 from statfed.core.errors import UsageError
 from statfed.core.result import Result, Scalar
 from statfed.core.study import Section
-from statfed.core.table import Expr, Table
-from statfed.strategies.analyses._formula import double
+from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._linearisation import (
     check_lonely,
     degrees,
@@ -48,7 +47,7 @@ from statfed.strategies.analyses._survey import SurveyDesign, survey_design, tim
 
 TITLE = "Linear regression (OLS, WLS) from an R-style formula"
 GROUP = "Models"
-PUSHES_DOWN = "remote databases add up cross-products; embedded streams"
+PUSHES_DOWN = "all; embedded DuckDB streams"
 ILL = 1e4  # condition of the scaled cross-products from which they are formed again, orthogonalised
 SCORES = 40  # parameters of a design-based covariance: their products are columns of one statement
 EXACT = 1e-4  # share of unexplained variation below which residuals are summed as such
@@ -307,7 +306,7 @@ def _scores(table: Table, question: Question[Options], basis: Basis, ask: Ask) -
     residual = _residual(z, basis, ask) if weight is None else _residual(z, basis, ask) * weight
     values = {f"u{j}": z[i] * residual for j, i in enumerate(basis.free)}
     for name in design.columns:
-        values = {key: sample[name].notnull().ifelse(value, double(0.0)) for key, value in values.items()}
+        values = {key: sample[name].notnull().ifelse(value, real(0.0)) for key, value in values.items()}
     pairs = [(f"u{i}", f"u{j}") for i, j in zip(*np.triu_indices(len(values)), strict=True)]
     found = psu_sums(sample, survey, (), values, pairs)
     made: dict[str, Vector] = {"scores": np.stack([found[name][..., 0] for name in values], axis=-1)}
@@ -318,13 +317,13 @@ def _scores(table: Table, question: Question[Options], basis: Basis, ask: Ask) -
 
 def _columns(table: Table, basis: Basis, design: Design, ask: Ask) -> list[Expr]:
     """[1, columns of the basis, response less its mean]."""
-    return [*basis.expressions(table), design.response_expression(table) - double(float(ask.arrays["mean"][-1]))]
+    return [*basis.expressions(table), design.response_expression(table) - real(float(ask.arrays["mean"][-1]))]
 
 
 def _residual(z: list[Expr], basis: Basis, ask: Ask) -> Expr:
     residual = z[-1]
     for i, b in zip(basis.free, ask.arrays["coefficients"], strict=True):
-        residual = residual - z[i] * double(float(b))
+        residual = residual - z[i] * real(float(b))
     return residual
 
 

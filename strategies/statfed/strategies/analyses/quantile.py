@@ -9,13 +9,13 @@ estimate. The part `count` holds what leaves and what a rule on frequencies look
 about, then up to 7. Such an edge has on each side at least the records beyond the end on that side, which has passed
 the holder's rules; only at a holder without records beyond an end can it be less. In simulation (4 holders of 50 to
 30 000 records; normal, lognormal, Pareto and zero-inflated columns; least frequency 3, 5, 10 or 20) as many runs were
-refused as with one edge throughout, but for 2 to 4 in 100 more in two of 64 settings, after 8 to 15 asks instead of 20; of
-a quantile that lies at the column's lower bound, 20. In an ask 7 counts leave where three halvings would send 3 (15
-and 31 edges in place of 7 save 1 or 2 asks and send 1.6 and 2.8 times as many counts). Edges end as close as the
+refused as with one edge throughout, but for 2 to 4 in 100 more in two of 64 settings, after 8 to 15 asks instead of
+20; for a quantile at the column's lower bound it takes 20. In an ask 7 counts leave where three halvings would send 3
+(15 and 31 edges in place of 7 save 1 or 2 asks and send 1.6 and 2.8 times as many counts). Edges end as close as the
 tolerance, so counts at two of them tell, by subtraction, about few records, with one edge in an ask as with several.
 
-`refinement` sends the records between up to 127 edges, in half the asks, but its late cells hold single records: use
-it where contributions are not seen in the clear.
+`refinement` sends the records between up to 127 edges, in a third of the asks, but its late cells hold single records:
+use it where contributions are not seen in the clear.
 
 std_error, lower and upper are Woodruff's (1952): the quantiles at p -+ z sqrt(p (1 - p)/n), for a simple random sample;
 there are none for weighted quantiles, nor where a limit of F leaves (0, 1).

@@ -68,8 +68,6 @@ def _of_query(query: Query) -> Sequence[Disclosure]:
         Disclosure("coordinator", "each holder's contribution to every sum", noise),
         Disclosure("other holders", "public parameters of every sum, such as means and coefficients so far", noise),
         Disclosure("result party", f"the released result of {query.analysis}", released),
-        Disclosure(
-            "all parties", "if each holder's data fit the codebook; which rule refused, if one did", "none"
-        ),
+        Disclosure("all parties", "if each holder's data fit the codebook; which rule refused, if one did", "none"),
         Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"),
     ]
