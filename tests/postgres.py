@@ -5,14 +5,18 @@ it are skipped with that message. Binaries are looked for on the PATH, under /us
 STATFED_POSTGRES_BIN. PostgreSQL does not run as root: as root the server gets another user's id.
 """
 
+import ctypes
 import os
 import pwd
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +90,7 @@ def binaries() -> Path | None:
     if on_path:
         places.append(str(Path(on_path).resolve().parent))
     return next(
-        (Path(p) for p in places if p and (Path(p) / "initdb").exists() and (Path(p) / "pg_ctl").exists()), None
+        (Path(p) for p in places if p and (Path(p) / "initdb").exists() and (Path(p) / "postgres").exists()), None
     )
 
 
@@ -119,7 +123,7 @@ def server() -> Iterator[Server]:
     pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'statfed[postgres]'")
     where = binaries()
     if where is None:
-        pytest.skip("PostgreSQL's server binaries (initdb, pg_ctl) are not installed")
+        pytest.skip("PostgreSQL's server binaries (initdb, postgres) are not installed")
     who = _unprivileged()
     folder = Path(tempfile.mkdtemp(prefix="statfed-postgres-"))
     if who:
@@ -130,42 +134,67 @@ def server() -> Iterator[Server]:
     if who:
         os.chown(secret, *who)
 
-    def call(program: str, *arguments: str) -> None:
-        made = subprocess.run(
-            [str(where / program), "-D", str(data), *arguments],
-            user=who[0] if who else None,
-            group=who[1] if who else None,
-            extra_groups=[] if who else None,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(folder)},
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if made.returncode:
-            raise RuntimeError(f"{program}: {made.stderr or log.read_text(encoding='utf-8')}")
-
+    started: dict[str, Any] = {
+        "user": who[0] if who else None,
+        "group": who[1] if who else None,
+        "extra_groups": [] if who else None,
+        "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": str(folder)},
+        "cwd": folder,
+        "stdin": subprocess.DEVNULL,
+    }
+    initialise: list[str | Path] = [
+        where / "initdb",
+        "-D",
+        data,
+        "-U",
+        USER,
+        f"--pwfile={secret}",
+        "--auth=scram-sha-256",
+        "--no-sync",
+    ]
+    settings = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", "fsync=off"]
+    settings += ["log_statement=all", f"log_line_prefix={_ENTRY}"]
     try:
-        call("initdb", "-U", USER, f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
-        options += f" -c log_statement=all -c log_line_prefix={_ENTRY}"
-        call("pg_ctl", "start", "--wait", "-l", str(log), "-o", options)
+        subprocess.run([*initialise, "--encoding=UTF8"], check=True, capture_output=True, timeout=60, **started)
+        with log.open("w") as written:
+            process = subprocess.Popen(
+                [where / "postgres", "-D", data, *(part for each in settings for part in ("-c", each))],
+                stdout=written,
+                stderr=written,
+                preexec_fn=_end_with_parent,  # a killed test run leaves no server behind
+                **started,
+            )
         try:
-            running = Server(port, password, log)
-            import psycopg
+            _create(port, password, process, log)
+            yield Server(port, password, log)
+        finally:
+            process.send_signal(signal.SIGQUIT)  # immediate shutdown
+            process.wait(timeout=30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
+
+
+def _create(port: int, password: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Create the database as soon as the server answers."""
+    import psycopg
+
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(f"postgres ended: {log.read_text(encoding='utf-8')}")
+        try:
             with psycopg.connect(
                 host="127.0.0.1", port=port, user=USER, password=password, dbname="postgres", autocommit=True
             ) as connection:
                 connection.execute("create database test")
-            yield running
-        finally:
-            call("pg_ctl", "stop", "--mode=immediate", "--wait")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+                return
+        except psycopg.OperationalError:
+            time.sleep(0.1)
+    raise RuntimeError(f"postgres does not answer: {log.read_text(encoding='utf-8')}")
 
 
 @pytest.fixture(scope="session")
