@@ -60,7 +60,7 @@ def table_of(frame: pd.DataFrame, codebook: Codebook) -> Table:
 
 
 @cache
-def _engine(thread: int) -> Any:  # noqa: ARG001  # one connection is not for two threads
+def _engine(thread: int) -> Any:  # one connection is not for two threads
     """One engine for all tables of a thread: starting one costs more than a small query."""
     return ibis.duckdb.connect(threads=1)
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from statfed.core.noise import plan
 
 from statfed.core.analysis import Ask, Total, private_asks, read_query
 from statfed.core.discovery import load
 from statfed.core.errors import EngineError, StatfedError, UsageError
+from statfed.core.noise import plan
 from statfed.core.progress import Progress
 from statfed.core.query import Query
 from statfed.core.result import Result
