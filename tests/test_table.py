@@ -221,3 +221,77 @@ def test_the_holder_is_told_what_cells_leave_it() -> None:
     )
     module, question = read_query(query)
     assert module.discloses(question, Ask("cells")) == Cells(("region", "sex"), ("turnover",), ("turnover",))
+
+
+NESTED = codebook_of(
+    {
+        "activity": {
+            "type": "category",
+            "categories": ["A1", "A2", "B1", "B2", "B3"],
+            "parents": {"A1": "A", "A2": "A", "B1": "B", "B2": "B", "B3": "B"},
+        },
+        "size": ["small", "large"],
+        "turnover": ("number", 0, 1000),
+        "w": {"type": "number", "low": 0.5, "high": 9, "role": "weight"},
+        "firm": {"type": "id", "role": "enterprise"},
+    }
+)
+
+
+def firms(n: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "activity": rng.choice(["A1", "A2", "B1", "B2", "B3"], n, p=[0.4, 0.1, 0.3, 0.15, 0.05]),
+            "size": rng.choice(["small", "large"], n, p=[0.8, 0.2]),
+            "turnover": rng.gamma(1, 60, n).clip(0, 1000),
+            "w": rng.uniform(0.5, 9, n),
+            "firm": [f"f{i}" for i in rng.integers(0, n // 3, n)],
+        }
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"weight": "w"}, {"value": "turnover"}, {"value": "turnover", "weight": "w"}])
+def test_subtotals_of_a_hierarchy_equal_a_table_of_its_sections(options: dict[str, Any]) -> None:
+    frame = firms(300, 4)
+    sections = codebook_of({n: c.model_dump() for n, c in NESTED.columns.items()} | {"activity": ["A", "B"]})
+    pieces = [frame[frame["firm"].str[1:].astype(int) % 3 == i] for i in range(3)]  # a firm lies with one holder
+    fine = federate("table", pieces, NESTED, rows=["activity"], columns=["size"], **options)
+    coarse = federate(
+        "table",
+        [frame.assign(activity=frame["activity"].str[0])],
+        sections,
+        rows=["activity"],
+        columns=["size"],
+        **options,
+    )
+    wanted = {(r["activity"], r["size"]): r for r in (*coarse.tables["cells"], *coarse.tables["margins"])}
+    shown = [row for row in fine.tables["margins"] if row["activity"] in ("A", "B")]
+    assert len(shown) == 6
+    for row in shown:
+        other = wanted[row["activity"], row["size"]]
+        assert row["count"] == other["count"]
+        assert row["total"] == pytest.approx(other["total"], rel=1e-12)
+        assert row["std_error"] == pytest.approx(other["std_error"], rel=1e-9)
+        if "dominance_bound_1" in other:  # looser than the table of sections has it, never tighter
+            assert row["dominance_bound_1"] >= other["dominance_bound_1"] * (1 - 1e-12)  # type: ignore[operator]
+
+
+def test_a_hierarchical_release_protects_every_unsafe_cell_against_its_subtotals() -> None:
+    from statfed.core.disclosure import Rules
+    from statfed.core.randomness import stream
+    from statfed.server.disclosure.release import release
+
+    result = federate("table", [firms(260, 9)], NESTED, rows=["activity"], columns=["size"])
+    rules = Rules(minimum_frequency=12, dominance_k=None, p_percent=None)
+    released = release(result, NESTED, rules, source=stream(1, "hierarchy"))
+    rows = [*released.tables["cells"], *released.tables["margins"]]
+    before = [*result.tables["cells"], *result.tables["margins"]]
+    unsafe = [i for i, row in enumerate(before) if 0 < int(row["count"] or 0) < 12]
+    assert unsafe
+    assert all(rows[i]["count"] is None for i in unsafe)
+    assert sum(row["status"] == "secondary" for row in rows) > 0
+    for section in ("A", "B"):  # a suppressed cell is never alone under a subtotal that is shown
+        for size in ("small", "large"):
+            below = [r for r in rows if str(r["activity"])[0] == section and r["size"] == size]
+            assert sum(r["count"] is None for r in below) != 1

@@ -128,8 +128,8 @@ class Federation:
         """Ordinary or weighted least squares."""
         return self.ask("ols", formula=formula, **more)
 
-    def glm(self, formula: str, family: str = "gaussian", **more: Any) -> Result:
-        """Generalised linear model."""
+    def glm(self, formula: str, family: str | None = None, **more: Any) -> Result:
+        """Generalised linear model; binomial unless another family is named."""
         return self.ask("glm", formula=formula, family=family, **more)
 
     def close(self) -> None:

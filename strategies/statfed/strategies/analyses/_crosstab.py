@@ -10,8 +10,8 @@ al. 2012, Statistical Disclosure Control, section 4.2.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,12 @@ from scipy import stats
 
 from statfed.core.analysis import Question, Total
 from statfed.core.cell_key import cell_keys
+from statfed.core.codebook import Codebook
+from statfed.core.errors import UsageError
 from statfed.core.result import Result, Row, Scalar
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
 from statfed.strategies.analyses._replication import Replication, replication
-from statfed.strategies.analyses._survey import domains, survey_design
+from statfed.strategies.analyses._survey import survey_design
 
 Floats = NDArray[np.float64]
 TITLE = "Contingency table"
@@ -61,6 +63,14 @@ class Linearised:
             second = np.einsum(f"h{first}{other}->h{kept}", self.second)
         return self._centred(second, total * total)
 
+    def grouped(self, maps: Mapping[int, Floats]) -> "Linearised":
+        """The same of groups of levels; `maps`: axis to (groups, levels), 0 or 1."""
+        total, axes = _grouped(self.total, maps, 1), self.total.ndim - 1
+        second = _grouped(self.second, maps, 2 if self.kind == "totals" else 1)
+        if self.kind == "products":
+            second = _grouped(second, maps, 1 + axes)
+        return replace(self, total=total, second=second)
+
     def covariance(self) -> Floats:
         """Covariance matrix of all cells."""
         size = math.prod(self.total.shape[1:])
@@ -91,6 +101,10 @@ class Replicated:
     def variance(self, collapsed: tuple[int, ...]) -> Floats:
         return self.method.variance(self.each.sum(axis=tuple(1 + axis for axis in collapsed)))
 
+    def grouped(self, maps: Mapping[int, Floats]) -> "Replicated":
+        """The same of groups of levels."""
+        return replace(self, each=_grouped(self.each, maps, 1))
+
     def covariance(self) -> Floats:
         return self.method.covariance(self.each.reshape(len(self.each), -1))
 
@@ -120,6 +134,9 @@ def result(
     variances = {c: spread.variance(c) if certain else None for c in _collapsed(len(by))}
     powers = {axes: total[f"power{i}"] for i, axes in enumerate(kept)} if most else {}
     tables = _tables(question, by, count, cells, variances, powers, most, total.get("key"))
+    whole = powers.get(tuple(range(len(by))))
+    roots = None if whole is None or most is None else most * np.maximum(whole, 0.0) ** (1 / 8)
+    tables["margins"] += _subtotals(question, by, count, spread, cells, roots, total.get("key"), certain)
     plain = not (question.options.weight or question.options.design)
     notes: tuple[str, ...] = ()
     tests: dict[str, Scalar] = dict.fromkeys(("chi_square", "chi_square_df", "chi_square_p_value", "cramers_v"))
@@ -174,6 +191,18 @@ def _collapsed(axes: int) -> list[tuple[int, ...]]:
     return [c for size in range(axes + 1) for c in combinations(range(axes), size)]
 
 
+@dataclass(frozen=True)
+class _Cells:
+    """What rows are made of, on one set of axes. codes: per axis; roots: bounds of the largest contributions."""
+
+    codes: tuple[tuple[str, ...], ...]
+    count: NDArray[np.int64]
+    total: Floats
+    variance: Floats | None
+    root: Floats | None
+    key: NDArray[np.int64] | None
+
+
 def _tables(
     question: Question[Any],
     by: tuple[str, ...],
@@ -184,36 +213,115 @@ def _tables(
     most: float | None,
     keys: NDArray[np.int64] | None = None,
 ) -> dict[str, list[Row]]:
+    """Cells and every margin."""
     tables: dict[str, list[Row]] = {"cells": [], "margins": []}
-    value, whole = (
-        question.options.value,
-        not (question.options.value or question.options.weight or question.options.design),
-    )
-    bounds = question.codebook.columns[value].bounds if value else (0.0, math.inf)
-    positive = bool(question.privacy and bounds and bounds[0] >= 0)
+    levels = [question.codebook.category(name).levels for name in by]
     for collapsed, variance in variances.items():
         kept = tuple(axis for axis in range(len(by)) if axis not in collapsed)
-        counts, totals = count.sum(axis=collapsed).reshape(-1), cells.sum(axis=collapsed).reshape(-1)
-        errors = None if variance is None else np.sqrt(np.maximum(variance, 0.0)).reshape(-1)
-        root = np.zeros(0)
+        root = None
         if most is not None:
             power = powers[kept] if kept in powers else next(iter(powers.values())).sum(axis=collapsed)
-            root = most * np.maximum(power, 0.0).reshape(-1) ** (1 / 8)
-        names = tuple(by[axis] for axis in kept)
-        keyed = None if keys is None else cell_keys(keys.sum(axis=collapsed)).reshape(-1)
-        for i, domain in enumerate(domains(question.codebook, names)):
-            amount = max(0.0, float(totals[i])) if positive else float(totals[i])
-            row: dict[str, Scalar] = {name: domain.get(name) for name in by}
-            row["count"] = max(0, int(counts[i]))
-            row["total"] = row["count"] if whole else amount
-            row["std_error"] = None if errors is None else float(errors[i])
-            if most is not None:
-                row["dominance_bound_1"] = min(float(root[i]), amount)
-                row["dominance_bound_2"] = min(2 ** (7 / 8) * float(root[i]), amount)
-            if keyed is not None:
-                row["cell_key"] = float(keyed[i])
-            tables["margins" if collapsed else "cells"].append(row)
+            root = most * np.maximum(power, 0.0) ** (1 / 8)
+        here = _Cells(
+            tuple(levels[axis] for axis in kept),
+            count.sum(axis=collapsed),
+            cells.sum(axis=collapsed),
+            variance,
+            root,
+            None if keys is None else keys.sum(axis=collapsed),
+        )
+        tables["margins" if collapsed else "cells"] += _rows(question, by, kept, here)
     return tables
+
+
+def _rows(question: Question[Any], by: tuple[str, ...], kept: tuple[int, ...], cells: _Cells) -> list[Row]:
+    """One row per combination of codes, the last axis fastest; null under the columns that are summed over."""
+    options, privacy = question.options, question.privacy
+    whole = not (options.value or options.weight or options.design)
+    bounds = question.codebook.columns[options.value].bounds if options.value else (0.0, math.inf)
+    positive = bool(privacy and bounds and bounds[0] >= 0)
+    rows: list[Row] = []
+    for at, codes in zip(np.ndindex(cells.count.shape), product(*cells.codes), strict=True):
+        domain = {by[axis]: code for axis, code in zip(kept, codes, strict=True)}
+        amount = max(0.0, float(cells.total[at])) if positive else float(cells.total[at])
+        row: dict[str, Scalar] = {name: domain.get(name) for name in by}
+        row["count"] = max(0, int(cells.count[at]))
+        row["total"] = row["count"] if whole else amount
+        row["std_error"] = None if cells.variance is None else math.sqrt(max(0.0, float(cells.variance[at])))
+        if cells.root is not None:
+            row["dominance_bound_1"] = min(float(cells.root[at]), amount)
+            row["dominance_bound_2"] = min(2 ** (7 / 8) * float(cells.root[at]), amount)
+        if cells.key is not None:
+            row["cell_key"] = float(cell_keys(np.asarray(cells.key[at])))
+        rows.append(row)
+    return rows
+
+
+def _groups(codebook: Codebook, name: str) -> tuple[tuple[str, ...], Floats]:
+    """Codes with others below them, and which levels lie at or below each: (groups, levels), 0 or 1."""
+    column = codebook.category(name)
+    members: dict[str, set[str]] = {}
+    for level in column.levels:
+        code, passed = level, {level}
+        while code in column.parents:
+            code = column.parents[code]
+            if code in passed:
+                raise UsageError(f"{name}: parents run in a circle at {code}; want a tree")
+            passed.add(code)
+            members.setdefault(code, {code} & set(column.levels)).add(level)
+    inside = [[float(level in below) for level in column.levels] for below in members.values()]
+    return tuple(members), np.array(inside).reshape(len(members), len(column.levels))
+
+
+def _subtotals(
+    question: Question[Any],
+    by: tuple[str, ...],
+    count: NDArray[np.int64],
+    spread: "Linearised | Replicated",
+    cells: Floats,
+    roots: Floats | None,
+    keys: NDArray[np.int64] | None,
+    certain: bool,
+) -> list[Row]:
+    """Rows of the codes that the codebook's `parents` put above others, in every combination with levels and margins.
+
+    Sums over the levels below; an enterprise's contributions to several of them are bounded by the sum of the bounds
+    (Minkowski's inequality).
+    """
+    trees = {axis: _groups(question.codebook, name) for axis, name in enumerate(by)}
+    above = [axis for axis, (codes, _) in trees.items() if codes]
+    rows: list[Row] = []
+    for size in range(1, len(above) + 1):
+        for grouped in combinations(above, size):
+            maps = {axis: trees[axis][1] for axis in grouped}
+            for collapsed in _collapsed(len(by)):
+                if set(collapsed) & set(grouped):
+                    continue
+                kept = tuple(axis for axis in range(len(by)) if axis not in collapsed)
+                levels = [trees[a][0] if a in grouped else question.codebook.category(by[a]).levels for a in kept]
+                here = _Cells(
+                    tuple(levels),
+                    np.rint(_grouped(count.astype(np.float64), maps, 0).sum(axis=collapsed)).astype(np.int64),
+                    _grouped(cells, maps, 0).sum(axis=collapsed),
+                    spread.grouped(maps).variance(collapsed) if certain else None,
+                    None if roots is None else _grouped(roots, maps, 0).sum(axis=collapsed),
+                    None if keys is None else _grouped_whole(keys, maps).sum(axis=collapsed),
+                )
+                rows += _rows(question, by, kept, here)
+    return rows
+
+
+def _grouped(array: Floats, maps: Mapping[int, Floats], lead: int) -> Floats:
+    """Sums over the members of each group along the axes of `maps`, which come after `lead` others."""
+    for axis, inside in maps.items():
+        array = np.moveaxis(np.tensordot(inside, array, axes=(1, lead + axis)), 0, lead + axis)
+    return array
+
+
+def _grouped_whole(array: NDArray[np.int64], maps: Mapping[int, Floats]) -> NDArray[np.int64]:
+    for axis, inside in maps.items():
+        array = np.moveaxis(np.tensordot(inside.astype(np.int64), array, axes=(1, axis)), 0, axis)
+    return array
 
 
 def _present(table: NDArray[Any]) -> tuple[NDArray[Any], ...] | None:
