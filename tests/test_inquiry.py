@@ -343,3 +343,15 @@ def test_no_error_that_leaves_a_holder_holds_anything_of_its_data(office: Open) 
     for text in said:
         assert not any(sentinel in text for sentinel in SENTINELS), text
         assert "Traceback" not in text
+
+
+def test_a_policy_tightened_during_a_run_still_frees_what_was_reserved(office: Open) -> None:
+    holder = office()
+    asked = query(analysis="count", **PRIVATE)
+    holder.say("admit", asked)
+    assert holder.entries[-1] == "reserve"
+    holder.policy(allow={"analyses": ["table"]})
+    assert "analysis: got count, not allowed" in holder.refusal("ask", asked, 1, "noisy")
+    closing = holder.say("release", asked).facts
+    assert isinstance(closing, Closing)
+    assert holder.entries[-1] == "release"

@@ -79,7 +79,8 @@ class Holder:
         """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves."""
         statement = Statement.parse(text, VERSION)
         self.policy = read_policy(self.home)  # a changed policy holds from the next statement on
-        admit(self.policy, statement.terms)
+        if statement.step != "release":  # whoever may no longer ask may still give back what was reserved
+            admit(self.policy, statement.terms)
         match statement.step, statement.terms:
             case "admit", Terms() as terms:
                 return Answer(self._admit(statement, terms))
