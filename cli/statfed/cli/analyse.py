@@ -301,7 +301,8 @@ def show_tables(result: Result, run: str) -> None:
         shown.box, shown.pad_edge = box.SIMPLE_HEAD, False
         for column, key in zip(shown.columns, keys, strict=True):
             column.no_wrap = column.justify == "right"
-            column.min_width = 0 if column.no_wrap else min(12, max(len(_cell(row.get(key))) for row in rows))
+            longest = max(len(text) for text in (*key.split("_"), *(_cell(row.get(key)) for row in rows)))
+            column.min_width = 0 if column.no_wrap else min(12, longest)
         for row in rows[:SHOWN_ROWS]:
             shown.add_row(*(_cell(row.get(key), key in result.by) for key in keys))
         out.print(shown, markup=False)

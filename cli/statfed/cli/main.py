@@ -1,5 +1,6 @@
 """`statfed`: the command line."""
 
+import logging
 from typing import Annotated
 
 import typer
@@ -31,11 +32,12 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  # its callback does the work
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    if not debug:  # simulated holders write into this process's log; what they refuse reaches the user as an error
+        logging.getLogger("statfed.holder").setLevel(logging.ERROR)
 
 
 app.command("scenarios")(catalogue.scenarios)
