@@ -1,6 +1,6 @@
 """A private PostgreSQL server for tests: its own data folder and port on loopback, always stopped.
 
-`postgres` is a session fixture; a test module imports it. Where the server's binaries are missing the tests that use
+`postgres` is a module fixture; a test module imports it. Where the server's binaries are missing the tests that use
 it are skipped with that message. Binaries are looked for on the PATH, under /usr/lib/postgresql/*/bin and in
 STATFED_POSTGRES_BIN. PostgreSQL does not run as root: as root the server gets another user's id.
 """
@@ -197,8 +197,8 @@ def _create(port: int, password: str, process: "subprocess.Popen[bytes]", log: P
     raise RuntimeError(f"postgres does not answer: {log.read_text(encoding='utf-8')}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgres() -> Iterator[Server]:
-    """One server for all tests of a run."""
+    """One server for all tests of a module; no child of the test process stays behind for others to find."""
     with server() as running:
         yield running

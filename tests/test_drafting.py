@@ -79,6 +79,7 @@ def test_columns_named_id_are_ids(name: str, tmp_path: Path) -> None:
 )
 @example(-0.0, 0.0, True)
 @example(1e-300, 1.5, False)
+@example(0.0, -2.2250738585072014e-308, False)
 def test_bounds_hold_the_range_without_telling_it(one: float, other: float, integer: bool) -> None:
     if integer:
         one, other = float(int(one)), float(int(other))

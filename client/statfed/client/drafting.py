@@ -17,7 +17,9 @@ numbers. What is drafted of a column:
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 from statfed.client.conversion import as_number, as_text
@@ -158,18 +160,19 @@ def bounds(low: float, high: float, integer: bool = False) -> tuple[float, float
     if low >= 0 and high <= 1:
         return 0.0, 1.0
     room = (high - low or abs(high)) / 10
-    below, above = _rounded(low - room, math.floor), _rounded(high + room, math.ceil)
+    below, above = _rounded(low - room, ROUND_FLOOR), _rounded(high + room, ROUND_CEILING)
     if integer:
         below, above = float(math.ceil(below)), float(math.floor(above))
     return (max(below, 0.0) if low >= 0 else below), (min(above, 0.0) if high <= 0 else above)
 
 
-def _rounded(value: float, towards: Callable[[float], int]) -> float:
-    if value == 0:
-        return 0.0
-    digits = 1 - math.floor(math.log10(abs(value)))
-    # a step as a decimal text, so that 9.4 stays 9.4 and not 9.399999999999999
-    return float(f"{towards(float(f'{value * 10.0**digits:.9g}'))}e{-digits}")
+def _rounded(value: float, towards: str) -> float:
+    """`value` to two significant digits, in one direction; nine digits are read, so that 9.4 stays 9.4."""
+    if not math.isfinite(value):
+        return math.copysign(sys.float_info.max, value)
+    exact = Decimal(f"{value:.9g}")
+    found = float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding=towards)) if exact else 0.0
+    return found if math.isfinite(found) else math.copysign(sys.float_info.max, found)
 
 
 def _one_of(text: Expr, words: Sequence[str]) -> Expr:
