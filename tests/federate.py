@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from statfed.core.analysis import Total, checked, read_query, summed
+from statfed.core.analysis import Analysis, Question, Total, checked, read_query, summed
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.query import Query, parse_condition
 from statfed.core.result import Result
@@ -85,7 +85,12 @@ def federate(
     module, question = read_query(query)
     whole = {name: table_of(frame, codebook) for name, frame in zip(query.holders, frames, strict=True)}
     tables = {name: table.filter(*map(table.holds, query.where)) for name, table in whole.items()}
-    run = module.coordinate(question)
+    return drive(module, question, tables)
+
+
+def drive(analysis: Analysis, question: Question[Any], tables: Mapping[str, Table]) -> Result:
+    """The result of both halves over ready tables, one a holder."""
+    run = analysis.coordinate(question)
     total: Total | None = None
     while True:
         try:
@@ -93,8 +98,8 @@ def federate(
         except StopIteration as end:
             result: Result = end.value
             return result
-        parts = module.parts(question, ask)
-        sent = {name: checked(module.contribute(t, question, ask), parts, name) for name, t in tables.items()}
+        parts = analysis.parts(question, ask)
+        sent = {name: checked(analysis.contribute(t, question, ask), parts, name) for name, t in tables.items()}
         total = Total(summed(sent, parts))
 
 

@@ -355,3 +355,45 @@ def test_a_policy_tightened_during_a_run_still_frees_what_was_reserved(office: O
     closing = holder.say("release", asked).facts
     assert isinstance(closing, Closing)
     assert holder.entries[-1] == "release"
+
+
+def ruled(office: Open, minimum: int = 5) -> Office:
+    frame = pd.DataFrame({"x": [float(i) for i in range(60)], "g": ["u"] * 40 + ["v"] * 20})
+    dataset = {"records": 60, "persons": 60}
+    return office(frame, dataset=dataset, disclosure={"minimum_frequency": minimum})
+
+
+def test_rules_that_one_query_passed_are_not_passed_for_another_under_the_same_run_name(office: Open) -> None:
+    holder = ruled(office)
+    asked = query(analysis="total", options={"columns": ["x"]}, codebook=SMALL)
+    tiny = query(analysis="total", options={"columns": ["x"]}, codebook=SMALL.model_copy())
+    where = tuple(parse_condition(text, SMALL) for text in ("x >= 57",))
+    tiny = tiny.model_copy(update={"where": where})
+    holder.say("admit", asked)
+    holder.say("ask", asked, 1, "sums")
+    assert "minimum frequency" in holder.refusal("ask", tiny, 2, "sums")
+    nearly = asked.model_copy(update={"where": tuple(parse_condition(text, SMALL) for text in ("x >= 1",))})
+    assert "differencing rule" in holder.refusal("ask", nearly, 2, "sums")
+    assert holder.entries.count("disclose") == 1
+
+
+def test_rules_tightened_during_a_run_hold_from_the_next_sum_on(office: Open) -> None:
+    holder = ruled(office)
+    asked = query(analysis="total", options={"columns": ["x"]}, codebook=SMALL)
+    holder.say("admit", asked)
+    holder.say("ask", asked, 1, "sums")
+    dataset = {"records": 60, "persons": 60}
+    holder.policy(dataset=dataset, disclosure={"minimum_frequency": 61})
+    assert "minimum frequency" in holder.refusal("ask", asked, 2, "sums")
+
+
+def test_pure_privacy_is_accounted_as_such_to_the_end(office: Open) -> None:
+    pure = {"epsilon": 1.0, "delta": 0.0, "mechanism": "discrete-laplace"}
+    holder, asked = office(), query(analysis="count", privacy=pure)
+    admitted = holder.say("admit", asked).facts
+    holder.say("ask", asked, 1, "noisy")
+    closing = holder.say("release", asked).facts
+    assert isinstance(admitted, Admission)
+    assert isinstance(closing, Closing)
+    assert closing.study_epsilon == pytest.approx(admitted.epsilon, rel=1e-9)
+    assert closing.study_epsilon == pytest.approx(1.0, rel=0.02)

@@ -3,7 +3,7 @@
 Skipped where PostgreSQL's server binaries are not installed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,17 @@ from sqlglot import exp
 from statfed.client.data import connect, open_table
 from statfed.core.analysis import (
     PACKAGE,
-    Analysis,
     Ask,
-    Question,
-    Total,
     checked,
     columns_read,
     private_asks,
     read_query,
-    summed,
 )
 from statfed.core.discovery import load, modules
-from statfed.core.errors import UsageError
 from statfed.core.query import Privacy, Query, parse_condition
-from statfed.core.result import Result
-from statfed.core.table import Table
-from tests.federate import table_of
+from tests.federate import drive, table_of
 from tests.postgres import Server, postgres
-from tests.test_analysis_laws import CASES, assert_close
+from tests.test_analysis_laws import CASES, PRIVATE, assert_close
 from tests.universe import CODEBOOK, people
 
 __all__ = ["postgres"]
@@ -76,28 +69,12 @@ STREAMED: list[tuple[str, dict[str, Any]]] = [  # records leave the database on 
     ("glm", {"formula": "employed ~ 0 + age"}),  # starting values
 ]
 PARTLY = {"ols", "glm"}  # whose PUSHES_DOWN names exceptions
-PRIVATE = [case for case in CASES if hasattr(load(PACKAGE, str(case.values[0]), "analysis"), "private")]
 
 
 @pytest.fixture(scope="module")
 def server(postgres: Server) -> Server:
     postgres.load("universe", TYPES, FRAME)
     return postgres
-
-
-def answered(analysis: Analysis, question: Question[Any], tables: Mapping[str, Table]) -> Result:
-    """The result of both halves over ready tables, one a holder."""
-    run = analysis.coordinate(question)
-    total: Total | None = None
-    while True:
-        try:
-            ask = run.send(total)  # type: ignore[arg-type]  # None starts a generator
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        parts = analysis.parts(question, ask)
-        sent = {name: checked(analysis.contribute(t, question, ask), parts, name) for name, t in tables.items()}
-        total = Total(summed(sent, parts))
 
 
 def condensed(query: exp.Expr) -> bool:
@@ -147,10 +124,10 @@ def test_a_table_in_postgresql_gives_the_same_result_from_aggregations_alone(
     query = Query(analysis=name, options=options, codebook=CODEBOOK, where=where, holders=("office",), seed=1)
     analysis, question = read_query(query)
     whole = table_of(FRAME, CODEBOOK)
-    here = answered(analysis, question, {"office": whole.filter(*map(whole.holds, where))})
+    here = drive(analysis, question, {"office": whole.filter(*map(whole.holds, where))})
     with connect(server.url("universe"), tmp_path) as raw:
         before = len(server.statements())
-        there = answered(analysis, question, {"office": open_table(raw, CODEBOOK, where, columns_read(question))})
+        there = drive(analysis, question, {"office": open_table(raw, CODEBOOK, where, columns_read(question))})
         asked = server.statements()[before:]
     assert_close(there.to_dict(), here.to_dict())
     assert bool(row_level(asked)) == ((name, options) in STREAMED)
@@ -162,7 +139,7 @@ def test_moments_of_all_columns_are_two_statements(name: str, server: Server, tm
     analysis, question = read_query(Query(analysis=name, options=options, codebook=CODEBOOK, holders=("a",), seed=1))
     with connect(server.url("universe"), tmp_path) as raw:
         before = len(server.statements())
-        answered(analysis, question, {"a": open_table(raw, CODEBOOK, columns=columns_read(question))})
+        drive(analysis, question, {"a": open_table(raw, CODEBOOK, columns=columns_read(question))})
         asked = [text for text in server.statements()[before:] if "universe" in text and "SELECT" in text]
     assert len(asked) == 2
 
@@ -174,10 +151,7 @@ def test_the_ask_of_a_private_run_is_the_same_from_aggregations_alone(
     query = Query(
         analysis=name, options=options, codebook=CODEBOOK, holders=("office",), seed=1, privacy=Privacy(epsilon=1.0)
     )
-    try:
-        analysis, question = read_query(query)
-    except UsageError:
-        pytest.skip("these options have no private form")
+    analysis, question = read_query(query)
     ask = Ask(private_asks(analysis, question)[0])
     parts = analysis.parts(question, ask)
     here = checked(analysis.contribute(table_of(FRAME, CODEBOOK), question, ask), parts, "memory")

@@ -34,6 +34,7 @@ from statfed.core.analysis import (
     read_query,
 )
 from statfed.core.codebook import Codebook
+from statfed.core.disclosure import Rules
 from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
 from statfed.core.noise import Noise, plan
@@ -53,7 +54,7 @@ class Inquiry:
         self._source: tuple[str, Source] | None = None
         self._began: dict[str, str] = {}
         self._plain: dict[tuple[str, str], frozenset[str]] = {}
-        self._passed: dict[tuple[str, Cells | Model], tuple[str, ...]] = {}
+        self._passed: dict[tuple[str, str, Rules, Cells | Model], tuple[str, ...]] = {}
 
     def admit(self, statement: Statement, query: Query, policy: Policy) -> Admission:
         """Reserve budget, then check the data against the codebook. Nothing stays reserved when they do not fit."""
@@ -161,8 +162,11 @@ class Inquiry:
         contribution: Arrays,
         discloses: Cells | Model,
     ) -> tuple[str, ...]:
-        """The disclosure rules and the differencing guard. The same thing asked again in a run is checked once."""
-        key = (statement.run, discloses)
+        """The disclosure rules and the differencing guard.
+
+        Checked once while run, query, rules and what is disclosed are the same: a run's name binds none of the others.
+        """
+        key = (statement.run, question.query.digest(), policy.disclosure, discloses)
         finer = any(name in contribution for name in FINER)
         if policy.disclosure.silent:
             return ()

@@ -289,14 +289,14 @@ class Ledger:
             return self._chain.append("release", run, known.study, facts={"freed": known.outstanding})
 
     def spending(self, run: str | None = None, *, delta: float | None = None) -> Spending:
-        """What was spent so far. delta: that of the study, for `study_epsilon` only; else the budget's."""
+        """What was spent so far. delta: that of the study (0: pure), for `study_epsilon` only; else the budget's."""
         with self._chain.reading() as state:
             attempts = [known for name, known in state.runs.items() if run and _base(name) == _base(run)]
             mine = [_times(known.event, len(known.charged)) for known in attempts if known.charged]
             counted = state.figure(state.events())
             closed = state.single and not state.new
             return Spending(
-                study_epsilon=None if run is None else privacy.epsilon(mine, delta or state.delta),
+                study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta),
                 history_epsilon=None if state.disclosed else privacy.epsilon(state.events(reserved=False), state.delta),
                 filter_epsilon=counted,
                 charged=state.charges,
@@ -344,6 +344,11 @@ class Ledger:
 def read_only(path: Path) -> Ledger:
     """`Ledger.read_only`: open to show or verify, never writing."""
     return Ledger.read_only(path)
+
+
+def _at(events: list[Event], delta: float) -> float:
+    """Epsilon at the study's own delta, 0 for a pure one."""
+    return privacy.epsilon(events, delta) if delta > 0 else privacy.pure_epsilon(events)
 
 
 def _base(run: str) -> str:
