@@ -57,3 +57,9 @@ def homes(tmp_path: Path) -> Callable[..., dict[str, Path]]:
         return make_homes(study, made, tmp_path / "holders", "toy")
 
     return make
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test's ledger lies."""
+    return tmp_path / "ledger.sqlite"

@@ -1,0 +1,26 @@
+"""A small ledger that the tests of the gate, the chain and crashes share."""
+
+from pathlib import Path
+from typing import Any
+
+from statfed.client.ledger import Ledger
+from statfed.core.privacy import Gaussian
+
+NOISY, CLEARER = Gaussian(noise_multiplier=40.0), Gaussian(noise_multiplier=15.0)
+DELTA = 1e-5
+
+
+def opened(path: Path, epsilon: float = 1.0, **changes: Any) -> Ledger:
+    terms: dict[str, Any] = {"dataset": "toy", "unit": "person", "epsilon": epsilon, "delta": DELTA} | changes
+    return Ledger(path, **terms)
+
+
+def filled(path: Path) -> str:
+    """A ledger of seven entries; returns the head."""
+    with opened(path) as ledger:
+        ledger.reserve("one", "study", 3, NOISY, "training")
+        ledger.charge("one", "study", 1, NOISY)
+        ledger.charge("one", "study", 2, NOISY)
+        ledger.disclose("two", "other", 1, "model without noise")
+        ledger.release("one")
+        return ledger.reserve("three", "study", 1, NOISY)
