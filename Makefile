@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo 'installing PyTorch (the largest part) ...'
 	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
 	@echo 'installing statfed and its tools ...'
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray,postgres]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray,postgres,he,mpc]'
 	@touch $@
 
 install: $(VENV)/.installed

@@ -338,7 +338,7 @@ def test_a_study_has_standard_rules_unless_it_says_none_and_refuses_other_words(
 def test_arrays_of_every_dtype_and_shape_that_analyses_send_survive_the_wire() -> None:
     from flwr.app import Message, RecordDict
 
-    from statfed.server.exchange import arrays_in, arrays_out
+    from statfed.server.exchange import packet_in, put_packet
 
     sent: dict[str, NDArray[Any]] = {
         "scalar": np.array(2**53 + 1, np.int64),
@@ -347,10 +347,12 @@ def test_arrays_of_every_dtype_and_shape_that_analyses_send_survive_the_wire() -
         "empty": np.zeros((0, 3)),
         "table": np.arange(24, dtype=np.float64).reshape(2, 3, 4),
     }
-    message = Message(RecordDict({"arrays": arrays_out(sent)}), 1000, "query.ask")
+    message = Message(RecordDict(), 1000, "query.ask")
+    put_packet(message.content, {**sent, "key": b"\x00\xff"})
     message.metadata.__dict__["_message_id"] = "1"
-    arrived = arrays_in(inprocess.over_the_wire(message), "a")
-    assert set(arrived) == set(sent)
+    arrived = packet_in(inprocess.over_the_wire(message).content)
+    assert set(arrived) == {*sent, "key"}
+    assert arrived["key"] == b"\x00\xff"
     for name, array in sent.items():
         got = np.asarray(arrived[name])
         assert (got.dtype, got.shape) == (array.dtype, array.shape)

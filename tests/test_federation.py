@@ -179,13 +179,15 @@ def test_a_replayed_round_is_refused(homes: Homes) -> None:
     holder = Holder(places["office-1"])
 
     def say(step: statement.Step, number: int = 0) -> str:
-        return statement.Statement(version=VERSION, run="r", step=step, round=number, terms=terms).model_dump_json()
+        sizes = dict.fromkeys(terms.holders, holder.policy.dataset.records)
+        said = statement.Statement(version=VERSION, run="r", step=step, round=number, sizes=sizes, terms=terms)
+        return said.model_dump_json()
 
     vector = get_vector(build(terms, 1))
     with pytest.raises(Refused):
         holder.answer(say("fit", 1), {"vector": vector})  # never admitted
     holder.answer(say("admit"), {})
-    assert holder.answer(say("fit", 1), {"vector": vector}).update is not None
+    assert holder.answer(say("fit", 1), {"vector": vector}).packet is not None
     with pytest.raises(Refused, match="round 1"):
         holder.answer(say("fit", 1), {"vector": vector})
     with pytest.raises(Refused, match="want 1 to 2"):
@@ -203,7 +205,9 @@ def test_changed_terms_are_not_covered_by_what_was_admitted(homes: Homes) -> Non
     holder = Holder(homes(study)["office-1"])
 
     def say(step: statement.Step, terms: Any, number: int = 0) -> str:
-        return statement.Statement(version=VERSION, run="r", step=step, round=number, terms=terms).model_dump_json()
+        sizes = dict.fromkeys(terms.holders, holder.policy.dataset.records)
+        said = statement.Statement(version=VERSION, run="r", step=step, round=number, sizes=sizes, terms=terms)
+        return said.model_dump_json()
 
     terms = study.terms(CODEBOOK)
     holder.answer(say("admit", terms), {})
@@ -348,7 +352,8 @@ def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: 
     initial = get_vector(build(terms, 1))
     for home in places.values():  # a coordinator that was killed in round 2, after all had trained it
         for step, number in (("admit", 0), ("fit", 1), ("fit", 2)):
-            said = statement.Statement(version=VERSION, run="r", step=step, round=number, terms=terms)
+            sizes = dict.fromkeys(terms.holders, Holder(home).policy.dataset.records)
+            said = statement.Statement(version=VERSION, run="r", step=step, round=number, sizes=sizes, terms=terms)
             Holder(home).answer(said.model_dump_json(), {"vector": initial})
 
     def go_on(session: Any) -> Training:

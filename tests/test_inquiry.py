@@ -63,7 +63,8 @@ class Office:
         arrays: Mapping[str, Any] | None = None,
         run: str = "r",
     ) -> Answer:
-        made = Statement(version=VERSION, run=run, step=step, round=number, ask=ask, terms=query)
+        sizes = dict.fromkeys(query.holders, self.holder.policy.dataset.records)
+        made = Statement(version=VERSION, run=run, step=step, round=number, ask=ask, sizes=sizes, terms=query)
         return self.holder.answer(made.model_dump_json(), dict(arrays or {}))
 
     def refusal(self, *words: Any, **more: Any) -> str:
@@ -147,9 +148,9 @@ def test_an_exact_query_is_disclosed_once_per_sum_and_a_replayed_number_refused(
     assert holder.entries == ["open"]
     first = holder.say("ask", exact, 1, "means")
     assert isinstance(first.facts, Contributed)
-    assert first.arrays is not None
+    assert first.packet is not None
     assert (first.facts.holder, first.facts.round, first.facts.rules) == ("office", 1, ())
-    assert int(first.arrays["count"][0]) == 200
+    assert int(np.asarray(first.packet["count"])[0]) == 200
     assert "round 1 of run r was already disclosed" in holder.refusal("ask", exact, 1, "means")
     holder.say("ask", exact, 2, "squares", {"mean": np.array([1.0])})
     closing = holder.say("release", exact).facts
@@ -168,8 +169,8 @@ def test_a_private_query_is_reserved_charged_and_released_in_that_order_and_at_t
     assert 0.98 <= admission.epsilon <= 1.0
     assert holder.entries == ["open", "reserve"]
     answer = holder.say("ask", private, 1, "noisy")
-    assert answer.arrays is not None
-    assert all(np.isfinite(array).all() for array in answer.arrays.values())
+    assert answer.packet is not None
+    assert all(np.asarray(array).dtype == np.int64 for array in answer.packet.values())  # whole grid units
     closing = holder.say("release", private).facts
     assert isinstance(closing, Closing)
     assert closing.study_epsilon == pytest.approx(admission.epsilon)
@@ -333,7 +334,9 @@ def test_no_error_that_leaves_a_holder_holds_anything_of_its_data(office: Open) 
     ]
     said = []
     for number, (step, terms, ask) in enumerate(asked, start=1):
-        text = Statement(version=VERSION, run=f"r{number}", step=step, round=1, ask=ask, terms=terms).model_dump_json()
+        sizes = dict.fromkeys(terms.holders, 200)
+        made = Statement(version=VERSION, run=f"r{number}", step=step, round=1, ask=ask, sizes=sizes, terms=terms)
+        text = made.model_dump_json()
         content = RecordDict({"config": ConfigRecord({"statement": text})})
         content["arrays"] = arrays_out({"mean": np.zeros(7)})  # of the wrong length: an internal error at the holder
         (reply,) = grid.send_and_receive([Message(content, grid.nodes["office"], f"query.{step}")])

@@ -7,6 +7,7 @@ accumulate as they would in life.
 import hashlib
 from pathlib import Path
 
+from statfed.analyse._parties import admit_third_parties, home_of, identities, third_parties
 from statfed.analyse._study import AnalysisStudy
 from statfed.client.data import connect
 from statfed.client.policy import (
@@ -16,6 +17,7 @@ from statfed.client.policy import (
     Disclosure,
     HolderName,
     Minimum,
+    Parties,
     Policy,
     load_policy,
     write_policy,
@@ -24,41 +26,45 @@ from statfed.core.codebook import Codebook
 
 
 def make_homes(study: AnalysisStudy, codebook: Codebook, root: Path) -> dict[str, Path]:
-    """Write (or find again) one home folder per holder of `study` under `root`. Returns holder name to folder.
+    """Write (or find again) one home folder per party of `study` under `root`. Returns party name to folder.
 
     Sources have to be absolute. Raises UsageError when one cannot be opened.
     """
-    homes = {}
     unit = study.unit
+    digests = {
+        name: hashlib.sha256(f"{name}\n{source}\n{unit}".encode()).hexdigest()[:12]
+        for name, source in study.holders.items()
+    }
+    homes = {name: home_of(root, f"{name}-{digest}") for name, digest in digests.items()}
+    others = third_parties(study.protection, root)
+    pins = identities(homes | others)
+    admit_third_parties(others, study.protection.name, pins)
     for name, source in study.holders.items():
         records, persons = _sizes(source, codebook)
-        digest = hashlib.sha256(f"{name}\n{source}\n{unit}".encode()).hexdigest()[:12]
-        home = root / f"{name}-{digest}"
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
         units = records if unit == "record" else persons
         policy = Policy(
             holder=HolderName(name=name),
-            dataset=Dataset(id=f"{name}-{digest}", path=source, records=records, persons=persons),
+            dataset=Dataset(id=homes[name].name, path=source, records=records, persons=persons),
             allow=Allow(
                 analyses=("*",),
-                protections=("plain",),
+                protections=("*",),
                 columns=("*",),
                 without_privacy=study.simulation.allow_without_privacy,
                 public_seed=True,
             ),
             minimum=Minimum(records=study.simulation.minimum_records),
             disclosure=Disclosure.model_validate(study.simulation.disclosure.model_dump()),
+            parties=Parties(pins),
             budget=Budget(
                 unit=unit,
                 epsilon=study.simulation.lifetime_epsilon,
                 delta=min(study.simulation.lifetime_delta, 0.5 / units),
             ),
         )
-        path = home / "policy.toml"
+        path = homes[name] / "policy.toml"
         if not path.exists() or load_policy(path) != policy:
             write_policy(policy, path)
-        homes[name] = home.resolve()
-    return homes
+    return homes | others
 
 
 def _sizes(source: str, codebook: Codebook) -> tuple[int, int]:

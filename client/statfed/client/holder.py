@@ -1,13 +1,15 @@
 """A data holder: answers statements from its own data, under its own policy and ledger.
 
 The one path of every request: parse (version) -> policy -> ledger -> data against the codebook -> compute ->
-protect -> answer. The ledger is charged before data are read, and nothing leaves when a step fails.
+protect -> answer. The ledger is charged before data are read, and nothing leaves when a step fails. Stages of the
+protection that carry no request touch neither data nor ledger.
 """
 
 import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,16 +18,18 @@ from numpy.typing import NDArray
 from statfed.client.inquiry import Inquiry
 from statfed.client.ledger import Ledger
 from statfed.client.policy import Policy, admit, load_policy
+from statfed.client.protecting import Protecting, own
 from statfed.core import VERSION
 from statfed.core.analysis import Arrays
 from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
+from statfed.core.fixed_point import training_layout
 from statfed.core.privacy import Repeated, epsilon
-from statfed.core.protection import Update
+from statfed.core.protection import Packet, read_protection
 from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.records import Records, load_records, mismatches
-from statfed.core.statement import Admission, Closing, Contributed, Plan, Receipt, Statement
+from statfed.core.statement import Admission, Closing, Contributed, Plan, Present, Receipt, Statement
 from statfed.core.study import Terms
 
 log = logging.getLogger("statfed.holder")
@@ -35,15 +39,15 @@ if TYPE_CHECKING:
 
 Vector = NDArray[np.float32]
 EMPTY = np.empty(0, np.float32)
+NOTHING: Packet = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back: public facts, for `fit` the protected update, for `ask` the protected contribution."""
+    """What goes back: public facts, and the protection's packet with the protected contribution in it."""
 
-    facts: Plan | Receipt | Admission | Contributed | Closing
-    update: Update | None = None
-    arrays: Arrays | None = None
+    facts: Plan | Receipt | Admission | Contributed | Present | Closing
+    packet: Packet | None = None
 
 
 def read_policy(home: Path) -> Policy:
@@ -62,7 +66,8 @@ class Holder:
         self.home = home
         self.policy: Policy = read_policy(home)
         self._prepared: tuple[tuple[object, ...], Records, NDArray[np.float32]] | None = None
-        self._inquiry = Inquiry(home, self.ledger)
+        self._protecting = Protecting(home)
+        self._inquiry = Inquiry(home, self.ledger, self._protecting)
 
     def ledger(self) -> Ledger:
         """This dataset's ledger, opened for one transaction or a few."""
@@ -75,8 +80,11 @@ class Holder:
             delta=budget.delta,
         )
 
-    def answer(self, text: str, arrays: Arrays) -> Answer:
-        """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves."""
+    def answer(self, text: str, arrays: Arrays, packet: Packet = NOTHING) -> Answer:
+        """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves.
+
+        arrays: public parameters; packet: the protection's.
+        """
         statement = Statement.parse(text, VERSION)
         self.policy = read_policy(self.home)  # a changed policy holds from the next statement on
         if statement.step != "release":  # whoever may no longer ask may still give back what was reserved
@@ -85,13 +93,20 @@ class Holder:
             case "admit", Terms() as terms:
                 return Answer(self._admit(statement, terms))
             case "fit", Terms() as terms:
-                return self._fit(statement, terms, np.asarray(arrays.get("vector", EMPTY)))
+                return self._fit(statement, terms, np.asarray(arrays.get("vector", EMPTY)), packet)
             case "admit", Query() as query:
                 return Answer(self._inquiry.admit(statement, query, self.policy))
             case "ask", Query() as query:
-                return Answer(*self._inquiry.contribute(statement, query, self.policy, arrays))
+                return Answer(*self._inquiry.contribute(statement, query, self.policy, arrays, packet))
+            case "protect", _:
+                name = self.policy.holder.name
+                _, party = self._protecting.party(
+                    statement, name, self.policy.parties.root, self.policy.dataset.records
+                )
+                return Answer(*self._protecting.answer(statement, party, packet, name))
             case "release", _:
                 self._inquiry.close()
+                self._protecting.close(statement.run)
                 return Answer(self._release(statement))
         raise Refused(f"step: got {statement.step}; want fit for a training study, ask for a query")
 
@@ -131,7 +146,7 @@ class Holder:
             ledger_head=head,
         )
 
-    def _fit(self, statement: Statement, terms: Terms, vector: Vector) -> Answer:
+    def _fit(self, statement: Statement, terms: Terms, vector: Vector, packet: Packet) -> Answer:
         from statfed.client.training import fit, get_vector, schedule, set_vector
 
         started = time.perf_counter()
@@ -140,6 +155,7 @@ class Holder:
             raise Refused(f"round: got {statement.round}; want {statement.done + 1} to {terms.rounds}")
         if not np.isfinite(vector).all():
             raise Refused("model: got values that are not finite; want finite numbers")
+        agreement, party = self._protecting.party(statement, name, self.policy.parties.root, dataset.records)
         plan = schedule(terms, dataset.records, dataset.persons)
         model = self._model(terms)
         set_vector(model, vector)
@@ -162,13 +178,22 @@ class Holder:
             sampling=stream(terms.seed, name, statement.round, "sampling"),
             noise=stream(terms.seed, name, statement.round, "noise"),
         )
-        protection = load("statfed.strategies.protections", terms.protection.name, "protection")
-        update = protection.protect(Update(get_vector(model), dataset.records))
-        if not np.isfinite(update.vector).all():
+        trained = get_vector(model)
+        if not np.isfinite(trained).all():
             raise Refused("training diverged: the update is not finite; want a smaller learning rate")
+        weight = np.array(dataset.records)
+        revealed = read_protection(terms)[0].REQUIRES.reveals_updates
+        layout = training_layout(terms, len(vector), agreement.sizes, revealed)
+        if revealed:
+            contribution = {"vector": trained, "weight": weight}
+        else:
+            update = bounded(trained - vector, terms.training.update_norm)
+            contribution = {"update": update * np.float64(dataset.records), "weight": weight}
+        protected = party.contribute(packet, contribution, own(layout, agreement, name))
         seconds = time.perf_counter() - started
         return Answer(
-            Receipt(holder=name, round=statement.round, weight=update.weight, seconds=seconds, ledger_head=head), update
+            Receipt(holder=name, round=statement.round, weight=dataset.records, seconds=seconds, ledger_head=head),
+            protected,
         )
 
     def _release(self, statement: Statement) -> Closing:
@@ -212,6 +237,12 @@ class Holder:
         module = load("statfed.strategies.models", terms.model.name, "model")
         model: nn.Module = module.build(terms.codebook, terms.model.hidden, 0)
         return model
+
+
+def bounded(update: Vector, norm: float) -> Vector:
+    """An update, scaled down to L2 norm `norm` where it is longer. After noise it is post-processing."""
+    length = float(np.linalg.norm(update.astype(np.float64)))
+    return update if length <= norm else update * np.float32(norm / length * (1.0 - 1e-6))
 
 
 def _study_epsilon(per_round: Repeated, terms: Terms) -> float | None:

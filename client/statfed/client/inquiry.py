@@ -21,6 +21,7 @@ from statfed.client.differencing import Releases
 from statfed.client.disclosure import FINER, check, reads
 from statfed.client.ledger import Ledger
 from statfed.client.policy import Policy
+from statfed.client.protecting import Protecting, own
 from statfed.core.analysis import (
     Analysis,
     Arrays,
@@ -35,9 +36,10 @@ from statfed.core.analysis import (
 )
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
-from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
+from statfed.core.fixed_point import layout_of
 from statfed.core.noise import Noise, plan
+from statfed.core.protection import Packet
 from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.statement import Admission, Contributed, Statement
@@ -47,10 +49,11 @@ MOST_SUMMED = 2_900_000  # records of a plain floating-point sum that `statfed.c
 
 
 class Inquiry:
-    """The queries that one holder takes part in. home: its folder; ledger: opens its ledger."""
+    """The queries that one holder takes part in. home: its folder; ledger: opens its ledger; protecting: its halves of
+    protected sums."""
 
-    def __init__(self, home: Path, ledger: Callable[[], Ledger]) -> None:
-        self._home, self._ledger = home, ledger
+    def __init__(self, home: Path, ledger: Callable[[], Ledger], protecting: Protecting) -> None:
+        self._home, self._ledger, self._protecting = home, ledger, protecting
         self._source: tuple[str, Source] | None = None
         self._began: dict[str, str] = {}
         self._plain: dict[tuple[str, str], frozenset[str]] = {}
@@ -78,19 +81,22 @@ class Inquiry:
             raise
         return Admission(
             holder=policy.holder.name,
+            size=policy.dataset.records,
             epsilon=noise.epsilon(times, query.privacy.delta) if noise and query.privacy else None,
             delta=query.privacy.delta if query.privacy else None,
             ledger_head=head,
         )
 
     def contribute(
-        self, statement: Statement, query: Query, policy: Policy, arrays: Arrays
-    ) -> tuple[Contributed, None, Arrays]:
+        self, statement: Statement, query: Query, policy: Policy, arrays: Arrays, packet: Packet
+    ) -> tuple[Contributed, Packet]:
         """The protected contribution to one sum. Raises Refused when a rule or the ledger does not allow it."""
         started = time.perf_counter()
-        for name, array in arrays.items():
+        name = policy.holder.name
+        agreement, party = self._protecting.party(statement, name, policy.parties.root, policy.dataset.records)
+        for key, array in arrays.items():
             if not np.isfinite(array).all():
-                raise Refused(f"{statement.ask}: {name}: got values that are not finite; want finite numbers")
+                raise Refused(f"{statement.ask}: {key}: got values that are not finite; want finite numbers")
         analysis, question = read_query(query)
         ask = Ask(statement.ask, arrays)
         parts = analysis.parts(question, ask)
@@ -110,20 +116,19 @@ class Inquiry:
         )
         rules: tuple[str, ...] = ()
         if noise:
-            name = policy.holder.name
-            contribution = noise.add(contribution, stream(query.seed, name, query.digest(), statement.round, "noise"))
+            contribution = noise.units(contribution, stream(query.seed, name, query.digest(), statement.round, "noise"))
         else:
             rules = self._controlled(statement, policy, question, ask, contribution, analysis.discloses(question, ask))
             note = f"{query.analysis}: {ask.name} without noise"
             with self._ledger() as ledger:
                 head = ledger.disclose(statement.run, query.digest(), statement.round, note)
-        protection = load("statfed.strategies.protections", query.protection.name, "protection")
-        protected: Arrays = protection.protect_sum(contribution, parts)
+        layout = noise.layout(len(query.holders)) if noise else layout_of(parts, agreement.sizes)
+        mine = layout.for_holder(1.0 / len(query.holders)) if noise else own(layout, agreement, name)
+        protected = party.contribute(packet, contribution, mine)
         seconds = time.perf_counter() - started
-        facts = Contributed(
-            holder=policy.holder.name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head
-        )
-        return facts, None, protected
+        return Contributed(
+            holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head
+        ), protected
 
     def _open(self, run: str, policy: Policy) -> Source:
         """The data source, kept open for one run."""

@@ -13,11 +13,12 @@ units cannot be composed in one budget (Dwork and Roth 2014, section 2.3, group 
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
 
 from statfed.core.analysis import columns_read, read_query
 from statfed.core.disclosure import Rules
@@ -65,7 +66,9 @@ class Allow(Section):
 
     scenarios: tuple[str, ...] = Field(default=(), description="scenarios whose training may use the data")
     analyses: tuple[str, ...] = Field(default=(), description='analyses that may be asked for; ["*"] for all')
-    protections: tuple[str, ...] = Field(description="protections under which a contribution may leave")
+    protections: tuple[str, ...] = Field(
+        description='protections under which a contribution may leave; ["*"] for all, plain among them'
+    )
     columns: tuple[str, ...] = Field(description='columns (or sensor channels) that may be used; ["*"] for all')
     without_privacy: bool = Field(
         default=False, description="may exact statistics, or a model that was trained without noise, leave?"
@@ -84,6 +87,21 @@ class Minimum(Section):
     records: int = Field(default=10, ge=1, description="SECRET fewest records")
     persons: int = Field(default=1, ge=1, description="SECRET fewest persons")
     holders: int = Field(default=1, ge=1, description="SECRET fewest holders in a study")
+
+
+class Parties(RootModel[dict[str, str]]):
+    """Public keys of the other parties, as their organisations gave them: compare them outside this system. A
+    protection that signs refuses parties that are not listed."""
+
+    model_config = ConfigDict(frozen=True)
+    root: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _keys(self) -> "Parties":
+        for name, key in self.root.items():
+            if not re.fullmatch("[0-9a-f]{64}", key):
+                raise ValueError(f"parties.{name}: got {key!r}; want a public key of 64 hexadecimal digits")
+        return self
 
 
 class Budget(Section):
@@ -106,6 +124,7 @@ class Policy(Section):
     allow: Allow
     minimum: Minimum = Minimum()
     disclosure: Disclosure = Disclosure()
+    parties: Parties = Parties()
     budget: Budget
 
     @property
@@ -144,6 +163,9 @@ def write_policy(policy: Policy, path: Path) -> None:
         section: BaseModel = getattr(policy, name)
         doc = " ".join((type(section).__doc__ or "").split())
         lines += ["", f"# {doc}", f"[{name}]"]
+        if isinstance(section, Parties):
+            lines += [f"{party} = {_toml(key)}" for party, key in sorted(section.root.items())]
+            continue
         for key, field in type(section).model_fields.items():
             value = getattr(section, key)
             if value is None and field.default is not None:
@@ -177,7 +199,7 @@ def admit(policy: Policy, terms: Terms | Query) -> None:
     asked = _training(allow, terms) if isinstance(terms, Terms) else _analysis(allow, terms)
     rules = [
         *asked,
-        _listed("protection", terms.protection.name, allow.protections),
+        None if _ANY in allow.protections else _listed("protection", terms.protection.name, allow.protections),
         *_parties(policy, terms.holders),
     ]
     unusable = None

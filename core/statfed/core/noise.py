@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from statfed.core import discrete
 from statfed.core.analysis import Arrays, Part
 from statfed.core.errors import EngineError, UsageError
+from statfed.core.fixed_point import Layout, Slot
 from statfed.core.privacy import DiscreteGaussian, DiscreteLaplace, Event, composed, pure_epsilon, repeated
 from statfed.core.privacy import epsilon as pld_epsilon
 from statfed.core.query import Privacy
@@ -45,6 +46,7 @@ Mechanism = Literal["discrete-gaussian", "discrete-laplace"]
 _STEP = 1.001
 _LADDER = (-16_000, 16_000)
 _LARGEST_SUM = 2.0**52  # grid units: float64 tells neighbours apart
+_LARGEST_UNITS = 2.0**53  # with its noise
 _LARGEST_WHOLE = 2.0**44  # the largest noise at that bound still fits into 64 bits
 
 
@@ -99,8 +101,8 @@ class Noise:
         asks = [repeated(self.event(), times)]
         return pld_epsilon(asks, delta) if delta > 0.0 else pure_epsilon(asks)
 
-    def add(self, arrays: Arrays, stream: Stream) -> dict[str, NDArray[Any]]:
-        """`arrays` (private) with noise from `stream`: int64 for integer parts, else float64 multiples of the grid.
+    def units(self, arrays: Arrays, stream: Stream) -> dict[str, NDArray[np.int64]]:
+        """`arrays` (private) with noise from `stream`, in whole grid units: what leaves a holder.
 
         Entries with bound 0 come out as 0. Raises EngineError on other parts or shapes than planned, on numbers that
         are not finite and on sums of 2**52 grid units or more (that many records do not exist).
@@ -110,7 +112,25 @@ class Noise:
             raise EngineError(f"noise: got {', '.join(sorted(arrays))}; want {want}")
         return {grid.facts.name: self._noisy(grid, np.asarray(arrays[grid.facts.name]), stream) for grid in self._grids}
 
-    def _noisy(self, grid: _Grid, array: NDArray[Any], stream: Stream) -> NDArray[Any]:
+    def values(self, units: Arrays) -> dict[str, NDArray[Any]]:
+        """What a sum of `units` means: int64 for integer parts, else float64."""
+        found: dict[str, NDArray[Any]] = {}
+        for grid in self._grids:
+            whole = np.asarray(units[grid.facts.name]).reshape(-1)
+            unit = grid.unit.astype(np.int64) if grid.facts.integer else grid.unit
+            found[grid.facts.name] = np.asarray(whole * unit).reshape(grid.facts.shape)
+        return found
+
+    def add(self, arrays: Arrays, stream: Stream) -> dict[str, NDArray[Any]]:
+        """`arrays` (private) with noise from `stream`: int64 for integer parts, else float64 multiples of the grid."""
+        return self.values(self.units(arrays, stream))
+
+    def layout(self, holders: int) -> Layout:
+        """How sums of `units` over holders are encoded: exactly, since a rounded sum would tell more than the sum."""
+        shapes = {grid.facts.name: grid.facts.shape for grid in self._grids}
+        return Layout({name: Slot(shape, _LARGEST_UNITS * holders, True) for name, shape in shapes.items()}, holders)
+
+    def _noisy(self, grid: _Grid, array: NDArray[Any], stream: Stream) -> NDArray[np.int64]:
         facts = grid.facts
         if array.shape != facts.shape:
             raise EngineError(f"noise: {facts.name}: got shape {array.shape}; want {facts.shape}")
@@ -129,8 +149,7 @@ class Noise:
         for scale in np.unique(grid.scale):
             at = np.flatnonzero(grid.scale == scale)
             whole[at] = whole[at] + self._draw(float(scale), len(at), stream) if scale > 0.0 else 0
-        decoded = whole * grid.unit.astype(np.int64) if facts.integer else whole * grid.unit
-        return decoded.reshape(facts.shape)
+        return whole.reshape(facts.shape)
 
     def _draw(self, scale: float, count: int, stream: Stream) -> NDArray[np.int64]:
         draw = discrete.draw_gaussian if self.mechanism == "discrete-gaussian" else discrete.draw_laplace

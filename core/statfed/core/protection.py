@@ -1,37 +1,58 @@
 """What a protection is: how a sum over holders is formed, what it needs, and what each role learns by it.
 
-One module of `statfed.strategies.protections` is one protection, with both halves side by side.
+One module of `statfed.strategies.protections` is one protection, with both halves side by side. A protection is a
+protocol of named stages between the coordinator and the parties (the holders, and third parties that a protection may
+need). It knows nothing of Flower, policies or ledgers: adapters at both ends carry its packets.
+
+- The coordinator's half is a straight line: `replies = yield Stage("keys", packets)`. In one stage of every sum the
+  request for the contribution travels along (`carries`).
+- A party's half answers a stage with a packet, once, from secrets that never leave it, and refuses anything else.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+import hashlib
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from statfed.core.analysis import Arrays, Part
+from statfed.core.analysis import Arrays
+from statfed.core.discovery import load
+from statfed.core.errors import UsageError
+from statfed.core.fixed_point import Layout
+from statfed.core.identity import Identity
 from statfed.core.query import Query
-from statfed.core.study import Terms
+from statfed.core.study import Section, Terms, describe
 
-
-@dataclass(frozen=True)
-class Update:
-    """What one holder contributes to a round.
-
-    vector: (parameters,), the model's parameters in order; weight: public weight of it in the average.
-    """
-
-    vector: NDArray[np.float32]
-    weight: int
+PACKAGE = "statfed.strategies.protections"
+Packet = Mapping[str, bytes | NDArray[Any]]
+"""What goes one way in one stage: bytes and arrays by name."""
+Cost = Literal["1", "10", "1000", "100000"]
 
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a study must offer for the protection to apply."""
+    """What a study must offer for the protection to apply, and what it offers in return. All of it is checked.
+
+    minimum_holders: fewest holders of a sum without differential privacy. reveals_updates: the coordinator gets each
+    holder's contribution; strategies that look at single updates need that. fixed_point: contributions become whole
+    numbers, so that totals are exact and bit-identical everywhere. survives_dropout: a sum can do without some
+    holders. identities: every party signs with its identity key and has pinned the others'. extra: optional packages
+    that it needs. third_parties: parties beside holders and coordinator, in words. cost: processor time of a sum of a
+    million numbers, order of magnitude, as a multiple of a plain one.
+    """
 
     minimum_holders: int = 1
-    reveals_updates: bool = False  # strategies that look at each holder's update need this
+    reveals_updates: bool = False
+    fixed_point: bool = False
+    survives_dropout: bool = False
+    identities: bool = False
+    extra: str = ""
+    third_parties: str = ""
+    cost: Cost = "1"
 
 
 @dataclass(frozen=True)
@@ -43,29 +64,186 @@ class Disclosure:
     protected_by: str
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Public facts of one run that all parties derive alike and that every signature and key is bound to.
+
+    study: digest of the study's terms; minimum_holders: a sum over fewer is never formed; sizes: public number of
+    records by holder; options: the protection's own, validated.
+    """
+
+    run: str
+    study: str
+    protection: str
+    holders: tuple[str, ...]
+    third_parties: tuple[str, ...]
+    minimum_holders: int
+    sizes: Mapping[str, int]
+    options: Section
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """Every party that packets go to."""
+        return (*self.holders, *self.third_parties)
+
+    def context(self, purpose: str) -> bytes:
+        """32 bytes that stand for this run and `purpose` in signatures and key derivations."""
+        facts: list[object] = [purpose, self.run, self.study, self.protection, self.holders, self.third_parties]
+        facts += [self.minimum_holders, sorted(self.sizes.items()), self.options.model_dump(mode="json")]
+        return hashlib.sha256(json.dumps(["statfed 1", *facts], separators=(",", ":")).encode()).digest()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One exchange with parties. packets: by party; who is not in it is not asked. carries: to each holder the request
+    for its contribution travels along."""
+
+    name: str
+    packets: Mapping[str, Packet]
+    carries: bool = False
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What the coordinator ends up with. holders: whose contributions are in it; each: by holder, where the protection
+    reveals them."""
+
+    total: Arrays
+    holders: tuple[str, ...]
+    each: Mapping[str, Arrays] = field(default_factory=dict)
+
+
+Replies = Mapping[str, Packet]
+"""Packets by party: of those that answered. Who is missing has dropped out."""
+Rounds = Generator[Stage, Replies, Aggregate]
+
+
+class Party(Protocol):
+    """One party's half in one run. Raises Refused, in public words, on whatever does not fit its state."""
+
+    def answer(self, stage: str, packet: Packet) -> Packet:
+        """Answer a stage that carries no request."""
+        ...
+
+    def contribute(self, packet: Packet, arrays: Arrays, layout: Layout) -> Packet:
+        """Answer the stage that carries the request. arrays: this holder's contribution, private; layout: its own."""
+        ...
+
+
+class Coordinator(Protocol):
+    """The coordinator's half in one run."""
+
+    def total(self, layout: Layout) -> Rounds:
+        """Form one sum, with whatever stages that takes. Raises EngineError when too few holders are left."""
+        ...
+
+
 class Protection(Protocol):
-    """The module contract."""
+    """The module contract of `statfed.strategies.protections.*`.
+
+    TITLE: one line for lists. TRUST: assumptions under which the protection holds. Options: pydantic model of
+    `[protection] options`.
+    """
 
     TITLE: str
     TRUST: tuple[str, ...]
     REQUIRES: Requirements
+    Options: type[Section]
 
-    def protect(self, update: Update) -> Update:
-        """Holder's half: what leaves the holder."""
+    def third_parties(self, options: Any) -> tuple[str, ...]:
+        """Names of the parties that take part beside the holders."""
         ...
 
-    def combine(self, updates: Mapping[str, Update]) -> Sequence[Update]:
-        """Coordinator's half: what a strategy may see of what arrived, holder by holder or as one total."""
+    def party(self, agreement: Agreement, identity: Identity) -> Party:
+        """A party's half of a run; `identity.name` says whose."""
         ...
 
-    def protect_sum(self, contribution: Arrays, parts: Mapping[str, Part]) -> Arrays:
-        """Holder's half of one sum of a query."""
-        ...
-
-    def combine_sums(self, arrived: Mapping[str, Arrays], parts: Mapping[str, Part]) -> dict[str, NDArray[Any]]:
-        """Coordinator's half: the total over holders."""
+    def coordinator(self, agreement: Agreement) -> Coordinator:
+        """The coordinator's half of a run."""
         ...
 
     def learns(self, terms: Terms | Query) -> Sequence[Disclosure]:
         """What each role learns by this protection alone."""
         ...
+
+
+def read_protection(terms: Terms | Query) -> tuple[Protection, Section]:
+    """The protection that a study names and its options. Raises UsageError on unknown names or options."""
+    return named_protection(terms.protection.name, terms.protection.options)
+
+
+def named_protection(name: str, options: Mapping[str, Any]) -> tuple[Protection, Section]:
+    """The protection `name` with its options read. Raises UsageError on unknown names or options."""
+    module: Protection = load(PACKAGE, name, "protection")
+    try:
+        return module, module.Options.model_validate(dict(options))
+    except ValidationError as error:
+        known = ", ".join(module.Options.model_fields) or "none: it has no options"
+        raise UsageError(describe(error, f"protection {name}", f"one of {known}")) from None
+
+
+def agree(run: str, terms: Terms | Query, sizes: Mapping[str, int]) -> Agreement:
+    """The agreement of a run. Raises UsageError when holders and sizes differ or too few holders are asked for."""
+    module, options = read_protection(terms)
+    if set(sizes) != set(terms.holders):
+        raise UsageError(f"sizes: got {', '.join(sorted(sizes))}; want {', '.join(sorted(terms.holders))}")
+    return Agreement(
+        run=run,
+        study=terms.digest(),
+        protection=terms.protection.name,
+        holders=tuple(sorted(terms.holders)),
+        third_parties=tuple(sorted(module.third_parties(options))),
+        minimum_holders=minimum_holders(terms, module.REQUIRES),
+        sizes=dict(sorted(sizes.items())),
+        options=options,
+    )
+
+
+def minimum_holders(terms: Terms | Query, requires: Requirements) -> int:
+    """Fewest holders that a sum may be formed over.
+
+    As the study says; else every holder for a statistic, since its sums have to be about the same records, and more
+    than two thirds for training under a protection that survives dropout.
+    """
+    wanted, count = terms.protection.minimum_holders, len(terms.holders)
+    if wanted is None:
+        return 2 * count // 3 + 1 if requires.survives_dropout and isinstance(terms, Terms) else count
+    if wanted > count:
+        raise UsageError(f"protection.minimum_holders: got {wanted}; want at most the {count} holders")
+    if wanted < count and not requires.survives_dropout:
+        raise UsageError(
+            f"protection.minimum_holders: got {wanted} of {count} holders; {terms.protection.name} needs every holder"
+        )
+    if requires.survives_dropout and 3 * wanted <= 2 * count:
+        raise UsageError(
+            f"protection.minimum_holders: got {wanted}; want more than two thirds of the {count} holders: "
+            "with fewer a coordinator could form two different totals"
+        )
+    return wanted
+
+
+def conduct(rounds: Rounds, send: Callable[[Stage], Replies]) -> Aggregate:
+    """Run the coordinator's half of one sum; `send` carries a stage out and brings the replies."""
+    try:
+        stage = next(rounds)
+        while True:
+            stage = rounds.send(send(stage))
+    except StopIteration as end:
+        aggregate: Aggregate = end.value
+        return aggregate
+
+
+def whole_numbers(packet: Packet, name: str) -> NDArray[Any]:
+    """An array of a packet. Raises UsageError when it is missing."""
+    array = packet.get(name)
+    if not isinstance(array, np.ndarray):
+        raise UsageError(f"packet: got no array {name}; want one")
+    return array
+
+
+def text(packet: Packet, name: str) -> bytes:
+    """Bytes of a packet. Raises UsageError when they are missing."""
+    found = packet.get(name)
+    if not isinstance(found, bytes):
+        raise UsageError(f"packet: got no bytes {name}; want some")
+    return found

@@ -13,15 +13,15 @@ from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
 from statfed.core.query import Query
 from statfed.core.study import Terms
 
-Step = Literal["admit", "fit", "ask", "release"]
+Step = Literal["admit", "protect", "fit", "ask", "release"]
 
 
 class Statement(BaseModel):
     """One request to one holder.
 
     `admit` asks a holder to check policy and reserve budget; `fit` asks for round `round`'s update of the model
-    whose arrays accompany the statement, `ask` for the contribution to a query's sum number `round`; `release` ends
-    the run, and what was reserved and not charged is freed.
+    whose arrays accompany the statement, `ask` for the contribution to a query's sum number `round`; `protect` carries
+    a stage of the protection between them; `release` ends the run, and what was reserved and not charged is freed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +31,8 @@ class Statement(BaseModel):
     step: Step
     round: int = Field(default=0, ge=0)
     ask: str = Field(default="", description="name of the sum that step `ask` wants")
+    stage: str = Field(default="", description="stage of the protection whose packet accompanies the statement")
+    sizes: dict[str, int] = Field(default_factory=dict, description="public number of records by holder")
     done: int = Field(
         default=0, ge=0, description="rounds that an interrupted run had finished before this one goes on"
     )
@@ -93,6 +95,7 @@ class Admission(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     holder: str
+    size: int = Field(description="public number of records")
     epsilon: float | None = Field(default=None, description="PLD composition over all asks of the query")
     delta: float | None = None
     ledger_head: str
@@ -108,6 +111,16 @@ class Contributed(BaseModel):
     rules: tuple[str, ...]
     seconds: float
     ledger_head: str
+
+
+class Present(BaseModel):
+    """A party's public facts beside its packet of one stage of the protection."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    holder: str
+    stage: str
+    seconds: float
 
 
 class Closing(BaseModel):

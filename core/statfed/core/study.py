@@ -45,6 +45,12 @@ class Training(Section):
     learning_rate: float = Field(default=0.1, gt=0, le=100)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
+    update_norm: float = Field(
+        default=16.0,
+        gt=0,
+        le=1e6,
+        description="L2 bound on one holder's update under protections that hide it; a longer one is scaled down",
+    )
 
 
 class Strategy(Section):
@@ -76,6 +82,13 @@ class Protection(Section):
     """How the sum over holders is formed."""
 
     name: str = Field(default="plain", description="a file of statfed.strategies.protections")
+    minimum_holders: int | None = Field(
+        default=None,
+        ge=1,
+        description="fewest holders that a sum may be formed over, where the protection survives dropout; default: "
+        "every holder for statistics, more than two thirds for training",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="that protection's options")
 
 
 class Simulation(Section):

@@ -11,7 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from statfed.client.policy import Allow, Budget, Dataset, HolderName, Minimum, Policy, load_policy, write_policy
+from statfed.analyse._parties import admit_third_parties, home_of, identities, third_parties
+from statfed.client.policy import (
+    Allow,
+    Budget,
+    Dataset,
+    HolderName,
+    Minimum,
+    Parties,
+    Policy,
+    load_policy,
+    write_policy,
+)
 from statfed.core.records import Records, load_records
 from statfed.core.study import Study
 
@@ -28,20 +39,21 @@ def dataset_key(study: Study, synthetic: bool) -> str:
 
 
 def make_homes(study: Study, holders: Mapping[str, Records], root: Path, dataset: str) -> dict[str, Path]:
-    """Write (or find again) one home folder per holder of `dataset` under `root`. Returns holder name to folder."""
-    homes = {}
+    """Write (or find again) one home folder per party of `dataset` under `root`. Returns party name to folder."""
+    homes = {name: home_of(root, name) for name in holders}
+    others = third_parties(study.protection, root)
+    pins = identities(homes | others)
+    admit_third_parties(others, study.protection.name, pins)
     for name, records in holders.items():
-        home = (root / name).resolve()
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        home = homes[name]
         data = home / "data.npz"
         if not (data.exists() and _same(load_records(data), records)):
             records.save(data)
-        policy = _policy(study, name, records, dataset)
+        policy = _policy(study, name, records, dataset, pins)
         path = home / "policy.toml"
         if not path.exists() or load_policy(path) != policy:
             write_policy(policy, path)
-        homes[name] = home
-    return homes
+    return homes | others
 
 
 def _same(one: Records, other: Records) -> bool:
@@ -50,19 +62,20 @@ def _same(one: Records, other: Records) -> bool:
     )
 
 
-def _policy(study: Study, name: str, records: Records, dataset: str) -> Policy:
+def _policy(study: Study, name: str, records: Records, dataset: str, pins: Mapping[str, str]) -> Policy:
     options = study.simulation
     return Policy(
         holder=HolderName(name=name),
         dataset=Dataset(id=dataset, path="data.npz", records=len(records), persons=len(np.unique(records.persons))),
         allow=Allow(
             scenarios=(study.scenario,),
-            protections=("plain",),
+            protections=("*",),
             columns=("*",),
             without_privacy=options.allow_without_privacy,
             public_seed=True,
         ),
         minimum=Minimum(records=options.minimum_records),
+        parties=Parties(dict(pins)),
         budget=Budget(
             unit=study.privacy.unit if study.privacy else "record",
             epsilon=options.lifetime_epsilon,

@@ -8,28 +8,27 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import partial
 
 from statfed.core.analysis import Ask, Total, private_asks, read_query
-from statfed.core.discovery import load
-from statfed.core.errors import EngineError, StatfedError, UsageError
+from statfed.core.applicability import applicable
+from statfed.core.errors import EngineError
+from statfed.core.fixed_point import layout_of
 from statfed.core.noise import plan
 from statfed.core.progress import Progress
+from statfed.core.protection import agree, read_protection
 from statfed.core.query import Query
 from statfed.core.result import Result
 from statfed.core.statement import Admission, Closing, Contributed
 from statfed.server.engine import Session
-from statfed.server.exchange import SHORT, Exchange, arrays_in, facts_of, joined
+from statfed.server.exchange import SHORT, Exchange
 
 LIMIT = 10_000  # sums of one query; an analysis that wants more does not converge
 
 
 @dataclass
 class Sum:
-    """What one sum took. Bytes count array contents, all holders together."""
+    """What one sum took. Bytes count arrays and the protection's packets, all parties together."""
 
     ask: str
     seconds: float
@@ -65,35 +64,41 @@ def inquire(
     Raises Refused or UsageError when a holder does not admit the query, EngineError when one fails later.
     """
     analysis, question = read_query(query)
-    protection = load("statfed.strategies.protections", query.protection.name, "protection")
-    if len(query.holders) < protection.REQUIRES.minimum_holders:
-        raise UsageError(
-            f"protection {query.protection.name}: got {len(query.holders)} holders; "
-            f"want at least {protection.REQUIRES.minimum_holders}"
-        )
+    applicable(query)
+    protection, _ = read_protection(query)
     exchange = Exchange(session, query, run, progress)
     try:
         inquiry = Inquiry(Result(query.analysis, "", {"none": ()}), exchange.admit(Admission))
         on_admission(inquiry.admissions)
         coordination = analysis.coordinate(question)
-        noise = None
+        noise, std = None, None
         if query.privacy:
             name, times = private_asks(analysis, question)
-            noise = plan(analysis.parts(question, Ask(name)), query.privacy, times).std(len(query.holders))
+            noise = plan(analysis.parts(question, Ask(name)), query.privacy, times)
+            std = noise.std(len(query.holders))
+        exchange.sizes = {name: admission.size for name, admission in inquiry.admissions.items()}
+        coordinator = protection.coordinator(agree(run, query, exchange.sizes))
         ask = next(coordination)
         for number in range(1, LIMIT + 1):
             progress("protected sums", number - 1, 0)
             started = time.perf_counter()
             parts = analysis.parts(question, ask)
-            replies = exchange.ask("ask", timeout, number, ask)
-            arrived, facts = _contributions(replies, number)
-            total = Total(protection.combine_sums(arrived, parts), noise)
+            layout = noise.layout(len(query.holders)) if noise else layout_of(parts, exchange.sizes)
+            aggregate, facts, traffic = exchange.total(
+                coordinator.total(layout),
+                partial(exchange.requests, "ask", number, ask),
+                Contributed,
+                number,
+                f"ask {ask.name}",
+                timeout,
+            )
+            total = Total(noise.values(aggregate.total) if noise else aggregate.total, std)
             inquiry.sums.append(
                 Sum(
                     ask.name,
                     time.perf_counter() - started,
-                    sum(a.nbytes for a in ask.arrays.values()) * len(query.holders),
-                    sum(a.nbytes for arrays in arrived.values() for a in arrays.values()),
+                    traffic.down,
+                    traffic.up,
                     {name: fact.seconds for name, fact in facts.items()},
                     {name: fact.ledger_head for name, fact in facts.items()},
                     tuple(sorted({rule for fact in facts.values() for rule in fact.rules})),
@@ -113,23 +118,3 @@ def inquire(
         raise
     inquiry.closings = exchange.release(SHORT)
     return inquiry
-
-
-def _contributions(
-    replies: Mapping[str, Any], number: int
-) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, Contributed]]:
-    """Arrays and facts of one sum by holder name. Every holder's refusal is named."""
-    arrived, facts = {}, {}
-    errors: list[StatfedError] = []
-    for name, reply in replies.items():
-        try:
-            fact = facts_of(reply, Contributed, name)
-            if fact.round != number:
-                raise EngineError(f"{name}: got a contribution to sum {fact.round}; want sum {number}")
-            arrived[name] = {key: np.asarray(value) for key, value in arrays_in(reply, name).items()}
-            facts[name] = fact
-        except StatfedError as error:
-            errors.append(error)
-    if errors:
-        raise joined(errors)
-    return arrived, facts

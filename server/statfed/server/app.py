@@ -8,20 +8,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from statfed.core.discovery import load
-from statfed.core.errors import EngineError, UsageError
+from statfed.core.applicability import applicable
+from statfed.core.errors import EngineError
+from statfed.core.fixed_point import training_layout
 from statfed.core.progress import Progress
-from statfed.core.protection import Update
+from statfed.core.protection import Aggregate, agree, read_protection
 from statfed.core.statement import Closing, Plan, Receipt
 from statfed.core.study import Terms
 from statfed.server.engine import Session
-from statfed.server.exchange import SHORT, Exchange, facts_of
+from statfed.server.exchange import SHORT, Exchange
 from statfed.server.strategies import make_strategy, restore, state_of
 
 Vector = NDArray[np.float32]
@@ -29,7 +31,7 @@ Vector = NDArray[np.float32]
 
 @dataclass
 class Round:
-    """What one round took. Bytes count array contents, all holders together."""
+    """What one round took. Bytes count arrays and the protection's packets, all parties together."""
 
     round: int
     seconds: float
@@ -83,13 +85,10 @@ def train(
     interrupted run's reservation is closed, and `run` has to be a new name.
     Raises Refused or UsageError when a holder does not admit the study, EngineError when one fails later.
     """
-    protection = load("statfed.strategies.protections", terms.protection.name, "protection")
-    if len(terms.holders) < protection.REQUIRES.minimum_holders:
-        raise UsageError(
-            f"protection {terms.protection.name}: got {len(terms.holders)} holders; "
-            f"want at least {protection.REQUIRES.minimum_holders}"
-        )
+    applicable(terms)
+    protection, _ = read_protection(terms)
     start = resume or Checkpoint(run, 0, initial, {})
+    names = {node: name for name, node in session.nodes.items()}
     coordinator = Exchange(session, terms, run, progress, start.round)
     try:
         if resume:  # a coordinator that was killed could not free what it had reserved
@@ -99,18 +98,29 @@ def train(
         training = Training(start.vector, plans, list(start.rounds))
         if not resume:
             on_round(start)
+        coordinator.sizes = {name: plan.size for name, plan in plans.items()}
+        combiner = protection.coordinator(agree(run, terms, coordinator.sizes))
+        layout = training_layout(terms, len(initial), coordinator.sizes, protection.REQUIRES.reveals_updates)
         strategy = make_strategy(terms.strategy, len(terms.holders))
         restore(strategy, start.state)
         for number in range(start.round + 1, terms.rounds + 1):
             progress("training rounds", number - 1, terms.rounds)
             started = time.perf_counter()
             config = ConfigRecord({"statement": coordinator.statement("fit", number)})
-            down = training.vector.nbytes * len(terms.holders)
-            messages = list(strategy.configure_train(number, _record(training.vector), config, session.grid))
-            replies = coordinator.exchange(messages, timeout, f"round {number}")
-            updates, receipts = _updates(replies, number, len(training.vector))
-            seen = protection.combine(updates)
-            model, _ = strategy.aggregate_train(number, [_as_reply(messages[0], update) for update in seen])
+            messages = {
+                names[message.metadata.dst_node_id]: message
+                for message in strategy.configure_train(number, _record(training.vector), config, session.grid)
+                if names[message.metadata.dst_node_id] in terms.holders
+            }
+            gone = sorted(set(terms.holders) - set(messages))
+            if gone:
+                raise EngineError(f"round {number}: {', '.join(gone)} not connected; want every holder")
+            aggregate, receipts, traffic = coordinator.total(
+                combiner.total(layout), partial(dict, messages), Receipt, number, f"round {number}", timeout
+            )
+            template = next(iter(messages.values()))
+            seen = _updates(aggregate, training.vector, receipts, number)
+            model, _ = strategy.aggregate_train(number, [_as_reply(template, vector, n) for vector, n in seen])
             if model is None:
                 raise EngineError(f"round {number}: strategy {terms.strategy.name} gave no model")
             training.vector = model["vector"].numpy().astype(np.float32)
@@ -123,8 +133,8 @@ def train(
                 Round(
                     number,
                     time.perf_counter() - started,
-                    down,
-                    sum(update.vector.nbytes for update in updates.values()),
+                    traffic.down,
+                    traffic.up,
                     {name: receipt.seconds for name, receipt in receipts.items()},
                     {name: receipt.ledger_head for name, receipt in receipts.items()},
                 )
@@ -140,32 +150,29 @@ def train(
 
 
 def _updates(
-    replies: Mapping[str, Message], number: int, parameters: int
-) -> tuple[dict[str, Update], dict[str, Receipt]]:
-    """Checked updates and receipts of one round, by holder name."""
-    updates, receipts = {}, {}
-    for name, reply in replies.items():
-        receipt = facts_of(reply, Receipt, name)
-        if receipt.round != number:
-            raise EngineError(f"{name}: got an update of round {receipt.round}; want round {number}")
-        vector = reply.content.array_records["model"]["vector"].numpy()
-        if vector.shape != (parameters,) or not np.isfinite(vector).all():
-            raise EngineError(f"{name}: got an update of shape {vector.shape}; want {parameters} finite numbers")
-        updates[name], receipts[name] = Update(vector, receipt.weight), receipt
-    return updates, receipts
+    aggregate: Aggregate, start: Vector, receipts: Mapping[str, Receipt], number: int
+) -> list[tuple[Vector, int]]:
+    """Models and their weights as a strategy may see them: each holder's, or the one average of all."""
+    if not aggregate.each:
+        weight = int(aggregate.total["weight"])
+        if weight < 1:
+            raise EngineError(f"round {number}: got a total weight of {weight}; want at least 1")
+        return [((start + aggregate.total["update"] / weight).astype(np.float32), weight)]
+    found = []
+    for name, arrays in aggregate.each.items():
+        vector = arrays["vector"].astype(np.float32)
+        if vector.shape != start.shape or not np.isfinite(vector).all():
+            raise EngineError(f"{name}: got an update of shape {vector.shape}; want {len(start)} finite numbers")
+        found.append((vector, receipts[name].weight))
+    return found
 
 
 def _record(vector: Vector) -> ArrayRecord:
     return ArrayRecord({"vector": Array(np.asarray(vector))})
 
 
-def _as_reply(message: Message, update: Update) -> Message:
-    """An update in the form that Flower's strategies aggregate."""
-    content = RecordDict(
-        {
-            "model": _record(update.vector),
-            "metrics": MetricRecord({"num-examples": update.weight}),
-        }
-    )
+def _as_reply(message: Message, vector: Vector, weight: int) -> Message:
+    """A model in the form that Flower's strategies aggregate."""
+    content = RecordDict({"model": _record(vector), "metrics": MetricRecord({"num-examples": weight})})
     message.metadata.__dict__["_message_id"] = message.metadata.message_id or "local"
     return Message(content, reply_to=message)

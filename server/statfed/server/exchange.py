@@ -1,10 +1,12 @@
 """Messages of one run with every holder: statements out, checked facts back. Training and queries share it.
 
-Every exchange needs every holder: one that refuses, fails or stays silent ends it with its name.
+Admission and release need every holder: one that refuses, fails or stays silent ends the run with its name. A
+protected sum can do without some where the protection survives that.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -14,8 +16,18 @@ from statfed.core import VERSION
 from statfed.core.analysis import Arrays, Ask
 from statfed.core.errors import EngineError, Refused, StatfedError
 from statfed.core.progress import Progress
+from statfed.core.protection import (
+    Aggregate,
+    Packet,
+    Replies,
+    Rounds,
+    Stage,
+    conduct,
+    minimum_holders,
+    read_protection,
+)
 from statfed.core.query import Query
-from statfed.core.statement import Closing, Statement, Step, raise_failure
+from statfed.core.statement import Closing, Present, Statement, Step, raise_failure
 from statfed.core.study import Terms
 from statfed.server.engine import Session
 
@@ -27,45 +39,143 @@ for _name in ("flwr", "flwr.serverapp"):
 Facts = TypeVar("Facts", bound=BaseModel)
 
 
+@dataclass
+class Traffic:
+    """What one sum moved: bytes of arrays and packets, all parties together."""
+
+    down: int = 0
+    up: int = 0
+    stages: int = 0
+
+
 class Exchange:
-    """One run's messages. done: rounds that an interrupted run had finished before this one goes on."""
+    """One run's messages. done: rounds that an interrupted run had finished before this one goes on.
+
+    sizes: every holder's public number of records, known after admission. dropped: holders that a protected sum did
+    without, with what happened.
+    """
 
     def __init__(self, session: Session, terms: Terms | Query, run: str, progress: Progress, done: int = 0) -> None:
         self._session, self._terms, self._run, self._done, self._progress = session, terms, run, done, progress
-        if set(session.nodes) != set(terms.holders):
-            raise EngineError(
-                f"holders: got {', '.join(sorted(session.nodes))}; want {', '.join(sorted(terms.holders))}"
-            )
+        module, options = read_protection(terms)
+        wanted = {*terms.holders, *module.third_parties(options)}
+        if set(session.nodes) != wanted:
+            raise EngineError(f"holders: got {', '.join(sorted(session.nodes))}; want {', '.join(sorted(wanted))}")
         self._names = {node: name for name, node in session.nodes.items()}
+        self.sizes: dict[str, int] = {}
+        self.dropped: dict[str, str] = {}
 
-    def statement(self, step: Step, number: int = 0, ask: str = "") -> str:
+    def statement(self, step: Step, number: int = 0, ask: str = "", stage: str = "") -> str:
         """The JSON of one statement."""
         return Statement(
-            version=VERSION, run=self._run, step=step, round=number, ask=ask, done=self._done, terms=self._terms
+            version=VERSION,
+            run=self._run,
+            step=step,
+            round=number,
+            ask=ask,
+            stage=stage,
+            sizes=self.sizes,
+            done=self._done,
+            terms=self._terms,
         ).model_dump_json()
 
     def exchange(self, messages: Sequence[Message], timeout: float, what: str) -> dict[str, Message]:
-        """Replies by holder name. Raises EngineError naming the holders that were not asked or did not answer."""
+        """Replies by party name. Raises EngineError naming the parties that were not asked or did not answer."""
         asked = {self._names[m.metadata.dst_node_id] for m in messages}
-        if asked != set(self._session.nodes):
-            gone = sorted(set(self._session.nodes) - asked)
+        gone = sorted(set(self._terms.holders) - asked)
+        if gone:
             raise EngineError(f"{what}: {', '.join(gone)} not connected; want every holder")
-        replies = {}
-        for reply in self._session.grid.send_and_receive(messages, timeout=timeout):
-            replies[self._names[reply.metadata.src_node_id]] = reply
+        replies = self._delivered(messages, timeout)
         silent = sorted(asked - set(replies))
         if silent:
             raise EngineError(f"{what}: no answer from {', '.join(silent)} within {timeout:g} s")
+        return replies
+
+    def _delivered(self, messages: Sequence[Message], timeout: float) -> dict[str, Message]:
+        """Replies by party name, in the order of the names."""
+        replies = {}
+        for reply in self._session.grid.send_and_receive(messages, timeout=timeout):
+            replies[self._names[reply.metadata.src_node_id]] = reply
         return {name: replies[name] for name in sorted(replies)}
 
-    def ask(self, step: Step, timeout: float, number: int = 0, ask: Ask | None = None) -> dict[str, Message]:
-        """Send one statement to every holder, with an ask's public parameters."""
+    def requests(self, step: Step, number: int = 0, ask: Ask | None = None) -> dict[str, Message]:
+        """One statement to every holder, with an ask's public parameters."""
         config = ConfigRecord({"statement": self.statement(step, number, ask.name if ask else "")})
         content: dict[str, ConfigRecord | ArrayRecord] = {"config": config}
         if ask and ask.arrays:
             content["arrays"] = arrays_out(ask.arrays)
-        messages = [Message(RecordDict(dict(content)), node, f"query.{step}") for node in self._session.nodes.values()]
-        return self.exchange(messages, timeout, f"{step} {ask.name if ask else ''}".strip())
+        nodes = self._session.nodes
+        return {name: Message(RecordDict(dict(content)), nodes[name], f"query.{step}") for name in self._terms.holders}
+
+    def ask(self, step: Step, timeout: float) -> dict[str, Message]:
+        """Send one statement to every holder."""
+        return self.exchange(list(self.requests(step).values()), timeout, step)
+
+    def total(
+        self,
+        rounds: Rounds,
+        requests: Callable[[], Mapping[str, Message]],
+        kind: type[Facts],
+        number: int,
+        what: str,
+        timeout: float,
+    ) -> tuple[Aggregate, dict[str, Facts], Traffic]:
+        """One protected sum: the protection's stages, with `requests` (one a holder) in the one that carries them.
+
+        Raises what a party reported. A holder that is silent or fails has dropped out where the protection survives
+        that; one that refuses ends the run.
+        """
+        survives = minimum_holders(self._terms, read_protection(self._terms)[0].REQUIRES) < len(self._terms.holders)
+        facts: dict[str, Facts] = {}
+        traffic = Traffic()
+
+        def send(stage: Stage) -> Replies:
+            messages = requests() if stage.carries else self._stage_messages(stage, number)
+            for name, message in messages.items():
+                put_packet(message.content, stage.packets.get(name, {}))
+            chosen = [messages[name] for name in stage.packets]
+            traffic.down += sum(_size(message) for message in chosen)
+            traffic.stages += 1
+            wanted = kind if stage.carries else Present
+            label = what if stage.carries else f"{what}, {stage.name}"
+            replies = self._delivered(chosen, timeout)
+            silent = {name: f"no answer within {timeout:g} s" for name in stage.packets if name not in replies}
+            found: dict[str, Packet] = {}
+            errors: list[StatfedError] = []
+            for name, reply in replies.items():
+                traffic.up += _size(reply)
+                try:
+                    fact = facts_of(reply, wanted, name)
+                    if getattr(fact, "round", number) != number:
+                        raise EngineError(f"{name}: got a contribution to sum {fact.round}; want sum {number}")  # type: ignore[attr-defined]
+                    found[name] = packet_in(reply.content)
+                    if stage.carries:
+                        facts[name] = fact  # type: ignore[assignment]
+                except EngineError as error:
+                    if survives and name in self._terms.holders:
+                        silent[name] = str(error)
+                    else:
+                        errors.append(error)
+                except StatfedError as error:
+                    errors.append(error)
+            if errors:
+                raise joined(errors)
+            if silent and not (survives and set(silent) <= set(self._terms.holders)):
+                raise EngineError(f"{label}: no answer from {', '.join(sorted(silent))} within {timeout:g} s")
+            self.dropped |= silent
+            return found
+
+        try:
+            aggregate = conduct(rounds, send)
+        except EngineError as error:
+            lost = "".join(f"\n  {name}: {why}" for name, why in sorted(self.dropped.items()))
+            raise EngineError(f"{error}{lost}") from error
+        return aggregate, facts, traffic
+
+    def _stage_messages(self, stage: Stage, number: int) -> dict[str, Message]:
+        config = ConfigRecord({"statement": self.statement("protect", number, stage=stage.name)})
+        nodes = self._session.nodes
+        return {name: Message(RecordDict({"config": config}), nodes[name], "query.protect") for name in stage.packets}
 
     def admit(self, kind: type[Facts]) -> dict[str, Facts]:
         """Every holder's plan. When one refuses, all are asked to release and every refusal is named."""
@@ -85,7 +195,14 @@ class Exchange:
         return plans
 
     def release(self, timeout: float) -> dict[str, Closing]:
-        """Free what was reserved and not spent; every holder's closing account."""
+        """Free what was reserved and not spent; every holder's closing account. Third parties forget their secrets."""
+        others = [name for name in self._session.nodes if name not in self._terms.holders]
+        if others:
+            config = ConfigRecord({"statement": self.statement("release")})
+            nodes = self._session.nodes
+            self._delivered(
+                [Message(RecordDict({"config": config}), nodes[n], "query.release") for n in others], timeout
+            )
         return {name: facts_of(reply, Closing, name) for name, reply in self.ask("release", timeout).items()}
 
 
@@ -114,9 +231,25 @@ def arrays_out(arrays: Arrays) -> ArrayRecord:
     return ArrayRecord({name: Array(value) for name, value in arrays.items()})
 
 
-def arrays_in(reply: Message, holder: str) -> Mapping[str, object]:
-    """Named arrays of a reply. Raises EngineError where there are none."""
-    try:
-        return {name: array.numpy() for name, array in reply.content.array_records["arrays"].items()}
-    except (KeyError, ValueError):
-        raise EngineError(f"{holder}: got an answer without arrays; want its contribution") from None
+def put_packet(content: RecordDict, packet: Packet) -> None:
+    """Add a protection's packet to a message."""
+    content["packet"] = ConfigRecord({name: item for name, item in packet.items() if isinstance(item, bytes)})
+    arrays = {name: Array(item) for name, item in packet.items() if not isinstance(item, bytes)}
+    content["packet-arrays"] = ArrayRecord(arrays)
+
+
+def packet_in(content: RecordDict) -> Packet:
+    """The protection's packet in a message: bytes and arrays by name."""
+    given = content.config_records.get("packet", ConfigRecord())
+    arrays = content.array_records.get("packet-arrays", ArrayRecord())
+    found = {name: item for name, item in given.items() if isinstance(item, bytes)}
+    return found | {name: array.numpy() for name, array in arrays.items()}
+
+
+def _size(message: Message) -> int:
+    """Bytes of arrays and packets in a message."""
+    if not message.has_content():
+        return 0
+    arrays = sum(len(a.data) for record in message.content.array_records.values() for a in record.values())
+    packet = message.content.config_records.get("packet", ConfigRecord())
+    return arrays + sum(len(item) for item in packet.values() if isinstance(item, bytes))

@@ -5,39 +5,88 @@ noised at its holder before it leaves, so the coordinator's view is covered by t
 coordinator sees exact model updates, from which training records can be reconstructed (Zhu et al. 2019).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.analysis import Arrays, Part, checked, summed
-from statfed.core.protection import Disclosure, Requirements, Update
+from statfed.core.errors import EngineError, Refused
+from statfed.core.fixed_point import Layout
+from statfed.core.identity import Identity
+from statfed.core.protection import Aggregate, Agreement, Disclosure, Packet, Requirements, Rounds, Stage
 from statfed.core.query import Query
-from statfed.core.study import Terms
+from statfed.core.study import Section, Terms
 
 TITLE = "Plain: contributions in clear to the coordinator, over TLS"
 TRUST = ("the coordinator is trusted with each holder's contribution",)
 REQUIRES = Requirements(minimum_holders=1, reveals_updates=True)
 
 
-def protect(update: Update) -> Update:
-    """The contribution itself."""
-    return update
+class Options(Section):
+    """No options."""
 
 
-def combine(updates: Mapping[str, Update]) -> Sequence[Update]:
-    """Every contribution, in the order of the holders' names, so that sums do not depend on arrival."""
-    return [updates[name] for name in sorted(updates)]
+def third_parties(options: Options) -> tuple[str, ...]:  # noqa: ARG001
+    """None."""
+    return ()
 
 
-def protect_sum(contribution: Arrays, parts: Mapping[str, Part]) -> Arrays:  # noqa: ARG001
-    """The contribution itself."""
-    return contribution
+class _Party:
+    """A holder: it sends what it has."""
+
+    def answer(self, stage: str, packet: Packet) -> Packet:  # noqa: ARG002
+        raise Refused(f"plain: got stage {stage}; want none but contributions")
+
+    def contribute(self, packet: Packet, arrays: Arrays, layout: Layout) -> Packet:  # noqa: ARG002
+        return dict(arrays)
 
 
-def combine_sums(arrived: Mapping[str, Arrays], parts: Mapping[str, Part]) -> dict[str, NDArray[Any]]:
-    """The sum, the same whatever the order of the holders."""
-    return summed({name: checked(contribution, parts, name) for name, contribution in arrived.items()}, parts)
+def party(agreement: Agreement, identity: Identity) -> _Party:  # noqa: ARG001
+    """A holder's half."""
+    return _Party()
+
+
+class _Sums(Mapping[str, NDArray[Any]]):
+    """Sums over holders by part, formed when they are looked at: training looks at single updates instead."""
+
+    def __init__(self, each: Mapping[str, Arrays], parts: Mapping[str, Part]) -> None:
+        self._each, self._parts = each, parts
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        only = {holder: {name: arrays[name]} for holder, arrays in self._each.items()}
+        return summed(only, {name: self._parts[name]})[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
+@dataclass(frozen=True)
+class _Coordinator:
+    agreement: Agreement
+
+    def total(self, layout: Layout) -> Rounds:
+        """The sum, the same whatever the order of the holders. Raises EngineError naming who is missing."""
+        replies = yield Stage("contribute", {name: {} for name in self.agreement.holders}, carries=True)
+        missing = sorted(set(self.agreement.holders) - set(replies))
+        if missing:
+            raise EngineError(f"contribute: no answer from {', '.join(missing)}; want every holder")
+        parts = {name: Part(slot.shape, integer=slot.integer) for name, slot in layout.slots.items()}
+        each = {}
+        for name in self.agreement.holders:
+            arrays = {key: np.asarray(value) for key, value in replies[name].items()}
+            each[name] = checked(arrays, parts, name)
+        return Aggregate(_Sums(each, parts), self.agreement.holders, each)
+
+
+def coordinator(agreement: Agreement) -> _Coordinator:
+    """The coordinator's half."""
+    return _Coordinator(agreement)
 
 
 def learns(terms: Terms | Query) -> Sequence[Disclosure]:

@@ -1,0 +1,64 @@
+"""A party's halves of protected sums, one per run, between the statements that arrive and the protection's protocol.
+
+They live in memory only. A party that was restarted has lost its secrets and has thereby dropped out of its runs.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from statfed.core.errors import Refused
+from statfed.core.fixed_point import Layout
+from statfed.core.identity import Identity, load_identity
+from statfed.core.protection import Agreement, Packet, Party, agree, read_protection
+from statfed.core.statement import Present, Statement
+
+MOST = 16  # open runs; the oldest is forgotten, and its coordinator has to start anew
+
+
+class Protecting:
+    """The protected runs that the party with this home folder takes part in."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._open: dict[str, tuple[Agreement, Party]] = {}
+
+    def party(
+        self, statement: Statement, name: str, pins: Mapping[str, str], size: int | None = None
+    ) -> tuple[Agreement, Party]:
+        """The run's agreement and this party's half of it, joined at its first statement.
+
+        size: this holder's own public number of records, None for a third party. Raises Refused when a later
+        statement describes the run otherwise than the first did.
+        """
+        agreement = agree(statement.run, statement.terms, statement.sizes)
+        if name not in agreement.parties:
+            raise Refused(f"protection: {name} has no part in this run; want one that names it")
+        if size is not None and agreement.sizes[name] != size:
+            raise Refused(f"sizes: got {agreement.sizes[name]} records for {name}; want its own figure, {size}")
+        if statement.run not in self._open:
+            module, _ = read_protection(statement.terms)
+            needed = module.REQUIRES.identities
+            identity = load_identity(self._home, name, pins) if needed else Identity.ephemeral(name)
+            while len(self._open) >= MOST:
+                del self._open[next(iter(self._open))]
+            self._open[statement.run] = agreement, module.party(agreement, identity)
+        known, party = self._open[statement.run]
+        if known != agreement:
+            raise Refused("protection: this statement describes the run otherwise than its first one did")
+        return known, party
+
+    def answer(self, statement: Statement, party: Party, packet: Packet, name: str) -> tuple[Present, Packet]:
+        """A party's answer to one stage."""
+        started = time.perf_counter()
+        reply = party.answer(statement.stage, packet)
+        return Present(holder=name, stage=statement.stage, seconds=time.perf_counter() - started), reply
+
+    def close(self, run: str) -> None:
+        """Forget a run and its secrets."""
+        self._open.pop(run, None)
+
+
+def own(layout: Layout, agreement: Agreement, name: str) -> Layout:
+    """The layout of this holder: its share of the range is its share of the records."""
+    return layout.for_holder(agreement.sizes[name] / sum(agreement.sizes.values()))

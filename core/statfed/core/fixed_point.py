@@ -1,0 +1,186 @@
+"""Fixed point: contributions as whole numbers whose sum over holders is exact, for protections that add modulo 2^k.
+
+A `Layout` is made from public facts alone, so that both ends make the same. An entry gets a unit (a power of two, 1
+for whole numbers) with which the largest possible total still fits; so no sum can wrap, whatever the data. A holder's
+value outside its own share of the range is an error at that holder, never clipped: that is also the only bound on a
+contribution that a protection which hides it can have checked, and the holder's own software is who checks it.
+
+Entries without a finite bound (a score of a generalised linear model, say) make the whole vector wide: 192 bits with
+a unit of 2^-80, which holds any float64 of practical size without loss.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.analysis import Arrays, Part
+from statfed.core.errors import EngineError, Refused
+from statfed.core.study import Terms
+
+Bits = Literal[32, 64, 192]
+HEADROOM = 2.0  # a public number of records may be out of date; the range is for twice as many
+_WIDE_UNIT, _WIDE_RANGE = -80, 2.0**110
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One array of a contribution. limit: no holder's entry is larger than this times its share, in absolute value.
+
+    limit: one number, or one per entry of `shape`, of the total over holders; infinite where nothing is known.
+    integer: whole numbers.
+    """
+
+    shape: tuple[int, ...]
+    limit: float | NDArray[np.float64]
+    integer: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How named arrays become one vector of whole numbers. slots: by name; holders: how many add up.
+
+    share: own part of the range, 1 for everything (`for_holder`). narrow: allow 32-bit words where entries are not
+    whole numbers, at a precision of 2^-30 of the range (model updates).
+    """
+
+    slots: Mapping[str, Slot]
+    holders: int
+    share: float = 1.0
+    narrow: bool = False
+
+    @cached_property
+    def entries(self) -> int:
+        """Length of the vector."""
+        return sum(math.prod(slot.shape) for slot in self.slots.values())
+
+    @cached_property
+    def bits(self) -> Bits:
+        """Width of a word of the vector: totals are whole numbers in [-2^(bits - 2), 2^(bits - 2)]."""
+        limits = [np.asarray(slot.limit, np.float64) for slot in self.slots.values()]
+        if not all(np.isfinite(limit).all() for limit in limits):
+            return 192
+        whole = max((float(_max(s.limit)) for s in self.slots.values() if s.integer), default=0.0)
+        if whole > 2.0**62:
+            return 192
+        small = whole <= 2.0**30 and (self.narrow or all(slot.integer for slot in self.slots.values()))
+        return 32 if small else 64
+
+    def for_holder(self, share: float) -> "Layout":
+        """The layout of a holder whose values may use `share` of the range."""
+        return Layout(self.slots, self.holders, share, self.narrow)
+
+    def encode(self, arrays: Arrays) -> NDArray[Any]:
+        """Whole numbers, (entries,): int64, or Python integers (dtype object) in a wide layout.
+
+        arrays: private, by slot name. Raises EngineError on other names or shapes and on values that are not finite;
+        Refused on one outside this holder's share of the range, naming the slot and never the value.
+        """
+        if set(arrays) != set(self.slots):
+            raise EngineError(f"encoding: got {', '.join(sorted(arrays))}; want {', '.join(sorted(self.slots))}")
+        parts = []
+        for name, slot in sorted(self.slots.items()):
+            array = np.asarray(arrays[name])
+            if array.shape != slot.shape:
+                raise EngineError(f"encoding: {name}: got shape {array.shape}; want {slot.shape}")
+            if slot.integer and not np.issubdtype(array.dtype, np.integer):
+                raise EngineError(f"encoding: {name}: got {array.dtype}; want whole numbers")
+            self._check(name, slot, array)
+            parts.append(self._whole(slot, array.reshape(-1)))
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _check(self, name: str, slot: Slot, array: NDArray[Any]) -> None:
+        if not array.size:
+            return
+        if np.ndim(slot.limit) == 0:
+            low, high = float(array.min()), float(array.max())
+            inside = max(-low, high) <= float(np.asarray(slot.limit)) * self.share
+        else:
+            low = high = 0.0
+            inside = bool((np.abs(array) <= np.asarray(slot.limit) * self.share).all())
+        if not (math.isfinite(low) and math.isfinite(high)) or (not inside and not np.isfinite(array).all()):
+            raise EngineError(f"encoding: {name}: got values that are not finite")
+        if not inside or (
+            self.bits == 192 and not (np.abs(array.astype(np.float64)) < _WIDE_RANGE / self.holders).all()
+        ):
+            raise Refused(
+                f"encoding: {name}: got a value outside the range that its bounds and the declared number of records "
+                "allow; want bounds and dataset.records that fit the data"
+            )
+
+    def _exponent(self, slot: Slot) -> NDArray[np.int64]:
+        """Binary exponent of the unit of each entry, () or the slot's shape."""
+        limit = np.maximum(np.asarray(slot.limit, np.float64), 2.0**-900)
+        if slot.integer:
+            return np.zeros(limit.shape, np.int64)
+        return np.asarray(np.frexp(limit)[1] - (self.bits - 3), np.int64)  # limit < 2^e; half a bit for rounding
+
+    def _whole(self, slot: Slot, flat: NDArray[Any]) -> NDArray[Any]:
+        if self.bits == 192:
+            if slot.integer:
+                return np.array([int(x) << -_WIDE_UNIT for x in flat.tolist()], object)
+            scaled = np.ldexp(flat.astype(np.float64), -_WIDE_UNIT)
+            return np.array([int(x) for x in np.rint(scaled).tolist()], object)
+        if slot.integer:
+            return flat.astype(np.int64, copy=False)
+        exponent = self._exponent(slot)
+        if exponent.ndim == 0:
+            scaled = flat * math.ldexp(1.0, -int(exponent)) if -900 < exponent < 900 else np.ldexp(flat, -exponent)
+        else:
+            scaled = np.ldexp(flat.astype(np.float64), -exponent.reshape(-1))
+        return np.rint(scaled, out=np.asarray(scaled, np.float64)).astype(np.int64)
+
+    def decode(self, total: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Arrays by slot name from a total of `encode`s: int64 for whole numbers, else float64.
+
+        Raises EngineError on a total that is out of range: some holder sent what its layout does not allow.
+        """
+        if total.shape != (self.entries,):
+            raise EngineError(f"total: got shape {total.shape}; want ({self.entries},)")
+        most = 1 << (self.bits - 2)
+        if self.entries and (int(total.max()) > most or int(total.min()) < -most):
+            raise EngineError("total: got a sum outside the agreed range; a contribution did not keep to it")
+        found, start = {}, 0
+        for name, slot in sorted(self.slots.items()):
+            flat = total[start : start + math.prod(slot.shape)]
+            start += len(flat)
+            if self.bits == 192:
+                if slot.integer:
+                    values: NDArray[Any] = np.array([int(x) >> -_WIDE_UNIT for x in flat.tolist()], np.int64)
+                else:
+                    values = np.array([math.ldexp(x, _WIDE_UNIT) for x in map(float, flat.tolist())], np.float64)
+            elif slot.integer:
+                values = flat.astype(np.int64)
+            else:
+                values = np.ldexp(flat.astype(np.float64), self._exponent(slot).reshape(-1))
+            found[name] = values.reshape(slot.shape)
+        return found
+
+
+def layout_of(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> Layout:
+    """The layout for sums of `parts` over records. sizes: public number of records by holder."""
+    records = HEADROOM * sum(sizes.values())
+    slots = {name: Slot(p.shape, np.asarray(p.bound, np.float64) * records, p.integer) for name, p in parts.items()}
+    return Layout(slots, len(sizes))
+
+
+def _max(limit: float | NDArray[np.float64]) -> float:
+    return float(np.max(limit, initial=0.0))
+
+
+def training_layout(terms: Terms, parameters: int, sizes: Mapping[str, int], revealed: bool) -> Layout:
+    """The layout for sums of what holders trained, weighted by their sizes.
+
+    Slots `update` (parameters,), the sum of size times update, each update of L2 norm at most `training.update_norm`,
+    and `weight`, the sum of sizes. revealed: nothing is weighted or encoded, and `vector` is the trained model itself.
+    """
+    records = float(sum(sizes.values()))
+    weight = Slot((), records, integer=True)
+    if revealed:
+        return Layout({"vector": Slot((parameters,), math.inf), "weight": weight}, len(sizes))
+    update = Slot((parameters,), records * terms.training.update_norm)
+    return Layout({"update": update, "weight": weight}, len(sizes), narrow=True)

@@ -1,0 +1,75 @@
+import math
+
+import numpy as np
+import pytest
+
+from statfed.core.analysis import Part
+from statfed.core.errors import EngineError, Refused
+from statfed.core.fixed_point import Layout, Slot, layout_of
+from tests.protocol import Network, agreement
+
+RNG = np.random.default_rng(3)
+SIZES = {"a": 50, "b": 150}
+
+
+def test_a_total_of_encodings_is_the_sum_to_the_last_bits_of_the_range() -> None:
+    parts = {"x": Part((4,), bound=np.array([1e-3, 1.0, 1e6, 0.0])), "n": Part((), bound=1, integer=True)}
+    layout = layout_of(parts, SIZES)
+    assert layout.bits == 64
+    sent = [
+        {"x": RNG.uniform(-1, 1, 4) * np.array([1e-3, 1.0, 1e6, 0.0]) * n, "n": np.array(n)} for n in SIZES.values()
+    ]
+    total = layout.decode(np.sum([layout.encode(arrays) for arrays in sent], axis=0))
+    assert total["n"] == 200
+    assert total["n"].dtype == np.int64
+    error = np.abs(total["x"] - sum(arrays["x"] for arrays in sent))
+    assert (error <= np.array([1e-3, 1.0, 1e6, 0.0]) * 400 * 2.0**-60).all()
+
+
+def test_entries_without_a_bound_are_encoded_without_loss() -> None:
+    layout = layout_of({"score": Part((3,)), "n": Part((), bound=1, integer=True)}, SIZES)
+    assert layout.bits == 192
+    sent = [{"score": np.array([1e-9, -3.7e15, 2.0**100 / 3]), "n": np.array(4)} for _ in range(2)]
+    total = layout.decode(np.sum([layout.encode(arrays) for arrays in sent], axis=0))
+    assert total["n"] == 8
+    assert np.allclose(total["score"], 2 * sent[0]["score"], rtol=1e-13, atol=0)
+
+
+def test_small_whole_numbers_travel_in_32_bits_and_updates_when_asked_for() -> None:
+    assert layout_of({"n": Part((5,), bound=1, integer=True)}, SIZES).bits == 32
+    assert layout_of({"n": Part((5,), bound=2**40, integer=True)}, SIZES).bits == 64
+    assert Layout({"u": Slot((5,), 100.0)}, 2, narrow=True).bits == 32
+
+
+@pytest.mark.parametrize("value", [401.0, -401.0])
+def test_a_value_outside_the_range_is_refused_and_not_clipped(value: float) -> None:
+    layout = layout_of({"x": Part((2,), bound=1.0)}, SIZES)
+    with pytest.raises(Refused, match="x: got a value outside the range"):
+        layout.encode({"x": np.array([0.0, value])})
+    with pytest.raises(Refused):
+        layout.for_holder(0.25).encode({"x": np.array([0.0, 101.0])})
+    layout.for_holder(0.25).encode({"x": np.array([0.0, 100.0])})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bound", [1.0, np.array([1.0, 1.0]), np.inf])
+def test_a_value_that_is_not_finite_is_an_error(bad: float, bound: float) -> None:
+    with pytest.raises((EngineError, Refused)):
+        layout_of({"x": Part((2,), bound=bound)}, SIZES).encode({"x": np.array([0.0, bad])})
+
+
+def test_a_total_outside_the_agreed_range_is_an_error() -> None:
+    layout = layout_of({"x": Part((1,), bound=1.0)}, SIZES)
+    with pytest.raises(EngineError, match="outside the agreed range"):
+        layout.decode(np.array([2**62 + 1], np.int64))
+
+
+def test_plain_sums_are_what_was_sent() -> None:
+    network = Network(agreement("plain"))
+    layout = layout_of({"x": Part((2,), bound=1.0)}, network.agreement.sizes)
+    sent = {name: {"x": RNG.normal(size=2)} for name in network.agreement.holders}
+    exact = [math.fsum(arrays["x"][i] for arrays in sent.values()) for i in range(2)]
+    assert network.sum(sent, layout).total["x"].tolist() == exact
+    network.drops = {"contribute": ["h001"]}
+    with pytest.raises(EngineError, match="no answer from h001; want every holder"):
+        network.sum(sent, layout)
