@@ -188,7 +188,10 @@ def test_under_privacy_only_the_one_ask_is_answered_as_often_as_reserved(office:
     assert "ask: got noisy number 2; want noisy, 1 to 1" in holder.refusal("ask", private, 2, "noisy")
     assert "ask: got noisy number 0; want noisy, 1 to 1" in holder.refusal("ask", private, 0, "noisy")
     other = query(analysis="count", privacy={"epsilon": 0.5})
+    assert "describes the run otherwise than its first one did" in holder.refusal("ask", other, 1, "noisy")
+    holder.holder._protecting.close("r")  # as after a restart
     assert "got no outstanding reservation of this study" in holder.refusal("ask", other, 1, "noisy")
+    holder.holder._protecting.close("r")
     assert holder.entries == before
     holder.say("ask", private, 1, "noisy")
     assert "already charged" in holder.refusal("ask", private, 1, "noisy")
@@ -374,8 +377,11 @@ def test_rules_that_one_query_passed_are_not_passed_for_another_under_the_same_r
     tiny = tiny.model_copy(update={"where": where})
     holder.say("admit", asked)
     holder.say("ask", asked, 1, "sums")
+    assert "describes the run otherwise than its first one did" in holder.refusal("ask", tiny, 2, "sums")
+    holder.holder._protecting.close("r")  # the rules do not rely on that guard
     assert "minimum frequency" in holder.refusal("ask", tiny, 2, "sums")
     nearly = asked.model_copy(update={"where": tuple(parse_condition(text, SMALL) for text in ("x >= 1",))})
+    holder.holder._protecting.close("r")
     assert "differencing rule" in holder.refusal("ask", nearly, 2, "sums")
     assert holder.entries.count("disclose") == 1
 

@@ -245,7 +245,11 @@ def _execute(job: _Run) -> Result:
         test_persons=len(np.unique(population.test.persons)),
         candidates=compared,
         rounds=_assemble.rounds_of(training, job.curve),
-        spending=[_assemble.spending(training.plans[n], training.closings[n], terms) for n in terms.holders],
+        spending=[
+            _assemble.spending(training.plans[name], training.closings[name], terms)
+            for name in terms.holders
+            if name in training.closings
+        ],
         accountant=_assemble.ACCOUNTANT,
         phases=[Phase(name=name, seconds=seconds) for name, seconds in clock.phases.items()],
         memory_mib=dict(session.memory),

@@ -3,7 +3,7 @@
 One module of `statfed.server.grid` is one engine; it exposes `run(deployment, drive, progress)`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -31,12 +31,14 @@ class Deployment:
 class Session:
     """An open federation. nodes: holder name to Flower node id, authenticated by the engine.
 
-    memory: filled by the engine with peak resident MiB per process name, as far as it can tell.
+    memory: filled by the engine with peak resident MiB per process name, as far as it can tell. survive: called with
+    the parties that a run can do without; until then an engine ends the run when any of them ends.
     """
 
     grid: Grid
     nodes: Mapping[str, int]
     memory: dict[str, float] = field(default_factory=dict)
+    survive: Callable[[Collection[str]], None] = lambda parties: None  # noqa: ARG005
 
 
 class Engine(Protocol):

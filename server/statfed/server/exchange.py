@@ -62,6 +62,9 @@ class Exchange:
         if set(session.nodes) != wanted:
             raise EngineError(f"holders: got {', '.join(sorted(session.nodes))}; want {', '.join(sorted(wanted))}")
         self._names = {node: name for name, node in session.nodes.items()}
+        self._survives = minimum_holders(terms, module.REQUIRES) < len(terms.holders)
+        if self._survives:
+            session.survive(terms.holders)
         self.sizes: dict[str, int] = {}
         self.dropped: dict[str, str] = {}
 
@@ -125,7 +128,7 @@ class Exchange:
         Raises what a party reported. A holder that is silent or fails has dropped out where the protection survives
         that; one that refuses ends the run.
         """
-        survives = minimum_holders(self._terms, read_protection(self._terms)[0].REQUIRES) < len(self._terms.holders)
+        survives = self._survives
         facts: dict[str, Facts] = {}
         traffic = Traffic()
 
@@ -195,7 +198,8 @@ class Exchange:
         return plans
 
     def release(self, timeout: float) -> dict[str, Closing]:
-        """Free what was reserved and not spent; every holder's closing account. Third parties forget their secrets."""
+        """Free what was reserved and not spent; every holder's closing account, as far as holders that dropped out
+        can give theirs. Third parties forget their secrets."""
         others = [name for name in self._session.nodes if name not in self._terms.holders]
         if others:
             config = ConfigRecord({"statement": self.statement("release")})

@@ -4,11 +4,12 @@ Flower's own grid sleeps three seconds between looks and waits for ever for a pa
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import httpx
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
@@ -28,14 +29,23 @@ GRACE = 1.0
 class PollingGrid(Grid):
     """`inner` with its own push and pull loop.
 
-    check: called in every step; it raises EngineError once a process of the federation has ended. poll: seconds
-    between the first looks; later ones are a twentieth of the time waited apart, at most half a second, so that
-    waiting costs a long round next to nothing. Any failure to reach the SuperLink is an EngineError.
+    check: called in every step; it raises EngineError once a process has ended that the federation cannot do without.
+    lost: nodes that have ended and that it can do without, with how; a message to one is answered with that error at
+    once, and it stays listed, so that strategies that wait for all nodes do not wait for ever. poll: seconds between
+    the first looks; later ones are a twentieth of the time waited apart, at most half a second, so that waiting costs
+    a long round next to nothing. Any failure to reach the SuperLink is an EngineError.
     """
 
-    def __init__(self, inner: Grid, check: Callable[[], None], poll: float = 0.05) -> None:
+    def __init__(
+        self,
+        inner: Grid,
+        check: Callable[[], None],
+        poll: float = 0.05,
+        lost: Callable[[], Mapping[int, str]] = dict,
+    ) -> None:
         self._inner = inner
         self._check = check
+        self._lost = lost
         self._poll = poll
 
     def set_run(self, run: Run) -> None:
@@ -51,7 +61,7 @@ class PollingGrid(Grid):
         return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        return self._reach(self._inner.get_node_ids)
+        return {*self._reach(self._inner.get_node_ids), *self._lost()}
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         return self._reach(self._inner.get_nodes)
@@ -75,17 +85,25 @@ class PollingGrid(Grid):
         """Send messages and wait for their replies.
 
         Returns when all have come, or after `timeout` seconds those that came.
-        Raises EngineError as soon as a process of the federation has ended.
+        Raises EngineError as soon as a process has ended that the federation cannot do without.
         """
         self._check()
-        waiting = set(self.push_messages(messages))
+        batch = list(messages)
+        lost = self._lost()
+        replies = [_unavailable(message, lost) for message in batch if message.metadata.dst_node_id in lost]
+        batch = [message for message in batch if message.metadata.dst_node_id not in lost]
+        waiting = dict(zip(self.push_messages(batch), batch, strict=True))
         begin = time.monotonic()
-        replies: list[Message] = []
         while waiting:
             self._check()
             came = list(self.pull_messages(waiting))
             replies += came
-            waiting.difference_update(reply.metadata.reply_to_message_id for reply in came)
+            for reply in came:
+                waiting.pop(reply.metadata.reply_to_message_id, None)
+            lost = self._lost()
+            for name, message in list(waiting.items()):
+                if message.metadata.dst_node_id in lost:
+                    replies.append(_unavailable(waiting.pop(name), lost))
             waited = time.monotonic() - begin
             pause = max(self._poll, min(LONGEST_PAUSE, waited / 20))
             if timeout is not None:
@@ -105,6 +123,12 @@ class PollingGrid(Grid):
                 self._check()
                 time.sleep(0.05)
             raise EngineError(f"SuperLink: got {type(error).__name__}: {error}; want an answer") from error
+
+
+def _unavailable(message: Message, lost: Mapping[int, str]) -> Message:
+    """The answer of a node that has ended."""
+    message.metadata.__dict__["_message_id"] = message.metadata.message_id or "unsent"
+    return Message(Error(ErrorCode.NODE_UNAVAILABLE, lost[message.metadata.dst_node_id]), reply_to=message)
 
 
 class PatientClient(RuntimeHttpClient):

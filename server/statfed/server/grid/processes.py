@@ -108,6 +108,7 @@ class Processes:
 
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         self.owned: dict[str, Owned] = {}
+        self.dispensable: set[str] = set()
         self._logs = logs
         self._environment = dict(environment)
         self._stopping = False
@@ -144,10 +145,20 @@ class Processes:
         return self.owned[name]
 
     def check(self) -> None:
-        """Raise EngineError if a process has ended, naming whose it is, how it ended and where its log is."""
-        for owned in self.owned.values():
-            if not self._stopping and (how := owned.ended()):
-                raise EngineError(f"{owned.name}: {how}; its log is {owned.log}\n{owned.tail()}".rstrip())
+        """Raise EngineError if a process has ended that none can do without: whose, how, and where its log is."""
+        for name in set(self.owned) - self.dispensable:
+            if why := self._ended(name):
+                raise EngineError(f"{name}: {why}")
+
+    def lost(self) -> dict[str, str]:
+        """Dispensable processes that have ended, with how and where their logs are."""
+        return {name: why for name in sorted(self.dispensable) if (why := self._ended(name))}
+
+    def _ended(self, name: str) -> str | None:
+        owned = self.owned[name]
+        if self._stopping or not (how := owned.ended()):
+            return None
+        return f"{how}; its log is {owned.log}\n{owned.tail()}".rstrip()
 
     def memory(self) -> dict[str, float]:
         """Peak resident MiB by process, where the system tells."""
@@ -223,13 +234,17 @@ def federation(
                 options += ["--bundle-sha256", digest, "--poll", poll, "--app", app, "--status", status]
                 options += ["--preload", TRAINING] if app == CLIENT_APP else []
                 processes.start(name, "statfed.client.runner", *options, status=status)
-            grid = PollingGrid(coordinator.open(fab), processes.check, poll)
+
+            def lost() -> dict[int, str]:
+                return {nodes[name]: why for name, why in processes.lost().items()}
+
+            grid = PollingGrid(coordinator.open(fab), processes.check, poll, lost)
             _wait_for_holders(grid, processes, nodes, progress)
         except httpx.HTTPError as error:
             processes.check()
             raise EngineError(f"SuperLink: got {type(error).__name__}: {error}; want an answer") from error
         keys.forget()
-        session = Session(grid, nodes)
+        session = Session(grid, nodes, survive=processes.dispensable.update)
         stack.callback(lambda: session.memory.update(processes.memory()))
         outcome = SubStatus.FAILED
         try:
