@@ -6,7 +6,7 @@ tests/test_analysis_laws.py puts every analysis under its laws with it.
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from statfed.core.analysis import Analysis, Question, Total, checked, read_query, summed
+from statfed.core.analysis import Analysis, Arrays, Part, Question, Total, checked, read_query, summed
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.query import Query, parse_condition
 from statfed.core.result import Result
@@ -88,8 +88,13 @@ def federate(
     return drive(module, question, tables)
 
 
-def drive(analysis: Analysis, question: Question[Any], tables: Mapping[str, Table]) -> Result:
-    """The result of both halves over ready tables, one a holder."""
+Summing = Callable[[Mapping[str, Arrays], Mapping[str, Part]], Arrays]
+
+
+def drive(
+    analysis: Analysis, question: Question[Any], tables: Mapping[str, Table], summing: Summing = summed
+) -> Result:
+    """The result of both halves over ready tables, one a holder. summing: forms the totals of contributions."""
     run = analysis.coordinate(question)
     total: Total | None = None
     while True:
@@ -100,7 +105,7 @@ def drive(analysis: Analysis, question: Question[Any], tables: Mapping[str, Tabl
             return result
         parts = analysis.parts(question, ask)
         sent = {name: checked(analysis.contribute(t, question, ask), parts, name) for name, t in tables.items()}
-        total = Total(summed(sent, parts))
+        total = Total(summing(sent, parts))
 
 
 def split(frame: pd.DataFrame, holders: int, seed: int = 0) -> list[pd.DataFrame]:

@@ -94,7 +94,8 @@ class Network:
                 arrived = self.change(stage.name, name, packet)
                 try:
                     if stage.carries:
-                        own = layout.for_holder(1.0 / len(self.agreement.holders))
+                        sizes = self.agreement.sizes
+                        own = layout.for_holder(sizes[name] / sum(sizes.values()))
                         replies[name] = self.parties[name].contribute(arrived, contributions[name], own)
                     else:
                         replies[name] = self.parties[name].answer(stage.name, arrived)

@@ -46,7 +46,7 @@ def test_scenarios_and_protections_are_listed(call: Any) -> None:
     assert "plain" in names["time-use"]["protections"]
     assert "time-use" in call("scenarios").stdout
     assert document(call("scenarios", "time-use", "--json"))["scenarios"][0]["study"]["scenario"] == "time-use"
-    assert document(call("protections", "--json"))["protections"][0]["id"] == "plain"
+    assert "plain" in {row["id"] for row in document(call("protections", "--json"))["protections"]}
 
 
 def test_a_run_its_result_ledger_and_report(call: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import mpmath
 import numpy as np
 import pytest
 from dp_accounting.pld import privacy_loss_distribution
@@ -15,10 +16,12 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from statfed.core import privacy
+from statfed.core.closeness import apart, sums_apart
 from statfed.core.errors import LedgerCorrupt
 from statfed.core.privacy import (
     Composed,
     DiscreteGaussian,
+    DiscreteGaussians,
     DiscreteLaplace,
     Event,
     Gaussian,
@@ -82,6 +85,7 @@ POOL: list[Event] = [
     SAMPLED,
     Repeated(times=20, event=SAMPLED),
     DiscreteGaussian(sigma=30.0, sensitivity=7),
+    PoissonSampled(rate=0.1, event=DiscreteGaussians(noise_multiplier=1.5, sigma=4096.0, entries=100, draws=3)),
     Composed(
         events=(
             DiscreteLaplace(scale=40.0, sensitivity=3),
@@ -179,6 +183,9 @@ def test_events_survive_json(event: Event) -> None:
         '{"kind":"discrete-gaussian","sigma":1,"sensitivity":1.5}',
         '{"kind":"discrete-gaussian","sigma":1,"sensitivity":0}',
         '{"kind":"discrete-laplace","scale":1e300,"sensitivity":1}',
+        '{"kind":"discrete-gaussians","noise_multiplier":1,"sigma":1,"entries":3,"draws":1}',
+        '{"kind":"discrete-gaussians","noise_multiplier":1,"sigma":100,"entries":0,"draws":1}',
+        '{"kind":"discrete-gaussians","noise_multiplier":1,"sigma":100,"entries":3}',
         '{"kind":"composed","events":[]}',
         '{"kind":"composed","events":[{"kind":"exponential"}]}',
         '{"kind":"repeated","times":0,"event":{"kind":"gaussian","noise_multiplier":1}}',
@@ -268,6 +275,108 @@ def test_only_laplace_noise_has_an_epsilon_at_delta_zero() -> None:
     assert privacy.pure_epsilon(events) == pytest.approx(0.25 + 0.6)
     assert privacy.pure_epsilon([*events, DiscreteGaussian(sigma=1, sensitivity=1)]) == math.inf
     assert privacy.pure_epsilon([]) == 0.0
+
+
+def logarithm_of_ratio(x: int, sigma: int) -> float:
+    """ln of P[round(N(0, sigma^2)) = x] / N_Z(0, sigma^2)(x), to many digits."""
+    with mpmath.workdps(400):
+        s = mpmath.mpf(sigma)
+        rounded = (
+            mpmath.erfc((x - mpmath.mpf(0.5)) / s / mpmath.sqrt(2)) - mpmath.erfc((x + 0.5) / s / mpmath.sqrt(2))
+        ) / 2
+        total = s * mpmath.sqrt(2 * mpmath.pi)  # to within exp(-2 pi^2 sigma^2) of it
+        return float(mpmath.log(rounded * total * mpmath.exp(mpmath.mpf(x) ** 2 / (2 * s * s))))
+
+
+@pytest.mark.parametrize("sigma", [16, 100, 5000])
+def test_rounded_and_discrete_gaussian_noise_differ_by_no_more_than_stated(sigma: int) -> None:
+    ratio, failure = apart(sigma, 1, 1)
+    end = math.floor(sigma * math.sqrt(1.0 + 2.0 * math.sqrt(600.0) + 1200.0))
+    found = [abs(logarithm_of_ratio(x, sigma)) for x in (0, 1, sigma // 2, sigma, 5 * sigma, 20 * sigma, end)]
+    assert max(found) <= ratio
+    assert max(found) > 0.7 * ratio  # the bound is no idle one
+    assert 2.0 * norm.logsf(end / sigma) < math.log(failure) + 1e-9
+
+
+@pytest.mark.parametrize("entries", [1, 40, 1000])
+def test_what_is_left_out_of_the_likely_outcomes_is_as_rare_as_stated(
+    entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statfed.core.closeness._T", 3.0)
+    _, failure = apart(100.0, 1, entries)
+    draws = np.rint(np.random.default_rng(1).normal(0.0, 100.0, (20_000, entries)))
+    off = np.abs(((draws / 100.0) ** 2).sum(1) - entries) > 2.0 * math.sqrt(3.0 * entries) + 6.0
+    assert off.mean() <= failure == pytest.approx(4.0 * math.exp(-3.0))
+    if entries >= 40:
+        assert off.mean() > 1e-3  # of the order that the bound says
+
+
+@pytest.mark.parametrize("draws", [2, 3, 6])
+@pytest.mark.parametrize("sigma", [0.8, 1.0, 1.3])
+def test_sums_of_draws_differ_from_one_draw_by_no_more_than_stated(sigma: float, draws: int) -> None:
+    x = np.arange(-60, 61)
+    one = np.exp(-(x**2) / (2.0 * sigma**2))
+    one /= one.sum()
+    total = one
+    for _ in range(draws - 1):
+        total = np.convolve(total, one)
+    y = np.arange(-60 * draws, 60 * draws + 1)
+    whole = np.exp(-(y**2) / (2.0 * draws * sigma**2))
+    near = np.abs(y) < 4.0 * sigma * math.sqrt(draws)
+    found = np.abs(np.log(total[near] / (whole / whole.sum())[near])).max()
+    assert found <= sums_apart(sigma, draws)
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0])
+@pytest.mark.parametrize(("sigma", "sensitivity"), [(16, 16), (100, 60)])
+def test_steps_in_whole_numbers_cost_no_more_than_counted_and_hardly_less(
+    rate: float, sigma: int, sensitivity: int
+) -> None:
+    """Two steps on one number, written out: hockey-stick divergence of the product law, both ways."""
+    x = np.arange(-9 * sigma - sensitivity, 9 * sigma + 2 * sensitivity + 1)
+    without = np.exp(-(x**2) / (2.0 * sigma**2))
+    with_unit = (1.0 - rate) * without + rate * np.exp(-((x - sensitivity) ** 2) / (2.0 * sigma**2))
+    without, with_unit = without / without.sum(), with_unit / with_unit.sum()
+
+    def divergence(epsilon: float) -> float:
+        pairs = ((without, with_unit), (with_unit, without))
+        return max(float(np.maximum(np.outer(p, p) - math.exp(epsilon) * np.outer(q, q), 0).sum()) for p, q in pairs)
+
+    noise = DiscreteGaussians(noise_multiplier=sigma / sensitivity, sigma=sigma, entries=1, draws=1)
+    found = privacy.epsilon([privacy.dp_fedsgd(rate, noise, 2)], 1e-4)
+    ratio, _ = apart(sigma, 1, 1)
+    exact = brentq(lambda e: divergence(e) - 1e-4, 0.01, 9)
+    at_less = brentq(lambda e: divergence(e) - 1e-4 * math.exp(-2.0 * ratio), 0.01, 9)
+    assert exact < found
+    assert found == pytest.approx(at_less + 4.0 * ratio, rel=0.01)
+
+
+def test_noise_in_whole_numbers_is_counted_as_continuous_noise_and_what_it_is_apart() -> None:
+    noise = DiscreteGaussians(noise_multiplier=1.5, sigma=2.0**16, entries=10_000, draws=5)
+    steps = privacy.dp_fedsgd(0.05, noise, 200)
+    continuous = privacy.dp_sgd(0.05, 1.5, 200)
+    ratio, failure = apart(2.0**16, 5, 10_000)
+    assert 0.0 < 200 * ratio < 1e-5
+    assert failure < 1e-250
+    inner = privacy.epsilon([continuous], 1e-5 * math.exp(-200 * ratio) * (1.0 - 1e-6))
+    assert privacy.epsilon([steps], 1e-5) == pytest.approx(inner + 400 * ratio, rel=1e-12)
+    other = [Laplace(noise_multiplier=5.0)]
+    assert privacy.epsilon([steps, *other], 1e-5) > privacy.epsilon([continuous, *other], 1e-5)
+    for order in (1.5, 2.0, 9.0):
+        assert privacy.renyi([steps], order) == privacy.renyi([continuous], order)
+    one = privacy.dp_fedsgd(0.05, noise, 1)
+    assert privacy.epsilon([one] * 200, 1e-5) == privacy.epsilon([steps], 1e-5)
+    assert "5 holders" in privacy.in_words(steps)
+    assert privacy.pure_epsilon([steps]) == math.inf
+
+
+def test_noise_that_the_proof_does_not_reach_has_no_epsilon() -> None:
+    coarse = DiscreteGaussians(noise_multiplier=5.0, sigma=16.0, entries=10_000, draws=1)
+    assert privacy.epsilon([coarse], 1e-5) == math.inf
+    fine = DiscreteGaussians(noise_multiplier=0.02, sigma=2.0**16, entries=10, draws=1)
+    assert privacy.epsilon([fine], 1e-5) == math.inf  # so little noise that exp(epsilon) outweighs the failures
+    with pytest.raises(ValueError, match="delta: got"):
+        privacy.epsilon([fine], 0.0)
 
 
 def test_importing_the_contract_does_not_import_the_accountant() -> None:

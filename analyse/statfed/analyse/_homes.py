@@ -50,6 +50,7 @@ def make_homes(study: AnalysisStudy, codebook: Codebook, root: Path) -> dict[str
                 protections=("*",),
                 columns=("*",),
                 without_privacy=study.simulation.allow_without_privacy,
+                noise=("local", "central", "shared"),
                 public_seed=True,
             ),
             minimum=Minimum(records=study.simulation.minimum_records),

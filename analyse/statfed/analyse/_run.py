@@ -21,6 +21,7 @@ from statfed.core.codebook import Codebook, load_codebook
 from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
 from statfed.core.noise import error
+from statfed.core.placement import shares
 from statfed.core.progress import Progress, silent
 from statfed.core.protection import Disclosure
 from statfed.core.query import Query
@@ -45,7 +46,8 @@ class DryRun(StatfedError):
         self.margins: dict[str, tuple[float, float]] = {}
         if query.privacy:
             parts, times = noisy_parts(query)
-            for name, width in error(parts, query.privacy, len(query.holders), times).items():
+            widths = error(parts, query.privacy, len(query.holders), times, shares=shares(query))
+            for name, width in widths.items():
                 if width.size:
                     self.margins[name] = float(width.min()), float(width.max())
 

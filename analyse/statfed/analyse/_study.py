@@ -11,7 +11,8 @@ from statfed.core.codebook import Codebook
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import UsageError
 from statfed.core.noise import epsilon_for
-from statfed.core.query import Privacy, Query, parse_condition
+from statfed.core.placement import shares
+from statfed.core.query import COLLUDERS, NOISE, Placement, Privacy, Query, parse_condition, with_colluders
 from statfed.core.study import NAME, Protection, Section, Unit, apply_override, describe, read_toml
 
 
@@ -35,11 +36,25 @@ class Target(Section):
     delta: float = Field(default=1e-6, ge=0, lt=0.5)
     mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
     max_records_per_unit: int = Field(default=1, ge=1)
+    noise: Placement = Field(default="local", description=NOISE)
+    colluders: int = Field(default=0, ge=0, description=COLLUDERS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_share(cls, given: Any) -> Any:
+        return with_colluders(given)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Target":
+        try:
+            self.privacy(1.0)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return self
 
     def privacy(self, epsilon: float) -> Privacy:
         """The privacy of a query at this epsilon."""
-        shared = self.model_dump(include={"unit", "delta", "mechanism", "max_records_per_unit"})
-        return Privacy(epsilon=epsilon, **shared)
+        return Privacy(epsilon=epsilon, **self.model_dump(exclude={"margin_of_error", "part", "level"}))
 
 
 class AnalysisStudy(Section):
@@ -54,6 +69,7 @@ class AnalysisStudy(Section):
     engine: Literal["inprocess", "processes", "ray"] = "inprocess"
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="simulation only: noise follows from it")
     timeout: float = Field(default=600.0, gt=0, description="seconds that one sum may take")
+    exact: bool = Field(default=False, description="the result has to be exact, an official figure: noise is refused")
     privacy: Privacy | Target | None = None
     protection: Protection = Protection()
     disclosure: Rules = Field(default=Rules(), description='rules of the release; "none" for no treatment')
@@ -90,7 +106,14 @@ class AnalysisStudy(Section):
         parts, times = noisy_parts(query)
         part = target.part or next(iter(parts))
         epsilon = epsilon_for(
-            parts, target.privacy(1.0), part, target.margin_of_error, len(self.holders), times, target.level
+            parts,
+            target.privacy(1.0),
+            part,
+            target.margin_of_error,
+            len(self.holders),
+            times,
+            target.level,
+            shares(query),
         )
         return self._query(codebook, target.privacy(epsilon))
 
@@ -105,6 +128,7 @@ class AnalysisStudy(Section):
             seed=self.seed,
             privacy=privacy,
             protection=self.protection,
+            exact=self.exact,
         )
 
 

@@ -33,7 +33,8 @@ class Federation:
     holders: name to data file, database URL, pandas DataFrame or Arrow table. codebook: a Codebook, a mapping, or
     the path of a *.codebook.toml file; None drafts one from the union of the local drafts, which only a simulation
     may do. workspace: folder where ledgers live between sessions; None keeps them while this object lives.
-    disclosure: rules for every release. `last` is the whole answer to the last question: sums, ledger, who learns what.
+    disclosure: rules for every release. protection: its name, or the fields of a `[protection]` table (name,
+    minimum_holders, options); see `statfed protections`. `last` is the whole answer to the last question: sums, ledger, who learns what.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Federation:
         engine: Literal["inprocess", "processes", "ray"] = "inprocess",
         workspace: Path | str | None = None,
         disclosure: Rules | Literal["none", "standard"] = "none",
-        protection: str = "plain",
+        protection: str | Mapping[str, Any] = "plain",
         seed: int | None = None,
         progress: Progress = silent,
     ) -> None:
@@ -57,7 +58,8 @@ class Federation:
         elif isinstance(codebook, Mapping):
             codebook = make_codebook(codebook)
         self.codebook: Codebook | None = codebook
-        self._engine, self._progress, self._seed, self._protection = engine, progress, seed, protection
+        self._engine, self._progress, self._seed = engine, progress, seed
+        self._protection = {"name": protection} if isinstance(protection, str) else dict(protection)
         self._rules = {"none": OFF, "standard": Rules()}[disclosure] if isinstance(disclosure, str) else disclosure
         self.last: Answer | None = None
 
@@ -67,11 +69,13 @@ class Federation:
         *,
         where: Names = (),
         privacy: Privacy | Mapping[str, Any] | float | None = None,
+        exact: bool = False,
         **options: Any,
     ) -> Result:
         """The released result of any analysis, with its own options; None leaves an option at its default.
 
-        where: conditions such as "age >= 18". privacy: epsilon, or the fields of `Privacy`.
+        where: conditions such as "age >= 18". privacy: epsilon, or the fields of `Privacy`. exact: an official figure,
+        for which noise is refused.
         Raises UsageError, Refused or EngineError.
         """
         given = {name: value for name, value in options.items() if value is not None}
@@ -86,7 +90,8 @@ class Federation:
                 "engine": self._engine,
                 "seed": self._seed,
                 "privacy": privacy.model_dump() if isinstance(privacy, Privacy) else privacy,
-                "protection": {"name": self._protection},
+                "protection": self._protection,
+                "exact": exact,
                 "disclosure": self._rules,
             },
             analysis,

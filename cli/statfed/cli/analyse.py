@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import typer
@@ -15,6 +15,7 @@ from statfed.cli._output import emit_json, out, progress_bars, remember_json, sa
 from statfed.core.analysis import PACKAGE, Analysis
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
+from statfed.core.query import Placement
 from statfed.core.result import Result, Row
 from statfed.core.study import apply_override
 
@@ -93,9 +94,30 @@ def _common() -> list[TyperOption]:
             "--privacy",
             metavar="TEXT",
             help="Differential privacy: epsilon=1[,delta=1e-6][,unit=person,max-records=3][,mechanism=...]; "
-            "or margin=50[,part=count], the margin of error that the noise may add to a total.",
+            "or margin=50[,part=count], the margin of error that the noise may add to a total. In front local: (each "
+            "holder adds noise), central: (a trusted coordinator does) or shared: (holders together, [,colluders=1]).",
+        ),
+        option(
+            "exact",
+            "--exact",
+            is_flag=True,
+            help="The result has to be exact, an official figure: noise is refused, and what does instead is named.",
         ),
         option("protect", "--protect", default="plain", metavar="NAME", help="Protection (statfed protections)."),
+        option(
+            "protect_option",
+            "--protect-option",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Set one option of the protection (statfed protections NAME). Repeat.",
+        ),
+        option(
+            "minimum_holders",
+            "--minimum-holders",
+            type=int,
+            metavar="NUMBER",
+            help="Fewest holders of a sum, where the protection survives dropout [all].",
+        ),
         option(
             "disclosure",
             "--disclosure",
@@ -154,7 +176,10 @@ def _run(
     codebook: str | None,
     where: tuple[str, ...],
     privacy: str | None,
+    exact: bool,
     protect: str,
+    protect_option: tuple[str, ...],
+    minimum_holders: int | None,
     disclosure: str,
     rule: tuple[str, ...],
     engine: str | None,
@@ -183,7 +208,8 @@ def _run(
             "codebook": codebook,
             "where": where,
             "privacy": read_privacy(privacy) if privacy else None,
-            "protection": {"name": protect},
+            "protection": read_protection(protect, protect_option, minimum_holders),
+            "exact": bool(exact),
             "disclosure": rules or disclosure,
             "engine": engine or "inprocess",
             "seed": seed,
@@ -223,12 +249,30 @@ def read_holders(texts: tuple[str, ...]) -> dict[str, str]:
     return holders
 
 
+def read_protection(name: str, options: Sequence[str], minimum_holders: int | None) -> dict[str, Any]:
+    """The `[protection]` table of command-line options."""
+    read: dict[str, Any] = {}
+    for text in options:
+        if not text.partition("=")[2]:
+            raise UsageError(f"--protect-option: got {text!r}; want key=value (statfed protections {name})")
+        apply_override(read, text)
+    return {"name": name, "minimum_holders": minimum_holders, "options": read}
+
+
 _PRIVACY_KEYS = {"max_records": "max_records_per_unit", "margin": "margin_of_error"}
 
 
 def read_privacy(text: str) -> dict[str, Any]:
-    """`epsilon=1,delta=1e-6,unit=person,max-records=3`, or `margin=50,part=count`, as the fields of a section."""
+    """`epsilon=1,delta=1e-6,unit=person,max-records=3`, or `margin=50,part=count`, as the fields of a section.
+
+    Who adds the noise stands in front: `central:epsilon=1`, `shared:epsilon=1,colluders=2`.
+    """
     fields = {}
+    where, sign, rest = text.partition(":")
+    if sign:
+        if where.strip() not in get_args(Placement):
+            raise UsageError(f"--privacy: got {where!r} before the colon; want {', '.join(get_args(Placement))}")
+        fields["noise"], text = where.strip(), rest
     for part in text.split(","):
         key, sign, value = part.partition("=")
         if not sign:

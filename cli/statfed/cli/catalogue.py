@@ -1,4 +1,4 @@
-"""`statfed scenarios`, `statfed analyses` and `statfed protections`: what there is."""
+"""`statfed scenarios` and `statfed analyses`: what there is."""
 
 from typing import Annotated
 
@@ -63,24 +63,4 @@ def analyses(as_json: Json = False) -> None:
     rows = table("Analyses", "analysis", "group", "what", "private", "in the database")
     for key, m in sorted(found.items(), key=lambda item: (item[1].GROUP, item[0])):
         rows.add_row(key, m.GROUP, m.TITLE, "yes" if hasattr(m, "private") else "no", m.PUSHES_DOWN)
-    out.print(rows)
-
-
-def protections(as_json: Json = False) -> None:
-    """List the protections: what each trusts and what it needs."""
-    package = "statfed.strategies.protections"
-    found = {key: load(package, key, "protection") for key in sorted(modules(package))}
-    if as_json:
-        emit_json(
-            {
-                "protections": [
-                    {"id": key, "title": m.TITLE, "trust": list(m.TRUST), "minimum_holders": m.REQUIRES.minimum_holders}
-                    for key, m in found.items()
-                ]
-            }
-        )
-        return
-    rows = table("Protections", "protection", "what", "trusts", "holders at least", numbers=("holders at least",))
-    for key, m in found.items():
-        rows.add_row(key, m.TITLE, "; ".join(m.TRUST), str(m.REQUIRES.minimum_holders))
     out.print(rows)

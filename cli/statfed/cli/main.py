@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from statfed.cli import analyse, catalogue, codebook, data, ledger, run, runs
+from statfed.cli import analyse, catalogue, codebook, data, identity, ledger, protections, run, runs
 from statfed.cli._output import ReportingGroup, out
 from statfed.core import VERSION
 
@@ -42,7 +42,8 @@ def _root(
 
 app.command("scenarios")(catalogue.scenarios)
 app.command("analyses")(catalogue.analyses)
-app.command("protections")(catalogue.protections)
+app.command("protections")(protections.protections)
+app.command("identity")(identity.identity)
 app.command("run")(run.run)
 app.add_typer(analyse.app, name="analyse")
 app.add_typer(codebook.app, name="codebook")

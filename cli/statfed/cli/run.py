@@ -1,5 +1,6 @@
 """`statfed run`: run a scenario or a study file in simulation."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +8,9 @@ from typing import Annotated
 import typer
 
 from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
-from statfed.cli.analyse import show_answer, show_drafted, show_dry_run
-from statfed.core.discovery import modules
+from statfed.cli.analyse import read_protection, show_answer, show_drafted, show_dry_run
+from statfed.core.applicability import applicable
+from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.statement import Plan
 from statfed.core.study import Study, load_study, make_study, read_toml
@@ -28,6 +30,26 @@ def run(
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the study, e.g. privacy.epsilon=1."),
+    ] = None,
+    protect: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How the sum over holders is formed (statfed protections).")
+    ] = None,
+    protect_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Set one option of the protection (statfed protections NAME). Repeat."),
+    ] = None,
+    minimum_holders: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Fewest holders of a sum, where the protection survives dropout [more than two thirds in training].",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="How updates become the next model: fedavg, fedyogi, krum, ... (docs/study.md)."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Your own copy of the data (time-use: a UCI HAR folder).")] = None,
     fresh: Annotated[
@@ -58,7 +80,9 @@ def run(
 
     statfed run time-use --engine processes --set privacy.epsilon=1
 
-    statfed run time-use --set privacy=none --set strategy.name=fedyogi
+    statfed run time-use --protect secure-aggregation --minimum-holders 3
+
+    statfed run time-use --set privacy=none --strategy fedyogi
 
     statfed run study.toml --dry-run
 
@@ -73,13 +97,17 @@ def run(
     def notify(text: str) -> None:
         say(f"note: {text}", "yellow")
 
-    if resume and (study or set_ or engine or data or fresh):
-        raise UsageError("--resume: goes on with the same study; want no study, --set, --engine, --data or --fresh")
+    changes = [*(set_ or []), *_changes(protect, protect_option or [], minimum_holders, strategy)]
+    if resume and (study or changes or engine or data or fresh):
+        raise UsageError(
+            "--resume: goes on with the same study; want no study, --set, --protect, --strategy, --engine, --data or "
+            "--fresh"
+        )
     if not resume and not study:
         raise UsageError("study: got none; want a scenario, for example `statfed run time-use`, or a study file")
     path = Path(study or "")
     if study and path.suffix == ".toml" and "analysis" in read_toml(path, "study"):
-        _analysis(path, engine, set_ or [], runs, None if fresh else workspace, dry_run, as_json)
+        _analysis(path, engine, changes, runs, None if fresh else workspace, dry_run, as_json)
         return
     try:
         if resume:
@@ -87,7 +115,8 @@ def run(
             with progress_bars() as bars:
                 result, folder = resume_study(folder, options, bars, notify)
         else:
-            chosen = read_study(study or "", engine, set_ or [], data)
+            chosen = read_study(study or "", engine, changes, data)
+            applicable(chosen.terms(load("statfed.scenarios", chosen.scenario, "scenario").codebook(chosen)))
             with progress_bars() as bars:
                 result, folder = run_study(chosen, options, bars, notify)
     except DryRun as stop:
@@ -98,6 +127,18 @@ def run(
     else:
         show_result(result)
     say(f"report: {folder / 'report.html'}")
+
+
+def _changes(protect: str | None, options: list[str], minimum_holders: int | None, strategy: str | None) -> list[str]:
+    """Overrides of a study file for the options that have a name of their own."""
+    found = [f"strategy.name={json.dumps(strategy)}"] if strategy else []
+    if protect:  # another protection has other options
+        found += [f"protection.name={json.dumps(protect)}", "protection.options={}"]
+    read_protection(protect or "NAME", options, None)
+    found += [f"protection.options.{option}" for option in options]
+    if minimum_holders is not None:
+        found.append(f"protection.minimum_holders={minimum_holders}")
+    return found
 
 
 def _analysis(

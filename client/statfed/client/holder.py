@@ -19,13 +19,13 @@ from statfed.client.inquiry import Inquiry
 from statfed.client.ledger import Ledger
 from statfed.client.policy import Policy, admit, load_policy
 from statfed.client.protecting import Protecting, own
-from statfed.core import VERSION
+from statfed.core import VERSION, fedsgd
 from statfed.core.analysis import Arrays
 from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
-from statfed.core.fixed_point import training_layout
+from statfed.core.fixed_point import Layout, training_layout
 from statfed.core.privacy import Repeated, epsilon
-from statfed.core.protection import Packet, read_protection
+from statfed.core.protection import Agreement, Packet, read_protection
 from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.records import Records, load_records, mismatches
@@ -36,6 +36,8 @@ log = logging.getLogger("statfed.holder")
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from statfed.client.training import Schedule
 
 Vector = NDArray[np.float32]
 EMPTY = np.empty(0, np.float32)
@@ -111,11 +113,12 @@ class Holder:
         raise Refused(f"step: got {statement.step}; want fit for a training study, ask for a query")
 
     def _admit(self, statement: Statement, terms: Terms) -> Plan:
-        from statfed.client.training import schedule
-
         name, dataset = self.policy.holder.name, self.policy.dataset
-        plan = schedule(terms, dataset.records, dataset.persons)
+        model = self._model(terms)
+        parameters = sum(p.numel() for p in model.parameters())
+        plan = self._plan(terms, parameters)
         unit = terms.privacy.unit if terms.privacy else "record"
+        units = dataset.records if unit == "record" else dataset.persons
         with self.ledger() as ledger:
             head = ledger.verify()
             if terms.privacy:
@@ -128,7 +131,6 @@ class Holder:
                 )
         try:
             self._records(terms)
-            parameters = sum(p.numel() for p in self._model(terms).parameters())
         except (UsageError, Refused):
             with self.ledger() as ledger:
                 ledger.release(statement.run)
@@ -136,18 +138,18 @@ class Holder:
         return Plan(
             holder=name,
             size=dataset.records,
-            units=dataset.records if unit == "record" else dataset.persons,
+            units=units,
             steps_per_round=plan.steps_per_round,
             sampling_rate=plan.rate,
             noise_multiplier=plan.noise_multiplier,
             epsilon=_study_epsilon(plan.event_per_round(), terms) if terms.privacy else None,
             delta=terms.privacy.delta if terms.privacy else None,
-            noise_to_signal=plan.noise_to_signal(terms.rounds, parameters),
+            noise_to_signal=plan.noise_to_signal(terms.rounds, units if isinstance(plan, fedsgd.Step) else parameters),
             ledger_head=head,
         )
 
     def _fit(self, statement: Statement, terms: Terms, vector: Vector, packet: Packet) -> Answer:
-        from statfed.client.training import fit, get_vector, schedule, set_vector
+        from statfed.client.training import set_vector
 
         started = time.perf_counter()
         name, dataset = self.policy.holder.name, self.policy.dataset
@@ -156,7 +158,7 @@ class Holder:
         if not np.isfinite(vector).all():
             raise Refused("model: got values that are not finite; want finite numbers")
         agreement, party = self._protecting.party(statement, name, self.policy.parties.root, dataset.records)
-        plan = schedule(terms, dataset.records, dataset.persons)
+        plan = self._plan(terms, len(vector))
         model = self._model(terms)
         set_vector(model, vector)
         with self.ledger() as ledger:
@@ -167,34 +169,63 @@ class Holder:
                 head = ledger.disclose(
                     statement.run, terms.digest(), statement.round, f"{terms.scenario}: model update without noise"
                 )
-        records, inputs = self._records(terms)
-        fit(
-            model,
-            inputs,
-            records.labels,
-            records.persons,
-            terms,
-            plan,
-            sampling=stream(terms.seed, name, statement.round, "sampling"),
-            noise=stream(terms.seed, name, statement.round, "noise"),
-        )
-        trained = get_vector(model)
-        if not np.isfinite(trained).all():
-            raise Refused("training diverged: the update is not finite; want a smaller learning rate")
-        weight = np.array(dataset.records)
-        revealed = read_protection(terms)[0].REQUIRES.reveals_updates
-        layout = training_layout(terms, len(vector), agreement.sizes, revealed)
-        if revealed:
-            contribution = {"vector": trained, "weight": weight}
+        if isinstance(plan, fedsgd.Step):
+            contribution, layout = self._stepped(statement, terms, model, plan, agreement)
         else:
-            update = bounded(trained - vector, terms.training.update_norm)
-            contribution = {"update": update * np.float64(dataset.records), "weight": weight}
-        protected = party.contribute(packet, contribution, own(layout, agreement, name))
+            contribution, layout = self._trained(statement, terms, model, plan, agreement, vector)
+        protected = party.contribute(packet, contribution, layout)
         seconds = time.perf_counter() - started
         return Answer(
             Receipt(holder=name, round=statement.round, weight=dataset.records, seconds=seconds, ledger_head=head),
             protected,
         )
+
+    def _plan(self, terms: Terms, parameters: int) -> "Schedule | fedsgd.Step":
+        from statfed.client.training import schedule
+
+        dataset = self.policy.dataset
+        if terms.training.method == "dp-fedsgd":
+            return fedsgd.step(terms, parameters)
+        fedsgd.check_local(terms)
+        return schedule(terms, dataset.records, dataset.persons)
+
+    def _trained(
+        self,
+        statement: Statement,
+        terms: Terms,
+        model: "nn.Module",
+        plan: "Schedule",
+        agreement: Agreement,
+        start: Vector,
+    ) -> tuple[Arrays, Layout]:
+        """The update, or the model, after local training, and how it is encoded."""
+        from statfed.client.training import fit, get_vector
+
+        name, size = self.policy.holder.name, self.policy.dataset.records
+        records, inputs = self._records(terms)
+        sampling, noise = (stream(terms.seed, name, statement.round, of) for of in ("sampling", "noise"))
+        fit(model, inputs, records.labels, records.persons, terms, plan, sampling, noise)
+        trained = get_vector(model)
+        if not np.isfinite(trained).all():
+            raise Refused("training diverged: the update is not finite; want a smaller learning rate")
+        revealed = read_protection(terms)[0].REQUIRES.reveals_updates
+        layout = own(training_layout(terms, len(start), agreement.sizes, revealed), agreement, name)
+        if revealed:
+            return {"vector": trained, "weight": np.array(size)}, layout
+        update = bounded(trained - start, terms.training.update_norm)
+        return {"update": update * np.float64(size), "weight": np.array(size)}, layout
+
+    def _stepped(
+        self, statement: Statement, terms: Terms, model: "nn.Module", plan: fedsgd.Step, agreement: Agreement
+    ) -> tuple[Arrays, Layout]:
+        """The noisy sum of clipped gradients of one step, and how it is encoded."""
+        from statfed.client.gradients import noisy_sum
+
+        name = self.policy.holder.name
+        records, inputs = self._records(terms)
+        sampling, noise = (stream(terms.seed, name, statement.round, of) for of in ("sampling", "noise"))
+        found = noisy_sum(model, inputs, records.labels, records.persons, terms, plan, sampling, noise)
+        return {"gradient": found}, plan.layout(agreement.sizes).for_holder(1.0 / len(agreement.holders))
 
     def _release(self, statement: Statement) -> Closing:
         with self.ledger() as ledger:

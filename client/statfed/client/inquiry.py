@@ -2,7 +2,8 @@
 
 Exact contributions pass the holder's disclosure rules and its differencing guard, and are recorded in the ledger as
 disclosures before they leave. Private ones are charged before the data are read and get their noise here; the rules do
-not apply to them, since their guarantee does not depend on the data.
+not apply to them, since their guarantee does not depend on the data. What leaves for a coordinator that adds the noise
+(`statfed.core.placement`, central) is both: charged, since the release costs that, and exact towards the coordinator.
 """
 
 import json
@@ -39,13 +40,12 @@ from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
 from statfed.core.fixed_point import layout_of
 from statfed.core.noise import Noise, plan
+from statfed.core.placement import shares
 from statfed.core.protection import Packet
 from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.statement import Admission, Contributed, Statement
 from statfed.core.table import Table
-
-MOST_SUMMED = 2_900_000  # records of a plain floating-point sum that `statfed.core.noise` proves its grid for
 
 
 class Inquiry:
@@ -64,11 +64,12 @@ class Inquiry:
         analysis, question = read_query(query)
         noise, times = _noise(analysis, question)
         source = self._open(statement.run, policy)
-        if noise and not source.embedded and policy.dataset.records > MOST_SUMMED:
+        if noise and not source.embedded and policy.dataset.records > noise.most_summed:
             raise Refused(
                 f"privacy: this holder's database adds floats up without compensation, for which the proof of the "
-                f"noise covers {MOST_SUMMED:,} records; want its data in Parquet or DuckDB"
+                f"noise covers {noise.most_summed:,} records; want its data in Parquet or DuckDB"
             )
+        _guardable(query, policy.disclosure)
         with self._ledger() as ledger:
             head = ledger.verify()
             if noise:
@@ -115,13 +116,15 @@ class Inquiry:
             analysis.contribute(table, question, ask), parts, "contribution"
         )
         rules: tuple[str, ...] = ()
-        if noise:
-            contribution = noise.units(contribution, stream(query.seed, name, query.digest(), statement.round, "noise"))
-        else:
+        central = query.privacy is not None and query.privacy.noise == "central"
+        if noise is None or central:
             rules = self._controlled(statement, policy, question, ask, contribution, analysis.discloses(question, ask))
-            note = f"{query.analysis}: {ask.name} without noise"
+            whom = " to the coordinator, which is trusted to add the noise" if central else ""
+            note = f"{query.analysis}: {ask.name} without noise{whom}"
             with self._ledger() as ledger:
                 head = ledger.disclose(statement.run, query.digest(), statement.round, note)
+        if noise:
+            contribution = noise.units(contribution, stream(query.seed, name, query.digest(), statement.round, "noise"))
         layout = noise.layout(len(query.holders)) if noise else layout_of(parts, agreement.sizes)
         mine = layout.for_holder(1.0 / len(query.holders)) if noise else own(layout, agreement, name)
         protected = party.contribute(packet, contribution, mine)
@@ -171,17 +174,23 @@ class Inquiry:
 
         Checked once while run, query, rules and what is disclosed are the same: a run's name binds none of the others.
         """
-        key = (statement.run, question.query.digest(), policy.disclosure, discloses)
+        query = question.query
+        key = (statement.run, query.digest(), policy.disclosure, discloses)
         finer = any(name in contribution for name in FINER)
         if policy.disclosure.silent:
             return ()
-        if key in self._passed and not finer:
+        _guardable(query, policy.disclosure)
+        if key in self._passed and not finer and not query.privacy:
             return self._passed[key]
-        query = question.query
         source, plain = self._checked(statement.run, policy, question)
         columns = dict.fromkeys((*columns_read(question), *reads(query.codebook, discloses)))
         table = open_table(source, query.codebook, query.where, tuple(columns), plain=plain)
-        rules = check(table, question, ask, contribution, policy.disclosure, discloses)
+        views = [contribution]
+        if query.privacy:  # parts of a private ask go by other names: all whole numbers in it count records in cells
+            names = [n for n, array in contribution.items() if n not in FINER and array.dtype == np.int64]
+            views += [{"count": contribution[n]} for n in names]
+        passed = [check(table, question, ask, view, policy.disclosure, discloses) for view in views]
+        rules = tuple(dict.fromkeys(rule for each in passed for rule in each))
         if key not in self._passed:
 
             def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
@@ -212,4 +221,14 @@ def _noise(analysis: Analysis, question: Question[Any]) -> tuple[Noise | None, i
     if question.privacy is None:
         return None, 0
     name, times = private_asks(analysis, question)
-    return plan(analysis.parts(question, Ask(name)), question.privacy, times), times
+    parts = analysis.parts(question, Ask(name))
+    return plan(parts, question.privacy, times, shares(question.query)), times
+
+
+def _guardable(query: Query, rules: Rules) -> None:
+    """Raises Refused where exact contributions would pass rules that do not know their population."""
+    if query.privacy and query.privacy.noise == "central" and _per_unit(query) and not rules.silent:
+        raise Refused(
+            "privacy.noise: got central for sums over a bounded number of records of each person, which this holder's "
+            "disclosure rules and differencing guard cannot follow; want local or shared noise, or unit record"
+        )

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, f
 from statfed.core.analysis import columns_read, read_query
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
-from statfed.core.query import Query
+from statfed.core.query import Placement, Query
 from statfed.core.study import NAME, Section, Strategies, Terms, Unit, describe, read_toml
 
 _ANY = "*"
@@ -72,6 +72,10 @@ class Allow(Section):
     columns: tuple[str, ...] = Field(description='columns (or sensor channels) that may be used; ["*"] for all')
     without_privacy: bool = Field(
         default=False, description="may exact statistics, or a model that was trained without noise, leave?"
+    )
+    noise: tuple[Placement, ...] = Field(
+        default=("local", "shared"),
+        description="who may add the noise of a private statistic; central trusts the coordinator with exact sums",
     )
     public_seed: bool = Field(
         default=False, description="simulation only: may noise follow from the study's public seed?"
@@ -242,6 +246,7 @@ def _analysis(allow: Allow, query: Query) -> list[str | None]:
     return [
         None if _ANY in allow.analyses else _listed("analysis", query.analysis, allow.analyses),
         _columns(allow, columns_read(question)),
+        _listed("noise", query.privacy.noise, allow.noise) if query.privacy else None,
     ]
 
 

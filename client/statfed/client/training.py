@@ -58,7 +58,7 @@ class Schedule:
         return dp_sgd(self.rate, self.noise_multiplier, self.steps_per_round)
 
     def noise_to_signal(self, rounds: int, parameters: int) -> float | None:
-        """Norm of the run's summed noise over the largest norm that its summed clipped gradients can have.
+        """For one holder alone: norm of the run's noise over the largest norm that its clipped gradients can sum to.
 
         sigma C sqrt(T d) / (T q n C) with T steps and d parameters. Above 1 even perfectly aligned gradients drown.
         """
@@ -71,7 +71,9 @@ class Schedule:
 def schedule(terms: Terms, records: int, persons: int) -> Schedule:
     """The schedule of a holder with `records` public records of `persons` public persons.
 
-    The noise multiplier is the smallest with which all rounds of the study together stay within its epsilon.
+    The noise multiplier is the smallest with which all rounds of the study together stay within its epsilon. For
+    dp-fedsgd it is what the same number of steps would be on this holder's data alone; see `statfed.core.fedsgd` for
+    the steps together.
     """
     training, privacy = terms.training, terms.privacy
     if privacy is None:
@@ -80,8 +82,11 @@ def schedule(terms: Terms, records: int, persons: int) -> Schedule:
     units = records if privacy.unit == "record" else persons
     if privacy.unit == "person" and persons < 2:
         raise Refused("privacy unit person: got a data set of one person; want at least two")
-    rate = min(1.0, training.batch_size / units)
-    steps = training.local_epochs * max(1, round(1.0 / rate))
+    if training.method == "dp-fedsgd":
+        rate, steps = training.sampling_rate, 1
+    else:
+        rate = min(1.0, training.batch_size / units)
+        steps = training.local_epochs * max(1, round(1.0 / rate))
     try:
         sigma = calibrate(rate, steps * terms.rounds, privacy.epsilon, privacy.delta)
     except ValueError as error:

@@ -1,11 +1,32 @@
-"""Whether a protection applies to a study, decided from data; if not, why, and the nearest choice that is allowed."""
+"""Whether a protection applies to a study, decided from data; if not, why, and the nearest choices that are allowed.
+
+A rule (`statfed.core._rules`) looks at a study and at what its protection says of itself (`Requirements`), and yields
+what stands in the way with studies that might do instead. A choice is offered only where it clears its obstacle and
+raises no other, by the same rules: what a refusal recommends is not refused in its turn, and whoever follows one choice
+after another arrives at a study that applies.
+"""
 
 from dataclasses import dataclass
 
+from statfed.core._rules import EXTRAS, RULES, SUMS, Choice, Finding, holders_for, missing, pip, under
+from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
-from statfed.core.protection import minimum_holders, read_protection
+from statfed.core.protection import PACKAGE, read_protection
 from statfed.core.query import Query
 from statfed.core.study import Terms
+
+__all__ = [
+    "EXTRAS",
+    "SUMS",
+    "Choice",
+    "Obstacle",
+    "allowed",
+    "applicable",
+    "holders_for",
+    "missing",
+    "obstacles",
+    "pip",
+]
 
 
 @dataclass(frozen=True)
@@ -13,7 +34,12 @@ class Obstacle:
     """Why a combination does not apply, and what does: both are sentences for people."""
 
     reason: str
-    instead: str
+    choices: tuple[Choice, ...]
+
+    @property
+    def instead(self) -> str:
+        """The choices in one text."""
+        return ", or ".join(choice.text for choice in self.choices) or "another study: nothing installed allows this"
 
     def __str__(self) -> str:
         return f"{self.reason}; want {self.instead}"
@@ -24,19 +50,15 @@ def obstacles(terms: Terms | Query) -> tuple[Obstacle, ...]:
 
     Raises UsageError on an unknown protection or options that it does not have.
     """
-    module, _ = read_protection(terms)
-    name, requires = terms.protection.name, module.REQUIRES
-    minimum_holders(terms, requires)
-    found = []
-    if terms.privacy is None and len(terms.holders) < requires.minimum_holders:
-        found.append(
-            Obstacle(
-                f"protection {name}: got {len(terms.holders)} holders, and each could subtract its own part from an "
-                "exact total",
-                f"at least {requires.minimum_holders} holders, or differential privacy",
-            )
-        )
-    return tuple(found)
+    found = _findings(terms)
+    rules = {finding.rule for finding in found}
+
+    def clears(choice: Choice, rule: str) -> bool:
+        if choice.then is None:
+            return True
+        return choice.then != terms and {finding.rule for finding in _findings(choice.then)} <= rules - {rule}
+
+    return tuple(Obstacle(one.reason, tuple(c for c in one.choices() if clears(c, one.rule))) for one in found)
 
 
 def applicable(terms: Terms | Query) -> None:
@@ -44,3 +66,13 @@ def applicable(terms: Terms | Query) -> None:
     found = obstacles(terms)
     if found:
         raise UsageError("\n".join(map(str, found)))
+
+
+def allowed(terms: Terms | Query) -> tuple[str, ...]:
+    """Names of the installed protections, with their default options, under which the same study applies."""
+    return tuple(name for name in sorted(modules(PACKAGE)) if not _findings(under(terms, name)))
+
+
+def _findings(terms: Terms | Query) -> list[Finding]:
+    module, options = read_protection(terms)
+    return [finding for rule in RULES for finding in rule(terms, module.REQUIRES, options)]

@@ -45,6 +45,20 @@ def gaussian_std(sigma: float) -> float:
     return math.sqrt(2.0 * float(w @ x**2) / (1.0 + 2.0 * float(w.sum())))
 
 
+def rounded_std(sigma: float, parts: int) -> float:
+    """Standard deviation of N_Z(0, sigma^2) / parts, for even `parts`, rounded to whole numbers.
+
+    Halves go either way equally often. For sigma > 1.5 parts it is that of the noise and of the rounding side by side
+    (1/12, and 1/(6 parts^2) for the halves), to a relative 1e-15 (Poisson summation).
+    """
+    if sigma > 1.5 * parts:
+        return math.sqrt((sigma / parts) ** 2 + 1.0 / 12.0 + 1.0 / (6.0 * parts**2))
+    x = np.arange(1.0, math.ceil(_TAIL * sigma) + 2.0)
+    w = np.exp(-((x / sigma) ** 2) / 2.0)
+    whole = (np.floor(x / parts + 0.5) ** 2 + np.ceil(x / parts - 0.5) ** 2) / 2.0
+    return math.sqrt(2.0 * float(w @ whole) / (1.0 + 2.0 * float(w.sum())))
+
+
 def laplace_std(scale: float) -> float:
     """Standard deviation of the discrete Laplace distribution: sqrt(2 p) / (1 - p) with p = exp(-1 / scale)."""
     return math.sqrt(2.0 * math.exp(-1.0 / scale)) / -math.expm1(-1.0 / scale)

@@ -156,7 +156,9 @@ class Layout:
             elif slot.integer:
                 values = flat.astype(np.int64)
             else:
-                values = np.ldexp(flat.astype(np.float64), self._exponent(slot).reshape(-1))
+                exponent = self._exponent(slot)
+                plain = exponent.ndim == 0 and -900 < exponent < 900  # powers of 2: no product is rounded
+                values = flat * math.ldexp(1.0, int(exponent)) if plain else np.ldexp(flat, exponent.reshape(-1))
             found[name] = values.reshape(slot.shape)
         return found
 

@@ -12,6 +12,12 @@ from statfed.core.errors import UsageError
 from statfed.core.study import Protection, Section, Unit
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
+Placement = Literal["local", "central", "shared"]
+NOISE = (
+    "who adds noise to a sum: local, each holder all of it; central, a coordinator that is trusted with what the "
+    "protection shows it; shared, each holder a part, under a protection that shows sums only"
+)
+COLLUDERS = "shared noise: holders that may pool what they know, the noise they added included; 1 by default there"
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(==|!=|<=|>=|<|>|=|\bin\b)\s*(.+?)\s*")
 
 
@@ -63,7 +69,10 @@ def _checked(condition: Condition, codebook: Codebook) -> Condition:
 
 
 class Privacy(Section):
-    """Differential privacy of a release: noise at every holder, budget over all asks of the query."""
+    """Differential privacy of a release, budget over all asks of the query; see `statfed.core.placement` for `noise`.
+
+    colluders is 1 for shared noise that says nothing else: every holder knows its own share.
+    """
 
     unit: Unit = Field(default="record", description="who is protected: one record, or all records of one person")
     neighbouring: Literal["add-remove"] = Field(default="add-remove", description="neighbouring relation")
@@ -71,12 +80,33 @@ class Privacy(Section):
     delta: float = Field(default=1e-6, ge=0, lt=0.5, description="0 for discrete-laplace alone")
     mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
     max_records_per_unit: int = Field(default=1, ge=1, description="records used of one person")
+    noise: Placement = Field(default="local", description=NOISE)
+    colluders: int = Field(default=0, ge=0, description=COLLUDERS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_share(cls, given: Any) -> Any:
+        return with_colluders(given)
 
     @model_validator(mode="after")
-    def _delta(self) -> "Privacy":
+    def _fits(self) -> "Privacy":
         if self.delta == 0 and self.mechanism == "discrete-gaussian":
             raise ValueError("delta: got 0 for discrete-gaussian; want a positive one, or discrete-laplace")
+        if self.noise == "shared" and self.mechanism == "discrete-laplace":
+            raise ValueError(
+                "mechanism: got discrete-laplace for shared noise, but shares of it do not add up to it; "
+                "want discrete-gaussian, or noise local or central"
+            )
+        if self.noise != "shared" and self.colluders:
+            raise ValueError(f"colluders: got {self.colluders} for {self.noise} noise; want them for shared noise only")
         return self
+
+
+def with_colluders(given: Any) -> Any:
+    """The fields of a privacy section with the default of `colluders` that suits its `noise`."""
+    if isinstance(given, dict) and given.get("noise") == "shared":
+        return {"colluders": 1} | given
+    return given
 
 
 class Query(Section):
@@ -90,6 +120,7 @@ class Query(Section):
     seed: int | None = Field(description="None in a pilot: the holder then draws from its operating system")
     privacy: Privacy | None = None
     protection: Protection = Protection()
+    exact: bool = Field(default=False, description="the result has to be exact: an official figure")
 
     @model_validator(mode="after")
     def _conditions(self) -> "Query":

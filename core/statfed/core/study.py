@@ -19,7 +19,21 @@ from statfed.core.records import WindowCodebook
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 Unit = Literal["record", "person"]
-Strategies = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"]
+Strategies = Literal[
+    "fedavg",
+    "fedprox",
+    "fedavgm",
+    "fedadam",
+    "fedyogi",
+    "fedadagrad",
+    "fedmedian",
+    "fedtrimmedavg",
+    "krum",
+    "multikrum",
+    "bulyan",
+]
+ROBUST: tuple[Strategies, ...] = ("fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")
+"""Strategies that look at single updates, so that a few wrong ones do no harm."""
 
 
 class Section(BaseModel):
@@ -38,9 +52,17 @@ class Model(Section):
 class Training(Section):
     """What a holder does in one round."""
 
-    local_epochs: int = Field(default=1, ge=1, le=100, description="passes over the holder's data per round")
+    method: Literal["local-sgd", "dp-fedsgd"] = Field(
+        default="local-sgd",
+        description="local-sgd: each holder trains by itself for a round; dp-fedsgd: a round is one step of gradient "
+        "descent on the noisy sum of all holders' clipped gradients",
+    )
+    sampling_rate: float = Field(
+        default=1.0, gt=0, le=1, description="dp-fedsgd: probability with which each unit is in a step; 1: all units"
+    )
+    local_epochs: int = Field(default=1, ge=1, le=100, description="local-sgd: passes over the holder's data per round")
     batch_size: int = Field(
-        default=64, ge=1, description="records per step; expected persons per step for the person unit"
+        default=64, ge=1, description="local-sgd: records per step; expected persons per step for the person unit"
     )
     learning_rate: float = Field(default=0.1, gt=0, le=100)
     momentum: float = Field(default=0.0, ge=0, lt=1)
@@ -65,6 +87,15 @@ class Strategy(Section):
     server_momentum: float = Field(default=0.9, ge=0, lt=1, description="fedavgm; beta_1 of fedadam and fedyogi")
     tau: float = Field(default=1e-3, gt=0, description="adaptivity floor of fedadam, fedyogi, fedadagrad")
     proximal_mu: float = Field(default=0.01, ge=0, description="weight of fedprox's proximal term")
+    num_malicious: int = Field(
+        default=1, ge=1, description="holders f that may send anything: krum and multikrum need 2f + 3, bulyan 4f + 3"
+    )
+    trim_fraction: float = Field(
+        default=0.2, gt=0, lt=0.5, description="fedtrimmedavg: share of the holders cut off at each end, rounded down"
+    )
+    nodes_to_keep: int | None = Field(
+        default=None, ge=1, description="multikrum: updates that are averaged, at most and by default n - f - 2"
+    )
 
 
 class Privacy(Section):
@@ -76,6 +107,30 @@ class Privacy(Section):
     delta: float = Field(default=1e-5, gt=0, lt=0.5)
     clipping_norm: float = Field(default=1.0, gt=0, description="L2 bound on one unit's gradient")
     max_records_per_unit: int = Field(default=256, ge=1, description="records used of one person in one step")
+    noise: Literal["local", "central", "shared"] = Field(
+        default="local",
+        description="who adds noise: local, each holder all of it; shared, each holder a part, for dp-fedsgd under a "
+        "protection that shows sums only; central, nobody: not for training",
+    )
+    colluders: int = Field(
+        default=0,
+        ge=0,
+        description="shared noise: holders that may pool what they know, the noise they added included; 1 by default "
+        "there",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_share(cls, given: Any) -> Any:
+        """Every holder knows its own share of the noise, so one colluder is the least that shared noise should bear."""
+        shared = isinstance(given, dict) and given.get("noise") == "shared"
+        return {"colluders": 1} | given if shared else given
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Privacy":
+        if self.noise != "shared" and self.colluders:
+            raise ValueError(f"colluders: got {self.colluders} for {self.noise} noise; want them for shared noise only")
+        return self
 
 
 class Protection(Section):
@@ -115,6 +170,9 @@ class Study(Section):
     engine: Literal["inprocess", "processes", "ray"] = "inprocess"
     seed: int = Field(default=1, ge=0, lt=2**63, description="simulation only: everything random follows from it")
     timeout: float = Field(default=600.0, gt=0, description="seconds that one round may take")
+    start: str | None = Field(
+        default=None, description="initial model: an earlier run, by name, or the path of a model.npz; default: by seed"
+    )
     data: dict[str, Any] = Field(default_factory=dict, description="options of the scenario's data")
     model: Model = Model()
     training: Training = Training()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from statfed.analyse._report.formats import toml
 from statfed.core.discovery import load
@@ -175,6 +176,8 @@ def _execute(job: _Run) -> Result:
     for warning in warnings:
         job.notify(warning)
     model = build(terms, study.seed)
+    if study.start:
+        set_vector(model, _started(study.start, job.options.runs))
 
     def on_plan(plans: Mapping[str, Plan]) -> None:
         for warning in _assemble.noise_warnings(plans, terms):
@@ -259,6 +262,19 @@ def _execute(job: _Run) -> Result:
     )
     write_result(result, job.folder)
     return result
+
+
+def _started(start: str, runs: Path) -> NDArray[np.float32]:
+    """The parameters that a study starts from: an earlier run's, or of a model.npz. Raises UsageError without any."""
+    path = runs / start / "model.npz" if (runs / start / "model.npz").is_file() else Path(start)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            vector: NDArray[np.float32] = np.asarray(file["vector"], np.float32)
+    except (OSError, ValueError, KeyError, EOFError):
+        raise UsageError(f"start: got {start!r}; want a finished run's name or the path of its model.npz") from None
+    if not np.isfinite(vector).all():
+        raise UsageError(f"start: {start!r} has parameters that are not finite")
+    return vector
 
 
 def write_result(result: Result, folder: Path) -> None:

@@ -15,9 +15,11 @@ from statfed.core.applicability import applicable
 from statfed.core.errors import EngineError
 from statfed.core.fixed_point import layout_of
 from statfed.core.noise import plan
+from statfed.core.placement import note, shares
 from statfed.core.progress import Progress
 from statfed.core.protection import agree, read_protection
 from statfed.core.query import Query
+from statfed.core.randomness import stream
 from statfed.core.result import Result
 from statfed.core.statement import Admission, Closing, Contributed
 from statfed.server.engine import Session
@@ -71,11 +73,10 @@ def inquire(
         inquiry = Inquiry(Result(query.analysis, "", {"none": ()}), exchange.admit(Admission))
         on_admission(inquiry.admissions)
         coordination = analysis.coordinate(question)
-        noise, std = None, None
+        noise = None
         if query.privacy:
             name, times = private_asks(analysis, question)
-            noise = plan(analysis.parts(question, Ask(name)), query.privacy, times)
-            std = noise.std(len(query.holders))
+            noise = plan(analysis.parts(question, Ask(name)), query.privacy, times, shares(query))
         exchange.sizes = {name: admission.size for name, admission in inquiry.admissions.items()}
         coordinator = protection.coordinator(agree(run, query, exchange.sizes))
         ask = next(coordination)
@@ -92,7 +93,11 @@ def inquire(
                 f"ask {ask.name}",
                 timeout,
             )
-            total = Total(noise.values(aggregate.total) if noise else aggregate.total, std)
+            if noise:
+                drawn = stream(query.seed, query.digest(), number, "central noise")
+                total = Total(noise.values(aggregate.total, drawn), noise.std(len(aggregate.holders)))
+            else:
+                total = Total(aggregate.total)
             inquiry.sums.append(
                 Sum(
                     ask.name,
@@ -108,6 +113,9 @@ def inquire(
                 ask = coordination.send(total)
             except StopIteration as end:
                 inquiry.result = end.value
+                said = note(query.privacy) if query.privacy else None
+                if said:
+                    inquiry.result = inquiry.result.with_(notes=(*inquiry.result.notes, said))
                 progress("protected sums", number, number)
                 break
         else:

@@ -15,6 +15,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from statfed.core import fedsgd
 from statfed.core.applicability import applicable
 from statfed.core.errors import EngineError
 from statfed.core.fixed_point import training_layout
@@ -86,6 +87,7 @@ def train(
     Raises Refused or UsageError when a holder does not admit the study, EngineError when one fails later.
     """
     applicable(terms)
+    step = fedsgd.step(terms, len(initial)) if terms.training.method == "dp-fedsgd" else None
     protection, _ = read_protection(terms)
     start = resume or Checkpoint(run, 0, initial, {})
     names = {node: name for name, node in session.nodes.items()}
@@ -94,13 +96,19 @@ def train(
         if resume:  # a coordinator that was killed could not free what it had reserved
             Exchange(session, terms, resume.run, progress, start.round).release(SHORT)
         plans = coordinator.admit(Plan)
+        if step:
+            _same_noise(step, plans)
         on_plan(plans)
         training = Training(start.vector, plans, list(start.rounds))
         if not resume:
             on_round(start)
         coordinator.sizes = {name: plan.size for name, plan in plans.items()}
         combiner = protection.coordinator(agree(run, terms, coordinator.sizes))
-        layout = training_layout(terms, len(initial), coordinator.sizes, protection.REQUIRES.reveals_updates)
+        layout = (
+            step.layout(coordinator.sizes)
+            if step
+            else training_layout(terms, len(initial), coordinator.sizes, protection.REQUIRES.reveals_updates)
+        )
         strategy = make_strategy(terms.strategy, len(terms.holders))
         restore(strategy, start.state)
         for number in range(start.round + 1, terms.rounds + 1):
@@ -119,7 +127,10 @@ def train(
                 combiner.total(layout), partial(dict, messages), Receipt, number, f"round {number}", timeout
             )
             template = next(iter(messages.values()))
-            seen = _updates(aggregate, training.vector, receipts, number)
+            if step:
+                seen = [_stepped(aggregate, training.vector, terms, step, plans)]
+            else:
+                seen = _updates(aggregate, training.vector, receipts, number)
             model, _ = strategy.aggregate_train(number, [_as_reply(template, vector, n) for vector, n in seen])
             if model is None:
                 raise EngineError(f"round {number}: strategy {terms.strategy.name} gave no model")
@@ -147,6 +158,28 @@ def train(
         raise
     training.closings = coordinator.release(SHORT)
     return training
+
+
+def _same_noise(step: fedsgd.Step, plans: Mapping[str, Plan]) -> None:
+    """Raise EngineError where a holder's grid is another than this coordinator's: totals would mean nothing."""
+    for name, plan in plans.items():
+        if (plan.noise_multiplier, plan.sampling_rate) != (step.noise_multiplier, step.rate):
+            raise EngineError(
+                f"{name}: got noise multiplier {plan.noise_multiplier} at rate {plan.sampling_rate:g}; want "
+                f"{step.noise_multiplier} at {step.rate:g}, the same at every holder"
+            )
+
+
+def _stepped(
+    aggregate: Aggregate, start: Vector, terms: Terms, step: fedsgd.Step, plans: Mapping[str, Plan]
+) -> tuple[Vector, int]:
+    """The model after a plain step along the noisy mean gradient, which a strategy takes for its one update.
+
+    The mean is over the public number of units of all holders, whoever dropped out.
+    """
+    mean = aggregate.total["gradient"] * (step.unit / (step.rate * sum(plan.units for plan in plans.values())))
+    slope = mean + terms.training.weight_decay * start
+    return (start - terms.training.learning_rate * slope).astype(np.float32), sum(plan.size for plan in plans.values())
 
 
 def _updates(

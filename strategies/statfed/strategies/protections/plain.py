@@ -16,6 +16,7 @@ from statfed.core.analysis import Arrays, Part, checked, summed
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.placement import in_words
 from statfed.core.protection import Aggregate, Agreement, Disclosure, Packet, Requirements, Rounds, Stage
 from statfed.core.query import Query
 from statfed.core.study import Section, Terms
@@ -107,14 +108,12 @@ def learns(terms: Terms | Query) -> Sequence[Disclosure]:
 
 
 def _of_query(query: Query) -> Sequence[Disclosure]:
-    noise = (
-        f"noise at the holder: epsilon {query.privacy.epsilon:g} per {query.privacy.unit} over all sums"
-        if query.privacy
-        else "each holder's disclosure rules, as far as its policy sets any"
-    )
+    rules = "each holder's disclosure rules, as far as its policy sets any"
+    noise = in_words(query.privacy) if query.privacy else rules
+    seen = in_words(query.privacy, to_coordinator=True) if query.privacy else rules
     released = noise if query.privacy else "release rules, as far as the study sets any"
     return [
-        Disclosure("coordinator", "each holder's contribution to every sum", noise),
+        Disclosure("coordinator", "each holder's contribution to every sum", seen),
         Disclosure("other holders", "public parameters of every sum, such as means and coefficients so far", noise),
         Disclosure("result party", f"the released result of {query.analysis}", released),
         Disclosure("all parties", "if each holder's data fit the codebook; which rule refused, if one did", "none"),

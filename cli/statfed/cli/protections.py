@@ -1,0 +1,156 @@
+"""`statfed protections`: what there is, what each protection trusts, needs and costs, and who learns what."""
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from statfed.cli._output import Json, emit_json, out, table
+from statfed.core.applicability import missing, pip
+from statfed.core.codebook import make_codebook
+from statfed.core.discovery import load, modules
+from statfed.core.protection import PACKAGE, Protection, Requirements
+from statfed.core.query import Privacy as QueryPrivacy
+from statfed.core.query import Query
+from statfed.core.records import Channel, WindowCodebook
+from statfed.core.study import Privacy, Terms, make_study
+
+
+def protections(
+    name: Annotated[str | None, typer.Argument(help="Show one protection: its options, and who learns what.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the protections: what each trusts, needs and costs; and where noise can be added."""
+    found = {key: load(PACKAGE, key, "protection") for key in ([name] if name else sorted(modules(PACKAGE)))}
+    if as_json:
+        noise = [asdict(row) for row in PLACEMENTS]
+        emit_json({"protections": [_document(key, m) for key, m in found.items()], "noise": noise})
+    elif name:
+        _show_one(name, found[name])
+    else:
+        columns = ("protection", "what", "trusts", "needs", "survives dropout", "cost")
+        rows = table("Protections", *columns, numbers=("cost",))
+        for key, m in found.items():
+            survives = "yes" if m.REQUIRES.survives_dropout else "no"
+            rows.add_row(key, m.TITLE, "; ".join(m.TRUST), _needs(m.REQUIRES), survives, f"x {m.REQUIRES.cost}")
+        out.print(rows, markup=False)
+        out.print("cost: processor time of a sum of a million numbers against plain, order of magnitude")
+        noise_rows = table("Where noise is added (--privacy noise=...)", "noise", "who adds it", "trusts", "accuracy")
+        for place in PLACEMENTS:
+            noise_rows.add_row(place.noise, place.adds, place.trusts, place.accuracy)
+        out.print(noise_rows, markup=False)
+        out.print("statfed protections NAME shows options and who learns what", highlight=False)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One row of the table of noise. accuracy: standard deviation of the noise in a total over h holders."""
+
+    noise: str
+    adds: str
+    trusts: str
+    accuracy: str
+
+
+PLACEMENTS = (
+    Place(
+        "local",
+        "each holder, all of it",
+        "nobody: holds under every protection",
+        "sqrt(h) times that of one holder's noise",
+    ),
+    Place(
+        "central",
+        "the coordinator, to the total",
+        "the coordinator, with the exact total, or under plain with every holder's; not for training",
+        "that of one holder's noise: the same as on pooled data",
+    ),
+    Place(
+        "shared",
+        "each holder a part, under a protection that shows exact sums only",
+        "the protection, and that no more than the stated number of holders collude (1 by default)",
+        "sqrt(h / (fewest holders of a sum - colluders)) times that of one holder's noise",
+    ),
+)
+
+
+def _needs(requires: Requirements) -> str:
+    """What a protection needs beyond the study, in a few words."""
+    needs = [f"{requires.minimum_holders} holders, or noise"] if requires.minimum_holders > 1 else []
+    needs += [requires.third_parties] if requires.third_parties else []
+    needs += ["identity keys, pinned"] if requires.identities else []
+    if requires.extra:
+        needs.append(f"statfed[{requires.extra}]{', not installed' if missing(requires.extra) else ''}")
+    return "; ".join(needs) or "nothing"
+
+
+def _document(key: str, module: Protection) -> dict[str, Any]:
+    """All that is known of a protection, JSON-ready. learns: by kind of study, with and without noise."""
+    requires = module.REQUIRES
+    return {
+        "id": key,
+        "title": module.TITLE,
+        "trust": list(module.TRUST),
+        **asdict(requires),
+        "installed": not missing(requires.extra),
+        "install": pip(requires.extra) if requires.extra else None,
+        "parties": list(module.third_parties(module.Options())),
+        "options": module.Options.model_json_schema(),
+        "learns": {kind: [asdict(row) for row in module.learns(sample)] for kind, sample in _samples(key).items()},
+    }
+
+
+def _samples(protection: str) -> dict[str, Terms | Query]:
+    """A sum of a table and a training, each exact and under differential privacy, over four holders."""
+    columns = {"region": {"type": "category", "categories": ["north", "south"]}}
+    window = WindowCodebook(
+        channels=(Channel(name="x", unit="g", low=-8, high=8, scale=1),), samples=8, classes=("still", "moving")
+    )
+    study = make_study({"scenario": "time-use", "protection": {"name": protection}})
+    query = Query(
+        analysis="table",
+        options={"rows": ["region"]},
+        codebook=make_codebook({"columns": columns}),
+        holders=study.holders,
+        seed=None,
+        protection=study.protection,
+    )
+    training = study.terms(window)
+    return {
+        "table": query,
+        "table, epsilon 1": query.model_copy(update={"privacy": QueryPrivacy(epsilon=1)}),
+        "training": training,
+        "training, epsilon 1": training.model_copy(update={"privacy": Privacy(epsilon=1)}),
+    }
+
+
+def _show_one(name: str, module: Protection) -> None:
+    requires = module.REQUIRES
+    out.print(f"[bold]{escape(name)}[/bold]: {escape(module.TITLE)}\n", highlight=False)
+    facts = {
+        "trusts": "; ".join(module.TRUST),
+        "needs": _needs(requires),
+        "parties beside the holders": ", ".join(module.third_parties(module.Options())) or "none",
+        "the coordinator sees": "each holder's contribution" if requires.reveals_updates else "the sum",
+        "totals are": "exact, of whole numbers" if requires.fixed_point else "of floating-point numbers",
+        "survives dropout": "yes" if requires.survives_dropout else "no: every holder is needed",
+        "cost": f"about {requires.cost} times a plain sum",
+    }
+    for label, text in facts.items():
+        out.print(f"[bold]{label}[/bold]: {escape(text)}", highlight=False)
+    if missing(requires.extra):
+        out.print(f"[bold yellow]not installed[/bold yellow]: {escape(pip(requires.extra))}", highlight=False)
+    out.print()
+    fields = module.Options.model_fields
+    if fields:
+        rows = table("Options (--protect-option KEY=VALUE)", "option", "default", "meaning")
+        for key, field in fields.items():
+            default = field.get_default(call_default_factory=True)
+            rows.add_row(key, "" if default is None else str(default), field.description or "")
+        out.print(rows, markup=False)
+    for kind, sample in _samples(name).items():
+        rows = table(f"Who learns what: {kind}", "role", "learns", "protected by")
+        for row in module.learns(sample):
+            rows.add_row(row.role, row.learns, row.protected_by)
+        out.print(rows, markup=False)

@@ -1,0 +1,283 @@
+"""`homomorphic-encryption`: holders encrypt, the coordinator adds ciphertexts, a key holder decrypts the sum alone.
+
+The key holder is a party of its own. It makes the keys and does not collude with the coordinator. BFV (Brakerski 2012,
+Fan and Vercauteren 2012) on fixed point, so that totals are exact; `_he_planes` has parameters and noise, `_he_codec`
+the encoding, `_he_keys` the keys.
+
+    keys        key holder: public contexts and an X25519 key, signed;  holders: X25519 keys, signed
+    join        holders get the key holder's, and the key holder theirs; each verifies by its own pins
+    contribute  holder i: Enc(x_i + p_i + b_i) and the seed of b_i
+    open        the coordinator sends the sum over S and S itself; the key holder answers Dec(sum) - sum of p_i over S
+
+Everything is modulo each prime of the layout. The pad p_i is known to holder i and the key holder, the blinding b_i to
+holder i and the coordinator, which subtracts it from the answer. Both are new and uniform in every round.
+
+**Against the coordinator, also one that deviates at will.** BFV alone does not do: a ciphertext can be left out, scaled
+or stripped of slots and the remainder opened, and crafted ciphertexts make a decryption oracle tell the secret key
+(Chenal and Tang 2014). So give the coordinator the secret key from the start. Of holder i in round r it then sees
+x_i + p_i, which is uniform, and from the key holder f(r) minus the sum of p_i over S, where f(r) is a number that it
+could compute itself. The key holder answers a round once, for one S of at least `minimum_holders` holders, so all of it
+follows from uniform numbers and the sum of x_i over S: whatever it does, it learns that one sum a round, and with
+colluding holders what that sum and their own contributions tell. That pads are as good as uniform rests on X25519, HKDF
+and AES-CTR, and that they are the right ones on Ed25519. Two rounds about the same records over different S would
+differ by one holder's contribution: a statistic wants every holder unless the study says otherwise.
+
+**Against the key holder.** Every plaintext that it could decrypt, from the sum or from a holder's ciphertext, has a
+uniform b_i in it that it does not know, and the noise in the sum's ciphertext, which depends on the plaintexts, is a
+function of those masked plaintexts and of fresh randomness. It learns sizes, rounds and who contributed.
+
+**Together** the two learn everything. Under that same assumption the masks alone give the same privacy: the key holder
+need only send the sum of the pads over S, and no ciphertext is needed (secret sharing with two servers), at about a
+five-hundredth of the processor time. What encryption adds is a second lock: contributions stay hidden from a
+coordinator that learns the pads, as long as it asks for true sums only.
+
+`ckks` gives approximate sums. Its plaintexts are not modular, so pads would not hide: an active coordinator can have a
+single contribution opened, and the key holder sees the totals. It holds against an honest-but-curious coordinator,
+since the key holder returns rounded totals only (see `_he_planes`).
+
+`last_layer` is the partial encryption of the UNECE input privacy pilot: the trailing entries of a model update are
+encrypted and the rest travels in clear. From the clear layers training records can be reconstructed (Zhu et al. 2019).
+"""
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.errors import EngineError, UsageError
+from statfed.core.fixed_point import Layout
+from statfed.core.identity import Identity
+from statfed.core.protection import (
+    Aggregate,
+    Agreement,
+    Disclosure,
+    Packet,
+    Replies,
+    Requirements,
+    Rounds,
+    Stage,
+    read_protection,
+    text,
+    whole_numbers,
+)
+from statfed.core.query import Query
+from statfed.core.randomness import Stream
+from statfed.core.study import Terms
+from statfed.strategies.protections._he_codec import Residues
+from statfed.strategies.protections._he_keys import digest
+from statfed.strategies.protections._he_options import Options, codec_of, planes_of, run_options, sealed_entries
+from statfed.strategies.protections._he_parties import Holder, KeyHolder
+from statfed.strategies.protections._he_planes import Malformed
+
+__all__ = ["REQUIRES", "TITLE", "TRUST", "Options", "coordinator", "learns", "party", "third_parties"]
+
+TITLE = "Homomorphic encryption: the coordinator adds ciphertexts, a key holder opens the sum alone"
+TRUST = (
+    "the key holder does not collude with the coordinator",
+    "each party's pinned keys are the right ones",
+    "holders send true contributions within their bounds",
+    "with scheme ckks: the coordinator follows the protocol, and the key holder may see totals",
+)
+REQUIRES = Requirements(
+    minimum_holders=3,
+    fixed_point=True,
+    survives_dropout=True,
+    identities=True,
+    extra="he",
+    third_parties="a key holder that does not collude with the coordinator",
+    cost="1000",
+)
+
+
+def third_parties(options: Options) -> tuple[str, ...]:
+    """The key holder."""
+    return (options.key_holder,)
+
+
+def party(agreement: Agreement, identity: Identity) -> Holder | KeyHolder:
+    """A holder's half or the key holder's. Raises UsageError where the run cannot be."""
+    options = run_options(agreement)
+    kind = KeyHolder if identity.name == options.key_holder else Holder
+    return kind(agreement, identity, options)
+
+
+@dataclass
+class _Coordinator:
+    """The coordinator's half. ready: by number of planes, its contexts and the holders that have joined."""
+
+    agreement: Agreement
+    options: Options
+    number: int = 0
+    ready: dict[int, tuple[tuple[Any, ...], tuple[str, ...]]] = field(default_factory=dict)
+
+    def total(self, layout: Layout) -> Rounds:
+        """The sum over those who contributed, exact under bfv.
+
+        Raises EngineError naming who is missing when too few are left, or whose packet does not fit; UsageError when
+        the options do not suit the sum, before anything is asked.
+        """
+        sealed = sealed_entries(self.options, layout)
+        codec = codec_of(self.options, layout, sealed)
+        count = len(codec.planes)
+        if count not in self.ready:
+            yield from self._setup(count)
+        contexts, members = self.ready[count]
+        self.number += 1
+        common = {"planes": str(count).encode(), "round": str(self.number).encode()}
+        replies = yield Stage("contribute", dict.fromkeys(members, common), carries=True)
+        names = self._enough("contribute", replies)
+        blobs: dict[str, bytes | NDArray[Any]] = {}
+        for i, (plane, context) in enumerate(zip(codec.planes, contexts, strict=True)):
+            each = [(name, _text(replies[name], f"ciphertext:{i}", name)) for name in names]
+            try:
+                blobs[f"ciphertext:{i}"] = plane.add(context, each, sealed)
+            except Malformed as error:
+                raise EngineError(f"contribute: {error}") from None
+        request = common | blobs | {"holders": json.dumps(names).encode(), "entries": str(sealed).encode()}
+        request["layout"] = digest(layout)
+        opened = yield Stage("open", {self.options.key_holder: request})
+        hidden = self._answer(opened, (count, sealed))
+        if isinstance(codec, Residues):
+            blinds = (codec.masks(_stream(_text(replies[name], "seed", name), name), sealed) for name in names)
+            total = codec.join(_less(codec, hidden.astype(np.uint64), blinds))
+        else:
+            total = codec.join(hidden)
+        if self.options.last_layer:
+            total = np.concatenate([self._clear(replies, names, layout.entries - sealed), total])
+        return Aggregate(layout.decode(total), tuple(names))
+
+    def _setup(self, count: int) -> Generator[Stage, Replies, None]:
+        """Exchange keys for sums of `count` planes."""
+        key_holder, planes_wanted = self.options.key_holder, {"planes": str(count).encode()}
+        replies = yield Stage("keys", dict.fromkeys(self.agreement.parties, planes_wanted))
+        answer, planes = self._of_key_holder(replies, "keys"), planes_of(self.options, count)
+        names = self._enough("keys", replies)
+        items = "exchange", "signature", *(f"context:{i}" for i in range(count))
+        offer = {item: _text(answer, item, key_holder) for item in items}
+        contexts = []
+        for i, plane in enumerate(planes):
+            try:
+                contexts.append(plane.open(offer[f"context:{i}"]))
+            except Malformed as error:
+                raise EngineError(f"keys: {key_holder}: {error}") from None
+        offers = {
+            f"{item}:{name}": _text(replies[name], item, name) for name in names for item in ("exchange", "signature")
+        }
+        packets: dict[str, Packet] = {name: {**offer, **planes_wanted} for name in names}
+        joined = yield Stage("join", packets | {key_holder: offers | planes_wanted})
+        self._of_key_holder(joined, "join")
+        self.ready[count] = tuple(contexts), tuple(self._enough("join", joined))
+
+    def _enough(self, stage: str, replies: Replies) -> list[str]:
+        """The holders that answered, in order. Raises EngineError when too few did."""
+        names = [name for name in self.agreement.holders if name in replies]
+        if len(names) < self.agreement.minimum_holders:
+            missing = ", ".join(sorted(set(self.agreement.holders) - set(names)))
+            raise EngineError(
+                f"{stage}: {len(names)} holders left, no answer from {missing}; "
+                f"want at least {self.agreement.minimum_holders}"
+            )
+        return names
+
+    def _of_key_holder(self, replies: Replies, stage: str) -> Packet:
+        if self.options.key_holder not in replies:
+            raise EngineError(f"{stage}: no answer from {self.options.key_holder}; want the key holder's")
+        return replies[self.options.key_holder]
+
+    def _answer(self, replies: Replies, shape: tuple[int, int]) -> NDArray[Any]:
+        """What the key holder opened, (planes, entries)."""
+        name = self.options.key_holder
+        try:
+            found = whole_numbers(self._of_key_holder(replies, "open"), "sum")
+        except UsageError as error:
+            raise EngineError(f"{name}: {error}") from None
+        wanted = np.uint32 if self.options.scheme == "bfv" else np.int64
+        if found.shape != shape or found.dtype != wanted:
+            raise EngineError(
+                f"{name}: got a sum of {found.dtype}, shape {found.shape}; want {np.dtype(wanted)}, shape {shape}"
+            )
+        return found
+
+    def _clear(self, replies: Replies, names: Sequence[str], entries: int) -> NDArray[np.int64]:
+        """Sum of the entries that travel in clear."""
+        total = np.zeros(entries, np.int64)
+        for name in names:
+            part = replies[name].get("clear")
+            if not isinstance(part, np.ndarray) or part.shape != (entries,) or part.dtype != np.int64:
+                raise EngineError(f"contribute: {name}: got no {entries} whole numbers in clear; want them")
+            if entries and max(abs(int(part.min())), abs(int(part.max()))) > 2**62 // len(names):
+                raise EngineError(f"contribute: {name}: got numbers in clear outside the agreed range; want its share")
+            total += part
+        return total
+
+
+def _less(codec: Residues, total: NDArray[np.uint64], blinds: Iterator[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """`total` without the blindings, one at a time: each is as large as a contribution."""
+    for blind in blinds:
+        total = codec.minus(total, blind)
+    return total
+
+
+def _text(packet: Packet, name: str, who: str) -> bytes:
+    try:
+        return text(packet, name)
+    except UsageError as error:
+        raise EngineError(f"{who}: {error}") from None
+
+
+def _stream(seed: bytes, who: str) -> Stream:
+    if len(seed) != 16:
+        raise EngineError(f"contribute: {who}: got a seed of {len(seed)} bytes; want 16")
+    return Stream(seed)
+
+
+def coordinator(agreement: Agreement) -> _Coordinator:
+    """The coordinator's half. Raises UsageError where the run cannot be."""
+    return _Coordinator(agreement, run_options(agreement))
+
+
+def learns(terms: Terms | Query) -> Sequence[Disclosure]:
+    """The coordinator learns one sum a round; the key holder sizes, and under ckks the sums. Marks partial encryption.
+
+    Raises UsageError on partial encryption of a statistic.
+    """
+    options = read_protection(terms)[1]
+    if not isinstance(options, Options):
+        raise UsageError("homomorphic-encryption: got another protection's options; want its own")
+    query = isinstance(terms, Query)
+    if options.last_layer and query:
+        raise UsageError("last_layer: got a statistic; want 0: statistics are encrypted whole")
+    noise = f"noise at the holder: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit}" if terms.privacy else ""
+    rules = noise or ("each holder's disclosure rules, as far as its policy sets any" if query else "nothing else")
+    exact = options.scheme == "bfv"
+    one = "of contributions" if query else "of model updates"
+    seen = f"the sum {one} over the contributing holders, in every round, and who contributed"
+    if exact:
+        how = f"single contributions: encryption and pads, if the key holder does not collude; the sum: {rules}"
+    else:
+        how = (
+            "single contributions: encryption, if the coordinator follows the protocol and the key holder does not "
+            f"collude; the sum: {rules}"
+        )
+    rows = [Disclosure("coordinator", seen, how)]
+    if options.last_layer:
+        layers = f"partial: each holder's other layers, all but the last {options.last_layer} entries of its update"
+        rows.append(Disclosure("coordinator", layers, noise or "nothing: updates can reveal training records"))
+    masked = "sizes, rounds and who contributed", "totals: blinding that holders share with the coordinator alone"
+    rounded = "the sums, sizes, rounds and who contributed", f"single contributions: it gets their sum only; {rules}"
+    rows.append(Disclosure("key holder", *(masked if exact else rounded)))
+    if isinstance(terms, Query):
+        released = noise or "release rules, as far as the study sets any"
+        public = "public parameters of every sum, such as means and coefficients so far"
+        rows.append(Disclosure("other holders", public, rules))
+        rows.append(Disclosure("result party", f"the released result of {terms.analysis}", released))
+        refusal = "if each holder's data fit the codebook; which rule refused, if one did"
+        rows.append(Disclosure("all parties", refusal, "none"))
+    else:
+        rows.append(Disclosure("other holders", "the averaged model before every round", rules))
+        rows.append(Disclosure("result party", "the final model and its scores on the held-out persons", rules))
+    rows.append(Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"))
+    return rows

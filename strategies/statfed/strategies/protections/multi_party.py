@@ -1,0 +1,273 @@
+"""`multi-party`: holders split their contributions between three compute nodes, which add up and compute on shares.
+
+*Sums* (`total`). Each holder splits its whole numbers modulo 2^bits into three additive shares (`_mpc_shares`), seals
+one to each node and uploads all through the coordinator. The nodes add up what they can open, sign the list of whose
+shares those are, and give their share of the sum away only for a list that all three have signed. The coordinator
+adds up three shares.
+
+*Functions* (`evaluate`): maximum, two largest, median, comparison, ratio, dominance rules (`_mpc_functions`). Holders'
+shares are Shamir's with one node of three tolerated; the nodes compute by MPyC over gRPC with mutual TLS
+(`_mpc_node`, `_mpc_channel`) and return fresh shares of the results, so that they do not learn even those.
+
+Why it holds.
+
+1. *Sums against the coordinator with two nodes*, whatever they do. Any two of a holder's three shares are
+   computationally independent of its contribution, so what two nodes hold tells nothing. The third, honest node opens
+   only what a holder has sealed to its pinned key and signed for this very task. It takes one list of at least
+   `minimum_holders` such holders a task, and gives away one figure: its shares added up over that list. Together with
+   the other shares that is the sum over the list, and nothing else: the others' view can be made from their own shares
+   and that sum. Lists that differ between two honest nodes open only noise, since somebody's share is missing from it;
+   signed lists make that an error instead. Nodes that deviate can make a sum wrong, not learn more.
+2. *Functions against the coordinator with one node*, both following the protocol: a Shamir share is uniform (Shamir
+   1979), products are reshared (Ben-Or, Goldwasser and Wigderson 1988, theorem 1, for an honest majority that follows
+   the protocol), a comparison opens a value under a mask that is 2^42 times wider (statistical distance below 2^-40
+   each), and results are reshared before they leave. Two nodes together know everything.
+3. *Channels.* Keys and certificates count only with the signature of a pinned identity, bound to the run.
+
+Not claimed: that a result tells nothing about a contribution. A maximum is some holder's figure. Limits of the rules
+are part of the study, so nobody can bisect with them.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from statfed.core.errors import EngineError, UsageError
+from statfed.core.fixed_point import Layout
+from statfed.core.identity import Identity
+from statfed.core.protection import (
+    Aggregate,
+    Agreement,
+    Disclosure,
+    Packet,
+    Replies,
+    Requirements,
+    Rounds,
+    Stage,
+    text,
+    whole_numbers,
+)
+from statfed.core.query import Query
+from statfed.core.study import NAME, Section, Terms
+from statfed.strategies.protections import _mpc_functions as calculations
+from statfed.strategies.protections import _mpc_shares as sharing
+from statfed.strategies.protections._mpc_messages import Offer, Task
+from statfed.strategies.protections._mpc_party import SUM, Holder, Node, seats
+
+TITLE = "Multi-party computation: shares at three compute nodes, which also compare, sort and divide"
+TRUST = (
+    "sums: at least one of the three compute nodes keeps its shares to itself",
+    "functions: no two of the three compute nodes collude, and the nodes follow the protocol",
+    "holders send what their data say: a share hides it from every check but the holder's own",
+    "identity keys were compared outside this system",
+)
+REQUIRES = Requirements(
+    minimum_holders=3,
+    fixed_point=True,
+    survives_dropout=True,
+    identities=True,
+    third_parties="three compute nodes, of which no two collude",
+    cost="10",
+)
+Name = Literal["maximum", "top-two", "median", "compare", "dominance", "ratio"]
+
+
+class Options(Section):
+    """Options of multi-party."""
+
+    nodes: tuple[str, str, str] = Field(
+        default=("node-1", "node-2", "node-3"), description="names of the compute nodes, none of them a holder"
+    )
+    functions: tuple[Name, ...] = Field(default=(), description="functions that may be formed beside sums; need MPyC")
+    addresses: dict[str, str] = Field(
+        default_factory=dict,
+        description="HOST:PORT at which each node's channel can be reached; default: loopback and a free port",
+    )
+    n: Literal[1, 2] = Field(default=2, description="contributors of the (n,k) rule")
+    k: float = Field(default=85.0, gt=0, lt=100, description="per cent of the (n,k) rule, two decimals at most")
+    p: float = Field(default=10.0, gt=0, le=100, description="per cent of the p% rule, two decimals at most")
+    whole: int = Field(default=16, ge=1, le=16, description="quotients are below 2^whole ranges of a per range of b")
+    fraction: int = Field(default=20, ge=0, le=40, description="binary places of a quotient")
+    patience: float = Field(default=600.0, gt=0, le=86400, description="seconds that nodes give one function")
+
+    @model_validator(mode="after")
+    def _checked(self) -> "Options":
+        for name in self.nodes:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"nodes: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
+        if len(set(self.nodes)) < len(self.nodes):
+            raise ValueError("nodes: got one name twice; want three")
+        for name, percent in (("k", self.k), ("p", self.p)):
+            if abs(percent * 100 - round(percent * 100)) > 1e-9:
+                raise ValueError(f"{name}: got {percent}; want two decimals at most")
+        if self.addresses and set(self.addresses) != set(self.nodes):
+            raise ValueError(f"addresses: got {', '.join(sorted(self.addresses))}; want one of every node, or none")
+        for name in self.addresses:
+            self.address(name)
+        return self
+
+    def address(self, node: str) -> tuple[str, int]:
+        """Host and port of a node's channel."""
+        host, _, port = self.addresses.get(node, "127.0.0.1:0").rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"addresses: got {self.addresses[node]!r}; want HOST:PORT")
+        return host, int(port)
+
+    def limits(self) -> calculations.Limits:
+        """What functions need of it."""
+        return calculations.Limits(self.n, self.k, self.p, self.whole, self.fraction)
+
+
+def third_parties(options: Options) -> tuple[str, ...]:
+    """The compute nodes."""
+    return options.nodes
+
+
+def party(agreement: Agreement, identity: Identity) -> Holder | Node:
+    """A holder's or a node's half."""
+    return Node(agreement, identity) if identity.name in seats(agreement) else Holder(agreement, identity)
+
+
+class Coordinator:
+    """The coordinator's half: it relays what it cannot open, and puts three shares together."""
+
+    def __init__(self, agreement: Agreement) -> None:
+        seats(agreement)
+        self._agreement = agreement
+        self._nodes = agreement.third_parties
+        self._offers: dict[str, bytes] = {}
+        self._number = 0
+
+    def total(self, layout: Layout) -> Rounds:
+        """The sum over the holders that answered. Raises EngineError when too few did."""
+        task, holders, replies = yield from self._shared(SUM, layout)
+        total = sharing.zeros(layout.entries, task.bits)
+        for node in self._nodes:
+            share = whole_numbers(replies[node], "share")
+            sharing.add(total, sharing.from_bytes(np.ascontiguousarray(share), layout.entries, task.bits), task.bits)
+        return Aggregate(layout.decode(sharing.whole(total, task.bits)), holders)
+
+    def evaluate(self, function: str, layout: Layout) -> Rounds:
+        """A function's figures, as `opened` names them. Raises UsageError on a function or layout that does not fit,
+        EngineError when too few holders answered or a node failed."""
+        options: Any = self._agreement.options
+        kind = calculations.check(function, layout)
+        if function not in options.functions:
+            raise UsageError(f"functions: got {function}; want it among the study's protection.options.functions")
+        _, holders, _ = yield from self._shared(function, layout)
+        replies = yield Stage("collect", {node: {} for node in self._nodes})
+        failures = [
+            f"{node}: {text(replies[node], 'failure').decode('utf-8', 'replace')}"
+            if node in replies
+            else f"{node}: no answer"
+            for node in self._nodes
+            if "share" not in replies.get(node, {})
+        ]
+        if failures:
+            raise EngineError(f"{function}: " + "; ".join(failures))
+        shares = [sharing.unpacked(text(replies[node], "share")) for node in self._nodes]
+        cells = prod(layout.slots[kind.slots[0]].shape)
+        if any(len(share) != kind.rows * cells for share in shares):
+            raise EngineError(f"{function}: got shares of another length; want {kind.rows * cells} figures")
+        rows = sharing.reconstructed(shares).reshape(kind.rows, cells)
+        return Aggregate(opened(function, rows, layout, len(holders), options.limits()), holders)
+
+    def _shared(
+        self, function: str, layout: Layout
+    ) -> Generator[Stage, Replies, tuple[Task, tuple[str, ...], Replies]]:
+        """Have the holders share what `function` needs and the nodes agree on whose shares they have."""
+        yield from self._prepared()
+        self._number += 1
+        task = Task.of(self._number, function, layout)
+        request: Packet = {**self._offers, "task": task.text()}
+        given = yield Stage("share", dict.fromkeys(self._agreement.holders, request), carries=True)
+        holders = tuple(sorted(given))
+        if len(holders) < self._agreement.minimum_holders:
+            missing = ", ".join(sorted(set(self._agreement.holders) - set(holders)))
+            least = self._agreement.minimum_holders
+            raise EngineError(f"share: got {len(holders)} holders without {missing}; want at least {least}")
+        lists: dict[str, dict[str, Any]] = {node: {"task": task.text()} for node in self._nodes}
+        for holder in holders:
+            for node in self._nodes:
+                lists[node][f"{holder}:key"] = text(given[holder], "key")
+                lists[node][f"{holder}:signature"] = text(given[holder], "signature")
+                lists[node][f"{holder}:share"] = whole_numbers(given[holder], node)
+        signed = yield from self._all("gather", lists)
+        signatures = {node: text(signed[node], "signature") for node in self._nodes}
+        replies = yield from self._all("open", dict.fromkeys(self._nodes, signatures))
+        return task, holders, replies
+
+    def _prepared(self) -> Generator[Stage, Replies, None]:
+        """Once a run: the nodes' keys and, where functions are agreed, their channel."""
+        if self._offers:
+            return
+        options: Any = self._agreement.options
+        replies = yield from self._all("offer", {node: {} for node in self._nodes})
+        offers: dict[str, bytes] = {}
+        for node in self._nodes:
+            offers |= Offer.read(replies[node]).packet(f"{node}:")
+        if options.functions:
+            replies = yield from self._all("listen", dict.fromkeys(self._nodes, offers))
+            addresses = {node: text(replies[node], "address") for node in self._nodes}
+            yield from self._all("join", dict.fromkeys(self._nodes, addresses))
+        self._offers = offers
+
+    def _all(self, name: str, packets: Mapping[str, Packet]) -> Generator[Stage, Replies, Replies]:
+        replies = yield Stage(name, packets)
+        missing = sorted(set(packets) - set(replies))
+        if missing:
+            raise EngineError(f"{name}: no answer from {', '.join(missing)}; want all three compute nodes")
+        return replies
+
+
+def coordinator(agreement: Agreement) -> Coordinator:
+    """The coordinator's half."""
+    return Coordinator(agreement)
+
+
+def opened(
+    function: str, rows: NDArray[Any], layout: Layout, holders: int, limits: calculations.Limits
+) -> dict[str, NDArray[Any]]:
+    """What a function's whole numbers mean, by name: figures in the layout's unit, booleans, quotients.
+
+    maximum, median, less, ratio: of the cells' shape; largest: (2, cells); n_k, p_percent: True where a cell fails.
+    A quotient out of range, or by nothing, is infinite.
+    """
+    shape = layout.slots[calculations.FUNCTIONS[function].slots[0]].shape
+    if function in ("maximum", "median", "top-two"):
+        figures = np.stack([layout.decode(row)["value"] for row in rows])
+        if function == "top-two":
+            return {"largest": figures}
+        return {function: figures[0] / 2.0 if function == "median" and holders % 2 == 0 else figures[0]}
+    if function == "ratio":
+        unit = layout.decode(np.ones(layout.entries, np.int64))
+        most = 2 ** (limits.whole + limits.fraction) - 1
+        quotient = rows[0].astype(np.float64) / 2.0**limits.fraction
+        found = quotient.reshape(shape) * (unit["a"] / unit["b"])
+        return {"ratio": np.where(np.abs(rows[0]).reshape(shape) >= most, np.copysign(np.inf, found), found)}
+    names = {"compare": ("less",), "dominance": ("n_k", "p_percent")}[function]
+    return {name: row.astype(np.int64).astype(bool).reshape(shape) for name, row in zip(names, rows, strict=True)}
+
+
+def learns(terms: Terms | Query) -> Sequence[Disclosure]:
+    """What each role learns."""
+    options = Options.model_validate(terms.protection.options)
+    kinds = "; ".join(calculations.FUNCTIONS[name].opens for name in options.functions)
+    after = "differential privacy of the noise in it" if terms.privacy else "nothing: it is what was asked for"
+    return [
+        Disclosure("coordinator", "the total of every sum, and whose contributions are in it", after),
+        *([Disclosure("coordinator", f"of functions: {kinds}", "nothing: it is what was asked for")] if kinds else []),
+        Disclosure("coordinator", "no holder's contribution", "shares sealed to the nodes, one node that is honest"),
+        Disclosure(
+            "each compute node",
+            "who takes part, the layout and the function of every task; no contribution and no result",
+            "sharing: two nodes are needed for functions, all three for sums",
+        ),
+        Disclosure("other holders", "public parameters of every sum; as result parties, what is released", after),
+        Disclosure("all parties", "who refused or dropped out, and the names of rules that refused", "none"),
+        Disclosure("anyone on the network", "message sizes and times", "TLS hides the content; mutual between nodes"),
+    ]
