@@ -265,6 +265,50 @@ def test_options_of_training_are_refused_for_a_statistic(monkeypatch: pytest.Mon
     assert not obstacles(toy_terms(holders=3, protection=partial.model_dump()))
 
 
+def test_approximate_sums_are_refused_for_official_figures_and_for_shared_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from pydantic import Field
+
+    class Options(Section):
+        scheme: str = Field(default="whole", json_schema_extra={"approximate": "floating"})
+
+    pretend(monkeypatch, options=Options, minimum_holders=3, fixed_point=True)
+    floating = Protection(name="hidden", options={"scheme": "floating"})
+    (official,) = obstacles(query(3, protection=floating, exact=True))
+    assert str(official).endswith("gives approximate sums, an official figure wants exact ones; want scheme whole")
+    (shared,) = obstacles(query(3, protection=floating, privacy=Privacy(epsilon=1, noise="shared")))
+    assert "shared noise wants exact ones" in shared.reason
+    assert not obstacles(query(3, protection=floating))
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_every_combination_of_method_noise_and_strategy_applies_or_is_refused_with_choices_that_are_accepted(
+    name: str,
+) -> None:
+    needs = requires(name)
+    for method, noise, strategy, momentum, holders in itertools.product(
+        ("local-sgd", "dp-fedsgd"), (None, *get_args(Placement)), ("fedavg", "fedprox", "krum"), (0.0, 0.9), (1, 2, 5)
+    ):
+        terms = toy_terms(
+            holders=holders,
+            strategy={"name": strategy},
+            training={"method": method, "momentum": momentum},
+            privacy=TRAINED | {"noise": noise} if noise else None,
+            protection={"name": name},
+        )
+        found = obstacles(terms)
+        descent = method == "dp-fedsgd"
+        refused = (
+            (descent and (noise is None or strategy != "fedavg" or momentum > 0))
+            or noise == "central"
+            or (noise == "shared" and (not descent or needs.reveals_updates or holders < 2))
+            or not expected(name, strategy, noise is not None, holders)
+        )
+        assert bool(found) == refused, (method, noise, strategy, momentum, holders, [str(one) for one in found])
+        every_choice_helps(terms, found)
+
+
 def test_no_rule_recommends_what_another_rule_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two holders, Krum, hidden updates: plain alone does not help, since Krum needs five holders."""
     pretend(monkeypatch, minimum_holders=3)

@@ -1,18 +1,16 @@
 """Flower's own strategies on protected sums: equal to unprotected ones, and nothing leaves unprotected."""
 
-import logging
 import re
-import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import (
     Bulyan,
     DifferentialPrivacyClientSideFixedClipping,
@@ -27,181 +25,32 @@ from flwr.serverapp.strategy import (
     Krum,
     MultiKrum,
     QFedAvg,
-    Strategy,
 )
-from numpy.typing import NDArray
 
-from statfed.client import flower_party
 from statfed.client.flower_mod import protect
-from statfed.client.third_party import load_party
-from statfed.core import discovery
 from statfed.core import protection as contract
-from statfed.core.averaging import Said, make_facts
+from statfed.core.averaging import Said
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
 from statfed.core.identity import create_identity
-from statfed.core.protection import Aggregate, Disclosure, Requirements, Rounds, Stage
-from statfed.core.study import Section
 from statfed.server._averaging_strategies import check_strategy
-from statfed.server.grid.inprocess import InProcessGrid, no_fault
+from statfed.server.grid.inprocess import InProcessGrid
 from statfed.server.protected_grid import ProtectedGrid
+from tests.flower_app import LIMITS, NAMES, REAL, by_home, client, data, federate, make_homes, start_arrays, with_toys
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "flower_secure_aggregation"
-NAMES = ("east", "north", "south", "west")
-REAL = [
-    n
-    for n in ("plain", "secure-aggregation", "homomorphic-encryption", "multi-party")
-    if n in discovery.modules(contract.PACKAGE)
-]
-
-
-def toy_sum(third: tuple[str, ...] = (), survives: bool = True) -> Any:
-    """A one-time pad modulo 2^64 that the party opens to anyone who asks: no protection, but it looks like one."""
-
-    class Party:
-        def __init__(self, name: str) -> None:
-            self.name, self.pad = name, np.zeros(0, np.uint64)
-
-        def answer(self, stage: str, packet: contract.Packet) -> contract.Packet:
-            return {"greeting": self.name.encode()} if stage == "greet" else {"pad": self.pad}
-
-        def contribute(self, packet: contract.Packet, arrays: Any, layout: Any) -> contract.Packet:
-            assert packet == {"for": self.name.encode()}
-            vector = layout.encode(arrays).astype(np.int64).view(np.uint64)
-            self.pad = np.frombuffer(np.random.default_rng().bytes(8 * len(vector)), np.uint64)
-            return {"padded": vector + self.pad}
-
-    class Coordinator:
-        def __init__(self, agreement: contract.Agreement) -> None:
-            self.agreement = agreement
-
-        def total(self, layout: Any) -> Rounds:
-            yield Stage("greet", {name: {} for name in self.agreement.parties})
-            asked = {name: {"for": name.encode()} for name in self.agreement.holders}
-            padded = yield Stage("contribute", asked, carries=True)
-            if len(padded) < self.agreement.minimum_holders:
-                raise EngineError(f"got {len(padded)} holders; want {self.agreement.minimum_holders}")
-            pads = yield Stage("open", {name: {} for name in padded})
-            total = sum((np.asarray(padded[n]["padded"]) - np.asarray(pads[n]["pad"]) for n in padded), np.uint64(0))
-            return Aggregate(layout.decode(np.asarray(total).view(np.int64)), tuple(padded))
-
-    class Options(Section):
-        pass
-
-    return SimpleNamespace(
-        REQUIRES=Requirements(minimum_holders=2, survives_dropout=survives, fixed_point=True),
-        Options=Options,
-        third_parties=lambda _: third,
-        party=lambda _, identity: Party(identity.name),
-        coordinator=Coordinator,
-        learns=lambda _: [Disclosure("coordinator", "everything", "nothing")],
-    )
 
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toy protections beside the real ones."""
-    known = {
-        "toy": toy_sum(),
-        "toy-all": toy_sum(survives=False),
-        "toy-keys": toy_sum(third=("keeper",)),
-    }
-    monkeypatch.setattr(
-        "statfed.core.protection.load",
-        lambda package, name, what: known.get(name) or discovery.load(package, name, what),
-    )
-    if "secure-aggregation" not in REAL:
-        known["secure-aggregation"] = known["toy"]
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    with_toys(monkeypatch)
 
 
 @pytest.fixture
 def homes(tmp_path: Path) -> Callable[..., dict[str, str]]:
     """Make homes of parties that have pinned each other."""
-
-    def make(names: tuple[str, ...] = NAMES[:3], minimum: int = 1, allow: str = "*") -> dict[str, str]:
-        places = {name: tmp_path / name for name in names}
-        allowed = [*REAL, "secure-aggregation", "toy", "toy-all", "toy-keys"] if allow == "*" else [allow]
-        keys = {}
-        for name, place in places.items():
-            place.mkdir(exist_ok=True)
-            keys[name] = create_identity(place)
-        pins = "\n".join(f'{name} = "{key}"' for name, key in keys.items())
-        for name, place in places.items():
-            (place / "party.toml").write_text(
-                f'[party]\nname = "{name}"\n[allow]\nprotections = {allowed!r}\n'
-                f"minimum_holders = {minimum}\n[parties]\n{pins}\n"
-            )
-        return {name: str(place) for name, place in places.items()}
-
-    return make
-
-
-def data(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The records of a node: 30 to 75 of them."""
-    rng = np.random.default_rng(NAMES.index(name))
-    x = rng.normal(size=(30 + 15 * NAMES.index(name), 3))
-    return x, x @ [1.0, -2.0, 0.5] + rng.normal(0, 0.1, len(x))
-
-
-def client(*mods: Mod, scale: float = 1.0, extra: str = "") -> ClientApp:
-    """A linear model's ClientApp. scale: of what it sends back; extra: a record or failure that it adds."""
-    app = ClientApp(mods=list(mods))
-
-    @app.train()
-    @app.evaluate()
-    def step(message: Message, context: Context) -> Message:
-        assert set(message.content) == {"arrays", "config"}, "the app sees what the strategy sent"
-        if extra == "raise":
-            raise ValueError("income of person 17 is 123456")
-        x, y = data(str(context.node_config["holder"]))
-        arrays = {name: array.numpy() for name, array in message.content.array_records["arrays"].items()}
-        error = x @ arrays["w"] + arrays["b"] - y
-        metrics: dict[str, Any] = {"loss": float(np.mean(error**2)), "num-examples": len(y)}
-        if extra == "metric":
-            metrics["secret"] = 17.0
-        reply = RecordDict({"metrics": MetricRecord(metrics)})
-        if extra == "config":
-            reply["notes"] = ConfigRecord({"names": "Ann, Bob"})
-        if message.metadata.message_type == "train":
-            new = {"w": arrays["w"] - 0.1 * x.T @ error / len(y), "b": arrays["b"] - 0.1 * error.mean()}
-            reply["arrays"] = ArrayRecord({k: Array(np.asarray(scale * v, arrays[k].dtype)) for k, v in new.items()})
-        return Message(reply, reply_to=message)
-
-    return app
-
-
-def start_arrays(kind: str = "float64") -> ArrayRecord:
-    return ArrayRecord({"w": Array(np.zeros(3, kind)), "b": Array(np.zeros((), kind))})
-
-
-def by_home(context: Context) -> str:
-    return str(context.node_config["home"])
-
-
-LIMITS: dict[str, Any] = {
-    "limit": 8.0,
-    "most_examples": 100,
-    "train_metrics": {"loss": 1000.0},
-    "evaluate_metrics": {"loss": 1000.0},
-}
-
-
-def federate(
-    homes: Mapping[str, str],
-    strategy: Strategy,
-    protection: str = "toy",
-    app: ClientApp | None = None,
-    rounds: int = 3,
-    fault: Any = no_fault,
-    wire: bool = False,
-    kind: str = "float64",
-    **options: Any,
-) -> tuple[Any, ProtectedGrid]:
-    """Run Flower's own `start` on a protected grid."""
-    inner = InProcessGrid(app or client(protect(by_home)), homes, fault=fault, wire=wire)
-    grid = ProtectedGrid(inner, strategy, protection=protection, **LIMITS | options)
-    return strategy.start(grid=grid, initial_arrays=start_arrays(kind), num_rounds=rounds), grid
+    return partial(make_homes, tmp_path)
 
 
 STRATEGIES: dict[str, Callable[[], FedAvg]] = {
@@ -256,7 +105,8 @@ def test_32_bit_words_are_within_their_stated_error(homes: Any) -> None:
     plain, _ = federate(homes(), FedAvg())
     narrow, _ = federate(homes(), FedAvg(), narrow=True)
     error = np.abs(narrow.arrays["w"].numpy() - plain.arrays["w"].numpy()).max()
-    assert 0 < error < 3 * 2.0**-28 * 8 * 100 * 3 / 135
+    rounds, nodes, examples = 3, 3, 135
+    assert 0 < error < rounds * nodes * 2.0**-29 * 8 * 100 / (examples / nodes)
 
 
 @pytest.mark.parametrize("protection", ["toy", "secure-aggregation"])
@@ -372,7 +222,7 @@ def test_an_unprotected_message_is_refused_before_the_app_sees_it(homes: Any) ->
     [
         ({"scale": 1e5}, r"[wb]: got a value outside the agreed limit of 8"),
         ({"scale": np.nan}, r"[wb]: got values that are not finite"),
-        ({"extra": "metric"}, "metrics: got loss, num-examples, secret; want loss, num-examples"),
+        ({"extra": "metric"}, "metrics: got 1 that were not declared and 2 that were; want loss, num-examples"),
         ({"extra": "config"}, "reply: got 1 metric and 1 configuration records"),
     ],
 )
@@ -473,80 +323,6 @@ def test_third_parties_are_nodes_that_never_train(homes: Any) -> None:
         federate({n: places[n] for n in NAMES[:3]}, FedAvg(), "toy-keys", rounds=1)
 
 
-def facts(**changes: Any) -> Any:
-    base: dict[str, Any] = {"run": 1, "session": 1, "protection": "toy", "holders": NAMES[:3], "minimum_holders": 3}
-    base |= {"parties": dict.fromkeys(NAMES[:3], "t"), "arrays": {"w": (3,)}, "limit": 1.0, "most_examples": 10}
-    return make_facts(**base | changes)
-
-
-def test_replayed_sums_earlier_sessions_and_foreign_runs_are_refused(homes: Any) -> None:
-    home, seats = Path(homes()["north"]), flower_party.Seats()
-
-    def ask(step: Any, number: int = 0, **changes: Any) -> Any:
-        said = Said(step=step, stage="greet", number=number, facts=facts(**{"parties": tokens} | changes))
-        return seats.ask(home, 1, 7, said, {"for": b"north"}, arrays)
-
-    arrays: dict[str, NDArray[Any]] = {"weight": np.asarray(1), "array/w": np.zeros(3)}
-    hello = seats.ask(home, 1, 7, Said(step="hello"), {}, {})
-    tokens = {"east": "a", "south": "b", "north": re.findall(r"[0-9a-f]{32}", str(hello))[0]}
-    ask("contribute", 1, session=2)
-    with pytest.raises(Refused, match="each sum is formed once"):
-        ask("contribute", 1, session=2)
-    with pytest.raises(Refused, match="session: got 1"):
-        ask("contribute", 2)
-    with pytest.raises(Refused, match="another run"):
-        ask("contribute", 2, run=2)
-    with pytest.raises(EngineError, match="as it runs now"):
-        ask("contribute", 2, session=3, parties=dict.fromkeys(NAMES[:3], "t"))
-    with pytest.raises(UsageError, match="want at least 2"):
-        ask("contribute", 2, session=3, holders=("north",), parties={"north": tokens["north"]}, minimum_holders=1)
-
-
-def a_process_for_each_message() -> ClientApp:
-    """What Flower does by default: each message meets an app that was just loaded."""
-
-    class Forgetful(ClientApp):
-        def __call__(self, message: Message, context: Context) -> Message:
-            return client(protect(by_home))(message, context)
-
-    return Forgetful()
-
-
-def test_a_process_that_forgets_is_told_so_and_sends_nothing(homes: Any) -> None:
-    with pytest.raises(EngineError, match="secrets of a protected sum live in memory"):
-        federate(homes(), FedAvg(), app=a_process_for_each_message())
-
-
-@pytest.fixture
-def served(homes: Any) -> dict[str, str]:
-    """Homes with a process (here: a thread) that keeps each party between messages."""
-    places: dict[str, str] = homes()
-    for home in places.values():
-        ready = threading.Event()
-        threading.Thread(target=flower_party.serve, args=(Path(home), ready.set), daemon=True).start()
-        assert ready.wait(10)
-    return places
-
-
-def test_a_party_process_keeps_the_secrets_between_messages(served: dict[str, str], homes: Any) -> None:
-    expected, _ = federate(homes(("east", "north", "south")), FedAvg())
-    got, _ = federate(served, FedAvg(), app=a_process_for_each_message())
-    np.testing.assert_allclose(got.arrays["w"].numpy(), expected.arrays["w"].numpy(), atol=1e-12)
-    home = Path(served["north"])
-    assert (home / "party.sock").stat().st_mode & 0o077 == 0
-    with pytest.raises(UsageError, match="another process answers"):
-        flower_party.serve(home)
-    with pytest.raises(Refused, match="protection: got plain; want toy"):
-        federate(homes(allow="toy"), FedAvg(), "plain", app=a_process_for_each_message())
-
-
-def test_a_socket_where_nobody_answers_is_an_error(homes: Any) -> None:
-    places = homes()
-    (Path(places["east"]) / "party.sock").touch()
-    with pytest.raises(EngineError, match=r"nobody answers at this home's party\.sock"):
-        federate(places, FedAvg())
-
-
 def blocks() -> dict[str, str]:
     """Code blocks of the page by file name."""
     page = (ROOT / "docs" / "flower.md").read_text(encoding="utf-8")
@@ -572,12 +348,3 @@ def test_the_documented_example_runs_as_written(homes: Any) -> None:
     server(grid, context)
     learnt = context.state.array_records["model"]["w"].numpy()
     assert (learnt > 0.1).all()  # three steps of FedAdam from 0 towards 1, 2, 3, 4
-
-
-def test_home_folders_are_made_by_the_command(tmp_path: Path) -> None:
-    key = flower_party.create(tmp_path / "north", "north")
-    assert flower_party.create(tmp_path / "north", "north") == key
-    policy = load_party(tmp_path / "north" / "party.toml")
-    assert (policy.party.name, policy.allow.protections) == ("north", ("secure-aggregation",))
-    with pytest.raises(StatfedError):
-        flower_party.create(tmp_path / "bad", "No Name")

@@ -3,6 +3,7 @@
 import math
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from statfed.core.applicability import obstacles
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout, Slot
 from statfed.core.protection import Packet, named_protection
-from statfed.core.query import Query
+from statfed.core.query import Privacy, Query
 from statfed.core.randomness import Stream
 from statfed.core.study import Protection, Study
-from statfed.scenarios import time_use
+from statfed.scenarios import _run, time_use
 from statfed.strategies.protections import _he_planes as planes
 from statfed.strategies.protections import homomorphic_encryption as he
 from statfed.strategies.protections._he_codec import PRIMES, Residues, coarse
+from tests.conftest import toy_study
 from tests.federate import split
 from tests.protocol import Network, agreement
 from tests.universe import CODEBOOK, people
@@ -302,7 +304,9 @@ def test_no_secret_is_shown() -> None:
 
 def query(**protection: Any) -> Query:
     held = ("h1", "h2", "h3")
-    return Query(analysis="count", codebook=CODEBOOK, holders=held, seed=1, protection=Protection(name=NAME, **protection))
+    return Query(
+        analysis="count", codebook=CODEBOOK, holders=held, seed=1, protection=Protection(name=NAME, **protection)
+    )
 
 
 def rows(terms: Any) -> dict[str, str]:
@@ -311,14 +315,23 @@ def rows(terms: Any) -> dict[str, str]:
 
 def test_each_role_has_its_row_and_ckks_and_partial_encryption_say_what_they_give_up() -> None:
     exact, rounded = rows(query()), rows(query(options={"scheme": "ckks"}))
-    assert {row.role for row in he.learns(query())} >= {"coordinator", "key holder", "other holders", "result party"}
-    assert "key holder: sizes, rounds and who contributed" in exact
-    assert "key holder: the sums, sizes, rounds and who contributed" in rounded
+    roles = {row.role for row in he.learns(query())}
+    assert roles >= {"coordinator", "key holder", "coordinator with the key holder", "other holders", "result party"}
+    assert "key holder: sizes, rounds and who contributed; no total" in exact
+    assert "key holder: the sum in every round, sizes, and who contributed" in rounded
     assert any("if the coordinator follows the protocol" in text for text in rounded.values())
     assert not any("if the coordinator follows the protocol" in text for text in exact.values())
     study = Study(scenario="time-use", protection=Protection(name=NAME, options={"last_layer": 30}))
     partial = rows(study.terms(time_use.CODEBOOK))
     assert any(key.startswith("coordinator: partial: each holder's other layers") for key in partial)
+
+
+def test_noise_is_named_where_it_protects_and_central_noise_does_not_cover_a_ckks_key_holder() -> None:
+    private = query(options={"scheme": "ckks"}).model_copy(update={"privacy": Privacy(epsilon=1.0, noise="central")})
+    seen = rows(private)
+    assert seen["key holder: the sum in every round, sizes, and who contributed"].startswith("trust alone")
+    local = rows(private.model_copy(update={"privacy": Privacy(epsilon=1.0)}))
+    assert "epsilon 1" in local["coordinator with the key holder: every holder's contribution"]
 
 
 def test_partial_encryption_of_a_statistic_is_an_obstacle_before_the_run() -> None:
@@ -347,3 +360,18 @@ def test_analyses_through_the_whole_path_equal_plain() -> None:
                     assert mine[key] == near, (name, table, key)
     assert hidden.last is not None
     assert "key holder" in {row.role for row in hidden.last.learns}
+
+
+def test_training_encrypted_wholly_partly_or_under_ckks_gives_the_same_model_as_in_clear(tmp_path: Path) -> None:
+    def model(number: int, **protection: Any) -> NDArray[np.float64]:
+        data = {"source": "generated", "persons": 4, "records_per_person": 10, "test_persons": 4}
+        study = toy_study(holders=3, protection=protection, data=data)
+        options = _run.Options(tmp_path / f"{number}-runs", tmp_path / f"{number}", fresh=True, references=False)
+        _, folder = _run.run_study(study, options)
+        saved = np.load(folder / "model.npz")
+        return np.concatenate([saved[key].reshape(-1) for key in saved.files if saved[key].dtype.kind == "f"])
+
+    clear, whole = model(0, name="plain"), model(1, name=NAME)
+    np.testing.assert_allclose(whole, clear, atol=1e-5)
+    np.testing.assert_array_equal(model(2, name=NAME, options={"last_layer": 20}), whole)
+    np.testing.assert_array_equal(model(3, name=NAME, options={"scheme": "ckks"}), whole)

@@ -20,14 +20,14 @@ from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Bits, Layout, Slot
 from statfed.core.protection import Packet, Stage
 from statfed.strategies.protections import _mpc_messages as messages
-from statfed.strategies.protections import _mpc_party, multi_party
 from statfed.strategies.protections import _mpc_shares as sharing
+from statfed.strategies.protections import multi_party
 from statfed.strategies.protections._mpc_messages import Task
 from tests.protocol import Network, agreement, identities
 
 RNG = np.random.default_rng(11)
 EVERY = ("maximum", "top-two", "median", "compare", "dominance", "ratio")
-LIMITS: dict[int, Slot] = {32: Slot((7,), 900.0, True), 64: Slot((3, 5), 1e6), 192: Slot((6,), np.inf)}
+LIMITS: dict[int, Slot] = {32: Slot((7,), 2000.0, True), 64: Slot((3, 5), 1e6), 192: Slot((6,), np.inf)}
 
 
 def sent(network: Network, slot: Slot) -> dict[str, dict[str, NDArray[Any]]]:
@@ -133,7 +133,7 @@ ATTACKS: dict[str, tuple[str, str, Callable[[Packet], Packet], str]] = {
     "a list below the minimum": ("gather", "node-1", lambda p: without(without(p, "h001"), "h002"), "at least 3"),
     "one node's list is shorter": ("gather", "node-3", lambda p: without(p, "h004"), "want the same list of holders"),
     "a list signature is invented": ("open", "node-1", lambda p: flipped(p, "node-2"), "got none that node-2 signed"),
-    "a list signature is missing": ("open", "node-1", lambda p: {}, "got no bytes node-1"),
+    "a list signature is missing": ("open", "node-1", lambda _: {}, "got no bytes node-1"),
     "a node's key is substituted": ("share", "h002", lambda p: {**p, "node-1:key": bytes(32)}, "node-1's pinned key"),
     "a certificate is substituted": ("share", "h002", lambda p: {**p, "node-3:certificate": b"x"}, "node-3's pinned"),
     "another layout is asked for": (
@@ -229,8 +229,8 @@ def test_a_coordinator_with_two_nodes_sees_the_same_whoever_contributed_what() -
         other = [[row.copy() for row in share] for share in shares]
         other[0][honest] += moved.view(np.uint64)
         other[1][honest] -= moved.view(np.uint64)
-        assert (sum(other[0]) == (first + moved).view(np.uint64)).all()  # shares of other contributions
-        assert (sum(other[1]) == (second - moved).view(np.uint64)).all()
+        assert (np.sum(other[0], axis=0) == (first + moved).view(np.uint64)).all()  # shares of other contributions
+        assert (np.sum(other[1], axis=0) == (second - moved).view(np.uint64)).all()
         assert (other[0][honest] + other[1][honest] == shares[0][honest] + shares[1][honest]).all()
 
 
@@ -372,7 +372,7 @@ def test_a_comparison_of_totals_is_the_comparison(network: Network) -> None:
 def test_a_quotient_of_totals_is_the_quotient(network: Network, integer: bool) -> None:
     a = np.array([[7, -7, 0, 3, 500], [1, -2, 0, 3, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
     b = np.array([[1, 3, 9, 0, 1], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]])
-    slots = {"a": Slot((5,), 2000.0, True), "b": Slot((5,), 2000.0, True)}
+    slots = {"a": Slot((5,), 5000.0, True), "b": Slot((5,), 5000.0, True)}
     if not integer:
         slots = {"a": Slot((5,), 10000.0), "b": Slot((5,), 100.0)}
     figures = by_holder(network, a=a if integer else a * 0.37, b=b if integer else b * 0.11)
@@ -392,6 +392,8 @@ def test_dominance_of_pooled_cells_is_what_pooled_contributors_say(network: Netw
     contributors[:, :, 0] = 0.0
     contributors[1:, :, 1] = 0.0
     contributors[:, :, 2] = 25.0
+    contributors[3, 1, 3:6] *= 1000.0
+    contributors[4, 2:4, 6:8] *= 1000.0
     ranked = np.sort(contributors, axis=1)[:, ::-1]
     layout = Layout({"total": Slot((3, 4), 1e9), "largest": Slot((2, 3, 4), 1e9)}, 5)
     figures = by_holder(
@@ -412,7 +414,7 @@ def test_dominance_of_pooled_cells_is_what_pooled_contributors_say(network: Netw
         evaluate(
             network,
             "dominance",
-            by_holder(network, **{"total": np.zeros((5, 3, 4)), "largest": -np.ones((5, 2, 3, 4))}),
+            by_holder(network, total=np.zeros((5, 3, 4)), largest=-np.ones((5, 2, 3, 4))),
             layout,
         )
 
@@ -448,12 +450,12 @@ def test_a_layout_that_does_not_fit_a_function_is_refused_before_anything_is_sen
 def test_a_function_that_the_study_does_not_name_is_refused() -> None:
     network = Network(agreement("multi-party", 3, functions=("maximum",)))
     layout = Layout({"value": Slot((1,), 10.0)}, 3)
-    with pytest.raises(UsageError, match="among the study's protection.options.functions"):
+    with pytest.raises(UsageError, match="it among the study's protection"):
         evaluate(network, "median", {}, layout)
 
 
 def test_a_function_without_mpyc_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     network = Network(agreement("multi-party", 3, functions=("maximum",)))
     with pytest.raises(UsageError, match=r"functions need MPyC: pip install 'statfed\[mpc\]'"):
         evaluate(network, "maximum", {}, Layout({"value": Slot((1,), 10.0)}, 3))
@@ -486,7 +488,7 @@ def test_a_killed_compute_process_is_named_and_leaves_no_orphans(when: str) -> N
     if when == "before":
         running["node-2"].kill()
         running["node-2"].wait()
-        with pytest.raises((EngineError, Refused), match="node-2: its compute process has ended: killed by SIGKILL"):
+        with pytest.raises(EngineError, match="node-2: its compute process has ended: killed by SIGKILL"):
             evaluate(network, "median", figures, layout)
     else:
 
@@ -577,7 +579,3 @@ def test_stages_of_one_sum_are_few() -> None:
 
         network.drive(noted(coordinator.total(layout)), sent(network, LIMITS[64]), layout)
         assert [stage.name for stage in stages] == want
-
-
-def test_mpyc_is_checked_for_before_a_process_is_started() -> None:
-    _mpc_party.needed()

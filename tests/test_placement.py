@@ -385,7 +385,7 @@ def test_more_colluders_than_the_protection_withstands_are_refused(sums: str) ->
 def test_fields_that_do_not_go_together_are_refused_by_name(
     fields: dict[str, Any], budget: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=f"^study: privacy: .*{message}"):
         make_analysis_study({"analysis": "count", "holders": {"a": "a.csv"}, "privacy": budget | fields})
 
 

@@ -44,7 +44,7 @@ def combined(models: Models, weights: list[int] | None = None, **options: Any) -
     return record["vector"].numpy().astype(np.float64)
 
 
-def scores(models: Models, malicious: int) -> list[float]:
+def scores(models: NDArray[Any], malicious: int) -> list[float]:
     """Krum's score of each model: squared distances to its n - f - 2 nearest others (Blanchard et al. 2017)."""
     found = []
     for i, one in enumerate(models):
@@ -53,14 +53,15 @@ def scores(models: Models, malicious: int) -> list[float]:
     return found
 
 
-def nearest(models: Models, malicious: int, keep: int) -> Models:
+def nearest(models: NDArray[Any], malicious: int, keep: int) -> NDArray[Any]:
     """The `keep` models of lowest score."""
     return models[np.argsort(scores(models, malicious), kind="stable")[:keep]]
 
 
-def reference(name: str, models: Models, malicious: int = 1, trim: float = 0.2) -> NDArray[np.float64]:
+def reference(name: str, models: NDArray[Any], malicious: int = 1, trim: float = 0.2) -> NDArray[np.float64]:
     """What each strategy should give, coordinate by coordinate."""
-    models, n = models.astype(np.float64), len(models)
+    n = len(models)
+    models = models.astype(np.float64)
     columns = [sorted(column) for column in models.T]
     match name:
         case "fedmedian":
@@ -75,9 +76,8 @@ def reference(name: str, models: Models, malicious: int = 1, trim: float = 0.2) 
     chosen = nearest(models, malicious, n - 2 * malicious)
     kept = len(chosen) - 2 * malicious
     middle = np.median(chosen, axis=0)
-    return np.array(
-        [np.mean(sorted(c, key=lambda x: abs(x - m))[:kept]) for c, m in zip(chosen.T, middle, strict=True)]
-    )
+    kept_values = [sorted(c, key=lambda x: abs(x - m))[:kept] for c, m in zip(chosen.T, middle, strict=True)]
+    return np.asarray(np.mean(kept_values, axis=1), np.float64)
 
 
 @pytest.mark.parametrize("name", ROBUST)
@@ -97,7 +97,7 @@ def test_flowers_robust_strategies_equal_their_definitions(
 
 
 def test_flowers_own_distances_would_pick_by_rounding() -> None:
-    """Why the strategies get differences from the median: the same models, far from the origin, through Flower alone."""
+    """Why the strategies get differences from the median: models far from the origin, through Flower alone."""
     from flwr.serverapp.strategy import Krum
 
     rng = np.random.default_rng(0)

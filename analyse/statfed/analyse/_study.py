@@ -75,6 +75,18 @@ class AnalysisStudy(Section):
     disclosure: Rules = Field(default=Rules(), description='rules of the release; "none" for no treatment')
     simulation: Simulation = Simulation()
 
+    @field_validator("privacy", mode="before")
+    @classmethod
+    def _one_kind(cls, value: object) -> object:
+        """Errors of the kind of section that was meant, instead of those of both."""
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return (Target if "margin_of_error" in value else Privacy).model_validate(dict(value))
+        except ValidationError as error:
+            lines = describe(error, "", "only keys listed in docs/study.md").splitlines()
+            raise ValueError("\n".join(line.removeprefix(": ") for line in lines)) from None
+
     @field_validator("disclosure", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:

@@ -34,7 +34,8 @@ class Federation:
     the path of a *.codebook.toml file; None drafts one from the union of the local drafts, which only a simulation
     may do. workspace: folder where ledgers live between sessions; None keeps them while this object lives.
     disclosure: rules for every release. protection: its name, or the fields of a `[protection]` table (name,
-    minimum_holders, options); see `statfed protections`. `last` is the whole answer to the last question: sums, ledger, who learns what.
+    minimum_holders, options); see `statfed protections`.
+    `last` is the whole answer to the last question: sums, ledger, who learns what.
     """
 
     def __init__(

@@ -36,7 +36,9 @@ def protections(
             rows.add_row(key, m.TITLE, "; ".join(m.TRUST), _needs(m.REQUIRES), survives, f"x {m.REQUIRES.cost}")
         out.print(rows, markup=False)
         out.print("cost: processor time of a sum of a million numbers against plain, order of magnitude")
-        noise_rows = table("Where noise is added (--privacy noise=...)", "noise", "who adds it", "trusts", "accuracy")
+        noise_rows = table(
+            "Where noise is added (--privacy NOISE:epsilon=1)", "noise", "who adds it", "trusts", "accuracy"
+        )
         for place in PLACEMENTS:
             noise_rows.add_row(place.noise, place.adds, place.trusts, place.accuracy)
         out.print(noise_rows, markup=False)

@@ -161,6 +161,26 @@ def _official(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]
         yield Finding("official", reason, choices)
 
 
+def _approximate(terms: Asked, _: Requirements, options: Any) -> Iterator[Finding]:
+    """Choices of an option that its protection marks as inexact: `json_schema_extra={"approximate": VALUE}`.
+
+    Noise that holders share is proved for whole numbers alone, and an official figure has to be exact.
+    """
+    shared = terms.privacy is not None and terms.privacy.noise == "shared"
+    if not shared and not (isinstance(terms, Query) and terms.exact):
+        return
+    for key, field in type(options).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and getattr(options, key) == extra.get("approximate"):
+            without = {k: v for k, v in terms.protection.options.items() if k != key}
+            what = "shared noise" if shared else "an official figure"
+            reason = (
+                f"protection.options.{key}: {getattr(options, key)} gives approximate sums, {what} wants exact ones"
+            )
+            choice = _protected(terms, f"{key} {field.default}", options=without)
+            yield Finding(f"approximate {key}", reason, (choice,).__iter__)
+
+
 def _noise(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
     if not isinstance(terms, Query) or terms.privacy is None or list(_dropout(terms, requires, _)):
         return
@@ -256,6 +276,7 @@ RULES = (
     _single_updates,
     _enough_holders,
     _official,
+    _approximate,
     _noise,
     _gradients,
     _of_training,

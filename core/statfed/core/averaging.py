@@ -191,7 +191,7 @@ def contribution(facts: Facts, kind: Kind, arrays: Arrays, metrics: Mapping[str,
     for name, shape in facts.arrays.items():
         array = np.asarray(arrays[name])
         if array.shape != shape or array.dtype.kind not in "fiub":
-            raise Refused(f"arrays: {name}: got {array.dtype} of shape {array.shape}; want real numbers of {shape}")
+            raise Refused(f"arrays: {name}: got another shape or type; want real numbers of shape {shape}")
         wide = array.astype(np.float64)
         _within(name, wide, facts.limit)
         parts[f"array/{name}"] = np.multiply(wide, weight, out=wide)
@@ -208,10 +208,10 @@ def averages(facts: Facts, kind: Kind, total: Arrays) -> tuple[int, dict[str, ND
 
 
 def _same(what: str, got: set[str], wanted: set[str]) -> None:
-    if got != wanted:
+    if got != wanted:  # a name that was not agreed may come from the data: it is counted, and does not travel
         raise Refused(
-            f"{what}: got {', '.join(sorted(got)) or 'none'}; want {', '.join(sorted(wanted)) or 'none'}, as the "
-            "coordinator declared them"
+            f"{what}: got {len(got - wanted)} that were not declared and {len(wanted & got)} that were; "
+            f"want {', '.join(sorted(wanted)) or 'none'}, as the coordinator declared them"
         )
 
 

@@ -43,8 +43,8 @@ def hindrances(query: Query) -> list[tuple[str, str]]:
     if fewest > privacy.colluders > most:
         found.append(
             (
-                f"privacy.colluders: got {privacy.colluders}; with so many of {len(query.holders)} holders a coordinator "
-                f"that needs {fewest} for a sum could see through {name} to a single share",
+                f"privacy.colluders: got {privacy.colluders}; with so many of {len(query.holders)} holders a "
+                f"coordinator that needs {fewest} for a sum could see through {name} to a single share",
                 f"at most {most}, or a sum over every holder",
             )
         )

@@ -134,9 +134,7 @@ class Exchange:
 
         def send(stage: Stage) -> Replies:
             messages = requests() if stage.carries else self._stage_messages(stage, number)
-            for name, message in messages.items():
-                put_packet(message.content, stage.packets.get(name, {}))
-            chosen = [messages[name] for name in stage.packets]
+            chosen = [_with_packet(messages[name], packet) for name, packet in stage.packets.items()]
             traffic.down += sum(_size(message) for message in chosen)
             traffic.stages += 1
             wanted = kind if stage.carries else Present
@@ -207,7 +205,16 @@ class Exchange:
             self._delivered(
                 [Message(RecordDict({"config": config}), nodes[n], "query.release") for n in others], timeout
             )
-        return {name: facts_of(reply, Closing, name) for name, reply in self.ask("release", timeout).items()}
+        if not self.dropped:
+            return {name: facts_of(reply, Closing, name) for name, reply in self.ask("release", timeout).items()}
+        closings = {}
+        for name, reply in self._delivered(list(self.requests("release").values()), timeout).items():
+            try:
+                closings[name] = facts_of(reply, Closing, name)
+            except EngineError:
+                if name not in self.dropped:
+                    raise
+        return closings
 
 
 def joined(errors: Sequence[StatfedError], others: str = "") -> StatfedError:
@@ -233,6 +240,13 @@ def facts_of(reply: Message, kind: type[Facts], holder: str) -> Facts:
 def arrays_out(arrays: Arrays) -> ArrayRecord:
     """Named arrays as a Flower record."""
     return ArrayRecord({name: Array(value) for name, value in arrays.items()})
+
+
+def _with_packet(message: Message, packet: Packet) -> Message:
+    """A message with a packet of its own: Flower's strategies give one content to all messages of a round."""
+    content = RecordDict(dict(message.content))
+    put_packet(content, packet)
+    return Message(content, message.metadata.dst_node_id, message.metadata.message_type)
 
 
 def put_packet(content: RecordDict, packet: Packet) -> None:

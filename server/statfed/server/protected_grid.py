@@ -60,13 +60,14 @@ class _Session:
 class ProtectedGrid(Grid):
     """A Flower Grid whose replies to training and evaluation are protected averages.
 
-    strategy: the one that will be started on this grid; `check_strategy` says which. limit: largest absolute value of
-    a parameter of a reply; most_examples: largest number of examples of a node; train_metrics, evaluate_metrics:
-    largest absolute value by name of each metric that the app reports beside the number of examples. These are public,
-    a node that exceeds one refuses, and precision follows from them: 2^-60 of limit * most_examples * nodes, or 2^-28
-    when `narrow`. minimum_holders: fewest nodes of a sum; default every one, or more than two thirds where the
-    protection survives dropout. averages_only: declares that a strategy class of your own uses replies by their
-    weighted average alone. stage_timeout: seconds for a stage that no training waits for.
+    strategy: the one that will be started on this grid; `_averaging_strategies` says which. limit: largest absolute
+    value of a parameter of a reply; most_examples: largest number of examples of a node; train_metrics,
+    evaluate_metrics: largest absolute value by name of each metric that the app reports beside the number of examples.
+    These are public, a node that exceeds one refuses, and precision follows from them: a node's part is rounded to
+    2^-60 (2^-28 when `narrow`) of limit * most_examples * nodes. minimum_holders: fewest nodes of a sum; default every
+    one, or more than two thirds where the protection survives dropout. averages_only: declares that a strategy class of
+    your own uses replies by their weighted average alone. stage_timeout: seconds for a stage that no training waits
+    for.
 
     Raises UsageError on what does not fit, Refused when a node refuses, EngineError when too few nodes are left.
     `dropped` has, after a sum, the nodes that it did without, with what happened.

@@ -128,7 +128,10 @@ class PollingGrid(Grid):
 def _unavailable(message: Message, lost: Mapping[int, str]) -> Message:
     """The answer of a node that has ended."""
     message.metadata.__dict__["_message_id"] = message.metadata.message_id or "unsent"
-    return Message(Error(ErrorCode.NODE_UNAVAILABLE, lost[message.metadata.dst_node_id]), reply_to=message)
+    node = message.metadata.dst_node_id
+    reply = Message(Error(ErrorCode.NODE_UNAVAILABLE, lost[node]), reply_to=message)
+    reply.metadata.__dict__["_src_node_id"] = node  # Flower puts the caller's own, since no node has sent it
+    return reply
 
 
 class PatientClient(RuntimeHttpClient):

@@ -1,10 +1,11 @@
-"""Streams of bytes between compute nodes: gRPC over mutual TLS 1.3, with certificates pinned one by one.
+"""Streams of bytes between compute nodes: gRPC over mutual TLS, with certificates pinned one by one.
 
 Each node makes a P-256 key and a self-signed certificate for one run (`certificate`); the private key stays in its
 process. The node's identity signs the certificate, and the others take it only with that signature, so an identity
-key that was compared by hand is what a connection rests on in the end; there is no authority. A client accepts
-exactly the one certificate of the node that it calls. A server asks for a client certificate, accepts none but the
-other nodes', and takes the peer's name from it. A certificate cannot issue others (CA:FALSE).
+key that was compared by hand is what a connection rests on in the end; there is no authority. A client trusts the
+certificate of the node that it calls and no other, so only the holder of that key can answer. A server wants a client
+certificate, and then compares it with the other nodes': what a node's key has issued to somebody else is none of
+them. It takes the peer's name from the certificate.
 
 Of two nodes the one with the lower index calls the other. A stream has an end: when it is lost, so is the run.
 """
@@ -151,7 +152,7 @@ class Channel:
 
     async def _call(self, peer: str, address: str) -> None:
         credentials = grpc.ssl_channel_credentials(self.certificates[peer], self.own.key, self.own.certificate)
-        options = [("grpc.ssl_target_name_override", peer)]
+        options = [("grpc.ssl_target_name_override", peer), ("grpc.enable_http_proxy", 0)]
         try:
             async with grpc.aio.secure_channel(address, credentials, options) as channel:
                 stream = channel.stream_stream(f"/{SERVICE}/{METHOD}")(wait_for_ready=True)

@@ -134,12 +134,14 @@ def dominance(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:
 def ratio(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:
     """The total of `a` over that of `b`, in units of 2^-fraction, towards zero; all ones where it is too large.
 
-    Long division, one secure comparison a digit: exact, and nothing but the quotient exists outside shares. A total of
-    `b` that is not positive gives all ones.
+    Long division, one secure comparison a digit: exact, and nothing but the quotient exists outside shares. A quotient
+    of 2^whole or more is found first, since its remainder would outgrow the width; dividing by 0 is one of those.
     """
     rest, divisor = _total(holders, "a"), _total(holders, "b")
     sign = 1 - 2 * (rest < 0 * rest)
     rest = sign * rest
+    over = 1 - (rest < divisor * 2**limits.whole)
+    rest = rest - over * rest
     quotient = 0 * rest
     for place in range(limits.whole - 1, -limits.fraction - 1, -1):
         if place < 0:
@@ -148,7 +150,8 @@ def ratio(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:
         digit = 1 - (rest < part)
         rest = rest - digit * part
         quotient = 2 * quotient + digit
-    return [sign * quotient]
+    most = 2 ** (limits.whole + limits.fraction) - 1
+    return [sign * (quotient + over * (most - quotient))]
 
 
 FUNCTIONS: Mapping[str, Function] = {

@@ -83,6 +83,7 @@ class Node:
         self.mpc, self._own, self._nodes = mpc, own, nodes
         self._lost: asyncio.Future[str] = mpc._loop.create_future()
         self._channel: Channel | None = None
+        self._exchangers: dict[str, Any] = {}
         for party in mpc.parties:
             party.protocol = mpc._loop.create_future() if party.pid == mpc.pid else None
 
@@ -97,6 +98,9 @@ class Node:
         assert self._channel is not None  # noqa: S101
         self._channel.call(addresses)
         await self._unless_lost(self.mpc.parties[self.mpc.pid].protocol, patience, "connecting to the other nodes")
+        for peer, exchanger in self._exchangers.items():
+            if exchanger.peer_pid != self._nodes.index(peer):
+                raise EngineError(f"channel: {peer} says that it is another node")
 
     async def evaluate(self, request: Mapping[str, Any], payload: bytes, patience: float) -> bytes:
         """This node's fresh share of a function's results. payload: its shares of every holder's slots."""
@@ -142,6 +146,7 @@ class Node:
         from mpyc.asyncoro import MessageExchanger
 
         exchanger: Any = MessageExchanger(self.mpc, self._nodes.index(peer) if calling else None)
+        self._exchangers[peer] = exchanger
         link = Link(peer, exchanger.data_received)
         exchanger.connection_made(link)
         return link

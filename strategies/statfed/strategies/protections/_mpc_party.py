@@ -20,6 +20,7 @@ from statfed.strategies.protections._mpc_messages import Offer, Task
 from statfed.strategies.protections._mpc_process import Compute
 
 SUM = "sum"
+MARGIN = 30.0  # seconds that a process has to report that its patience is over
 
 
 class Holder:
@@ -88,7 +89,7 @@ class Node:
         return f"Node({self._identity.name}, secrets=<secret>)"
 
     def answer(self, stage: str, packet: Packet) -> Packet:
-        """Answer a stage. Raises Refused on one that does not come next."""
+        """Answer a stage; `failure` says what went wrong here. Raises Refused on a stage that does not come next."""
         steps = {
             "offer": self._offer,
             "listen": self._listen,
@@ -105,7 +106,7 @@ class Node:
             found = steps[stage](packet)
         except EngineError as error:
             self._stop()
-            raise Refused(f"{self._identity.name}: {error}") from None
+            return {"failure": str(error).encode()}
         if stage in ("offer", "listen", "join"):
             self._done.add(stage)
         return found
@@ -146,7 +147,9 @@ class Node:
         """Take in the shares of one task; the node's signature of exactly what it has."""
         agreement, task = self._agreement, Task.read(packet)
         permitted(agreement, task)
-        if task.number <= self._number or self._running:
+        if self._running:
+            raise Refused("multi-party: got stage gather; want collect first: a function is running")
+        if task.number <= self._number:
             raise Refused(f"multi-party: got task {task.number}; want one after {self._number}")
         holders = sorted({name.partition(":")[0] for name in packet if ":" in name})
         strangers = sorted(set(holders) - set(agreement.holders))
@@ -154,10 +157,8 @@ class Node:
             raise Refused(f"list: got {', '.join(strangers)}; want holders of this run")
         if len(holders) < agreement.minimum_holders:
             raise Refused(f"list: got {len(holders)} holders; want at least {agreement.minimum_holders}")
-        if task.function != SUM and self._compute is None:
-            raise Refused(
-                "multi-party: got a function before the channel was set up; want offer, listen and join first"
-            )
+        if task.function != SUM:
+            self._process()
         keys = {}
         for holder in holders:
             keys[holder] = text(packet, f"{holder}:key")
@@ -195,22 +196,18 @@ class Node:
         }
         process = self._process()
         if "joined" not in self._done:
-            process.answer(self._options.patience + 30)
+            process.answer(self._options.patience + MARGIN)
             self._done.add("joined")
         process.ask(request, share)
         self._running = True
         return {}
 
     def _collect(self, packet: Packet) -> Packet:  # noqa: ARG002
-        """Wait for the function that was started: this node's share of its results, or what went wrong."""
+        """Wait for the function that was started: this node's share of its results."""
         if not self._running:
             raise Refused("multi-party: got stage collect; want open first")
         self._running = False
-        try:
-            _, share = self._process().answer(self._options.patience + 30)
-        except EngineError as error:
-            self._stop()
-            return {"failure": str(error).encode()}
+        _, share = self._process().answer(self._options.patience + MARGIN)
         return {"share": share}
 
     def _unsealed(self, task: Task, holder: str, key: bytes, packet: Packet) -> bytes:

@@ -30,13 +30,12 @@ class Compute:
 
     def __init__(self) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
-        kept = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SYSTEMROOT")
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={name: os.environ[name] for name in kept if name in os.environ},
+            env={name: value for name, value in os.environ.items() if not name.startswith("MPYC")},
         )
         self.stop = weakref.finalize(self, _stop, self.process, self._errors)
 

@@ -80,7 +80,10 @@ class AllParty:
         if not self._pairs:
             raise Refused("secure-aggregation: got no keys of the others; want them with the first upload")
         if upload.setup != SETUP or upload.number <= self._number:
-            raise Refused(f"secure-aggregation: got upload {upload.number}; want one after {self._number}")
+            raise Refused(
+                f"secure-aggregation: got setup {upload.setup}, upload {upload.number}; want setup {SETUP}, upload "
+                f"{self._number + 1} or later"
+            )
         self._number = upload.number
         words = to_words(layout.encode(arrays), layout.bits)
         request = request_of(layout, packet)

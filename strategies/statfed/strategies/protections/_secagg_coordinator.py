@@ -5,6 +5,7 @@ them. A member that once did not answer is not asked again before the next setup
 """
 
 from collections.abc import Collection, Generator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -148,38 +149,42 @@ class DropoutCoordinator:
         facts = (self._setup, self._number, self._session, request)
         keys = []
         for name in survivors:
-            seed = self._restored(name, {by: one.seeds[name] for by, one in revealed.items() if name in one.seeds})
-            commitment = self._bundles[name].seeds[self._number - 1]
-            if seed_commitment(self._binding, self._setup, self._number, name, seed) != commitment:
-                raise _spoilt(name)
+            seed = self._restored(
+                name, {by: one.seeds[name] for by, one in revealed.items() if name in one.seeds}, True
+            )
             keys.append((self_mask(self._binding, *facts, seed), True))
         for name in sorted(set(self._members) - set(survivors)):
-            kept = [other for other in self._graph.neighbours(name) if other in survivors]
-            secret = self._restored(name, {by: one.masks[name] for by, one in revealed.items() if name in one.masks})
-            own = X25519PrivateKey.from_private_bytes(secret)
-            if public(own) != self._bundles[name].masks[self._number - 1]:
-                raise _spoilt(name)
-            for other in kept:
-                public_key = self._bundles[other].masks[self._number - 1]
-                keys.append((pair_mask(self._binding, *facts, own, name, other, public_key), other < name))
+            shares = {by: one.masks[name] for by, one in revealed.items() if name in one.masks}
+            own = X25519PrivateKey.from_private_bytes(self._restored(name, shares, False))
+            for other in self._graph.neighbours(name):
+                if other in survivors:
+                    key = self._bundles[other].masks[self._number - 1]
+                    keys.append((pair_mask(self._binding, *facts, own, name, other, key), other < name))
         return keys
 
-    def _restored(self, name: str, shares: Mapping[str, str]) -> bytes:
-        """A secret of `name` from shares by who revealed them. Raises EngineError when it cannot be restored."""
-        keepers = set(self._graph.keepers(name))
+    def _restored(self, name: str, shares: Mapping[str, str], seed: bool) -> bytes:
+        """The seed or the mask key of `name`, from shares by who revealed them.
+
+        A single wrong share among more than the threshold is left out. Raises EngineError where nothing gives what
+        the bundle of `name` promised.
+        """
+        keepers, threshold = set(self._graph.keepers(name)), self._graph.threshold
         places = {self._graph.places[by]: int(share, 16) for by, share in shares.items() if by in keepers}
-        if len(places) < self._graph.threshold:
-            raise EngineError(
-                f"secure-aggregation, unmask: got {len(places)} shares about {name}; want {self._graph.threshold}"
-            )
-        try:
-            return restore({place: places[place] for place in sorted(places)[: self._graph.threshold]})
-        except ValueError:
-            raise _spoilt(name) from None
+        if len(places) < threshold:
+            raise EngineError(f"secure-aggregation, unmask: got {len(places)} shares about {name}; want {threshold}")
+        around = sorted(places) * 2
+        for start in range(len(places) if len(places) > threshold else 1):
+            with suppress(ValueError):
+                secret = restore({place: places[place] for place in around[start : start + threshold]})
+                if self._promised(name, secret, seed):
+                    return secret
+        raise EngineError(
+            f"secure-aggregation, unmask: shares about {name} do not give what it had promised; "
+            "some holder did not keep to the protocol"
+        )
 
-
-def _spoilt(name: str) -> EngineError:
-    return EngineError(
-        f"secure-aggregation, unmask: shares about {name} do not give what it committed to; "
-        "some holder did not keep to the protocol"
-    )
+    def _promised(self, name: str, secret: bytes, seed: bool) -> bool:
+        bundle, which = self._bundles[name], self._number - 1
+        if seed:
+            return seed_commitment(self._binding, self._setup, self._number, name, secret) == bundle.seeds[which]
+        return public(X25519PrivateKey.from_private_bytes(secret)) == bundle.masks[which]

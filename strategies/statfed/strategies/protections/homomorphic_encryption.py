@@ -28,8 +28,8 @@ function of those masked plaintexts and of fresh randomness. It learns sizes, ro
 
 **Together** the two learn everything. Under that same assumption the masks alone give the same privacy: the key holder
 need only send the sum of the pads over S, and no ciphertext is needed (secret sharing with two servers), at about a
-five-hundredth of the processor time. What encryption adds is a second lock: contributions stay hidden from a
-coordinator that learns the pads, as long as it asks for true sums only.
+seventieth of the processor time. What encryption adds is a second lock: contributions stay hidden from a coordinator
+that learns the pads, as long as it asks for true sums only.
 
 `ckks` gives approximate sums. Its plaintexts are not modular, so pads would not hide: an active coordinator can have a
 single contribution opened, and the key holder sees the totals. It holds against an honest-but-curious coordinator,
@@ -50,6 +50,7 @@ from numpy.typing import NDArray
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.placement import in_words
 from statfed.core.protection import (
     Aggregate,
     Agreement,
@@ -59,7 +60,6 @@ from statfed.core.protection import (
     Requirements,
     Rounds,
     Stage,
-    read_protection,
     text,
     whole_numbers,
 )
@@ -244,40 +244,52 @@ def learns(terms: Terms | Query) -> Sequence[Disclosure]:
 
     Raises UsageError on partial encryption of a statistic.
     """
-    options = read_protection(terms)[1]
-    if not isinstance(options, Options):
-        raise UsageError("homomorphic-encryption: got another protection's options; want its own")
-    query = isinstance(terms, Query)
-    if options.last_layer and query:
-        raise UsageError("last_layer: got a statistic; want 0: statistics are encrypted whole")
-    noise = f"noise at the holder: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit}" if terms.privacy else ""
-    rules = noise or ("each holder's disclosure rules, as far as its policy sets any" if query else "nothing else")
-    exact = options.scheme == "bfv"
-    one = "of contributions" if query else "of model updates"
-    seen = f"the sum {one} over the contributing holders, in every round, and who contributed"
-    if exact:
-        how = f"single contributions: encryption and pads, if the key holder does not collude; the sum: {rules}"
+    options = Options.model_validate(terms.protection.options)
+    if isinstance(terms, Query):
+        if options.last_layer:
+            raise UsageError("last_layer: got a statistic; want 0: statistics are encrypted whole")
+        what, public = "contributions", "public parameters of every sum, such as means and coefficients so far"
+        result, rules = f"the released result of {terms.analysis}", "each holder's disclosure rules, as far as set"
+        noise = in_words(terms.privacy) if terms.privacy else rules
+        seen = in_words(terms.privacy, to_coordinator=True) if terms.privacy else rules
+        released = noise if terms.privacy else "release rules, as far as the study sets any"
     else:
-        how = (
-            "single contributions: encryption, if the coordinator follows the protocol and the key holder does not "
-            f"collude; the sum: {rules}"
-        )
-    rows = [Disclosure("coordinator", seen, how)]
+        what, public = "weighted model updates", "the averaged model before every round"
+        result, noise = "the final model and its scores on the held-out persons", _noise(terms)
+        seen = released = noise
+    exact = options.scheme == "bfv"
+    follows = "" if exact else ", if the coordinator follows the protocol"
+    guard = f"{'encryption and pads' if exact else 'encryption'}, if the key holder does not collude{follows}"
+    rows = [
+        Disclosure("coordinator", f"the sum of {what} in every round, and over which holders", seen),
+        Disclosure(
+            "coordinator", f"none of a single holder's {'encrypted entries' if options.last_layer else what}", guard
+        ),
+    ]
     if options.last_layer:
         layers = f"partial: each holder's other layers, all but the last {options.last_layer} entries of its update"
-        rows.append(Disclosure("coordinator", layers, noise or "nothing: updates can reveal training records"))
-    masked = "sizes, rounds and who contributed", "totals: blinding that holders share with the coordinator alone"
-    rounded = "the sums, sizes, rounds and who contributed", f"single contributions: it gets their sum only; {rules}"
-    rows.append(Disclosure("key holder", *(masked if exact else rounded)))
+        rows.append(Disclosure("coordinator", layers, noise))
+    if exact:
+        blinded = "blinding that holders share with the coordinator alone"
+        rows.append(Disclosure("key holder", "sizes, rounds and who contributed; no total", blinded))
+    else:
+        before = terms.privacy is not None and terms.privacy.noise == "central"
+        trust = "trust alone: noise is added after it" if before else noise
+        rows.append(Disclosure("key holder", "the sum in every round, sizes, and who contributed", trust))
+    alone = noise if terms.privacy and terms.privacy.noise == "local" else "nothing: the two must not collude"
+    rows += [
+        Disclosure("coordinator with the key holder", "every holder's contribution", alone),
+        Disclosure("other holders", public, noise),
+        Disclosure("result party", result, released),
+    ]
     if isinstance(terms, Query):
-        released = noise or "release rules, as far as the study sets any"
-        public = "public parameters of every sum, such as means and coefficients so far"
-        rows.append(Disclosure("other holders", public, rules))
-        rows.append(Disclosure("result party", f"the released result of {terms.analysis}", released))
         refusal = "if each holder's data fit the codebook; which rule refused, if one did"
         rows.append(Disclosure("all parties", refusal, "none"))
-    else:
-        rows.append(Disclosure("other holders", "the averaged model before every round", rules))
-        rows.append(Disclosure("result party", "the final model and its scores on the held-out persons", rules))
-    rows.append(Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"))
-    return rows
+    return [*rows, Disclosure("anyone on the network", "message sizes and times", "TLS hides the content")]
+
+
+def _noise(terms: Terms) -> str:
+    if terms.privacy is None:
+        return "nothing: without differential privacy updates and their sums can reveal training records"
+    who = "shared by the holders" if terms.privacy.noise == "shared" else "at the holder"
+    return f"noise {who}: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit} over all rounds"

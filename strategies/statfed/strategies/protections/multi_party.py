@@ -159,16 +159,7 @@ class Coordinator:
         if function not in options.functions:
             raise UsageError(f"functions: got {function}; want it among the study's protection.options.functions")
         _, holders, _ = yield from self._shared(function, layout)
-        replies = yield Stage("collect", {node: {} for node in self._nodes})
-        failures = [
-            f"{node}: {text(replies[node], 'failure').decode('utf-8', 'replace')}"
-            if node in replies
-            else f"{node}: no answer"
-            for node in self._nodes
-            if "share" not in replies.get(node, {})
-        ]
-        if failures:
-            raise EngineError(f"{function}: " + "; ".join(failures))
+        replies = yield from self._all("collect", {node: {} for node in self._nodes})
         shares = [sharing.unpacked(text(replies[node], "share")) for node in self._nodes]
         cells = prod(layout.slots[kind.slots[0]].shape)
         if any(len(share) != kind.rows * cells for share in shares):
@@ -217,10 +208,16 @@ class Coordinator:
         self._offers = offers
 
     def _all(self, name: str, packets: Mapping[str, Packet]) -> Generator[Stage, Replies, Replies]:
+        """One stage with all three nodes. Raises EngineError naming those that failed or did not answer."""
         replies = yield Stage(name, packets)
         missing = sorted(set(packets) - set(replies))
         if missing:
             raise EngineError(f"{name}: no answer from {', '.join(missing)}; want all three compute nodes")
+        said = {node: text(reply, "failure") for node, reply in replies.items() if "failure" in reply}
+        if said:
+            raise EngineError(
+                "\n".join(f"{name}: {node}: {what.decode(errors='replace')}" for node, what in said.items())
+            )
         return replies
 
 
