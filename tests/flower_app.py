@@ -39,7 +39,8 @@ def toy_sum(third: tuple[str, ...] = (), survives: bool = True) -> Any:
             return {"greeting": self.name.encode()} if stage == "greet" else {"pad": self.pad}
 
         def contribute(self, packet: contract.Packet, arrays: Any, layout: Any) -> contract.Packet:
-            assert packet == {"for": self.name.encode()}
+            assert packet["for"] == self.name.encode()
+            assert len(packet["request"]) == 32
             vector = layout.encode(arrays).astype(np.int64).view(np.uint64)
             self.pad = np.frombuffer(np.random.default_rng().bytes(8 * len(vector)), np.uint64)
             return {"padded": vector + self.pad}

@@ -212,7 +212,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "rule": (f"count --rule minimum_frequency {TWO}", 2, "--rule: got 'minimum_frequency'; want key=value"),
     "rule name": (f"count --rule minimum=3 {TWO}", 2, "disclosure.minimum: unknown key"),
     "budget of zero": (f"count --budget 0 {TWO}", 2, "lifetime_epsilon: got 0.0; want greater than 0"),
-    "protection": (f"count --protect magic {TWO}", 2, "unknown protection: got 'magic'; want one of plain"),
+    "protection": (f"count --protect magic {TWO}", 2, "unknown protection: got 'magic'; want one of homo"),
     "code in a formula": (
         f"""glm --formula '__import__("os").mkdir("pwned") ~ age' {TWO}""",
         2,

@@ -25,12 +25,12 @@ STAGES = ["fit", "keys", "share", "roster", "unmask"]
 SURVIVE: dict[str, Any] = {"name": "secure-aggregation", "minimum_holders": 3}
 
 
-def drive(homes: dict[str, Path], rounds: int = 3, protection: dict[str, Any] = SURVIVE, **options: Any) -> Training:
-    terms = toy_study(holders=4, rounds=rounds, protection=protection).terms(CODEBOOK)
+def drive(homes: dict[str, Path], protection: dict[str, Any] = SURVIVE, run: str = "r", **options: Any) -> Training:
+    terms = toy_study(holders=4, rounds=3, protection=protection).terms(CODEBOOK)
     initial = get_vector(build(terms, 1))
     return inprocess.run(
-        Deployment("r", homes, Path("unused")),
-        lambda session: train(session, terms, "r", initial, timeout=60, progress=silent),
+        Deployment(run, homes, Path("unused")),
+        lambda session: train(session, terms, run, initial, timeout=60, progress=silent),
         silent,
         **options,
     )
@@ -75,9 +75,9 @@ def test_where_every_holder_is_needed_the_first_that_is_lost_ends_the_run_with_i
 
 def test_training_under_secure_aggregation_is_training_in_clear(homes: Homes) -> None:
     clear = drive(homes(toy_study(holders=4)), protection={"name": "plain"}).vector
-    for minimum in (3, 4):
+    for run, minimum in (("three", 3), ("four", 4)):
         protection = {"name": "secure-aggregation", "minimum_holders": minimum}
-        hidden = drive(homes(toy_study(holders=4, protection=protection)), protection=protection).vector
+        hidden = drive(homes(toy_study(holders=4, protection=protection)), protection, run).vector
         np.testing.assert_allclose(hidden, clear, atol=1e-5)
 
 

@@ -67,7 +67,7 @@ class Attack:
     def request(self, blob: bytes, **changes: Any) -> dict[str, Any]:
         """What an honest coordinator would send with this ciphertext, but for `changes`."""
         wanted = {"planes": b"1", "round": b"2", "holders": b'["h001", "h002", "h003"]', "entries": b"40"}
-        return {**wanted, "layout": _he_keys.digest(LAYOUT), "ciphertext:0": blob} | changes
+        return {**wanted, "layout": _he_keys.digest(LAYOUT, b""), "ciphertext:0": blob} | changes
 
     def opened(self, blob: bytes, blinds: tuple[str, ...], **changes: Any) -> Vector:
         """What the coordinator gets out of the key holder's answer, less the blindings of `blinds`."""

@@ -785,3 +785,53 @@ def test_shares_that_were_tampered_with_are_noticed_and_do_not_make_a_wrong_tota
     network.change = change
     with pytest.raises(EngineError, match="shares about h001; want 4"):
         network.sum({name: values(1) for name in network.agreement.holders}, Layout(SLOT, 5))
+
+
+def test_a_holder_that_reveals_wrong_shares_cannot_make_a_wrong_total() -> None:
+    layout = Layout(SLOT, 5)
+
+    def spoilt(drops: Mapping[str, Collection[str]]) -> NDArray[Any]:
+        network = Network(agreement("secure-aggregation", 5, minimum=4), drops=drops)
+        party = network.parties["h002"]
+        honest = party.answer
+
+        def answer(stage: str, packet: Packet) -> Packet:
+            reply = honest(stage, packet)
+            if stage != "unmask":
+                return reply
+            told = heard(reply, Revealed, "h002")
+            wrong = {name: f"{int(share, 16) ^ 1:066x}" for name, share in told.seeds.items()}
+            return body(Revealed(seeds=wrong, masks=told.masks))
+
+        party.answer = answer  # type: ignore[method-assign]
+        given = {name: values(i) for i, name in enumerate(network.agreement.holders)}
+        total: NDArray[Any] = network.sum(given, layout).total["x"] - np.sum([v["x"] for v in given.values()], axis=0)
+        return total
+
+    assert not spoilt({}).any()  # four right shares are enough
+    with pytest.raises(EngineError, match="do not give what it had promised"):
+        spoilt({"unmask": ["h005"]})
+
+
+def test_commitments_of_strangers_of_too_few_or_of_nobody_known_are_refused() -> None:
+    ours = agreement("secure-aggregation", 40, minimum=32)
+    known, asked = identities(ours.holders), body(Setup(setup=1))
+
+    def show(change: Callable[[dict[str, Commitment]], object]) -> None:
+        parties = {name: DropoutParty(ours, known[name], RING, 1) for name in ours.holders}
+        commitments = {n: heard(p.answer("commit", asked), Commitment, n) for n, p in parties.items()}
+        change(commitments)
+        parties[VICTIM].answer("keys", body(Setup(setup=1, commitments=commitments)))
+
+    forged = Commitment(digest="0" * 64, signature="0" * 128)
+    show(len)
+    for change, wanted in (
+        (lambda found: found.update(h002=forged), "not by h002's pinned key"),
+        (lambda found: found.update(h002=found["h003"]), "not by h002's pinned key"),
+        (lambda found: found.update(h001=forged), "without this party's own"),
+        (lambda found: found.update(other=forged), "holders of this run"),
+        (lambda found: [found.pop(name) for name in ours.holders[-9:]], "want at least 32 holders of this run"),
+        (lambda found: found.clear(), "want at least 32 holders of this run"),
+    ):
+        with pytest.raises(Refused, match=wanted):
+            show(change)

@@ -10,6 +10,8 @@ stands before it sees the packets, what stands after it (noise, say) works on th
 The other end is `statfed.server.protected_grid.ProtectedGrid`.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +77,7 @@ def _answer(seats: Seats, home: Path, message: Message, context: Context, call_n
         return _content(ask(*place, said, packet, {}))
     ask(*place, said.model_copy(update={"step": "admit"}), {}, {})
     message.content = RecordDict({k: v for k, v in message.content.items() if k not in (RECORD, PACKET, ARRAYS)})
+    packet = {**packet, "request": _request(message.content)}
     reply = call_next(message, context)
     if not reply.has_content():
         raise EngineError("the app answered with an error; the holder's own log has the details")
@@ -90,6 +93,22 @@ def _answer(seats: Seats, home: Path, message: Message, context: Context, call_n
     arrays = {k: a.numpy() for record in records_out.array_records.values() for k, a in record.items()}
     metrics = dict(next(iter(records_out.metric_records.values())))
     return _content(ask(*place, said, packet, contribution(said.facts, said.kind, arrays, metrics)))
+
+
+def _request(content: RecordDict) -> bytes:
+    """SHA-256 of what the app is asked. Masks and pads are bound to it, so that nodes that were sent different models
+    never add up (Pasquini, Francati and Ateniese 2022)."""
+    digest = hashlib.sha256()
+    for name, record in sorted(content.items()):
+        digest.update(json.dumps([name, type(record).__name__]).encode())
+        for key, item in sorted(record.items()):
+            digest.update(json.dumps(key).encode())
+            if isinstance(item, Array):
+                digest.update(json.dumps([item.dtype, list(item.shape)]).encode())
+                digest.update(item.data)
+            else:
+                digest.update(repr(item).encode())
+    return digest.digest()
 
 
 def _packet(content: RecordDict) -> Packet:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from statfed.client.inquiry import Inquiry
 from statfed.client.ledger import Ledger
 from statfed.client.policy import Policy, admit, load_policy
-from statfed.client.protecting import Protecting, own
+from statfed.client.protecting import Protecting, bound, own
 from statfed.core import VERSION, fedsgd
 from statfed.core.analysis import Arrays
 from statfed.core.discovery import load
@@ -173,7 +173,7 @@ class Holder:
             contribution, layout = self._stepped(statement, terms, model, plan, agreement)
         else:
             contribution, layout = self._trained(statement, terms, model, plan, agreement, vector)
-        protected = party.contribute(packet, contribution, layout)
+        protected = party.contribute(bound(packet, statement, {"vector": vector}), contribution, layout)
         seconds = time.perf_counter() - started
         return Answer(
             Receipt(holder=name, round=statement.round, weight=dataset.records, seconds=seconds, ledger_head=head),

@@ -22,7 +22,7 @@ from statfed.client.differencing import Releases
 from statfed.client.disclosure import FINER, check, reads
 from statfed.client.ledger import Ledger
 from statfed.client.policy import Policy
-from statfed.client.protecting import Protecting, own
+from statfed.client.protecting import Protecting, bound, own
 from statfed.core.analysis import (
     Analysis,
     Arrays,
@@ -127,7 +127,7 @@ class Inquiry:
             contribution = noise.units(contribution, stream(query.seed, name, query.digest(), statement.round, "noise"))
         layout = noise.layout(len(query.holders)) if noise else layout_of(parts, agreement.sizes)
         mine = layout.for_holder(1.0 / len(query.holders)) if noise else own(layout, agreement, name)
-        protected = party.contribute(packet, contribution, mine)
+        protected = party.contribute(bound(packet, statement, arrays), contribution, mine)
         seconds = time.perf_counter() - started
         return Contributed(
             holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head

@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
 
 from statfed.core.analysis import columns_read, read_query
+from statfed.core.applicability import obstacles
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
 from statfed.core.query import Placement, Query
@@ -226,6 +227,7 @@ def admit(policy: Policy, terms: Terms | Query) -> None:
             "seed: got a public seed, from which anyone could subtract the noise; this holder draws its noise from "
             "its operating system; want a study without seed"
         )
+    rules += [str(obstacle) for obstacle in obstacles(terms)]  # not left to the coordinator to look
     reasons = [rule for rule in rules if rule is not None]
     if reasons:
         raise Refused("\n".join(["not allowed by policy:", *(f"- {r}" for r in [*reasons, *filter(None, [unusable])])]))

@@ -3,10 +3,15 @@
 They live in memory only. A party that was restarted has lost its secrets and has thereby dropped out of its runs.
 """
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
+from statfed.core.analysis import Arrays
 from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity, load_identity
@@ -57,6 +62,20 @@ class Protecting:
     def close(self, run: str) -> None:
         """Forget a run and its secrets."""
         self._open.pop(run, None)
+
+
+def bound(packet: Packet, statement: Statement, arrays: Arrays) -> Packet:
+    """A packet with `request`: SHA-256 of what this holder was asked for, the public parameters included.
+
+    Protections bind masks and pads to it, so that holders that were asked for different things never add up
+    (Pasquini, Francati and Ateniese 2022). Whatever the coordinator put in its place is overwritten.
+    """
+    digest = hashlib.sha256(json.dumps([statement.step, statement.round, statement.ask]).encode())
+    for name, array in sorted(arrays.items()):
+        made = np.ascontiguousarray(array)
+        digest.update(json.dumps([name, made.dtype.str, made.shape]).encode())
+        digest.update(made)
+    return {**packet, "request": digest.digest()}
 
 
 def own(layout: Layout, agreement: Agreement, name: str) -> Layout:

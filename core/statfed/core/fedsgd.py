@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from statfed.core.closeness import apart
 from statfed.core.errors import UsageError
 from statfed.core.fixed_point import HEADROOM, Layout, Slot
+from statfed.core.placement import withstood
 from statfed.core.privacy import DiscreteGaussians, Repeated, calibrate, dp_fedsgd
 from statfed.core.protection import minimum_holders, read_protection
 from statfed.core.study import Terms
@@ -160,9 +161,10 @@ def _draws(terms: Terms) -> int:
             "local noise"
         )
     fewest = minimum_holders(terms, requires)
-    if privacy.colluders >= fewest:
+    most = min(fewest - 1, withstood(terms))
+    if privacy.colluders > most:
         raise UsageError(
             f"privacy.colluders: got {privacy.colluders} where a sum is formed over {fewest} holders or more; want at "
-            f"most {fewest - 1}"
+            f"most {most}: more could leave a share of the noise alone, or see it through {name}"
         )
     return fewest - privacy.colluders

@@ -159,8 +159,14 @@ class Layout:
                 exponent = self._exponent(slot)
                 plain = exponent.ndim == 0 and -900 < exponent < 900  # powers of 2: no product is rounded
                 values = flat * math.ldexp(1.0, int(exponent)) if plain else np.ldexp(flat, exponent.reshape(-1))
+            self._within(name, slot, values)
             found[name] = values.reshape(slot.shape)
         return found
+
+    def _within(self, name: str, slot: Slot, values: NDArray[Any]) -> None:
+        limit = np.asarray(slot.limit, np.float64).reshape(-1) * (1.0 + 2.0**-20)  # every holder rounds once
+        if not (np.abs(values.astype(np.float64, copy=False)) <= limit).all():
+            raise EngineError(f"total: {name}: got a sum outside the agreed range; a contribution did not keep to it")
 
 
 def layout_of(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> Layout:

@@ -79,7 +79,7 @@ def inquire(
             noise = plan(analysis.parts(question, Ask(name)), query.privacy, times, shares(query))
         exchange.sizes = {name: admission.size for name, admission in inquiry.admissions.items()}
         coordinator = protection.coordinator(agree(run, query, exchange.sizes))
-        ask = next(coordination)
+        ask, counted = next(coordination), query.holders
         for number in range(1, LIMIT + 1):
             progress("protected sums", number - 1, 0)
             started = time.perf_counter()
@@ -93,6 +93,7 @@ def inquire(
                 f"ask {ask.name}",
                 timeout,
             )
+            counted = _same_holders(counted, aggregate.holders, exchange.dropped, number)
             if noise:
                 drawn = stream(query.seed, query.digest(), number, "central noise")
                 total = Total(noise.values(aggregate.total, drawn), noise.std(len(aggregate.holders)))
@@ -112,7 +113,7 @@ def inquire(
             try:
                 ask = coordination.send(total)
             except StopIteration as end:
-                inquiry.result = end.value
+                inquiry.result = _told(end.value, counted, query.holders)
                 said = note(query.privacy) if query.privacy else None
                 if said:
                     inquiry.result = inquiry.result.with_(notes=(*inquiry.result.notes, said))
@@ -126,3 +127,28 @@ def inquire(
         raise
     inquiry.closings = exchange.release(SHORT)
     return inquiry
+
+
+def _same_holders(
+    before: tuple[str, ...], now: tuple[str, ...], dropped: Mapping[str, str], number: int
+) -> tuple[str, ...]:
+    """Whom a query's sums are about: whoever is in the first one, and then the same ones.
+
+    Raises EngineError where a later sum is about others: no figure could be made of both.
+    """
+    if number > 1 and set(now) != set(before):
+        gone = ", ".join(f"{name} ({dropped.get(name, 'absent')})" for name in sorted(set(before) ^ set(now)))
+        raise EngineError(
+            f"sum {number}: it is about other holders than the sums before it: {gone}; want a new run, of those that "
+            "are there"
+        )
+    return tuple(sorted(now))
+
+
+def _told(result: Result, counted: tuple[str, ...], asked: tuple[str, ...]) -> Result:
+    """The result, with a note where holders are missing in it."""
+    missing = sorted(set(asked) - set(counted))
+    if not missing:
+        return result
+    note = f"without {', '.join(missing)}, which dropped out: a result over {len(counted)} of {len(asked)} holders"
+    return result.with_(notes=(*result.notes, note))

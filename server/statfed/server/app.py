@@ -130,7 +130,7 @@ def train(
             if step:
                 seen = [_stepped(aggregate, training.vector, terms, step, plans)]
             else:
-                seen = _updates(aggregate, training.vector, receipts, number)
+                seen = _updates(aggregate, training.vector, coordinator.sizes, number)
             model, _ = strategy.aggregate_train(number, [_as_reply(template, vector, n) for vector, n in seen])
             if model is None:
                 raise EngineError(f"round {number}: strategy {terms.strategy.name} gave no model")
@@ -182,21 +182,24 @@ def _stepped(
     return (start - terms.training.learning_rate * slope).astype(np.float32), sum(plan.size for plan in plans.values())
 
 
-def _updates(
-    aggregate: Aggregate, start: Vector, receipts: Mapping[str, Receipt], number: int
-) -> list[tuple[Vector, int]]:
-    """Models and their weights as a strategy may see them: each holder's, or the one average of all."""
+def _updates(aggregate: Aggregate, start: Vector, sizes: Mapping[str, int], number: int) -> list[tuple[Vector, int]]:
+    """Models and their weights as a strategy may see them: each holder's, or the one average of all.
+
+    Weights are the sizes that were admitted. Raises EngineError where a contribution brought another one.
+    """
     if not aggregate.each:
-        weight = int(aggregate.total["weight"])
-        if weight < 1:
-            raise EngineError(f"round {number}: got a total weight of {weight}; want at least 1")
+        weight, wanted = int(aggregate.total["weight"]), sum(sizes[name] for name in aggregate.holders)
+        if weight != wanted:
+            raise EngineError(f"round {number}: got a total weight of {weight}; want the admitted {wanted}")
         return [((start + aggregate.total["update"] / weight).astype(np.float32), weight)]
     found = []
     for name, arrays in aggregate.each.items():
-        vector = arrays["vector"].astype(np.float32)
+        vector, weight = arrays["vector"].astype(np.float32), int(arrays["weight"])
         if vector.shape != start.shape or not np.isfinite(vector).all():
             raise EngineError(f"{name}: got an update of shape {vector.shape}; want {len(start)} finite numbers")
-        found.append((vector, receipts[name].weight))
+        if weight != sizes[name]:
+            raise EngineError(f"{name}: got a weight of {weight}; want the admitted {sizes[name]}")
+        found.append((vector, weight))
     return found
 
 

@@ -32,13 +32,15 @@ class Session:
     """An open federation. nodes: holder name to Flower node id, authenticated by the engine.
 
     memory: filled by the engine with peak resident MiB per process name, as far as it can tell. survive: called with
-    the parties that a run can do without; until then an engine ends the run when any of them ends.
+    the parties that a run can do without; until then an engine ends the run when any of them ends. remembers: a party
+    answers all messages of a run from one process, which protections with secrets of their own need.
     """
 
     grid: Grid
     nodes: Mapping[str, int]
     memory: dict[str, float] = field(default_factory=dict)
     survive: Callable[[Collection[str]], None] = lambda parties: None  # noqa: ARG005
+    remembers: bool = True
 
 
 class Engine(Protocol):

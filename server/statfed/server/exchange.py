@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from statfed.core import VERSION
 from statfed.core.analysis import Arrays, Ask
-from statfed.core.errors import EngineError, Refused, StatfedError
+from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
 from statfed.core.progress import Progress
 from statfed.core.protection import (
     Aggregate,
@@ -61,6 +61,11 @@ class Exchange:
         wanted = {*terms.holders, *module.third_parties(options)}
         if set(session.nodes) != wanted:
             raise EngineError(f"holders: got {', '.join(sorted(session.nodes))}; want {', '.join(sorted(wanted))}")
+        if module.REQUIRES.identities and not session.remembers:
+            raise UsageError(
+                f"protection {terms.protection.name}: keeps secrets between messages, and this engine may answer each "
+                "from another process; want engine inprocess or processes"
+            )
         self._names = {node: name for name, node in session.nodes.items()}
         self._survives = minimum_holders(terms, module.REQUIRES) < len(terms.holders)
         if self._survives:

@@ -25,13 +25,13 @@ from statfed.core.randomness import Stream
 NAME = "homomorphic-encryption"
 
 
-def digest(layout: Layout) -> bytes:
-    """32 bytes of the public facts of a sum that decide how its arrays are encoded, the same at every party."""
+def digest(layout: Layout, request: bytes) -> bytes:
+    """32 bytes of the public facts of a sum: how its arrays are encoded, and what its holders were asked for."""
     slots = [
         (name, slot.shape, np.frexp(np.asarray(slot.limit, np.float64))[1].tolist(), slot.integer)
         for name, slot in sorted(layout.slots.items())
     ]
-    facts = [layout.bits, layout.holders, layout.narrow, slots]
+    facts = [layout.bits, layout.holders, layout.narrow, slots, request.hex()]
     return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).digest()
 
 

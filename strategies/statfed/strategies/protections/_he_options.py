@@ -23,7 +23,9 @@ class Options(Section):
     """Who holds the keys, and what is encrypted how."""
 
     key_holder: str = Field(default="key-holder", pattern=f"^{NAME.pattern}$", description="party that decrypts sums")
-    scheme: Literal["bfv", "ckks"] = Field(default="bfv", description="bfv: exact; ckks: approximate, weaker")
+    scheme: Literal["bfv", "ckks"] = Field(
+        default="bfv", json_schema_extra={"approximate": "ckks"}, description="bfv: exact; ckks: approximate, weaker"
+    )
     last_layer: int = Field(
         default=0,
         ge=0,

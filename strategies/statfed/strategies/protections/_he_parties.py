@@ -81,12 +81,15 @@ class Holder:
         secret, contexts = self.joined[len(codec.planes)]
         vector = layout.encode(arrays)
         number = self.rounds.enter(packet)
+        request = text(packet, "request") if "request" in packet else b""
         clear, rest = vector[: len(vector) - sealed], vector[len(vector) - sealed :]
-        reply: dict[str, bytes | NDArray[Any]] = {"clear": clear} if self.options.last_layer else {}
+        reply: dict[str, bytes | NDArray[Any]] = {"request": request}
+        if self.options.last_layer:
+            reply["clear"] = clear
         hidden: NDArray[Any]
         if isinstance(codec, Residues):
             seed = secrets.token_bytes(16)
-            pad = secret.pad(self.identity.name, number, digest(layout), sealed)
+            pad = secret.pad(self.identity.name, number, digest(layout, request), sealed)
             hidden = codec.plus(codec.split(rest), codec.masks(pad, sealed), codec.masks(Stream(seed), sealed))
             reply["seed"] = seed
         else:

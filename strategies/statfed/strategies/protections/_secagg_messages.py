@@ -205,8 +205,12 @@ def session_of(binding: Binding, setup: int, bundles: Mapping[str, Bundle]) -> s
 
 
 def request_of(layout: Layout, packet: Packet) -> str:
-    """Digest of what a contribution is: form and units of the vector, and the request as the party's own adapter has
-    put it into the packet (`request`, a digest), so that contributions to different requests never unmask together."""
+    """Digest of what a contribution is: form and units of the vector, and what the party was asked for.
+
+    The latter is the packet's field `request`, a digest that the party's own adapter has put there in place of whatever
+    came. So contributions to different requests never unmask together (Pasquini et al. 2022). Without the field only
+    the layout is bound.
+    """
     slots = []
     for name, slot in sorted(layout.slots.items()):
         exponents = b""

@@ -137,7 +137,10 @@ class _Coordinator:
             except Malformed as error:
                 raise EngineError(f"contribute: {error}") from None
         request = common | blobs | {"holders": json.dumps(names).encode(), "entries": str(sealed).encode()}
-        request["layout"] = digest(layout)
+        asked = {_text(replies[name], "request", name) for name in names}
+        if len(asked) > 1:
+            raise EngineError("contribute: got contributions to different requests; want all to the same")
+        request["layout"] = digest(layout, asked.pop())
         opened = yield Stage("open", {self.options.key_holder: request})
         hidden = self._answer(opened, (count, sealed))
         if isinstance(codec, Residues):
