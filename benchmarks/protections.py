@@ -1,7 +1,7 @@
 """What protections cost: processor time of one sum at a holder, at the coordinator and at third parties, and bytes.
 
-    python -m benchmarks.protections                                   # 5 and 10 holders, 10k and 1M numbers
-    python -m benchmarks.protections --holders 5 10 50 100 --entries 10000 1000000 10000000 --repeat 3
+    python benchmarks/protections.py                                     # 5 and 10 holders, 10k and 1M numbers
+    python benchmarks/protections.py --holders 5 10 50 100 --entries 10000 1000000 10000000 --repeat 3
 
 In one interleaved run, as multiples of a plain numpy sum of the holders' float32 arrays. The floor of secure
 aggregation at a holder is the AES-128-CTR key stream of its masks. Every sum is checked against the plain one. Both
@@ -12,19 +12,23 @@ SecAgg+ is driven by its own functions: quantise, mask, add up, unmask.
 import argparse
 import importlib.util
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
-from tests.protocol import agreement, identities
 
 from statfed.core.fixed_point import Layout, Slot
 from statfed.core.protection import Aggregate, Replies, Stage, conduct, named_protection
-from statfed.core.study import Section
+from statfed.strategies.protections.secure_aggregation import Options, shape_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.protocol import agreement, identities
 
 Vector = NDArray[np.float32]
 LIMIT = 16.0
@@ -70,7 +74,6 @@ class Run:
                     continue
                 started = time.process_time()
                 if stage.carries:
-                    own = layout.for_holder(1.0 / self.holders)
                     replies[name] = self.parties[name].contribute(packet, {"update": vector}, own)
                 else:
                     replies[name] = self.parties[name].answer(stage.name, packet)
@@ -78,13 +81,14 @@ class Run:
                 up[name] += sum(len(x) if isinstance(x, bytes) else x.nbytes for x in replies[name].values())
             return replies
 
+        own = layout.for_holder(1.0 / self.holders)
         started = time.process_time()
         aggregate = conduct(self.coordinator.total(layout), send)
         whole = time.process_time() - started
-        own = [spent[name] for name in self.agreement.holders if name not in self.drop]
+        holders = [spent[name] for name in self.agreement.holders if name not in self.drop]
         third = sum(spent[name] for name in self.agreement.third_parties)
         return aggregate, Cost(
-            holder=1e3 * float(np.mean(own)),
+            holder=1e3 * sum(holders) / len(holders),
             coordinator=1e3 * (whole - sum(spent.values())),
             third=1e3 * third,
             up=max(up[name] for name in self.agreement.holders),
@@ -104,7 +108,7 @@ def measured(run: Run, vector: Vector, narrow: bool, repeat: int) -> Cost:
     for _ in range(repeat + 1):
         aggregate, cost = run.sum(vector, layout)
         want = vector.astype(np.float64) * len(aggregate.holders)
-        bits = 30 if narrow else 40
+        bits = 29 if narrow else 45
         assert np.abs(aggregate.total["update"] - want).max() <= LIMIT * run.holders**2 * 2.0**-bits
         costs.append(cost)
     run.close()
@@ -166,7 +170,7 @@ def secaggplus(vector: Vector, holders: int) -> Cost:
         total = parameters_subtraction(total, pseudo_rand_gen(seed, modulus, shape))
     dequantize(parameters_mod(total, modulus), 8.0, 1 << 22)
     server = time.process_time() - started
-    return Cost(0.0, 1e3 * float(np.mean(spent)), 1e3 * server, 0.0, vector.size * 8, 1e3 * (sum(spent) + server))
+    return Cost(0.0, 1e3 * sum(spent) / holders, 1e3 * server, 0.0, vector.size * 8, 1e3 * (sum(spent) + server))
 
 
 def installed(package: str) -> bool:
@@ -213,7 +217,7 @@ def rows(options: argparse.Namespace, vector: Vector, holders: int) -> list[tupl
     fifth = frozenset(names[: holders - max(two_thirds, holders - holders // 5)])
     for bits in options.bits:
         add(f"secure aggregation, {bits} bit, all", lambda: Run("secure-aggregation", holders), holders - 1, bits)
-        every = neighbours(holders)
+        every = neighbours(holders, two_thirds)
         add(
             f"secure aggregation, {bits} bit, dropout allowed",
             lambda: Run("secure-aggregation", holders, two_thirds),
@@ -235,11 +239,10 @@ def rows(options: argparse.Namespace, vector: Vector, holders: int) -> list[tupl
     return found
 
 
-def neighbours(holders: int) -> int:
+def neighbours(holders: int, minimum: int) -> int:
     """Neighbours of a holder in secure aggregation with dropout."""
-    module, options = named_protection("secure-aggregation", {})
-    count: Callable[[int, Section], int] = getattr(module, "neighbours", lambda n, _: n - 1)
-    return count(holders, options)
+    shape = shape_of(holders, minimum, Options())
+    return 2 * shape.width(holders) if shape and shape.rings else holders - 1
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from statfed.core.analysis import (
     Question,
     checked,
     columns_read,
+    functions_of,
     private_asks,
     read_query,
 )
@@ -101,6 +102,7 @@ class Inquiry:
         analysis, question = read_query(query)
         ask = Ask(statement.ask, arrays)
         parts = analysis.parts(question, ask)
+        function = functions_of(question).get(ask.name, "")
         noise, times = _noise(analysis, question)
         head = ""
         if noise:
@@ -120,14 +122,15 @@ class Inquiry:
         if noise is None or central:
             rules = self._controlled(statement, policy, question, ask, contribution, analysis.discloses(question, ask))
             whom = " to the coordinator, which is trusted to add the noise" if central else ""
-            note = f"{query.analysis}: {ask.name} without noise{whom}"
+            use = f", for {function} by the protection" if function else ""
+            note = f"{query.analysis}: {ask.name} without noise{whom}{use}"
             with self._ledger() as ledger:
                 head = ledger.disclose(statement.run, query.digest(), statement.round, note)
         if noise:
             contribution = noise.units(contribution, stream(query.seed, name, query.digest(), statement.round, "noise"))
         layout = noise.layout(len(query.holders)) if noise else layout_of(parts, agreement.sizes)
         mine = layout.for_holder(1.0 / len(query.holders)) if noise else own(layout, agreement, name)
-        protected = party.contribute(bound(packet, statement, arrays), contribution, mine)
+        protected = party.contribute(bound(packet, statement, arrays, function), contribution, mine)
         seconds = time.perf_counter() - started
         return Contributed(
             holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head

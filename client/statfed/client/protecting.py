@@ -64,18 +64,19 @@ class Protecting:
         self._open.pop(run, None)
 
 
-def bound(packet: Packet, statement: Statement, arrays: Arrays) -> Packet:
+def bound(packet: Packet, statement: Statement, arrays: Arrays, function: str = "") -> Packet:
     """A packet with `request`: SHA-256 of what this holder was asked for, the public parameters included.
 
     Protections bind masks and pads to it, so that holders that were asked for different things never add up
-    (Pasquini, Francati and Ateniese 2022). Whatever the coordinator put in its place is overwritten.
+    (Pasquini, Francati and Ateniese 2022). And with `function`: what this holder's own copy of the analysis says that
+    its contribution is for, empty for a sum. Whatever the coordinator put in their places is overwritten.
     """
     digest = hashlib.sha256(json.dumps([statement.step, statement.round, statement.ask]).encode())
     for name, array in sorted(arrays.items()):
         made = np.ascontiguousarray(array)
         digest.update(json.dumps([name, made.dtype.str, made.shape]).encode())
-        digest.update(made)
-    return {**packet, "request": digest.digest()}
+        digest.update(made.tobytes())
+    return {**packet, "request": digest.digest(), "function": function.encode()}
 
 
 def own(layout: Layout, agreement: Agreement, name: str) -> Layout:

@@ -120,7 +120,11 @@ class Analysis(Protocol):
     PUSHES_DOWN: what runs inside the holder's database: "all", or "all but EXCEPTIONS"; then "; embedded DuckDB
     streams" where that engine is read in batches.
     May also define `private(question) -> tuple[str, int]`: the name of the one ask that a differentially private run
-    makes and how many times; an analysis without it is refused when privacy is asked for.
+    makes and how many times; an analysis without it is refused when privacy is asked for. And
+    `functions(question) -> Mapping[str, str]`: the asks that are no sums, and the function of the protection that each
+    is for: contributions to it are the function's arguments by holder, and need not add up over records. And
+    `deciding(question) -> str`: the function that could decide dominance rules on its pooled cells, if the study lets
+    it; empty where none could.
     """
 
     TITLE: str
@@ -182,6 +186,13 @@ def private_asks(analysis: Analysis, question: Question[Any]) -> tuple[str, int]
     if private is None:
         raise UsageError(f"privacy: {question.query.analysis} has no differentially private form; see statfed analyses")
     return private(question)
+
+
+def functions_of(question: Question[Any]) -> Mapping[str, str]:
+    """The asks of a query that are no sums, and the function that each is for. Both ends take it from here."""
+    analysis: Analysis = load(PACKAGE, question.query.analysis, "analysis")
+    functions: Callable[[Question[Any]], Mapping[str, str]] | None = getattr(analysis, "functions", None)
+    return {} if functions is None or question.privacy else functions(question)
 
 
 def checked(contribution: Arrays, parts: Mapping[str, Part], where: str) -> dict[str, NDArray[Any]]:

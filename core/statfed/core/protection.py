@@ -42,7 +42,8 @@ class Requirements:
     numbers, so that totals are exact and bit-identical everywhere. survives_dropout: a sum can do without some
     holders. identities: every party signs with its identity key and has pinned the others'. extra: optional packages
     that it needs. third_parties: parties beside holders and coordinator, in words. cost: processor time of a sum of a
-    million numbers, order of magnitude, as a multiple of a plain one.
+    million numbers, order of magnitude, as a multiple of a plain one. functions: what its coordinator's `evaluate` can
+    form beside sums, of which a study names those it uses in the option `functions`.
     """
 
     minimum_holders: int = 1
@@ -53,6 +54,7 @@ class Requirements:
     extra: str = ""
     third_parties: str = ""
     cost: Cost = "1"
+    functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,19 @@ class Coordinator(Protocol):
     def total(self, layout: Layout) -> Rounds:
         """Form one sum, with whatever stages that takes. Raises EngineError when too few holders are left."""
         ...
+
+
+def formed(coordinator: Coordinator, layout: Layout, function: str = "") -> Rounds:
+    """The stages of a sum or, where one is named, of a function of holders' figures.
+
+    Raises UsageError when the protection forms no functions.
+    """
+    if not function:
+        return coordinator.total(layout)
+    evaluate: Callable[[str, Layout], Rounds] | None = getattr(coordinator, "evaluate", None)
+    if evaluate is None:
+        raise UsageError(f"function: got {function} under a protection that forms sums only")
+    return evaluate(function, layout)
 
 
 class Protection(Protocol):

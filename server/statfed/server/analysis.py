@@ -10,14 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from statfed.core.analysis import Ask, Total, private_asks, read_query
+from statfed.core.analysis import Ask, Total, functions_of, private_asks, read_query
 from statfed.core.applicability import applicable
 from statfed.core.errors import EngineError
 from statfed.core.fixed_point import layout_of
 from statfed.core.noise import plan
 from statfed.core.placement import note, shares
 from statfed.core.progress import Progress
-from statfed.core.protection import agree, read_protection
+from statfed.core.protection import agree, formed, read_protection
 from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.result import Result
@@ -79,6 +79,7 @@ def inquire(
             noise = plan(analysis.parts(question, Ask(name)), query.privacy, times, shares(query))
         exchange.sizes = {name: admission.size for name, admission in inquiry.admissions.items()}
         coordinator = protection.coordinator(agree(run, query, exchange.sizes))
+        functions = functions_of(question)
         ask, counted = next(coordination), query.holders
         for number in range(1, LIMIT + 1):
             progress("protected sums", number - 1, 0)
@@ -86,7 +87,7 @@ def inquire(
             parts = analysis.parts(question, ask)
             layout = noise.layout(len(query.holders)) if noise else layout_of(parts, exchange.sizes)
             aggregate, facts, traffic = exchange.total(
-                coordinator.total(layout),
+                formed(coordinator, layout, functions.get(ask.name, "")),
                 partial(exchange.requests, "ask", number, ask),
                 Contributed,
                 number,

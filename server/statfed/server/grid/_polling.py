@@ -99,7 +99,8 @@ class PollingGrid(Grid):
             came = list(self.pull_messages(waiting))
             replies += came
             for reply in came:
-                waiting.pop(reply.metadata.reply_to_message_id, None)
+                message = waiting.pop(reply.metadata.reply_to_message_id)
+                _from(reply, message.metadata.dst_node_id)
             lost = self._lost()
             for name, message in list(waiting.items()):
                 if message.metadata.dst_node_id in lost:
@@ -129,8 +130,13 @@ def _unavailable(message: Message, lost: Mapping[int, str]) -> Message:
     """The answer of a node that has ended."""
     message.metadata.__dict__["_message_id"] = message.metadata.message_id or "unsent"
     node = message.metadata.dst_node_id
-    reply = Message(Error(ErrorCode.NODE_UNAVAILABLE, lost[node]), reply_to=message)
-    reply.metadata.__dict__["_src_node_id"] = node  # Flower puts the caller's own, since no node has sent it
+    return _from(Message(Error(ErrorCode.NODE_UNAVAILABLE, lost[node]), reply_to=message), node)
+
+
+def _from(reply: Message, node: int) -> Message:
+    """A reply, said to be from `node`: Flower names the SuperLink or the caller where none of the nodes has sent it."""
+    if reply.has_error():
+        reply.metadata.__dict__["_src_node_id"] = node
     return reply
 
 

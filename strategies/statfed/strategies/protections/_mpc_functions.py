@@ -21,16 +21,17 @@ Value = Any
 Inputs = Mapping[str, Value]
 """One holder's slots, each of shape (rows, cells)."""
 HUNDRED = 10_000  # per cent with two decimals
+MOST = 8  # contributors of an (n,k) rule: with more a comparison would outgrow its width
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Public parameters, agreed in the study. n, k: of the (n,k) rule; p: of the p% rule; whole: quotients are below
-    2^whole; fraction: binary places of a quotient."""
+    """Public parameters, agreed in the study. n, k: of the (n,k) rule; p: of the p% rule; None: the rule is off. whole:
+    quotients are below 2^whole; fraction: binary places of a quotient."""
 
     n: int
-    k: float
-    p: float
+    k: float | None
+    p: float | None
     whole: int
     fraction: int
 
@@ -116,19 +117,39 @@ def compare(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:  # no
 
 
 def dominance(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:
-    """Which cells fail the (n,k) rule, and which the p% rule, on the pooled contributors.
+    """Which cells fail the (n,k) rule or the p% rule on the pooled contributors: 1 or 0 in each, and not which rule.
 
     total: a holder's total in each cell; largest: its one or two largest contributors' figures in each, the largest
     first. No contributor is at two holders. With X the pooled total and x1, x2 the largest contributors, a cell fails
-    where x1 (+ x2) > k % of X, and where X - x1 - x2 < p % of x1 (Hundepool et al. 2012, chapter 4).
+    where x1 (+ x2) > k % of X, and where X - x1 - x2 < p % of x1 (Hundepool et al. 2012, chapter 4). For n above 2 all
+    contributors but the first count as x2, which can only make more cells fail.
     """
     first, second = _tournament([list(_rows(inputs["largest"])) for inputs in holders], 2)
-    total = _total(holders, "total")
-    top = first if limits.n == 1 else first + second
-    return [
-        total * round(limits.k * 100) < top * HUNDRED,
-        (total - first - second) * HUNDRED < first * round(limits.p * 100),
-    ]
+    return [_fails(_total(holders, "total"), first, second, limits)]
+
+
+def dominance_spanning(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:
+    """As `dominance`, where a contributor may have figures at several holders: some cells fail that need not.
+
+    Of two contributors, a holder has at most its two largest figures, and of one at most its largest. So with s1 and s2
+    the sums over holders of their largest and of their two largest figures, x1 <= s1 and x1 + x2 <= s2, and both rules
+    fail sooner the larger x1 and x1 + x2 are: whatever is shared between holders, no unsafe cell passes.
+    """
+    rows = [list(_rows(inputs["largest"])) for inputs in holders]
+    first, *others = (_sum([row[i] for row in rows]) for i in range(len(rows[0])))
+    return [_fails(_total(holders, "total"), first, others[0] if others else 0 * first, limits)]
+
+
+def _fails(total: Value, first: Value, second: Value, limits: Limits) -> Value:
+    """1 where the (n,k) rule or the p% rule fails, else 0."""
+    found = []
+    if limits.k is not None:
+        top = first if limits.n == 1 else first + (limits.n - 1) * second
+        found.append(total * round(limits.k * 100) < top * HUNDRED)
+    if limits.p is not None:
+        found.append((total - first - second) * HUNDRED < first * round(limits.p * 100))
+    one, *other = found
+    return one if not other else one + other[0] - one * other[0]
 
 
 def ratio(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:
@@ -160,10 +181,13 @@ FUNCTIONS: Mapping[str, Function] = {
     "median": Function(("value",), "the median of the holders' figures in each cell", 1, median),
     "compare": Function(("a", "b"), "in which cells the total of a is below that of b", 1, compare),
     "dominance": Function(
+        ("total", "largest"), "which cells fail the (n,k) or the p% rule", 1, dominance, positive=("total", "largest")
+    ),
+    "dominance-spanning": Function(
         ("total", "largest"),
-        "which cells fail the (n,k) rule and which the p% rule",
-        2,
-        dominance,
+        "which cells fail the (n,k) or the p% rule, for certain or because of contributors that holders share",
+        1,
+        dominance_spanning,
         positive=("total", "largest"),
     ),
     "ratio": Function(("a", "b"), "the quotient of two totals in each cell", 1, ratio, free=True, positive=("b",)),
@@ -179,9 +203,13 @@ def _rows(value: Value) -> list[Value]:
 
 
 def _total(holders: Sequence[Inputs], slot: str) -> Value:
-    found = _row(holders[0][slot])
-    for inputs in holders[1:]:
-        found = found + _row(inputs[slot])
+    return _sum([_row(inputs[slot]) for inputs in holders])
+
+
+def _sum(values: Sequence[Value]) -> Value:
+    found = values[0]
+    for value in values[1:]:
+        found = found + value
     return found
 
 

@@ -37,6 +37,9 @@ class Holder:
         """Three sealed shares of a contribution, signed with what they are for."""
         task = Task.read(packet)
         permitted(self._agreement, task)
+        wanted = text(packet, "function").decode() or SUM
+        if task.function != wanted:
+            raise Refused(f"multi-party: got {task.function} of what the analysis gives for {wanted}")
         if task.number <= self._number:
             raise Refused(f"multi-party: got task {task.number}; want one after {self._number}")
         if task != Task.of(task.number, task.function, layout):

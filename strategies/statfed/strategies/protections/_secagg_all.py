@@ -45,7 +45,7 @@ from statfed.strategies.protections._secagg_messages import (
     told,
     told_all,
 )
-from statfed.strategies.protections._secagg_words import KEY, Words, add, mask, to_numbers, to_words, words_form
+from statfed.strategies.protections._secagg_words import KEY, Words, add, encoded, mask, to_numbers, words_form
 
 SETUP = 1  # the only one
 
@@ -85,7 +85,7 @@ class AllParty:
                 f"{self._number + 1} or later"
             )
         self._number = upload.number
-        words = to_words(layout.encode(arrays), layout.bits)
+        words = encoded(layout, arrays)
         request = request_of(layout, packet)
         mask(words, [self._mask(name, request) for name in self._pairs])
         return body(Uploaded(request=request), words=words)

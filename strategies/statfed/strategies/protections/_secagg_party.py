@@ -54,7 +54,7 @@ from statfed.strategies.protections._secagg_messages import (
     told,
 )
 from statfed.strategies.protections._secagg_secrets import Secrets, revealed, sealed_size
-from statfed.strategies.protections._secagg_words import mask, to_words
+from statfed.strategies.protections._secagg_words import encoded, mask
 
 SAY = "secure-aggregation"
 
@@ -200,7 +200,7 @@ class DropoutParty:
         self._request = request_of(layout, packet)
         neighbours = [name for name in self._graph.neighbours(self._name) if name in self._members]
         keys = self._held().masks(self._number, neighbours, self._bundles, self._session, self._request)
-        words = to_words(layout.encode(arrays), layout.bits)
+        words = encoded(layout, arrays)
         mask(words, keys)
         signature = self._identity.sign(self._uploaded(self._name))
         return body(Uploaded(request=self._request, signature=signature.hex()), words=words)

@@ -15,7 +15,8 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from statfed.core.fixed_point import Bits
+from statfed.core.analysis import Arrays
+from statfed.core.fixed_point import Bits, Layout
 
 Words = NDArray[Any]
 KEY = 16  # bytes of a mask key
@@ -30,12 +31,18 @@ def words_form(entries: int, bits: Bits) -> tuple[tuple[int, ...], np.dtype[Any]
     return shape, _DTYPE[bits]
 
 
+def encoded(layout: Layout, arrays: Arrays) -> Words:
+    """A contribution as words, in the range that `layout` allows. Raises what `Layout.encode` raises."""
+    return to_words(layout.encode(arrays, np.int32 if layout.bits == 32 else np.int64), layout.bits)
+
+
 def to_words(numbers: NDArray[Any], bits: Bits) -> Words:
-    """Whole numbers (entries,), int64 or Python integers, modulo 2^bits. May share the memory of `numbers`."""
+    """Whole numbers (entries,) modulo 2^bits: of a word's width, or Python integers. Shares the memory of `numbers`."""
     if bits == 192:
         parts = [(int(x) & ((1 << 192) - 1)).to_bytes(24, "little") for x in numbers.tolist()]
         return np.frombuffer(bytearray(b"".join(parts)), "<u8").reshape(-1, 3)
-    return numbers.astype("<u4") if bits == 32 else numbers.astype("<i8", copy=False).view("<u8")
+    kind = f"{bits // 8}"
+    return numbers.astype(f"<i{kind}", copy=False).view(f"<u{kind}")
 
 
 def to_numbers(words: Words, bits: Bits) -> NDArray[Any]:

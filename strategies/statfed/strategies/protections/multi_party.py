@@ -22,7 +22,10 @@ Why it holds.
    1979), products are reshared (Ben-Or, Goldwasser and Wigderson 1988, theorem 1, for an honest majority that follows
    the protocol), a comparison opens a value under a mask that is 2^42 times wider (statistical distance below 2^-40
    each), and results are reshared before they leave. Two nodes together know everything.
-3. *Channels.* Keys and certificates count only with the signature of a pinned identity, bound to the run.
+3. *Use.* A holder shares for the function that its own copy of the analysis names for an ask, whatever the coordinator
+   asks the nodes for (`packet["function"]`, see `statfed.client.protecting.bound`): what is meant to be compared is not
+   added up and opened.
+4. *Channels.* Keys and certificates count only with the signature of a pinned identity, bound to the run.
 
 Not claimed: that a result tells nothing about a contribution. A maximum is some holder's figure. Limits of the rules
 are part of the study, so nobody can bisect with them.
@@ -39,6 +42,7 @@ from pydantic import Field, model_validator
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.placement import in_words
 from statfed.core.protection import (
     Aggregate,
     Agreement,
@@ -72,8 +76,9 @@ REQUIRES = Requirements(
     identities=True,
     third_parties="three compute nodes, of which no two collude",
     cost="10",
+    functions=tuple(calculations.FUNCTIONS),
 )
-Name = Literal["maximum", "top-two", "median", "compare", "dominance", "ratio"]
+Name = Literal["maximum", "top-two", "median", "compare", "dominance", "dominance-spanning", "ratio"]
 
 
 class Options(Section):
@@ -87,9 +92,9 @@ class Options(Section):
         default_factory=dict,
         description="HOST:PORT at which each node's channel can be reached; default: loopback and a free port",
     )
-    n: Literal[1, 2] = Field(default=2, description="contributors of the (n,k) rule")
-    k: float = Field(default=85.0, gt=0, lt=100, description="per cent of the (n,k) rule, two decimals at most")
-    p: float = Field(default=10.0, gt=0, le=100, description="per cent of the p% rule, two decimals at most")
+    n: int = Field(default=2, ge=1, le=calculations.MOST, description="contributors of the (n,k) rule; exact for 1 and 2")
+    k: float | None = Field(default=None, gt=0, le=100, description="per cent of the (n,k) rule, two decimals at most")
+    p: float | None = Field(default=None, gt=0, le=100, description="per cent of the p% rule, two decimals at most")
     whole: int = Field(default=16, ge=1, le=16, description="quotients are below 2^whole ranges of a per range of b")
     fraction: int = Field(default=20, ge=0, le=40, description="binary places of a quotient")
     patience: float = Field(default=600.0, gt=0, le=86400, description="seconds that nodes give one function")
@@ -102,8 +107,10 @@ class Options(Section):
         if len(set(self.nodes)) < len(self.nodes):
             raise ValueError("nodes: got one name twice; want three")
         for name, percent in (("k", self.k), ("p", self.p)):
-            if abs(percent * 100 - round(percent * 100)) > 1e-9:
+            if percent is not None and abs(percent * 100 - round(percent * 100)) > 1e-9:
                 raise ValueError(f"{name}: got {percent}; want two decimals at most")
+        if any(name.startswith("dominance") for name in self.functions) and self.k is None and self.p is None:
+            raise ValueError("k, p: got neither for dominance; want one rule or both")
         if self.addresses and set(self.addresses) != set(self.nodes):
             raise ValueError(f"addresses: got {', '.join(sorted(self.addresses))}; want one of every node, or none")
         for name in self.addresses:
@@ -174,7 +181,7 @@ class Coordinator:
         yield from self._prepared()
         self._number += 1
         task = Task.of(self._number, function, layout)
-        request: Packet = {**self._offers, "task": task.text()}
+        request: Packet = {**self._offers, "task": task.text(), "function": function.encode()}
         given = yield Stage("share", dict.fromkeys(self._agreement.holders, request), carries=True)
         holders = tuple(sorted(given))
         if len(holders) < self._agreement.minimum_holders:
@@ -231,7 +238,7 @@ def opened(
 ) -> dict[str, NDArray[Any]]:
     """What a function's whole numbers mean, by name: figures in the layout's unit, booleans, quotients.
 
-    maximum, median, less, ratio: of the cells' shape; largest: (2, cells); n_k, p_percent: True where a cell fails.
+    maximum, median, less, ratio: of the cells' shape; largest: (2, cells); unsafe: True where a cell fails a rule.
     A quotient out of range, or by nothing, is infinite.
     """
     shape = layout.slots[calculations.FUNCTIONS[function].slots[0]].shape
@@ -246,8 +253,7 @@ def opened(
         quotient = rows[0].astype(np.float64) / 2.0**limits.fraction
         found = quotient.reshape(shape) * (unit["a"] / unit["b"])
         return {"ratio": np.where(np.abs(rows[0]).reshape(shape) >= most, np.copysign(np.inf, found), found)}
-    names = {"compare": ("less",), "dominance": ("n_k", "p_percent")}[function]
-    return {name: row.astype(np.int64).astype(bool).reshape(shape) for name, row in zip(names, rows, strict=True)}
+    return {"less" if function == "compare" else "unsafe": rows[0].astype(np.int64).astype(bool).reshape(shape)}
 
 
 def learns(terms: Terms | Query) -> Sequence[Disclosure]:
