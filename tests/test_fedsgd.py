@@ -96,7 +96,7 @@ def test_neighbours_at_the_worst_place_of_the_grid_stay_within_the_sensitivity()
     """One unit of the full clipping norm, on top of a sum that rounding parts from it in every entry."""
     for multiplier in (1.0, 50.0, SIGMA / (2.0 * math.sqrt(66)) * 0.999):
         plan = Step(1.0, multiplier, 1, 66, 0.5)
-        unit = torch.full((1, 66), 1e3, dtype=torch.float64)
+        unit = torch.full((66,), 1e3, dtype=torch.float64)
         added = gradients._clipped(unit, 0.5)[0] / plan.unit
         base = math.floor(float(added)) + 1.5 - float(added) - 1e-9 if float(added) % 1 else 0.5
         apart = np.sqrt(66) * (np.round(base + float(added) + 2e-9) - np.round(base - 1e-9))
@@ -132,12 +132,43 @@ def test_a_unit_counts_the_same_wherever_and_beside_whomever_it_stands(name: str
         assert np.abs(together - sum(one[i] for i in chosen)).max() < 1e-11 * fine.sensitivity
 
 
-def test_a_model_that_mixes_records_beyond_one_unit_is_refused() -> None:
-    net = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Linear(7, 3))
+def chaotic(inputs: int, hidden: int) -> nn.Module:
+    """What a hostile coordinator may send: pairs of equal hidden units, whose differences, nothing but rounding, are
+    multiplied until they decide the direction of the gradient."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 2))
+    rows, heads = torch.randn(hidden // 2, inputs), torch.randn(hidden // 2) * 1e17
+    with torch.no_grad():
+        net[0].weight.copy_(torch.cat([rows, rows]))
+        net[2].weight.copy_(torch.outer(torch.tensor([1.0, -1.0]), torch.cat([heads, -heads])))
+        for layer in (net[0], net[2]):
+            layer.bias.zero_()
+    return net
+
+
+@pytest.mark.parametrize("inputs", [50, 119])
+@pytest.mark.parametrize("each", [1, 3])
+def test_no_model_makes_rounding_move_the_sum_by_more_than_the_sensitivity(inputs: int, each: int) -> None:
+    net = chaotic(inputs, 32)
+    x = np.random.default_rng(1).normal(size=(300, inputs)).astype(np.float32)
+    plan = Step(1.0, 2.0, 1, sum(p.numel() for p in net.parameters()), 0.5)
+    units = [np.arange(i, i + each) for i in range(0, 300, each)]
+    whole = clipped_sum(net, x, np.zeros(300, np.int64), units, plan)
+    for gone in (0, 7, len(units) // 2, len(units) - 1):
+        without = clipped_sum(net, x, np.zeros(300, np.int64), units[:gone] + units[gone + 1 :], plan)
+        assert np.linalg.norm((whole - without).astype(float)) <= plan.sensitivity
+
+
+@pytest.mark.parametrize("mixing", [nn.BatchNorm1d(7), nn.Dropout(0.5)])
+@pytest.mark.parametrize("count", [0, 60])
+def test_a_model_that_mixes_records_beyond_one_unit_is_refused_whatever_the_sample(
+    mixing: nn.Module, count: int
+) -> None:
+    net = nn.Sequential(nn.Linear(5, 7), mixing, nn.Linear(7, 3))
     x, y, _ = data()
     plan = Step(1.0, 2.0, 1, sum(p.numel() for p in net.parameters()), 0.5)
     with pytest.raises(ValueError, match="not a function of one unit's records"):
-        clipped_sum(net, x, y, [np.array([i]) for i in range(60)], plan)
+        clipped_sum(net, x, y, [np.array([i]) for i in range(count)], plan)
 
 
 def test_an_empty_batch_is_noise_alone_of_the_agreed_law() -> None:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from statfed.core.analysis import Part
-from statfed.core.errors import EngineError, Refused
-from statfed.core.fixed_point import Layout, Slot, layout_of
+from statfed.core.errors import EngineError, Refused, UsageError
+from statfed.core.fixed_point import MOST_RECORDS, Layout, Slot, layout_of, training_layout
+from statfed.core.protection import agree
+from tests.conftest import toy_terms
 from tests.protocol import Network, agreement
 
 RNG = np.random.default_rng(3)
@@ -73,3 +75,41 @@ def test_plain_sums_are_what_was_sent() -> None:
     network.drops = {"contribute": ["h001"]}
     with pytest.raises(EngineError, match="no answer from h001; want every holder"):
         network.sum(sent, layout)
+
+
+def test_a_wide_total_of_whole_numbers_beyond_an_integer_is_an_error() -> None:
+    layout = layout_of({"score": Part((1,)), "n": Part((), bound=1, integer=True)}, SIZES)
+    with pytest.raises(EngineError, match="n: got a sum outside the agreed range"):
+        layout.decode(np.array([1 << 160, 0], object))
+
+
+def test_the_least_whole_number_has_no_absolute_value_and_is_refused() -> None:
+    layout = Layout({"n": Slot((1,), np.array([10.0]), integer=True)}, 2)
+    with pytest.raises(Refused, match="n: got a value outside the range"):
+        layout.encode({"n": np.array([np.iinfo(np.int64).min])})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "holders", "wanted"),
+    [
+        ({"a": 1000, "b": 1000, "c": -1999}, ("a", "b", "c"), "1 or more each"),  # a's range wraps 64 bits
+        ({"a": 1000, "b": 1000, "c": 0}, ("a", "b", "c"), "1 or more each"),
+        ({"a": 1000, "b": 1000, "c": MOST_RECORDS}, ("a", "b", "c"), "at most 1099511627776 together"),
+        ({"a": 1000, "b": 1000}, ("a", "b", "b"), "holders: got a, b, b; want each once"),
+    ],
+)
+def test_sizes_or_names_that_a_coordinator_made_up_are_refused(
+    sizes: dict[str, int], holders: tuple[str, ...], wanted: str
+) -> None:
+    terms = toy_terms(protection={"name": "secure-aggregation"}).model_copy(update={"holders": holders})
+    with pytest.raises(UsageError, match=wanted):
+        agree("run", terms, sizes)
+
+
+def test_no_unit_is_coarse_beside_a_record_whatever_sizes_the_coordinator_tells() -> None:
+    sizes = {"a": 1000, "b": 1000, "c": MOST_RECORDS - 2000}
+    layout = layout_of({"x": Part((), bound=1.0)}, sizes)
+    assert layout.decode(layout.encode({"x": np.array(2.0**-19)}))["x"] == 2.0**-19
+    terms = toy_terms(holders=("a", "b", "c"))
+    assert training_layout(terms, 3, {"a": 1000, "b": 1000, "c": 1000}, revealed=False).bits == 32
+    assert training_layout(terms, 3, {"a": 1000, "b": 1000, "c": 2**30 - 2000}, revealed=False).bits == 64

@@ -47,7 +47,7 @@ def test_replayed_sums_earlier_sessions_and_foreign_runs_are_refused(homes: Any)
 
     def ask(step: Any, number: int = 0, **changes: Any) -> Any:
         said = Said(step=step, stage="greet", number=number, facts=facts(**{"parties": tokens} | changes))
-        return seats.ask(home, 1, 7, said, {"for": b"north"}, arrays)
+        return seats.ask(home, 1, 7, said, {"for": b"north", "request": bytes(32)}, arrays)
 
     arrays: dict[str, NDArray[Any]] = {"weight": np.asarray(1), "array/w": np.zeros(3)}
     hello = seats.ask(home, 1, 7, Said(step="hello"), {}, {})
@@ -61,8 +61,36 @@ def test_replayed_sums_earlier_sessions_and_foreign_runs_are_refused(homes: Any)
         ask("contribute", 2, run=2)
     with pytest.raises(EngineError, match="as it runs now"):
         ask("contribute", 2, session=3, parties=dict.fromkeys(NAMES[:3], "t"))
+    for changed in ({"limit": 0.5}, {"most_examples": 9}, {"train_metrics": {"loss": 0.5}}):  # a bit a session
+        with pytest.raises(Refused, match="nobody can bisect"):
+            ask("contribute", 2, session=3, **changed)
     with pytest.raises(UsageError, match="want at least 2"):
         ask("contribute", 2, session=3, holders=("north",), parties={"north": tokens["north"]}, minimum_holders=1)
+
+
+def test_a_party_file_that_was_changed_holds_from_the_next_message_on(homes: Any) -> None:
+    home, seats = Path(homes()["north"]), flower_party.Seats()
+    hello = seats.ask(home, 1, 7, Said(step="hello"), {}, {})
+    tokens = {"east": "a", "south": "b", "north": re.findall(r"[0-9a-f]{32}", str(hello))[0]}
+    said = Said(step="admit", number=1, facts=facts(parties=tokens))
+    assert seats.ask(home, 1, 7, said, {}, {}) == {}
+    text = (home / "party.toml").read_text().replace("minimum_holders = 1", "minimum_holders = 4")
+    (home / "party.toml").write_text(text)
+    with pytest.raises(Refused, match="got sums over as few as 3; want at least 4"):
+        seats.ask(home, 1, 7, said, {}, {})
+
+
+def test_a_pinned_party_is_no_key_holder_unless_the_party_file_says_so(homes: Any) -> None:
+    made = homes(NAMES[:4], allow="homomorphic-encryption")
+    home, seats = Path(made["north"]), flower_party.Seats()
+    hello = seats.ask(home, 1, 7, Said(step="hello"), {}, {})
+    tokens = dict.fromkeys(NAMES[:4], "t") | {"north": re.findall(r"[0-9a-f]{32}", str(hello))[0]}
+    agreed = facts(protection="homomorphic-encryption", options={"key_holder": NAMES[3]}, parties=tokens)
+    with pytest.raises(Refused, match=f"third parties: got {NAMES[3]}, not allowed; want none"):
+        seats.ask(home, 1, 7, Said(step="admit", number=1, facts=agreed), {}, {})
+    text = (home / "party.toml").read_text().replace("[parties]", f'third_parties = ["{NAMES[3]}"]\n[parties]')
+    (home / "party.toml").write_text(text)
+    assert seats.ask(home, 1, 7, Said(step="admit", number=1, facts=agreed), {}, {}) == {}
 
 
 def a_process_for_each_message() -> ClientApp:

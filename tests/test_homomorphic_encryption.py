@@ -317,8 +317,8 @@ def test_each_role_has_its_row_and_ckks_and_partial_encryption_say_what_they_giv
     exact, rounded = rows(query()), rows(query(options={"scheme": "ckks"}))
     roles = {row.role for row in he.learns(query())}
     assert roles >= {"coordinator", "key holder", "coordinator with the key holder", "other holders", "result party"}
-    assert "key holder: sizes, rounds and who contributed; no total" in exact
-    assert "key holder: the sum in every round, sizes, and who contributed" in rounded
+    assert "key holder: sizes, and who contributed to every sum; no total" in exact
+    assert "key holder: every sum of contributions, sizes, and who contributed" in rounded
     assert any("if the coordinator follows the protocol" in text for text in rounded.values())
     assert not any("if the coordinator follows the protocol" in text for text in exact.values())
     study = Study(scenario="time-use", protection=Protection(name=NAME, options={"last_layer": 30}))
@@ -329,9 +329,9 @@ def test_each_role_has_its_row_and_ckks_and_partial_encryption_say_what_they_giv
 def test_noise_is_named_where_it_protects_and_central_noise_does_not_cover_a_ckks_key_holder() -> None:
     private = query(options={"scheme": "ckks"}).model_copy(update={"privacy": Privacy(epsilon=1.0, noise="central")})
     seen = rows(private)
-    assert seen["key holder: the sum in every round, sizes, and who contributed"].startswith("trust alone")
+    assert seen["key holder: every sum of contributions, sizes, and who contributed"].startswith("trust alone")
     local = rows(private.model_copy(update={"privacy": Privacy(epsilon=1.0)}))
-    assert "epsilon 1" in local["coordinator with the key holder: every holder's contribution"]
+    assert "epsilon 1" in local["coordinator with the key holder: every holder's contribution to every sum"]
 
 
 def test_partial_encryption_of_a_statistic_is_an_obstacle_before_the_run() -> None:

@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from statfed.client.holder import Answer, Holder
 from statfed.client.policy import Policy, write_policy
+from statfed.client.protecting import MOST
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError
 from statfed.core.query import Query, parse_condition
@@ -189,9 +190,9 @@ def test_under_privacy_only_the_one_ask_is_answered_as_often_as_reserved(office:
     assert "ask: got noisy number 0; want noisy, 1 to 1" in holder.refusal("ask", private, 0, "noisy")
     other = query(analysis="count", privacy={"epsilon": 0.5})
     assert "describes the run otherwise than its first one did" in holder.refusal("ask", other, 1, "noisy")
-    holder.holder._protecting.close("r")  # as after a restart
+    holder.holder._protecting._open.clear()  # as after a restart
     assert "got no outstanding reservation of this study" in holder.refusal("ask", other, 1, "noisy")
-    holder.holder._protecting.close("r")
+    holder.holder._protecting._open.clear()
     assert holder.entries == before
     holder.say("ask", private, 1, "noisy")
     assert "already charged" in holder.refusal("ask", private, 1, "noisy")
@@ -378,10 +379,10 @@ def test_rules_that_one_query_passed_are_not_passed_for_another_under_the_same_r
     holder.say("admit", asked)
     holder.say("ask", asked, 1, "sums")
     assert "describes the run otherwise than its first one did" in holder.refusal("ask", tiny, 2, "sums")
-    holder.holder._protecting.close("r")  # the rules do not rely on that guard
+    holder.holder._protecting._open.clear()  # the rules do not rely on that guard
     assert "minimum frequency" in holder.refusal("ask", tiny, 2, "sums")
     nearly = asked.model_copy(update={"where": tuple(parse_condition(text, SMALL) for text in ("x >= 1",))})
-    holder.holder._protecting.close("r")
+    holder.holder._protecting._open.clear()
     assert "differencing rule" in holder.refusal("ask", nearly, 2, "sums")
     assert holder.entries.count("disclose") == 1
 
@@ -406,3 +407,18 @@ def test_pure_privacy_is_accounted_as_such_to_the_end(office: Open) -> None:
     assert isinstance(closing, Closing)
     assert closing.study_epsilon == pytest.approx(admitted.epsilon, rel=1e-9)
     assert closing.study_epsilon == pytest.approx(1.0, rel=0.02)
+
+
+def test_a_run_that_has_ended_does_not_begin_again_under_its_name(office: Open) -> None:
+    holder = ruled(office)
+    asked = query(analysis="total", options={"columns": ["x"]}, codebook=SMALL)
+    holder.say("admit", asked)
+    holder.say("ask", asked, 1, "sums")
+    holder.say("release", asked)
+    holder.say("admit", asked)
+    assert "this run has ended here" in holder.refusal("ask", asked, 2, "sums")
+    protecting = holder.holder._protecting
+    for number in range(MOST + 1):  # the oldest is forgotten, and then it has ended too
+        holder.say("ask", asked, 1, "sums", run=f"run-{number}")
+    assert "this run has ended here" in holder.refusal("ask", asked, 2, "sums", run="run-0")
+    assert len(protecting._open) == MOST

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -59,21 +59,50 @@ def test_the_sorting_network_sorts_every_sequence_of_zeros_and_ones(count: int) 
 @settings(max_examples=150, deadline=None)
 @given(
     hnp.arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(1, 2), st.just(3)), elements=st.integers(0, 60)),
-    st.sampled_from([1, 2]),
-    st.sampled_from([50.0, 85.0, 99.99]),
-    st.sampled_from([0.5, 10.0, 100.0]),
+    st.sampled_from([1, 2, 3, 8]),
+    st.sampled_from([None, 50.0, 85.0, 99.99, 100.0]),
+    st.sampled_from([None, 0.5, 10.0, 100.0]),
 )
-def test_dominance_is_that_of_pooled_contributors(values: Any, n: int, k: float, p: float) -> None:
+def test_dominance_is_that_of_pooled_contributors(values: Any, n: int, k: float | None, p: float | None) -> None:
+    assume(k is not None or p is not None)
     largest = np.sort(values, axis=1)[:, ::-1]
     total = values.sum(axis=1, keepdims=True) + 7  # some small contributors more at each holder
-    found = formed("dominance", Limits(n, k, p, 8, 12), total=total, largest=largest)
-    pooled = np.sort(values.reshape(-1, 3), axis=0)[::-1]
-    pooled = np.vstack([pooled, np.zeros((1, 3), np.int64)])
+    (found,) = formed("dominance", Limits(n, k, p, 8, 12), total=total, largest=largest)
+    pooled = np.vstack([np.sort(values.reshape(-1, 3), axis=0)[::-1], np.zeros((1, 3), np.int64)])
     for cell in range(3):
         x1, x2, whole = int(pooled[0, cell]), int(pooled[1, cell]), int(total[:, 0, cell].sum())
-        top = x1 + x2 if n == 2 else x1
-        assert bool(found[0][cell]) == (top > Fraction(str(k)) / 100 * whole)
-        assert bool(found[1][cell]) == (whole - x1 - x2 < Fraction(str(p)) / 100 * x1)
+        fails = k is not None and x1 + (n - 1) * x2 > Fraction(str(k)) / 100 * whole
+        fails |= p is not None and whole - x1 - x2 < Fraction(str(p)) / 100 * x1
+        assert bool(found[cell]) == fails
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    hnp.arrays(np.int64, st.tuples(st.integers(1, 5), st.integers(2, 5)), elements=st.integers(0, 9) | st.just(400)),
+    st.sampled_from([1, 2, 3]),
+    st.sampled_from([None, 50.0, 85.0]),
+    st.sampled_from([None, 10.0, 100.0]),
+)
+def test_no_cell_is_unsafe_and_passes_when_contributors_are_at_several_holders(
+    shared: Any, n: int, k: float | None, p: float | None
+) -> None:
+    """shared: (holders, contributors), each contributor with a part at each holder."""
+    assume(k is not None or p is not None)
+    limits = Limits(n, k, p, 8, 12)
+    largest = np.sort(shared, axis=1)[:, ::-1][:, :2, None]
+    (found,) = formed("dominance-spanning", limits, total=shared.sum(axis=1)[:, None, None], largest=largest)
+    pooled = sorted((int(x) for x in shared.sum(axis=0)), reverse=True)
+    fails = k is not None and sum(pooled[:n]) > Fraction(str(k)) / 100 * sum(pooled)
+    fails |= p is not None and sum(pooled[2:]) < Fraction(str(p)) / 100 * pooled[0]
+    assert bool(found[0]) or not fails
+
+
+def test_contributors_at_several_holders_pass_unseen_where_they_are_taken_for_others() -> None:
+    """Why `dominance` may be used only where no contributor is at two holders: one has everything, in three parts."""
+    limits = Limits(1, 50.0, None, 8, 12)
+    slots = {"total": np.full((3, 1, 1), 30), "largest": np.array([[[30], [0]]] * 3)}
+    assert not formed("dominance", limits, **slots)[0][0]
+    assert formed("dominance-spanning", limits, **slots)[0][0]
 
 
 @settings(max_examples=150, deadline=None)
@@ -126,7 +155,7 @@ class Ranged:
 @pytest.mark.parametrize("bits", [32, 64])
 def test_no_comparison_leaves_the_width_it_is_made_for(bits: Any) -> None:
     most, width = 2 ** (bits - 2), functions.width(bits)
-    extreme = Limits(n=2, k=99.99, p=100.0, whole=16, fraction=40)
+    extreme = Limits(n=functions.MOST, k=100.0, p=100.0, whole=16, fraction=40)
     for a, b in itertools.product((-most, -1, 0, 1, most), repeat=2):
         for name in ("maximum", "top-two", "median", "compare", "ratio"):
             slots = FUNCTIONS[name].slots
@@ -141,7 +170,8 @@ def test_no_comparison_leaves_the_width_it_is_made_for(bits: Any) -> None:
 
     for x, largest in itertools.product((0, 1, most), repeat=2):
         rows = Rows([Ranged(largest, width), Ranged(largest, width)])
-        FUNCTIONS["dominance"].compute([{"total": [Ranged(x, width)], "largest": rows}], extreme)
+        for name in ("dominance", "dominance-spanning"):
+            FUNCTIONS[name].compute([{"total": [Ranged(x, width)], "largest": rows}], extreme)
 
 
 def test_every_function_fits_the_field_with_its_mask() -> None:

@@ -23,7 +23,7 @@ PRIVATE = {"privacy": {"unit": "person", "epsilon": 1.0}}
 
 def policy(**changes: dict[str, Any]) -> Policy:
     """The base policy; each keyword changes keys of one section."""
-    return Policy.model_validate({name: keys | changes.get(name, {}) for name, keys in BASE.items()})
+    return Policy.model_validate({name: BASE.get(name, {}) | changes.get(name, {}) for name in {**BASE, **changes}})
 
 
 def refusal(terms: Any, **changes: dict[str, Any]) -> str:
@@ -77,6 +77,46 @@ def test_all_reasons_are_listed_in_one_message_without_any_secret() -> None:
     assert not any(secret in text for secret in ("7901", "7907", "7919", "600", "40"))
 
 
+def test_the_fewest_holders_are_those_of_a_sum_and_not_those_that_the_study_names() -> None:
+    masked = {"name": "secure-aggregation", "minimum_holders": 4}
+    terms = toy_terms(holders=[f"office-{i}" for i in range(1, 6)], protection=masked, **PRIVATE)
+    allow = {"protections": ["secure-aggregation"]}
+    admit(policy(allow=allow, minimum={"holders": 4}), terms)
+    assert "minimum number of holders: a sum" in refusal(terms, allow=allow, minimum={"holders": 5})
+
+
+HIDES = ["secure-aggregation", "homomorphic-encryption"]
+
+
+def asked(name: str, **options: Any) -> Any:
+    holders = [f"office-{i}" for i in range(1, 5)]
+    return toy_terms(holders=holders, protection={"name": name, "options": options}, **PRIVATE)
+
+
+def test_a_pinned_party_is_no_key_holder_unless_the_policy_says_so() -> None:
+    pins = {"key-holder": "0" * 64, "west": "1" * 64}
+    allow = {"protections": HIDES, "third_parties": ["key-holder"]}
+    admit(policy(allow=allow, parties=pins), asked("homomorphic-encryption"))
+    text = refusal(asked("homomorphic-encryption", key_holder="west"), allow=allow, parties=pins)
+    assert "third parties: got west, not allowed; want key-holder" in text
+    assert "want none" in refusal(asked("homomorphic-encryption"), allow={"protections": HIDES})
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("homomorphic-encryption", "last_layer", 1),  # all but one entry in clear
+        ("homomorphic-encryption", "scheme", "ckks"),  # an active coordinator has single contributions opened
+        ("secure-aggregation", "colluders", 0),  # one colluder restores its neighbours' secrets
+    ],
+)
+def test_options_that_protect_less_are_allowed_by_name_only(name: str, option: str, value: Any) -> None:
+    allow: dict[str, Any] = {"protections": HIDES, "third_parties": ["key-holder"]}
+    assert f"protection.options.{option}: got one" in refusal(asked(name, **{option: value}), allow=allow)
+    for more in (f"{name}:{option}", "plain", "*"):
+        admit(policy(allow=allow | {"protections": [*HIDES, more]}), asked(name, **{option: value}))
+
+
 def test_a_delta_that_would_allow_to_publish_one_unit_is_wrong_usage() -> None:
     terms = toy_terms(privacy={"unit": "person", "epsilon": 1.0, "delta": 0.025})
     with pytest.raises(UsageError, match=r"privacy.delta: got 0.025; want less than 1/40"):
@@ -109,6 +149,8 @@ def test_a_wrong_policy_file_names_the_key_what_was_got_and_what_is_wanted(tmp_p
     assert "study.md" not in unknown
     assert "dataset.persons: got 700" in _written(path, good.replace("persons = 40", "persons = 700"))
     assert "holder.name: got 'Office'" in _written(path, good.replace('"office-1"', '"Office"'))
+    two = good.replace("[parties]", f'[parties]\na = "{"0" * 64}"\nb = "{"0" * 64}"')
+    assert "parties: got one public key for a, b; want a party each" in _written(path, two)
     missing = _written(path, good.replace('id = "toy"', ""))
     assert "dataset.id: missing" in missing
 

@@ -63,7 +63,8 @@ def test_every_installed_protection_is_listed_with_all_that_a_reader_needs(call:
         assert row["installed"] is True
         assert bool(row["third_parties"]) == bool(row["parties"])
         assert all(field["description"] for field in row["options"].get("properties", {}).values()), row["id"]
-        assert set(row["learns"]) == {"table", "table, epsilon 1", "training", "training, epsilon 1"}
+        shared = set() if row["reveals_updates"] else {"table, shared epsilon 1", "dp-fedsgd, shared epsilon 1"}
+        assert set(row["learns"]) == {"table", "table, epsilon 1", "training", "training, epsilon 1"} | shared
         for rows in row["learns"].values():
             assert "coordinator" in {one["role"] for one in rows}, row["id"]
     assert {row["noise"] for row in listed["noise"]} == set(Placement.__args__)  # type: ignore[attr-defined]

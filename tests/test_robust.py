@@ -215,11 +215,11 @@ def test_a_forged_word_outside_the_range_is_noticed_in_the_total() -> None:
             layout().decode(masked_sum(layout(), lies))
 
 
-def test_a_forged_word_that_stays_in_range_moves_no_entry_of_the_mean_beyond_four_times_the_norm() -> None:
+def test_a_forged_word_that_stays_in_range_moves_no_entry_of_the_mean_beyond_the_norm() -> None:
     """The bound that docs/protections.md states for one holder that sends arbitrary words for its update."""
     words, _ = honest_words(layout())
     most, seen = 1 << (layout().bits - 2), []
-    for forged in range(-2 * most, 2 * most, most // 16):
+    for forged in range(-2 * most, 2 * most, most // 32):
         lie = np.full(layout().entries, forged, object)
         lie[-1] = words["a"][-1]  # the weight, which sorts last
         try:
@@ -228,7 +228,7 @@ def test_a_forged_word_that_stays_in_range_moves_no_entry_of_the_mean_beyond_fou
             continue
         seen.append(float(np.abs(total["update"] / int(total["weight"])).max()))
     assert len(seen) > 20  # lies that went unnoticed
-    assert 2.0 < max(seen) <= 4 * 2.0
+    assert 1.8 < max(seen) <= 2.0 * (1 + 2.0**-20)
 
 
 def test_a_strategy_that_sees_only_the_sum_is_moved_by_a_liars_share_of_it() -> None:

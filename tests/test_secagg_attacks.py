@@ -636,6 +636,15 @@ def test_all_but_one_holder_see_everything_which_is_the_stated_limit() -> None:
     assert np.array_equal(total - given["h002"]["x"] - given["h003"]["x"], given[VICTIM]["x"])
 
 
+def test_two_sums_of_one_thing_over_holders_that_differ_by_one_show_that_one_which_is_the_stated_limit() -> None:
+    ours, layout = agreement("secure-aggregation", 5, minimum=4), Layout(SLOT, 5)
+    network = Network(ours)
+    given = {name: values(i) for i, name in enumerate(ours.holders)}
+    everybody = network.sum(given, layout).total["x"]
+    network.drops = {"upload": [VICTIM]}
+    assert np.array_equal(everybody - network.sum(given, layout).total["x"], given[VICTIM]["x"])
+
+
 @pytest.mark.parametrize("colluders", [0, 1, 2])
 def test_below_the_threshold_colluders_see_the_sum_of_the_others_alone(colluders: int) -> None:
     run = Run(7, 5)

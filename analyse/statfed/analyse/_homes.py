@@ -30,13 +30,12 @@ def make_homes(study: AnalysisStudy, codebook: Codebook, root: Path) -> dict[str
 
     Sources have to be absolute. Raises UsageError when one cannot be opened.
     """
-    unit = study.unit
+    unit, others = study.unit, third_parties(study.protection, study.holders, study.engine, root)
     digests = {
         name: hashlib.sha256(f"{name}\n{source}\n{unit}".encode()).hexdigest()[:12]
         for name, source in study.holders.items()
     }
     homes = {name: home_of(root, f"{name}-{digest}") for name, digest in digests.items()}
-    others = third_parties(study.protection, root)
     pins = identities(homes | others)
     admit_third_parties(others, study.protection.name, pins)
     for name, source in study.holders.items():

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from statfed.client.third_party import FILE
+from statfed.core.errors import UsageError
 from statfed.core.identity import create_identity
 from statfed.core.protection import named_protection
 from statfed.core.study import Protection
@@ -20,10 +21,34 @@ def home_of(root: Path, name: str) -> Path:
     return home
 
 
-def third_parties(protection: Protection, root: Path) -> dict[str, Path]:
-    """The home folders of the third parties that `protection` needs; `admit_third_parties` completes them."""
+def third_party_names(protection: Protection, holders: Iterable[str], engine: str) -> tuple[str, ...]:
+    """The third parties that `protection` needs.
+
+    Raises UsageError, before anything is made or started, where a holder has the name of one, or `engine` cannot keep
+    a party's secrets between messages.
+    """
     module, options = named_protection(protection.name, protection.options)
-    return {name: home_of(root, f"party-{name}") for name in module.third_parties(options)}
+    if module.REQUIRES.identities and engine == "ray":
+        raise UsageError(
+            f"engine: got ray under protection {protection.name}, whose parties keep secrets between messages; Ray may "
+            "answer each message from another process; want engine inprocess or processes, or protection plain"
+        )
+    names = module.third_parties(options)
+    twice = sorted(set(names) & set(holders))
+    if twice:
+        raise UsageError(
+            f"protection {protection.name}: got {', '.join(twice)} both as a holder and as a third party; want a party "
+            "that holds no data, under a name of its own"
+        )
+    return names
+
+
+def third_parties(protection: Protection, holders: Iterable[str], engine: str, root: Path) -> dict[str, Path]:
+    """The home folders of the third parties that `protection` needs; `admit_third_parties` completes them.
+
+    Raises UsageError as `third_party_names` does.
+    """
+    return {name: home_of(root, f"party-{name}") for name in third_party_names(protection, holders, engine)}
 
 
 def identities(homes: Mapping[str, Path]) -> dict[str, str]:

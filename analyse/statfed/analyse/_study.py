@@ -1,17 +1,20 @@
 """A study that asks one question of tables: the file behind `statfed run study.toml` when it names an analysis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from statfed.core.analysis import Ask, Part, private_asks, read_query
+from statfed.core.analysis import Ask, Part, functions_of, private_asks, read_query
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import OFF, Rules
+from statfed.core.discovery import load
 from statfed.core.errors import UsageError
 from statfed.core.noise import epsilon_for
 from statfed.core.placement import shares
+from statfed.core.protection import PACKAGE as PROTECTIONS
+from statfed.core.protection import Requirements
 from statfed.core.query import COLLUDERS, NOISE, Placement, Privacy, Query, parse_condition, with_colluders
 from statfed.core.study import NAME, Protection, Section, Unit, apply_override, describe, read_toml
 
@@ -131,7 +134,7 @@ class AnalysisStudy(Section):
 
     def _query(self, codebook: Codebook, privacy: Privacy | None) -> Query:
         keyed = self.analysis == "table" and self.disclosure.method == "cell-key" and privacy is None
-        return Query(
+        query = Query(
             analysis=self.analysis,
             options=self.options | ({"record_keys": True} if keyed else {}),
             codebook=codebook,
@@ -142,6 +145,7 @@ class AnalysisStudy(Section):
             protection=self.protection,
             exact=self.exact,
         )
+        return query.model_copy(update={"protection": agreed_functions(query, self.disclosure)})
 
 
 def load_analysis_study(path: Path, overrides: Sequence[str] = ()) -> AnalysisStudy:
@@ -160,6 +164,33 @@ def make_analysis_study(table: dict[str, Any], where: str = "study") -> Analysis
         return AnalysisStudy.model_validate(table)
     except ValidationError as error:
         raise UsageError(describe(error, where, "only keys listed in docs/study.md")) from None
+
+
+def agreed_functions(query: Query, rules: Rules) -> Protection:
+    """The query's protection with the functions that its analysis uses, unless the study lists its own.
+
+    Where one of them decides dominance rules it gets the parameters of the release's rules, and holders agree to them
+    with the query: so nobody can have the same cells decided for other parameters within a study.
+    Raises UsageError where the study says other parameters than its rules do.
+    """
+    requires: Requirements = load(PROTECTIONS, query.protection.name, "protection").REQUIRES
+    offered, given = requires.functions, dict(query.protection.options)
+    if not offered or query.privacy:
+        return query.protection
+    analysis, question = read_query(query)
+    deciding: Callable[[Any], str] | None = getattr(analysis, "deciding", None)
+    function = deciding(question) if deciding and (rules.dominance_k or rules.p_percent) else ""
+    wanted = dict.fromkeys([*functions_of(question).values(), function])
+    functions = given.get("functions", [name for name in wanted if name in offered])
+    if function and function in functions:
+        stated = {"n": rules.dominance_n, "k": rules.dominance_k, "p": rules.p_percent}
+        for key, value in stated.items():
+            if given.get(key, value) != value:
+                raise UsageError(f"protection.options.{key}: got {given[key]}; want that of [disclosure], or none")
+        given |= stated
+    if functions:
+        given["functions"] = list(functions)
+    return query.protection.model_copy(update={"options": given})
 
 
 def noisy_parts(query: Query) -> tuple[Mapping[str, Part], int]:

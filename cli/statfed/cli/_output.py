@@ -3,9 +3,9 @@
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import click
 import typer
@@ -52,6 +52,27 @@ def table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
         justify: Literal["right", "left"] = "right" if column in numbers else "left"
         made.add_column(column, justify=justify, overflow="fold", no_wrap=place == 0)
     return made
+
+
+class Learned(Protocol):
+    """One row of *who learns what*."""
+
+    @property
+    def role(self) -> str: ...
+    @property
+    def learns(self) -> str: ...
+    @property
+    def protected_by(self) -> str: ...
+
+
+def show_learns(title: str, rows: Iterable[Learned]) -> None:
+    """Who learns what, as a table whose first column may be folded too."""
+    made = table(title, "role", "learns", "protected by")
+    made.columns[0].no_wrap = False
+    made.show_lines = True
+    for row in rows:
+        made.add_row(row.role, row.learns, row.protected_by)
+    out.print(made, markup=False)
 
 
 class ReportingGroup(TyperGroup):

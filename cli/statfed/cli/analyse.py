@@ -11,7 +11,7 @@ from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from statfed.cli._fields import option_of, value_of
-from statfed.cli._output import emit_json, out, progress_bars, remember_json, say, table
+from statfed.cli._output import emit_json, out, progress_bars, remember_json, say, show_learns, table
 from statfed.core.analysis import PACKAGE, Analysis
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
@@ -374,11 +374,15 @@ def _show_protection(answer: "Answer") -> None:
             figures = (closing.study_epsilon, closing.history_epsilon, closing.filter_epsilon, closing.budget_epsilon)
             spent.add_row(closing.holder, *("" if f is None else f"{f:.4g}" for f in figures))
         out.print(spent)
-    learns = table("Who learns what", "role", "learns", "protected by")
-    for row in answer.learns:
-        learns.add_row(row.role, row.learns, row.protected_by)
-    out.print(learns)
-    out.print(f"{len(answer.sums)} sums over {len(answer.closings)} holders, {answer.seconds:.2f} s", highlight=False)
+    show_learns("Who learns what", answer.learns)
+    from statfed.analyse._report.formats import size
+
+    moved = sum(one.bytes_down + one.bytes_up for one in answer.sums)
+    out.print(
+        f"protection {answer.query.protection.name}: {len(answer.sums)} sums over {len(answer.closings)} holders, "
+        f"{size(moved)} moved, {answer.seconds:.2f} s",
+        highlight=False,
+    )
 
 
 def _shown(rows: Sequence[Row]) -> list[str]:

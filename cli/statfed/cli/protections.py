@@ -1,13 +1,14 @@
 """`statfed protections`: what there is, what each protection trusts, needs and costs, and who learns what."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from statfed.cli._output import Json, emit_json, out, table
-from statfed.core.applicability import missing, pip
+from statfed.cli._output import Json, emit_json, out, show_learns, table
+from statfed.core.applicability import missing, obstacles, pip
 from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load, modules
 from statfed.core.protection import PACKAGE, Protection, Requirements
@@ -29,13 +30,7 @@ def protections(
     elif name:
         _show_one(name, found[name])
     else:
-        columns = ("protection", "what", "trusts", "needs", "survives dropout", "cost")
-        rows = table("Protections", *columns, numbers=("cost",))
-        for key, m in found.items():
-            survives = "yes" if m.REQUIRES.survives_dropout else "no"
-            rows.add_row(key, m.TITLE, "; ".join(m.TRUST), _needs(m.REQUIRES), survives, f"x {m.REQUIRES.cost}")
-        out.print(rows, markup=False)
-        out.print("cost: processor time of a sum of a million numbers against plain, order of magnitude")
+        _list(found)
         noise_rows = table(
             "Where noise is added (--privacy NOISE:epsilon=1)", "noise", "who adds it", "trusts", "accuracy"
         )
@@ -43,6 +38,22 @@ def protections(
             noise_rows.add_row(place.noise, place.adds, place.trusts, place.accuracy)
         out.print(noise_rows, markup=False)
         out.print("statfed protections NAME shows options and who learns what", highlight=False)
+
+
+def _list(found: Mapping[str, Protection]) -> None:
+    """Two tables: to choose by, and what each trusts."""
+    columns = ("protection", "coordinator sees", "needs", "dropout", "cost")
+    rows = table("Protections (--protect NAME)", *columns, numbers=("cost",))
+    trusts = table("What they do, and whom that trusts", "protection", "trusts")
+    rows.show_lines = trusts.show_lines = True
+    for key, m in found.items():
+        sees = "each contribution" if m.REQUIRES.reveals_updates else "the sum"
+        survives = "survived" if m.REQUIRES.survives_dropout else "ends the run"
+        rows.add_row(key, sees, _needs(m.REQUIRES), survives, f"x {m.REQUIRES.cost}")
+        trusts.add_row(key, "\n".join((m.TITLE, *(f"- {one}" for one in m.TRUST))))
+    out.print(rows, markup=False)
+    out.print("cost: processor time of a sum of a million numbers against plain, order of magnitude")
+    out.print(trusts, markup=False)
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,8 @@ def _document(key: str, module: Protection) -> dict[str, Any]:
 
 
 def _samples(protection: str) -> dict[str, Terms | Query]:
-    """A sum of a table and a training, each exact and under differential privacy, over four holders."""
+    """A sum of a table and a training over four holders, each exact, under differential privacy, and with the noise
+    shared where the protection allows that."""
     columns = {"region": {"type": "category", "categories": ["north", "south"]}}
     window = WindowCodebook(
         channels=(Channel(name="x", unit="g", low=-8, high=8, scale=1),), samples=8, classes=("still", "moving")
@@ -119,12 +131,22 @@ def _samples(protection: str) -> dict[str, Terms | Query]:
         protection=study.protection,
     )
     training = study.terms(window)
+    steps = training.model_copy(
+        update={
+            "privacy": Privacy(epsilon=1, noise="shared"),
+            "training": training.training.model_copy(update={"method": "dp-fedsgd"}),
+        }
+    )
+    shared = {
+        "table, shared epsilon 1": query.model_copy(update={"privacy": QueryPrivacy(epsilon=1, noise="shared")}),
+        "dp-fedsgd, shared epsilon 1": steps,
+    }
     return {
         "table": query,
         "table, epsilon 1": query.model_copy(update={"privacy": QueryPrivacy(epsilon=1)}),
         "training": training,
         "training, epsilon 1": training.model_copy(update={"privacy": Privacy(epsilon=1)}),
-    }
+    } | {kind: sample for kind, sample in shared.items() if not obstacles(sample)}
 
 
 def _show_one(name: str, module: Protection) -> None:
@@ -152,7 +174,4 @@ def _show_one(name: str, module: Protection) -> None:
             rows.add_row(key, "" if default is None else str(default), field.description or "")
         out.print(rows, markup=False)
     for kind, sample in _samples(name).items():
-        rows = table(f"Who learns what: {kind}", "role", "learns", "protected by")
-        for row in module.learns(sample):
-            rows.add_row(row.role, row.learns, row.protected_by)
-        out.print(rows, markup=False)
+        show_learns(f"Who learns what: {kind}", module.learns(sample))

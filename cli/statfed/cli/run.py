@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
+from statfed.cli._output import Json, emit_json, out, progress_bars, say, show_learns, table
 from statfed.cli.analyse import read_protection, show_answer, show_drafted, show_dry_run
 from statfed.core.applicability import applicable
 from statfed.core.discovery import load, modules
@@ -210,6 +210,8 @@ def read_study(study: str, engine: str | None, changes: list[str], data: Path | 
 
 def show_result(result: Result) -> None:
     """The summary of a run on the terminal."""
+    from statfed.analyse._report.formats import size
+
     if result.synthetic:
         out.print("[bold yellow]SYNTHETIC DATA[/bold yellow]: these figures describe a generator, not people")
     out.print(f"[bold]{result.title}[/bold]  ({result.run})", highlight=False)
@@ -231,8 +233,8 @@ def show_result(result: Result) -> None:
             rows.add_row(c.title, f"{c.scores.accuracy:.3f}", f"{c.scores.macro_f1:.3f}", style=style)
     out.print(rows)
     if any(s.study_epsilon is not None for s in result.spending):
-        columns = ("holder", "unit", "n", "sigma", "epsilon, all rounds", "history", "filter", "budget")
-        spent = table("Privacy, composed per holder", *columns, numbers=columns[2:])
+        columns = ("holder", "unit", "n", "sigma", "this study", "history", "filter", "budget")
+        spent = table("Epsilon, composed per holder", *columns, numbers=columns[2:])
         for s in result.spending:
             figures = (s.study_epsilon, s.history_epsilon, s.filter_epsilon, s.budget_epsilon)
             spent.add_row(
@@ -249,7 +251,15 @@ def show_result(result: Result) -> None:
         out.print("Trained without noise: every update is a disclosure in the holders' ledgers.")
     seconds = [r.seconds for r in result.rounds[1:]]
     phases = ", ".join(f"{p.name} {p.seconds:.1f} s" for p in result.phases)
-    out.print(f"{phases}; {sum(seconds) / len(seconds):.2f} s a round", highlight=False)
+    show_learns("Who learns what", result.learns)
+    moved = sum(r.bytes_down + r.bytes_up for r in result.rounds)
+    step = "step" if result.study["training"].get("method") == "dp-fedsgd" else "round"
+    out.print(
+        f"protection {result.study['protection']['name']}: {len(result.spending)} holders, {len(seconds)} {step}s, "
+        f"{size(moved)} moved",
+        highlight=False,
+    )
+    out.print(f"{phases}; {sum(seconds) / len(seconds):.2f} s a {step}", highlight=False)
 
 
 def _show_plan(plans: Mapping[str, Plan], as_json: bool) -> None:

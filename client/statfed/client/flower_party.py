@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from statfed.client.policy import conceded
 from statfed.client.protecting import own
 from statfed.client.third_party import FILE, PartyPolicy, load_party
 from statfed.core.analysis import Arrays
@@ -98,10 +99,6 @@ class Seats:
             raise Refused("run: got a statement about another run; want this one")
         if facts.parties.get(name) != seat.token:
             raise EngineError(f"protection: this session was not agreed with {name} as it runs now; want a new one")
-        if facts == seat.facts:
-            return
-        if seat.facts is not None and facts.session <= seat.facts.session:
-            raise Refused(f"session: got {facts.session}; want one above {seat.facts.session}")
         if facts.protection not in policy.allow.protections:
             raise Refused(f"protection: got {facts.protection}; want {' or '.join(policy.allow.protections)}")
         if facts.minimum_holders < policy.allow.minimum_holders:
@@ -109,12 +106,28 @@ class Seats:
                 f"holders: got sums over as few as {facts.minimum_holders}; "
                 f"want at least {policy.allow.minimum_holders}"
             )
+        asked = conceded(facts.protection, facts.options, policy.allow.protections, policy.allow.third_parties)
+        if asked and name in facts.holders:
+            raise Refused("\n".join(asked))
+        if facts == seat.facts:
+            return
+        if seat.facts is not None and facts.session <= seat.facts.session:
+            raise Refused(f"session: got {facts.session}; want one above {seat.facts.session}")
+        if seat.facts is not None and _limits(facts) != _limits(seat.facts):
+            raise Refused(
+                "limits: got other ones than before in this run; want them the same, so that nobody can bisect"
+            )
         agreement = agreement_of(facts)
         module, _ = named_protection(facts.protection, facts.options)
         pins = policy.parties.root
         identity = load_identity(home, name, pins) if module.REQUIRES.identities else Identity.ephemeral(name)
         seat.facts, seat.agreement, seat.party = facts, agreement, module.party(agreement, identity)
         seat.number = 0
+
+
+def _limits(facts: Facts) -> tuple[object, ...]:
+    """What a reply is refused by. Whoever could change it would learn every figure of a node from its refusals."""
+    return facts.weight, facts.most_examples, facts.limit, facts.train_metrics, facts.evaluate_metrics
 
 
 def _policy(home: Path) -> PartyPolicy:

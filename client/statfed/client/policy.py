@@ -14,7 +14,7 @@ units cannot be composed in one budget (Dwork and Roth 2014, section 2.3, group 
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from statfed.core.analysis import columns_read, read_query
 from statfed.core.applicability import obstacles
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
+from statfed.core.protection import minimum_holders, named_protection, read_protection
 from statfed.core.query import Placement, Query
 from statfed.core.study import NAME, Section, Strategies, Terms, Unit, describe, read_toml
 
@@ -68,7 +69,12 @@ class Allow(Section):
     scenarios: tuple[str, ...] = Field(default=(), description="scenarios whose training may use the data")
     analyses: tuple[str, ...] = Field(default=(), description='analyses that may be asked for; ["*"] for all')
     protections: tuple[str, ...] = Field(
-        description='protections under which a contribution may leave; ["*"] for all, plain among them'
+        description='protections under which a contribution may leave; ["*"] for all, plain among them; NAME:OPTION '
+        "besides for an option with which NAME protects less"
+    )
+    third_parties: tuple[str, ...] = Field(
+        default=(),
+        description="key holders and compute nodes that may be trusted with their part; a pinned key does not say so",
     )
     columns: tuple[str, ...] = Field(description='columns (or sensor channels) that may be used; ["*"] for all')
     without_privacy: bool = Field(
@@ -91,7 +97,7 @@ class Minimum(Section):
 
     records: int = Field(default=10, ge=1, description="SECRET fewest records")
     persons: int = Field(default=1, ge=1, description="SECRET fewest persons")
-    holders: int = Field(default=1, ge=1, description="SECRET fewest holders in a study")
+    holders: int = Field(default=1, ge=1, description="SECRET fewest holders that a sum of a study may be over")
 
 
 class Parties(RootModel[dict[str, str]]):
@@ -106,6 +112,9 @@ class Parties(RootModel[dict[str, str]]):
         for name, key in self.root.items():
             if not re.fullmatch("[0-9a-f]{64}", key):
                 raise ValueError(f"parties.{name}: got {key!r}; want a public key of 64 hexadecimal digits")
+        keys = list(self.root.values())
+        if twice := sorted(name for name, key in self.root.items() if keys.count(key) > 1):
+            raise ValueError(f"parties: got one public key for {', '.join(twice)}; want a party each, and its own key")
         return self
 
 
@@ -205,7 +214,8 @@ def admit(policy: Policy, terms: Terms | Query) -> None:
     rules = [
         *asked,
         None if _ANY in allow.protections else _listed("protection", terms.protection.name, allow.protections),
-        *_parties(policy, terms.holders),
+        *conceded(terms.protection.name, terms.protection.options, allow.protections, allow.third_parties),
+        *_parties(policy, terms),
     ]
     unusable = None
     if terms.privacy is None:
@@ -235,6 +245,26 @@ def admit(policy: Policy, terms: Terms | Query) -> None:
         raise UsageError(unusable)
 
 
+def conceded(name: str, options: Mapping[str, Any], allowed: Sequence[str], third_parties: Sequence[str]) -> list[str]:
+    """What a study asks for beyond the protection's name, and is not allowed: rules that fail, in public words.
+
+    The study is the coordinator's: it could name a party of its own as key holder, or an option that leaves a part in
+    clear. Nothing is asked of a policy that allows plain: it trusts the coordinator with every contribution.
+    """
+    if name not in allowed or "plain" in allowed or _ANY in allowed:
+        return []
+    module, read = named_protection(name, options)
+    rules = []
+    if strangers := sorted(set(module.third_parties(read)) - set(third_parties)):
+        wanted = " or ".join(third_parties) or "none: the list is empty"
+        rules.append(f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}")
+    for key, field in type(read).model_fields.items():
+        marked = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("weaker")
+        if marked and getattr(read, key) != field.default and f"{name}:{key}" not in allowed:
+            rules.append(f"protection.options.{key}: got one with which {name} protects less; want it left out")
+    return rules
+
+
 def _training(allow: Allow, terms: Terms) -> list[str | None]:
     return [
         _listed("scenario", terms.scenario, allow.scenarios),
@@ -257,16 +287,16 @@ def _columns(allow: Allow, names: Sequence[str]) -> str | None:
     return f"columns: got {', '.join(closed)}, not allowed; want only {', '.join(allow.columns)}" if closed else None
 
 
-def _parties(policy: Policy, holders: Sequence[str]) -> list[str]:
+def _parties(policy: Policy, terms: Terms | Query) -> list[str]:
     minimum, rules = policy.minimum, []
-    if policy.holder.name not in holders:
+    if policy.holder.name not in terms.holders:
         rules.append(f"holder {policy.holder.name} is not among the study's holders; want a study that names it")
     if policy.dataset.records < minimum.records:
         rules.append("minimum number of records: this dataset has fewer records than its policy's minimum")
     if policy.dataset.persons < minimum.persons:
         rules.append("minimum number of persons: this dataset has fewer persons than its policy's minimum")
-    if len(holders) < minimum.holders:
-        rules.append("minimum number of holders: the study has fewer holders than this policy's minimum")
+    if minimum_holders(terms, read_protection(terms)[0].REQUIRES) < minimum.holders:
+        rules.append("minimum number of holders: a sum of this study may be over fewer than this policy's minimum")
     return rules
 
 

@@ -27,6 +27,7 @@ class Protecting:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._open: dict[str, tuple[Agreement, Party]] = {}
+        self._ended: set[str] = set()
 
     def party(
         self, statement: Statement, name: str, pins: Mapping[str, str], size: int | None = None
@@ -34,19 +35,22 @@ class Protecting:
         """The run's agreement and this party's half of it, joined at its first statement.
 
         size: this holder's own public number of records, None for a third party. Raises Refused when a later
-        statement describes the run otherwise than the first did.
+        statement describes the run otherwise than the first did, and on a run that has ended: it would begin anew under
+        the name to which signatures of its first time are bound, and rings could be drawn without end.
         """
         agreement = agree(statement.run, statement.terms, statement.sizes)
         if name not in agreement.parties:
             raise Refused(f"protection: {name} has no part in this run; want one that names it")
         if size is not None and agreement.sizes[name] != size:
             raise Refused(f"sizes: got {agreement.sizes[name]} records for {name}; want its own figure, {size}")
+        if statement.run in self._ended:
+            raise Refused("protection: this run has ended here, and its secrets are forgotten; want a new run")
         if statement.run not in self._open:
             module, _ = read_protection(statement.terms)
             needed = module.REQUIRES.identities
             identity = load_identity(self._home, name, pins) if needed else Identity.ephemeral(name)
             while len(self._open) >= MOST:
-                del self._open[next(iter(self._open))]
+                self.close(next(iter(self._open)))
             self._open[statement.run] = agreement, module.party(agreement, identity)
         known, party = self._open[statement.run]
         if known != agreement:
@@ -61,7 +65,8 @@ class Protecting:
 
     def close(self, run: str) -> None:
         """Forget a run and its secrets."""
-        self._open.pop(run, None)
+        if self._open.pop(run, None):
+            self._ended.add(run)
 
 
 def bound(packet: Packet, statement: Statement, arrays: Arrays, function: str = "") -> Packet:

@@ -28,6 +28,9 @@ class PartyAllow(Section):
 
     protections: tuple[str, ...] = Field(description="protections that it plays a part in")
     minimum_holders: int = Field(default=3, ge=1, description="fewest holders of a run that it takes part in")
+    third_parties: tuple[str, ...] = Field(
+        default=(), description="in Flower apps: key holders and compute nodes that it trusts as a holder"
+    )
 
 
 class PartyPolicy(Section):

@@ -12,6 +12,12 @@ What the argument needs and this module enforces: q and the divisor follow from 
 data; the noise and the sample come from `statfed.core.randomness`; a unit whose gradient is not finite contributes
 zero; an empty batch is a step of pure noise; the loss has one entry a record; no layer mixes records.
 
+What it does not cover: the argument is about real numbers. Units are computed in blocks, in float32, where the last bit
+of one depends on which others are there. A coordinator that does not follow the protocol may send a model that makes
+that bit decide the direction of gradients: one of 1,000 sampled records then moved the sum by 20 C instead of C. Held
+to models that training gives, or to the method dp-fedsgd (`statfed.client.gradients`), where each unit is computed by
+itself, this does not arise.
+
 The clipped sum comes from `statfed.client.clipping` for the stacks of layers that it covers, and from Opacus's
 per-record gradients (hooks) for every other model; noise, divisor and step are the same code for both.
 """

@@ -255,6 +255,34 @@ def _hides(requires: Requirements) -> bool:
     return requires.fixed_point and not requires.reveals_updates
 
 
+def _functions(terms: Asked, requires: Requirements, options: Any) -> Iterator[Finding]:
+    """Functions of holders' figures that an analysis needs beside sums, or that its study may let it have."""
+    if not isinstance(terms, Query):
+        return
+    from statfed.core.analysis import functions_of, read_query
+
+    try:
+        needed = tuple(dict.fromkeys(functions_of(read_query(terms)[1]).values()))
+    except UsageError:
+        return  # a query that cannot be read is refused as such
+    agreed = tuple(getattr(options, "functions", ()))
+    if not set(needed) <= set(requires.functions):
+
+        def elsewhere() -> Iterator[Choice]:
+            for name in _names(terms, lambda other: set(needed) <= set(other.functions)):
+                protection = Protection(name=name, options={"functions": list(needed)})
+                choice = terms.model_copy(update={"protection": protection})
+                yield Choice(f"protection {name} with functions {', '.join(needed)}", choice)
+
+        reason = f"{terms.analysis}: needs {', '.join(needed)} of holders' figures, but protection "
+        yield Finding("functions", f"{reason}{terms.protection.name} forms sums only", elsewhere)
+    elif not set(needed) <= set(agreed):
+        given = terms.protection.options | {"functions": list(dict.fromkeys((*agreed, *needed)))}
+        own = _protected(terms, f"protection.options.functions {', '.join(given['functions'])}", options=given)
+        reason = f"protection.options.functions: got {', '.join(agreed) or 'none'} for {terms.analysis}"
+        yield Finding("agreed functions", reason, (own,).__iter__)
+
+
 def _of_training(terms: Asked, _: Requirements, options: Any) -> Iterator[Finding]:
     """Options that a protection marks as of use for training alone: `json_schema_extra={"only": "training"}`."""
     if isinstance(terms, Query):
@@ -279,6 +307,7 @@ RULES = (
     _approximate,
     _noise,
     _gradients,
+    _functions,
     _of_training,
 )
 

@@ -24,7 +24,10 @@ from statfed.core.study import Terms
 
 Bits = Literal[32, 64, 192]
 HEADROOM = 2.0  # a public number of records may be out of date; the range is for twice as many
+MOST_RECORDS = 2**40  # of all holders: so no unit is coarser than 2^-19 of the largest value of one record
+_SMALLEST_SHARE = 2.0**-12  # of the records, with which 32-bit words still leave a holder 2^17 steps to its range
 _WIDE_UNIT, _WIDE_RANGE = -80, 2.0**110
+_OUTSIDE = "total: {}: got a sum outside the agreed range; a contribution did not keep to it"
 _PIECE = 1 << 15
 
 
@@ -106,7 +109,7 @@ class Layout:
             inside = max(-low, high) <= float(np.asarray(slot.limit)) * self.share
         else:
             low = high = 0.0
-            inside = bool((np.abs(array) <= np.asarray(slot.limit) * self.share).all())
+            inside = bool((np.abs(array.astype(np.float64)) <= np.asarray(slot.limit) * self.share).all())
         if not (math.isfinite(low) and math.isfinite(high)) or (not inside and not np.isfinite(array).all()):
             raise EngineError(f"encoding: {name}: got values that are not finite")
         if not inside or (
@@ -155,7 +158,10 @@ class Layout:
             start += len(flat)
             if self.bits == 192:
                 if slot.integer:
-                    values: NDArray[Any] = np.array([int(x) >> -_WIDE_UNIT for x in flat.tolist()], np.int64)
+                    whole = [int(x) >> -_WIDE_UNIT for x in flat.tolist()]
+                    if any(abs(x) >= 1 << 63 for x in whole):
+                        raise EngineError(_OUTSIDE.format(name))
+                    values: NDArray[Any] = np.array(whole, np.int64)
                 else:
                     values = np.array([math.ldexp(x, _WIDE_UNIT) for x in map(float, flat.tolist())], np.float64)
             elif slot.integer:
@@ -175,7 +181,7 @@ class Layout:
         else:
             inside = bool((np.abs(values.reshape(-1).astype(np.float64, copy=False)) <= limit).all())
         if not inside:
-            raise EngineError(f"total: {name}: got a sum outside the agreed range; a contribution did not keep to it")
+            raise EngineError(_OUTSIDE.format(name))
 
 
 def _scale(flat: NDArray[Any], scale: float, out: NDArray[Any]) -> None:
@@ -205,10 +211,12 @@ def training_layout(terms: Terms, parameters: int, sizes: Mapping[str, int], rev
 
     Slots `update` (parameters,), the sum of size times update, each update of L2 norm at most `training.update_norm`,
     and `weight`, the sum of sizes. revealed: nothing is weighted or encoded, and `vector` is the trained model itself.
+    Words have 32 bits unless the smallest holder would lose too much to rounding.
     """
     records = float(sum(sizes.values()))
     weight = Slot((), records, integer=True)
     if revealed:
         return Layout({"vector": Slot((parameters,), math.inf), "weight": weight}, len(sizes))
     update = Slot((parameters,), records * terms.training.update_norm)
-    return Layout({"update": update, "weight": weight}, len(sizes), narrow=True)
+    narrow = min(sizes.values()) >= records * _SMALLEST_SHARE
+    return Layout({"update": update, "weight": weight}, len(sizes), narrow=narrow)

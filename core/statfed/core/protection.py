@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from statfed.core.analysis import Arrays
 from statfed.core.discovery import load
 from statfed.core.errors import UsageError
-from statfed.core.fixed_point import Layout
+from statfed.core.fixed_point import MOST_RECORDS, Layout
 from statfed.core.identity import Identity
 from statfed.core.query import Query
 from statfed.core.study import Section, Terms, describe
@@ -198,10 +198,21 @@ def named_protection(name: str, options: Mapping[str, Any]) -> tuple[Protection,
 
 
 def agree(run: str, terms: Terms | Query, sizes: Mapping[str, int]) -> Agreement:
-    """The agreement of a run. Raises UsageError when holders and sizes differ or too few holders are asked for."""
+    """The agreement of a run.
+
+    Raises UsageError when holders and sizes differ, a holder is named twice (it would count as two), too few are asked
+    for, or sizes are none: they are the coordinator's word but for one's own, and ranges and units follow from them.
+    """
     module, options = read_protection(terms)
     if set(sizes) != set(terms.holders):
         raise UsageError(f"sizes: got {', '.join(sorted(sizes))}; want {', '.join(sorted(terms.holders))}")
+    if len(sizes) != len(terms.holders):
+        raise UsageError(f"holders: got {', '.join(sorted(terms.holders))}; want each once")
+    if min(sizes.values()) < 1 or sum(sizes.values()) > MOST_RECORDS:
+        raise UsageError(
+            f"sizes: got {min(sizes.values())} to {max(sizes.values())} records; want 1 or more each, and "
+            f"at most {MOST_RECORDS} together"
+        )
     return Agreement(
         run=run,
         study=terms.digest(),

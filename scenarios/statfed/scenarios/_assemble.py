@@ -51,6 +51,17 @@ def noise_warnings(plans: Mapping[str, Plan], terms: Terms) -> list[str]:
     ]
 
 
+def dropout_warnings(closings: Mapping[str, Closing], terms: Terms) -> list[str]:
+    """What to say of holders that a protected training went on without."""
+    gone = [name for name in terms.holders if name not in closings]
+    if not gone:
+        return []
+    return [
+        f"{', '.join(gone)} dropped out: the model was trained on without what they would have contributed since. What "
+        "they had contributed is in it, and charged to their ledgers."
+    ]
+
+
 def disclosure_warnings(closings: Mapping[str, Closing], terms: Terms) -> list[str]:
     """What to say when this study is private and earlier releases of the same data were not."""
     told = [name for name, closing in closings.items() if closing.disclosures]
@@ -124,7 +135,7 @@ def learns(terms: Terms) -> list[Disclosure]:
             "whether a holder's data fit the codebook, and if not, in which column",
             "no value or count is named",
         ),
-        ("coordinator", "how long each holder computes in a round", "nothing: time varies with the sampled records"),
+        ("coordinator", "how long each holder computes each time", "nothing: time varies with the sampled records"),
     )
     rows = [(row.role, row.learns, row.protected_by) for row in protection.learns(terms)]
     return [Disclosure(role=role, learns=learns, protected_by=by) for role, learns, by in (*rows, *always)]

@@ -40,8 +40,8 @@ def dataset_key(study: Study, synthetic: bool) -> str:
 
 def make_homes(study: Study, holders: Mapping[str, Records], root: Path, dataset: str) -> dict[str, Path]:
     """Write (or find again) one home folder per party of `dataset` under `root`. Returns party name to folder."""
+    others = third_parties(study.protection, holders, study.engine, root)
     homes = {name: home_of(root, name) for name in holders}
-    others = third_parties(study.protection, root)
     pins = identities(homes | others)
     admit_third_parties(others, study.protection.name, pins)
     for name, records in holders.items():

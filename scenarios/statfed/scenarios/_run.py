@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.analyse._parties import third_party_names
 from statfed.analyse._report.formats import toml
 from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
@@ -77,8 +78,10 @@ def run_study(
 ) -> tuple[Result, Path]:
     """Run a study in simulation and write `runs/<id>/`. Returns the result and the run's folder.
 
-    A run that fails leaves its folder with status.json, logs and, after its first round, a checkpoint.
+    A run that fails leaves its folder with status.json, logs and, after its first round, a checkpoint. Raises UsageError
+    without making one where the engine does not carry the protection.
     """
+    third_party_names(study.protection, study.holders, study.engine)
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.scenario}-{secrets.token_hex(2)}"
     folder = options.runs / run
     (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -212,20 +215,23 @@ def _execute(job: _Run) -> Result:
     engine: Engine = load("statfed.server.grid", study.engine, "engine")
     opened = time.perf_counter()
     training, session, trained_at = engine.run(Deployment(job.name, homes, job.folder / "logs"), drive, progress)
-    for warning in _assemble.disclosure_warnings(training.closings, terms):
+    ended = _assemble.dropout_warnings(training.closings, terms)
+    for warning in ended + _assemble.disclosure_warnings(training.closings, terms):
         warnings.append(warning)
         job.notify(warning)
     clock.add("stop engine", time.perf_counter() - trained_at)
     set_vector(model, training.vector)
     np.savez(job.folder / "model.npz", vector=training.vector)
+    fedsgd = study.training.method == "dp-fedsgd"
+    round_ = "step" if fedsgd else "round"
     epsilon = f", epsilon {study.privacy.epsilon:g}" if study.privacy else ""
     compared = [
         Candidate(
             id="federated",
-            title=f"Federated, {study.strategy.name}{epsilon}",
+            title=f"Federated, {'dp-fedsgd, ' if fedsgd else ''}{study.strategy.name}{epsilon}",
             kind="federated",
             scores=scores(model, test, classes),
-            note=f"{study.rounds} rounds, {len(study.holders)} holders, protection {study.protection.name}",
+            note=f"{study.rounds} {round_}s, {len(study.holders)} holders, protection {study.protection.name}",
         )
     ]
     if job.options.references:

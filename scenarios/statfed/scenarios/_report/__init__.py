@@ -46,13 +46,13 @@ def _charts(facts: Facts) -> dict[str, Markup]:
     if result.rounds:
         made["accuracy"] = charts.curve(
             "accuracy",
-            "Accuracy by round, per cent",
+            f"Accuracy by {facts.round_}, per cent",
             [(r.round, r.accuracy) for r in result.rounds],
             _references(facts, "accuracy"),
         )
         made["macro_f1"] = charts.curve(
             "macro-f1",
-            "Macro-F1 by round, per cent",
+            f"Macro-F1 by {facts.round_}, per cent",
             [(r.round, r.macro_f1) for r in result.rounds],
             _references(facts, "macro_f1"),
         )
@@ -79,7 +79,7 @@ def _charts(facts: Facts) -> dict[str, Markup]:
             formats.seconds,
         )
     if trained := [r for r in result.rounds if r.round > 0]:
-        made |= _traffic(trained)
+        made |= _traffic(trained, facts.round_)
     return made
 
 
@@ -132,12 +132,12 @@ def tightest(spending: Sequence[Spending]) -> list[charts.Row]:
     ]
 
 
-def _traffic(trained: Sequence[Round]) -> dict[str, Markup]:
+def _traffic(trained: Sequence[Round], round_: str) -> dict[str, Markup]:
     rounds = [r.round for r in trained]
     down = ("to holders", "b-study", [float(r.bytes_down) for r in trained])
     up = ("from holders", "b-filter", [float(r.bytes_up) for r in trained])
     taken = ("time", "c-mean", [r.seconds for r in trained])
     return {
-        "bytes": charts.columns("bytes", "Bytes by round", rounds, [down, up], formats.size),
-        "seconds": charts.columns("seconds", "Seconds by round", rounds, [taken], formats.seconds),
+        "bytes": charts.columns("bytes", f"Bytes by {round_}", rounds, [down, up], formats.size),
+        "seconds": charts.columns("seconds", f"Seconds by {round_}", rounds, [taken], formats.seconds),
     }

@@ -91,6 +91,20 @@ class Facts:
         """Rounds of training; round 0 is the initial model."""
         return sum(r.round > 0 for r in self.result.rounds)
 
+    @cached_property
+    def round_(self) -> str:
+        """What a round is called: one of dp-fedsgd is a single step of gradient descent."""
+        return "step" if self.option("training", "method") == "dp-fedsgd" else "round"
+
+    @cached_property
+    def protection(self) -> str:
+        """How sums over holders were formed, with options that differ from the default."""
+        name = self.option("protection", "name") or "plain"
+        options = ", ".join(f"{key} {value}" for key, value in (self.option("protection", "options") or {}).items())
+        fewest = self.option("protection", "minimum_holders")
+        more = [f"at least {_many(fewest, 'holder')} in a sum"] if fewest else []
+        return "; ".join([name, *more, *([options] if options else [])])
+
     def option(self, *path: str) -> Any:
         """A value of the study, None where it has none."""
         here: Any = self.result.study
@@ -111,7 +125,8 @@ class Facts:
             against.append(f"{_relation(own - theirs)} the average holder alone ({formats.percent(theirs)})")
         compared = f", {' and '.join(against)}" if against else ""
         return (
-            f"Trained across {_many(len(self.result.spending), 'holder')} in {_many(self.trained, 'round')}, the "
+            f"Trained across {_many(len(self.result.spending), 'holder')} in {_many(self.trained, self.round_)} "
+            f"under protection {self.option('protection', 'name') or 'plain'}, the "
             f"federated model puts {formats.percent(own)} of the held-out records into the right class{compared}, "
             f"{self.guarantee}. Data: {self.result.origin}"
         )
@@ -125,8 +140,17 @@ class Facts:
         most = "at most " if len(spent) > 1 else ""
         return (
             f"at a cost of {most}epsilon {formats.epsilon(self.worst.study_epsilon)} per {self.worst.unit} "
-            f"(delta {formats.delta(self.worst.delta)}) at each holder, composed over all rounds"
+            f"(delta {formats.delta(self.worst.delta)}) at each holder, composed over all {self.round_}s{self.shared}"
         )
+
+    @cached_property
+    def shared(self) -> str:
+        """Against whom the guarantee of shared noise holds, as the end of a sentence; else nothing."""
+        if self.option("privacy", "noise") != "shared":
+            return ""
+        known = self.option("privacy", "colluders")
+        whom = f"the noise of at most {_many(known, 'holder')}" if known else "no holder's noise"
+        return f", by noise that the holders share, against whoever knows {whom}"
 
     @cached_property
     def banners(self) -> list[tuple[str, str]]:
@@ -212,8 +236,13 @@ class Facts:
         moved = math.fsum(r.bytes_down + r.bytes_up for r in result.rounds)
         return [
             *tiles,
-            Tile("Rounds", formats.count(self.trained), f"{_many(len(result.spending), 'holder')}, {result.engine}"),
-            Tile("Time", formats.seconds(self.seconds), f"{formats.size(moved)} of arrays moved"),
+            Tile("Moved", formats.size(moved), f"protection {self.protection}"),
+            Tile(
+                f"{self.round_.capitalize()}s",
+                formats.count(self.trained),
+                f"{_many(len(result.spending), 'holder')}, {result.engine}",
+            ),
+            Tile("Time", formats.seconds(self.seconds), "all phases"),
         ]
 
     @cached_property

@@ -2,7 +2,8 @@
 
 Dominance rules need the contributions behind a total. Where only upper bounds on them are known (the analysis `table`
 sends power sums, which add up over holders), a row is safe only if it is so for every set of contributions within the
-bounds: no unsafe row is released, some safe ones are not.
+bounds: no unsafe row is released, some safe ones are not. Where a protection decided the rules on the contributions
+themselves, its verdict stands, one for both rules.
 Source: Hundepool et al. 2012, sections 4.2 and 5.2 to 5.4.
 """
 
@@ -15,6 +16,7 @@ from statfed.core.disclosure import Rules
 from statfed.server.disclosure.sums import Flags, Floats, Sums
 
 FREQUENCY, DOMINANCE, P_PERCENT, ZEROS, FULL = "minimum frequency", "(n,k) dominance", "p% rule", "zeros", "full cells"
+DECIDED = "decided by the compute nodes"
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class Numbers:
 
     counts: records. totals: sums of a value over them, None in a table of counts. largest, two_largest: upper bounds
     on the largest contribution to each total and on the two largest together, in absolute value; None if not known.
+    decided: rows that break a dominance rule, as the protection decided; None where it did not.
     """
 
     counts: Floats
     totals: Floats | None = None
     largest: Floats | None = None
     two_largest: Floats | None = None
+    decided: Flags | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ def _p_need(totals: Floats, largest: Floats, two_largest: Floats, p: float) -> F
     return np.asarray(p / 100 * each - np.maximum(0.0, np.abs(totals) - two_largest))
 
 
+def on_contributors(rule: str) -> bool:
+    """Does a rule look at the contributions behind a total?"""
+    return rule.startswith((DOMINANCE, P_PERCENT))
+
+
 def full_cells(sums: Sums, counts: Floats) -> tuple[Flags, Flags]:
     """Rows that hold all records of a sum they belong to, and the empty rows beside them, that would show it."""
     full, beside = np.zeros(len(sums), bool), np.zeros(len(sums), bool)
@@ -107,7 +116,12 @@ def unsafe_rows(sums: Sums, numbers: Numbers, rules: Rules) -> Unsafe:
         hideable |= beside
     few = _any(found, len(sums))
     need = np.zeros(len(sums))
-    for rule, parameter in ((DOMINANCE, rules.dominance_k), (P_PERCENT, rules.p_percent)):
+    asked = {DOMINANCE: rules.dominance_k, P_PERCENT: rules.p_percent}
+    if totals is not None and numbers.decided is not None and any(asked.values()):
+        found[f"{' or '.join(rule for rule, given in asked.items() if given)}, {DECIDED}"] = numbers.decided
+        need = (rules.p_percent or 0.0) / 100 * np.abs(totals)  # no contribution is larger than the total
+        asked = {}
+    for rule, parameter in asked.items():
         if parameter is None:
             continue
         if totals is None:

@@ -20,7 +20,7 @@ from statfed.server.disclosure.tabular import Treated, blank_facts, control_tabl
 from statfed.server.disclosure.withhold import OBSERVATIONS, blank, control_rows, observations
 
 RESIDUAL, PARAMETERS = "residual degrees of freedom", "parameters per record"
-SECRET = ("dominance_bound", "cell_key")
+SECRET = ("dominance_bound", "dominance_decided", "cell_key")
 """How the columns begin that analyses send for these rules alone; no release holds them."""
 
 

@@ -18,7 +18,7 @@ from statfed.core.randomness import Stream
 from statfed.core.result import Row, Scalar
 from statfed.server.disclosure import rounding
 from statfed.server.disclosure.audit import intervals
-from statfed.server.disclosure.primary import DOMINANCE, P_PERCENT, Numbers, Unsafe, unsafe_rows
+from statfed.server.disclosure.primary import Numbers, Unsafe, on_contributors, unsafe_rows
 from statfed.server.disclosure.sums import Flags, Floats, Sums, sums_of_rows
 from statfed.server.disclosure.suppression import Measure, Problem, suppress
 
@@ -207,13 +207,12 @@ def _disturbed(
     """Rounded or perturbed rows: all of them, so that nobody sees which were unsafe."""
     unsafe = unsafe_rows(sums, numbers, rules)
     _check_additive(sums, numbers)
-    dominated = [rule for rule in (DOMINANCE, P_PERCENT) if rule in unsafe.rules and unsafe.rules[rule].any()]
+    dominated = [rule for rule, rows in unsafe.rules.items() if on_contributors(rule) and rows.any()]
     if dominated:
         raise UsageError(f"method: got {rules.method} for totals that break the {dominated[0]}; want suppress")
     treated.skipped |= unsafe.skipped
-    for rule in (DOMINANCE, P_PERCENT):
-        if rule in unsafe.rules:
-            treated.ran(rule)
+    for rule in filter(on_contributors, unsafe.rules):
+        treated.ran(rule)
     treated.method = rules.method
     status = "perturbed" if rules.method == "cell-key" else "rounded"
     counts = _disturb(numbers.counts, sums, rules, shown, source, treated)
@@ -267,7 +266,17 @@ def _numbers(shown: Sequence[Row]) -> Numbers:
     if not _is_number(shown, "total") or (totals == counts).all():
         return Numbers(counts)
     largest = _column(shown, "dominance_bound_1")
-    return Numbers(counts, totals, largest, _column(shown, "dominance_bound_2"))
+    return Numbers(counts, totals, largest, _column(shown, "dominance_bound_2"), _decided(shown))
+
+
+def _decided(shown: Sequence[Row]) -> Flags | None:
+    """What the protection decided on the rows; None where it was not asked."""
+    found = [row.get("dominance_decided") for row in shown]
+    if all(verdict is None for verdict in found):
+        return None
+    if not all(isinstance(verdict, bool) for verdict in found):
+        raise EngineError("dominance: got a verdict of the compute nodes on some rows only; nothing is released")
+    return np.array(found, bool)
 
 
 def _column(shown: Sequence[Row], *names: str) -> Floats | None:

@@ -5,13 +5,14 @@ weighted two-way tables, first order as chi-square and second order as F, as R's
 Largest contributors: with S the sum of x_i^8 over contributions x_i >= 0 to a cell, the n largest sum to at most
 n^(7/8) S^(1/8) (power mean inequality), whoever has them. S is additive over holders. The bound needs an exact sum.
 Source: Rao and Scott 1984, On chi-squared tests for multiway contingency tables, Annals of Statistics 12; Hundepool et
-al. 2012, Statistical Disclosure Control, section 4.2.
+al. 2012, Statistical Disclosure Control, section 4.2. Where the protection decides the rules on pooled contributors
+instead, rows carry its verdict.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,16 @@ from scipy import stats
 
 from statfed.core.analysis import Question, Total
 from statfed.core.cell_key import cell_keys
-from statfed.core.codebook import Codebook
-from statfed.core.errors import UsageError
 from statfed.core.result import Result, Row, Scalar
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
+from statfed.strategies.analyses._margins import collapsed_axes, groups, views
 from statfed.strategies.analyses._replication import Replication, replication
 from statfed.strategies.analyses._survey import survey_design
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Verdicts = Mapping[tuple[tuple[int, ...], tuple[int, ...]], Flags]
+"""By the collapsed and the grouped axes of a view: is a row unsafe?"""
 TITLE = "Contingency table"
 LARGEST_TEST = 1_000  # cells of a table whose covariance matrix is formed for a test
 LETTERS = "abcd"
@@ -110,9 +113,15 @@ class Replicated:
 
 
 def result(
-    question: Question[Any], by: tuple[str, ...], total: Total, kept: Sequence[tuple[int, ...]], most: float | None
+    question: Question[Any],
+    by: tuple[str, ...],
+    total: Total,
+    kept: Sequence[tuple[int, ...]],
+    most: float | None,
+    unsafe: Flags | None = None,
 ) -> Result:
-    """From the pooled `cells`. kept: axes of the tables of powers; most: public bound of a contribution, if any."""
+    """From the pooled `cells`. kept: axes of the tables of powers; most: public bound of a contribution, if any;
+    unsafe: verdicts on all rows in the order of `views`, if there are any."""
     design, count = survey_design(question), total["count"]
     records, n = int(total["records"]), int(count.sum())
     facts: dict[str, Scalar] = {
@@ -131,12 +140,13 @@ def result(
         check_lonely(design, spread.n)
         df = degrees(spread.n)
     certain = design.declared or records > 1
-    variances = {c: spread.variance(c) if certain else None for c in _collapsed(len(by))}
+    variances = {c: spread.variance(c) if certain else None for c in collapsed_axes(len(by))}
     powers = {axes: total[f"power{i}"] for i, axes in enumerate(kept)} if most else {}
-    tables = _tables(question, by, count, cells, variances, powers, most, total.get("key"))
+    verdicts = None if unsafe is None else _by_view(question, by, unsafe)
+    tables = _tables(question, by, count, cells, variances, powers, most, total.get("key"), verdicts)
     whole = powers.get(tuple(range(len(by))))
     roots = None if whole is None or most is None else most * np.maximum(whole, 0.0) ** (1 / 8)
-    tables["margins"] += _subtotals(question, by, count, spread, cells, roots, total.get("key"), certain)
+    tables["margins"] += _subtotals(question, by, count, spread, cells, roots, total.get("key"), certain, verdicts)
     plain = not (question.options.weight or question.options.design)
     notes: tuple[str, ...] = ()
     tests: dict[str, Scalar] = dict.fromkeys(("chi_square", "chi_square_df", "chi_square_p_value", "cramers_v"))
@@ -159,7 +169,7 @@ def noisy_result(question: Question[Any], by: tuple[str, ...], total: Total) -> 
     squares = total["squares"] if totals else cells
     noise = total.noise["total"] if totals else total.noise["count"]
     variances: dict[tuple[int, ...], Floats | None] = {}
-    for collapsed in _collapsed(len(by)):
+    for collapsed in collapsed_axes(len(by)):
         summed, second = cells.sum(axis=collapsed), squares.sum(axis=collapsed)
         sampling = np.maximum(second - summed * summed / n, 0.0) * (n / (n - 1) if n > 1 else 1.0)
         variances[collapsed] = sampling + (noise**2).sum(axis=collapsed)
@@ -186,14 +196,10 @@ def _linearised(total: Total, question: Question[Any]) -> Linearised:
     return Linearised(total["total"], total[kind], n, design.lonely, kind)
 
 
-def _collapsed(axes: int) -> list[tuple[int, ...]]:
-    """Axes to sum over: none for the cells, then every margin, the grand total last."""
-    return [c for size in range(axes + 1) for c in combinations(range(axes), size)]
-
-
 @dataclass(frozen=True)
 class _Cells:
-    """What rows are made of, on one set of axes. codes: per axis; roots: bounds of the largest contributions."""
+    """What rows are made of, on one set of axes. codes: per axis; root: bounds of the largest contributions; unsafe:
+    what the protection decided."""
 
     codes: tuple[tuple[str, ...], ...]
     count: NDArray[np.int64]
@@ -201,6 +207,16 @@ class _Cells:
     variance: Floats | None
     root: Floats | None
     key: NDArray[np.int64] | None
+    unsafe: Flags | None
+
+
+def _by_view(question: Question[Any], by: tuple[str, ...], unsafe: Flags) -> Verdicts:
+    """Verdicts on all rows, by view."""
+    found, start = {}, 0
+    for view in views(question.codebook, by):
+        found[view.collapsed, view.grouped] = unsafe[start : start + view.rows].reshape(view.shape)
+        start += view.rows
+    return found
 
 
 def _tables(
@@ -212,6 +228,7 @@ def _tables(
     powers: Mapping[tuple[int, ...], Floats],
     most: float | None,
     keys: NDArray[np.int64] | None = None,
+    verdicts: Verdicts | None = None,
 ) -> dict[str, list[Row]]:
     """Cells and every margin."""
     tables: dict[str, list[Row]] = {"cells": [], "margins": []}
@@ -229,6 +246,7 @@ def _tables(
             variance,
             root,
             None if keys is None else keys.sum(axis=collapsed),
+            None if verdicts is None else verdicts[collapsed, ()],
         )
         tables["margins" if collapsed else "cells"] += _rows(question, by, kept, here)
     return tables
@@ -251,26 +269,12 @@ def _rows(question: Question[Any], by: tuple[str, ...], kept: tuple[int, ...], c
         if cells.root is not None:
             row["dominance_bound_1"] = min(float(cells.root[at]), amount)
             row["dominance_bound_2"] = min(2 ** (7 / 8) * float(cells.root[at]), amount)
+        if cells.unsafe is not None:
+            row["dominance_decided"] = bool(cells.unsafe[at])
         if cells.key is not None:
             row["cell_key"] = float(cell_keys(np.asarray(cells.key[at])))
         rows.append(row)
     return rows
-
-
-def _groups(codebook: Codebook, name: str) -> tuple[tuple[str, ...], Floats]:
-    """Codes with others below them, and which levels lie at or below each: (groups, levels), 0 or 1."""
-    column = codebook.category(name)
-    members: dict[str, set[str]] = {}
-    for level in column.levels:
-        code, passed = level, {level}
-        while code in column.parents:
-            code = column.parents[code]
-            if code in passed:
-                raise UsageError(f"{name}: parents run in a circle at {code}; want a tree")
-            passed.add(code)
-            members.setdefault(code, {code} & set(column.levels)).add(level)
-    inside = [[float(level in below) for level in column.levels] for below in members.values()]
-    return tuple(members), np.array(inside).reshape(len(members), len(column.levels))
 
 
 def _subtotals(
@@ -282,32 +286,27 @@ def _subtotals(
     roots: Floats | None,
     keys: NDArray[np.int64] | None,
     certain: bool,
+    verdicts: Verdicts | None,
 ) -> list[Row]:
     """Rows of the codes that the codebook's `parents` put above others, in every combination with levels and margins.
 
     Sums over the levels below; an enterprise's contributions to several of them are bounded by the sum of the bounds
     (Minkowski's inequality).
     """
-    trees = {axis: _groups(question.codebook, name) for axis, name in enumerate(by)}
-    above = [axis for axis, (codes, _) in trees.items() if codes]
+    trees = {axis: groups(question.codebook, name)[1] for axis, name in enumerate(by)}
     rows: list[Row] = []
-    for size in range(1, len(above) + 1):
-        for grouped in combinations(above, size):
-            maps = {axis: trees[axis][1] for axis in grouped}
-            for collapsed in _collapsed(len(by)):
-                if set(collapsed) & set(grouped):
-                    continue
-                kept = tuple(axis for axis in range(len(by)) if axis not in collapsed)
-                levels = [trees[a][0] if a in grouped else question.codebook.category(by[a]).levels for a in kept]
-                here = _Cells(
-                    tuple(levels),
-                    np.rint(_grouped(count.astype(np.float64), maps, 0).sum(axis=collapsed)).astype(np.int64),
-                    _grouped(cells, maps, 0).sum(axis=collapsed),
-                    spread.grouped(maps).variance(collapsed) if certain else None,
-                    None if roots is None else _grouped(roots, maps, 0).sum(axis=collapsed),
-                    None if keys is None else _grouped_whole(keys, maps).sum(axis=collapsed),
-                )
-                rows += _rows(question, by, kept, here)
+    for view in (view for view in views(question.codebook, by) if view.grouped):
+        maps, collapsed = {axis: trees[axis] for axis in view.grouped}, view.collapsed
+        here = _Cells(
+            view.codes,
+            np.rint(_grouped(count.astype(np.float64), maps, 0).sum(axis=collapsed)).astype(np.int64),
+            _grouped(cells, maps, 0).sum(axis=collapsed),
+            spread.grouped(maps).variance(collapsed) if certain else None,
+            None if roots is None else _grouped(roots, maps, 0).sum(axis=collapsed),
+            None if keys is None else _grouped_whole(keys, maps).sum(axis=collapsed),
+            None if verdicts is None else verdicts[collapsed, view.grouped],
+        )
+        rows += _rows(question, by, tuple(axis for axis in range(len(by)) if axis not in collapsed), here)
     return rows
 
 

@@ -3,8 +3,9 @@
 One sum: counts exactly, totals, and what their variances need (see `_linearisation`): squares per stratum where records
 are PSUs, products of PSU totals where PSUs are nested in holders, PSU totals where they span holders, or totals under
 each replicate weight. For a value that cannot be negative also sums of eighth powers of contributions: they bound the
-largest contributors of a pooled cell (see `_crosstab`). Levels come from the codebook; one that nobody has is a row of
-zeros.
+largest contributors of a pooled cell (see `_crosstab`). Under a protection that decides dominance rules there is a
+second ask instead, `contributors`: each holder's total and two largest contributors in every row, of which one boolean
+a row is opened. Levels come from the codebook; one that nobody has is a row of zeros.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ from statfed.core.cell_key import MODULUS
 from statfed.core.errors import UsageError
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses import _crosstab
+from statfed.strategies.analyses._contributors import contributors
 from statfed.strategies.analyses._linearisation import psu_counts, psu_products, psu_shape, psu_sums
+from statfed.strategies.analyses._margins import views
 from statfed.strategies.analyses._replication import replication
 from statfed.strategies.analyses._survey import (
     SurveyDesign,
@@ -51,6 +54,10 @@ class Options(Weighting):
     largest_contributor: float | None = Field(
         default=None, gt=0, description="no enterprise's total of the value is larger: public, for dominance bounds"
     )
+    nested_enterprises: bool = Field(
+        default=False,
+        description="no enterprise has records with two holders: compute nodes then decide dominance without a margin",
+    )
     record_keys: bool = Field(default=False, description="also sum the record keys, for cell-key noise in the release")
 
 
@@ -74,7 +81,7 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     limited(max(sizes), "strata x PSUs x cells")
     if design.psu and not design.spans:
         limited(sizes[0] * size, "strata x pairs of cells")
-    firm = (codebook.role("enterprise"),) if _bounding(question) else ()
+    firm = (codebook.role("enterprise"),) if _bounded(question) else ()
     keys = (codebook.role("record-key"),) if options.record_keys else ()
     return tuple(dict.fromkeys(name for name in (*by, *value, *design.columns, *firm, *keys) if name))
 
@@ -90,8 +97,11 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         return {"count": count} | (
             total | {"squares": Part(shape, bound=square, single=True, share=SHARE)} if weighted else {}
         )
+    if ask.name in functions(question):
+        rows = sum(view.rows for view in views(codebook, _by(question.options)))
+        return {"total": Part((rows,), bound=bound), "largest": Part((2, rows), bound=bound)}
     if ask.name != "cells":
-        raise UsageError(f"table: unknown ask: got {ask.name!r}; want cells")
+        raise UsageError(f"table: unknown ask: got {ask.name!r}; want {', '.join(('cells', *functions(question)))}")
     whole = Part(integer=True, bound=1)
     found = {"records": whole, "left_out": whole, "count": count}
     if question.options.record_keys:
@@ -125,6 +135,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     known = sample.complete((value,)) if value else sample
     amount = known.number(value) if value else ones(known)
     weighted = known.number(design.weight) * amount if design.weight else amount
+    if ask.name in functions(question):
+        return contributors(known.filter(weighted > 0), by, weighted)
     count = known.grid(by, n=ones(known).count())["n"].astype(np.int64)
     if ask.name == "noisy":
         if not _weighted(question):
@@ -176,7 +188,24 @@ def coordinate(question: Question[Options]) -> Coordination:
         total = yield Ask("noisy")
         return _crosstab.noisy_result(question, by, total)
     total = yield Ask("cells")
-    return _crosstab.result(question, by, total, _kept(question), _largest(question) if _bounding(question) else None)
+    most = _largest(question) if _bounding(question) else None
+    unsafe = None
+    for name in functions(question):
+        unsafe = (yield Ask(name))["unsafe"]
+    return _crosstab.result(question, by, total, _kept(question), most, unsafe)
+
+
+def functions(question: Question[Options]) -> Mapping[str, str]:
+    function = deciding(question)
+    agreed = question.query.protection.options.get("functions", ())
+    return {"contributors": function} if function and function in agreed else {}
+
+
+def deciding(question: Question[Options]) -> str:
+    if not _bounded(question):
+        return ""
+    apart = question.options.nested_enterprises or question.codebook.role("enterprise") is None
+    return "dominance" if apart else "dominance-spanning"
 
 
 def _by(options: Options) -> tuple[str, ...]:
@@ -198,7 +227,12 @@ def _linear(design: SurveyDesign) -> SurveyDesign:
 
 
 def _bounding(question: Question[Options]) -> bool:
-    """Can contributions be bounded: is there a value that cannot be negative, with a public largest contribution?"""
+    """Are contributions bounded from power sums? Not where the protection decides on them."""
+    return _bounded(question) and not functions(question)
+
+
+def _bounded(question: Question[Options]) -> bool:
+    """Is there a value that cannot be negative, with a public largest contribution?"""
     value = question.options.value
     if value is None or question.privacy:
         return False

@@ -24,12 +24,14 @@ class Options(Section):
 
     key_holder: str = Field(default="key-holder", pattern=f"^{NAME.pattern}$", description="party that decrypts sums")
     scheme: Literal["bfv", "ckks"] = Field(
-        default="bfv", json_schema_extra={"approximate": "ckks"}, description="bfv: exact; ckks: approximate, weaker"
+        default="bfv",
+        json_schema_extra={"approximate": "ckks", "weaker": True},
+        description="bfv: exact; ckks: approximate, weaker",
     )
     last_layer: int = Field(
         default=0,
         ge=0,
-        json_schema_extra={"only": "training"},
+        json_schema_extra={"only": "training", "weaker": True},
         description="training only: encrypt this many trailing entries of an update and send the rest in clear; "
         "0 encrypts everything",
     )

@@ -131,9 +131,10 @@ def dominance(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:
 def dominance_spanning(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:
     """As `dominance`, where a contributor may have figures at several holders: some cells fail that need not.
 
-    Of two contributors, a holder has at most its two largest figures, and of one at most its largest. So with s1 and s2
-    the sums over holders of their largest and of their two largest figures, x1 <= s1 and x1 + x2 <= s2, and both rules
-    fail sooner the larger x1 and x1 + x2 are: whatever is shared between holders, no unsafe cell passes.
+    Of any n contributors a holder has at most its largest figure and n - 1 times its second. So with s1 and s2 the sums
+    over holders of their largest and of their second figures, x1 <= s1, x1 + x2 <= s1 + s2 and x1 + ... + xn <=
+    s1 + (n - 1) s2, and both rules fail sooner the larger the left sides are: whatever holders share, no unsafe cell
+    passes.
     """
     rows = [list(_rows(inputs["largest"])) for inputs in holders]
     first, *others = (_sum([row[i] for row in rows]) for i in range(len(rows[0])))
@@ -149,7 +150,7 @@ def _fails(total: Value, first: Value, second: Value, limits: Limits) -> Value:
     if limits.p is not None:
         found.append((total - first - second) * HUNDRED < first * round(limits.p * 100))
     one, *other = found
-    return one if not other else one + other[0] - one * other[0]
+    return 1 - (1 - one) * (1 - other[0]) if other else one
 
 
 def ratio(holders: Sequence[Inputs], limits: Limits) -> Sequence[Value]:

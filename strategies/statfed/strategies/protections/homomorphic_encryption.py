@@ -50,7 +50,6 @@ from numpy.typing import NDArray
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
-from statfed.core.placement import in_words
 from statfed.core.protection import (
     Aggregate,
     Agreement,
@@ -60,6 +59,7 @@ from statfed.core.protection import (
     Requirements,
     Rounds,
     Stage,
+    minimum_holders,
     text,
     whole_numbers,
 )
@@ -71,6 +71,7 @@ from statfed.strategies.protections._he_keys import digest
 from statfed.strategies.protections._he_options import Options, codec_of, planes_of, run_options, sealed_entries
 from statfed.strategies.protections._he_parties import Holder, KeyHolder
 from statfed.strategies.protections._he_planes import Malformed
+from statfed.strategies.protections._words import NETWORK, to_all, with_holders, words_of
 
 __all__ = ["REQUIRES", "TITLE", "TRUST", "Options", "coordinator", "learns", "party", "third_parties"]
 
@@ -248,51 +249,40 @@ def learns(terms: Terms | Query) -> Sequence[Disclosure]:
     Raises UsageError on partial encryption of a statistic.
     """
     options = Options.model_validate(terms.protection.options)
-    if isinstance(terms, Query):
-        if options.last_layer:
-            raise UsageError("last_layer: got a statistic; want 0: statistics are encrypted whole")
-        what, public = "contributions", "public parameters of every sum, such as means and coefficients so far"
-        result, rules = f"the released result of {terms.analysis}", "each holder's disclosure rules, as far as set"
-        noise = in_words(terms.privacy) if terms.privacy else rules
-        seen = in_words(terms.privacy, to_coordinator=True) if terms.privacy else rules
-        released = noise if terms.privacy else "release rules, as far as the study sets any"
-    else:
-        what, public = "weighted model updates", "the averaged model before every round"
-        result, noise = "the final model and its scores on the held-out persons", _noise(terms)
-        seen = released = noise
-    exact = options.scheme == "bfv"
+    if isinstance(terms, Query) and options.last_layer:
+        raise UsageError("last_layer: got a statistic; want 0: statistics are encrypted whole")
+    words, exact = words_of(terms), options.scheme == "bfv"
     follows = "" if exact else ", if the coordinator follows the protocol"
     guard = f"{'encryption and pads' if exact else 'encryption'}, if the key holder does not collude{follows}"
+    single = f"nothing of any one holder's {'encrypted entries' if options.last_layer else words.many}"
     rows = [
-        Disclosure("coordinator", f"the sum of {what} in every round, and over which holders", seen),
-        Disclosure(
-            "coordinator", f"none of a single holder's {'encrypted entries' if options.last_layer else what}", guard
-        ),
+        Disclosure("coordinator", f"{words.total}, and over which holders", words.seen),
+        Disclosure("coordinator", single, guard),
     ]
     if options.last_layer:
-        layers = f"partial: each holder's other layers, all but the last {options.last_layer} entries of its update"
-        rows.append(Disclosure("coordinator", layers, noise))
+        layers = (
+            f"partial: each holder's other layers, all but the last {options.last_layer} entries of its {words.one}"
+        )
+        rows.append(Disclosure("coordinator", layers, words.alone))
+    fewest = minimum_holders(terms, REQUIRES)
+    if fewest > 1:
+        what = f"another holder's {words.one} {words.every}, by subtracting their own"
+        alone = words.alone if terms.privacy else "nothing: so many must not collude"
+        rows.append(Disclosure(with_holders(fewest - 1, more=True), what, alone))
     if exact:
         blinded = "blinding that holders share with the coordinator alone"
-        rows.append(Disclosure("key holder", "sizes, rounds and who contributed; no total", blinded))
+        rows.append(Disclosure("key holder", f"sizes, and who contributed {words.every}; no total", blinded))
     else:
         before = terms.privacy is not None and terms.privacy.noise == "central"
-        trust = "trust alone: noise is added after it" if before else noise
-        rows.append(Disclosure("key holder", "the sum in every round, sizes, and who contributed", trust))
-    alone = noise if terms.privacy and terms.privacy.noise == "local" else "nothing: the two must not collude"
-    rows += [
-        Disclosure("coordinator with the key holder", "every holder's contribution", alone),
-        Disclosure("other holders", public, noise),
-        Disclosure("result party", result, released),
+        trust = "trust alone: noise is added after it" if before else words.noise
+        rows.append(Disclosure("key holder", f"{words.total}, sizes, and who contributed", trust))
+    local = terms.privacy is not None and terms.privacy.noise == "local"
+    alone = words.alone if local else "nothing: the two must not collude"
+    return [
+        *rows,
+        Disclosure("coordinator with the key holder", f"every holder's {words.one} {words.every}", alone),
+        Disclosure("other holders", words.public, words.noise),
+        Disclosure("result party", words.result, words.released),
+        *to_all(terms),
+        NETWORK,
     ]
-    if isinstance(terms, Query):
-        refusal = "if each holder's data fit the codebook; which rule refused, if one did"
-        rows.append(Disclosure("all parties", refusal, "none"))
-    return [*rows, Disclosure("anyone on the network", "message sizes and times", "TLS hides the content")]
-
-
-def _noise(terms: Terms) -> str:
-    if terms.privacy is None:
-        return "nothing: without differential privacy updates and their sums can reveal training records"
-    who = "shared by the holders" if terms.privacy.noise == "shared" else "at the holder"
-    return f"noise {who}: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit} over all rounds"

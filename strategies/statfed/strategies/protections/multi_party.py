@@ -92,7 +92,7 @@ class Options(Section):
         default_factory=dict,
         description="HOST:PORT at which each node's channel can be reached; default: loopback and a free port",
     )
-    n: int = Field(default=2, ge=1, le=calculations.MOST, description="contributors of the (n,k) rule; exact for 1 and 2")
+    n: int = Field(default=2, ge=1, le=calculations.MOST, description="contributors of the (n,k) rule, exact to 2")
     k: float | None = Field(default=None, gt=0, le=100, description="per cent of the (n,k) rule, two decimals at most")
     p: float | None = Field(default=None, gt=0, le=100, description="per cent of the p% rule, two decimals at most")
     whole: int = Field(default=16, ge=1, le=16, description="quotients are below 2^whole ranges of a per range of b")
@@ -259,18 +259,46 @@ def opened(
 def learns(terms: Terms | Query) -> Sequence[Disclosure]:
     """What each role learns."""
     options = Options.model_validate(terms.protection.options)
-    kinds = "; ".join(calculations.FUNCTIONS[name].opens for name in options.functions)
-    after = "differential privacy of the noise in it" if terms.privacy else "nothing: it is what was asked for"
+    seen, released = _covered(terms)
+    public = "release rules, as far as the study sets any" if isinstance(terms, Query) else released
+    result = f"released result of {terms.analysis}" if isinstance(terms, Query) else "final model and its scores"
     return [
-        Disclosure("coordinator", "the total of every sum, and whose contributions are in it", after),
-        *([Disclosure("coordinator", f"of functions: {kinds}", "nothing: it is what was asked for")] if kinds else []),
+        Disclosure("coordinator", "the total of every sum, and whose contributions are in it", seen),
+        *_of_functions(options),
         Disclosure("coordinator", "no holder's contribution", "shares sealed to the nodes, one node that is honest"),
         Disclosure(
             "each compute node",
             "who takes part, the layout and the function of every task; no contribution and no result",
             "sharing: two nodes are needed for functions, all three for sums",
         ),
-        Disclosure("other holders", "public parameters of every sum; as result parties, what is released", after),
+        Disclosure("other holders", "public parameters of every sum, such as means and coefficients so far", released),
+        Disclosure("result party", f"the {result}", released if terms.privacy else public),
         Disclosure("all parties", "who refused or dropped out, and the names of rules that refused", "none"),
         Disclosure("anyone on the network", "message sizes and times", "TLS hides the content; mutual between nodes"),
     ]
+
+
+def _covered(terms: Terms | Query) -> tuple[str, str]:
+    """What protects a sum beside the sharing: towards the coordinator, and towards everybody else."""
+    if isinstance(terms, Query):
+        if terms.privacy:
+            return in_words(terms.privacy, to_coordinator=True), in_words(terms.privacy)
+        rules = "each holder's disclosure rules, as far as its policy sets any"
+        return rules, rules
+    if terms.privacy:
+        noise = f"noise of the holders: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit} over all rounds"
+        return noise, noise
+    nothing = "nothing: without differential privacy a total can reveal training records"
+    return nothing, nothing
+
+
+def _of_functions(options: Options) -> list[Disclosure]:
+    """Rows of the functions that a study agrees to, instead of sums of the same figures."""
+    found = []
+    for name in options.functions:
+        what = f"{name}: {calculations.FUNCTIONS[name].opens}, and nothing else of these figures"
+        found.append(Disclosure("coordinator", what, "sharing: no two compute nodes collude, all follow the protocol"))
+    if any(name.startswith("dominance") for name in options.functions):
+        what = "the parameters of the dominance rules"
+        found.append(Disclosure("all parties", what, "none: they are secret towards the public alone"))
+    return found

@@ -16,10 +16,10 @@ from statfed.core.analysis import Arrays, Part, checked, summed
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
-from statfed.core.placement import in_words
 from statfed.core.protection import Aggregate, Agreement, Disclosure, Packet, Requirements, Rounds, Stage
 from statfed.core.query import Query
 from statfed.core.study import Section, Terms
+from statfed.strategies.protections._words import NETWORK, to_all, words_of
 
 TITLE = "Plain: contributions in clear to the coordinator, over TLS"
 TRUST = ("the coordinator is trusted with each holder's contribution",)
@@ -92,30 +92,11 @@ def coordinator(agreement: Agreement) -> _Coordinator:
 
 def learns(terms: Terms | Query) -> Sequence[Disclosure]:
     """The coordinator sees each holder's contribution to each round or sum."""
-    if isinstance(terms, Query):
-        return _of_query(terms)
-    noise = (
-        f"noise at the holder: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit} over all rounds"
-        if terms.privacy
-        else "nothing: without differential privacy an update can reveal training records"
-    )
+    words = words_of(terms)
     return [
-        Disclosure("coordinator", "each holder's model update in every round", noise),
-        Disclosure("other holders", "the averaged model before every round", noise),
-        Disclosure("result party", "the final model and its scores on the held-out persons", noise),
-        Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"),
-    ]
-
-
-def _of_query(query: Query) -> Sequence[Disclosure]:
-    rules = "each holder's disclosure rules, as far as its policy sets any"
-    noise = in_words(query.privacy) if query.privacy else rules
-    seen = in_words(query.privacy, to_coordinator=True) if query.privacy else rules
-    released = noise if query.privacy else "release rules, as far as the study sets any"
-    return [
-        Disclosure("coordinator", "each holder's contribution to every sum", seen),
-        Disclosure("other holders", "public parameters of every sum, such as means and coefficients so far", noise),
-        Disclosure("result party", f"the released result of {query.analysis}", released),
-        Disclosure("all parties", "if each holder's data fit the codebook; which rule refused, if one did", "none"),
-        Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"),
+        Disclosure("coordinator", f"each holder's {words.one} {words.every}", words.seen),
+        Disclosure("other holders", words.public, words.noise),
+        Disclosure("result party", words.result, words.released),
+        *to_all(terms),
+        NETWORK,
     ]

@@ -19,7 +19,6 @@ from pydantic import Field
 
 from statfed.core.errors import Refused, UsageError
 from statfed.core.identity import Identity
-from statfed.core.placement import in_words
 from statfed.core.protection import Agreement, Coordinator, Disclosure, Party, Requirements, minimum_holders
 from statfed.core.query import Query
 from statfed.core.study import Section, Terms
@@ -27,6 +26,7 @@ from statfed.strategies.protections._secagg_all import AllCoordinator, AllParty
 from statfed.strategies.protections._secagg_coordinator import DropoutCoordinator
 from statfed.strategies.protections._secagg_graph import Shape, default_colluders
 from statfed.strategies.protections._secagg_party import DropoutParty
+from statfed.strategies.protections._words import NETWORK, to_all, with_holders, words_of
 
 TITLE = "Secure aggregation: the coordinator gets only the sum, by masks that cancel"
 TRUST = (
@@ -50,6 +50,7 @@ class Options(Section):
     colluders: int | None = Field(
         default=None,
         ge=0,
+        json_schema_extra={"weaker": True},
         description="holders that may collude with the coordinator; default: just under a third, at most what the "
         "signed list of survivors withstands",
     )
@@ -111,42 +112,27 @@ def learns(terms: Terms | Query) -> Sequence[Disclosure]:
     else:
         withstood = shape.colluders if shape.rings else 2 * minimum - holders - 1
         over, guard = f"at least {minimum} of {holders} holders", f"masks, and lists of survivors that {minimum} sign"
-    everybody = []
-    if isinstance(terms, Query):
-        sums, public = (
-            "every sum of contributions",
-            "public parameters of every sum, such as means and coefficients so far",
-        )
-        result = f"the released result of {terms.analysis}"
-        rules = "each holder's disclosure rules, as far as its policy sets any"
-        noise = in_words(terms.privacy) if terms.privacy else rules
-        seen = in_words(terms.privacy, to_coordinator=True) if terms.privacy else rules
-        released = noise if terms.privacy else "release rules, as far as the study sets any"
-        refusal = "if each holder's data fit the codebook; which rule refused, if one did"
-        everybody.append(Disclosure("all parties", refusal, "none"))
-    else:
-        sums, public = "the sum of weighted model updates in every round", "the averaged model before every round"
-        result = "the final model and its scores on the held-out persons"
-        noise = seen = released = _noise(terms)
+    words, together = words_of(terms), to_all(terms)
     if shape is not None:
-        everybody.append(Disclosure("all parties", "who took part in each sum and who dropped out", "none"))
+        together.append(Disclosure("all parties", "who took part in each sum and who dropped out", "none"))
+    alone = words.alone if terms.privacy else "nothing: so many must not collude"
     return [
-        Disclosure("coordinator", f"{sums}, over {over}", seen),
-        Disclosure(f"coordinator with up to {withstood} holders", "the sum over the others; nothing of any one", guard),
+        Disclosure("coordinator", f"{words.total}, over {over}", words.seen),
+        _withstood(withstood, guard, terms),
         Disclosure(
-            f"coordinator with {withstood + 1} holders or more",
-            "it may learn another holder's contributions",
-            seen if terms.privacy else "nothing: so many must not collude",
+            with_holders(withstood + 1, more=True), f"it may learn another holder's {words.one} {words.every}", alone
         ),
-        Disclosure("other holders", f"{public}; names and public keys of all", noise),
-        Disclosure("result party", result, released),
-        *everybody,
-        Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"),
+        Disclosure("other holders", f"{words.public}; names and public keys of all", words.noise),
+        Disclosure("result party", words.result, words.released),
+        *together,
+        NETWORK,
     ]
 
 
-def _noise(terms: Terms) -> str:
-    if terms.privacy is None:
-        return "nothing: without differential privacy sums of updates can reveal training records"
-    who = "shared by the holders" if terms.privacy.noise == "shared" else "at the holder"
-    return f"noise {who}: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit} over all rounds"
+def _withstood(number: int, guard: str, terms: Terms | Query) -> Disclosure:
+    """What the coordinator learns with so many holders that the masks still hold."""
+    if number == 0:
+        return Disclosure("coordinator", "nothing of any one holder", guard)
+    if terms.privacy and terms.privacy.noise == "shared" and terms.privacy.colluders < number:
+        guard += f"; the noise in that sum is sized for {terms.privacy.colluders} of them"
+    return Disclosure(with_holders(number), "the sum over the others; nothing of any one", guard)
