@@ -136,14 +136,14 @@ def chaotic(inputs: int, hidden: int) -> nn.Module:
     """What a hostile coordinator may send: pairs of equal hidden units, whose differences, nothing but rounding, are
     multiplied until they decide the direction of the gradient."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 2))
+    first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, 2)
     rows, heads = torch.randn(hidden // 2, inputs), torch.randn(hidden // 2) * 1e17
     with torch.no_grad():
-        net[0].weight.copy_(torch.cat([rows, rows]))
-        net[2].weight.copy_(torch.outer(torch.tensor([1.0, -1.0]), torch.cat([heads, -heads])))
-        for layer in (net[0], net[2]):
-            layer.bias.zero_()
-    return net
+        first.weight.copy_(torch.cat([rows, rows]))
+        last.weight.copy_(torch.outer(torch.tensor([1.0, -1.0]), torch.cat([heads, -heads])))
+        first.bias.zero_()
+        last.bias.zero_()
+    return nn.Sequential(first, nn.ReLU(), last)
 
 
 @pytest.mark.parametrize("inputs", [50, 119])
@@ -157,6 +157,15 @@ def test_no_model_makes_rounding_move_the_sum_by_more_than_the_sensitivity(input
     for gone in (0, 7, len(units) // 2, len(units) - 1):
         without = clipped_sum(net, x, np.zeros(300, np.int64), units[:gone] + units[gone + 1 :], plan)
         assert np.linalg.norm((whole - without).astype(float)) <= plan.sensitivity
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_inputs_are_prepared_record_by_record_to_the_last_bit(name: str) -> None:
+    terms, records = terms_of(model={"name": name}), toy_records(45, 25, seed=1)  # more than are prepared at once
+    whole = prepare(records, terms).inputs
+    for gone in (0, 5, 1023, 1124):
+        kept = np.delete(np.arange(1125), gone)
+        np.testing.assert_array_equal(prepare(records.select(kept), terms).inputs, whole[kept])
 
 
 @pytest.mark.parametrize("mixing", [nn.BatchNorm1d(7), nn.Dropout(0.5)])

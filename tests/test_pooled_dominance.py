@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +26,8 @@ from statfed.core.study import Protection
 from statfed.server import analysis as coordinating
 from statfed.server.disclosure.release import release
 from statfed.strategies.analyses import table as tables
+from statfed.strategies.analyses._contributors import contributors
+from statfed.strategies.analyses._margins import views
 from statfed.strategies.protections import multi_party
 from statfed.strategies.protections._mpc_functions import FUNCTIONS
 from tests.federate import codebook_of, drive, table_of
@@ -326,3 +329,18 @@ def test_no_record_moves_what_a_holder_gives_by_more_than_its_bound() -> None:
         rest = module.contribute(table_of(frame.drop(index=i), FIRMS), question, ask)
         for name, part in module.parts(question, ask).items():
             assert (np.abs(whole[name] - rest[name]) <= part.bound).all()
+
+
+def test_subtotals_of_subtotals_count_every_record_below_them_once() -> None:
+    parents = {"A11": "A1", "A12": "A1", "A1": "A", "A2": "A"}
+    branch = {"type": "category", "categories": [*parents, "B"], "parents": parents}
+    codebook = codebook_of(COLUMNS | {"branch": branch, "firm": {"type": "id", "role": "enterprise"}})
+    frame = firms(80).assign(branch=np.random.default_rng(1).choice([*parents, "B"], 80))
+    found = contributors(table_of(frame, codebook), ("branch",), ibis._["turnover"])
+    below = {"A1": ["A1", "A11", "A12"], "A": ["A1", "A11", "A12", "A2"]}
+    codes = [[code] for code in branch["categories"]] + [[*parents, "B"]]
+    (view,) = (view for view in views(codebook, ("branch",)) if view.grouped)
+    for i, members in enumerate(codes + [below[code] for code in view.codes[0]]):
+        sums = frame[frame["branch"].isin(members)].groupby("firm")["turnover"].sum().sort_values(ascending=False)
+        assert found["total"][i] == pytest.approx(sums.sum())
+        np.testing.assert_allclose(found["largest"][:, i], sums.to_numpy()[:2])

@@ -136,6 +136,12 @@ def test_an_identity_without_a_name_or_with_a_bad_one_is_refused_and_makes_no_ke
     assert "want one" in call("identity", "h").stderr
 
 
+def test_a_home_that_is_no_folder_is_a_usage_error(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = call("identity", "file", "--name", "x")
+    assert (result.exit_code, "want a folder" in result.stderr) == (2, True), result.stderr
+
+
 def test_a_damaged_key_is_reported_and_kept(call: Any, tmp_path: Path) -> None:
     (tmp_path / "h").mkdir()
     (tmp_path / "h" / "identity.key").write_text("not a key")
@@ -217,3 +223,42 @@ def test_a_partly_encrypted_statistic_is_refused(call: Any, tables: list[str]) -
     result = call("analyse", "table", "--rows", "sex", *tables, "--fresh", *words)
     assert result.exit_code == 2
     assert "for a statistic, where it means nothing" in result.stderr
+
+
+@pytest.mark.parametrize("words", [RUN, ["analyse", "table", "--rows", "sex", "--fresh"]], ids=["training", "table"])
+def test_an_engine_that_cannot_keep_secrets_is_refused_before_it_starts(
+    call: Any, tables: list[str], words: list[str], tmp_path: Path
+) -> None:
+    given = words if words is RUN else [*words, *tables]
+    result = call(*given, "--engine", "ray", "--protect", "secure-aggregation")
+    assert result.exit_code == 2
+    assert "engine: got ray under protection secure-aggregation" in result.stderr
+    assert "want engine inprocess or processes, or protection plain" in result.stderr
+    assert "start" not in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_holder_with_the_name_of_a_third_party_is_refused(call: Any, tables: list[str]) -> None:
+    words = ["--protect", "homomorphic-encryption", "--protect-option", "key_holder=b"]
+    result = call("analyse", "table", "--rows", "sex", "--fresh", *tables, *words)
+    assert result.exit_code == 2
+    assert "got b both as a holder and as a third party" in result.stderr
+
+
+def test_a_run_says_its_protection_what_it_moved_and_who_learns_what(call: Any, tables: list[str]) -> None:
+    trained = call(*RUN, "--protect", "secure-aggregation")
+    assert "Who learns what" in trained.stdout
+    assert "coordinator with one holder" in trained.stdout
+    assert "protection secure-aggregation: 4 holders, 1 round," in trained.stdout
+    assert "moved" in trained.stdout
+    answered = call("analyse", "table", "--rows", "sex", "--fresh", *tables, "--protect", "secure-aggregation")
+    assert "protection secure-aggregation: 1 sum over 3 holders" in answered.stdout
+    assert "moved" in answered.stdout
+
+
+def test_the_list_keeps_words_whole_on_a_narrow_terminal(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = call("protections").stdout
+    for word in ("coordinator", "contribution", "identity", "homomorphic-encryption", "collude", "survived"):
+        assert word in shown
+    assert len(shown.splitlines()) < 120

@@ -400,6 +400,22 @@ def test_verdict_names_figures_unit_rounds_and_origin() -> None:
     assert "1 holder in" in Facts(CASES["one holder"]).verdict
 
 
+def test_steps_protection_and_shared_noise_are_named() -> None:
+    base = CASES["private"]
+    changes = {
+        "training": {"method": "dp-fedsgd"},
+        "protection": {"name": "secure-aggregation", "minimum_holders": 3, "options": {"sums": 8}},
+        "privacy": {**base.study["privacy"], "noise": "shared", "colluders": 1},
+    }
+    made = base.model_copy(update={"study": {**base.study, **changes}})
+    text, page = Facts(made).verdict, report.render(made)
+    assert "in 15 steps under protection secure-aggregation" in text
+    assert "by noise that the holders share, against whoever knows the noise of at most 1 holder" in text
+    assert "secure-aggregation; at least 3 holders in a sum; sums 8" in page
+    assert "Accuracy by step (%)" in page
+    assert " by round" not in page
+
+
 def test_one_holder_without_epsilon_makes_the_run_not_private() -> None:
     mixed = make()
     part = mixed.spending[2].model_copy(update={"study_epsilon": None})

@@ -62,8 +62,8 @@ class Federation:
         self._engine, self._progress, self._seed = engine, progress, seed
         if not isinstance(protection, str | Mapping):
             raise UsageError(
-                f"protection: got {type(protection).__name__}; want a name (statfed protections), or a mapping with name, "
-                "minimum_holders and options"
+                f"protection: got {type(protection).__name__}; want a name (statfed protections), or a mapping with "
+                "name, minimum_holders and options"
             )
         self._protection = {"name": protection} if isinstance(protection, str) else dict(protection)
         self._rules = {"none": OFF, "standard": Rules()}[disclosure] if isinstance(disclosure, str) else disclosure

@@ -377,9 +377,10 @@ def _show_protection(answer: "Answer") -> None:
     show_learns("Who learns what", answer.learns)
     from statfed.analyse._report.formats import size
 
+    asked = "1 sum" if len(answer.sums) == 1 else f"{len(answer.sums)} sums"
     moved = sum(one.bytes_down + one.bytes_up for one in answer.sums)
     out.print(
-        f"protection {answer.query.protection.name}: {len(answer.sums)} sums over {len(answer.closings)} holders, "
+        f"protection {answer.query.protection.name}: {asked} over {len(answer.closings)} holders, "
         f"{size(moved)} moved, {answer.seconds:.2f} s",
         highlight=False,
     )

@@ -36,8 +36,11 @@ def identity(
     if not NAME.fullmatch(chosen):
         raise UsageError(f"--name: got {chosen!r}; want lower-case letters, digits and hyphens, 40 at most")
     there = (home / FILE).exists()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = create_identity(home)
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = create_identity(home)
+    except OSError as error:
+        raise UsageError(f"{home}: got {error.strerror}; want a folder that this user can write to") from None
     line = f'{chosen} = "{key}"'
     if as_json:
         emit_json(

@@ -253,10 +253,12 @@ def show_result(result: Result) -> None:
     phases = ", ".join(f"{p.name} {p.seconds:.1f} s" for p in result.phases)
     show_learns("Who learns what", result.learns)
     moved = sum(r.bytes_down + r.bytes_up for r in result.rounds)
+    left, asked = len(result.spending), len(result.study["holders"])
+    held = f"{asked} holders" if left == asked else f"{left} of {asked} holders to the end"
     step = "step" if result.study["training"].get("method") == "dp-fedsgd" else "round"
+    taken = f"{len(seconds)} {step}" + ("" if len(seconds) == 1 else "s")
     out.print(
-        f"protection {result.study['protection']['name']}: {len(result.spending)} holders, {len(seconds)} {step}s, "
-        f"{size(moved)} moved",
+        f"protection {result.study['protection']['name']}: {held}, {taken}, {size(moved)} moved",
         highlight=False,
     )
     out.print(f"{phases}; {sum(seconds) / len(seconds):.2f} s a {step}", highlight=False)

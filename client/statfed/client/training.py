@@ -14,9 +14,9 @@ zero; an empty batch is a step of pure noise; the loss has one entry a record; n
 
 What it does not cover: the argument is about real numbers. Units are computed in blocks, in float32, where the last bit
 of one depends on which others are there. A coordinator that does not follow the protocol may send a model that makes
-that bit decide the direction of gradients: one of 1,000 sampled records then moved the sum by 20 C instead of C. Held
-to models that training gives, or to the method dp-fedsgd (`statfed.client.gradients`), where each unit is computed by
-itself, this does not arise.
+that bit decide the direction of gradients: one of 1,000 sampled records then moved the sum by 20 C instead of C. The
+guarantee is for models that training gives, where rounding is of the order of the last bit. The method dp-fedsgd
+(`statfed.client.gradients`) computes each unit by itself, so that no model has this effect.
 
 The clipped sum comes from `statfed.client.clipping` for the stacks of layers that it covers, and from Opacus's
 per-record gradients (hooks) for every other model; noise, divisor and step are the same code for both.

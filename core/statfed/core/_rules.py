@@ -171,7 +171,7 @@ def _approximate(terms: Asked, _: Requirements, options: Any) -> Iterator[Findin
         return
     for key, field in type(options).model_fields.items():
         extra = field.json_schema_extra
-        if isinstance(extra, dict) and getattr(options, key) == extra.get("approximate"):
+        if isinstance(extra, dict) and getattr(options, key) == extra.get("approximate", ...):
             without = {k: v for k, v in terms.protection.options.items() if k != key}
             what = "shared noise" if shared else "an official figure"
             reason = (

@@ -78,8 +78,8 @@ def run_study(
 ) -> tuple[Result, Path]:
     """Run a study in simulation and write `runs/<id>/`. Returns the result and the run's folder.
 
-    A run that fails leaves its folder with status.json, logs and, after its first round, a checkpoint. Raises UsageError
-    without making one where the engine does not carry the protection.
+    A run that fails leaves its folder with status.json, logs and, after its first round, a checkpoint.
+    Raises UsageError, without making one, where the engine or a holder's name does not go with the protection.
     """
     third_party_names(study.protection, study.holders, study.engine)
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.scenario}-{secrets.token_hex(2)}"

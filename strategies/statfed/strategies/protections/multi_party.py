@@ -273,7 +273,9 @@ def learns(terms: Terms | Query) -> Sequence[Disclosure]:
         ),
         Disclosure("other holders", "public parameters of every sum, such as means and coefficients so far", released),
         Disclosure("result party", f"the {result}", released if terms.privacy else public),
-        Disclosure("all parties", "who refused or dropped out, and the names of rules that refused", "none"),
+        Disclosure(
+            "all parties", "who dropped out; whose data do not fit the codebook; which rule refused, if one did", "none"
+        ),
         Disclosure("anyone on the network", "message sizes and times", "TLS hides the content; mutual between nodes"),
     ]
 
