@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Bits, Layout, Slot
-from statfed.core.protection import Packet, Stage
+from statfed.core.protection import Packet, Rounds, Stage
 from statfed.strategies.protections import _mpc_messages as messages
 from statfed.strategies.protections import _mpc_shares as sharing
 from statfed.strategies.protections import multi_party
@@ -337,3 +337,31 @@ def test_stages_of_one_sum_are_few() -> None:
 
         network.drive(noted(coordinator.total(layout)), sent(network, LIMITS[64]), layout)
         assert [stage.name for stage in stages] == want
+
+
+def asked_differently(stage: str, party: str, packet: Packet) -> Packet:
+    """What h001's adapter, and the others', say that they were asked for."""
+    return {**packet, "request": bytes([party == "h001"]) * 32} if stage == "share" else packet
+
+
+def test_holders_that_were_asked_for_different_things_never_add_up() -> None:
+    """Others that are sent parameters with which they contribute nothing would leave one holder's figures alone."""
+    layout = Layout({"x": Slot((3,), 300.0)}, 3)
+    network = Network(agreement("multi-party", 3), change=asked_differently)
+    given = {name: {"x": np.zeros(3)} for name in network.agreement.holders} | {"h001": {"x": np.ones(3)}}
+    with pytest.raises(EngineError, match="contributions to different requests"):
+        network.sum(given, layout)
+
+    def deceiving() -> Rounds:
+        """A coordinator that tells the nodes what it likes."""
+        rounds = multi_party.coordinator(network.agreement).total(layout)
+        stage = next(rounds)
+        while True:
+            replies = yield stage
+            stage = rounds.send(
+                {name: {**reply, "asked": b"0" * 64} if "asked" in reply else reply for name, reply in replies.items()}
+            )
+
+    again = Network(network.agreement, change=asked_differently)
+    with pytest.raises(Refused, match="signature that is not by h001"):
+        again.drive(deceiving(), given, layout)

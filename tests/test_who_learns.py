@@ -27,7 +27,7 @@ def query(name: str, holders: int = 4, minimum: int | None = None, **privacy: An
         codebook=CODEBOOK,
         holders=tuple(f"h{i}" for i in range(holders)),
         seed=1,
-        protection={"name": name, "minimum_holders": minimum},  # type: ignore[arg-type]
+        protection={"name": name, "minimum_holders": minimum},
         privacy=QueryPrivacy(epsilon=1, **privacy) if privacy else None,
     )
 
@@ -67,8 +67,8 @@ def test_gradient_steps_are_not_called_updates_or_rounds(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_statistics_speak_of_sums_not_of_rounds(name: str) -> None:
-    for privacy in ({}, {"noise": "local"}, {"noise": "central"}):
-        text = told(name, query(name, **privacy))
+    for terms in (query(name), query(name, noise="local"), query(name, noise="central")):
+        text = told(name, terms)
         assert "every sum" in text
         assert "round" not in text
 

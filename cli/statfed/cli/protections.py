@@ -137,16 +137,17 @@ def _samples(protection: str) -> dict[str, Terms | Query]:
             "training": training.training.model_copy(update={"method": "dp-fedsgd"}),
         }
     )
-    shared = {
+    shared: dict[str, Terms | Query] = {
         "table, shared epsilon 1": query.model_copy(update={"privacy": QueryPrivacy(epsilon=1, noise="shared")}),
         "dp-fedsgd, shared epsilon 1": steps,
     }
-    return {
+    always: dict[str, Terms | Query] = {
         "table": query,
         "table, epsilon 1": query.model_copy(update={"privacy": QueryPrivacy(epsilon=1)}),
         "training": training,
         "training, epsilon 1": training.model_copy(update={"privacy": Privacy(epsilon=1)}),
-    } | {kind: sample for kind, sample in shared.items() if not obstacles(sample)}
+    }
+    return always | {kind: sample for kind, sample in shared.items() if not obstacles(sample)}
 
 
 def _show_one(name: str, module: Protection) -> None:

@@ -259,6 +259,24 @@ def conduct(rounds: Rounds, send: Callable[[Stage], Replies]) -> Aggregate:
         return aggregate
 
 
+def request_of(layout: Layout, packet: Packet) -> str:
+    """Digest of what a contribution is: form and units of the vector, and what the party was asked for.
+
+    The latter is the packet's field `request`, a digest that the party's own adapter has put there in place of whatever
+    came. So contributions to different requests never unmask together (Pasquini et al. 2022). Without the field only
+    the layout is bound.
+    """
+    slots = []
+    for name, slot in sorted(layout.slots.items()):
+        exponents = b""
+        if not slot.integer and layout.bits != 192:
+            exponents = np.asarray(np.frexp(np.asarray(slot.limit, np.float64))[1], "<i8").tobytes()
+        slots.append([name, list(slot.shape), slot.integer, hashlib.sha256(exponents).hexdigest()])
+    request = packet.get("request")
+    facts = [layout.bits, slots, request.hex() if isinstance(request, bytes) else ""]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def whole_numbers(packet: Packet, name: str) -> NDArray[Any]:
     """An array of a packet. Raises UsageError when it is missing."""
     array = packet.get(name)

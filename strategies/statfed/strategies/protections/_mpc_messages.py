@@ -32,12 +32,17 @@ _NONCE = bytes(12)  # each key seals one message
 
 @dataclass(frozen=True)
 class Task:
-    """One computation: the number-th of its run. slots: name and shape of what each holder puts in."""
+    """One computation: the number-th of its run. slots: name and shape of what each holder puts in.
+
+    asked: digest of units and request (`core.protection.request_of`), which each holder fills in for itself before it
+    signs and seals; nodes take holders into one list only where it is the same. Empty on the way to holders.
+    """
 
     number: int
     function: str
     bits: Bits
     slots: tuple[tuple[str, tuple[int, ...]], ...]
+    asked: str = ""
 
     @classmethod
     def of(cls, number: int, function: str, layout: Layout) -> "Task":
@@ -51,9 +56,9 @@ class Task:
         try:
             table: dict[str, Any] = json.loads(text(packet, "task"))
             slots = tuple((str(name), tuple(int(n) for n in shape)) for name, shape in table["slots"])
-            task = cls(int(table["number"]), str(table["function"]), table["bits"], slots)
+            task = cls(int(table["number"]), str(table["function"]), table["bits"], slots, str(table["asked"]))
         except (ValueError, KeyError, TypeError):
-            raise Refused("task: not understood; want number, function, bits and slots") from None
+            raise Refused("task: not understood; want number, function, bits, slots and asked") from None
         if task.bits not in (32, 64, 192) or any(n < 0 for _, shape in slots for n in shape):
             raise Refused("task: not understood; want 32, 64 or 192 bits and shapes")
         return task

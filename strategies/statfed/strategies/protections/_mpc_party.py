@@ -2,6 +2,7 @@
 whatever does not fit their state, and do each task once."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -12,7 +13,7 @@ from statfed.core.analysis import Arrays
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
-from statfed.core.protection import Agreement, Packet, text, whole_numbers
+from statfed.core.protection import Agreement, Packet, request_of, text, whole_numbers
 from statfed.strategies.protections import _mpc_functions as functions
 from statfed.strategies.protections import _mpc_messages as messages
 from statfed.strategies.protections import _mpc_shares as sharing
@@ -46,6 +47,7 @@ class Holder:
             raise Refused("multi-party: got a task with another layout than this holder's")
         offers = messages.offers(packet, self._agreement, self._identity)
         self._number = task.number
+        task = replace(task, asked=request_of(layout, packet))
         if task.function == SUM:
             shares: list[Any] = list(sharing.split(layout.encode(arrays), task.bits))
         else:
@@ -59,7 +61,7 @@ class Holder:
         own = secret.public_key().public_bytes_raw()
         signature = self._identity.sign(messages.envelope(self._agreement, task, own))
         found: dict[str, Any] = {node: np.frombuffer(share, np.uint8) for node, share in sealed.items()}
-        return found | {"key": own, "signature": signature}
+        return found | {"key": own, "signature": signature, "asked": task.asked.encode()}
 
 
 def permitted(agreement: Agreement, task: Task) -> None:

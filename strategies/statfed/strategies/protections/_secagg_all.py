@@ -24,7 +24,7 @@ from statfed.core.analysis import Arrays
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
-from statfed.core.protection import Aggregate, Agreement, Packet, Replies, Rounds, Stage
+from statfed.core.protection import Aggregate, Agreement, Packet, Replies, Rounds, Stage, request_of
 from statfed.strategies.protections._secagg_messages import (
     Binding,
     Bundle,
@@ -38,7 +38,6 @@ from statfed.strategies.protections._secagg_messages import (
     heard,
     named,
     public,
-    request_of,
     session_of,
     shared,
     sign_bundle,

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, ValidationError
 
 from statfed.core.errors import EngineError, Refused
-from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
 from statfed.core.protection import Agreement, Packet
 from statfed.core.study import Section
@@ -202,24 +201,6 @@ def check_bundles(
 def session_of(binding: Binding, setup: int, bundles: Mapping[str, Bundle]) -> str:
     """What stands for a setup's members and all their keys."""
     return binding.digest("session", setup, {name: bundle_facts(one) for name, one in bundles.items()})
-
-
-def request_of(layout: Layout, packet: Packet) -> str:
-    """Digest of what a contribution is: form and units of the vector, and what the party was asked for.
-
-    The latter is the packet's field `request`, a digest that the party's own adapter has put there in place of whatever
-    came. So contributions to different requests never unmask together (Pasquini et al. 2022). Without the field only
-    the layout is bound.
-    """
-    slots = []
-    for name, slot in sorted(layout.slots.items()):
-        exponents = b""
-        if not slot.integer and layout.bits != 192:
-            exponents = np.asarray(np.frexp(np.asarray(slot.limit, np.float64))[1], "<i8").tobytes()
-        slots.append([name, list(slot.shape), slot.integer, hashlib.sha256(exponents).hexdigest()])
-    request = packet.get("request")
-    facts = [layout.bits, slots, request.hex() if isinstance(request, bytes) else ""]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def derive(secret: bytes, info: bytes) -> bytes:

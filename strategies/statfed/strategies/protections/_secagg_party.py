@@ -31,7 +31,7 @@ from statfed.core.analysis import Arrays
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
-from statfed.core.protection import Agreement, Packet
+from statfed.core.protection import Agreement, Packet, request_of
 from statfed.strategies.protections._secagg_graph import SETUPS, Graph, Shape
 from statfed.strategies.protections._secagg_messages import (
     Binding,
@@ -48,7 +48,6 @@ from statfed.strategies.protections._secagg_messages import (
     body,
     check_bundles,
     named,
-    request_of,
     session_of,
     sign_bundle,
     told,

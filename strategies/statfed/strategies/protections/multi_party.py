@@ -22,6 +22,8 @@ Why it holds.
    1979), products are reshared (Ben-Or, Goldwasser and Wigderson 1988, theorem 1, for an honest majority that follows
    the protocol), a comparison opens a value under a mask that is 2^42 times wider (statistical distance below 2^-40
    each), and results are reshared before they leave. Two nodes together know everything.
+   Signatures and seals are bound to what each holder was asked for, so that contributions to different requests never
+   add up (Pasquini, Francati and Ateniese 2022).
 3. *Use.* A holder shares for the function that its own copy of the analysis names for an ask, whatever the coordinator
    asks the nodes for (`packet["function"]`, see `statfed.client.protecting.bound`): what is meant to be compared is not
    added up and opened.
@@ -32,6 +34,7 @@ are part of the study, so nobody can bisect with them.
 """
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, Literal
 
@@ -188,6 +191,10 @@ class Coordinator:
             missing = ", ".join(sorted(set(self._agreement.holders) - set(holders)))
             least = self._agreement.minimum_holders
             raise EngineError(f"share: got {len(holders)} holders without {missing}; want at least {least}")
+        asked = {text(given[holder], "asked").decode(errors="replace") for holder in holders}
+        if len(asked) > 1:
+            raise EngineError("share: got contributions to different requests; want all to the same")
+        task = replace(task, asked=asked.pop())
         lists: dict[str, dict[str, Any]] = {node: {"task": task.text()} for node in self._nodes}
         for holder in holders:
             for node in self._nodes:
