@@ -99,7 +99,7 @@ def test_a_table_has_cells_and_margins_and_where_selects(call: Call) -> None:
     shown = call(f"analyse table --rows sex {TWO}").stdout
     assert "Contingency table" in shown
     assert re.search(r"Who learns what.*coordinator.*each holder's", shown, re.DOTALL)
-    assert "1 sums over 2 holders" in shown
+    assert "protection plain: 1 sum over 2 holders" in shown
 
 
 def test_glm_names_its_coefficients_and_writes_every_form_of_file(call: Call, tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_options_of_training_are_refused_for_a_statistic(monkeypatch: pytest.Mon
     partial = Protection(name="hidden", options={"layers": 1})
     (found,) = obstacles(query(3, protection=partial))
     assert str(found) == (
-        "protection.options.layers: got 1 for a statistic, where it means nothing; want a query without layers"
+        "protection.options.layers: got 1 for a statistic, where it means nothing; want none of layers"
     )
     assert not obstacles(toy_terms(holders=3, protection=partial.model_dump()))
 

@@ -1,6 +1,7 @@
 """`statfed protections`, `statfed identity` and the options that choose a protection: documents, messages, exits."""
 
 import json
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -20,6 +21,7 @@ from statfed.core.identity import load_identity
 from statfed.core.protection import PACKAGE
 from statfed.core.query import Placement
 
+DOCUMENTS = (Path(__file__).parents[1] / "docs" / "json.md").read_text(encoding="utf-8")
 NAMES = sorted(modules(PACKAGE))
 SMALL = ["data.source=generated", "data.persons=6", "data.records_per_person=12", "data.test_persons=4", "rounds=1"]
 SMALL += ["model.hidden=8", "privacy=none", "training.batch_size=1000"]
@@ -81,6 +83,13 @@ def test_one_protection_is_shown_with_its_options_and_who_learns_what(call: Any,
     for option in row["options"].get("properties", {}):
         assert option in result.stdout
     assert "coordinator" in result.stdout
+
+
+def test_the_documented_keys_of_a_protection_are_those_of_the_document(call: Any) -> None:
+    (line,) = (line for line in DOCUMENTS.splitlines() if line.startswith("| `protections`"))
+    (keys,) = re.findall(r"\[\{(.*?)\}\], \"noise\"", line)
+    (row,) = document(call("protections", "plain", "--json"))["protections"]
+    assert set(keys.split(", ")) == set(row)
 
 
 def test_an_unknown_protection_names_those_there_are(call: Any) -> None:

@@ -14,6 +14,8 @@ import pytest
 from statfed.analyse._report import charts, formats
 from statfed.core.study import make_study
 from statfed.scenarios import _report as report
+from statfed.scenarios import time_use
+from statfed.scenarios._assemble import dropout_warnings
 from statfed.scenarios._report.facts import Facts, remaining
 from statfed.scenarios._result import (
     Candidate,
@@ -398,6 +400,15 @@ def test_verdict_names_figures_unit_rounds_and_origin() -> None:
     assert private.origin in text
     assert "without differential privacy" in Facts(plain).verdict
     assert "1 holder in" in Facts(CASES["one holder"]).verdict
+
+
+def test_holders_that_dropped_out_of_a_training_are_named() -> None:
+    terms = make_study({"scenario": "time-use", "holders": 3}).terms(time_use.CODEBOOK)
+    closings: Any = dict.fromkeys(terms.holders)
+    assert dropout_warnings(closings, terms) == []
+    del closings["office-2"]
+    (warning,) = dropout_warnings(closings, terms)
+    assert warning.startswith("office-2 dropped out: ")
 
 
 def test_steps_protection_and_shared_noise_are_named() -> None:

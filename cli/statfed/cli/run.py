@@ -211,6 +211,7 @@ def read_study(study: str, engine: str | None, changes: list[str], data: Path | 
 def show_result(result: Result) -> None:
     """The summary of a run on the terminal."""
     from statfed.analyse._report.formats import size
+    from statfed.scenarios._report.facts import Facts
 
     if result.synthetic:
         out.print("[bold yellow]SYNTHETIC DATA[/bold yellow]: these figures describe a generator, not people")
@@ -258,7 +259,7 @@ def show_result(result: Result) -> None:
     step = "step" if result.study["training"].get("method") == "dp-fedsgd" else "round"
     taken = f"{len(seconds)} {step}" + ("" if len(seconds) == 1 else "s")
     out.print(
-        f"protection {result.study['protection']['name']}: {held}, {taken}, {size(moved)} moved",
+        f"protection {Facts(result).protection}: {held}, {taken}, {size(moved)} moved",
         highlight=False,
     )
     out.print(f"{phases}; {sum(seconds) / len(seconds):.2f} s a {step}", highlight=False)

@@ -71,13 +71,16 @@ def _dropout(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
         wanted, total = terms.protection.minimum_holders, len(terms.holders)
 
         def choices() -> Iterator[Choice]:
-            fewest = 2 * total // 3 + 1 if requires.survives_dropout else total
+            fewest = 2 * total // 3 + 1 if requires.survives_dropout and (wanted or 0) <= total else total
             yield _protected(terms, f"protection.minimum_holders {fewest}", minimum_holders=fewest)
             if wanted is not None and wanted < total and not requires.survives_dropout:
                 for name in _names(terms, lambda other: other.survives_dropout):
                     yield _protected(under(terms, name), f"protection {name}", minimum_holders=wanted)
 
-        yield Finding("dropout", str(error).partition("; want")[0], choices)
+        reason = str(error).partition("; want")[0]
+        if requires.survives_dropout and wanted is not None and 3 * wanted <= 2 * total:
+            reason += f" of {total} holders, of whom more than two thirds have to be in a sum"
+        yield Finding("dropout", reason, choices)
 
 
 def _exact_total(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
@@ -284,16 +287,16 @@ def _functions(terms: Asked, requires: Requirements, options: Any) -> Iterator[F
 
 
 def _of_training(terms: Asked, _: Requirements, options: Any) -> Iterator[Finding]:
-    """Options that a protection marks as of use for training alone: `json_schema_extra={"only": "training"}`."""
-    if isinstance(terms, Query):
+    """Options that a protection marks as of use for model updates alone: `json_schema_extra={"only": "training"}`."""
+    steps = isinstance(terms, Terms) and terms.training.method == "dp-fedsgd"
+    if isinstance(terms, Query) or steps:
+        what = "sums of gradients" if steps else "a statistic"
         for key, field in type(options).model_fields.items():
             extra = field.json_schema_extra
             if isinstance(extra, dict) and extra.get("only") == "training" and getattr(options, key) != field.default:
                 without = {k: v for k, v in terms.protection.options.items() if k != key}
-                reason = (
-                    f"protection.options.{key}: got {getattr(options, key)} for a statistic, where it means nothing"
-                )
-                choice = _protected(terms, f"a query without {key}", options=without)
+                reason = f"protection.options.{key}: got {getattr(options, key)} for {what}, where it means nothing"
+                choice = _protected(terms, f"none of {key}", options=without)
                 yield Finding(f"option {key}", reason, (choice,).__iter__)
 
 

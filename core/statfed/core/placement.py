@@ -96,8 +96,8 @@ def note(privacy: Privacy) -> str | None:
                 "that pass the holders' disclosure rules"
             )
         case "shared":
-            pooled = f"pool the noise of more than {privacy.colluders} of them" if privacy.colluders else "know any"
-            return f"the holders shared the noise: epsilon holds against all who do not {pooled}"
+            most = f"the noise of at most {privacy.colluders} of them" if privacy.colluders else "no holder's noise"
+            return f"the holders shared the noise: epsilon holds against all who together know {most}"
     return None
 
 

@@ -14,8 +14,8 @@ from statfed.strategies.protections._he_codec import PLANES, Coarse, Residues, c
 from statfed.strategies.protections._he_planes import Plane
 
 PAILLIER = (
-    "scheme: got paillier, which takes 660,000 times a packed plain sum; for all layers the UNECE pilot measured "
-    "9 minutes and 528,000 times the size; want bfv, or last_layer with bfv to encrypt less"
+    "got paillier, which takes 660,000 times a packed plain sum; for all layers of a model the UNECE pilot measured "
+    "9 minutes and 528,000 times the size; want bfv, in training with last_layer to encrypt less"
 )
 
 

@@ -24,8 +24,9 @@ class Words:
     """One study in words.
 
     one, many: a contribution, contributions; total: all totals; every: "to every sum", "in every round"; public: what
-    all holders are told on the way; result: what comes out. seen: what protects a sum that the coordinator sees; noise: what protects what
-    everybody else is told; alone: what protects one contribution without the protection; released: the result.
+    all holders are told on the way; result: what comes out. seen: what protects a sum that the coordinator sees;
+    noise: what protects what everybody else is told; alone: what protects one contribution without the protection;
+    released: what protects the result.
     """
 
     one: str

@@ -45,7 +45,6 @@ from pydantic import Field, model_validator
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
-from statfed.core.placement import in_words
 from statfed.core.protection import (
     Aggregate,
     Agreement,
@@ -64,6 +63,7 @@ from statfed.strategies.protections import _mpc_functions as calculations
 from statfed.strategies.protections import _mpc_shares as sharing
 from statfed.strategies.protections._mpc_messages import Offer, Task
 from statfed.strategies.protections._mpc_party import SUM, Holder, Node, seats
+from statfed.strategies.protections._words import to_all, words_of
 
 TITLE = "Multi-party computation: shares at three compute nodes, which also compare, sort and divide"
 TRUST = (
@@ -265,40 +265,23 @@ def opened(
 
 def learns(terms: Terms | Query) -> Sequence[Disclosure]:
     """What each role learns."""
-    options = Options.model_validate(terms.protection.options)
-    seen, released = _covered(terms)
-    public = "release rules, as far as the study sets any" if isinstance(terms, Query) else released
-    result = f"released result of {terms.analysis}" if isinstance(terms, Query) else "final model and its scores"
+    options, words = Options.model_validate(terms.protection.options), words_of(terms)
     return [
-        Disclosure("coordinator", "the total of every sum, and whose contributions are in it", seen),
+        Disclosure("coordinator", f"{words.total}, and whose contributions are in it", words.seen),
         *_of_functions(options),
-        Disclosure("coordinator", "no holder's contribution", "shares sealed to the nodes, one node that is honest"),
+        Disclosure("coordinator", f"no holder's {words.one}", "shares sealed to the nodes, one node that is honest"),
         Disclosure(
             "each compute node",
             "who takes part, the layout and the function of every task; no contribution and no result",
             "sharing: two nodes are needed for functions, all three for sums",
         ),
-        Disclosure("other holders", "public parameters of every sum, such as means and coefficients so far", released),
-        Disclosure("result party", f"the {result}", released if terms.privacy else public),
-        Disclosure(
-            "all parties", "who dropped out; whose data do not fit the codebook; which rule refused, if one did", "none"
-        ),
+        Disclosure("all three compute nodes together", f"each holder's {words.one} {words.every}", words.alone),
+        Disclosure("other holders", words.public, words.noise),
+        Disclosure("result party", words.result, words.released),
+        Disclosure("all parties", "who took part in each sum and who dropped out", "none"),
+        *to_all(terms),
         Disclosure("anyone on the network", "message sizes and times", "TLS hides the content; mutual between nodes"),
     ]
-
-
-def _covered(terms: Terms | Query) -> tuple[str, str]:
-    """What protects a sum beside the sharing: towards the coordinator, and towards everybody else."""
-    if isinstance(terms, Query):
-        if terms.privacy:
-            return in_words(terms.privacy, to_coordinator=True), in_words(terms.privacy)
-        rules = "each holder's disclosure rules, as far as its policy sets any"
-        return rules, rules
-    if terms.privacy:
-        noise = f"noise of the holders: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit} over all rounds"
-        return noise, noise
-    nothing = "nothing: without differential privacy a total can reveal training records"
-    return nothing, nothing
 
 
 def _of_functions(options: Options) -> list[Disclosure]:
