@@ -554,7 +554,7 @@ def test_every_placement_gives_noisy_whole_counts_and_says_against_whom_epsilon_
         assert "epsilon holds against everybody but the coordinator" in notes
     elif where:
         assert "against whoever knows the noise of at most" in coordinator
-        assert "pool the noise of more than" in notes
+        assert "against all who together know the noise of at most" in notes
     else:
         assert coordinator == "noise at the holder: epsilon 1 per record over all sums"
         assert "epsilon holds" not in notes
