@@ -338,7 +338,7 @@ def test_a_study_has_standard_rules_unless_it_says_none_and_refuses_other_words(
 def test_arrays_of_every_dtype_and_shape_that_analyses_send_survive_the_wire() -> None:
     from flwr.app import Message, RecordDict
 
-    from statfed.server.exchange import packet_in, put_packet
+    from statfed.server.packets import packet_in, put_packet
 
     sent: dict[str, NDArray[Any]] = {
         "scalar": np.array(2**53 + 1, np.int64),

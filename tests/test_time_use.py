@@ -18,7 +18,7 @@ from statfed.core.progress import silent
 from statfed.core.records import Records, mismatches
 from statfed.core.study import Study, make_study
 from statfed.scenarios import time_use
-from statfed.scenarios._contract import Population, Scenario
+from statfed.scenarios._contract import Population, Training
 from statfed.scenarios._data import datasets, generator, uci_har, watch
 
 SMALL: dict[str, Any] = {"source": "generated", "persons": 6, "records_per_person": 20, "test_persons": 5}
@@ -63,7 +63,7 @@ def recordings(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Records:
 
 
 def test_module_fulfils_the_scenario_contract() -> None:
-    def check(scenario: Scenario) -> None:
+    def check(scenario: Training) -> None:
         default = make_study(scenario.STUDY)
         assert scenario.codebook(default) == scenario.CODEBOOK
         assert scenario.ABOUT.partitioning == "horizontal"

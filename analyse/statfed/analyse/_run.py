@@ -30,7 +30,7 @@ from statfed.core.result import Result
 from statfed.core.statement import Admission, Closing
 from statfed.server.analysis import Inquiry, Sum, inquire
 from statfed.server.disclosure.release import release
-from statfed.server.engine import Deployment, Engine, Session
+from statfed.server.engine import Deployment, Engine, Meter, Session
 
 
 class DryRun(StatfedError):
@@ -55,7 +55,7 @@ class DryRun(StatfedError):
 @dataclass(frozen=True)
 class Answer:
     """A finished run. result: what was released; sums: what each protected sum took; closings: what it cost each
-    holder's ledger; learns: who learned what."""
+    holder's ledger; learns: who learned what; meters: what each party took, where the engine tells."""
 
     run: str
     created: str
@@ -68,6 +68,7 @@ class Answer:
     learns: tuple[Disclosure, ...]
     seconds: float
     memory_mib: Mapping[str, float] = field(default_factory=dict)
+    meters: Mapping[str, Meter] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the result's keys, then those of the run; see docs/json.md."""
@@ -96,11 +97,13 @@ def run_analysis(
     dry_run: bool = False,
     progress: Progress = silent,
     on_codebook: Callable[[Codebook], None] = lambda _: None,
+    engine: Engine | None = None,
 ) -> Answer:
     """Run `study` with simulated holders of its sources.
 
     workspace: where the holders' ledgers live between runs; None: new ones, for this run alone. base: folder that
     relative sources start from. codebook: instead of the study's file. on_codebook is called with a drafted one.
+    engine: instead of the one that the study names.
     Raises UsageError, Refused or EngineError.
     """
     started = time.perf_counter()
@@ -124,13 +127,13 @@ def run_analysis(
             session, query, run, timeout=study.timeout, progress=progress, on_admission=on_admission
         ), session
 
-    engine: Engine = load("statfed.server.grid", study.engine, "engine")
+    chosen: Engine = engine or load("statfed.server.grid", study.engine, "engine")
     with ExitStack() as stack:
         root = workspace / "tables" if workspace else None
         if root is None:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-")))
         homes = make_homes(study, codebook, root)
-        inquiry, session = engine.run(Deployment(run, homes, root / "logs"), drive, progress)
+        inquiry, session = chosen.run(Deployment(run, homes, root / "logs"), drive, progress)
     source = stream(study.seed, query.digest(), "release")
     private = query.privacy.model_dump() if query.privacy else None
     result = release(inquiry.result.with_(privacy=private), codebook, study.disclosure, source=source)
@@ -147,6 +150,7 @@ def run_analysis(
         learns=tuple(protection.learns(query)),
         seconds=time.perf_counter() - started,
         memory_mib=dict(session.memory),
+        meters=dict(session.meters),
     )
 
 

@@ -14,6 +14,7 @@ from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.statement import Plan
 from statfed.core.study import Study, load_study, make_study, read_toml
+from statfed.scenarios._contract import load_training
 from statfed.scenarios._result import Result
 
 RUNS = Path("runs")
@@ -116,7 +117,7 @@ def run(
                 result, folder = resume_study(folder, options, bars, notify)
         else:
             chosen = read_study(study or "", engine, changes, data)
-            applicable(chosen.terms(load("statfed.scenarios", chosen.scenario, "scenario").codebook(chosen)))
+            applicable(chosen.terms(load_training(chosen.scenario).codebook(chosen)))
             with progress_bars() as bars:
                 result, folder = run_study(chosen, options, bars, notify)
     except DryRun as stop:

@@ -21,7 +21,7 @@ from statfed.core.progress import Progress, silent
 from statfed.core.statement import Plan
 from statfed.core.study import Study, load_study
 from statfed.scenarios import _assemble, _checkpoint
-from statfed.scenarios._contract import Scenario
+from statfed.scenarios._contract import load_training
 from statfed.scenarios._homes import dataset_key, make_homes
 from statfed.scenarios._result import Candidate, Phase, Result
 from statfed.server.app import Checkpoint, Training, train
@@ -69,8 +69,8 @@ class _Clock:
 
 def default_study(scenario: str) -> Mapping[str, Any]:
     """The default study of a scenario, as a mapping."""
-    module: Scenario = load("statfed.scenarios", scenario, "scenario")
-    return module.STUDY
+    study: Mapping[str, Any] = load_training(scenario).STUDY
+    return study
 
 
 def run_study(
@@ -164,7 +164,7 @@ def _execute(job: _Run) -> Result:
     from statfed.scenarios._references import build, prepare, references, scores
 
     study, clock, progress = job.study, _Clock(), job.progress
-    scenario: Scenario = load("statfed.scenarios", study.scenario, "scenario")
+    scenario = load_training(study.scenario)
     with clock.phase("prepare data"):
         progress("prepare data", 0, 1)
         population = scenario.population(study, progress)

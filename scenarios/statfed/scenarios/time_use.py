@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from statfed.core import VERSION
+from statfed.core.card import Card, Question
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress
 from statfed.core.randomness import stream
 from statfed.core.records import Channel, Records, WindowCodebook
 from statfed.core.study import Study, describe
-from statfed.scenarios._contract import About, Population
+from statfed.scenarios._contract import EXACT, About, Case, Population, Profile, Success, private
 from statfed.scenarios._data import generator, uci_har, watch
+from statfed.scenarios._measures import shortfall
 
 RECORDS_LIMIT = 1_000_000
 """Generated windows of one study, at most: about 3 GB."""
@@ -33,12 +35,53 @@ ABOUT = About(
     parties="statistical offices, each with its own persons: 2 to 8, or up to 1,000 generated",
     data="smart-watch recordings of 10 persons (7 exercises stand in for activities), generated, or own UCI HAR copy",
     partitioning="horizontal",
-    protections=("plain",),
+    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
     source=(
         "UNECE HLG-MOS Input Privacy Preservation project, pilot on machine learning across offices; data: Burns et "
         "al. 2018 in seglearn 1.2.5 (BSD-3-Clause)"
     ),
+    gsbpm="5.2 Classify and code",
+    roles={
+        "input parties": "statistical offices with sensor records of their own respondents",
+        "computing party": "one office, or a host that they agree on, coordinates the training",
+        "result parties": "the same offices: each codes its own diaries with the model",
+    },
+    case=Case(
+        title="Activity recognition for time-use statistics",
+        output="model",
+        parties=4,
+        epsilon=3.0,
+        sensitivity="high",
+        recurrence="yearly",
+        records=700,
+        numbers=8_000,
+        dropout=True,
+        skills="advanced",
+    ),
+    card=Card(
+        (
+            Question(
+                "legal basis",
+                "On what basis may each office use its respondents' sensor records to train a model for all offices?",
+                "the survey act or consent form of each office, with the paragraph on further use",
+            ),
+            Question(
+                "impact assessment",
+                "Is a trained model itself personal data, given what can be inferred about who it was trained on?",
+                "membership inference figures of the comparison for the level that is chosen",
+                "the unit of protection is a window or a person; the pilot of 2021 protected windows",
+            ),
+            Question(
+                "revocation",
+                "What happens to the model when a respondent withdraws?",
+                "a procedure, and the ledger entry of the run that used the records",
+            ),
+        )
+    ),
 )
+
+LEVELS = (EXACT, private(10.0), private(3.0), private(1.0), private(3.0, "shared"))
+SUCCESS = Success("accuracy lost against the tuned pooled model", shortfall("accuracy"), 0.05)
 
 CODEBOOK = WindowCodebook(
     channels=(
@@ -125,6 +168,12 @@ def options(study: Study) -> Options:
     except ValidationError as error:
         known = f"one of {', '.join(f'data.{key}' for key in Options.model_fields)}"
         raise UsageError(describe(error, "study", known)) from None
+
+
+def study(profile: Profile, seed: int) -> Mapping[str, Any]:
+    """The study that is compared: the watch data with fewer rounds, or all of them."""
+    rounds = {"quick": 10, "full": 20}[profile]
+    return {**STUDY, "seed": seed, "rounds": rounds}
 
 
 def codebook(study: Study) -> WindowCodebook:

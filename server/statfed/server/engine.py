@@ -27,13 +27,25 @@ class Deployment:
     logs: Path
 
 
+@dataclass
+class Meter:
+    """What one party of a federation took and moved. processor: seconds; bytes of arrays and packets; messages that it
+    answered."""
+
+    processor: float = 0.0
+    received: int = 0
+    sent: int = 0
+    messages: int = 0
+
+
 @dataclass(frozen=True)
 class Session:
     """An open federation. nodes: holder name to Flower node id, authenticated by the engine.
 
     memory: filled by the engine with peak resident MiB per process name, as far as it can tell. survive: called with
     the parties that a run can do without; until then an engine ends the run when any of them ends. remembers: a party
-    answers all messages of a run from one process, which protections with secrets of their own need.
+    answers all messages of a run from one process, which protections with secrets of their own need. meters: by party,
+    where the engine can tell them apart.
     """
 
     grid: Grid
@@ -41,6 +53,7 @@ class Session:
     memory: dict[str, float] = field(default_factory=dict)
     survive: Callable[[Collection[str]], None] = lambda parties: None  # noqa: ARG005
     remembers: bool = True
+    meters: Mapping[str, Meter] = field(default_factory=dict)
 
 
 class Engine(Protocol):

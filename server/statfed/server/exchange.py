@@ -30,6 +30,7 @@ from statfed.core.query import Query
 from statfed.core.statement import Closing, Present, Statement, Step, raise_failure
 from statfed.core.study import Terms
 from statfed.server.engine import Session
+from statfed.server.packets import packet_in, put_packet, size
 
 SHORT = 60.0  # seconds that admission and release may take
 
@@ -140,7 +141,7 @@ class Exchange:
         def send(stage: Stage) -> Replies:
             messages = requests() if stage.carries else self._stage_messages(stage, number)
             chosen = [_with_packet(messages[name], packet) for name, packet in stage.packets.items()]
-            traffic.down += sum(_size(message) for message in chosen)
+            traffic.down += sum(size(message) for message in chosen)
             traffic.stages += 1
             wanted = kind if stage.carries else Present
             label = what if stage.carries else f"{what}, {stage.name}"
@@ -149,7 +150,7 @@ class Exchange:
             found: dict[str, Packet] = {}
             errors: list[StatfedError] = []
             for name, reply in replies.items():
-                traffic.up += _size(reply)
+                traffic.up += size(reply)
                 try:
                     fact = facts_of(reply, wanted, name)
                     if getattr(fact, "round", number) != number:
@@ -252,27 +253,3 @@ def _with_packet(message: Message, packet: Packet) -> Message:
     content = RecordDict(dict(message.content))
     put_packet(content, packet)
     return Message(content, message.metadata.dst_node_id, message.metadata.message_type)
-
-
-def put_packet(content: RecordDict, packet: Packet) -> None:
-    """Add a protection's packet to a message."""
-    content["packet"] = ConfigRecord({name: item for name, item in packet.items() if isinstance(item, bytes)})
-    arrays = {name: Array(item) for name, item in packet.items() if not isinstance(item, bytes)}
-    content["packet-arrays"] = ArrayRecord(arrays)
-
-
-def packet_in(content: RecordDict) -> Packet:
-    """The protection's packet in a message: bytes and arrays by name."""
-    given = content.config_records.get("packet", ConfigRecord())
-    arrays = content.array_records.get("packet-arrays", ArrayRecord())
-    found = {name: item for name, item in given.items() if isinstance(item, bytes)}
-    return found | {name: array.numpy() for name, array in arrays.items()}
-
-
-def _size(message: Message) -> int:
-    """Bytes of arrays and packets in a message."""
-    if not message.has_content():
-        return 0
-    arrays = sum(len(a.data) for record in message.content.array_records.values() for a in record.values())
-    packet = message.content.config_records.get("packet", ConfigRecord())
-    return arrays + sum(len(item) for item in packet.values() if isinstance(item, bytes))

@@ -41,7 +41,8 @@ from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
 from statfed.core.protection import Agreement, Coordinator, Packet, Replies, Stage, conduct, named_protection
 from statfed.core.statement import raise_failure
 from statfed.server._averaging_strategies import check_strategy
-from statfed.server.exchange import joined, packet_in, put_packet
+from statfed.server.exchange import joined
+from statfed.server.packets import packet_in, put_packet
 
 RECORD = "statfed"
 _AWAY = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)

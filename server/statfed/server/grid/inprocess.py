@@ -8,6 +8,7 @@ every message is also encoded and decoded as on the network. Faults can be injec
 import itertools
 import resource
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,15 +24,22 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from statfed.core.progress import Progress
-from statfed.server.engine import Deployment, R, Session
+from statfed.server.engine import Deployment, Meter, R, Session
+from statfed.server.packets import size
 
 Fault = Callable[[str, Message], str | None]
 """Given a holder's name and a message to it: the reason why it does not answer, or None to let it answer."""
+Tap = Callable[[str, Message, Message], None]
+"""Given a party's name, a message to it and its reply: sees what the coordinator sees, and changes nothing."""
 
 
 def no_fault(holder: str, message: Message) -> str | None:  # noqa: ARG001
     """Every holder answers."""
     return None
+
+
+def no_tap(party: str, message: Message, reply: Message) -> None:
+    """Nobody listens."""
 
 
 def over_the_wire(message: Message) -> Message:
@@ -64,9 +72,16 @@ class InProcessGrid(Grid):
     """A Flower Grid whose nodes are function calls. Replies come in the order of the messages."""
 
     def __init__(
-        self, app: ClientApp, homes: Mapping[str, str], *, wire: bool = False, fault: Fault = no_fault
+        self,
+        app: ClientApp,
+        homes: Mapping[str, str],
+        *,
+        wire: bool = False,
+        fault: Fault = no_fault,
+        tap: Tap = no_tap,
     ) -> None:
-        self._app, self._wire, self._fault = app, wire, fault
+        self._app, self._wire, self._fault, self._tap = app, wire, fault, tap
+        self.meters = {name: Meter() for name in homes}
         self._run = Run.create_empty(run_id=1)
         self._ids = itertools.count(1)
         self._replies: dict[str, Message] = {}
@@ -105,10 +120,15 @@ class InProcessGrid(Grid):
         if (reason := self._fault(node.holder, message)) is not None:
             return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
         arrived = over_the_wire(message) if self._wire else copied(message)
+        meter, started = self.meters[node.holder], time.process_time()
         try:
             reply = self._app(message=arrived, context=node.context)
         except Exception as error:  # noqa: BLE001  # what Flower's own runtime does with an app that raises
             return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(error).__name__), reply_to=message)
+        meter.processor += time.process_time() - started
+        meter.received, meter.sent = meter.received + size(message), meter.sent + size(reply)
+        meter.messages += 1
+        self._tap(node.holder, message, reply)
         return over_the_wire(reply) if self._wire else copied(reply)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -144,14 +164,17 @@ def run(
     *,
     wire: bool = False,
     fault: Fault = no_fault,
+    tap: Tap = no_tap,
 ) -> R:
     """Drive a federation of in-memory holders."""
     progress("load holders", 0, 1)
     from statfed.server.grid._holder_app import holder_app
 
-    grid = InProcessGrid(holder_app(), {n: str(h) for n, h in deployment.homes.items()}, wire=wire, fault=fault)
+    grid = InProcessGrid(
+        holder_app(), {n: str(h) for n, h in deployment.homes.items()}, wire=wire, fault=fault, tap=tap
+    )
     progress("load holders", 1, 1)
-    session = Session(grid, grid.nodes)
+    session = Session(grid, grid.nodes, meters=grid.meters)
     try:
         return drive(session)
     finally:

@@ -1,0 +1,51 @@
+"""Organisational, business and legal aspects as questions to answer and evidence to attach, never as a verdict."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Topic = Literal[
+    "roles",
+    "trust",
+    "key custody",
+    "legal basis",
+    "impact assessment",
+    "joint control",
+    "transfers",
+    "safe projects",
+    "safe people",
+    "safe settings",
+    "safe data",
+    "safe outputs",
+    "skills",
+    "maturity",
+    "recurring cost",
+    "auditability",
+    "revocation",
+]
+"""What a card may ask about: who does what and is trusted with what; law; the Five Safes (Desai, Ritchie and Welpton
+2016); what it takes to run and to end."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question that the parties have to answer. evidence: what would show the answer; note: facts that bear on it."""
+
+    topic: Topic
+    question: str
+    evidence: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The questions that a technique or a case raises, by topic."""
+
+    questions: tuple[Question, ...]
+
+    def topics(self) -> tuple[Topic, ...]:
+        """Topics with a question, in the card's order."""
+        return tuple(dict.fromkeys(one.topic for one in self.questions))
+
+    def on(self, topic: Topic) -> tuple[Question, ...]:
+        """The questions of one topic."""
+        return tuple(one for one in self.questions if one.topic == topic)

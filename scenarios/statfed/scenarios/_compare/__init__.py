@@ -1,0 +1,1 @@
+"""Techniques side by side: each scenario under every protection and release level, on the same data and seeds."""
