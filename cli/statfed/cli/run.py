@@ -10,7 +10,7 @@ import typer
 from statfed.cli._output import Json, emit_json, out, progress_bars, say, show_learns, table
 from statfed.cli.analyse import read_protection, show_answer, show_drafted, show_dry_run
 from statfed.core.applicability import applicable
-from statfed.core.discovery import load, modules
+from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
 from statfed.core.statement import Plan
 from statfed.core.study import Study, load_study, make_study, read_toml

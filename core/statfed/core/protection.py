@@ -157,7 +157,8 @@ class Protection(Protocol):
     """The module contract of `statfed.strategies.protections.*`.
 
     TITLE: one line for lists. TRUST: assumptions under which the protection holds. Options: pydantic model of
-    `[protection] options`.
+    `[protection] options`. A module may have CARD, its organisational, business and legal questions: read it with
+    `statfed.core.card.card_of`.
     """
 
     TITLE: str

@@ -89,31 +89,40 @@ class About:
 @dataclass(frozen=True)
 class Level:
     """How a release keeps single units hidden. privacy: fields of a `[privacy]` table, budget over the whole scenario;
-    disclosure: rules of statistical disclosure control for every release."""
+    disclosure: rules of statistical disclosure control for every release of statistics; study: fields of a training
+    study that go with it, over the scenario's own (shared noise trains with dp-fedsgd unless they say otherwise)."""
 
     id: str
     title: str
     privacy: Mapping[str, Any] | None = None
     disclosure: Rules = OFF
+    study: Mapping[str, Any] = field(default_factory=dict)
 
 
 EXACT = Level("exact", "no noise, no suppression")
 
 
-def private(epsilon: float, noise: Literal["local", "central", "shared"] = "local", **more: Any) -> Level:
-    """Differential privacy of this total epsilon per unit."""
+def private(
+    epsilon: float,
+    noise: Literal["local", "central", "shared"] = "local",
+    *,
+    study: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Level:
+    """Differential privacy of this total epsilon per unit. more: further fields of the `[privacy]` table."""
     words = {"local": "each holder all", "central": "the coordinator", "shared": "the holders together"}
     suffix = "" if noise == "local" else f"-{noise}"
     return Level(
         f"epsilon-{epsilon:g}{suffix}",
         f"epsilon {epsilon:g}, noise from {words[noise]}",
         {"epsilon": epsilon, "noise": noise} | more,
+        study=study or {},
     )
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure that comes out. value: None where it was suppressed; low, high: its 95 % interval, where it has one."""
+    """One figure that comes out. value: None where it was suppressed; low, high: its 95 % interval, if it has one."""
 
     value: float | None
     low: float | None = None

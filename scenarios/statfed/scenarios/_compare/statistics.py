@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from statfed.analyse._run import Answer, run_analysis
+from statfed.analyse._run import Answer, DryRun, run_analysis
 from statfed.analyse._study import AnalysisStudy, make_analysis_study
 from statfed.core.applicability import applicable
 from statfed.core.codebook import Codebook
-from statfed.core.errors import UsageError
+from statfed.core.errors import Refused, UsageError
 from statfed.core.result import Result
 from statfed.scenarios._compare.trial import Cell, Role, Technique, Trial, compared
 from statfed.scenarios._contract import EXACT, Figures, Reference, World
@@ -35,6 +35,7 @@ class Questions:
     seed: int
     workspace: Path
     engine: Engine | None = None
+    dry_run: bool = False
     answers: list[Answer] = field(default_factory=list)
     shared: float = 0.0
 
@@ -69,12 +70,14 @@ class Questions:
             if self.shared > 1 + 1e-9:
                 raise UsageError(f"{analysis}: shares of the privacy budget add up to {self.shared:g}; want at most 1")
         study = self.study(analysis, share, where, options)
-        answer = run_analysis(study, workspace=self.workspace, codebook=self.codebook, engine=self.engine)
+        answer = run_analysis(
+            study, workspace=self.workspace, codebook=self.codebook, dry_run=self.dry_run, engine=self.engine
+        )
         self.answers.append(answer)
         return answer.result
 
 
-class Applies(Exception):  # noqa: N818  # not an error: it ends a dry walk
+class Applies(Exception):  # not an error: it ends a dry walk
     """Raised at the first question of a technique that applies."""
 
 
@@ -139,6 +142,22 @@ def run_statistics(
     compared(trial, figures, reference, world.truth, module.SUCCESS)
     _account(trial, ask.answers)
     return trial
+
+
+def warm(module: Any, world: World, cell: Cell, sources: Mapping[str, str]) -> bool:
+    """Let holders admit the first question and stop: noise is calibrated once in a process, at no technique's cost.
+
+    Returns whether that was done: it is not under a technique that does not apply.
+    """
+    with tempfile.TemporaryDirectory(prefix="statfed-trial-") as folder:
+        ask = Questions(sources, world.codebook, cell.technique, cell.seed, Path(folder), dry_run=True)
+        try:
+            module.compute(ask, world.public)
+        except DryRun:
+            return True
+        except (UsageError, Refused):
+            return False
+    return True
 
 
 def run_alone(module: Any, world: World, holder: str, source: str, seed: int) -> Figures:

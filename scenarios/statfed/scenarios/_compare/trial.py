@@ -41,7 +41,7 @@ class Cell:
         """Names the cell in the store: same key, same question to the same version."""
         level = self.technique.level
         facts = [VERSION, self.scenario, self.profile, self.seed, self.technique.protection]
-        facts += [dict(self.technique.options), level.id, level.privacy, level.disclosure.model_dump()]
+        facts += [dict(self.technique.options), level.id, level.privacy, level.study, level.disclosure.model_dump()]
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

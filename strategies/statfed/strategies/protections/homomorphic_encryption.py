@@ -66,6 +66,7 @@ from statfed.core.protection import (
 from statfed.core.query import Query
 from statfed.core.randomness import Stream
 from statfed.core.study import Terms
+from statfed.strategies.protections._he_card import CARD
 from statfed.strategies.protections._he_codec import Residues
 from statfed.strategies.protections._he_keys import digest
 from statfed.strategies.protections._he_options import Options, codec_of, planes_of, run_options, sealed_entries
@@ -73,7 +74,7 @@ from statfed.strategies.protections._he_parties import Holder, KeyHolder
 from statfed.strategies.protections._he_planes import Malformed
 from statfed.strategies.protections._words import NETWORK, to_all, with_holders, words_of
 
-__all__ = ["REQUIRES", "TITLE", "TRUST", "Options", "coordinator", "learns", "party", "third_parties"]
+__all__ = ["CARD", "REQUIRES", "TITLE", "TRUST", "Options", "coordinator", "learns", "party", "third_parties"]
 
 TITLE = "Homomorphic encryption: the coordinator adds ciphertexts, a key holder opens the sum alone"
 TRUST = (

@@ -61,6 +61,7 @@ from statfed.core.query import Query
 from statfed.core.study import NAME, Section, Terms
 from statfed.strategies.protections import _mpc_functions as calculations
 from statfed.strategies.protections import _mpc_shares as sharing
+from statfed.strategies.protections._mpc_card import CARD as CARD
 from statfed.strategies.protections._mpc_messages import Offer, Task
 from statfed.strategies.protections._mpc_party import SUM, Holder, Node, seats
 from statfed.strategies.protections._words import to_all, words_of

@@ -19,6 +19,7 @@ from statfed.core.identity import Identity
 from statfed.core.protection import Aggregate, Agreement, Disclosure, Packet, Requirements, Rounds, Stage
 from statfed.core.query import Query
 from statfed.core.study import Section, Terms
+from statfed.strategies.protections._plain_card import CARD as CARD
 from statfed.strategies.protections._words import NETWORK, to_all, words_of
 
 TITLE = "Plain: contributions in clear to the coordinator, over TLS"

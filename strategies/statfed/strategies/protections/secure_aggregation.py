@@ -23,6 +23,7 @@ from statfed.core.protection import Agreement, Coordinator, Disclosure, Party, R
 from statfed.core.query import Query
 from statfed.core.study import Section, Terms
 from statfed.strategies.protections._secagg_all import AllCoordinator, AllParty
+from statfed.strategies.protections._secagg_card import CARD as CARD
 from statfed.strategies.protections._secagg_coordinator import DropoutCoordinator
 from statfed.strategies.protections._secagg_graph import Shape, default_colluders
 from statfed.strategies.protections._secagg_party import DropoutParty

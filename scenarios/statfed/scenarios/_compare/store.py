@@ -1,0 +1,140 @@
+"""Results of comparisons: one DuckDB file, one row a trial, keyed by what was asked of which version on which machine.
+
+Failed trials are rows too. Writing a trial again replaces it, so that an interrupted comparison goes on where it was.
+"""
+
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from statfed.core.errors import UsageError
+from statfed.scenarios._compare.trial import Trial
+
+FORMAT = 1
+TABLES = ("trials", "figures", "measures", "roles", "learns")
+_SCHEMA = {
+    "trials": "key VARCHAR PRIMARY KEY, scenario VARCHAR, profile VARCHAR, protection VARCHAR, options VARCHAR, "
+    "level VARCHAR, seed BIGINT, version VARCHAR, status VARCHAR, reason VARCHAR, error DOUBLE, tolerance DOUBLE, "
+    "reached BOOLEAN, local DOUBLE, bias DOUBLE, coverage DOUBLE, suppressed DOUBLE, epsilon DOUBLE, delta DOUBLE, "
+    "unit VARCHAR, disclosures BIGINT, wall DOUBLE, processor DOUBLE, memory_mib DOUBLE, stages BIGINT, "
+    "streams BIGINT, machine VARCHAR, created VARCHAR",
+    "figures": "key VARCHAR, figure VARCHAR, pooled DOUBLE, value DOUBLE, low DOUBLE, high DOUBLE",
+    "measures": "key VARCHAR, name VARCHAR, value DOUBLE",
+    "roles": "key VARCHAR, role VARCHAR, party VARCHAR, processor DOUBLE, received BIGINT, sent BIGINT, "
+    "messages BIGINT",
+    "learns": "key VARCHAR, role VARCHAR, learns VARCHAR, protected_by VARCHAR",
+}
+
+
+@cache
+def machine() -> str:
+    """What the figures of time were taken on, in one line: processor, cores, system, Python."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+class Store:
+    """An open store. Only one process may write; `opened` closes it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._db = connection
+
+    def finished(self) -> dict[str, str]:
+        """Key to status of every trial on this machine that needs no other attempt."""
+        rows = self._db.execute(
+            "SELECT key, status FROM trials WHERE status <> 'failed' AND machine = ?", [machine()]
+        ).fetchall()
+        return {str(key): str(status) for key, status in rows}
+
+    def add(self, trial: Trial, streams: int) -> None:
+        """Write one trial, over an earlier attempt at it."""
+        key = trial.cell.key()
+        row = trial.row() | {
+            "streams": streams,
+            "machine": machine(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        tables = {"trials": [row]} | trial.details()
+        self._db.begin()
+        for name, rows in tables.items():
+            self._db.execute(f"DELETE FROM {name} WHERE key = ?", [key])  # noqa: S608  # names are constants above
+            self._insert(name, rows)
+        self._db.commit()
+
+    def _insert(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        for row in rows:
+            marks = ", ".join("?" for _ in row)
+            columns = ", ".join(row)
+            self._db.execute(f"INSERT INTO {name} ({columns}) VALUES ({marks})", list(row.values()))  # noqa: S608
+
+    def trials(self) -> list[dict[str, Any]]:
+        """All trials, in order of scenario, protection, level and seed."""
+        return self.rows("trials", "scenario, protection, level, seed")
+
+    def rows(self, name: str, order: str = "ALL") -> list[dict[str, Any]]:
+        """The rows of one of TABLES."""
+        if name not in TABLES:
+            raise UsageError(f"table: got {name}; want one of {', '.join(TABLES)}")
+        found = self._db.execute(f"SELECT * FROM {name} ORDER BY {order}")  # noqa: S608  # checked above
+        columns = [column[0] for column in found.description or ()]
+        return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
+
+    def export(self, folder: Path) -> list[Path]:
+        """Each table as a Parquet file in `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}.parquet" for name in TABLES]
+        for name, path in zip(TABLES, paths, strict=True):
+            target = str(path).replace("'", "''")
+            self._db.execute(f"COPY (SELECT * FROM {name} ORDER BY ALL) TO '{target}' (FORMAT parquet)")  # noqa: S608
+        return paths
+
+
+@contextmanager
+def opened(path: Path, *, write: bool = False) -> Iterator[Store]:
+    """The store at `path`; a new one where there is none and it is to be written.
+
+    Raises UsageError when it is missing, is not one of ours, is of another format, or another process writes to it.
+    """
+    if not write and not path.is_file():
+        raise UsageError(f"results: got {path}, which does not exist; want the file of a comparison (statfed compare)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        connection = duckdb.connect(str(path), read_only=not write)
+    except duckdb.Error as error:
+        busy = "lock" in str(error).lower()
+        why = "another comparison is writing to it" if busy else "it is not a DuckDB file that can be read"
+        raise UsageError(f"results: {path}: {why}; want another file (--results)") from None
+    try:
+        _prepare(connection, path, write)
+        yield Store(connection)
+    finally:
+        connection.close()
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, path: Path, write: bool) -> None:
+    names = {str(row[0]) for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if not names and write:
+        connection.execute("CREATE TABLE format (version BIGINT)")
+        connection.execute("INSERT INTO format VALUES (?)", [FORMAT])
+        for name, columns in _SCHEMA.items():
+            connection.execute(f"CREATE TABLE {name} ({columns})")
+        return
+    if not set(TABLES) | {"format"} <= names:
+        raise UsageError(
+            f"results: {path}: got tables {', '.join(sorted(names)) or 'none'}; want those of a comparison"
+        )
+    found = connection.execute("SELECT max(version) FROM format").fetchone()
+    if found != (FORMAT,):
+        raise UsageError(f"results: {path}: got format {found and found[0]}; want {FORMAT}")

@@ -1,0 +1,154 @@
+"""`glmm`: a generalised linear mixed model, logistic or Poisson, with one random intercept over a public grouping.
+
+Groups are the levels that the codebook lists for a column (countries, regions, hospitals); a group's records may lie
+at one holder or at many. Each ask carries coefficients and group effects; the holders' sums are the score and Fisher
+information there, as a whole and by group. The marginal likelihood, in which the effects are independent normal with
+standard deviation sigma, is maximised in its Laplace approximation over coefficients and sigma alike, as lme4's glmer
+does with nAGQ = 1; see `_glmm_fit`.
+
+Standard errors of coefficients are those given sigma, from the penalised information; effects are shown as their modes
+with the standard error of the difference between mode and effect, the coefficients' uncertainty included (Henderson
+1975). sigma is a maximum likelihood estimate: over few groups it is biased downwards, by a factor of about
+sqrt((G - 1) / G) for G groups, and its likelihood ratio is compared with an equal mixture of chi-square on 0 and 1
+degrees of freedom (Self and Liang 1987). There is no differentially private form.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import ibis
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from scipy import stats
+
+from statfed.core.analysis import Arrays, Ask, Coordination, Model, Part, Question, Total
+from statfed.core.errors import UsageError
+from statfed.core.result import Result, Row, Scalar
+from statfed.core.study import Section
+from statfed.core.table import Expr, Table, real
+from statfed.strategies.analyses import _glm_sums
+from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
+from statfed.strategies.analyses._glm_search import At, Search, maximised
+from statfed.strategies.analyses._glmm_fit import Mode, ask_at, find_mode, find_variance, start_variance
+from statfed.strategies.analyses._glmm_sums import pushed_down, step_parts, streamed
+from statfed.strategies.analyses._matrix import Design, make_design
+from statfed.strategies.analyses._regression import (
+    Basis,
+    Vector,
+    check_rank,
+    coefficient_rows,
+    make_basis,
+    read_start,
+    start_parts,
+    whitening,
+)
+
+TITLE = "Mixed models with a random intercept: logistic and Poisson, Laplace approximation"
+GROUP = "Models"
+PUSHES_DOWN = "all but the separation check; embedded DuckDB streams"
+COLUMNS = 200  # of the model: each is two sums by group in one statement
+START_TOLERANCE = 1e-3  # standard errors: of the model without group effects, which is a start alone
+_OWN = {"records", "estimate", "std_error", "lower", "upper"}
+
+
+class Options(Section):
+    """Options of glmm."""
+
+    formula: str = Field(min_length=1, description="response ~ terms without the group, for example 'employed ~ age'")
+    group: str = Field(description="category column whose levels have random intercepts")
+    family: Literal["binomial", "poisson"] = Field(default="binomial", description="with logit and log link")
+    offset: str | None = Field(default=None, description="column that is added to the linear predictor")
+    exposure: str | None = Field(default=None, description="Poisson: column whose logarithm is added to it")
+    max_iterations: int = Field(default=50, ge=1, le=1000, description="steps at one sigma, and values of sigma")
+    tolerance: float = Field(
+        default=1e-9, gt=0, le=1e-2, description="ends when a step is below so many standard errors"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Options":
+        if self.exposure and self.family != "poisson":
+            raise ValueError(f"exposure: got one with family {self.family}; want poisson, or offset")
+        return self
+
+
+def columns(question: Question[Options]) -> tuple[str, ...]:
+    options, codebook = question.options, question.codebook
+    design = _model(question)
+    codebook.category(options.group, "group")
+    if options.group in design.columns:
+        raise UsageError(f"group: got {options.group}, which the formula has too; want it in one of them")
+    if options.group in _OWN:
+        raise UsageError(f"group: got {options.group}; want a column not named like one of the result's own")
+    if len(design.names) > COLUMNS:
+        raise UsageError(f"formula: got {len(design.names)} columns; want {COLUMNS} at most")
+    for key, name in (("offset", options.offset), ("exposure", options.exposure)):
+        if name is not None:
+            codebook.number(name, key)
+    return _reads(question, design)
+
+
+def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
+    design, family = _model(question), _family(question.options)
+    one = Part(integer=True, bound=1)
+    if ask.name == "start":
+        binomial = family.name == "binomial"
+        sums = {"response": Part(bound=_largest(design)), "saturated": Part(bound=0.0 if binomial else math.inf)}
+        counts = {"bad_response": one, "bad_exposure": one}
+        return start_parts(design) | counts | sums | {"count": Part((_groups(question),), 1, True, True)}
+    if ask.name == "step":
+        return step_parts(family, make_basis(design, question.codebook, ask).bound, _groups(question))
+    if ask.name == "separation":
+        return {"moved": one, "against": one}
+    raise UsageError(f"glmm: unknown ask: got {ask.name!r}; want start, step or separation")
+
+
+def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
+    design, family, group = _model(question), _family(question.options), question.options.group
+    complete = table.complete(_reads(question, design))
+    y, offset = design.response_expression(complete), _offset(complete, question)
+    if ask.name == "start":
+        sums = _glm_sums.start_sums(complete, question.options.exposure, design, family, y, real(1.0))
+        found = {name: sums[name] for name in parts(question, ask) if name != "count"}
+        return found | {"count": complete.grid((group,), n=ibis._.count())["n"]}
+    z = make_basis(design, question.codebook, ask).expressions(complete)
+    if ask.name == "separation":
+        return _glm_sums.streamed(complete, z, (y, real(1.0), offset), family, ask)
+    at = ask.arrays["coefficients"], ask.arrays["effects"]
+    return (streamed if complete.embedded else pushed_down)(complete, z, (y, offset), group, family, *at)
+
+
+def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001
+    design = _model(question)
+    return Model(len(design.names) + _groups(question), _reads(question, design))
+
+
+def coordinate(question: Question[Options]) -> Coordination:
+    design, options = _model(question), question.options
+    family = _family(options)
+    start = yield Ask("start")
+    n, means, present, notes = read_start(start, design)
+    _check_start(start, question, design)
+    arrays = {"mean": means, "present": present, "effects": np.zeros(_groups(question))}
+    basis = make_basis(design, question.codebook, Ask("step", arrays))
+    p = len(basis.free)
+    if n <= p + 1:
+        raise UsageError(f"formula: got {n} complete records for {p + 1} parameters; want more records than parameters")
+    search = Search(family, arrays, basis, float(n), False, options.max_iterations, START_TOLERANCE)
+    fixed = yield from _without_groups(search, float(start["response"]) / n)
+    trace: list[str] = []
+    final = search.__class__(family, arrays, basis, float(n), False, options.max_iterations, options.tolerance)
+    found, variance = None, start_variance(fixed)
+    if variance is not None:
+        first = fixed.at(variance)
+        right = first.gradient()
+        b, u = first.moved(*first.solve(*right))
+        begin = Mode(b, u, (yield ask_at(final, b, u)), basis.free, variance)
+        if begin.total["invalid"]:
+            begin = first
+        found = yield from find_variance(final, begin, trace)
+    if found is None or found.log_likelihood <= -float(fixed.total["deviance"]) / 2:
+        at, _ = yield from maximised(final, At(fixed.b, fixed.total), basis.free)
+        return _result(question, basis, Mode(at.b, fixed.u, at.total, basis.free, 0.0), start, n, None, notes)
+    return _result(question, basis, found, start, n, -float(fixed.total["deviance"]) / 2, notes)
