@@ -1,41 +1,87 @@
 """`statfed scenarios` and `statfed analyses`: what there is."""
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from statfed.cli._output import Json, emit_json, out, table
 from statfed.core.discovery import load, modules
+from statfed.scenarios._contract import PACKAGE as SCENARIOS
+from statfed.scenarios._contract import kind_of
+
+app = typer.Typer(invoke_without_command=True, help="The reference scenarios: cases of official statistics to compare.")
 
 
-def scenarios(
-    name: Annotated[str | None, typer.Argument(help="Show one scenario and its default study.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the reference scenarios: who takes part, what data, which protections apply."""
-    package = "statfed.scenarios"
-    found = {key: load(package, key, "scenario") for key in ([name] if name else sorted(modules(package)))}
+@app.callback()
+def scenarios(context: typer.Context, as_json: Json = False) -> None:
+    """The reference scenarios: who takes part, what data, which protections apply."""
+    if context.invoked_subcommand is None:
+        list_scenarios(as_json)
+
+
+@app.command("list")
+def list_scenarios(as_json: Json = False) -> None:
+    """List the reference scenarios."""
+    found = {key: load(SCENARIOS, key, "scenario") for key in sorted(modules(SCENARIOS))}
     if as_json:
-        documents = [
-            {"id": key, **{field: getattr(m.ABOUT, field) for field in m.ABOUT.__dataclass_fields__}}
-            | ({"study": dict(m.STUDY)} if name else {})
-            for key, m in found.items()
-        ]
-        emit_json({"scenarios": documents})
+        emit_json({"scenarios": [_scenario(key, m) for key, m in found.items()]})
         return
-    if name:
-        about = found[name].ABOUT
-        out.print(f"[bold]{name}[/bold]: {about.title}\n\n{about.purpose}\n", highlight=False)
-        for label in ("parties", "data", "partitioning", "source"):
-            out.print(f"[bold]{label}[/bold]: {getattr(about, label)}", highlight=False)
-        out.print(f"[bold]protections[/bold]: {', '.join(about.protections)}\n", highlight=False)
-        out.print(f"Run it: statfed run {name}", highlight=False)
-        return
-    rows = table("Reference scenarios", "scenario", "who", "data", "partitioning", "protections")
+    rows = table("Reference scenarios", "scenario", "case", "who", "data lie", "kind", "protections")
+    rows.show_lines = True
     for key, m in found.items():
         about = m.ABOUT
-        rows.add_row(key, about.parties, about.data, about.partitioning, ", ".join(about.protections))
-    out.print(rows)
+        applies = ", ".join(about.protections) or "not built yet"
+        rows.add_row(key, about.title, about.parties, about.partitioning, kind_of(m), applies)
+    out.print(rows, markup=False)
+    out.print("statfed scenarios show NAME describes one; statfed compare NAME tries every technique on it")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A scenario (statfed scenarios list).")], as_json: Json = False
+) -> None:
+    """Show one scenario: case, roles, data, release levels, when it succeeds, and questions for the parties."""
+    module = load(SCENARIOS, name, "scenario")
+    if as_json:
+        emit_json({"scenarios": [_scenario(name, module)]})
+        return
+    about, kind = module.ABOUT, kind_of(module)
+    out.print(f"[bold]{name}[/bold]: {escape(about.title)}\n\n{escape(about.purpose)}\n", highlight=False)
+    for label in ("parties", "data", "partitioning", "gsbpm", "source"):
+        out.print(f"[bold]{label}[/bold]: {escape(getattr(about, label))}", highlight=False)
+    out.print(f"[bold]protections[/bold]: {', '.join(about.protections) or 'not built yet'}", highlight=False)
+    roles = table("Roles", "role", "who")
+    for role, who in about.roles.items():
+        roles.add_row(role, who)
+    out.print(roles, markup=False)
+    if kind != "entry":
+        levels = table("Release levels", "level", "what")
+        for level in module.LEVELS:
+            levels.add_row(level.id, level.title)
+        out.print(levels, markup=False)
+        success = module.SUCCESS
+        out.print(f"[bold]success[/bold]: {escape(success.title)}, at most {success.tolerance:g}\n", highlight=False)
+    asked = table("Questions for the parties", "topic", "question", "evidence")
+    asked.show_lines = True
+    for one in about.card.questions:
+        asked.add_row(one.topic, f"{one.question}\n({one.note})" if one.note else one.question, one.evidence)
+    out.print(asked, markup=False)
+    commands = [f"statfed compare {name}"] if kind != "entry" else []
+    commands += [f"statfed run {name}"] if kind == "training" else []
+    commands.append(f"statfed recommend --scenario {name}")
+    out.print("Next: " + "; ".join(commands), highlight=False)
+
+
+def _scenario(name: str, module: Any) -> dict[str, Any]:
+    about, kind = module.ABOUT, kind_of(module)
+    shown = {"id": name, "kind": kind} | asdict(about) | {"case": about.case.model_dump(), "roles": dict(about.roles)}
+    if kind != "entry":
+        levels = [{"id": one.id, "title": one.title, "privacy": one.privacy} for one in module.LEVELS]
+        success = {"title": module.SUCCESS.title, "tolerance": module.SUCCESS.tolerance}
+        shown |= {"levels": levels, "success": success}
+    return shown | ({"study": dict(module.STUDY)} if kind == "training" else {})
 
 
 def analyses(as_json: Json = False) -> None:

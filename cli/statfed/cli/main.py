@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from statfed.cli import analyse, catalogue, codebook, data, identity, ledger, protections, run, runs
+from statfed.cli import analyse, annex, catalogue, codebook, data, identity, ledger, protections, run, runs
 from statfed.cli._output import ReportingGroup, out
 from statfed.core import VERSION
 
@@ -40,7 +40,8 @@ def _root(
         logging.getLogger("statfed.holder").setLevel(logging.ERROR)
 
 
-app.command("scenarios")(catalogue.scenarios)
+app.add_typer(catalogue.app, name="scenarios")
+app.command("compare")(compare.compare)
 app.command("analyses")(catalogue.analyses)
 app.command("protections")(protections.protections)
 app.command("identity")(identity.identity)
@@ -48,6 +49,7 @@ app.command("run")(run.run)
 app.add_typer(analyse.app, name="analyse")
 app.add_typer(codebook.app, name="codebook")
 app.add_typer(runs.app, name="runs")
+app.command("annex")(annex.annex)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(data.app, name="data")
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from statfed.cli._output import Json, emit_json, out, show_learns, table
 from statfed.core.applicability import missing, obstacles, pip
+from statfed.core.card import Card, card_of
 from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load, modules
 from statfed.core.protection import PACKAGE, Protection, Requirements
@@ -19,7 +20,9 @@ from statfed.core.study import Privacy, Terms, make_study
 
 
 def protections(
-    name: Annotated[str | None, typer.Argument(help="Show one protection: its options, and who learns what.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show one protection: its options, who learns what, questions to answer.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the protections: what each trusts, needs and costs; and where noise can be added."""
@@ -37,7 +40,7 @@ def protections(
         for place in PLACEMENTS:
             noise_rows.add_row(place.noise, place.adds, place.trusts, place.accuracy)
         out.print(noise_rows, markup=False)
-        out.print("statfed protections NAME shows options and who learns what", highlight=False)
+        out.print("statfed protections NAME shows options, who learns what and questions to answer", highlight=False)
 
 
 def _list(found: Mapping[str, Protection]) -> None:
@@ -111,6 +114,7 @@ def _document(key: str, module: Protection) -> dict[str, Any]:
         "parties": list(module.third_parties(module.Options())),
         "options": module.Options.model_json_schema(),
         "learns": {kind: [asdict(row) for row in module.learns(sample)] for kind, sample in _samples(key).items()},
+        "card": [asdict(question) for question in card_of(module).questions],
     }
 
 
@@ -176,3 +180,16 @@ def _show_one(name: str, module: Protection) -> None:
         out.print(rows, markup=False)
     for kind, sample in _samples(name).items():
         show_learns(f"Who learns what: {kind}", module.learns(sample))
+    _show_card(card_of(module))
+
+
+def _show_card(card: Card) -> None:
+    """The questions that a technique raises, with what would show the answers."""
+    if not card.questions:
+        out.print("questions to answer: this technique brings no card", highlight=False)
+        return
+    rows = table("Questions to answer, and evidence to attach", "topic", "question", "evidence", "known of it")
+    rows.show_lines = True
+    for one in card.questions:
+        rows.add_row(one.topic, one.question, one.evidence, one.note)
+    out.print(rows, markup=False)

@@ -1,19 +1,84 @@
-"""One file, one thing: modules of a package are found by looking, never by a registry to edit."""
+"""One file, one thing: modules of a package are found by looking, never by a registry to edit.
+
+Other packages may bring protections, analyses, models and scenarios: an entry point in the group `statfed.protections`
+(`statfed.analyses`, `statfed.models`, `statfed.scenarios`) names the module that implements the contract. What comes
+from outside is found by its metadata, imported only when it is used, and never takes the name of a built-in.
+"""
 
 import importlib
 import pkgutil
+from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from statfed.core.errors import UsageError
+
+GROUPS = {
+    "statfed.strategies.protections": "statfed.protections",
+    "statfed.strategies.analyses": "statfed.analyses",
+    "statfed.strategies.models": "statfed.models",
+    "statfed.scenarios": "statfed.scenarios",
+}
+"""Package to the entry-point group in which others may bring modules like its own."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A module from outside. distribution, version: of the installed package that brings it."""
+
+    group: str
+    name: str
+    module: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+@cache
+def plugins(package: str) -> dict[str, Plugin]:
+    """Id to plugin, for modules of `package` that other packages bring.
+
+    Raises UsageError where one has the name of a built-in or of another plugin: which one is meant must not depend on
+    what happens to be installed.
+    """
+    group = GROUPS.get(package)
+    found: dict[str, Plugin] = {}
+    for point in sorted(entry_points(group=group), key=lambda p: p.name) if group else ():
+        owner = point.dist
+        plugin = Plugin(
+            group or "",
+            point.name,
+            point.value,
+            owner.name if owner else "unknown",
+            owner.version if owner else "unknown",
+        )
+        other = found.get(point.name)
+        if other == plugin:  # the same installation, seen twice on the path
+            continue
+        if other or point.name in _built_in(package):
+            rival = str(other) if other else "statfed itself"
+            raise UsageError(
+                f"plugin {plugin}: brings {point.name} in {group}, which {rival} has too; want another name there, or "
+                f"`pip uninstall {plugin.distribution}`"
+            )
+        found[point.name] = plugin
+    return found
 
 
 @cache
 def modules(package: str) -> dict[str, str]:
     """Id (`time-use`) to module name (`statfed.scenarios.time_use`) for every public module of `package`.
 
-    A module takes part by its place; names that begin with an underscore do not.
+    A built-in takes part by its place; names that begin with an underscore do not. Plugins take part by entry point.
     """
+    return _built_in(package) | {name: plugin.module for name, plugin in plugins(package).items()}
+
+
+@cache
+def _built_in(package: str) -> dict[str, str]:
     root = importlib.import_module(package)
     return {
         info.name.replace("_", "-"): f"{package}.{info.name}"
@@ -25,9 +90,24 @@ def modules(package: str) -> dict[str, str]:
 def load(package: str, name: str, what: str) -> Any:
     """The module that implements `name`; the caller states which contract it follows.
 
-    Raises UsageError naming what is allowed.
+    Raises UsageError naming what is allowed, or what a plugin's import raised.
     """
     found = modules(package)
     if name not in found:
         raise UsageError(f"unknown {what}: got {name!r}; want one of {', '.join(sorted(found))}")
-    return importlib.import_module(found[name])
+    plugin = plugins(package).get(name)
+    if plugin is None:
+        return importlib.import_module(found[name])
+    try:
+        return importlib.import_module(plugin.module)
+    except Exception as error:
+        raise UsageError(
+            f"{what} {name} of {plugin}: cannot be imported ({type(error).__name__}: {error}); want it mended, or "
+            f"`pip uninstall {plugin.distribution}`"
+        ) from None
+
+
+def origin(package: str, name: str) -> str:
+    """What brings `name`, as `distribution version`; nothing for a built-in. It has to match across parties."""
+    plugin = plugins(package).get(name)
+    return str(plugin) if plugin else ""

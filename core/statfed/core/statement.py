@@ -9,10 +9,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from statfed.core.analysis import PACKAGE as ANALYSES
+from statfed.core.discovery import origin
 from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
+from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.query import Query
 from statfed.core.study import Terms
 
+MODELS = "statfed.strategies.models"
 Step = Literal["admit", "protect", "fit", "ask", "release"]
 
 
@@ -36,11 +40,15 @@ class Statement(BaseModel):
     done: int = Field(
         default=0, ge=0, description="rounds that an interrupted run had finished before this one goes on"
     )
+    outside: tuple[str, ...] = Field(default=(), description="packages beside statfed that bring a part of the study")
     terms: Terms | Query
 
     @classmethod
     def parse(cls, text: str, installed: str) -> "Statement":
-        """Read a statement from the wire. Raises Refused on another version or anything not understood."""
+        """Read a statement from the wire.
+
+        Raises Refused on another version, of statfed or of a plugin that the study uses, or anything not understood.
+        """
         try:
             table = json.loads(text)
             version = str(table["version"])
@@ -49,10 +57,28 @@ class Statement(BaseModel):
         if version != installed:
             raise Refused(f"statfed version: the coordinator runs {version}; this holder runs {installed}")
         try:
-            return cls.model_validate(table)
+            statement = cls.model_validate(table)
         except ValidationError as error:
             keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
             raise Refused(f"statement not understood: {keys}") from None
+        here = outside(statement.terms)
+        if statement.outside != here:
+            raise Refused(
+                f"plugins: the coordinator runs {', '.join(statement.outside) or 'none'} for this study; this holder "
+                f"runs {', '.join(here) or 'none'}"
+            )
+        return statement
+
+
+def outside(terms: Terms | Query) -> tuple[str, ...]:
+    """What other packages bring of a study, as `protection NAME of DISTRIBUTION VERSION`: it has to match everywhere."""
+    parts = [(PROTECTIONS, "protection", terms.protection.name)]
+    if isinstance(terms, Query):
+        parts.append((ANALYSES, "analysis", terms.analysis))
+    else:
+        parts.append((MODELS, "model", terms.model.name))
+    found = ((what, name, origin(package, name)) for package, what, name in parts)
+    return tuple(f"{what} {name} of {owner}" for what, name, owner in found if owner)
 
 
 class Plan(BaseModel):

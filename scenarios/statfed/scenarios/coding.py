@@ -29,8 +29,8 @@ from statfed.scenarios._measures import shortfall
 
 RECORDS_LIMIT = 200_000
 """Answers of one study, at most: their features take 0.8 GB."""
-SIZES = (1.8, 1.2, 0.9, 0.65, 0.45)
-"""Records of an office over the mean, in turn: the largest country has four times the smallest."""
+SIZES = (1.6, 1.6, 0.6, 0.6, 0.6)
+"""Answers of an office over the mean, in turn: large countries and small ones."""
 CODABLE_ERROR = 0.04
 """Errors that an office accepts among answers that no coder looks at."""
 

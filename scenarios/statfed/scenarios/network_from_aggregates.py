@@ -49,7 +49,7 @@ year's national table as prior."""
 DRAWS = 200
 SEED = 20150  # of the analyst's draws: the same in every trial, so that techniques are compared and not draws
 SHARES = {"payer": 0.4, "payee": 0.4, "band": 0.2}
-SIZES = {"quick": (3, 3_000), "full": (5, 60_000)}  # regions, enterprises
+SIZES = {"quick": (3, 8_000), "full": (5, 60_000)}  # regions, enterprises
 
 ABOUT = About(
     title="A supply network inferred from aggregated payments",
@@ -178,10 +178,12 @@ SUCCESS = Success("worst validity measure of the network, as a multiple of the e
 
 @dataclass(frozen=True)
 class Margins:
-    """Released margins by name (`SHARES`), in the order of the codebook. spread: standard errors, 0 where exact."""
+    """Released margins in the order of `SHARES` and of the codebook. spread: standard errors, 0 where exact; sums: the
+    grand total of each table."""
 
     values: tuple[Floats, ...]
     spread: tuple[Floats, ...]
+    sums: tuple[float, ...]
 
 
 def codebook(regions: int) -> Codebook:
@@ -245,21 +247,21 @@ def released(ask: Ask) -> Margins:
         _margin(ask("table", share=share, rows=(column,), value="amount", largest_contributor=payments.LARGEST_GROUP))
         for column, share in SHARES.items()
     ]
-    return Margins(tuple(values for values, _ in found), tuple(spread for _, spread in found))
+    values, spread, sums = zip(*found, strict=True)
+    return Margins(values, spread, sums)
 
 
 def inferred(margins: Margins, public: Mapping[str, Any], method: Method = "table") -> Figures:
     """Expected weights and degrees with the ensemble's 95 % intervals. Uncertain margins are drawn anew each time."""
     nodes: tuple[str, ...] = public["nodes"]
     rng = np.random.default_rng(SEED)
-    weights, links = _network(margins.values, margins.spread, public, method)
+    weights, links = _network(margins, public, method)
     certain = not any(spread.any() for spread in margins.spread)
     draws = []
     for _ in range(DRAWS):
         each = weights, links
         if not certain:
-            noisy = tuple(v + s * rng.normal(size=v.shape) for v, s in zip(margins.values, margins.spread, strict=True))
-            each = _network(noisy, margins.spread, public, method, rough=True)
+            each = _network(_redrawn(margins, rng), public, method, rough=True)
         draws.append(draw(*each, rng))
     drawn = np.array(draws)
     figures = {}
@@ -289,8 +291,8 @@ def _holds(figure: Figure, value: float) -> bool:
     return figure.low is not None and figure.high is not None and figure.low <= value <= figure.high
 
 
-def _margin(result: Result) -> tuple[Floats, Floats]:
-    """Totals of one table and their standard errors: of the noise and the records under privacy, else 0.
+def _margin(result: Result) -> tuple[Floats, Floats, float]:
+    """Totals of one table, their standard errors (of noise and records under privacy, else 0), and the grand total.
 
     Suppressed totals share what is left of the grand total evenly; their spread is that of shares of which nothing is
     known (uniform on the simplex).
@@ -306,18 +308,25 @@ def _margin(result: Result) -> tuple[Floats, Floats]:
         k = int(hidden.sum())
         share = max(0.0, float(whole or 0.0) - float(values[~hidden].sum())) / k
         values[hidden], spread[hidden] = share, share * math.sqrt((k - 1) / (k + 1))
-    return values, spread
+    return values, spread, float(values.sum() if whole is None else whole)
+
+
+def _redrawn(margins: Margins, rng: np.random.Generator) -> Margins:
+    """Margins as they might be, given what was released."""
+    errors = tuple(spread * rng.normal(size=spread.shape) for spread in margins.spread)
+    values = tuple(value + error for value, error in zip(margins.values, errors, strict=True))
+    sums = tuple(total + float(error.sum()) for total, error in zip(margins.sums, errors, strict=True))
+    return Margins(values, margins.spread, sums)
 
 
 def _network(
-    values: tuple[Floats, ...],
-    spread: tuple[Floats, ...],
+    margins: Margins,
     public: Mapping[str, Any],
     method: Method,
     rough: bool = False,
 ) -> tuple[Floats, Floats]:
     """Expected weights and link probabilities. rough: to the accuracy that one draw of noisy margins deserves."""
-    out, into, totals = reconciled((values[0], values[1], values[2]), spread)
+    out, into, totals = reconciled(margins.values, margins.spread, margins.sums)
     n, tolerance, most = len(out), *((1e-3, 50) if rough else (1e-9, 1_000))
     prior = np.ones((n, n))
     if method == "table":

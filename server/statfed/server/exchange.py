@@ -27,7 +27,7 @@ from statfed.core.protection import (
     read_protection,
 )
 from statfed.core.query import Query
-from statfed.core.statement import Closing, Present, Statement, Step, raise_failure
+from statfed.core.statement import Closing, Present, Statement, Step, outside, raise_failure
 from statfed.core.study import Terms
 from statfed.server.engine import Session
 from statfed.server.packets import packet_in, put_packet, size
@@ -85,6 +85,7 @@ class Exchange:
             stage=stage,
             sizes=self.sizes,
             done=self._done,
+            outside=outside(self._terms),
             terms=self._terms,
         ).model_dump_json()
 

@@ -67,13 +67,13 @@ def failed(cell: Cell, error: BaseException | str) -> Trial:
 
 
 def _attempt(cell: Cell, attempt: Callable[[], Trial]) -> Trial:
-    memory.reset_peak()
+    above = memory.watched()
     try:
         trial = attempt()
     except Exception as error:  # noqa: BLE001  # a failure is a result of the comparison
         return failed(cell, error)
     if trial.status == "done":
-        trial.memory_mib = memory.peak()
+        trial.memory_mib = above()
         trial.measures |= {f"wan_seconds.{line.id}": wan.seconds(trial.roles, line) for line in wan.LINES}
     return trial
 

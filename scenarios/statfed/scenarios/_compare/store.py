@@ -5,7 +5,7 @@ Failed trials are rows too. Writing a trial again replaces it, so that an interr
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from statfed.core.errors import UsageError
+from statfed.scenarios._compare.tables import Tables
 from statfed.scenarios._compare.trial import Trial
 
 FORMAT = 1
@@ -91,6 +92,14 @@ class Store:
         columns = [column[0] for column in found.description or ()]
         return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
 
+    def tables(self, keys: Collection[str] | None = None) -> Tables:
+        """All tables, or the rows of some trials; with the measure `overhead`, see `overheads`."""
+        found = {name: self.rows(name) for name in TABLES}
+        if keys is not None:
+            found = {name: [row for row in rows if row["key"] in keys] for name, rows in found.items()}
+        found["measures"] += overheads(found["trials"])
+        return Tables(**found)
+
     def export(self, folder: Path) -> list[Path]:
         """Each table as a Parquet file in `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +108,26 @@ class Store:
             target = str(path).replace("'", "''")
             self._db.execute(f"COPY (SELECT * FROM {name} ORDER BY ALL) TO '{target}' (FORMAT parquet)")  # noqa: S608
         return paths
+
+
+def overheads(trials: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of measure `overhead`: a trial's processor time over that of plain on the same world and machine.
+
+    The plain trial is that of the same release level, or of the level with local noise where plain cannot share it.
+    """
+
+    def world(row: Mapping[str, Any], level: str) -> tuple[Any, ...]:
+        return row["scenario"], row["profile"], row["seed"], row["machine"], row["version"], level
+
+    done = [row for row in trials if row["status"] == "done"]
+    plain = {world(row, row["level"]): row["processor"] for row in done if row["protection"] == "plain"}
+    found = []
+    for row in done:
+        level = str(row["level"])
+        base = plain.get(world(row, level)) or plain.get(world(row, level.removesuffix("-shared")))
+        if base:
+            found.append({"key": row["key"], "name": "overhead", "value": row["processor"] / base})
+    return found
 
 
 @contextmanager

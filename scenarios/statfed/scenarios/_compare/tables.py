@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ Row = Mapping[str, Any]
 Word = Literal["reached", "partly reached", "not reached", "not applicable", "failed"]
 NAMES = ("trials", "figures", "measures", "roles", "learns")
 ROLES = ("holder", "coordinator", "third party")
+_Key = tuple[str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -75,27 +77,15 @@ class Tables:
     @cached_property
     def tried(self) -> tuple["Tried", ...]:
         """Every technique that was tried on a scenario, in order of scenario, profile, release level, protection."""
-        groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+        groups: dict[_Key, list[Row]] = defaultdict(list)
         for row in self.trials:
-            groups[tuple(str(row[name]) for name in ("scenario", "profile", "level", "protection", "options"))].append(
-                row
-            )
-        levels = self._order("level")
-        protections = self._order("protection")
-
-        def place(key: tuple[str, ...]) -> tuple[Any, ...]:
-            scenario, profile, level, protection, options = key
-            return scenario, profile, levels[level], protections[protection], options
-
+            scenario, profile, options = str(row["scenario"]), str(row["profile"]), str(row["options"])
+            groups[scenario, profile, str(row["level"]), str(row["protection"]), options].append(row)
+        order = sorted(groups, key=lambda key: (*key[:2], place(key[2]), place(key[3]), key[4]))
         return tuple(
-            Tried(*key, tuple(sorted(groups[key], key=lambda row: int(row["seed"]))), self)
-            for key in sorted(groups, key=place)
+            Tried(scenario, profile, level, protection, options, tuple(sorted(rows, key=_seed)), self)
+            for (scenario, profile, level, protection, options), rows in ((key, groups[key]) for key in order)
         )
-
-    def _order(self, column: str) -> dict[str, tuple[int, str]]:
-        """Places in tables: what changes nothing (plain, exact) comes first."""
-        names = {str(row[column]) for row in self.trials}
-        return {name: (name not in ("plain", "exact"), name) for name in names}
 
     def of_scenario(self, scenario: str) -> tuple["Tried", ...]:
         """The techniques of one scenario."""
@@ -234,6 +224,22 @@ class Tried:
         """Who learns what: role, what, protected by."""
         rows = (row for trial in self.done for row in self.tables.details("learns", trial["key"]))
         return tuple(dict.fromkeys((str(r["role"]), str(r["learns"]), str(r["protected_by"])) for r in rows))
+
+
+def place(name: str) -> tuple[int, float, str]:
+    """Where a release level or protection stands in tables: what changes nothing first, epsilons last and falling.
+
+    >>> sorted(["epsilon-3", "suppress", "exact", "epsilon-10"], key=place)
+    ['exact', 'suppress', 'epsilon-10', 'epsilon-3']
+    """
+    found = re.match(r"epsilon-(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(.*)", name)
+    if found:
+        return 2, -float(found[1]), found[2]
+    return int(name not in ("plain", "exact")), 0.0, name
+
+
+def _seed(row: Row) -> int:
+    return int(row["seed"])
 
 
 def _rows(table: "pd.DataFrame | Iterable[Row]") -> list[Row]:

@@ -65,8 +65,8 @@ class Trial:
     error: the scenario's success measure against the pooled reference; local: the same, mean over holders that compute
     alone; bias: mean signed error relative to the pooled figure; coverage: share of 95 % intervals that hold the
     population's true value; suppressed: share of figures that were not released. epsilon: largest composed epsilon of
-    any holder; None when a release is not differentially private. overhead: processor time over that of plain at the
-    same level, filled when a block is complete. measures: more figures, by name (leakage, dropout, violations).
+    any holder; None when a release is not differentially private. memory_mib: peak above what the process held
+    before. measures: more figures, by name (leakage, dropout, violations, modelled time on lines).
     """
 
     cell: Cell

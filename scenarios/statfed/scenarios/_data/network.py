@@ -22,6 +22,7 @@ from statfed.core.errors import UsageError
 
 Floats = NDArray[np.float64]
 AGREE = 1e-9  # totals of margins differ by no more than this share
+NOTHING = 1e-12  # expected weights below this share of the largest are none: such pairs are not linked
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,33 @@ def fit(
     return Fitted(weights, iteration, gap)
 
 
-def reconciled(margins: tuple[Floats, ...], spread: tuple[Floats, ...]) -> tuple[Floats, ...]:
-    """Noisy margins of one network, brought to one total and to at least 0.
+def reconciled(
+    margins: tuple[Floats, ...], spread: tuple[Floats, ...], sums: tuple[float, ...]
+) -> tuple[Floats, ...]:
+    """Uncertain margins of one network, brought to one total and to at least 0.
 
-    spread: standard errors of each margin's entries, 0 where exact. The common total is the mean of the margins' totals,
-    weighted by inverse variances; where a margin is exact, the mean of the exact ones.
+    spread: standard errors of each margin's entries, 0 where exact; sums: each margin's own grand total, which noise
+    leaves unbiased where entries were cut at 0. The common total is the mean of those, weighted by inverse variances;
+    where a margin is exact, the mean of the exact ones. A margin is moved to the nearest one that has that total and no
+    entry below 0 (Euclidean projection: all positive entries change by the same amount); an exact one is scaled.
     """
-    sums = np.array([margin.sum() for margin in margins])
     variances = np.array([(errors**2).sum() for errors in spread])
     precise = variances == 0
     weights = precise.astype(float) if precise.any() else 1.0 / variances
-    total = max(0.0, float((weights * sums).sum() / weights.sum()))
-    positive = [np.maximum(margin, 0.0) for margin in margins]
-    return tuple(margin * (total / margin.sum()) if margin.sum() > 0 else margin for margin in positive)
+    total = max(0.0, float((weights * np.array(sums)).sum() / weights.sum()))
+    return tuple(
+        margin * (total / margin.sum()) if exact and margin.sum() > 0 else _projected(margin, total)
+        for margin, exact in zip(margins, precise, strict=True)
+    )
+
+
+def _projected(values: Floats, total: float) -> Floats:
+    """The nearest point with entries of at least 0 that add up to `total` (Held, Wolfe and Crowder 1974)."""
+    ordered = np.sort(values)[::-1]
+    shift = (np.cumsum(ordered) - total) / np.arange(1, len(values) + 1)
+    last = np.flatnonzero(ordered - shift >= 0).max(initial=0)
+    moved = np.maximum(values - shift[last], 0.0)
+    return moved * (total / moved.sum()) if moved.sum() > 0 else np.full(len(values), total / len(values))
 
 
 def link_probabilities(weights: Floats, links: float) -> Floats:
@@ -91,7 +106,8 @@ def link_probabilities(weights: Floats, links: float) -> Floats:
 
     Solves sum z w / (1 + z w) = links for z. Raises UsageError unless 0 < links < pairs of positive weight.
     """
-    positive = weights[weights > 0]
+    possible = weights > NOTHING * weights.max(initial=0.0)
+    positive = weights[possible]
     if not 0 < links < len(positive):
         raise UsageError(f"links: got {links:g} for {len(positive)} pairs of positive weight; want more than 0, fewer")
     scaled = positive / positive.mean()
@@ -102,7 +118,7 @@ def link_probabilities(weights: Floats, links: float) -> Floats:
     logs = np.log(scaled)
     log_z = float(brentq(excess, -logs.max() - 60.0, -logs.min() + 60.0, xtol=1e-12))
     found = np.zeros(weights.shape)
-    found[weights > 0] = 1.0 / (1.0 + np.exp(-log_z) / scaled)
+    found[possible] = 1.0 / (1.0 + np.exp(-log_z) / scaled)
     return found
 
 

@@ -186,9 +186,9 @@ SHARES = np.array([group.share for group in GROUPS]) / sum(group.share for group
 RARE = tuple(index for index, group in enumerate(GROUPS) if group.share < 1)
 """Groups that too few records are of to learn them well at one office."""
 
-FORMS = (0.42, 0.30, 0.13, 0.15)
+FORMS = (0.36, 0.27, 0.12, 0.25)
 """How often an answer is a title, a title with a place, a task, and a vague word with or without a place."""
-MISCODED = 0.04
+MISCODED = 0.05
 """Share of records whose code is another group's that shares a vague word: coders disagree."""
 _SHORT = {
     "assistant": ("asst", "assist", "ass."),
@@ -238,7 +238,7 @@ class Speech:
 def speech(random: np.random.Generator) -> Speech:
     """Draw one office's way of answering."""
     favourites = tuple(random.dirichlet(np.full(len(group.jobs), 0.6)) for group in GROUPS)
-    return Speech(favourites, random.uniform(0.005, 0.03), random.uniform(0.05, 0.35), random.uniform(0.0, 0.5))
+    return Speech(favourites, random.uniform(0.01, 0.06), random.uniform(0.05, 0.35), random.uniform(0.0, 0.5))
 
 
 def answers(labels: Sequence[int] | NDArray[np.int64], spoken: Speech, random: np.random.Generator) -> list[str]:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from statfed.core.errors import UsageError
 
 Floats = NDArray[np.float64]
-LARGEST = 20_000.0
-"""Thousand euros that one enterprise pays to one node in a year, at most; public. Larger ones go through the central
-bank's own system and are not in these records."""
-LARGEST_GROUP = 120_000.0
+LARGEST = 2_500.0
+"""Thousand euros that one enterprise pays to one node in a year, at most; public. What is above goes through the central
+bank's system for large values and is not in these records."""
+LARGEST_GROUP = 30_000.0
 """Thousand euros of all payments of one enterprise group in a year, at most; public."""
 RELATIONS = 12
 """Nodes that one enterprise buys from, at most."""
@@ -120,7 +120,7 @@ def year(economy: Economy, rng: np.random.Generator) -> pd.DataFrame:
     """The relations of one year, a row each: enterprise, group, payer, payee, band, amount (thousand euros), bank."""
     nodes, firms = len(economy.nodes), economy.firms
     home = rng.choice(nodes, firms, p=economy.mix.ravel())
-    outlay = np.minimum(120.0 * rng.lognormal(0.0, 1.5, firms), 0.25 * LARGEST_GROUP)
+    outlay = np.minimum(120.0 * rng.lognormal(0.0, 1.5, firms), LARGEST_GROUP)
     wanted = np.minimum(1 + rng.poisson(0.8 * np.log1p(outlay / 20.0)), RELATIONS)
     payer = np.repeat(np.arange(firms), wanted)
     cumulated = economy.choice.cumsum(axis=1)

@@ -27,7 +27,7 @@ Steps = Generator[Ask, Total, "Mode"]
 GRID = np.geomspace(1e-3, 1e2, 61)  # of sigma: where the search may start
 LONGEST = 1.0  # step of log sigma
 NEGLIGIBLE = 1e-8  # of sigma^2 W: a variance that no group's records could tell from 0
-SIGMA_TOLERANCE = 1e-7  # of log sigma, in its standard errors
+COARSE = 1e-2  # standard errors: how well modes are found while sigma is still far away
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,12 @@ class Mode:
         score = self.total["score"][list(self.free)]
         return score + self.tilt, self.total["group_score"] - self.u / self.variance
 
-    def moved(self, step_b: Vector, step_u: Vector) -> tuple[Vector, Vector]:
-        """Coefficients of all columns and effects after a step."""
-        b = self.b.copy()
+    def after(self, search: Search, step_b: Vector, step_u: Vector, variance: float | None = None) -> Steps:
+        """The sums after a step of the coefficients and effects, and of the variance where one is given."""
+        b, u = self.b.copy(), self.u + step_u
         b[list(self.free)] += step_b
-        return b, self.u + step_u
+        total = yield Ask("step", {**search.arrays, "coefficients": b, "effects": u})
+        return Mode(b, u, total, self.free, self.variance if variance is None else variance)
 
     def following(self) -> tuple[Vector, Vector]:
         """Derivatives of b and u in log sigma."""
@@ -114,28 +115,33 @@ class Mode:
         second = 2 * float(u @ step_u - u @ u) / tau - float(((change + 2 * weight) / tau / d**2).sum())
         return first, second
 
+    @property
+    def spread(self) -> float:
+        """Standard error of log sigma."""
+        return 1 / math.sqrt(-self.slope()[1])
+
+    def errors(self) -> Vector:
+        """(groups,): standard errors of the differences between modes and effects."""
+        along = (self.cross / self.penalised[:, None]) @ self.whitened()
+        return np.sqrt(1 / self.penalised + (along**2).sum(axis=1))
+
     def at(self, variance: float) -> "Mode":
         """The same sums seen at another variance."""
         return Mode(self.b, self.u, self.total, self.free, variance)
 
 
-def ask_at(search: Search, b: Vector, u: Vector) -> Ask:
-    return Ask("step", {**search.arrays, "coefficients": b, "effects": u})
-
-
-def find_mode(search: Search, mode: Mode, trace: list[str]) -> Steps:
+def find_mode(search: Search, mode: Mode, tolerance: float, trace: list[str]) -> Steps:
     """Coefficients and effects at the maximum of L given the variance of `mode`, from there."""
     for _ in range(search.max_iterations):
         right = mode.gradient()
         step = mode.solve(*right)
         gain = float(right[0] @ step[0] + right[1] @ step[1])
         trace.append(f"sigma {math.sqrt(mode.variance):.6g}: step {math.sqrt(max(gain, 0.0)):.3g}")
-        if gain <= search.tolerance**2 + NOISE * abs(mode.objective):
+        if gain <= tolerance**2 + NOISE * abs(mode.objective):
             return mode
         tilt, slack = mode.tilt, 1e-10 * (abs(mode.objective) + 0.1)
         for halving in range(HALVINGS):
-            b, u = mode.moved(step[0] * 0.5**halving, step[1] * 0.5**halving)
-            tried = Mode(b, u, (yield ask_at(search, b, u)), mode.free, mode.variance)
+            tried = yield from mode.after(search, step[0] * 0.5**halving, step[1] * 0.5**halving)
             rise = tried.objective - mode.objective + float(tilt @ step[0]) * 0.5**halving
             if rise >= -slack:
                 mode = tried
@@ -164,9 +170,9 @@ def start_variance(fixed: Mode) -> float | None:
 
 def find_variance(search: Search, mode: Mode, trace: list[str]) -> Generator[Ask, Total, Mode | None]:
     """The mode at the variance where the profile of L is largest; None where it rises all the way to a variance of 0."""
-    low, high = -math.inf, math.inf
+    low, high, tolerance = -math.inf, math.inf, COARSE
     for _ in range(search.max_iterations):
-        mode = yield from find_mode(search, mode, trace)
+        mode = yield from find_mode(search, mode, tolerance, trace)
         at = math.log(mode.variance) / 2
         first, second = mode.slope()
         low, high = (at, high) if first > 0 else (low, at)
@@ -174,13 +180,14 @@ def find_variance(search: Search, mode: Mode, trace: list[str]) -> Generator[Ask
             return None
         step = -first / second if second < 0 else math.copysign(LONGEST, first)
         step = math.copysign(min(abs(step), LONGEST), step)
-        if second < 0 and abs(step) * math.sqrt(-second) <= SIGMA_TOLERANCE:
+        left = abs(step) * math.sqrt(-second) if second < 0 else math.inf
+        if left <= search.tolerance and tolerance <= search.tolerance:
             return mode
+        tolerance = max(search.tolerance, min(COARSE, left**2))
         if not low < at + step < high:
             step = (low + high) / 2 - at if math.isfinite(high - low) else step
         lead_b, lead_u = mode.following()
-        b, u = mode.moved(lead_b * step, lead_u * step)
-        mode = Mode(b, u, (yield ask_at(search, b, u)), mode.free, math.exp(2 * (at + step)))
+        mode = yield from mode.after(search, lead_b * step, lead_u * step, math.exp(2 * (at + step)))
         if mode.total["invalid"]:
             raise unfinished("the means left the family's range", trace)
     raise unfinished(f"{search.max_iterations} values of sigma were not enough", trace)

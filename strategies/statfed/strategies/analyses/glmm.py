@@ -14,8 +14,9 @@ degrees of freedom (Self and Liang 1987). There is no differentially private for
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from typing import Literal
 
 import ibis
 import numpy as np
@@ -31,12 +32,10 @@ from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses import _glm_sums
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
 from statfed.strategies.analyses._glm_search import At, Search, maximised
-from statfed.strategies.analyses._glmm_fit import Mode, ask_at, find_mode, find_variance, start_variance
+from statfed.strategies.analyses._glmm_fit import Mode, find_variance, start_variance
 from statfed.strategies.analyses._glmm_sums import pushed_down, step_parts, streamed
 from statfed.strategies.analyses._matrix import Design, make_design
 from statfed.strategies.analyses._regression import (
-    Basis,
-    Vector,
     check_rank,
     coefficient_rows,
     make_basis,
@@ -63,7 +62,7 @@ class Options(Section):
     exposure: str | None = Field(default=None, description="Poisson: column whose logarithm is added to it")
     max_iterations: int = Field(default=50, ge=1, le=1000, description="steps at one sigma, and values of sigma")
     tolerance: float = Field(
-        default=1e-9, gt=0, le=1e-2, description="ends when a step is below so many standard errors"
+        default=1e-8, gt=0, le=1e-2, description="ends when steps are below so many standard errors"
     )
 
     @model_validator(mode="after")
@@ -94,7 +93,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     one = Part(integer=True, bound=1)
     if ask.name == "start":
         binomial = family.name == "binomial"
-        sums = {"response": Part(bound=_largest(design)), "saturated": Part(bound=0.0 if binomial else math.inf)}
+        sums = {"response": Part(bound=_largest(design)), "saturated": Part(bound=1.0 if binomial else math.inf)}
         counts = {"bad_response": one, "bad_exposure": one}
         return start_parts(design) | counts | sums | {"count": Part((_groups(question),), 1, True, True)}
     if ask.name == "step":
@@ -135,20 +134,121 @@ def coordinate(question: Question[Options]) -> Coordination:
     p = len(basis.free)
     if n <= p + 1:
         raise UsageError(f"formula: got {n} complete records for {p + 1} parameters; want more records than parameters")
-    search = Search(family, arrays, basis, float(n), False, options.max_iterations, START_TOLERANCE)
-    fixed = yield from _without_groups(search, float(start["response"]) / n)
-    trace: list[str] = []
-    final = search.__class__(family, arrays, basis, float(n), False, options.max_iterations, options.tolerance)
+    search = Search(family, arrays, basis, float(n), False, options.max_iterations, options.tolerance)
+    fixed = yield from _without_groups(replace(search, tolerance=START_TOLERANCE), float(start["response"]) / n)
+    null = -float(fixed.total["deviance"]) / 2
     found, variance = None, start_variance(fixed)
     if variance is not None:
-        first = fixed.at(variance)
-        right = first.gradient()
-        b, u = first.moved(*first.solve(*right))
-        begin = Mode(b, u, (yield ask_at(final, b, u)), basis.free, variance)
-        if begin.total["invalid"]:
-            begin = first
-        found = yield from find_variance(final, begin, trace)
-    if found is None or found.log_likelihood <= -float(fixed.total["deviance"]) / 2:
-        at, _ = yield from maximised(final, At(fixed.b, fixed.total), basis.free)
-        return _result(question, basis, Mode(at.b, fixed.u, at.total, basis.free, 0.0), start, n, None, notes)
-    return _result(question, basis, found, start, n, -float(fixed.total["deviance"]) / 2, notes)
+        mode = fixed.at(variance)
+        begin = yield from mode.after(search, *mode.solve(*mode.gradient()))
+        found = yield from find_variance(search, mode if begin.total["invalid"] else begin, [])
+    if found is None or found.log_likelihood <= null:
+        at, _ = yield from maximised(search, At(fixed.b, fixed.total), basis.free)
+        found = None
+        b, likelihood = at.b, -float(at.total["deviance"]) / 2
+        w = whitening(at.information(basis.free))
+    else:
+        b, likelihood, w = found.b, found.log_likelihood, found.whitened()
+    covariance = basis.matrix @ w @ w.T @ basis.matrix.T
+    tables: dict[str, list[Row]] = {
+        "coefficients": coefficient_rows(basis.design.names, basis.matrix @ b[list(basis.free)], covariance, "z", None),
+        "groups": _effects(question, start["count"], found),
+    }
+    ratio = max(2 * (likelihood - null), 0.0) if found else 0.0
+    likelihood += float(start["saturated"])
+    facts: dict[str, Scalar] = {
+        "observations": n,
+        "groups": int((start["count"] > 0).sum()),
+        "residual_df": n - p - 1,
+        "sigma": math.sqrt(found.variance) if found else 0.0,
+        "log_sigma_std_error": found.spread if found else None,
+        "log_likelihood": likelihood,
+        "aic": -2 * likelihood + 2 * (p + 1),
+        "bic": -2 * likelihood + float(np.log(n)) * (p + 1),
+        "likelihood_ratio": ratio,
+        "likelihood_ratio_p_value": float(stats.chi2.sf(ratio, 1)) / 2 if ratio > 0 else 1.0,
+    }
+    title = f"Mixed model, {family.name} with {family.link} link: {design.formula}, random intercept of {options.group}"
+    return Result("glmm", title, tables, facts, notes + _notes(question, design, start, found), (options.group,))
+
+
+def _check_start(start: Total, question: Question[Options], design: Design) -> None:
+    family, group = question.options.family, question.options.group
+    if start["bad_response"]:
+        raise UsageError(f"formula: got values of {design.response} that {family} has not; want {RESPONSES[family]}")
+    if start["bad_exposure"]:
+        raise UsageError("exposure: got records with 0 or less; want positive values")
+    if (start["count"] > 0).sum() < 2:
+        raise UsageError(f"group: got records at one level of {group}; want two or more, or glm: one group has no spread")
+
+
+def _without_groups(search: Search, mean: float) -> Generator[Ask, Total, Mode]:
+    """The generalised linear model: a start, and what sigma = 0 means."""
+    basis, groups = search.basis, len(search.arrays["effects"])
+    b = np.zeros(basis.size)
+    b[[basis.free[j] for j in basis.design.constant]] = search.family.predictor(mean)
+    first = At(b, (yield search.ask("step", b)))
+    check_rank(first.information(basis.free), basis)
+    at, _ = yield from maximised(search, first, basis.free)
+    return Mode(at.b, np.zeros(groups), at.total, basis.free, 1.0)
+
+
+def _effects(question: Question[Options], counts: NDArray[np.int64], found: Mode | None) -> list[Row]:
+    """A row for each group with records."""
+    name = question.options.group
+    none = np.zeros(len(counts))
+    modes, errors = (found.u, found.errors()) if found else (none, none)
+    return [
+        {name: code, "records": int(count), "estimate": float(mode), "std_error": float(error)}
+        for code, count, mode, error in zip(
+            question.codebook.category(name).levels, counts, modes, errors, strict=True
+        )
+        if count > 0
+    ]
+
+
+def _notes(question: Question[Options], design: Design, start: Total, found: Mode | None) -> tuple[str, ...]:
+    group = question.options.group
+    levels = question.codebook.category(group).levels
+    absent = [code for code, count in zip(levels, start["count"], strict=True) if not count]
+    notes = ["Standard errors of coefficients are those given sigma."]
+    if found is None:
+        notes.append("sigma is estimated as 0: groups differ no more than their records let expect.")
+    if absent:
+        notes.append(f"{group}: no records at {', '.join(absent)}; left out")
+    if design.response_levels:
+        notes.append(f"{design.response}: {design.response_levels[1]} counts as 1, {design.response_levels[0]} as 0")
+    return tuple(notes)
+
+
+def _family(options: Options) -> Family:
+    return Family(options.family, LINKS[options.family][0])
+
+
+def _groups(question: Question[Options]) -> int:
+    return len(question.codebook.category(question.options.group, "group").levels)
+
+
+def _model(question: Question[Options]) -> Design:
+    response: Literal["binary", "number"] = "binary" if question.options.family == "binomial" else "number"
+    return make_design(question.options.formula, question.codebook, response=response)
+
+
+def _reads(question: Question[Options], design: Design) -> tuple[str, ...]:
+    options = question.options
+    more = (name for name in (options.group, options.offset, options.exposure) if name)
+    return tuple(dict.fromkeys((*design.columns, *more)))
+
+
+def _largest(design: Design) -> float:
+    return max(abs(end) for end in design.response_bounds)
+
+
+def _offset(table: Table, question: Question[Options]) -> Expr:
+    options = question.options
+    offset = table.number(options.offset) if options.offset else real(0.0)
+    if options.exposure is None:
+        return offset
+    exposure = table.number(options.exposure)
+    positive: Expr = ibis.ifelse(exposure > 0, exposure, real(1.0))
+    return offset + positive.ln()

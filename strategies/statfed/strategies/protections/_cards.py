@@ -55,8 +55,8 @@ EVERYWHERE = (
         "safe outputs",
         "Which rules of disclosure control or which epsilon apply to the release, who chose them and who signs it?",
         "the decision on thresholds or epsilon, and the run's disclosure record",
-        "a holder's rules look at its own contribution, the release's rules at the pooled result; both are for exact "
-        "results, and a release with noise passes neither",
+        "a holder's rules look at what leaves it exactly, the release's rules at an exact pooled result; a result with "
+        "noise is not treated by the latter",
     ),
     Question(
         "auditability",

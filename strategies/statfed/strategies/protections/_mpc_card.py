@@ -73,7 +73,7 @@ CARD = by_topic(
         "If dominance is decided on pooled cells, who knows the parameters, and is each enterprise with one holder?",
         "the study's rules, and the declaration nested_enterprises where it is made",
         "holders, nodes and coordinator know the parameters; by default the verdict takes the safe side for "
-        "enterprises at several holders; the coordinator sees the sums of all rows, also of those that the release hides",
+        "enterprises at several holders; the coordinator sees the sums of all rows, also of those that are hidden",
     ),
     Question(
         "skills",

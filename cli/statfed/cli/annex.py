@@ -1,0 +1,82 @@
+"""`statfed annex`: a run as pre-filled annexes to an impact assessment and to a data-sharing agreement."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from statfed.cli._output import Json, emit_json, out
+from statfed.cli.run import RUNS, find_run
+from statfed.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from statfed.analyse._annex import Facts
+
+Kinds = Literal["dpia", "agreement", "both"]
+Format = Literal["html", "md"]
+
+
+def annex(
+    run: Annotated[str, typer.Argument(help="A run's id, or an unambiguous beginning of it, or `last`.")],
+    kind: Annotated[
+        Kinds, typer.Option(help="dpia: for an impact assessment; agreement: for a data-sharing agreement.")
+    ] = "both",
+    format_: Annotated[
+        Format, typer.Option("--format", help="html: one page, for a browser or a word processor; md: Markdown.")
+    ] = "html",
+    folder: Annotated[Path | None, typer.Option("--out", help="Where the files go [the run's folder].")] = None,
+    runs: Annotated[Path, typer.Option("--runs", help="Where run folders are.", envvar="STATFED_RUNS")] = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Write a run's annexes: what it did, who learned what, and the questions that are left to the parties.
+
+    Facts of the run are filled in; what only the parties can say is marked. It is no legal assessment.
+
+    [bold]Examples[/bold]
+
+    statfed annex last
+
+    statfed annex last --kind dpia --format md --out dossier
+    """
+    from statfed.analyse._annex import make_annex, to_html, to_markdown
+
+    found = find_run(runs, run)
+    facts = _facts(found)
+    target = folder or found
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"--out: got {target}, a file; want a folder")
+    target.mkdir(parents=True, exist_ok=True)
+    written = []
+    for one in ("dpia", "agreement") if kind == "both" else (kind,):
+        made = make_annex(facts, one)
+        path = target / f"{found.name}-annex-{one}.{format_}"
+        path.write_text(to_html(made) if format_ == "html" else to_markdown(made), encoding="utf-8")
+        written.append({"kind": one, "format": format_, "file": str(path)})
+    if as_json:
+        emit_json({"run": found.name, "annexes": written})
+        return
+    for each in written:
+        out.print(each["file"], highlight=False, soft_wrap=True, markup=False)
+
+
+def _facts(folder: Path) -> "Facts":
+    """What a finished run did. Raises UsageError where it is not finished or its result cannot be read."""
+    from statfed.analyse._annex import answer_facts
+    from statfed.scenarios._annex import training_facts
+    from statfed.scenarios._run import load_result, read_status
+
+    status = read_status(folder)
+    if status.get("state") != "finished":
+        raise UsageError(
+            f"run {folder.name}: got one that is {status.get('state')}; want a finished one, since an annex says what "
+            "was done"
+        )
+    try:
+        if "analysis" not in status:
+            return training_facts(load_result(folder))
+        return answer_facts(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"run {folder.name}: result.json cannot be read ({type(error).__name__})") from None
+    except UsageError as error:
+        raise UsageError(f"run {folder.name}: {str(error).removeprefix(f'run {folder.name}: ')}") from None

@@ -1,0 +1,142 @@
+"""`statfed compare`: every technique that applies, side by side, on the same data and seeds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
+from statfed.cli.run import WORKSPACE
+from statfed.core.errors import UsageError
+from statfed.scenarios._contract import Profile
+
+RESULTS = Path("runs/compare/results.duckdb")
+
+
+def compare(
+    scenario: Annotated[
+        list[str] | None, typer.Argument(help="Scenarios (statfed scenarios list). Or --all.", show_default=False)
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="The whole inventory.")] = False,
+    profile: Annotated[str, typer.Option(help="quick: small worlds, one seed; full: realistic sizes, five.")] = "quick",
+    seeds: Annotated[int | None, typer.Option(min=1, help="Worlds of each scenario [1 quick, 5 full].")] = None,
+    protect: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this protection (statfed protections). Repeat.")
+    ] = None,
+    level: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this release level (statfed scenarios show). Repeat.")
+    ] = None,
+    streams: Annotated[int | None, typer.Option(min=1, help="Processes at a time [one a core].")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Try also what has a result already.")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Try nothing; report what is there.")] = False,
+    results: Annotated[Path, typer.Option(help="Where results are kept.", envvar="STATFED_RESULTS")] = RESULTS,
+    report: Annotated[Path | None, typer.Option(help="Folder of the report [beside the results].")] = None,
+    workspace: Annotated[
+        Path, typer.Option(help="Where tuned references are kept.", envvar="STATFED_WORKSPACE")
+    ] = WORKSPACE,
+    as_json: Json = False,
+) -> None:
+    """Try every protection at every release level of a scenario, and report accuracy, privacy and cost.
+
+    Results are kept: what was interrupted goes on, and what is there is not tried again. Techniques that do not apply
+    are listed with the reason, those that fail with what went wrong.
+
+    [bold]Examples[/bold]
+
+    statfed compare income-tables
+
+    statfed compare wages --protect plain --protect multi-party --level exact
+
+    statfed compare --all --profile quick
+
+    statfed compare --all --profile full --seeds 10
+    """
+    from statfed.scenarios._compare.harness import Comparison, Outcome, compare, plan
+    from statfed.scenarios._compare.store import opened
+    from statfed.scenarios._compare.tables import NAMES
+
+    if profile not in ("quick", "full"):
+        raise UsageError(f"--profile: got {profile}; want quick or full")
+    if bool(scenario) == all_:
+        raise UsageError("compare: want scenarios (statfed scenarios list), or --all for the whole inventory")
+    wanted = Comparison(
+        scenarios=tuple(scenario or ()),
+        protections=tuple(protect or ()),
+        levels=tuple(level or ()),
+        profile=cast(Profile, profile),
+        seeds=seeds,
+        streams=streams,
+        again=again,
+    )
+    keys = {cell.key() for block in plan(wanted) for cell in block}
+    outcome = Outcome()
+    if not report_only:
+        with progress_bars() as bars:
+            outcome = compare(wanted, results, workspace / "cache", bars)
+    with opened(results) as store:
+        tables = store.tables(keys)
+    files = _report(tables, report or results.parent / "report")
+    if as_json:
+        emit_json(
+            {"outcome": outcome.counts, "kept": outcome.kept, "files": list(map(str, files))}
+            | {name: list(getattr(tables, name)) for name in NAMES}
+        )
+        return
+    _show(tables.trials, {row["key"]: row["value"] for row in tables.measures if row["name"] == "overhead"})
+    counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
+    say(f"{counts or 'nothing new'}; {outcome.kept} kept. results: {results}; report: {files[0]}")
+
+
+def _report(tables: Any, folder: Path) -> list[Path]:
+    from statfed.core.discovery import load
+    from statfed.scenarios._compare.report import write_report
+    from statfed.scenarios._contract import PACKAGE
+
+    names = dict.fromkeys(row["scenario"] for row in tables.trials)
+    about = {name: load(PACKAGE, name, "scenario").ABOUT for name in names}
+    return write_report(tables, about, folder)
+
+
+def _show(trials: Sequence[Mapping[str, Any]], overhead: Mapping[str, float]) -> None:
+    """One table a scenario; what does not apply below it, once a reason."""
+    for name in dict.fromkeys(row["scenario"] for row in trials):
+        mine = [row for row in trials if row["scenario"] == name]
+        columns = (
+            "protection",
+            "level",
+            "seed",
+            "error",
+            "reached",
+            "alone",
+            "bias",
+            "covers",
+            "epsilon",
+            "cpu s",
+            "x plain",
+        )
+        numbers = columns[2:4] + columns[5:]
+        rows = table(name, *columns, numbers=numbers)
+        for row in mine:
+            if row["status"] == "done":
+                rows.add_row(
+                    row["protection"],
+                    row["level"],
+                    str(row["seed"]),
+                    _number(row["error"]),
+                    "yes" if row["reached"] else f"no (> {row['tolerance']:g})",
+                    *(_number(row[key]) for key in ("local", "bias", "coverage", "epsilon", "processor")),
+                    _number(overhead.get(row["key"])),
+                )
+        out.print(rows, markup=False)
+        for status in ("not-applicable", "failed"):
+            reasons: dict[str, list[str]] = {}
+            for row in mine:
+                if row["status"] == status:
+                    reasons.setdefault(row["reason"], []).append(f"{row['protection']}, {row['level']}")
+            for reason, techniques in reasons.items():
+                out.print(f"{status}: {'; '.join(techniques)}: {reason}", markup=False, highlight=False)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
