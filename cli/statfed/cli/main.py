@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from statfed.cli import analyse, annex, catalogue, codebook, data, identity, ledger, protections, run, runs
+from statfed.cli import analyse, annex, catalogue, codebook, compare, data, identity, ledger, protections, run, runs
 from statfed.cli._output import ReportingGroup, out
 from statfed.core import VERSION
 

@@ -100,7 +100,7 @@ def load(package: str, name: str, what: str) -> Any:
         return importlib.import_module(found[name])
     try:
         return importlib.import_module(plugin.module)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever it raises, it is the plugin's to mend
         raise UsageError(
             f"{what} {name} of {plugin}: cannot be imported ({type(error).__name__}: {error}); want it mended, or "
             f"`pip uninstall {plugin.distribution}`"

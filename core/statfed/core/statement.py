@@ -71,7 +71,7 @@ class Statement(BaseModel):
 
 
 def outside(terms: Terms | Query) -> tuple[str, ...]:
-    """What other packages bring of a study, as `protection NAME of DISTRIBUTION VERSION`: it has to match everywhere."""
+    """What other packages bring of a study, as `protection NAME of PACKAGE VERSION`: it has to match everywhere."""
     parts = [(PROTECTIONS, "protection", terms.protection.name)]
     if isinstance(terms, Query):
         parts.append((ANALYSES, "analysis", terms.analysis))
