@@ -12,6 +12,8 @@ from statfed.analyse import AnalysisStudy
 from statfed.analyse.schema import answer_schema
 from statfed.core.codebook import Codebook
 from statfed.core.study import Study
+from statfed.scenarios._contract import Case
+from statfed.scenarios._recommend import Answer
 from statfed.scenarios._result import Result
 
 DOCS = Path(__file__).parent
@@ -114,6 +116,9 @@ def pages() -> dict[Path, str]:
         DOCS / "study.md": HEAD + "\n".join([*_rows(Study, ""), ANALYSIS, *_rows(AnalysisStudy, "")]) + "\n",
         DOCS / "schema" / "analysis-study.json": json.dumps(AnalysisStudy.model_json_schema(), indent=2) + "\n",
         DOCS / "schema" / "answer.json": json.dumps(answer_schema(), indent=2) + "\n",
+        DOCS / "schema" / "case.json": json.dumps(Case.model_json_schema(), indent=2) + "\n",
+        DOCS / "schema" / "recommendation.json": json.dumps(Answer.model_json_schema(mode="serialization"), indent=2)
+        + "\n",
         DOCS / "schema" / "codebook.json": json.dumps(Codebook.model_json_schema(), indent=2) + "\n",
         DOCS / "schema" / "study.json": json.dumps(Study.model_json_schema(), indent=2) + "\n",
         DOCS / "schema" / "result.json": json.dumps(Result.model_json_schema(), indent=2) + "\n",

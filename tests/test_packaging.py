@@ -83,6 +83,6 @@ def test_every_tested_pin_satisfies_what_the_project_asks_for() -> None:
 
 
 def test_discovery_finds_one_file_one_thing() -> None:
-    assert set(modules("statfed.strategies.models")) == {"mlp", "cnn"}
+    assert set(modules("statfed.strategies.models")) == {"cnn", "dense", "mlp", "text"}
     assert set(modules("statfed.server.grid")) == {"inprocess", "processes", "ray"}
     assert "time-use" in modules("statfed.scenarios")

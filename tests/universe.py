@@ -47,6 +47,10 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "pca": [{"columns": ["income", "hours", "age"]}],
     "ols": [{"formula": "income ~ age + C(region)"}],
     "glm": [{"formula": "employed ~ age + C(region)", "family": "binomial"}],
+    "glmm": [
+        {"formula": "employed ~ age", "group": "region"},
+        {"formula": "hours ~ age", "family": "poisson", "group": "sex"},
+    ],
     "survival": [{"time": "duration", "event": "event", "group": ["sex"]}],
     "cox": [{"time": "duration", "event": "event", "covariates": "age + C(sex)"}],
 }

@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from statfed.cli import analyse, annex, catalogue, codebook, compare, data, identity, ledger, protections, run, runs
+from statfed.cli import (
+    analyse,
+    annex,
+    catalogue,
+    codebook,
+    compare,
+    data,
+    identity,
+    ledger,
+    protections,
+    recommend,
+    run,
+    runs,
+)
 from statfed.cli._output import ReportingGroup, out
 from statfed.core import VERSION
 
@@ -42,6 +55,7 @@ def _root(
 
 app.add_typer(catalogue.app, name="scenarios")
 app.command("compare")(compare.compare)
+app.command("recommend")(recommend.recommend)
 app.command("analyses")(catalogue.analyses)
 app.command("protections")(protections.protections)
 app.command("identity")(identity.identity)

@@ -35,9 +35,16 @@ Partitioning = Literal["horizontal", "vertical", "linkage"]
 class Case(Section):
     """The facts of a case that decide which technique suits it: of a scenario, and of a user's own `case.toml`."""
 
-    title: str = ""
-    output: Literal["statistics", "model", "synthetic-data", "linkage"] = "statistics"
-    partitioning: Partitioning = "horizontal"
+    title: str = Field(default="", description="what the case is, in a few words")
+    output: Literal["statistics", "model", "synthetic-data", "linkage"] = Field(
+        default="statistics",
+        description="what comes out: figures, a trained model, synthetic records, or matched units",
+    )
+    partitioning: Partitioning = Field(
+        default="horizontal",
+        description="horizontal: other units at each holder; vertical: other variables of the same units; linkage: "
+        "overlapping units that have to be matched",
+    )
     parties: int = Field(default=3, ge=1, description="organisations that hold data")
     coordinator: Literal["trusted", "honest-but-curious", "malicious"] = Field(
         default="honest-but-curious",
@@ -50,7 +57,9 @@ class Case(Section):
         default="moderate", description="harm if one holder's locally computed values became known"
     )
     dominance: bool = Field(default=False, description="may one or two units dominate a figure?")
-    recurrence: Literal["once", "yearly", "monthly", "continuous"] = "yearly"
+    recurrence: Literal["once", "yearly", "monthly", "continuous"] = Field(
+        default="yearly", description="how often it is done; continuous is taken to be daily"
+    )
     identifier: Literal["none", "common", "noisy"] = Field(
         default="none", description="is there a common identifier of units across holders, and is it exact?"
     )

@@ -1,13 +1,13 @@
 """Reference scenario `network-from-aggregates`: who supplies whom, inferred from margins that banks may release.
 
 An idea of the HLG-MOS Blue Skies Thinking Network: where nobody may put transactions together, infer the network from
-aggregates. Five banks hold the payments of their enterprises. Three tables leave them, protected: what the enterprises of
-each node (a division in a region) paid, what each node was paid, and payments by distance class. The analyst knows the
-national input-output table and the number of links of a benchmark year, and reconstructs the weighted network between
-nodes: iterative proportional fitting, link probabilities of the fitness model, and an ensemble for intervals.
+aggregates. Five banks hold the payments of their enterprises. Three tables leave them, protected: what the enterprises
+of each node (a division in a region) paid, what each node was paid, and payments by distance class. The analyst knows
+the national input-output table and the number of links of a benchmark year, and reconstructs the weighted network
+between nodes: iterative proportional fitting, link probabilities of the fitness model, and an ensemble for intervals.
 
-The truth is known here, so the inference itself is judged, not the protection alone: `measures`. Margins without the
-benchmark table do not give a valid network whatever the protection (`METHODS`, docs/scenarios); with it, they do.
+The truth is known here, so the inference itself is judged, not the protection alone: `measures`. From the margins
+without the benchmark table no valid network follows, whatever the protection (`METHODS`); with it one does.
 """
 
 import math
@@ -39,7 +39,15 @@ from statfed.scenarios._contract import (
     private,
 )
 from statfed.scenarios._data import payments
-from statfed.scenarios._data.network import draw, fit, link_auc, link_probabilities, misplaced, reconciled
+from statfed.scenarios._data.network import (
+    draw,
+    fit,
+    link_auc,
+    link_probabilities,
+    misplaced,
+    possible_links,
+    reconciled,
+)
 
 Floats = NDArray[np.float64]
 Method = Literal["margins", "distances", "table"]
@@ -47,6 +55,8 @@ METHODS: tuple[Method, ...] = ("margins", "distances", "table")
 """What the analyst uses: strengths of nodes alone (maximum entropy), distance classes too (gravity), and the benchmark
 year's national table as prior."""
 DRAWS = 200
+DRAWS_PER_FIT = 5
+"""Networks of the ensemble in all, and those from one draw of uncertain margins."""
 SEED = 20150  # of the analyst's draws: the same in every trial, so that techniques are compared and not draws
 SHARES = {"payer": 0.4, "payee": 0.4, "band": 0.2}
 SIZES = {"quick": (3, 8_000), "full": (5, 60_000)}  # regions, enterprises
@@ -135,10 +145,9 @@ LEVELS: Sequence[Level] = (
 )
 
 LIMITS: Mapping[str, float] = {"misplaced": 1 / 3, "link_auc": 0.8, "degree_error": 0.2, "coverage": 0.9}
-"""When an inferred network is valid for a map of supply dependence. Conventions, fixed before anything was measured:
-two thirds of the weight are with the right pair; links are told from others as well as "excellent discrimination"
-asks (Hosmer and Lemeshow 2000, section 5.2.4); the number of partners is right to a fifth; intervals that claim 95 %
-hold at least 90 %."""
+"""When an inferred network is valid for a map of supply dependence. Conventions: two thirds of the weight are with the
+right pair; links are told from others as well as "excellent discrimination" asks (Hosmer and Lemeshow 2000, section
+5.2.4); the number of partners is right to a fifth; intervals that claim 95 % hold at least 90 %."""
 
 
 def measures(figures: Figures, pooled: Reference) -> dict[str, float]:
@@ -198,7 +207,12 @@ def codebook(regions: int) -> Codebook:
             "payee": _category(nodes, "division and region of the payee"),
             "band": _category(list(payments.BANDS), "distance class of the two regions"),
             "amount": Column(
-                type="number", unit="thousand EUR", low=0, high=payments.LARGEST, required=True, label="paid in the year"
+                type="number",
+                unit="thousand EUR",
+                low=0,
+                high=payments.LARGEST,
+                required=True,
+                label="paid in the year",
             ),
         },
     )
@@ -218,13 +232,13 @@ def world(profile: Profile, seed: int) -> World:
     economy = payments.economy(rng, regions, firms)
     now, benchmark = payments.year(economy, rng), payments.year(economy, rng)
     divisions = [frame.str.rsplit("-", n=1).str[1] for frame in (benchmark["payer"], benchmark["payee"])]
-    table = benchmark["amount"].groupby(divisions).sum().unstack(fill_value=0.0)
+    table = benchmark["amount"].groupby(divisions).sum().unstack(fill_value=0)
     names = list(payments.DIVISIONS)
     holders = {name: now[now["bank"] == name].drop(columns="bank").reset_index(drop=True) for name in payments.HOLDERS}
     made = World(
         holders=holders,
         codebook=codebook(regions),
-        origin=f"synthetic: enterprises buying by recipes of their division, generator of statfed {VERSION}, seed {seed}",
+        origin=f"synthetic: enterprises that buy by recipes, generator of statfed {VERSION}, seed {seed}",
         public={
             "holders": payments.HOLDERS,
             "nodes": economy.nodes,
@@ -252,15 +266,14 @@ def released(ask: Ask) -> Margins:
 
 
 def inferred(margins: Margins, public: Mapping[str, Any], method: Method = "table") -> Figures:
-    """Expected weights and degrees with the ensemble's 95 % intervals. Uncertain margins are drawn anew each time."""
+    """Expected weights and degrees with the ensemble's 95 % intervals. Uncertain margins are drawn anew as well."""
     nodes: tuple[str, ...] = public["nodes"]
     rng = np.random.default_rng(SEED)
     weights, links = _network(margins, public, method)
     certain = not any(spread.any() for spread in margins.spread)
-    draws = []
-    for _ in range(DRAWS):
-        each = weights, links
-        if not certain:
+    each, draws = (weights, links), []
+    for number in range(DRAWS):
+        if not certain and number % DRAWS_PER_FIT == 0:
             each = _network(_redrawn(margins, rng), public, method, rough=True)
         draws.append(draw(*each, rng))
     drawn = np.array(draws)
@@ -282,9 +295,10 @@ def pooled(world: World) -> Reference:
     everything = pd.concat(world.holders.values())
     flows = everything.pivot_table(index="payer", columns="payee", values="amount", aggfunc="sum", fill_value=0.0)
     true = flows.reindex(index=nodes, columns=nodes, fill_value=0.0)
-    found = {f"flow {i} > {j}": float(true.at[i, j]) for i in nodes for j in nodes}
-    found |= {f"outdegree {i}": float((true.loc[i] > 0).sum()) for i in nodes}
-    return found | {f"indegree {j}": float((true[j] > 0).sum()) for j in nodes}
+    weights = true.to_numpy(float)
+    found = {f"flow {i} > {j}": float(weights[a, b]) for a, i in enumerate(nodes) for b, j in enumerate(nodes)}
+    found |= {f"outdegree {i}": float(n) for i, n in zip(nodes, (weights > 0).sum(axis=1), strict=True)}
+    return found | {f"indegree {j}": float(n) for j, n in zip(nodes, (weights > 0).sum(axis=0), strict=True)}
 
 
 def _holds(figure: Figure, value: float) -> bool:
@@ -334,7 +348,7 @@ def _network(
         prior = np.asarray(public["benchmark"], float)[np.ix_(division, division)]
     groups = None if method == "margins" else public["bands"]
     fitted = fit(prior, out, into, groups, None if groups is None else totals, tolerance, most)
-    possible = int((fitted.weights > 0).sum())
-    if possible < 2:
-        return fitted.weights, (fitted.weights > 0).astype(float)
-    return fitted.weights, link_probabilities(fitted.weights, min(float(public["links"]), 0.99 * possible))
+    possible = possible_links(fitted.weights)
+    if not possible.any():
+        return fitted.weights, np.zeros((n, n))
+    return fitted.weights, link_probabilities(fitted.weights, min(float(public["links"]), 0.99 * float(possible.sum())))

@@ -19,20 +19,21 @@ from statfed.analyse._report import pages
 
 __all__ = ["STATEMENT", "Annex", "Facts", "Kind", "answer_facts", "make_annex", "to_html", "to_markdown"]
 
-TO_FILL = "[to be filled in]"
-LEGEND = f"What follows from the run is written in. Where it says {TO_FILL}, only the parties can answer."
+TO_FILL = "☐ to be filled in"
+LEGEND = f'What follows from the run is written in. Where it says "{TO_FILL}", only the parties can answer.'
+NO_FACT = "The run holds no fact on this."
 _MARKS = re.compile(r"([\\`*\[\]|~#])|(?<![A-Za-z0-9])(_)|(_)(?![A-Za-z0-9])")
 
 
 def to_html(annex: Annex) -> str:
     """The annex as one self-contained page, without scripts or anything to load."""
-    return _template().render(a=annex, statement=STATEMENT, legend=LEGEND, fill=TO_FILL)
+    return _template().render(a=annex, statement=STATEMENT, legend=LEGEND, fill=TO_FILL, no_fact=NO_FACT)
 
 
 def to_markdown(annex: Annex) -> str:
     """The annex as Markdown with tables. Characters with a meaning in Markdown or HTML are escaped."""
     lines = [f"# {escaped(annex.title)}", "", f"Run {escaped(annex.run)}, {escaped(annex.created)}.", ""]
-    lines += [f"**{STATEMENT}**", "", _legend(), ""]
+    lines += [f"**{STATEMENT}**", "", escaped(LEGEND), ""]
     for heading, text in annex.banners:
         lines += [f"> **{escaped(heading)}.** {escaped(text)}", ""]
     for number, section in enumerate(annex.sections, start=1):
@@ -52,26 +53,22 @@ def escaped(text: str) -> str:
     return _MARKS.sub(lambda found: f"\\{found[0]}", plain)
 
 
-def _legend() -> str:
-    return LEGEND.replace(TO_FILL, f"**{escaped(TO_FILL)}**")
-
-
 def _block(block: Block) -> list[str]:
     if isinstance(block, str):
         return [escaped(block)]
     if isinstance(block, Asked):
-        one = block.question
-        known = [f"  - {escaped(text)}" for text in block.known] or ["  - the run holds no fact on this"]
-        return [
-            f"**{escaped(one.topic)}: {escaped(one.question)}**",
-            "",
-            *([f"- Known of it: {escaped(one.note)}"] if one.note else []),
-            "- From the run:",
-            *known,
-            f"- Answer: {_cell(None)}",
-            f"- Evidence, such as {escaped(one.evidence)}: {_cell(None)}",
-        ]
+        return _asked(block)
     return _table(block)
+
+
+def _asked(asked: Asked) -> list[str]:
+    lines = [f"### {escaped(asked.topic.capitalize())}", ""]
+    lines += ["From the run:", "", *(f"- {escaped(text)}" for text in asked.known)] if asked.known else [NO_FACT]
+    for one in asked.questions:
+        lines += ["", f"**{escaped(one.question)}**", ""]
+        lines += [f"- Known of it: {escaped(one.note)}"] if one.note else []
+        lines += [f"- Answer: {_cell(None)}", f"- Evidence, such as {escaped(one.evidence)}: {_cell(None)}"]
+    return lines
 
 
 def _table(table: Table) -> list[str]:

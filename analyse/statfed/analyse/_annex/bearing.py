@@ -29,8 +29,9 @@ def minimum(facts: Facts) -> str:
 
 def cost(facts: Facts) -> str:
     """What the run took."""
+    each = "round" if facts.kind == "training of a model" else "sum"
     return (
-        f"{facts.rounds} {'rounds' if facts.kind == 'training of a model' else 'sums'}, "
+        f"{facts.rounds} {each}{'' if facts.rounds == 1 else 's'}, "
         f"{formats.size(facts.bytes_down)} to the parties, {formats.size(facts.bytes_up)} from them, "
         f"{formats.seconds(facts.seconds)}"
     )
@@ -101,9 +102,7 @@ def _impact(facts: Facts) -> list[str]:
 
 def _control(facts: Facts) -> list[str]:
     third = {party.name for party in facts.technique.third_parties}
-    others = [party.role for party in facts.technique.third_parties]
-    extra = [f"third parties: {', '.join(sorted(third))} ({others[0].partition(': ')[2]})"] if third else []
-    return [*_rows(facts, lambda role: role == "coordinator"), *extra]
+    return [*_rows(facts, lambda role: role == "coordinator"), *(f"third party: {name}" for name in sorted(third))]
 
 
 def _transfers(facts: Facts) -> list[str]:
@@ -135,7 +134,7 @@ def _data(facts: Facts) -> list[str]:
 
 def _rules(facts: Facts) -> list[str]:
     rules = ", ".join(facts.release.rules) or "none"
-    held = ", ".join(facts.release.held) or "none set in the policies"
+    held = ", ".join(facts.release.held) or "none ran"
     return [f"rules of the release that ran: {rules}", f"holders' own rules that passed: {held}"]
 
 

@@ -4,7 +4,6 @@ What follows from the run is written in; what only the parties can say is left b
 formats. The document states facts and asks questions: there is no word of a verdict in it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +27,7 @@ STATEMENT = (
     "law that applies to each party is for the parties and their advisers to say."
 )
 NO_CARD = "This technique brings no card: the parties have to find its questions themselves."
+ENTERPRISE = "A holder's rules of disclosure control may look at the enterprise column all the same."
 BLANK = None
 """A cell that the parties fill in."""
 Cell = str | None
@@ -44,10 +44,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question of a card. known: what the run says on it; answer and evidence are left blank."""
+    """A card's questions on one topic. known: what the run says on it; answers and evidence are left blank."""
 
-    question: Question
+    topic: Topic
     known: tuple[str, ...]
+    questions: tuple[Question, ...]
 
 
 Block = str | Table | Asked
@@ -113,7 +114,12 @@ def _banners(facts: Facts) -> tuple[tuple[str, str], ...]:
             )
         )
     if facts.privacy is None:
-        found.append(("No differential privacy", "What came out is exact, or a model trained without noise."))
+        found.append(
+            (
+                "No differential privacy",
+                "What came out has no noise of differential privacy, whatever rules treated it.",
+            )
+        )
     return tuple(found)
 
 
@@ -141,8 +147,8 @@ def _parties(facts: Facts) -> Section:
     for party in everyone:
         size = formats.count(party.records) if party.records is not None else BLANK
         role = party.role if party.finished else f"{party.role}; dropped out before the end"
-        rows.append((party.name, role, size if party in facts.holders else "holds no data", BLANK, BLANK))
-    rows += [(name, role, "holds no data", BLANK, BLANK) for name, role in bearing.CENTRAL]
+        rows.append((party.name, role, size if party in facts.holders else "none in this role", BLANK, BLANK))
+    rows += [(name, role, "none in this role", BLANK, BLANK) for name, role in bearing.CENTRAL]
     blocks: list[Block] = [
         Table(
             "Parties",
@@ -165,7 +171,7 @@ def _data(facts: Facts) -> Section:
         (
             f"Data: {facts.origin}. Contents of records are not part of this document.",
             Table("Codebook", ("Name", "Holds", "Label", "Read by the run", "Needed because"), tuple(rows)),
-            "A holder's rules of disclosure control may look at the column with role enterprise besides.",
+            *([ENTERPRISE] if any(one.role == "enterprise" and not one.read for one in facts.variables) else []),
             _pairs(
                 "For the parties to say",
                 ("whose data (persons, households, enterprises)", BLANK),
@@ -231,20 +237,22 @@ def _accounting(facts: Facts) -> Section:
                 formats.allowance(one.budget),
                 formats.delta(one.lifetime_delta),
                 formats.count(one.disclosures),
-                one.ledger_head,
             )
         )
     spent = ("Epsilon of this run", "at delta", "Epsilon of the history", "Lifetime filter", "Budget", "at delta")
-    heads = ("Holder", *spent, "Exact releases so far", "Head of the ledger")
+    heads = ("Holder", *spent, "Exact releases so far")
+    heads_after = tuple((one.holder, one.ledger_head, BLANK) for one in facts.accounts)
     return Section(
         "Privacy accounting",
         (
             bearing.privacy(facts),
             *([f"Limit: {facts.against}."] if facts.against else []),
             Table("Composed for each holder", heads, tuple(rows)),
+            Table("Heads of the ledgers", ("Holder", "Head after the run", "Kept outside the holder at"), heads_after),
             "Epsilon of this run is composed over everything that the run charged, with privacy loss distributions. "
             "The history is composed over all runs; it is not finite once anything left exactly. The lifetime filter "
-            "is what the budget is compared with. What was spent is rounded up, the budget down.",
+            "is what the budget is compared with; history, filter and budget are at the second delta. "
+            "What was spent is rounded up, the budget down.",
         ),
     )
 
@@ -261,7 +269,7 @@ def _disclosure(facts: Facts) -> Section:
                 ("method", release.method if release.rules else formats.DASH),
                 ("treated cells", treated or "none"),
                 ("rules that did not run", "; ".join(f"{k}: {why}" for k, why in release.left_out.items()) or "none"),
-                ("holders' own rules that passed", ", ".join(release.held) or "none set in the policies"),
+                ("holders' own rules that passed", ", ".join(release.held) or "none ran"),
             ),
             _pairs("For the parties to say", ("who chose rules and thresholds", BLANK), ("who signs a release", BLANK)),
         ),
@@ -301,11 +309,9 @@ def _cards(facts: Facts, kind: Kind) -> list[Section]:
 
 
 def _questions(title: str, card: Card, facts: Facts, kind: Kind) -> Section:
-    topics = [topic for topic in TOPICS if topic not in LEFT_OUT[kind]]
-    asked: Sequence[Block] = [
-        Asked(question, bearing.of(question.topic, facts)) for topic in topics for question in card.on(topic)
-    ]
-    return Section(title, tuple(asked) or (NO_CARD,))
+    topics: list[Topic] = [topic for topic in TOPICS if topic not in LEFT_OUT[kind] and card.on(topic)]
+    asked = tuple(Asked(topic, bearing.of(topic, facts), card.on(topic)) for topic in topics)
+    return Section(title, asked or (NO_CARD,))
 
 
 def _risks(facts: Facts) -> list[Section]:

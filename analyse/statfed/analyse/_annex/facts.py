@@ -11,7 +11,7 @@ from statfed.core.errors import UsageError
 from statfed.core.placement import note
 from statfed.core.protection import Disclosure, minimum_holders, read_protection
 from statfed.core.query import Query
-from statfed.core.study import Terms
+from statfed.core.study import Section, Terms
 
 SIMULATED = ("inprocess", "processes", "ray")
 """Engines whose holders all run on one machine."""
@@ -132,12 +132,21 @@ def technique_of(terms: Terms | Query) -> Technique:
         name=terms.protection.name,
         title=module.TITLE,
         trust=tuple(module.TRUST),
-        options=options.model_dump(mode="json"),
+        options={name: _shown(type(options), name, value) for name, value in options.model_dump(mode="json").items()},
         minimum_holders=minimum_holders(terms, requires),
         identities=requires.identities,
-        third_parties=tuple(Party(n, f"third party: {requires.third_parties}") for n in module.third_parties(options)),
+        third_parties=tuple(
+            Party(n, f"third party (the technique needs {requires.third_parties})")
+            for n in module.third_parties(options)
+        ),
         card=card_of(module),
     )
+
+
+def _shown(kind: type[Section], name: str, value: object) -> object:
+    """An option's value, unless it is secret towards the public."""
+    extra = kind.model_fields[name].json_schema_extra
+    return "not shown" if isinstance(extra, dict) and extra.get("secret") else value
 
 
 def parties_of(names: Sequence[str], finished: Sequence[str], records: Mapping[str, int]) -> tuple[Party, ...]:

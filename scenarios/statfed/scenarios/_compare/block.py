@@ -78,6 +78,15 @@ def _attempt(cell: Cell, attempt: Callable[[], Trial]) -> Trial:
     return trial
 
 
+def _probed(trial: Trial, probe: Callable[[Cell], Mapping[str, float]]) -> None:
+    """Add a probe's measures to a trial that gave something; a probe that fails is said, and the trial stands."""
+    if trial.status == "done":
+        try:
+            trial.measures |= probe(trial.cell)
+        except Exception as error:  # noqa: BLE001  # recorded beside what was measured
+            trial.reason = f"probe failed: {type(error).__name__}: {error}"
+
+
 def _local(success: Success, alone: Mapping[str, Figures], reference: Reference) -> float | None:
     """The success measure of what holders find alone, mean over holders."""
     errors = [success.measure(figures, reference) for figures in alone.values()]
@@ -85,6 +94,7 @@ def _local(success: Success, alone: Mapping[str, Figures], reference: Reference)
 
 
 def _statistics(module: Any, order: Sequence[Cell], _: Path, emit: Emit) -> None:
+    from statfed.scenarios._compare.probes import Probes
     from statfed.scenarios._compare.statistics import run_alone, run_statistics, warm, write_sources
 
     first = order[0]
@@ -94,6 +104,7 @@ def _statistics(module: Any, order: Sequence[Cell], _: Path, emit: Emit) -> None
         sources = write_sources(world, Path(folder))
         alone = {name: run_alone(module, world, name, path, first.seed) for name, path in sources.items()}
         local = _local(module.SUCCESS, alone, reference)
+        probes = Probes(module, world, sources, reference, first.profile, first.seed)
         warmed: set[str] = set()
         for cell in order:
 
@@ -104,6 +115,7 @@ def _statistics(module: Any, order: Sequence[Cell], _: Path, emit: Emit) -> None
 
             trial = _attempt(cell, attempt)
             trial.local = local
+            _probed(trial, probes.of)
             emit(trial)
 
 

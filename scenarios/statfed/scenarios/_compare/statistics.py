@@ -7,17 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from statfed.analyse._run import Answer, DryRun, run_analysis
 from statfed.analyse._study import AnalysisStudy, make_analysis_study
 from statfed.core.applicability import applicable
 from statfed.core.codebook import Codebook
 from statfed.core.errors import Refused, UsageError
 from statfed.core.result import Result
+from statfed.scenarios._compare.release import too_few
 from statfed.scenarios._compare.trial import Cell, Role, Technique, Trial, compared
-from statfed.scenarios._contract import EXACT, Figures, Reference, World
+from statfed.scenarios._contract import EXACT, Figures, Level, Reference, World
 from statfed.server.engine import Engine, Meter
 
 DELTA = 1e-6
+LEAST = 10
+"""Fewest records behind a released cell, for counting violations (ACRO, UK LLC)."""
 BUDGET = 1000.0
 """Lifetime budget of simulated holders: a comparison measures what a technique spends, and is stopped by none."""
 
@@ -36,6 +41,7 @@ class Questions:
     workspace: Path
     engine: Engine | None = None
     dry_run: bool = False
+    minimum_holders: int | None = None
     answers: list[Answer] = field(default_factory=list)
     shared: float = 0.0
 
@@ -57,7 +63,11 @@ class Questions:
                 "where": (where,) if isinstance(where, str) else tuple(where),
                 "seed": self.seed,
                 "privacy": privacy,
-                "protection": {"name": self.technique.protection, "options": dict(self.technique.options)},
+                "protection": {
+                    "name": self.technique.protection,
+                    "minimum_holders": self.minimum_holders,
+                    "options": dict(self.technique.options),
+                },
                 "disclosure": level.disclosure,
                 "simulation": {"lifetime_epsilon": BUDGET, "lifetime_delta": delta or DELTA},
             },
@@ -141,6 +151,7 @@ def run_statistics(
         trial.wall, trial.processor = time.perf_counter() - started, time.process_time() - spent
     compared(trial, figures, reference, world.truth, module.SUCCESS)
     _account(trial, ask.answers)
+    trial.measures |= violations(ask.answers, world, cell.technique.level)
     return trial
 
 
@@ -158,6 +169,25 @@ def warm(module: Any, world: World, cell: Cell, sources: Mapping[str, str]) -> b
         except (UsageError, Refused):
             return False
     return True
+
+
+def violations(answers: list[Answer], world: World, level: Level) -> dict[str, float]:
+    """Released cells without noise that have too few records behind them; nothing where all releases have noise."""
+    if level.privacy is not None or level.disclosure.method in (
+        "cell-key",
+        "round",
+        "random-round",
+        "controlled-round",
+    ):
+        return {}
+    frame = pd.concat(world.holders.values())
+    found = 0
+    for answer in answers:
+        result = answer.result
+        rows = result.tables[result.main]
+        if result.by and all(name in frame for name in result.by):
+            found += too_few(rows, result.by, frame, answer.query.where, LEAST)
+    return {"violations": float(found)}
 
 
 def run_alone(module: Any, world: World, holder: str, source: str, seed: int) -> Figures:

@@ -17,12 +17,10 @@ Floats = NDArray[np.float64]
 AGES = ("16-24", "25-34", "35-44", "45-54", "55-64", "65-plus")
 SOURCES = ("wages", "business", "pensions", "benefits", "property")
 SEXES = ("f", "m")
-REPLICATES = 40
 TOP_CODE = 150_000
 THRESHOLD = 22_000
 """EUR a year: who has more has to file."""
 MOST_WEIGHT = 15.0
-MOST_REPLICATE = 200.0
 
 _AGE_SHARES = np.array([0.12, 0.15, 0.17, 0.18, 0.16, 0.22])
 _SOURCE_GIVEN_AGE = np.array(
@@ -71,8 +69,7 @@ def adults(region: Region, persons: int, seed: int) -> pd.DataFrame:
     Columns: person, household (of those who do not file, else -1), region, age, sex, source, income (EUR a year, whole
     and top-coded), files, key (record key). A region's adults depend on the seed and the region alone.
     """
-    number = [each.code for each in REGIONS].index(region.code)
-    rng = np.random.default_rng([seed, 20_311, number])
+    rng = np.random.default_rng([seed, 20_311, _number(region)])
     n = round(persons * region.share)
     age = rng.choice(len(AGES), n, p=_AGE_SHARES)
     sex = rng.integers(0, 2, n)
@@ -107,37 +104,27 @@ def _households(files: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[n
     return found
 
 
-def register(people: pd.DataFrame) -> pd.DataFrame:
-    """What a tax register holds: everybody who files, each with weight 1 under every replicate."""
+def register(people: pd.DataFrame, holder: str) -> pd.DataFrame:
+    """What a tax register holds: everybody who files, with weight 1, as one PSU that was taken with certainty."""
     own = people[people["files"]].drop(columns=["household", "files"]).reset_index(drop=True)
-    own["weight"] = 1.0
-    ones = pd.DataFrame(1.0, index=own.index, columns=replicates(), dtype=np.float32)
-    return pd.concat([own, ones], axis=1)
+    return own.assign(weight=1.0, stratum=holder, psu=holder)
 
 
 def sample(people: pd.DataFrame, region: Region, seed: int) -> pd.DataFrame:
     """The NSO's sample of the households of a region that do not file: simple random, without replacement.
 
-    weight: households over sampled households. Replicate weights: rescaled bootstrap of n - 1 of the n sampled
-    households (Rao and Wu 1988, Resampling inference with complex survey data).
+    weight: households over sampled households. The region is the stratum, the household the PSU.
     """
-    number = [each.code for each in REGIONS].index(region.code)
-    rng = np.random.default_rng([seed, 20_312, number])
+    rng = np.random.default_rng([seed, 20_312, _number(region)])
     outside = people[~people["files"]]
     households = outside["household"].unique()
     n = max(2, round(region.fraction * len(households)))
     chosen = rng.choice(households, n, replace=False)
-    weight = len(households) / n
-    drawn = rng.multinomial(n - 1, np.full(n, 1 / n), REPLICATES).T * (n / (n - 1))
-    place = pd.Series(np.arange(n), index=chosen)
     own = outside[outside["household"].isin(chosen)].reset_index(drop=True)
-    at = place[own["household"]].to_numpy()
+    psu = region.code + "-" + own["household"].astype(str)
     own = own.drop(columns=["household", "files"])
-    own["weight"] = weight
-    each = pd.DataFrame((weight * drawn[at]).astype(np.float32), index=own.index, columns=replicates())
-    return pd.concat([own, each], axis=1)
+    return own.assign(weight=len(households) / n, stratum=f"survey-{region.code}", psu=psu)
 
 
-def replicates() -> list[str]:
-    """Names of the columns of replicate weights."""
-    return [f"replicate_{i:02d}" for i in range(1, REPLICATES + 1)]
+def _number(region: Region) -> int:
+    return [each.code for each in REGIONS].index(region.code)

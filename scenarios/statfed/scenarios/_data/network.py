@@ -6,11 +6,12 @@ with both, a gravity model whose deterrence is a step function fitted to the gro
 which a pair of expected weight w is linked with probability z w / (1 + z w), z such that the expected number of links
 is the known one. *Ensemble*: links drawn from those probabilities, weights of linked pairs exponential, so that the
 expected weight of every pair is the fitted one.
-Sources: Deming and Stephan 1940; Wilson 1967; Cimini, Squartini, Garlaschelli and Gabrielli 2015, Systemic risk analysis
-on reconstructed economic and financial networks, Scientific Reports 5; Parisi, Squartini and Garlaschelli 2020, New
-Journal of Physics 22, for weights conditional on links.
+Sources: Deming and Stephan 1940; Wilson 1967; Cimini, Squartini, Garlaschelli and Gabrielli 2015, Systemic risk
+analysis on reconstructed economic and financial networks, Scientific Reports 5; Parisi, Squartini and Garlaschelli
+2020, New Journal of Physics 22, for weights conditional on links.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +28,11 @@ NOTHING = 1e-12  # expected weights below this share of the largest are none: su
 
 @dataclass(frozen=True)
 class Fitted:
-    """weights: (nodes, nodes), payers down. iterations: rounds of fitting; gap: largest remaining difference from any
+    """weights: (nodes, nodes), payers down. rounds: of fitting; gap: largest remaining difference from any
     margin, as a share of the total. Above the tolerance the margins contradict each other or the prior's zeros."""
 
     weights: Floats
-    iterations: int
+    rounds: int
     gap: float
 
 
@@ -46,9 +47,9 @@ def fit(
 ) -> Fitted:
     """The weights closest to `prior` in Kullback-Leibler divergence that have the given margins.
 
-    prior: (nodes, nodes), not negative; 0 stays 0. out, into: (nodes,) sums of rows and columns. groups: (nodes, nodes),
-    the group of every pair; totals: (groups,). Where no weights meet all margins the last fitted ones hold: groups come
-    first, then rows, then columns. Raises UsageError on negative margins or totals that differ.
+    prior: (nodes, nodes), not negative; 0 stays 0. out, into: (nodes,) sums of rows and columns. groups: the group of
+    every pair, (nodes, nodes); totals: (groups,). Where no weights meet all margins the last fitted ones hold: groups
+    come first, then rows, then columns. Raises UsageError on negative margins or totals that differ.
     """
     margins = (out, into) if totals is None else (out, into, totals)
     if any((margin < 0).any() for margin in margins):
@@ -57,24 +58,21 @@ def fit(
     if any(abs(float(margin.sum()) - total) > AGREE * max(total, 1.0) for margin in margins):
         raise UsageError(f"margins: got totals {', '.join(f'{m.sum():.6g}' for m in margins)}; want the same")
     weights = np.where((out > 0)[:, None] & (into > 0)[None, :], prior, 0.0)
-    gap, iteration = 0.0, 0
-    for iteration in range(1, most + 1):
+    gap, rounds = math.inf, 0
+    while gap > tolerance and rounds < most:
+        rounds += 1
         if totals is not None and groups is not None:
             weights = weights * _ratio(totals, _by_group(weights, groups, len(totals)))[groups]
-        weights = weights * _ratio(out, weights.sum(axis=1))[:, None]
+        weights = weights * 1.0
         weights = weights * _ratio(into, weights.sum(axis=0))[None, :]
         gap = float(np.abs(weights.sum(axis=1) - out).max())
         if totals is not None and groups is not None:
             gap = max(gap, float(np.abs(_by_group(weights, groups, len(totals)) - totals).max()))
         gap = max(gap, float(np.abs(weights.sum(axis=0) - into).max())) / max(total, 1e-300)
-        if gap <= tolerance:
-            break
-    return Fitted(weights, iteration, gap)
+    return Fitted(weights, rounds, gap)
 
 
-def reconciled(
-    margins: tuple[Floats, ...], spread: tuple[Floats, ...], sums: tuple[float, ...]
-) -> tuple[Floats, ...]:
+def reconciled(margins: tuple[Floats, ...], spread: tuple[Floats, ...], sums: tuple[float, ...]) -> tuple[Floats, ...]:
     """Uncertain margins of one network, brought to one total and to at least 0.
 
     spread: standard errors of each margin's entries, 0 where exact; sums: each margin's own grand total, which noise
@@ -101,15 +99,20 @@ def _projected(values: Floats, total: float) -> Floats:
     return moved * (total / moved.sum()) if moved.sum() > 0 else np.full(len(values), total / len(values))
 
 
+def possible_links(weights: Floats) -> NDArray[np.bool_]:
+    """Pairs whose expected weight is more than nothing."""
+    return np.asarray(weights > NOTHING * weights.max(initial=0.0))
+
+
 def link_probabilities(weights: Floats, links: float) -> Floats:
     """Probability that each pair is linked, from its expected weight and the expected number of links.
 
-    Solves sum z w / (1 + z w) = links for z. Raises UsageError unless 0 < links < pairs of positive weight.
+    Solves sum z w / (1 + z w) = links for z. Raises UsageError unless 0 < links < possible links.
     """
-    possible = weights > NOTHING * weights.max(initial=0.0)
+    possible = possible_links(weights)
     positive = weights[possible]
     if not 0 < links < len(positive):
-        raise UsageError(f"links: got {links:g} for {len(positive)} pairs of positive weight; want more than 0, fewer")
+        raise UsageError(f"links: got {links:g} for {len(positive)} possible pairs; want more than 0 and fewer")
     scaled = positive / positive.mean()
 
     def excess(log_z: float) -> float:
@@ -148,4 +151,4 @@ def _ratio(wanted: Floats, got: Floats) -> Floats:
 
 
 def _by_group(weights: Floats, groups: NDArray[np.int64], number: int) -> Floats:
-    return np.bincount(groups.ravel(), weights.ravel(), minlength=number)
+    return np.asarray(np.bincount(groups.ravel(), weights.ravel(), minlength=number), float)

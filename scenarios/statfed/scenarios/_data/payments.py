@@ -1,8 +1,8 @@
 """Generator of payments between enterprises: who buys from whom, in which industry and region, through which bank.
 
-Firm by firm, not from a model of margins: an enterprise buys by the recipe of its division, each kind of input from few
-suppliers, near ones more likely than far ones, how much more depends on what is bought. Sizes are skewed, and so are the
-banks' shares by region and division.
+Firm by firm, not from a model of margins: an enterprise buys by the recipe of its division, each kind of input from
+few suppliers, near ones more likely than far ones, how much more depends on what is bought. Sizes are skewed, and so
+are the banks' shares by region and division.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from statfed.core.errors import UsageError
 
 Floats = NDArray[np.float64]
 LARGEST = 2_500.0
-"""Thousand euros that one enterprise pays to one node in a year, at most; public. What is above goes through the central
-bank's system for large values and is not in these records."""
+"""Thousand euros that one enterprise pays to one node in a year, at most; public. What is above goes through the
+central bank's system for large values and is not in these records."""
 LARGEST_GROUP = 30_000.0
 """Thousand euros of all payments of one enterprise group in a year, at most; public."""
 RELATIONS = 12
@@ -129,7 +129,7 @@ def year(economy: Economy, rng: np.random.Generator) -> pd.DataFrame:
     part = rng.gamma(0.8, size=len(payer))
     amount = outlay[payer] * part / np.bincount(payer, part)[payer]
     frame = pd.DataFrame({"firm": payer, "payee": payee, "amount": amount})
-    frame = frame.groupby(["firm", "payee"], as_index=False)["amount"].sum()
+    frame = frame.groupby(["firm", "payee"])["amount"].sum().reset_index()
     group = np.where(rng.random(firms) < 0.04, rng.integers(0, max(firms // 100, 1), firms) + firms, np.arange(firms))
     of_group = np.bincount(group[frame["firm"]], frame["amount"])[group[frame["firm"]]]
     frame["amount"] = (frame["amount"] * np.minimum(1.0, LARGEST_GROUP / of_group)).clip(0.1, LARGEST).round(1)
@@ -161,7 +161,8 @@ def _banks(economy: Economy, home: NDArray[np.int64], rng: np.random.Generator) 
         ]
     )  # fmt: skip
     share = (likes / likes.sum(axis=0)).cumsum(axis=0)[:, home]
-    return np.array(list(_BANKS))[(share < rng.random(len(home))).sum(axis=0)]
+    names: NDArray[np.str_] = np.array(list(_BANKS))
+    return np.asarray(names[(share < rng.random(len(home))).sum(axis=0)])
 
 
 HOLDERS = tuple(_BANKS)

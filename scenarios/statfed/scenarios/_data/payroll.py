@@ -28,23 +28,22 @@ INDUSTRIES = {
     "H": "transport",
     "K": "finance",
 }
-REGIONS = {"north": "", "centre": "", "south": ""}
-LOWEST, HIGHEST = 5.0, 150.0
+REGIONS = {"north": "", "south": ""}
+LOWEST, HIGHEST = 5.0, 100.0
 """EUR an hour: wages are bottom- and top-coded there by every holder."""
 MOST_HOURS = 200.0
 ADJUSTED = -0.085
 """Women's log hourly wage less men's in the same occupation, industry, working time and age."""
 
-_LARGE: Mapping[str, tuple[Mapping[str, int], tuple[float, ...]]] = {
-    "manufacturer": ({"C": 7000, "D": 250, "G": 900, "M": 1100}, (0.7, 0.3, 0.0)),
-    "utility": ({"D": 2600, "M": 400}, (0.6, 0.4, 0.0)),
-    "bank": ({"K": 3600, "M": 500}, (0.04, 0.92, 0.04)),
-    "retailer": ({"G": 6200, "H": 1500, "M": 500}, (0.3, 0.4, 0.3)),
+_LARGE: Mapping[str, tuple[Mapping[str, int], float]] = {
+    "manufacturer": ({"C": 7000, "D": 250, "G": 900, "M": 800}, 0.85),
+    "utility": ({"D": 2600, "M": 300}, 0.7),
+    "retailer": ({"G": 5200, "H": 700, "M": 300}, 0.5),
 }
-"""Employees by industry of the local units, and the regions' shares of them."""
-_REGISTERS: Mapping[str, tuple[Mapping[str, int], tuple[float, ...]]] = {
-    "register-north": ({"C": 4500, "D": 180, "G": 3500, "H": 2600, "K": 700, "M": 2600}, (0.6, 0.4, 0.0)),
-    "register-south": ({"C": 3000, "D": 70, "G": 2600, "H": 1700, "K": 900, "M": 1800}, (0.0, 0.25, 0.75)),
+"""Employees by industry of the local units, and the share of them in the north."""
+_REGISTERS: Mapping[str, tuple[Mapping[str, int], float]] = {
+    "register-north": ({"C": 6500, "D": 150, "G": 5200, "H": 4200, "K": 2600, "M": 4200}, 0.95),
+    "register-south": ({"C": 4000, "D": 60, "G": 4300, "H": 3300, "K": 1900, "M": 3000}, 0.1),
 }
 HOLDERS = (*_LARGE, *_REGISTERS)
 _MIX = {  # occupations by industry, in the order of OCCUPATIONS
@@ -106,13 +105,13 @@ def with_squares(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _large(holder: str, scale: int, rng: np.random.Generator) -> pd.DataFrame:
-    workforce, regions = _LARGE[holder]
+    workforce, north = _LARGE[holder]
     industry = np.repeat(list(workforce), [n * scale for n in workforce.values()])
     return pd.DataFrame(
         {
             "enterprise": holder,
             "industry": industry,
-            "region": rng.choice(list(REGIONS), len(industry), p=regions),
+            "region": rng.choice(list(REGIONS), len(industry), p=[north, 1 - north]),
             "premium": _LARGE_PREMIUM,
         }
     )
@@ -120,7 +119,7 @@ def _large(holder: str, scale: int, rng: np.random.Generator) -> pd.DataFrame:
 
 def _small(holder: str, scale: int, rng: np.random.Generator) -> pd.DataFrame:
     """Enterprises of one industry and region each, of lognormal size."""
-    workforce, shares = _REGISTERS[holder]
+    workforce, north = _REGISTERS[holder]
     found = []
     for industry, n in workforce.items():
         size = _sizes(n * scale, rng)
@@ -128,7 +127,7 @@ def _small(holder: str, scale: int, rng: np.random.Generator) -> pd.DataFrame:
             {
                 "enterprise": [f"{holder}-{industry}-{i}" for i in range(len(size))],
                 "industry": industry,
-                "region": rng.choice(list(REGIONS), len(size), p=shares),
+                "region": rng.choice(list(REGIONS), len(size), p=[north, 1 - north]),
                 "premium": rng.normal(0, 0.10, len(size)),
             }
         )
@@ -137,8 +136,8 @@ def _small(holder: str, scale: int, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _sizes(employees_in_all: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Numbers of employees of small enterprises, most below 20 and some of several hundreds, that add up."""
-    drawn = np.clip(rng.lognormal(2.6, 1.2, employees_in_all), 1, 400).astype(np.int64)
+    """Numbers of employees of small enterprises, most below 20 and a few of several hundreds, that add up."""
+    drawn = np.clip(rng.lognormal(2.6, 1.5, employees_in_all), 1, 800).astype(np.int64)
     size = drawn[: int(np.searchsorted(np.cumsum(drawn), employees_in_all)) + 1].copy()
     size[-1] -= int(size.sum()) - employees_in_all
     return size

@@ -1,4 +1,4 @@
-"""Which technique suits a case: rules over its facts, and what was measured in the reference scenarios nearest to it."""
+"""Which technique suits a case: rules over its facts, and what was measured in the nearest reference scenarios."""
 
 from statfed.scenarios._recommend.answer import Answer
 from statfed.scenarios._recommend.decide import recommend

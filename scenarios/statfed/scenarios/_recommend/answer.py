@@ -53,7 +53,11 @@ class Learned(Section):
 
 
 class Ranked(Section):
-    """A technique that no rule excludes. install: command for a package that is missing; empty where none is."""
+    """A technique that no rule excludes.
+
+    origin: package that brings the protection, empty for those of statfed itself; install: command for a package that
+    is missing, empty where none is.
+    """
 
     id: str
     title: str
@@ -64,6 +68,7 @@ class Ranked(Section):
     trust: tuple[str, ...] = Field(description="the protection's own assumptions")
     learns: tuple[Learned, ...] = Field(description="who learns what by the protection, for a study like the case's")
     evidence: tuple[Evidence, ...]
+    origin: str = ""
     install: str = ""
 
 

@@ -20,6 +20,8 @@ from statfed.scenarios._recommend.techniques import Candidate
 
 PLAIN_SECONDS = 0.7e-9
 """Processor seconds of a plain sum, a number and a holder: 3.5 ms for 5 holders x 1,000,000 (docs/benchmarks.md)."""
+FUNCTION_SECONDS = 6e-3
+"""The same of deciding dominance rules on shares, a cell and a holder: 2.9 s for 5 x 100 (docs/benchmarks.md)."""
 ROUNDS: int = Study.model_fields["rounds"].default
 PATIENCE = {"once": 24.0, "yearly": 24.0, "monthly": 8.0, "continuous": 1.0}
 """Hours that one release may take, by recurrence."""
@@ -70,6 +72,8 @@ def estimate(case: Case, candidate: Candidate) -> Estimate | None:
     role = Role("holder", "holder", 0.0, 0, round(moved), stages)
     line = seconds([role], Line("case", "the case's own", case.bandwidth, case.latency))
     work = PLAIN_SECONDS * int(candidate.requires.cost) * case.numbers * case.parties * sums
+    if case.dominance and case.output == "statistics" and candidate.release == "exact" and candidate.requires.functions:
+        work += FUNCTION_SECONDS * case.numbers * case.parties
     return Estimate(moved, stages, line, work)
 
 

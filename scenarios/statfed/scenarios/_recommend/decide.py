@@ -1,13 +1,14 @@
 """A recommendation: what no rule excludes, ranked, and how that changes with the facts."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 from statfed.core import VERSION
 from statfed.core.applicability import missing, pip
+from statfed.core.discovery import origin
 from statfed.core.errors import UsageError
-from statfed.core.protection import named_protection
+from statfed.core.protection import PACKAGE, named_protection
 from statfed.scenarios._contract import Case
 from statfed.scenarios._recommend.answer import (
     Answer,
@@ -27,11 +28,10 @@ from statfed.scenarios._recommend.rules import excluded, excludes
 from statfed.scenarios._recommend.techniques import Candidate, candidates, representative
 
 _MOST_CHANGES = 3
+_GIVEN = ("output", "partitioning")
 
 
-def recommend(
-    case: Case, measured: Measurements | None = None, known: Mapping[str, Known] | None = None
-) -> Answer:
+def recommend(case: Case, measured: Measurements | None = None, known: Mapping[str, Known] | None = None) -> Answer:
     """Rank every technique for a case. known: the reference scenarios, by default all that are installed."""
     measured, known = measured or Measurements(), scenarios() if known is None else known
     everything = candidates()
@@ -41,10 +41,11 @@ def recommend(
     names = [candidate.id for candidate, _ in short]
     flips, indifferent = _sensitivity(case, here, measured, known, names)
     remedies = () if short else _remedies(case, here)
+    others = tuple(_outside(case, one) for one in everything if one.protection is None)
     return Answer(
         version=VERSION,
         case=case,
-        headline=_headline(short, remedies),
+        headline=_headline(short, remedies, others),
         measurements=measured.origin,
         ranked=tuple(_ranked(case, candidate, said, of(candidate, rows)) for candidate, said in short),
         rejected=tuple(
@@ -59,7 +60,7 @@ def recommend(
             for one in here
             if (found := excluded(case, one))
         ),
-        not_measured=tuple(_outside(case, one) for one in everything if one.protection is None),
+        not_measured=others,
         sensitivity=flips,
         indifferent=indifferent,
         remedies=remedies,
@@ -73,7 +74,7 @@ Short = list[tuple[Candidate, tuple[Reason, ...]]]
 def _shortlist(case: Case, here: Sequence[Candidate], rows: Sequence[Evidence]) -> Short:
     """The techniques that no rule excludes, with their reasons, the best first."""
     found = [(one, reasons(case, one, of(one, rows))) for one in here if not excludes(case, one)]
-    return sorted(found, key=lambda each: order(each[0], _score(each[1])))
+    return sorted(found, key=lambda each: order(case, each[0], _score(each[1])))
 
 
 def _score(said: Sequence[Reason]) -> float:
@@ -97,6 +98,7 @@ def _ranked(case: Case, candidate: Candidate, said: tuple[Reason, ...], rows: tu
         trust=candidate.trust,
         learns=tuple(Learned(role=r.role, learns=r.learns, protected_by=r.protected_by) for r in learns),
         evidence=rows,
+        origin=origin(PACKAGE, str(candidate.protection)),
         install=pip(extra) if missing(extra) else "",
     )
 
@@ -133,6 +135,8 @@ def _sensitivity(
         there = [candidate.id for candidate, _ in _shortlist(change.case, here, rows)]
         if set(there) == set(names) and there[:1] == list(names[:1]):
             continue
+        if change.fact in _GIVEN and not there:  # another question; of interest where it has an answer
+            continue
         flips.append(
             Flip(
                 fact=change.fact,
@@ -143,7 +147,8 @@ def _sensitivity(
                 first=there[0] if there else "",
             )
         )
-    return tuple(flips), tuple(fact for fact in facts if fact not in {flip.fact for flip in flips})
+    moved = {flip.fact for flip in flips}
+    return tuple(flips), tuple(fact for fact in facts if fact not in (*moved, *_GIVEN))
 
 
 def _then(text: str, names: Sequence[str], there: Sequence[str]) -> str:
@@ -159,9 +164,13 @@ def _then(text: str, names: Sequence[str], there: Sequence[str]) -> str:
 
 
 def _remedies(case: Case, here: Sequence[Candidate]) -> tuple[Remedy, ...]:
-    """The smallest sets of changed facts with which a technique remains: all of the same, smallest size."""
-    single = changes(case)
-    for size in range(1, _MOST_CHANGES + 1):
+    """The smallest sets of changed facts with which a technique remains: all of the same, smallest size.
+
+    What is asked for, and how data are partitioned, change only where nothing else does.
+    """
+    everything = changes(case)
+    few = tuple(change for change in everything if change.fact not in _GIVEN)
+    for single, size in product((few, everything), range(1, _MOST_CHANGES + 1)):
         found = []
         for together in combinations(single, size):
             if len({change.fact for change in together}) < size:
@@ -180,11 +189,13 @@ def _remedy(together: Sequence[Changed], lets: tuple[str, ...]) -> Remedy:
     return Remedy(changes=tuple(f"{c.fact} = {c.value}" for c in together), text=f"if {text}", lets=lets)
 
 
-def _headline(short: Short, remedies: Sequence[Remedy]) -> str:
+def _headline(short: Short, remedies: Sequence[Remedy], others: Sequence[NotMeasured]) -> str:
     if short:
         candidate, said = short[0]
-        best = max(said, key=lambda one: one.points)
-        return f"{candidate.id}: {best.text}"
-    if remedies:
-        return f"no technique that is installed suits this case; {remedies[0].text}, then {'; '.join(remedies[0].lets)}"
-    return f"no technique that is installed suits this case, nor with up to {_MOST_CHANGES} facts changed"
+        best = sorted(said, key=lambda one: -one.points)[:2]
+        return f"{candidate.id}: {'; '.join(one.text for one in best if one.points > 0) or candidate.title}"
+    parts = ["no technique that is installed suits this case"]
+    fits = [one.id + ("" if one.built else " (not built yet)") for one in others if not one.exclusions]
+    parts += [f"outside this software might do: {', '.join(fits)}"] if fits else []
+    parts += [f"{remedies[0].text}, then {', or '.join(remedies[0].lets)}"] if remedies else []
+    return "; ".join(parts)

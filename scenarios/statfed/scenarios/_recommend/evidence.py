@@ -22,6 +22,7 @@ NEAREST = 3
 NONE = "no measurements on this machine yet: run `statfed compare --all --profile quick`"
 WEIGHTS: Mapping[str, float] = {"partitioning": 4.0, "output": 4.0, "numbers": 2.0, "records": 2.0, "epsilon": 2.0}
 """Weights of facts in the distance between cases; 1 for all others, 0 for the title."""
+_TEXT = ("key", "scenario", "profile", "protection", "options", "level", "version", "status", "reason", "machine")
 _DECADES = {"parties": 2.0, "records": 4.0, "numbers": 4.0, "bandwidth": 3.0, "latency": 3.0, "epsilon": 2.0}
 
 
@@ -46,14 +47,17 @@ def scenarios() -> dict[str, Known]:
     found = {}
     for name in sorted(modules(PACKAGE)):
         module = load(PACKAGE, name, "scenario")
+        if not hasattr(module, "ABOUT"):  # not a scenario; the tests of scenarios say so
+            continue
         levels = getattr(module, "LEVELS", ())
         found[name] = Known(module.ABOUT.case, {level.id: _release(level.privacy) for level in levels})
     return found
 
 
 def _release(privacy: Mapping[str, Any] | None) -> Release:
-    noise = "exact" if privacy is None else privacy.get("noise", "local")
-    return next(one for one in get_args(Release) if one == noise)
+    if privacy is None:
+        return "exact"
+    return next(one for one in NOISE if one == privacy.get("noise", "local"))
 
 
 def measurements(results: Path | None = None) -> Measurements:
@@ -61,7 +65,9 @@ def measurements(results: Path | None = None) -> Measurements:
     if results is not None:
         with opened(results) as store:
             rows = store.trials()
-        return Measurements(rows, f"{len(rows)} trials in {results.name}" if rows else f"{results.name} is empty: {NONE}")
+        return Measurements(
+            rows, f"{len(rows)} trials in {results.name}" if rows else f"{results.name} is empty: {NONE}"
+        )
     if not BASELINE.is_file():
         return Measurements()
     rows = read_rows(BASELINE)
@@ -73,10 +79,15 @@ def measurements(results: Path | None = None) -> Measurements:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a CSV file whose columns are those of `Trial.row()`. Raises UsageError where it has others."""
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        rows = [
+            {name: text if name in _TEXT else _value(text) for name, text in row.items()}
+            for row in csv.DictReader(file)
+        ]
     wanted = {"scenario", "protection", "level", "status"}
     if rows and not wanted <= set(rows[0]):
-        raise UsageError(f"{path}: got columns {', '.join(rows[0])}; want those of a trial: {', '.join(sorted(wanted))}")
+        raise UsageError(
+            f"{path}: got columns {', '.join(rows[0])}; want those of a trial: {', '.join(sorted(wanted))}"
+        )
     return rows
 
 
@@ -148,18 +159,14 @@ def evidence(trials: Rows, case: Case, known: Mapping[str, Known]) -> tuple[Evid
             if row["scenario"] == near.scenario:
                 key = tuple(str(row.get(part) or "") for part in ("profile", "protection", "options", "level"))
                 groups.setdefault(key, []).append(row)
-        plain = {
-            (key[0], key[3]): _median(rows, "processor") for key, rows in groups.items() if key[1] == "plain"
-        }
+        plain = {(key[0], key[3]): _median(rows, "processor") for key, rows in groups.items() if key[1] == "plain"}
         for key, rows in sorted(groups.items()):
             release = known[near.scenario].releases.get(key[3]) or _guess(key[3], rows)
             found.append(_summary(near, key, rows, release, plain.get((key[0], key[3]))))
     return tuple(found)
 
 
-def _summary(
-    near: Near, key: tuple[str, ...], rows: Rows, release: Release, plain: float | None
-) -> Evidence:
+def _summary(near: Near, key: tuple[str, ...], rows: Rows, release: Release, plain: float | None) -> Evidence:
     done = [row for row in rows if row["status"] == "done"]
     judged = [bool(row.get("reached")) for row in done if row.get("reached") is not None]
     failed, spent = len(rows) - len(done), _median(done, "processor")
@@ -193,8 +200,10 @@ def of(candidate: Candidate, rows: Sequence[Evidence]) -> tuple[Evidence, ...]:
 
 def _guess(level: str, rows: Rows) -> Release:
     """The release of a level that no installed scenario has: by its name, else by whether an epsilon was spent."""
-    named = next((noise for noise in NOISE if level.endswith(f"-{noise}")), None)
-    return named or ("exact" if _median(rows, "epsilon") is None else "local")
+    for noise in NOISE:
+        if level.endswith(f"-{noise}"):
+            return noise
+    return "exact" if _median(rows, "epsilon") is None else "local"
 
 
 def _median(rows: Rows, name: str) -> float | None:

@@ -1,7 +1,7 @@
 """Scores of techniques that no rule excludes: points for and against, each with a sentence from the case's facts.
 
 The score is the sum. Points are judgements and stand beside their sentences, so that whoever judges otherwise can add
-up differently; ties go to the cheaper protection, then to the one with fewer parties, then by name.
+up differently; ties go to the cheaper protection, then to fewer parties, then to less noise, then by name.
 """
 
 import math
@@ -37,9 +37,10 @@ def reasons(case: Case, candidate: Candidate, rows: Sequence[Evidence]) -> tuple
     return tuple(Reason(aspect=aspect, points=round(points, 1) + 0.0, text=text) for aspect, points, text in said)
 
 
-def order(candidate: Candidate, score: float) -> tuple[float, int, int, str]:
+def order(case: Case, candidate: Candidate, score: float) -> tuple[float, int, int, float, str]:
     """What ranked techniques are sorted by."""
-    return -score, int(candidate.requires.cost), candidate.nodes, candidate.id
+    loud = noise.ratio(case, candidate.release) if candidate.noisy else 0.0
+    return -score, int(candidate.requires.cost), candidate.nodes, loud, candidate.id
 
 
 def _trust(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
@@ -57,19 +58,18 @@ def _trust(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
             f"the coordinator, {who}, sees each holder's contribution, of {case.sensitivity} sensitivity",
         )
     if candidate.release == "shared":
-        yield -0.5, "the privacy of the noise rests on all holders but one colluder adding their part"
+        yield -0.1, "the privacy of the noise rests on all holders but one colluder adding their part"
 
 
 def _parties(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
     if candidate.nodes:
         own = candidate.nodes > 1 and not case.third_party
-        by = ", which the holders would run" if own else ""
-        points = -0.5 if candidate.nodes == 1 else -1.0
-        yield points, f"needs {candidate.requires.third_parties}{by}: a contract, its price and its audit"
+        by = "the holders would run them" if own else "contracts, their price and their audit"
+        yield -0.5 if candidate.nodes == 1 else -1.0, f"needs {candidate.requires.third_parties}: {by}"
 
 
 def _few(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
-    if case.parties < 3 and candidate.release == "exact":
+    if case.parties == 2 and candidate.release == "exact":
         yield -2.0, f"with {case.parties} organisations each has the other's part of a total by subtraction"
 
 
@@ -80,7 +80,7 @@ def _exactness(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
         return
     assumed = "" if case.epsilon else "; the case sets no epsilon, this is for 1 a release"
     found = noise.ratio(case, candidate.release) / noise.limit(case)
-    yield -min(3.0, 3.0 * found), f"{noise.in_words(case, candidate.release)} (modelled){assumed}"
+    yield -3.0 * min(1.0, math.sqrt(found)), f"{noise.in_words(case, candidate.release)} (modelled){assumed}"
     yield 1.0, "what is published tells provably little of any unit, whatever else is known"
 
 
@@ -94,7 +94,10 @@ def _recurrence(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]
         text = f"{case.recurrence} releases: a total epsilon of {case.epsilon:g} {lasts} before noise drowns them"
         yield (0.0 if years >= HORIZON else -2.0 * (1 - years / HORIZON)), f"{text} (modelled)"
     elif not candidate.noisy and yearly > 1:
-        yield -1.0, f"{case.recurrence} exact releases: their differences show units that came or left, unless rules look"
+        yield (
+            -1.0,
+            f"{case.recurrence} exact releases: their differences show units that came or left, unless rules look",
+        )
 
 
 def _dominance(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
@@ -142,11 +145,9 @@ def _cost(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
         return
     slow = 0.0 if found.total < 60 else -1.0 if found.total < 3600 else -2.0
     size = f"{found.bytes / 1e6:.2g} MB" if found.bytes >= 1e4 else "less than 10 kB"
-    yield (
-        slow,
-        f"{size} a holder in {found.stages} {'stage' if found.stages == 1 else 'stages'} a release: {_duration(found.total)} over {case.bandwidth:g} "
-        f"Mbit/s and {case.latency:g} ms (modelled)",
-    )
+    stages = "1 stage" if found.stages == 1 else f"{found.stages} stages"
+    line = f"{case.bandwidth:g} Mbit/s and {case.latency:g} ms"
+    yield slow, f"{size} a holder in {stages} a release: {_duration(found.total)} over {line} (modelled)"
 
 
 ASPECTS = (
@@ -154,7 +155,11 @@ ASPECTS = (
     Aspect("third parties", "organisations beside the holders that have to be found", _parties),
     Aspect("few holders", "what two organisations learn of each other", _few),
     Aspect("exactness", "noise beside the signal", _exactness),
-    Aspect("recurrence", f"how long a budget lasts ({HORIZON} years wanted), what repeated exact releases tell", _recurrence),
+    Aspect(
+        "recurrence",
+        f"how long a budget lasts ({HORIZON} years wanted), what repeated exact releases tell",
+        _recurrence,
+    ),
     Aspect("dominance", "units that dominate a figure", _dominance),
     Aspect("dropout", "holders that are away", _dropout),
     Aspect("skills", "what the weakest party can run", _skills),

@@ -30,8 +30,10 @@ class Rule:
     excludes: Callable[[Case, Candidate], str]
 
 
-def _alone(case: Case, _: Candidate) -> str:
-    return "one organisation has all the data: there is nothing to combine" if case.parties == 1 else ""
+def _alone(case: Case, candidate: Candidate) -> str:
+    if case.parties > 1 or candidate.requires.minimum_holders == 1:
+        return ""
+    return "one organisation has all the data: there are no others to hide it among or to combine it with"
 
 
 def _partitioning(case: Case, candidate: Candidate) -> str:
@@ -56,14 +58,13 @@ def _identifier(case: Case, candidate: Candidate) -> str:
 
 
 def _two_parties(case: Case, candidate: Candidate) -> str:
-    if candidate.release != "exact" or case.parties >= FEWEST:
-        return ""
-    if case.parties >= candidate.requires.minimum_holders and case.sensitivity != "high":
+    fewest = max(candidate.requires.minimum_holders, FEWEST if case.sensitivity == "high" else 1)
+    if candidate.release != "exact" or case.parties == 1 or case.parties >= fewest:
         return ""
     harm = ", whose disclosure would do much harm" if case.sensitivity == "high" else ""
     return (
-        f"with {case.parties} organisations each subtracts its own part from the exact total and has the other's{harm}: "
-        f"at least {FEWEST} contributors, or noise"
+        f"with {case.parties} organisations each subtracts its own part from the exact total and has the "
+        f"other's{harm}: at least {max(fewest, FEWEST)} contributors, or noise"
     )
 
 
@@ -193,7 +194,13 @@ def _applicable(case: Case, candidate: Candidate) -> str:
 
 
 RULES = (
-    Rule("one-party", "there is something to combine", ("parties",), "definition of federated computation", _alone),
+    Rule(
+        "one-party",
+        "what combines or hides holders has several of them",
+        ("parties",),
+        "a sum over one holder is its contribution; `REQUIRES.minimum_holders`",
+        _alone,
+    ),
     Rule(
         "partitioning",
         "the technique is for the way data are partitioned",
@@ -271,7 +278,7 @@ RULES = (
         "dominance",
         "dominance is decided on pooled cells",
         ("dominance",),
-        "Hundepool et al. 2012, section 4.2; docs/multi-party.md; `REQUIRES.functions`",
+        "Hundepool et al. 2012, chapters 4 and 5; docs/multi-party.md; `REQUIRES.functions`",
         _dominance,
     ),
     Rule(

@@ -165,6 +165,7 @@ OUTSIDE = (
         "Multi-party computation on secret-shared records instead of holders' own sums",
         "any",
         Requirements(
+            minimum_holders=2,
             fixed_point=True,
             identities=True,
             third_parties="three compute nodes, of which no two collude",
@@ -184,7 +185,7 @@ OUTSIDE = (
         "private-set-intersection",
         "Private set intersection: which units two holders share, or sums over them",
         "any",
-        Requirements(identities=True, cost="1000"),
+        Requirements(minimum_holders=2, identities=True, cost="1000"),
         ("both holders follow the protocol and use their true lists of identifiers",),
         semi_honest=True,
         partitionings=("vertical", "linkage"),
@@ -198,9 +199,7 @@ OUTSIDE = (
         "private-record-linkage",
         "Linkage on encodings of names and dates that tolerate typing errors (Bloom filters)",
         "any",
-        Requirements(
-            identities=True, third_parties="a linkage unit that sees encodings and nothing else", cost="1000"
-        ),
+        Requirements(identities=True, third_parties="a linkage unit that sees encodings and nothing else", cost="1000"),
         ("the linkage unit colludes with no holder", "encodings are salted: they are open to frequency attacks"),
         nodes=1,
         semi_honest=True,
@@ -216,7 +215,7 @@ OUTSIDE = (
         "vertical-protocols",
         "Joint estimation on columns of the same units at different holders",
         "any",
-        Requirements(fixed_point=True, identities=True, cost="1000"),
+        Requirements(minimum_holders=2, fixed_point=True, identities=True, cost="1000"),
         ("all holders follow the protocol", "units have been matched, and who is matched may be known"),
         semi_honest=True,
         partitionings=("vertical",),

@@ -24,7 +24,7 @@ from statfed.strategies.analyses._glm_search import HALVINGS, NOISE, Search
 from statfed.strategies.analyses._regression import Vector, whitening
 
 Steps = Generator[Ask, Total, "Mode"]
-GRID = np.geomspace(1e-3, 1e2, 61)  # of sigma: where the search may start
+GRID = np.geomspace(1e-3, 1e2, 26)  # of sigma: where the search may start
 LONGEST = 1.0  # step of log sigma
 NEGLIGIBLE = 1e-8  # of sigma^2 W: a variance that no group's records could tell from 0
 COARSE = 1e-2  # standard errors: how well modes are found while sigma is still far away
@@ -169,18 +169,19 @@ def start_variance(fixed: Mode) -> float | None:
 
 
 def find_variance(search: Search, mode: Mode, trace: list[str]) -> Generator[Ask, Total, Mode | None]:
-    """The mode at the variance where the profile of L is largest; None where it rises all the way to a variance of 0."""
+    """The mode at the variance where the profile of L is largest; None where it rises all the way to 0."""
     low, high, tolerance = -math.inf, math.inf, COARSE
     for _ in range(search.max_iterations):
         mode = yield from find_mode(search, mode, tolerance, trace)
         at = math.log(mode.variance) / 2
         first, second = mode.slope()
-        low, high = (at, high) if first > 0 else (low, at)
         if first < 0 and mode.variance * mode.weight.max() < NEGLIGIBLE:
             return None
         step = -first / second if second < 0 else math.copysign(LONGEST, first)
         step = math.copysign(min(abs(step), LONGEST), step)
         left = abs(step) * math.sqrt(-second) if second < 0 else math.inf
+        if left > 10 * tolerance:  # else the sign may be that of the mode's error
+            low, high = (at, high) if first > 0 else (low, at)
         if left <= search.tolerance and tolerance <= search.tolerance:
             return mode
         tolerance = max(search.tolerance, min(COARSE, left**2))

@@ -93,9 +93,7 @@ def pushed_down(
     source = replace(table, expr=base)
     named = [base[name] for name in columns]
     wanted = {f"score_{i}": (x * base[own["s"]]).sum() for i, x in enumerate(named)}
-    found = source.aggregate(
-        **wanted, deviance=base[own["d"]].sum(), invalid=base[own["valid"]].ifelse(0, 1).sum()
-    )
+    found = source.aggregate(**wanted, deviance=base[own["d"]].sum(), invalid=base[own["valid"]].ifelse(0, 1).sum())
     by_group = {f"first_{i}": (x * base[own["w"]]).sum() for i, x in enumerate(named)}
     by_group |= {f"third_{i}": (x * base[own["t"]]).sum() for i, x in enumerate(named)}
     grids = source.grid((group,), **by_group, own=base[own["s"]].sum())

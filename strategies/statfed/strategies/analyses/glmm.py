@@ -179,7 +179,9 @@ def _check_start(start: Total, question: Question[Options], design: Design) -> N
     if start["bad_exposure"]:
         raise UsageError("exposure: got records with 0 or less; want positive values")
     if (start["count"] > 0).sum() < 2:
-        raise UsageError(f"group: got records at one level of {group}; want two or more, or glm: one group has no spread")
+        raise UsageError(
+            f"group: got records at one level of {group}; want two or more, or glm: one group has no spread"
+        )
 
 
 def _without_groups(search: Search, mean: float) -> Generator[Ask, Total, Mode]:
@@ -200,9 +202,7 @@ def _effects(question: Question[Options], counts: NDArray[np.int64], found: Mode
     modes, errors = (found.u, found.errors()) if found else (none, none)
     return [
         {name: code, "records": int(count), "estimate": float(mode), "std_error": float(error)}
-        for code, count, mode, error in zip(
-            question.codebook.category(name).levels, counts, modes, errors, strict=True
-        )
+        for code, count, mode, error in zip(question.codebook.category(name).levels, counts, modes, errors, strict=True)
         if count > 0
     ]
 

@@ -96,9 +96,27 @@ class Options(Section):
         default_factory=dict,
         description="HOST:PORT at which each node's channel can be reached; default: loopback and a free port",
     )
-    n: int = Field(default=2, ge=1, le=calculations.MOST, description="contributors of the (n,k) rule, exact to 2")
-    k: float | None = Field(default=None, gt=0, le=100, description="per cent of the (n,k) rule, two decimals at most")
-    p: float | None = Field(default=None, gt=0, le=100, description="per cent of the p% rule, two decimals at most")
+    n: int = Field(
+        default=2,
+        ge=1,
+        le=calculations.MOST,
+        json_schema_extra={"secret": True},
+        description="contributors of the (n,k) rule, exact to 2",
+    )
+    k: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        json_schema_extra={"secret": True},
+        description="per cent of the (n,k) rule, two decimals at most",
+    )
+    p: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        json_schema_extra={"secret": True},
+        description="per cent of the p% rule, two decimals at most",
+    )
     whole: int = Field(default=16, ge=1, le=16, description="quotients are below 2^whole ranges of a per range of b")
     fraction: int = Field(default=20, ge=0, le=40, description="binary places of a quotient")
     patience: float = Field(default=600.0, gt=0, le=86400, description="seconds that nodes give one function")

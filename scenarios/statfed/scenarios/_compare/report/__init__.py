@@ -3,7 +3,7 @@
     write_report(tables, about, folder)
 
 The page loads nothing. Its one script (sorting, choice of axis, what a point is) is in it; a content security policy
-names the script's hash and forbids every other and every request. Charts are SVG that is drawn here: about 20 kB a
+names the script's hash and forbids every other and every request. Charts are SVG that is drawn here: about 60 kB a
 scenario, where a plotting library would weigh 5 MB, would draw nothing without scripts or on paper, and would need a
 policy that lets it evaluate styles of its own. All texts are escaped: reasons and names come from other organisations.
 """

@@ -38,9 +38,9 @@ def bars(key: str, tried: Sequence[Tried]) -> Bars | None:
             4 + _ROW * len(rows), x=100 * mark / marks[-1]
         )
     for one, parts in rows:
-        body += Markup(
-            '<text class="label" x="0" y="{:.1f}">{}<tspan class="figure" dx="10">{}</tspan></text>'
-        ).format(y + 12, one.id, formats.seconds(sum(value for _, value in parts)))
+        body += Markup('<text class="label" x="0" y="{:.1f}">{}<tspan class="figure" dx="10">{}</tspan></text>').format(
+            y + 12, one.id, formats.seconds(sum(value for _, value in parts))
+        )
         left = 0.0
         for role, value in parts:
             width = 100 * value / marks[-1]

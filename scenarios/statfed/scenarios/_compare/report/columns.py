@@ -31,7 +31,12 @@ class Column:
         shown = self.form(found.mean)
         if math.isinf(found.mean):
             return formats.epsilon(found.mean)
-        return f"{shown} ± {self.form(found.error)}" if found.error else shown
+        return f"{shown} ± {give_or_take(self.form, found.error)}" if found.error else shown
+
+
+def give_or_take(form: Form, error: float) -> str:
+    """A standard error: as its figure is written, plain numbers with two significant digits."""
+    return f"{error:,.2g}" if form is formats.number else form(error)
 
 
 def megabytes(value: float | None) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from statfed.analyse._report import formats
 from statfed.scenarios._compare.report import heat
 from statfed.scenarios._compare.report.columns import columns
 from statfed.scenarios._compare.report.frontier import optimal
@@ -25,10 +24,11 @@ def plain(text: object) -> str:
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    told = ["| " + " | ".join(cell if i == 1 else plain(cell) or " " for cell in line) + " |"  # type: ignore[misc]
-            for i, line in enumerate(lines)]  # fmt: skip
-    return "\n".join(told)
+
+    def line(cells: Sequence[object]) -> str:
+        return "| " + " | ".join(plain(cell) or " " for cell in cells) + " |"
+
+    return "\n".join([line(head), "| " + " | ".join("---" for _ in head) + " |", *map(line, rows)])
 
 
 def markdown(
@@ -88,7 +88,9 @@ def _scenario(name: str, tables: Tables, about: About | None, measure: str) -> l
     ]
     learns = [[one.id, *row] for one in tried for row in one.learns]
     parts += [f"Error: {plain(measure)}.", grid(head, rows)]
-    return parts + (["Who learns what:", grid(["Technique", "Role", "Learns", "Protected by"], learns)] if learns else [])
+    return parts + (
+        ["Who learns what:", grid(["Technique", "Role", "Learns", "Protected by"], learns)] if learns else []
+    )
 
 
 def write_csv(tables: Tables, folder: Path) -> list[Path]:
@@ -123,6 +125,3 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 def _cell(value: object) -> object:
     """Texts that a spreadsheet would take for a formula begin with an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-__all__ = ["formats", "markdown", "names", "reproduction", "write_csv"]

@@ -60,7 +60,8 @@ def reveals(protection: str) -> bool:
 
 
 def objectives(tried: Tried, cost: Read) -> tuple[float, ...] | None:
-    """What a technique is judged by; less is better in all: error, share not released, epsilon (infinite without
+    """What a technique is judged by; less is better in all: error (0 below a thousandth of the tolerance, where words
+    of a machine differ and no purpose does), share not released, epsilon (infinite without
     differential privacy), violations of disclosure rules (infinite where they were not counted), whether single
     contributions are seen, and the cost. None where nothing came out."""
     error = tried.column("error")
@@ -72,8 +73,9 @@ def objectives(tried: Tried, cost: Read) -> tuple[float, ...] | None:
         tried.measure("violations"),
         cost(tried),
     )
+    exact = error.mean <= _FLOOR * (tried.tolerance or 0.0)
     return (
-        max(error.mean, 0.0),
+        0.0 if exact else error.mean,
         hidden.mean if hidden else 0.0,
         epsilon.mean if epsilon else math.inf,
         violations.mean if violations else math.inf,
@@ -151,10 +153,10 @@ def _plot(key: str, points: Sequence[Tried], axis: Axis, measure: str) -> Markup
         return _RIGHT - 2.0 if value is None else _LEFT + width * end * across(value)
 
     def y(error: float) -> float:
-        return _TOP if math.isinf(error) else _FOOT - (_FOOT - _TOP - 14) * up(error)
+        return _TOP if math.isinf(error) else _FOOT - 12 - (_FOOT - _TOP - 26) * up(error)
 
     best = optimal(points, AXES[1].read if axis.id == "epsilon" else axis.read)
-    body = _grid(up, across, y, x, axis, None in values and bool(axis.missing))
+    body = _grid(up, across, y, x, axis, None in values and bool(axis.missing), math.inf in errors)
     if tolerance is not None:
         body += Markup(
             '<line class="tolerance" x1="{}%" x2="{}%" y1="{:.1f}" y2="{y:.1f}"/>'
@@ -170,9 +172,11 @@ def _plot(key: str, points: Sequence[Tried], axis: Axis, measure: str) -> Markup
                 points[i].by, x(values[i]), _RIGHT + 1, y(errors[i]), place, _RIGHT + 1.5, place + 4,
                 formats.short(points[i].id, 34),
             )  # fmt: skip
-    kinds = {by: _MARKS[i % len(_MARKS)] for i, by in enumerate(names(points))}
+    order = names(points)  # at one epsilon protections have near the same error: they stand side by side
+    kinds = {by: _MARKS[i % len(_MARKS)] for i, by in enumerate(order)}
     for one, value, error, good in zip(points, values, errors, best, strict=True):
-        body += _mark(one, kinds[one.by], x(value), y(error), good, axis, value, error)
+        aside = 9.0 * (order.index(one.by) - (len(order) - 1) / 2) if axis.missing else 0.0
+        body += _mark(one, kinds[one.by], x(value), y(error), aside, good, axis, value, error)
     told = "; ".join(points[i].id for i in chosen) or "none"
     desc = f"{measure} against {axis.title.lower()}, both logarithmic. Pareto-optimal: {told}."
     return Markup(
@@ -195,7 +199,13 @@ def _upward(errors: Sequence[float], tolerance: float | None) -> Scale:
 
 
 def _grid(
-    up: Scale, across: Scale, y: Callable[[float], float], x: Callable[[float | None], float], axis: Axis, missing: bool
+    up: Scale,
+    across: Scale,
+    y: Callable[[float], float],
+    x: Callable[[float | None], float],
+    axis: Axis,
+    missing: bool,
+    endless: bool,
 ) -> Markup:
     body = Markup("")
     for tick in [up.low, *(t for t in up.ticks() if up(t) > 0.04)]:
@@ -209,6 +219,8 @@ def _grid(
             '<line class="grid" x1="{x:.2f}%" x2="{x:.2f}%" y1="{}" y2="{}"/>'
             '<text class="tick" text-anchor="middle" x="{x:.2f}%" y="{}">{}</text>'
         ).format(_TOP, _FOOT, _FOOT + 17, formats.plain(axis.form(tick)), x=x(tick))
+    if endless:
+        body += Markup('<text class="tick" text-anchor="end" x="{}%" y="{}">∞</text>').format(_LEFT - 1, _TOP + 4)
     if missing:
         body += Markup('<text class="tick" text-anchor="middle" x="{:.2f}%" y="{}">{}</text>').format(
             x(None), _FOOT + 17, axis.missing
@@ -239,7 +251,15 @@ def legend(points: Sequence[Tried]) -> list[tuple[str, int, Markup]]:
 
 
 def _mark(
-    one: Tried, kind: str, x: float, y: float, good: bool, axis: Axis, value: float | None, error: float
+    one: Tried,
+    kind: str,
+    x: float,
+    y: float,
+    aside: float,
+    good: bool,
+    axis: Axis,
+    value: float | None,
+    error: float,
 ) -> Markup:
     spread = one.column("error")
     told = [one.id, f"error {'∞' if math.isinf(error) else formats.number(error)}"]
@@ -251,10 +271,11 @@ def _mark(
     # a nested svg takes per cent for its place; the mark itself is drawn around that point in pixels
     return Markup(
         '<svg class="point k{} {}" x="{:.2f}%" y="{:.1f}" overflow="visible" tabindex="0" role="img" '
-        'aria-label="{told}" data-by="{}" data-row="{}" data-x="{}" data-y="{!r}" data-best="{}">{}{}</svg>'
+        'aria-label="{told}" data-by="{}" data-row="{}" data-x="{}" data-y="{!r}" data-best="{}">'
+        '<g transform="translate({:.1f} 0)">{}{}</g></svg>'
     ).format(
         _MARKS.index(kind), one.word.replace(" ", "-"), x, y, one.by, row_id(one), "" if value is None else repr(value),
-        error, int(good), ring, shape(kind), told="; ".join(told),
+        error, int(good), aside, ring, shape(kind), told="; ".join(told),
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def cell(tried: Tried | None) -> Cell:
     share, error = ratio(tried), tried.column("error")
     told = [f"{sum(bool(row['reached']) for row in tried.done)} of {count} seeds reach it"]
     if error is not None:
-        spread = f" ± {formats.number(error.error)}" if error.error else ""
+        spread = f" ± {error.error:.2g}" if error.error else ""
         told.append(f"error {_number(error.mean)}{spread}, tolerance {formats.number(tried.tolerance)}")
     failed = len(tried.with_status("failed"))
     if failed:
@@ -74,7 +74,9 @@ def cell(tried: Tried | None) -> Cell:
 
 
 def _times(share: float) -> str:
-    return "nothing released" if math.isinf(share) else f"{formats.number(float(f'{share:.2g}'))} × tolerance"
+    if math.isinf(share):
+        return "nothing released"
+    return "< 0.001×" if 0 < share < 0.001 else f"{formats.number(float(f'{share:.2g}'))}×"
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,182 @@
+"""`statfed recommend`: which technique suits a case, why, and what would have to change for another."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from statfed.cli._output import Json, emit_json, err, out, say, table
+from statfed.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from statfed.scenarios._contract import Case
+    from statfed.scenarios._recommend import Answer
+    from statfed.scenarios._recommend.answer import Flip, Ranked
+
+
+def recommend(
+    case: Annotated[Path | None, typer.Option(help="A file with the case's facts (--template prints one).")] = None,
+    interactive: Annotated[bool, typer.Option("--interactive", help="Ask for the facts, one after another.")] = False,
+    scenario: Annotated[str | None, typer.Option(help="Take the facts of this reference scenario.")] = None,
+    template: Annotated[bool, typer.Option("--template", help="Print a commented case file and stop.")] = False,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one fact. Repeat.", show_default=False)
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Results of a comparison [runs/compare/results.duckdb if there].", envvar="STATFED_RESULTS"),
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the case's facts to this file.")] = None,
+    to: Annotated[Path | None, typer.Option("--out", help="Write the recommendation to this Markdown file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank the techniques for a case by rules over its facts and by what was measured in similar scenarios.
+
+    Shows what hard rules exclude and why, what could not be measured, and how the shortlist changes when a single fact
+    does. docs/recommend.md lists the rules.
+
+    [bold]Examples[/bold]
+
+    statfed recommend --template > case.toml
+
+    statfed recommend --case case.toml --out recommendation.md
+
+    statfed recommend --interactive --save case.toml
+
+    statfed recommend --scenario time-use --set third_party=true
+    """
+    from statfed.cli.compare import RESULTS
+    from statfed.scenarios._recommend import recommend as decide
+    from statfed.scenarios._recommend.cases import template as commented
+    from statfed.scenarios._recommend.cases import written
+    from statfed.scenarios._recommend.evidence import measurements
+    from statfed.scenarios._recommend.markdown import markdown
+
+    if template:
+        typer.echo(commented(), nl=False)
+        return
+    facts = _facts(case, interactive, scenario, change or [])
+    if save is not None:
+        _write(save, written(facts, comments=True), "case")
+    there = results if results is not None else RESULTS if RESULTS.is_file() else None
+    answer = decide(facts, measurements(there))
+    if to is not None:
+        _write(to, markdown(answer), "recommendation")
+    if as_json:
+        emit_json(answer.model_dump(mode="json"))
+    else:
+        _show(answer)
+
+
+def _facts(case: Path | None, interactive: bool, scenario: str | None, changes: list[str]) -> "Case":
+    """The facts, from the one source that was named."""
+    from statfed.core.discovery import load
+    from statfed.scenarios._contract import PACKAGE
+    from statfed.scenarios._recommend.cases import make_case, read_case
+
+    given = [
+        name for name, there in (("--case", case), ("--interactive", interactive), ("--scenario", scenario)) if there
+    ]
+    if len(given) != 1:
+        raise UsageError(
+            f"recommend: got {' and '.join(given) or 'no case'}; want one of --case FILE, --interactive, "
+            "--scenario NAME, --template"
+        )
+    if case is not None:
+        return read_case(case, changes)
+    if scenario is not None:
+        about = load(PACKAGE, scenario, "scenario").ABOUT
+        return make_case(about.case.model_dump(exclude_none=True), changes, scenario)
+    return _asked(make_case({}, changes))
+
+
+def _asked(start: "Case") -> "Case":
+    """Ask for every fact, with `start` as the defaults; what does not fit is asked again."""
+    from statfed.scenarios._recommend.cases import FACTS, answered, choices, make_case
+
+    say("Enter keeps the value in brackets.")
+    found = {}
+    for number, fact in enumerate(FACTS, 1):
+        words, default = choices(fact), getattr(start, fact)
+        shown = ("yes" if default else "no") if isinstance(default, bool) else "none" if default is None else default
+        info = type(start).model_fields[fact]
+        say(f"\n{number}/{len(FACTS)} {info.description}{' [' + ', '.join(words) + ']' if words else ''}")
+        while True:
+            text = str(typer.prompt(fact, default=str(shown), err=True))
+            try:
+                found[fact] = answered(fact, text)
+                break
+            except UsageError as error:
+                say(str(error), "red")
+    return make_case(found)
+
+
+def _write(path: Path, text: str, what: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{what}: {path}: cannot be written: {error.strerror}; want a file in a folder") from None
+    say(f"{what}: {path}")
+
+
+def _show(answer: "Answer") -> None:
+    """The recommendation on a screen."""
+    out.print(f"[bold]{escape(answer.case.title or 'Recommendation')}[/bold]", highlight=False)
+    out.print(f"{escape(answer.headline)}\n", highlight=False)
+    err.print(f"measurements: {answer.measurements}", highlight=False, markup=False)
+    if answer.ranked:
+        rows = table("Shortlist", "technique", "points", "reasons", "measured", numbers=("points",))
+        rows.show_lines = True
+        for kept in answer.ranked:
+            more = f"\nbrought by {kept.origin}" if kept.origin else ""
+            more += f"\nnot installed: {kept.install}" if kept.install else ""
+            rows.add_row(kept.id, f"{kept.score:g}", _reasons(kept), _measured(kept) + more)
+        out.print(rows, markup=False)
+    for remedy in answer.remedies:
+        out.print(f"[bold]would do[/bold]: {escape(remedy.text)}: {escape('; '.join(remedy.lets))}", highlight=False)
+    rows = table("Excluded", "rule", "why", "techniques")
+    rows.show_lines = True
+    broken: dict[tuple[str, str], list[str]] = {}
+    for lost in answer.rejected:
+        for one in lost.exclusions:
+            broken.setdefault((one.rule, one.text), []).append(lost.id)
+    for (rule, text), names in broken.items():
+        rows.add_row(rule, text, "\n".join(names))
+    out.print(rows, markup=False)
+    rows = table("Outside this software: not measured", "technique", "for this case", "published facts")
+    rows.show_lines = True
+    for other in answer.not_measured:
+        fits = "excluded: " + "; ".join(why.text for why in other.exclusions) if other.exclusions else "might do"
+        rows.add_row(other.id, fits + ("" if other.built else "; not built yet"), other.note)
+    out.print(rows, markup=False)
+    _show_sensitivity(answer.sensitivity, answer.indifferent)
+    near = ", ".join(f"{close.scenario} ({close.distance:.2f})" for close in answer.nearest[:3])
+    if near:
+        out.print(f"nearest reference scenarios (distance): {near}", highlight=False, markup=False)
+
+
+def _show_sensitivity(flips: "tuple[Flip, ...]", indifferent: tuple[str, ...]) -> None:
+    rows = table("If a fact were another", "fact", "what changes")
+    for flip in flips:
+        rows.add_row(f"{flip.fact} = {flip.value}", flip.text)
+    if flips:
+        out.print(rows, markup=False)
+    if indifferent:
+        text = f"other values of these change neither members nor first place: {', '.join(indifferent)}"
+        out.print(text, highlight=False, markup=False)
+
+
+def _reasons(one: "Ranked") -> str:
+    """Reasons that count; the others are in --out and --json."""
+    said = [reason for reason in one.reasons if reason.points and reason.aspect != "evidence"]
+    return "\n".join(f"{reason.points:+g} {reason.text}" for reason in said)
+
+
+def _measured(one: "Ranked") -> str:
+    said = [reason.text for reason in one.reasons if reason.aspect == "evidence"]
+    for row in one.evidence[:4]:
+        error = "" if row.error is None else f": error {row.error:.2g}, tolerance {row.tolerance or 0:.2g}"
+        said.append(f"{row.scenario}, {row.level}{error}")
+    more = len(one.evidence) - 4
+    return "\n".join(said + ([f"and {more} more (--json, --out)"] if more > 0 else []))

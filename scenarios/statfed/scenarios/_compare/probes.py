@@ -1,0 +1,117 @@
+"""Measures that take runs of their own: what the coordinator's view and the release tell, and holders that vanish.
+
+A release is the same under every protection, so what it tells is measured once for a level. What a coordinator can read
+and which losses a protection bears is measured for each protection at the scenario's first level.
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from statfed.core.discovery import load
+from statfed.core.errors import StatfedError
+from statfed.core.protection import PACKAGE as PROTECTIONS
+from statfed.scenarios._compare import release
+from statfed.scenarios._compare.statistics import Questions, write_sources
+from statfed.scenarios._compare.trial import Cell, Technique
+from statfed.scenarios._compare.views import Listener, holder_values, silent_from
+from statfed.scenarios._contract import EXACT, Figures, Profile, Reference, World
+from statfed.server.engine import Engine
+
+RUNS = {"quick": 0, "full": 20}
+"""Repetitions of each world of a game where releases have privacy noise: the AUC then has steps of 1/400. The quick
+profile does not play it: from a handful of repetitions nothing could be said."""
+KILLED_AT = (2, 3, 4)
+"""Messages from which on a holder stays silent; the first one is admission, which every protection needs."""
+
+
+@dataclass
+class Probes:
+    """Probes of one statistics scenario on one world. reference: of the whole world."""
+
+    module: Any
+    world: World
+    sources: Mapping[str, str]
+    reference: Reference
+    profile: Profile
+    seed: int
+    _told: dict[str, dict[str, float]] = field(default_factory=dict)
+    _clear: Listener | None = None
+
+    def of(self, cell: Cell) -> dict[str, float]:
+        """All measures of a technique that applies."""
+        found = dict(self.released(cell.technique))
+        if cell.technique.level.id == self.module.LEVELS[0].id:
+            found["leakage.holder_values"] = self.viewed(cell.technique)
+            found |= self.dropout(cell.technique)
+        return found
+
+    def released(self, technique: Technique) -> dict[str, float]:
+        """What releases at a level tell of the most exposed record; measured under the first technique that asks."""
+        level = technique.level.id
+        if level not in self._told:
+            self._told[level] = self._games(technique)
+        return self._told[level]
+
+    def _games(self, technique: Technique) -> dict[str, float]:
+        runs = RUNS[self.profile] if technique.level.privacy else 2
+        if not runs:
+            return {}
+        holder, row = release.exposed(self.world)
+        worlds = {"membership": release.without(self.world, holder, row)}
+        other = release.changed(self.world, holder, row)
+        if other is not None:
+            worlds["attribute"] = other
+
+        def tell(technique: Technique) -> release.Tell:
+            return lambda world, number: self._figures(technique, world, 1_000 * self.seed + number)
+
+        exact = tell(Technique("plain", EXACT))
+        return {
+            f"leakage.release_{name}_auc": release.game(tell(technique), exact, self.world, changed, runs)
+            for name, changed in worlds.items()
+        }
+
+    def _figures(self, technique: Technique, world: World, seed: int) -> Figures:
+        with tempfile.TemporaryDirectory(prefix="statfed-probe-") as folder:
+            sources = self.sources if world is self.world else write_sources(world, Path(folder) / "data")
+            ask = Questions(sources, world.codebook, technique, seed, Path(folder))
+            return dict(self.module.compute(ask, world.public))
+
+    def viewed(self, technique: Technique) -> float:
+        """Share of holders' own figures that the coordinator can read off its messages."""
+        if self._clear is None:
+            self._clear = Listener()
+            self._run(Technique("plain", technique.level), self._clear)
+        listener = Listener()
+        self._run(technique, listener)
+        return holder_values(listener.seen, self._clear.seen)
+
+    def dropout(self, technique: Technique) -> dict[str, float]:
+        """Share of the moments at which a holder can vanish and figures still come out, and their worst error.
+
+        The protection is asked to do with more than two thirds of the holders where it can.
+        """
+        holders = sorted(self.world.holders)
+        survives = load(PROTECTIONS, technique.protection, "protection").REQUIRES.survives_dropout
+        fewest = 2 * len(holders) // 3 + 1
+        minimum = fewest if survives and fewest < len(holders) else None
+        errors = []
+        for message in KILLED_AT:
+            try:
+                figures = self._run(technique, Listener(silent_from(holders[-1], message)), minimum)
+                errors.append(self.module.SUCCESS.measure(figures, self.reference))
+            except StatfedError:
+                continue
+        found = {"dropout.survived": len(errors) / len(KILLED_AT)}
+        worst = max(errors, default=math.nan)
+        return found | ({"dropout.error": worst} if math.isfinite(worst) else {})
+
+    def _run(self, technique: Technique, engine: Engine, minimum: int | None = None) -> Figures:
+        with tempfile.TemporaryDirectory(prefix="statfed-probe-") as folder:
+            ask = Questions(self.sources, self.world.codebook, technique, self.seed, Path(folder), engine)
+            ask.minimum_holders = minimum
+            return dict(self.module.compute(ask, self.world.public))

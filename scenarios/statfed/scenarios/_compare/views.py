@@ -1,0 +1,101 @@
+"""What the coordinator sees of each holder, and how much of a holder's own figures can be read off it.
+
+Messages are listened to where they arrive. What a holder sends under a protection is compared with what it sends in
+the clear, in the same place of the same computation: a figure counts as read when some number in the view is that
+figure times a power of two (fixed point has such a scale, common to an array).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.progress import Progress
+from statfed.server.engine import Deployment, R, Session
+from statfed.server.grid import inprocess
+from statfed.server.packets import packet_in
+
+MOST = 400  # figures of one message that are looked for
+SCALES = range(-4, 64)
+TOLERANCE = 1e-6
+
+
+@dataclass
+class Listener:
+    """An engine in memory that keeps what holders send. seen: by party, the arrays of its messages in order."""
+
+    fault: inprocess.Fault = inprocess.no_fault
+    seen: dict[str, list[list[NDArray[Any]]]] = field(default_factory=dict)
+
+    def run(self, deployment: Deployment, drive: Callable[[Session], R], progress: Progress) -> R:
+        """As the engine `inprocess`."""
+        return inprocess.run(deployment, drive, progress, fault=self.fault, tap=self._listen)
+
+    def _listen(self, party: str, _: Any, reply: Any) -> None:
+        if reply.has_content():
+            arrays = [item for item in packet_in(reply.content).values() if isinstance(item, np.ndarray)]
+            if arrays:
+                self.seen.setdefault(party, []).append(arrays)
+
+
+def figures_in(arrays: Iterable[NDArray[Any]]) -> NDArray[np.float64]:
+    """The different numbers of a contribution in the clear, without zeros, at most MOST."""
+    flat = [np.asarray(array, np.float64).ravel() for array in arrays if array.dtype.kind in "fiu"]
+    values = np.unique(np.abs(np.concatenate(flat))) if flat else np.empty(0)
+    values = values[(values > 0) & np.isfinite(values)]
+    thinned: NDArray[np.float64] = values[:: max(1, math.ceil(len(values) / MOST))]
+    return thinned
+
+
+def _words(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Absolute values of an array as a coordinator would read it: unsigned words are residues, so numbers with sign."""
+    flat = array.ravel()
+    if flat.dtype.kind == "u":
+        flat = flat.view(np.dtype(f"i{flat.dtype.itemsize}"))
+    return np.sort(np.abs(flat.astype(np.float64))) if flat.dtype.kind in "fi" else np.empty(0)
+
+
+def read_off(view: Iterable[NDArray[Any]], figures: NDArray[np.float64]) -> float:
+    """Share of `figures` (positive) that stand in the view at one common scale, 0 to 1."""
+    if not len(figures):
+        return 0.0
+    return max((_best(words, figures) for words in map(_words, view) if len(words)), default=0.0)
+
+
+def _best(words: NDArray[np.float64], figures: NDArray[np.float64]) -> float:
+    def share(scale: int) -> float:
+        wanted = figures * 2.0**scale
+        place = np.searchsorted(words, wanted * (1 - TOLERANCE))
+        found = words[np.minimum(place, len(words) - 1)]
+        return float(np.mean((place < len(words)) & (found <= wanted * (1 + TOLERANCE))))
+
+    return max(map(share, SCALES))
+
+
+def holder_values(seen: Mapping[str, list[list[NDArray[Any]]]], clear: Mapping[str, list[list[NDArray[Any]]]]) -> float:
+    """Share of the figures that holders sent in the clear which can be read off what they sent under a protection.
+
+    clear: what the same computation shows under plain. Any message of a holder may show any of its figures.
+    """
+    found = []
+    for party, messages in clear.items():
+        view = [array for arrays in seen.get(party, []) for array in arrays]
+        found += [read_off(view, figures) for figures in map(figures_in, messages) if len(figures)]
+    return float(np.mean(found)) if found else 0.0
+
+
+def silent_from(party: str, message: int) -> inprocess.Fault:
+    """A fault: `party` answers `message - 1` messages of a run and then nothing, as if it had been killed."""
+    answered = {"count": 0}
+    return partial(_silence, party, message, answered)
+
+
+def _silence(party: str, message: int, answered: dict[str, int], holder: str, _: Any) -> str | None:
+    if holder != party:
+        return None
+    answered["count"] += 1
+    return "killed" if answered["count"] >= message else None

@@ -1,0 +1,641 @@
+"""Recommendations: every hard rule by a case that breaks it and one that just does not, ranking, evidence, commands."""
+
+import csv
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from statfed.cli.main import app
+from statfed.core import discovery
+from statfed.core.analysis import Part
+from statfed.core.errors import UsageError
+from statfed.core.noise import plan
+from statfed.core.query import Privacy
+from statfed.scenarios._compare.store import opened
+from statfed.scenarios._compare.trial import Cell, Technique, Trial
+from statfed.scenarios._contract import EXACT, Case, private
+from statfed.scenarios._recommend import Answer, Measurements, cost, evidence, noise, recommend
+from statfed.scenarios._recommend.cases import answered, make_case, read_case, template, written
+from statfed.scenarios._recommend.evidence import Known
+from statfed.scenarios._recommend.flips import changes
+from statfed.scenarios._recommend.markdown import markdown
+from statfed.scenarios._recommend.rank import ASPECTS
+from statfed.scenarios._recommend.rules import RULES, excluded
+from statfed.scenarios._recommend.techniques import OUTSIDE, Candidate, candidates
+
+ROOT = Path(__file__).parents[1]
+NONE: Mapping[str, Known] = {}
+
+
+def candidate(name: str) -> Candidate:
+    return next(one for one in candidates() if one.id == name)
+
+
+def broken(facts: Mapping[str, Any], name: str) -> set[str]:
+    """Ids of the rules that a technique breaks."""
+    return {one.rule for one in excluded(Case.model_validate(facts), candidate(name))}
+
+
+def ranked(facts: Mapping[str, Any], **more: Any) -> list[str]:
+    return [one.id for one in recommend(Case.model_validate(facts), known=NONE, **more).ranked]
+
+
+MODEL = {"output": "model", "numbers": 8000, "parties": 4}
+LARGE = MODEL | {"numbers": 10**8, "third_party": True}
+EACH_RULE: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
+    ("one-party", "secure-aggregation, local", {"parties": 1}, {"parties": 2}),
+    ("partitioning", "plain, exact", {"partitioning": "vertical"}, {"partitioning": "horizontal"}),
+    ("partitioning", "private-set-intersection", {"partitioning": "horizontal"}, {"partitioning": "vertical"}),
+    ("output", "plain, exact", {"output": "synthetic-data"}, {"output": "statistics"}),
+    (
+        "identifier",
+        "private-set-intersection",
+        {"partitioning": "linkage", "output": "linkage", "identifier": "noisy"},
+        {"partitioning": "linkage", "output": "linkage", "identifier": "common"},
+    ),
+    ("two-parties", "secure-aggregation, exact", {"parties": 2}, {"parties": 3}),
+    ("two-parties", "plain, exact", {"parties": 2, "sensitivity": "high"}, {"parties": 2, "sensitivity": "moderate"}),
+    (
+        "contributions-shown",
+        "plain, exact",
+        {"sensitivity": "high"},
+        {"sensitivity": "moderate"},
+    ),
+    (
+        "contributions-shown",
+        "plain, exact",
+        {"sensitivity": "high"},
+        {"sensitivity": "high", "coordinator": "trusted"},
+    ),
+    ("contributions-shown", "plain, exact", {"coordinator": "malicious"}, {"coordinator": "honest-but-curious"}),
+    ("central-noise-trust", "secure-aggregation, central", {}, {"coordinator": "trusted"}),
+    (
+        "malicious-coordinator",
+        "paillier",
+        {"third_party": True, "coordinator": "malicious"},
+        {"third_party": True, "coordinator": "honest-but-curious"},
+    ),
+    (
+        "malicious-functions",
+        "multi-party, exact",
+        {"dominance": True, "coordinator": "malicious"},
+        {"dominance": True, "coordinator": "honest-but-curious"},
+    ),
+    (
+        "malicious-functions",
+        "multi-party, exact",
+        {"dominance": True, "coordinator": "malicious"},
+        {"dominance": False, "coordinator": "malicious"},
+    ),
+    ("exact", "secure-aggregation, shared", {"exact": True}, {"exact": False}),
+    ("exact", "synthetic data", {"exact": True}, {"exact": False}),
+    ("epsilon", "secure-aggregation, exact", {"epsilon": 1.0}, {"epsilon": None}),
+    ("third-party", "homomorphic-encryption, exact", {"third_party": False}, {"third_party": True}),
+    ("independent-nodes", "multi-party, local", {"parties": 2}, {"parties": 2, "third_party": True}),
+    ("independent-nodes", "multi-party, local", {"parties": 2}, {"parties": 3}),
+    ("dominance", "secure-aggregation, exact", {"dominance": True}, {"dominance": False}),
+    (
+        "dropout",
+        "plain, local",
+        {"dropout": True, "recurrence": "monthly"},
+        {"dropout": True, "recurrence": "yearly"},
+    ),
+    (
+        "dropout",
+        "plain, local",
+        {"dropout": True, "recurrence": "monthly"},
+        {"dropout": False, "recurrence": "monthly"},
+    ),
+    ("noise-drowns", "plain, local", {"epsilon": 0.1, "records": 100}, {"epsilon": 0.1, "records": 100_000}),
+    ("noise-drowns", "plain, local", {"epsilon": 0.1, "records": 3000}, {"epsilon": 1.0, "records": 3000}),
+    (
+        "budget",
+        "secure-aggregation, local",
+        {"epsilon": 1.0, "records": 1000, "recurrence": "monthly"},
+        {"epsilon": 1.0, "records": 1000, "recurrence": "yearly"},
+    ),
+    ("time", "homomorphic-encryption, exact", LARGE | {"bandwidth": 1.0}, LARGE | {"bandwidth": 100.0}),
+    ("applicability", "plain, central", MODEL | {"coordinator": "trusted"}, {"coordinator": "trusted", "parties": 4}),
+)
+
+
+@pytest.mark.parametrize(("rule", "name", "breaks", "keeps"), EACH_RULE)
+def test_each_rule_excludes_a_case_and_not_one_that_just_keeps_it(
+    rule: str, name: str, breaks: dict[str, Any], keeps: dict[str, Any]
+) -> None:
+    assert rule in broken(breaks, name)
+    assert rule not in broken(keeps, name)
+    one, other = Case.model_validate(breaks), Case.model_validate(keeps)
+    differs = {fact for fact in Case.model_fields if getattr(one, fact) != getattr(other, fact)}
+    (said,) = {each.facts for each in RULES if each.id == rule}
+    assert differs & set(said), "the fact that decides is one that the rule names"
+    assert len(differs) == 1 or rule == "applicability"
+
+
+def test_shared_noise_is_for_protections_that_show_sums_only() -> None:
+    assert broken({}, "plain, shared") == {"shared-noise-hidden"}
+    assert not broken({}, "secure-aggregation, shared")
+
+
+def test_every_rule_is_tried_here_and_explained_in_the_documentation() -> None:
+    ids = [rule.id for rule in RULES]
+    assert len(set(ids)) == len(ids)
+    assert {rule for rule, *_ in EACH_RULE} | {"shared-noise-hidden"} == set(ids)
+    page = (ROOT / "docs" / "recommend.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
+    assert set(ids) <= listed
+    for rule in RULES:
+        assert rule.title in page, rule.id
+        assert set(rule.facts) <= set(Case.model_fields), rule.id
+        assert rule.source
+    for aspect in ASPECTS:
+        assert f"**{aspect.id}**" in page, aspect.id
+    for one in OUTSIDE:
+        assert one.id in page
+        assert one.note
+        assert one.source
+        assert one.trust
+
+
+def test_a_slow_line_excludes_ciphertexts_of_a_large_model_but_not_masks() -> None:
+    facts = LARGE | {"bandwidth": 1.0}
+    assert "time" in broken(facts, "homomorphic-encryption, exact")
+    assert "time" not in broken(facts, "secure-aggregation, exact")
+
+
+EXPECTED: tuple[tuple[str, dict[str, Any], str, set[str], set[str]], ...] = (
+    # what, facts, first, among the shortlist, not in it
+    ("nothing special", {}, "secure-aggregation, exact", {"plain, exact"}, {"homomorphic-encryption, exact"}),
+    (
+        "official figures of high sensitivity",
+        {"exact": True, "sensitivity": "high"},
+        "secure-aggregation, exact",
+        {"multi-party, exact"},
+        {"plain, exact", "secure-aggregation, local"},
+    ),
+    (
+        "a trusted coordinator and an epsilon",
+        {"coordinator": "trusted", "epsilon": 0.1, "sensitivity": "low", "skills": "basic", "records": 5000},
+        "plain, central",
+        {"secure-aggregation, shared"},
+        {"plain, exact"},
+    ),
+    (
+        "little data under a small epsilon: shared noise",
+        {"parties": 25, "epsilon": 0.1, "records": 600},
+        "secure-aggregation, shared",
+        set(),
+        {"secure-aggregation, local", "plain, local"},
+    ),
+    (
+        "dominance among three firms",
+        {"dominance": True, "exact": True, "sensitivity": "high"},
+        "multi-party, exact",
+        set(),
+        {"secure-aggregation, exact", "plain, exact"},
+    ),
+    (
+        "two offices and noise: with one colluder to be borne, shared noise is no less than local",
+        {"parties": 2, "epsilon": 1.0, "third_party": True},
+        "secure-aggregation, local",
+        {"homomorphic-encryption, shared", "multi-party, shared"},
+        {"secure-aggregation, exact", "homomorphic-encryption, exact"},
+    ),
+    (
+        "monthly, and a holder may be away",
+        {"recurrence": "monthly", "dropout": True},
+        "secure-aggregation, exact",
+        set(),
+        {"plain, exact", "plain, local"},
+    ),
+    (
+        "a coordinator that may deviate",
+        {"coordinator": "malicious"},
+        "secure-aggregation, exact",
+        {"plain, local", "multi-party, exact"},
+        {"plain, exact", "secure-aggregation, central"},
+    ),
+    (
+        "a model under epsilon 3",
+        MODEL | {"epsilon": 3.0, "records": 700, "sensitivity": "high", "dropout": True},
+        "secure-aggregation, shared",
+        {"secure-aggregation, local"},
+        {"secure-aggregation, central", "secure-aggregation, exact"},
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("facts", "first", "among", "absent"), [row[1:] for row in EXPECTED], ids=[row[0] for row in EXPECTED]
+)
+def test_cases_get_the_technique_that_a_methodologist_would_expect(
+    facts: dict[str, Any], first: str, among: set[str], absent: set[str]
+) -> None:
+    names = ranked(facts)
+    assert names[0] == first
+    assert among <= set(names)
+    assert not absent & set(names)
+
+
+def test_every_installed_technique_is_ranked_or_rejected_with_a_rule_and_every_other_is_listed() -> None:
+    answer = recommend(Case(), known=NONE)
+    here = {one.id for one in candidates() if one.protection}
+    assert {one.id for one in answer.ranked} | {one.id for one in answer.rejected} == here
+    assert not {one.id for one in answer.ranked} & {one.id for one in answer.rejected}
+    assert all(one.exclusions for one in answer.rejected)
+    assert [one.id for one in answer.not_measured] == [one.id for one in OUTSIDE]
+    for one in answer.ranked:
+        assert one.score == pytest.approx(sum(reason.points for reason in one.reasons), abs=1e-9)
+        assert one.learns
+        assert one.trust
+
+
+def test_two_parties_that_want_exact_figures_are_told_the_smallest_changes_that_help() -> None:
+    answer = recommend(Case(parties=2, exact=True, sensitivity="high"), known=NONE)
+    assert not answer.ranked
+    offered = {remedy.changes: set(remedy.lets) for remedy in answer.remedies}
+    assert "secure-aggregation, exact" in offered["parties = 3",]
+    assert "secure-aggregation, local" in offered["exact = false",]
+    assert all(len(changed) == 1 for changed in offered)
+    assert "3 organisations" in markdown(answer)
+
+
+def test_contradictory_facts_need_one_change_and_worse_ones_two() -> None:
+    answer = recommend(Case(exact=True, epsilon=1.0), known=NONE)
+    assert {remedy.changes for remedy in answer.remedies} == {("exact = false",), ("epsilon = none",)}
+    worse = recommend(Case(exact=True, epsilon=1.0, partitioning="vertical"), known=NONE)
+    assert worse.remedies
+    assert all(len(remedy.changes) == 2 for remedy in worse.remedies)
+    assert {"partitioning = horizontal"} < {change for remedy in worse.remedies for change in remedy.changes}
+
+
+def test_remedies_let_through_what_they_say() -> None:
+    case = Case(exact=True, epsilon=1.0, parties=2)
+    for remedy in recommend(case, known=NONE).remedies:
+        changed = make_case(case.model_dump(exclude_none=True), [one.replace(" ", "") for one in remedy.changes])
+        assert set(remedy.lets) <= set(ranked(changed.model_dump()))
+
+
+def test_linkage_cases_point_to_protocols_that_are_not_built_yet() -> None:
+    answer = recommend(Case(partitioning="linkage", output="linkage", identifier="common"), known=NONE)
+    assert not answer.ranked
+    assert all("not built yet" in one.exclusions[0].text for one in answer.rejected)
+    psi = next(one for one in answer.not_measured if one.id == "private-set-intersection")
+    assert not psi.exclusions
+    assert not psi.built
+
+
+def test_one_organisation_that_lets_others_query_its_data_is_left_with_how_results_are_kept_safe() -> None:
+    assert set(ranked({"parties": 1, "epsilon": 3.0})) == {"plain, local"}
+    assert set(ranked({"parties": 1, "epsilon": 3.0, "coordinator": "trusted"})) == {"plain, local", "plain, central"}
+
+
+def test_a_case_for_which_nothing_is_built_names_what_might_do_outside() -> None:
+    answer = recommend(Case(partitioning="vertical", identifier="common"), known=NONE)
+    assert "vertical-protocols (not built yet)" in answer.headline
+    assert {"partitioning = horizontal"} == {change for remedy in answer.remedies for change in remedy.changes}
+
+
+def test_a_third_party_that_joins_is_among_what_would_change_the_shortlist() -> None:
+    (flip,) = [one for one in recommend(Case(), known=NONE).sensitivity if one.fact == "third_party"]
+    assert flip.text.startswith("if an independent third party joins, then ")
+    assert "homomorphic-encryption, exact" in flip.enters
+    assert flip.first == "secure-aggregation, exact"
+
+
+def test_flips_agree_with_the_recommendation_of_the_changed_case() -> None:
+    case = Case(epsilon=1.0, parties=5)
+    before = ranked(case.model_dump())
+    told = {(flip.fact, flip.value): flip for flip in recommend(case, known=NONE).sensitivity}
+    for change in changes(case):
+        after = ranked(change.case.model_dump())
+        flip = told.get((change.fact, change.value))
+        if flip is None:
+            same = set(after) == set(before) and after[:1] == before[:1]
+            assert same or (not after and change.fact in ("output", "partitioning"))
+        else:
+            assert set(flip.enters) == set(after) - set(before)
+            assert set(flip.leaves) == set(before) - set(after)
+            assert flip.first == (after[0] if after else "")
+
+
+def test_the_same_facts_give_the_same_document_whatever_the_order_of_measurements() -> None:
+    rows = [row(True), row(False, level="epsilon-1", epsilon=1.0), row(True, protection="secure-aggregation")]
+    known = {"near": Known(Case(), {"exact": "exact", "epsilon-1": "local"})}
+    documents = {
+        recommend(Case(), Measurements(each, "here"), known).model_dump_json() for each in (rows, rows, rows[::-1])
+    }
+    assert len(documents) == 1
+
+
+def test_the_document_keeps_its_schema() -> None:
+    schema = Answer.model_json_schema(mode="serialization")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for facts in ({}, {"parties": 2, "exact": True, "sensitivity": "high"}, {"partitioning": "vertical"}):
+        document = recommend(Case.model_validate(facts), known=NONE).model_dump(mode="json")
+        jsonschema.validate(json.loads(json.dumps(document, allow_nan=False)), schema)
+
+
+OUTSIDER = """
+from dataclasses import replace
+from statfed.strategies.protections.secure_aggregation import *
+from statfed.strategies.protections.secure_aggregation import REQUIRES as own
+TITLE = "A protection that somebody else installed"
+TRUST = ("a mirror",)
+REQUIRES = replace(own, identities=False, minimum_holders=5, cost="100000")
+"""
+
+
+@pytest.fixture
+def outsider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A protection that another package brings: its entry point, as an installation would leave it."""
+
+    def forget() -> None:
+        discovery.plugins.cache_clear()
+        discovery.modules.cache_clear()
+
+    info = tmp_path / "statfed_mirrored-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: statfed-mirrored\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[statfed.protections]\nmirrored = mirrored_protection\n")
+    (tmp_path / "mirrored_protection.py").write_text(OUTSIDER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    forget()
+    yield "mirrored"
+    monkeypatch.undo()
+    forget()
+
+
+def test_a_protection_from_outside_is_judged_by_what_it_says_of_itself(outsider: str) -> None:
+    answer = recommend(Case(parties=5), known=NONE)
+    one = next(each for each in answer.ranked if each.id == f"{outsider}, exact")
+    assert one.trust == ("a mirror",)
+    assert one.origin == "statfed-mirrored 1.2"
+    assert any("100,000 times" in reason.text for reason in one.reasons)
+    assert f"{outsider}, exact" not in ranked({"parties": 4})
+    assert broken({"parties": 4}, f"{outsider}, exact") == {"two-parties"}
+    assert broken({"parties": 5, "coordinator": "malicious"}, f"{outsider}, local") == {"malicious-coordinator"}
+
+
+def test_modelled_noise_is_that_of_the_mechanism_which_would_run() -> None:
+    cells = {"count": Part((1,), bound=1, integer=True, single=True)}
+    local = plan(cells, Privacy(epsilon=1)).std(5)["count"][0]
+    shared = plan(cells, Privacy(epsilon=1, noise="shared"), shares=4).std(5)["count"][0]
+    case = Case(epsilon=1.0, parties=5, records=1000, numbers=10)
+    average = 1000 * 5 / 10
+    assert noise.ratio(case, "local") * average == pytest.approx(local, rel=0.01)
+    assert noise.ratio(case, "shared") * average == pytest.approx(shared, rel=0.01)
+    many = plan(cells, Privacy(epsilon=1), times=60).std(5)["count"][0]
+    assert noise.ratio(case, "local", 60) * average == pytest.approx(many, rel=0.01)
+
+
+def test_as_many_releases_as_a_budget_buys_are_of_use_and_one_more_is_not() -> None:
+    case = Case(epsilon=1.0, records=1000, recurrence="monthly")
+    bought = noise.affordable(case, "local")
+    assert noise.ratio(case, "local", bought) <= noise.limit(case) < noise.ratio(case, "local", bought + 1)
+
+
+def test_bytes_are_counted_by_running_the_protection() -> None:
+    plain, masked = cost.counted("plain", narrow=False), cost.counted("secure-aggregation", narrow=False)
+    assert plain is not None
+    assert masked is not None
+    assert plain.each == masked.each == 8.0
+    assert (plain.stages, plain.first_stages) == (1, 0)
+    assert masked.first > 0
+    pytest.importorskip("tenseal")
+    sealed = cost.counted("homomorphic-encryption", narrow=True)
+    assert sealed is not None
+    assert 10 < sealed.each < 25
+
+
+def row(reached: bool | None = True, **changes: Any) -> dict[str, Any]:
+    """One trial of plain without noise in the scenario `near`."""
+    made: dict[str, Any] = {"key": "k", "scenario": "near", "profile": "quick", "protection": "plain"}
+    made |= {"options": "{}", "level": "exact", "seed": 1, "version": "0", "status": "done", "reached": reached}
+    made |= {"error": 0.01, "tolerance": 0.05, "epsilon": None, "processor": 2.0, "machine": "m", "coverage": None}
+    return made | changes
+
+
+def scored(name: str, case: Case, rows: list[dict[str, Any]], known: Mapping[str, Known]) -> float:
+    return next(one.score for one in recommend(case, Measurements(rows, "t"), known).ranked if one.id == name)
+
+
+def test_what_was_measured_near_the_case_moves_the_ranking_by_its_share_of_success() -> None:
+    known = {"near": Known(Case(), {"exact": "exact", "epsilon-5": "local"})}
+    name, nothing = "plain, exact", scored("plain, exact", Case(), [], known)
+    assert scored(name, Case(), [row(True)], known) == pytest.approx(nothing + 2)
+    assert scored(name, Case(), [row(False)], known) == pytest.approx(nothing - 2)
+    assert scored(name, Case(), [row(True), row(False, seed=2)], known) == pytest.approx(nothing)
+    failed = row(None, seed=2, status="failed", error=None)
+    assert scored(name, Case(), [row(True), failed], known) == pytest.approx(nothing), "failures count"
+    assert scored(name, Case(), [row(None, status="not-applicable")], known) == pytest.approx(nothing)
+    other = [row(True, protection="secure-aggregation")]
+    assert scored(name, Case(), other, known) == pytest.approx(nothing), "another technique's success"
+
+
+def test_evidence_beyond_the_required_epsilon_does_not_count() -> None:
+    known = {"near": Known(Case(), {"epsilon-5": "local"})}
+    rows = [row(True, level="epsilon-5", epsilon=5.0)]
+    case, name = Case(epsilon=1.0), "plain, local"
+    answer = recommend(case, Measurements(rows, "t"), known)
+    one = next(each for each in answer.ranked if each.id == name)
+    assert one.evidence, "it is shown"
+    assert scored(name, case, rows, known) == scored(name, case, [], known)
+    assert scored(name, Case(epsilon=6.0), rows, known) == pytest.approx(scored(name, Case(epsilon=6.0), [], known) + 2)
+
+
+def test_the_nearest_scenarios_are_those_with_the_nearest_facts_and_the_same_question() -> None:
+    known = {
+        "same": Known(Case()),
+        "close": Known(Case(recurrence="once")),
+        "far": Known(Case(numbers=10**6, records=10, exact=True, dominance=True)),
+        "farther": Known(Case(numbers=10**6, records=10, exact=True, dominance=True, coordinator="malicious")),
+        "model": Known(Case(output="model")),
+    }
+    order = [near.scenario for near in evidence.nearest(Case(), known)]
+    assert [name for name in order if name != "model"] == ["same", "close", "far", "farther"]
+    rows = [row(scenario=name) for name in known]
+    assert [one.scenario for one in evidence.evidence(rows, Case(), known)] == ["same", "close", "far"]
+    assert [one.scenario for one in evidence.evidence(rows, Case(output="model"), known)] == ["model"]
+
+
+@pytest.mark.parametrize("facts", [{}, {"epsilon": 1.0}, {"parties": 100, "records": 7}, {"output": "model"}])
+def test_distance_is_a_distance_of_facts(facts: dict[str, Any]) -> None:
+    one, other = Case.model_validate(facts), Case(parties=5, epsilon=3.0, latency=0.0)
+    assert evidence.distance(one, one) == 0
+    assert evidence.distance(one, one.model_copy(update={"title": "renamed"})) == 0
+    assert evidence.distance(one, other) == evidence.distance(other, one)
+    assert 0 < evidence.distance(one, other) <= 1
+
+
+def test_cost_of_a_row_is_against_plain_at_the_same_level() -> None:
+    rows = [row(), row(protection="secure-aggregation", processor=6.0)]
+    rows += [row(level="epsilon-1", epsilon=1.0, processor=100.0)]
+    found = {
+        (one.protection, one.level): one.multiple
+        for one in evidence.evidence(rows, Case(), {"near": Known(Case(), {"exact": "exact"})})
+    }
+    assert found["secure-aggregation", "exact"] == pytest.approx(3.0)
+    assert found["plain", "epsilon-1"] == pytest.approx(1.0)
+
+
+def trial(reached: bool) -> Trial:
+    technique = Technique("plain", private(1.0))
+    return Trial(Cell("near", "quick", technique, 1), "done", error=0.1, tolerance=0.2, reached=reached, epsilon=1.0)
+
+
+def test_trials_come_back_from_a_store_and_from_a_table_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "results.duckdb"
+    with opened(path, write=True) as store:
+        store.add(trial(True), 1)
+    stored = evidence.measurements(path)
+    assert "1 trials in results.duckdb" in stored.origin
+    with (tmp_path / "baseline.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(trial(True).row()))
+        writer.writeheader()
+        writer.writerow(trial(True).row())
+    table = evidence.read_rows(tmp_path / "baseline.csv")
+    known = {"near": Known(Case(), {"epsilon-1": "local", EXACT.id: "exact"})}
+    for rows in (stored.rows, table):
+        (found,) = evidence.evidence(rows, Case(), known)
+        assert (found.reached, found.release, found.epsilon, found.error) == (1.0, "local", 1.0, 0.1)
+
+
+def test_a_baseline_is_taken_with_its_version_and_machine_and_without_one_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "BASELINE", tmp_path / "none.csv")
+    assert "statfed compare --all --profile quick" in evidence.measurements().origin
+    made = row()
+    with (tmp_path / "there.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(made))
+        writer.writeheader()
+        writer.writerow(made)
+    monkeypatch.setattr(evidence, "BASELINE", tmp_path / "there.csv")
+    assert evidence.measurements().origin == "baseline of 1 trials: statfed 0, m; yours may differ"
+    (tmp_path / "there.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match=r"got columns a, b; want those of a trial"):
+        evidence.measurements()
+
+
+def test_a_case_file_is_read_changed_and_written_without_loss(tmp_path: Path) -> None:
+    case = Case(title='a "quoted" title', epsilon=0.5, parties=7, third_party=True, bandwidth=2.5)
+    path = tmp_path / "case.toml"
+    for comments in (False, True):
+        path.write_text(written(case, comments))
+        assert read_case(path) == case
+    assert read_case(path, ["epsilon=none", "skills=basic"]) == case.model_copy(
+        update={"epsilon": None, "skills": "basic"}
+    )
+    assert make_case(tomllib.loads(template())) == Case()
+    assert read_case(ROOT / "examples" / "case.toml").dominance
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("parties = 0", "parties: got 0; want greater than or equal to 1"),
+        ('skills = "guru"', "skills: got 'guru'; want 'basic', 'intermediate' or 'advanced'"),
+        ("partys = 3", "partys: unknown key; want one of title, output, partitioning, parties"),
+        ('exact = "perhaps"', "exact: got 'perhaps'; want"),
+    ],
+)
+def test_errors_of_a_case_file_name_the_key_what_was_got_and_what_is_wanted(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "case.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        read_case(path)
+
+
+def test_answers_of_a_person_are_read_as_values() -> None:
+    assert answered("epsilon", "none") is None
+    assert answered("epsilon", " 2.5 ") == 2.5
+    assert answered("exact", "yes") is True
+    assert answered("parties", "4") == 4
+    assert answered("title", "Trade") == "Trade"
+    with pytest.raises(UsageError, match="epsilon: got '-1'; want greater than 0"):
+        answered("epsilon", "-1")
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("statfed.scenarios._recommend.decide.scenarios", lambda: {"near": Known(Case(exact=True))})
+    monkeypatch.setattr(evidence, "BASELINE", tmp_path / "none.csv")
+    return lambda *words, **more: CliRunner().invoke(app, ["recommend", *words], **more)
+
+
+def test_the_command_shows_exports_and_prints_one_document(call: Any, tmp_path: Path) -> None:
+    path = str(ROOT / "examples" / "case.toml")
+    shown = call("--case", path, "--out", "advice.md")
+    assert shown.exit_code == 0, shown.output
+    for word in ("multi-party, exact", "contributions-shown", "trusted-hardware", "might do", "near (0."):
+        assert word in shown.stdout, word
+    assert "run `statfed compare --all" in shown.stderr
+    page = (tmp_path / "advice.md").read_text(encoding="utf-8")
+    for head in ("# Recommendation for Turnover", "## Shortlist", "## Excluded", "## If a fact were another"):
+        assert head in page
+    document = json.loads(call("--case", path, "--json").stdout)
+    jsonschema.validate(document, Answer.model_json_schema(mode="serialization"))
+    assert document["ranked"][0]["id"] == "multi-party, exact"
+
+
+def test_measurements_of_a_results_file_reach_the_screen(call: Any, tmp_path: Path) -> None:
+    with opened(tmp_path / "results.duckdb", write=True) as store:
+        store.add(trial(True), 1)
+    shown = call("--case", str(ROOT / "examples" / "case.toml"), "--set", "exact=false", "--results", "results.duckdb")
+    assert shown.exit_code == 0, shown.output
+    assert "1 of 1 trials reached the success measure of near" in shown.stdout
+
+
+def test_the_template_is_a_case_file(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "case.toml").write_text(call("--template").stdout)
+    assert read_case(tmp_path / "case.toml") == Case()
+    assert call("--case", "case.toml", "--set", "parties=2", "--json").exit_code == 0
+
+
+def test_questions_are_asked_with_defaults_and_again_when_an_answer_does_not_fit(call: Any, tmp_path: Path) -> None:
+    given = {"title": "Trade", "parties": "many\n5", "third_party": "yes", "epsilon": "-1\n2", "skills": "advanced"}
+    lines = "\n".join(given.get(fact, "") for fact in Case.model_fields) + "\n"
+    done = call("--interactive", "--save", "case.toml", "--json", input=lines)
+    assert done.exit_code == 0, done.output
+    assert "parties: got 'many'; want" in done.stderr
+    assert "epsilon: got '-1'; want greater than 0" in done.stderr
+    wanted = Case(title="Trade", parties=5, third_party=True, epsilon=2.0, skills="advanced")
+    assert read_case(tmp_path / "case.toml") == wanted
+    assert Case.model_validate(json.loads(done.stdout)["case"]) == wanted
+
+
+def test_facts_of_a_reference_scenario_can_be_taken_and_changed(call: Any) -> None:
+    document = json.loads(call("--scenario", "time-use", "--set", "parties=9", "--json").stdout)
+    assert document["case"]["parties"] == 9
+    assert document["case"]["output"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "got no case; want one of --case FILE, --interactive, --scenario NAME, --template"),
+        (["--case", "a.toml", "--scenario", "time-use"], "got --case and --scenario; want one of"),
+        (["--case", "missing.toml"], "case file not found: missing.toml"),
+        (["--scenario", "nothing"], "unknown scenario: got 'nothing'; want one of"),
+        (["--scenario", "time-use", "--set", "epsilon=0"], "time-use: epsilon: got 0; want greater than 0"),
+        (["--scenario", "time-use", "--set", "epsilon"], "--set: got 'epsilon'; want key=value"),
+        (["--scenario", "time-use", "--results", "none.duckdb"], "results: got none.duckdb, which does not exist"),
+        (["--scenario", "time-use", "--out", "no/where.md"], "cannot be written"),
+    ],
+)
+def test_wrong_use_is_told_with_what_was_got_and_wanted(call: Any, words: list[str], message: str) -> None:
+    done = call(*words)
+    assert done.exit_code == 2
+    assert message in done.stderr.replace("\n", " ")
