@@ -123,7 +123,11 @@ BAD = {
     "duplicate holder": (["--set", 'holders=["a","a"]'], 2, "duplicate name: got a more than once"),
     "bad holder name": (["--set", 'holders=["../a"]'], 2, "got '../a'; want lower-case letters"),
     "no holders": (["--set", "holders=0"], 2, "holders: "),
-    "unknown model": (["--set", "model.name=resnet"], 2, "unknown model: got 'resnet'; want one of cnn, dense, mlp, text"),
+    "unknown model": (
+        ["--set", "model.name=resnet"],
+        2,
+        "unknown model: got 'resnet'; want one of cnn, dense, mlp, text",
+    ),
     "unknown protection": (["--set", "protection.name=magic"], 2, "unknown protection: got 'magic'; want one of "),
     "unknown engine": (["--engine", "quantum"], 2, "engine: got 'quantum'; want 'inprocess', 'processes' or 'ray'"),
     "not key=value": (["--set", "rounds"], 2, "got 'rounds'; want key=value"),

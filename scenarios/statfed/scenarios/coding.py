@@ -1,4 +1,4 @@
-"""Reference scenario `coding`: answers in words to occupation codes, across offices whose respondents speak differently.
+"""Reference scenario `coding`: answers in words to occupation codes, across offices whose respondents use other words.
 
 A survey asks for the main job; the office codes the answer to ISCO-08. One office has too few answers of rare groups,
 and its respondents use some words only. Several offices train one classifier, and none hands its answers to another: an
@@ -37,7 +37,7 @@ CODABLE_ERROR = 0.04
 
 ABOUT = About(
     title="Coding of answers to a classification",
-    purpose="One classifier from answers in words to occupation codes, trained by several offices, to code automatically",
+    purpose="One classifier of answers in words, trained by several offices, for coding occupations automatically",
     parties="statistical offices, each with its own coded answers: 2 to 1,000",
     data="generated answers to the question for the main job, coded to 20 unit groups of ISCO-08, four of them rare",
     partitioning="horizontal",

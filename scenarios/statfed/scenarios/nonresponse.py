@@ -264,29 +264,35 @@ def _laplace(x: Vector, group: Vector, y: Vector) -> tuple[Vector, float, Vector
     x, group = rows[:, : x.shape[1]], rows[:, x.shape[1] :]
     yes = np.bincount(place.ravel(), y)
 
+    def step(theta: Vector, u: Vector) -> Vector:
+        """Newton's for the modes; theta: (coefficients and log spread, cases), u: (groups, cases)."""
+        p = 1 / (1 + np.exp(-(x @ theta[:-1] + group @ u)))
+        precision = np.exp(-2 * theta[-1])
+        score = group.T @ (yes[:, None] - size[:, None] * p) - u * precision
+        return u + score / (group.T @ (size[:, None] * p * (1 - p)) + precision)
+
     def modes(theta: Vector) -> Vector:
-        u = np.zeros(group.shape[1], theta.dtype)
-        for _ in range(40):
-            p = 1 / (1 + np.exp(-(x @ theta[:-1] + group @ u)))
-            score = group.T @ (yes - size * p) - u * np.exp(-2 * theta[-1])
-            u = u + score / (group.T @ (size * p * (1 - p)) + np.exp(-2 * theta[-1]))
+        u = np.zeros((group.shape[1], 1))
+        for _ in range(25):
+            u = step(theta[:, None], u)
         return u
 
-    def objective(theta: Vector) -> Any:
-        u, variance = modes(theta), np.exp(2 * theta[-1])
-        eta = x @ theta[:-1] + group @ u
+    def objective(theta: Vector, u: Vector) -> Vector:
+        variance, eta = np.exp(2 * theta[-1]), x @ theta[:-1] + group @ u
         p = 1 / (1 + np.exp(-eta))
-        likelihood = (yes * eta - size * np.log(1 + np.exp(eta))).sum() - (u * u).sum() / (2 * variance)
-        return likelihood - np.log(1 + variance * (group.T @ (size * p * (1 - p)))).sum() / 2
+        likelihood = (yes[:, None] * eta - size[:, None] * np.log(1 + np.exp(eta))).sum(0) - (u * u).sum(0) / 2 / variance
+        return np.asarray(likelihood - np.log(1 + variance * (group.T @ (size[:, None] * p * (1 - p)))).sum(0) / 2)
 
     def gradient(theta: Vector) -> Vector:
-        steps = np.eye(len(theta)) * 1e-30j
-        return np.array([objective(theta + step).imag / 1e-30 for step in steps])
+        cases = theta[:, None] + 1e-30j * np.eye(len(theta))
+        return np.asarray(objective(cases, step(cases, modes(theta))).imag / 1e-30)
 
     begin = np.append(np.zeros(x.shape[1]), math.log(0.5))
-    rough = optimize.minimize(lambda t: -objective(t), begin, jac=lambda t: -gradient(t), method="BFGS")
+    rough = optimize.minimize(
+        lambda t: -float(objective(t[:, None], modes(t))[0]), begin, jac=lambda t: -gradient(t), method="BFGS"
+    )
     found = optimize.root(gradient, rough.x, tol=1e-13).x
-    return found[:-1], float(np.exp(found[-1])), modes(found)
+    return found[:-1], float(np.exp(found[-1])), modes(found)[:, 0]
 
 
 def _number(value: object) -> float | None:

@@ -1,4 +1,4 @@
-"""Reference scenario `remote-analytics`: a university trains a model on one office's data, which never leave the office.
+"""Reference scenario `remote-analytics`: a university trains a model on one office's data, which stay at the office.
 
 The case of the input-privacy pilot on private machine learning as a service: a researcher sends a model, the office
 trains it on its own records, and the model leaves. There is one data holder, so there is no sum over holders that a
@@ -86,7 +86,7 @@ ABOUT = About(
             ),
             Question(
                 "trust",
-                "The university sees each round's model: is only the last one meant, and is epsilon that of all rounds?",
+                "The university sees each round's model: is that agreed, and is epsilon that of all rounds?",
                 "the ledger entry, which charges every round",
             ),
             Question(
@@ -118,7 +118,7 @@ FITTED = Level(
 """What happens where nobody stops the training early, as in the pilot: the level that an attack should find most in."""
 LEVELS: Sequence[Level] = (EXACT, FITTED, private(30.0), private(10.0), private(3.0), private(1.0), private(0.3))
 SUCCESS = Success("accuracy lost against the tuned model without privacy", shortfall("accuracy"), 0.05)
-"""A quarter of what the model is worth: without privacy it is right about 20 points more often than who always says
+"""Under a third of what the model is worth: without privacy it is right 17 points more often than who always says
 "pass". The pilot's private model, at epsilon 30, was worth less than that (0.633 where 67 % passed)."""
 
 

@@ -25,7 +25,8 @@ _FLOOR = 1e-12  # of a probability: a model's float32 softmax may give 0
 def losses(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
     """Cross-entropy of each record's label, (records,). probabilities: (records, classes); labels: (records,)."""
     given = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.maximum(given, _FLOOR))
+    found: NDArray[np.float64] = -np.log(np.maximum(given, _FLOOR))
+    return found
 
 
 def auc(members: NDArray[np.float64], non_members: NDArray[np.float64]) -> float:
@@ -55,8 +56,9 @@ def attack(
 ) -> float:
     """Area under the curve of the attack by loss on all records.
 
-    probabilities: the model's, (records, classes), of records it was trained on and of others of the same population;
-    labels: (records,), as they were trained on, and true.
+    probabilities: the model's, (records, classes), of records it was trained on and of others; labels: (records,).
+    Where the others are of another population (another mix of classes, rightly coded where members are miscoded), the
+    figure tells populations apart and not members: compare it with that of a model that saw neither.
     """
     return auc(losses(member_probabilities, member_labels), losses(other_probabilities, other_labels))
 

@@ -42,7 +42,7 @@ def summary(values: Iterable[float | None]) -> Summary | None:
     n, mean = len(found), sum(found) / len(found)
     if n == 1 or not all(map(math.isfinite, found)):
         return Summary(mean, None, n)
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / n)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in found) / (n - 1))
     return Summary(mean, spread / math.sqrt(n), n)
 
 

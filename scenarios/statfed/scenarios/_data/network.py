@@ -63,7 +63,7 @@ def fit(
         rounds += 1
         if totals is not None and groups is not None:
             weights = weights * _ratio(totals, _by_group(weights, groups, len(totals)))[groups]
-        weights = weights * 1.0
+        weights = weights * _ratio(out, weights.sum(axis=1))[:, None]
         weights = weights * _ratio(into, weights.sum(axis=0))[None, :]
         gap = float(np.abs(weights.sum(axis=1) - out).max())
         if totals is not None and groups is not None:
@@ -95,7 +95,7 @@ def _projected(values: Floats, total: float) -> Floats:
     ordered = np.sort(values)[::-1]
     shift = (np.cumsum(ordered) - total) / np.arange(1, len(values) + 1)
     last = np.flatnonzero(ordered - shift >= 0).max(initial=0)
-    moved = np.maximum(values - shift[last], 0.0)
+    moved = np.maximum(values, 0.0)
     return moved * (total / moved.sum()) if moved.sum() > 0 else np.full(len(values), total / len(values))
 
 

@@ -42,7 +42,8 @@ GROUPS = (
         "1420", "Retail and wholesale trade managers", 6,
         "shop manager, store manager, retail manager, branch manager, supermarket manager, shopkeeper manager",
         "clothing shop, supermarket, retail chain, wholesale depot, furniture store",
-        "run a shop, manage store staff and stock, in charge of a supermarket, responsible for sales targets of the shop",
+        "run a shop, manage store staff and stock, in charge of a supermarket, responsible for sales targets of the "
+        "shop",
         "manager, retail, shop, sales",
     ),
     _group(
@@ -54,7 +55,8 @@ GROUPS = (
     ),
     _group(
         "2221", "Nursing professionals", 9,
-        "registered nurse, staff nurse, nurse specialist, theatre nurse, sister in charge, clinical nurse, charge nurse",
+        "registered nurse, staff nurse, nurse specialist, theatre nurse, sister in charge, clinical nurse, charge "
+        "nurse",
         "hospital, intensive care, surgical ward, clinic, district health centre",
         "plan nursing care of patients, nursing in intensive care, lead the nurses of a ward",
         "nurse, nursing, hospital, care",
@@ -68,8 +70,8 @@ GROUPS = (
     ),
     _group(
         "2330", "Secondary education teachers", 7,
-        "secondary school teacher, high school teacher, maths teacher, science teacher, history teacher, grammar school "
-        "master, english teacher",
+        "secondary school teacher, high school teacher, maths teacher, science teacher, history teacher, grammar "
+        "school master, english teacher",
         "secondary school, high school, comprehensive, lyceum",
         "teach physics to teenagers, teaching languages to final year pupils, prepare pupils for leaving exams",
         "teacher, teaching, school, education",
@@ -97,7 +99,8 @@ GROUPS = (
     ),
     _group(
         "3221", "Nursing associate professionals", 5,
-        "enrolled nurse, practical nurse, assistant nurse, nursing associate, licensed practical nurse, second level nurse",
+        "enrolled nurse, practical nurse, assistant nurse, nursing associate, licensed practical nurse, second level "
+        "nurse",
         "hospital, ward, clinic, nursing home",
         "nursing under supervision, give medication as the registered nurse says, dress wounds on the ward",
         "nurse, nursing, hospital, care",
@@ -146,7 +149,8 @@ GROUPS = (
     ),
     _group(
         "5312", "Teachers' aides", 5,
-        "teaching assistant, teachers aide, classroom assistant, school aide, learning support assistant, preschool aide",
+        "teaching assistant, teachers aide, classroom assistant, school aide, learning support assistant, preschool "
+        "aide",
         "primary school, kindergarten, special school, village school",
         "help the teacher in class, support children with special needs, look after children at school",
         "school, assistant, education, teaching",
@@ -217,7 +221,9 @@ _SHORT = {
 _BESIDE = dict(
     zip(
         "qwertyuiopasdfghjklzxcvbnm",
-        "wa es wrd etf ryg tuh yij uok ipl ol qs adw sfe dgr fht gjy hku jli ko xs zcs xvd cbf vng bhm nj".split(),
+        ("wa", "es", "wrd", "etf", "ryg", "tuh", "yij", "uok", "ipl", "ol")
+        + ("qs", "adw", "sfe", "dgr", "fht", "gjy", "hku", "jli", "ko")
+        + ("xs", "zcs", "xvd", "cbf", "vng", "bhm", "nj"),
         strict=True,
     )
 )
@@ -253,7 +259,7 @@ def coded(labels: NDArray[np.int64], random: np.random.Generator, rate: float = 
     """
     out = labels.copy()
     for row in np.flatnonzero(random.random(len(labels)) < rate):
-        out[row] = random.choice(_MISTAKEN[labels[row]])
+        out[row] = random.choice(_MISTAKEN[int(labels[row])])
     return out
 
 

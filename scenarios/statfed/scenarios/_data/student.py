@@ -134,7 +134,8 @@ def load(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, sep=";")
     except (OSError, ValueError) as error:
-        raise UsageError(f"study: data.path: got {path}, not readable ({type(error).__name__}); want student-mat.csv")
+        got = f"got {path}, not readable ({type(error).__name__})"
+        raise UsageError(f"study: data.path: {got}; want student-mat.csv") from None
     wanted = [*QUESTIONS, "absences", "G1", "G2", "G3"]
     missing = [name for name in wanted if name not in table]
     if missing:
@@ -161,4 +162,4 @@ def windows(table: pd.DataFrame) -> tuple[NDArray[np.float32], NDArray[np.int64]
         else:
             columns.append(table[name])
     values = np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
-    return values[:, :, None], (table["G3"] >= PASS).to_numpy(np.int64)
+    return values[:, :, None], (table["G3"].to_numpy() >= PASS).astype(np.int64)

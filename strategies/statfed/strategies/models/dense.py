@@ -55,7 +55,7 @@ def build(codebook: WindowCodebook, hidden: int, seed: int) -> nn.Module:
 
 
 def head(width: int, hidden: int, classes: int, seed: int) -> nn.Sequential:
-    """Multinomial logistic regression where `hidden` is 1, which as a layer would be of no use; else Linear-ReLU-Linear.
+    """Logistic regression where `hidden` is 1, which as a layer would be of no use; else Linear-ReLU-Linear.
 
     The initial weights follow from `seed` alone; the process-wide random state is left as it was.
     """

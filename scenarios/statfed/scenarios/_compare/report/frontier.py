@@ -60,10 +60,10 @@ def reveals(protection: str) -> bool:
 
 
 def objectives(tried: Tried, cost: Read) -> tuple[float, ...] | None:
-    """What a technique is judged by; less is better in all: error (0 below a thousandth of the tolerance, where words
-    of a machine differ and no purpose does), share not released, epsilon (infinite without
-    differential privacy), violations of disclosure rules (infinite where they were not counted), whether single
-    contributions are seen, and the cost. None where nothing came out."""
+    """What a technique is judged by; less is better in all: error (0 below a thousandth of the tolerance: rounding is
+    no difference), share not released, epsilon (infinite without differential privacy), violations of disclosure rules
+    (infinite where they were not counted), whether single contributions are seen, and the cost. None where nothing
+    came out."""
     error = tried.column("error")
     if error is None or not math.isfinite(error.mean):
         return None
