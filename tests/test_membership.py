@@ -1,6 +1,7 @@
 """Membership attack: its figure against scikit-learn, and that it finds members of a model that knows them by heart."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,12 @@ def world(count: int, seed: int, features: int = 10) -> tuple[NDArray[np.float64
     return x, labels
 
 
+def given_by(model: Any, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The model's probabilities, (records, classes)."""
+    found: NDArray[np.float64] = model.predict_proba(x)
+    return found
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=30),
@@ -56,12 +63,12 @@ def test_losses_are_cross_entropies_and_finite_for_a_probability_of_0() -> None:
 def test_attack_finds_members_of_a_model_that_knows_them_by_heart() -> None:
     (x, y), (x_new, y_new) = world(400, 1), world(400, 2)
     heart = DecisionTreeClassifier(random_state=0).fit(x, y)
-    found = attack(heart.predict_proba(x), y, heart.predict_proba(x_new), y_new)
+    found = attack(given_by(heart, x), y, given_by(heart, x_new), y_new)
     # a full tree is right about all members and about a share p of others: ties count half, so the area is 1 - p / 2
     assert found == pytest.approx(1 - heart.score(x_new, y_new) / 2, abs=1e-12)
     assert found > 0.6
     near = KNeighborsClassifier(3).fit(x, y)
-    assert attack(near.predict_proba(x), y, near.predict_proba(x_new), y_new) > 0.6
+    assert attack(given_by(near, x), y, given_by(near, x_new), y_new) > 0.6
 
 
 def test_attack_guesses_where_the_model_never_saw_either() -> None:
@@ -70,7 +77,7 @@ def test_attack_guesses_where_the_model_never_saw_either() -> None:
     found = []
     for seed in range(10, 30):
         (one, a), (other, b) = world(500, seed), world(700, seed + 1000)
-        found.append(attack(model.predict_proba(one), a, model.predict_proba(other), b))
+        found.append(attack(given_by(model, one), a, given_by(model, other), b))
     error = standard_error(500, 700)
     assert abs(np.mean(found) - 0.5) < 3 * error / math.sqrt(20)
 
@@ -78,7 +85,7 @@ def test_attack_guesses_where_the_model_never_saw_either() -> None:
 def test_a_simple_model_of_many_records_tells_less_than_a_tree() -> None:
     (x, y), (x_new, y_new) = world(2000, 1), world(2000, 2)
     plain = LogisticRegression().fit(x, y)
-    found = attack(plain.predict_proba(x), y, plain.predict_proba(x_new), y_new)
+    found = attack(given_by(plain, x), y, given_by(plain, x_new), y_new)
     assert abs(found - 0.5) < 4 * standard_error(2000, 2000)
 
 

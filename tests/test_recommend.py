@@ -100,7 +100,18 @@ EACH_RULE: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("third-party", "homomorphic-encryption, exact", {"third_party": False}, {"third_party": True}),
     ("independent-nodes", "multi-party, local", {"parties": 2}, {"parties": 2, "third_party": True}),
     ("independent-nodes", "multi-party, local", {"parties": 2}, {"parties": 3}),
-    ("dominance", "secure-aggregation, exact", {"dominance": True}, {"dominance": False}),
+    (
+        "dominance",
+        "secure-aggregation, exact",
+        {"dominance": True, "identifier": "common"},
+        {"dominance": True, "identifier": "none"},
+    ),
+    (
+        "dominance",
+        "multi-party, exact",
+        {"dominance": True, "identifier": "common"},
+        {"dominance": False, "identifier": "common"},
+    ),
     (
         "dropout",
         "plain, local",
@@ -199,7 +210,7 @@ EXPECTED: tuple[tuple[str, dict[str, Any], str, set[str], set[str]], ...] = (
         {"dominance": True, "exact": True, "sensitivity": "high"},
         "multi-party, exact",
         set(),
-        {"secure-aggregation, exact", "plain, exact"},
+        {"plain, exact"},
     ),
     (
         "two offices and noise: with one colluder to be borne, shared noise is no less than local",

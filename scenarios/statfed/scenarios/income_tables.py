@@ -1,4 +1,4 @@
-"""Reference scenario `income-tables`: incomes by region and age from tax registers and a sample of those who do not file.
+"""Reference scenario `income-tables`: incomes by region and age, from tax registers and a sample of non-filers.
 
 The case is that of countries in which one national authority collects the taxes of most regions and some regions
 collect their own (in Spain the tax agency and the foral treasuries, from whose returns INE compiles its atlas of
@@ -76,7 +76,7 @@ ABOUT = About(
             Question(
                 "legal basis",
                 "Which provision lets each tax authority compute on returns for statistics, without handing them over?",
-                "the statistics act and the tax code's exception from fiscal secrecy, with the paragraph, per authority",
+                "the statistics act and the tax code's exception from fiscal secrecy, for each authority",
             ),
             Question(
                 "roles",
@@ -166,7 +166,7 @@ def codebook() -> Codebook:
 
 
 def world(profile: Profile, seed: int) -> World:
-    """Registers and sample of one country. truth: the whole population's figures, of which the sample is an estimate."""
+    """Registers and sample of one country. truth: figures of the whole population."""
     people = {region.code: incomes.adults(region, ADULTS[profile], seed) for region in incomes.REGIONS}
     holders = {"tax-authority": incomes.register(pd.concat([people[code] for code in COMMON]), "tax-authority")}
     holders |= {name: incomes.register(people[code], name) for name, code in OWN.items()}

@@ -95,7 +95,7 @@ def _projected(values: Floats, total: float) -> Floats:
     ordered = np.sort(values)[::-1]
     shift = (np.cumsum(ordered) - total) / np.arange(1, len(values) + 1)
     last = np.flatnonzero(ordered - shift >= 0).max(initial=0)
-    moved = np.maximum(values, 0.0)
+    moved = np.maximum(values - shift[last], 0.0)
     return moved * (total / moved.sum()) if moved.sum() > 0 else np.full(len(values), total / len(values))
 
 

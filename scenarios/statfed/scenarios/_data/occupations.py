@@ -218,15 +218,11 @@ _SHORT = {
     "secretary": ("secy", "sec"),
     "practical": ("pract",),
 }
-_BESIDE = dict(
-    zip(
-        "qwertyuiopasdfghjklzxcvbnm",
-        ("wa", "es", "wrd", "etf", "ryg", "tuh", "yij", "uok", "ipl", "ol")
-        + ("qs", "adw", "sfe", "dgr", "fht", "gjy", "hku", "jli", "ko")
-        + ("xs", "zcs", "xvd", "cbf", "vng", "bhm", "nj"),
-        strict=True,
-    )
-)
+_BESIDE = {
+    "q": "wa", "w": "es", "e": "wrd", "r": "etf", "t": "ryg", "y": "tuh", "u": "yij", "i": "uok", "o": "ipl", "p": "ol",
+    "a": "qs", "s": "adw", "d": "sfe", "f": "dgr", "g": "fht", "h": "gjy", "j": "hku", "k": "jli", "l": "ko",
+    "z": "xs", "x": "zcs", "c": "xvd", "v": "cbf", "b": "vng", "n": "bhm", "m": "nj",
+}  # fmt: skip
 """The letters beside each on a keyboard."""
 
 
@@ -293,7 +289,8 @@ def _worn(text: str, spoken: Speech, random: np.random.Generator) -> str:
         if word in _SHORT and random.random() < spoken.short:
             words[place] = str(random.choice(_SHORT[word]))
     letters = list(" ".join(words))
-    for place in sorted(np.flatnonzero(random.random(len(letters)) < spoken.typos), reverse=True):
+    wrong = np.flatnonzero(random.random(len(letters)) < spoken.typos)
+    for place in sorted(wrong.tolist(), reverse=True):
         kind = random.integers(4)
         if kind == 0:
             del letters[place]

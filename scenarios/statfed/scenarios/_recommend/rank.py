@@ -103,10 +103,12 @@ def _recurrence(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]
 def _dominance(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
     if not case.dominance or case.output != "statistics":
         return
-    if not candidate.noisy:
+    if candidate.noisy:
+        yield -1.0, "noise has to hide a unit that dominates a figure, and so grows with the largest one"
+    elif any(name.startswith("dominance") for name in candidate.requires.functions):
         yield 2.0, "dominance is decided on pooled cells, and one boolean a row is opened"
     else:
-        yield -1.0, "noise has to hide a unit that dominates a figure, and so grows with the largest one"
+        yield -2.0, "dominance needs the two largest of a pooled cell: sums bound them, safely, and hide safe cells too"
 
 
 def _dropout(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:

@@ -140,11 +140,11 @@ def _nodes(case: Case, candidate: Candidate) -> str:
 
 def _dominance(case: Case, candidate: Candidate) -> str:
     needed = case.dominance and case.output == "statistics" and candidate.release == "exact"
-    if not needed or any(name.startswith("dominance") for name in candidate.requires.functions):
+    if not needed or case.identifier == "none":
         return ""
     return (
-        "one or two units may dominate a figure: the rule needs the two largest of the pooled cell, which no sum "
-        "shows; power sums only bound them, hide cells that are safe, and fail where a unit is at two holders"
+        "one or two units may dominate a figure, and a unit may lie with several holders: neither power sums nor the "
+        "holders' own largest contributions then tell its part of a pooled cell; linkage has to come first"
     )
 
 
@@ -276,8 +276,8 @@ RULES = (
     ),
     Rule(
         "dominance",
-        "dominance is decided on pooled cells",
-        ("dominance",),
+        "dominance rules need each unit at one holder only",
+        ("dominance", "identifier"),
         "Hundepool et al. 2012, chapters 4 and 5; docs/multi-party.md; `REQUIRES.functions`",
         _dominance,
     ),

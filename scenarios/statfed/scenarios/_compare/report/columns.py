@@ -160,7 +160,7 @@ def measured(name: str) -> Column:
     head, _, rest = name.partition(".")
     group, note = _GROUPS.get(head, ("More", "a measure of this scenario"))
     title = (rest or head).replace("_", " ")
-    title = "AUC of membership" if name == "leakage.membership_auc" else title[:1].upper() + title[1:]
+    title = f"AUC of {title[:-4]}" if title.endswith(" auc") else title[:1].upper() + title[1:]
     form = formats.seconds if head == "wan_seconds" else formats.number
     return Column(name, title, group, note, _measure(name), form)
 

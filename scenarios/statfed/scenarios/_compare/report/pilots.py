@@ -313,7 +313,7 @@ PILOTS: Sequence[Pilot] = (
         "0.633; 0.54",
         f"{_NOTEBOOKS} (gridsearch_MIA_on_NN_DP)",
         lambda tables: "; ".join(
-            dict.fromkeys(_remote(level)(tables) for level in ("epsilon-10", "epsilon-3", "epsilon-1"))
+            dict.fromkeys(_remote(level)(tables) for level in ("epsilon-30", "epsilon-10", "epsilon-1"))
         ),
         "the majority class has about 67 %: the pilot's private model is worse than no model",
     ),
