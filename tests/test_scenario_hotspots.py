@@ -137,7 +137,7 @@ def test_exact_equals_pooled_and_intervals_hold_most_true_risks(run: Callable[[s
 def test_a_suppressed_count_gives_no_figure(run: Callable[[str], Trial], world: World) -> None:
     trial = run("suppress")
     counts = pd.concat(world.holders.values()).groupby(["area", "period"]).size()
-    small = [f"risk|{area}|{period}" for area, period in counts[counts < 10].index]  # type: ignore[misc]
+    small = [f"risk|{area}|{period}" for area, period in counts[counts < 10].index]
     assert len(small) > 20
     assert all(trial.figures[name].value is None for name in small)
     assert sum(figure.value is not None for figure in trial.figures.values()) > 0.7 * len(trial.figures)

@@ -103,7 +103,7 @@ def test_a_job_that_goes_moves_the_sum_of_squares_by_no_more_than_the_bound(worl
         assert moved.max() <= bound
         squares = frame.groupby(["enterprise", "industry"])["wage"].transform(lambda wage: (wage**2).sum())
         rest = ((bill**2 - (bill - frame["wage"]) ** 2) * (squares - frame["wage"] ** 2)) / 1e12
-        assert (rest + (frame["wage"] * bill / 1e6) ** 2).max() <= bound**2 * len(frame)
+        assert (rest + (frame["wage"] * bill / 1e6) ** 2).max() <= bound**2
         one = frame.iloc[[0]]
         others = payroll.with_squares(frame.drop(index=one.index).drop(columns="square"))
         assert frame["square"].sum() - others["square"].sum() == pytest.approx(moved.iloc[0], rel=1e-6)
@@ -126,8 +126,9 @@ def test_exact_figures_are_the_pooled_ones(world: World, tmp_path: Path) -> None
     figures, pooled = wages.compute(questions(world, tmp_path), world.public), wages.pooled(world)
     assert figures.keys() == pooled.keys()
     for name, figure in figures.items():
-        tolerance = {"abs": wages.TOLERANCE / 2} if name.startswith("hourly") else {"rel": 1e-9}
-        assert figure.value == pytest.approx(pooled[name], **tolerance), name
+        assert figure.value is not None
+        allowed = wages.TOLERANCE / 2 if name.startswith("hourly") else 1e-9 * abs(pooled[name])
+        assert abs(figure.value - pooled[name]) <= allowed, name
     adjusted = figures["adjusted"]
     assert adjusted.low is not None
     assert adjusted.high is not None
@@ -183,11 +184,11 @@ def test_an_index_can_give_an_enterprise_away_where_its_total_does_not(world: Wo
 
 
 def noisy(world: World, folder: Path, level: Level, **options: Any) -> Sequence[Mapping[str, Any]]:
-    return questions(world, folder, "plain", level)("table", share=0.2, **options).tables["cells"]
+    return questions(world, folder, "plain", level)("table", **options).tables["cells"]
 
 
 def test_noise_that_hides_a_job_does_not_hide_an_enterprise(world: World, jobs: pd.DataFrame, tmp_path: Path) -> None:
-    """At epsilon 10 the second largest knows the utility's wage bill to within 10 %, which the 10 % rule forbids."""
+    """One table at epsilon 10: the second largest gets the utility's bill to within 10 %, which the rule forbids."""
     bills = jobs[jobs["industry"] == "D"].groupby("enterprise")["wage"].sum().sort_values(ascending=False)
     rows = noisy(world, tmp_path, private(10.0), rows=["industry"], value="wage", nested_enterprises=True)
     (released,) = (row["total"] for row in rows if row["industry"] == "D")

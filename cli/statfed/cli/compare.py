@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -10,6 +10,9 @@ from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
 from statfed.cli.run import WORKSPACE
 from statfed.core.errors import UsageError
 from statfed.scenarios._contract import Profile
+
+if TYPE_CHECKING:
+    from statfed.scenarios._compare.tables import Tables
 
 RESULTS = Path("runs/compare/results.duckdb")
 
@@ -76,7 +79,7 @@ def compare(
             outcome = compare(wanted, results, workspace / "cache", bars)
     with opened(results) as store:
         tables = store.tables(keys)
-    files = _report(tables, report or results.parent / "report")
+    files = _report(tables, f"{len(tables.trials)} trials in {results.name}", all_, report or results.parent / "report")
     if as_json:
         emit_json(
             {"outcome": outcome.counts, "kept": outcome.kept, "files": list(map(str, files))}
@@ -88,14 +91,23 @@ def compare(
     say(f"{counts or 'nothing new'}; {outcome.kept} kept. results: {results}; report: {files[0]}")
 
 
-def _report(tables: Any, folder: Path) -> list[Path]:
-    from statfed.core.discovery import load
+def _report(tables: "Tables", origin: str, entries: bool, folder: Path) -> list[Path]:
+    """Write the report of what was asked for; with the entries of the inventory where all of it was."""
+    from statfed.core.discovery import load, modules
     from statfed.scenarios._compare.report import write_report
     from statfed.scenarios._contract import PACKAGE
+    from statfed.scenarios._recommend import Measurements
+    from statfed.scenarios._recommend.sections import sections
 
-    names = dict.fromkeys(row["scenario"] for row in tables.trials)
-    about = {name: load(PACKAGE, name, "scenario").ABOUT for name in names}
-    return write_report(tables, about, folder)
+    tried = list(dict.fromkeys(str(row["scenario"]) for row in tables.trials))
+    found = {name: load(PACKAGE, name, "scenario") for name in (sorted(modules(PACKAGE)) if entries else tried)}
+    return write_report(
+        tables,
+        {name: module.ABOUT for name, module in found.items()},
+        folder,
+        sections=sections(tried, Measurements(tables.trials, origin)),
+        measures={name: found[name].SUCCESS.title for name in tried},
+    )
 
 
 def _show(trials: Sequence[Mapping[str, Any]], overhead: Mapping[str, float]) -> None:

@@ -64,14 +64,16 @@ def withstood(terms: Terms | Query) -> int:
 
     Where every holder is in every sum, all others: what is left is one contribution, with its noise. Where some may be
     missing, those that cannot help to form two different totals (two sets of `minimum_holders` have more holders than
-    that in common), and no more than the protection is set up for: its option `colluders`, else under a third.
+    that in common), and no more than the protection is set up for: its option `colluders`, else under a third. Never
+    more than it says of itself in `Requirements.colluders`.
     """
     module, options = read_protection(terms)
     count, fewest = len(terms.holders), minimum_holders(terms, module.REQUIRES)
+    limit = count - 1 if module.REQUIRES.colluders is None else min(count - 1, module.REQUIRES.colluders)
     if fewest == count:
-        return count - 1
+        return limit
     sized: int | None = getattr(options, "colluders", None)
-    return max(0, min((count - 1) // 3 if sized is None else sized, 2 * fewest - count - 1))
+    return max(0, min(limit, (count - 1) // 3 if sized is None else sized, 2 * fewest - count - 1))
 
 
 def shares(query: Query) -> int:

@@ -43,7 +43,8 @@ class Requirements:
     holders. identities: every party signs with its identity key and has pinned the others'. extra: optional packages
     that it needs. third_parties: parties beside holders and coordinator, in words. cost: processor time of a sum of a
     million numbers, order of magnitude, as a multiple of a plain one. functions: what its coordinator's `evaluate` can
-    form beside sums, of which a study names those it uses in the option `functions`.
+    form beside sums, of which a study names those it uses in the option `functions`. colluders: most holders that may
+    collude with the coordinator before it can tell a single contribution, where that is fewer than all but two.
     """
 
     minimum_holders: int = 1
@@ -55,6 +56,7 @@ class Requirements:
     third_parties: str = ""
     cost: Cost = "1"
     functions: tuple[str, ...] = ()
+    colluders: int | None = None
 
 
 @dataclass(frozen=True)

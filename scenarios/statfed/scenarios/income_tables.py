@@ -193,7 +193,7 @@ def compute(ask: Ask, public: Mapping[str, Any]) -> dict[str, Figure]:  # noqa: 
     figures = {
         _name("persons", row, "region", "age", "source"): _plain(row["total"]) for row in persons.tables["cells"]
     }
-    adults = {
+    adults: dict[tuple[Scalar, Scalar], Scalar] = {
         (row["region"], row["age"]): row["total"]
         for row in persons.tables["margins"]
         if row["source"] is None and row["region"] is not None and row["age"] is not None

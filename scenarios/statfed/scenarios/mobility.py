@@ -39,7 +39,7 @@ from statfed.scenarios._data import devices
 ABOUT = About(
     title="Residents, commuters and visitors from several mobile operators",
     purpose="Population by zone, origin-destination matrix and overnight visitors from devices of all operators",
-    parties="mobile network operators of one country, 3 or 4; here four with shares of 43, 31, 18 and 8 %",
+    parties="mobile network operators of one country, 3 or 4; here four with shares of 41, 34, 16 and 9 %",
     data="one record per device and month: kind, zone of the nights, destination, country, nights; generated",
     partitioning="horizontal",
     protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),

@@ -24,8 +24,19 @@ from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.result import Result
-from statfed.scenarios._contract import EXACT, About, Ask, Case, Figure, Figures, Level, Profile, Reference, Success
-from statfed.scenarios._contract import World
+from statfed.scenarios._contract import (
+    EXACT,
+    About,
+    Ask,
+    Case,
+    Figure,
+    Figures,
+    Level,
+    Profile,
+    Reference,
+    Success,
+    World,
+)
 from statfed.scenarios._data import fieldwork
 
 ABOUT = About(
@@ -280,7 +291,9 @@ def _laplace(x: Vector, group: Vector, y: Vector) -> tuple[Vector, float, Vector
     def objective(theta: Vector, u: Vector) -> Vector:
         variance, eta = np.exp(2 * theta[-1]), x @ theta[:-1] + group @ u
         p = 1 / (1 + np.exp(-eta))
-        likelihood = (yes[:, None] * eta - size[:, None] * np.log(1 + np.exp(eta))).sum(0) - (u * u).sum(0) / 2 / variance
+        likelihood = (yes[:, None] * eta - size[:, None] * np.log(1 + np.exp(eta))).sum(0) - (u * u).sum(
+            0
+        ) / 2 / variance
         return np.asarray(likelihood - np.log(1 + variance * (group.T @ (size[:, None] * p * (1 - p)))).sum(0) / 2)
 
     def gradient(theta: Vector) -> Vector:

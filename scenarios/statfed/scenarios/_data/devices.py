@@ -26,9 +26,9 @@ COUNTRIES = {
 }
 OPERATORS = {
     "operator-a": (0.43, 0.0),
-    "operator-b": (0.31, 0.3),
-    "operator-c": (0.18, -0.5),
-    "operator-d": (0.08, 0.9),
+    "operator-b": (0.31, 0.2),
+    "operator-c": (0.20, -0.5),
+    "operator-d": (0.06, 0.5),
 }
 """Share of the market, and how its logarithm grows with the density of the zone."""
 _LOYALTY = 3.0  # of a country's roamers to an operator's network: small is more uneven between countries

@@ -99,10 +99,14 @@ def gross_sample(country: str, scale: int, seed: int) -> pd.DataFrame:
     return persons
 
 
-def _predictor(persons: pd.DataFrame, coefficients: Mapping[str, float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _predictor(
+    persons: pd.DataFrame, coefficients: Mapping[str, float]
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Sum of the effects of categories."""
     total = np.zeros(len(persons))
     for column in ("age", "sex", "area", "dwelling", "mode"):
-        effect = {name.partition("[T.")[2][:-1]: b for name, b in coefficients.items() if name.startswith(f"C({column})")}
+        effect = {
+            name.partition("[T.")[2][:-1]: b for name, b in coefficients.items() if name.startswith(f"C({column})")
+        }
         total += persons[column].map(effect).fillna(0.0).to_numpy(np.float64)
     return total
