@@ -4,66 +4,19 @@ No policy, ledger, noise or messages: tests of analyses compare `federate` with 
 tests/test_analysis_laws.py puts every analysis under its laws with it.
 """
 
-import itertools
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
-import ibis
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from statfed.core.analysis import Analysis, Arrays, Part, Question, Total, checked, read_query, summed
-from statfed.core.codebook import Codebook, make_codebook
+from statfed.core.codebook import Codebook
 from statfed.core.query import Query, parse_condition
 from statfed.core.result import Result
 from statfed.core.table import Table
-
-_KINDS = {
-    "number": pa.float64(),
-    "integer": pa.int64(),
-    "boolean": pa.bool_(),
-    "category": pa.string(),
-    "id": pa.string(),
-}
-_NUMBERS = itertools.count()
-
-
-def codebook_of(columns: Mapping[str, Any], **rest: Any) -> Codebook:
-    """A codebook from `{"age": ("integer", 0, 120), "sex": ["f", "m"], "w": {...full column...}}`."""
-    made: dict[str, Any] = {}
-    for name, column in columns.items():
-        if isinstance(column, Mapping):
-            made[name] = column
-        elif isinstance(column, tuple):
-            made[name] = {"type": column[0], "low": column[1], "high": column[2]}
-        elif isinstance(column, list):
-            made[name] = {"type": "category", "categories": column}
-        else:
-            made[name] = {"type": column}
-    return make_codebook({"columns": made} | rest)
-
-
-def table_of(frame: pd.DataFrame, codebook: Codebook) -> Table:
-    """A holder's table in the form that `statfed.client.data` brings it to."""
-    arrow = pa.table(
-        {
-            name: pa.array(frame[name] if name in frame else [None] * len(frame), _KINDS[column.type], from_pandas=True)
-            for name, column in codebook.columns.items()
-        }
-    )
-    name, engine = f"t{next(_NUMBERS)}", _engine(threading.get_ident())
-    engine.con.register(name, arrow)
-    return Table(engine.table(name), codebook)
-
-
-@cache
-def _engine(thread: int) -> Any:  # one connection is not for two threads
-    """One engine for all tables of a thread: starting one costs more than a small query."""
-    return ibis.duckdb.connect(threads=1)
-
+from statfed.scenarios._plugins.frames import codebook_of as codebook_of
+from statfed.scenarios._plugins.frames import table_of as table_of
 
 def federate(
     analysis: str,

@@ -14,6 +14,7 @@ from statfed.cli import (
     data,
     identity,
     ledger,
+    plugin,
     protections,
     recommend,
     run,
@@ -58,6 +59,7 @@ app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
 app.command("analyses")(catalogue.analyses)
 app.command("protections")(protections.protections)
+app.add_typer(plugin.app, name="plugin")
 app.command("identity")(identity.identity)
 app.command("run")(run.run)
 app.add_typer(analyse.app, name="analyse")

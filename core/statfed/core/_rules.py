@@ -83,13 +83,25 @@ def _dropout(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
         yield Finding("dropout", reason, choices)
 
 
+def _count(terms: Asked) -> str:
+    return "one holder" if len(terms.holders) == 1 else f"{len(terms.holders)} holders"
+
+
 def _exact_total(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
     fewest = requires.minimum_holders
     if terms.privacy is None and len(terms.holders) < fewest:
-        reason = f"protection {terms.protection.name}: got {len(terms.holders)} holders, and each could subtract its "
+        reason = f"protection {terms.protection.name}: got {_count(terms)}, and each could subtract its "
         yield Finding(
             "exact total", f"{reason}own part from an exact total", lambda: [_holders(terms, fewest), *_private(terms)]
         )
+
+
+def _one_holder(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
+    if terms.privacy is not None and len(terms.holders) == 1 and not requires.reveals_updates:
+        reason = (
+            f"protection {terms.protection.name}: got one holder, whose contribution is the total: nothing is hidden"
+        )
+        yield Finding("one holder", reason, lambda: [*_others(terms, lambda r: r.reveals_updates), _holders(terms, 2)])
 
 
 def _single_updates(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
@@ -304,6 +316,7 @@ RULES = (
     _installed,
     _dropout,
     _exact_total,
+    _one_holder,
     _single_updates,
     _enough_holders,
     _official,

@@ -124,7 +124,8 @@ class Analysis(Protocol):
     `functions(question) -> Mapping[str, str]`: the asks that are no sums, and the function of the protection that each
     is for: contributions to it are the function's arguments by holder, and need not add up over records. And
     `deciding(question) -> str`: the function that could decide dominance rules on its pooled cells, if the study lets
-    it; empty where none could.
+    it; empty where none could. One from outside has `example() -> tuple[dict[str, Any], Codebook, pandas.DataFrame]`:
+    options, and the codebook and records that `statfed plugin check` asks about.
     """
 
     TITLE: str

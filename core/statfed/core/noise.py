@@ -262,6 +262,7 @@ def epsilon_for(
     return found
 
 
+@lru_cache(maxsize=64)
 def _noise(facts: tuple[Facts, ...], kind: Kind, step: int) -> Noise:
     """The noise at a step of the ladder: step up, noise down."""
     return Noise(kind, tuple(grid_of(f, m, kind.shares) for f, m in zip(facts, _made(facts, kind, step), strict=True)))
@@ -283,6 +284,7 @@ def _least_step(facts: tuple[Facts, ...], kind: Kind) -> int:
     return _bisect(lambda j: not drawable(j), *_LADDER) + 1
 
 
+@lru_cache(maxsize=256)
 def _affordable(facts: tuple[Facts, ...], kind: Kind, epsilon: float, delta: float, times: int) -> int:
     """The highest step whose composition stays within epsilon."""
     lowest = _least_step(facts, kind)

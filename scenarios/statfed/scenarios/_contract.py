@@ -175,7 +175,8 @@ class Ask(Protocol):
     """Asks one analysis of all holders, under the protection and at the level that is being compared."""
 
     def __call__(self, analysis: str, *, share: float = 1.0, where: str | Sequence[str] = (), **options: Any) -> Result:
-        """share: part of the level's privacy budget that this question takes; all shares together are at most 1."""
+        """share: part of the level's privacy budget that this question takes, in the inverse variance of its noise; all
+        shares together are at most 1, and compose to the level's epsilon."""
         ...
 
 

@@ -220,7 +220,7 @@ def _ratios(model: Result) -> dict[str, Figure]:
     for row in model.tables["coefficients"]:
         name, value = str(row["name"]), row["estimate"]
         if name.removesuffix("[T.True]") in found and isinstance(value, float):
-            low, high = (math.exp(limits.loc[name, end]) for end in ("lower", "upper"))
+            low, high = (math.exp(float(limits[end][name])) for end in ("lower", "upper"))
             found[name.removesuffix("[T.True]")] = Figure(math.exp(value), low, high)
     return found
 
@@ -263,5 +263,8 @@ def _partial_likelihood(x: Vector, months: NDArray[Any], died: NDArray[Any], str
         cases = beta[:, None] + 1e-30j * np.eye(len(beta))
         return np.asarray(objective(cases).imag / 1e-30)
 
-    rough = optimize.minimize(lambda b: float(objective(b[:, None])[0]), np.zeros(x.shape[1]), jac=gradient)
+    def value(beta: Vector) -> float:
+        return float(objective(beta[:, None])[0])
+
+    rough = optimize.minimize(value, np.zeros(x.shape[1]), jac=gradient)
     return np.asarray(optimize.root(gradient, rough.x, tol=1e-13).x)

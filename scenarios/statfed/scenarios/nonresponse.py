@@ -41,7 +41,7 @@ from statfed.scenarios._data import fieldwork
 
 ABOUT = About(
     title="Survey nonresponse and fieldwork effort across countries",
-    purpose="Response propensity, between-country variation and contact effort, from paradata that stay in each country",
+    purpose="Response propensity, between-country variation and contact effort, from paradata that stay at home",
     parties="national statistical institutes that run the same survey: 7, each with its own gross sample",
     data="one record per sampled person: frame variables, contact mode, attempts, outcome; generated",
     partitioning="horizontal",
@@ -188,8 +188,9 @@ def pooled(world: World) -> Reference:
     for name, effect in zip(world.holders, effects, strict=True):
         found[f"adjusted/{name}"] = _adjusted(response["Intercept"], response["log(attempts)"], effect)
     for domain in _DOMAINS:
-        by = persons.groupby(["country", domain])["responded"].mean()
-        found |= {f"rate/{country}/{code}": float(rate) for (country, code), rate in by.items()}
+        for country in world.holders:
+            here = persons[persons["country"] == country].groupby(domain)["responded"].mean()
+            found |= {f"rate/{country}/{code}": float(rate) for code, rate in here.items()}
         found |= {f"rate/all/{code}": float(rate) for code, rate in persons.groupby(domain)["responded"].mean().items()}
     found |= {f"rate/{name}": float(rate) for name, rate in persons.groupby("country")["responded"].mean().items()}
     return found | {"rate/all": float(persons["responded"].mean())}
@@ -276,7 +277,7 @@ def _laplace(x: Vector, group: Vector, y: Vector) -> tuple[Vector, float, Vector
     yes = np.bincount(place.ravel(), y)
 
     def step(theta: Vector, u: Vector) -> Vector:
-        """Newton's for the modes; theta: (coefficients and log spread, cases), u: (groups, cases)."""
+        """Newton's, towards the modes; theta: (coefficients and log spread, cases), u: (groups, cases)."""
         p = 1 / (1 + np.exp(-(x @ theta[:-1] + group @ u)))
         precision = np.exp(-2 * theta[-1])
         score = group.T @ (yes[:, None] - size[:, None] * p) - u * precision
@@ -300,10 +301,14 @@ def _laplace(x: Vector, group: Vector, y: Vector) -> tuple[Vector, float, Vector
         cases = theta[:, None] + 1e-30j * np.eye(len(theta))
         return np.asarray(objective(cases, step(cases, modes(theta))).imag / 1e-30)
 
+    def loss(theta: Vector) -> float:
+        return -float(objective(theta[:, None], modes(theta))[0])
+
+    def descent(theta: Vector) -> Vector:
+        return -gradient(theta)
+
     begin = np.append(np.zeros(x.shape[1]), math.log(0.5))
-    rough = optimize.minimize(
-        lambda t: -float(objective(t[:, None], modes(t))[0]), begin, jac=lambda t: -gradient(t), method="BFGS"
-    )
+    rough = optimize.minimize(loss, begin, jac=descent)
     found = optimize.root(gradient, rough.x, tol=1e-13).x
     return found[:-1], float(np.exp(found[-1])), modes(found)[:, 0]
 

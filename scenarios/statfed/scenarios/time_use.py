@@ -72,6 +72,16 @@ ABOUT = About(
                 "the unit of protection is a window or a person; the pilot of 2021 protected windows",
             ),
             Question(
+                "safe data",
+                "Are windows of movement detailed enough to tell whose they are, by gait for one?",
+                "an attempt to match the windows of one respondent to another recording of the same",
+            ),
+            Question(
+                "joint control",
+                "Which office answers for codes that the common model gets wrong, and for groups that it codes badly?",
+                "an agreement on quality, with accuracy by activity and by group of respondents",
+            ),
+            Question(
                 "revocation",
                 "What happens to the model when a respondent withdraws?",
                 "a procedure, and the ledger entry of the run that used the records",

@@ -25,6 +25,7 @@ from statfed.core.records import concatenate
 from statfed.core.study import Study, Terms, make_study
 from statfed.scenarios import _references
 from statfed.scenarios._assemble import learns
+from statfed.scenarios._compare.membership import best_slice, slices
 from statfed.scenarios._compare.statistics import BUDGET, roles
 from statfed.scenarios._compare.trial import Cell, Technique, Trial, compared
 from statfed.scenarios._contract import EXACT, Figure, Figures, Population, Profile, Reference
@@ -106,6 +107,13 @@ def figures_of(module: Any, model: nn.Module, test: Prepared) -> Figures:
     return {name: Figure(value) for name, value in figures.items()}
 
 
+def membership_of(model: nn.Module, world: Trained) -> dict[str, float]:
+    """How well members are told from held-out records by the model's loss: on all, and on the worst slice."""
+    sides = [(probabilities(model, data), data.labels) for data in (world.members, world.test)]
+    found = slices(*sides[0], *sides[1])
+    return {"leakage.membership_auc": found[0].auc, "leakage.membership_worst_slice_auc": best_slice(found).auc}
+
+
 def run_training(
     module: Any, world: Trained, cell: Cell, engine: Engine | None = None
 ) -> tuple[Trial, nn.Module | None]:
@@ -121,6 +129,7 @@ def run_training(
     trial.wall, trial.processor = time.perf_counter() - started, time.process_time() - spent
     set_vector(model, training.vector)
     compared(trial, figures_of(module, model, world.test), world.pooled, {}, module.SUCCESS)
+    trial.measures |= membership_of(model, world)
     closings = list(training.closings.values())
     trial.disclosures = max(closing.disclosures for closing in closings)
     composed = [closing.history_epsilon for closing in closings]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -63,7 +64,7 @@ class Trial:
     """What one cell gave. Figures of accuracy are None where nothing came out.
 
     error: the scenario's success measure against the pooled reference; local: the same, mean over holders that compute
-    alone; bias: mean signed error relative to the pooled figure; coverage: share of 95 % intervals that hold the
+    alone; bias: median signed error relative to the pooled figure; coverage: share of 95 % intervals that hold the
     population's true value; suppressed: share of figures that were not released. epsilon: largest composed epsilon of
     any holder; None when a release is not differentially private. memory_mib: peak above what the process held
     before. measures: more figures, by name (leakage, dropout, violations, modelled time on lines).
@@ -138,7 +139,7 @@ def compared(trial: Trial, figures: Figures, reference: Reference, truth: Refere
     shown = {name: figure.value for name, figure in figures.items() if figure.value is not None}
     trial.suppressed = 1.0 - len(shown) / len(figures) if figures else None
     signed = [(value - reference[name]) / abs(reference[name]) for name, value in shown.items() if reference.get(name)]
-    trial.bias = sum(signed) / len(signed) if signed else None
+    trial.bias = statistics.median(signed) if signed else None
     trial.coverage = _coverage(figures, truth)
 
 

@@ -78,7 +78,9 @@ class Subject:
 
     def query(self, case: Case, **more: Any) -> Query:
         """The query of a case."""
-        return Query(analysis=self.name, options=case.options, codebook=case.codebook, holders=("a", "b"), seed=1, **more)
+        return Query(
+            analysis=self.name, options=case.options, codebook=case.codebook, holders=("a", "b"), seed=1, **more
+        )
 
 
 def _nested(question: Question[Any]) -> str | None:
@@ -125,7 +127,17 @@ def _result(subject: Subject, case: Case, tables: Mapping[str, Table]) -> Result
 
 def _contract(subject: Subject) -> str:
     module = subject.module
-    for name in ("TITLE", "GROUP", "PUSHES_DOWN", "Options", "columns", "coordinate", "parts", "contribute", "discloses"):
+    for name in (
+        "TITLE",
+        "GROUP",
+        "PUSHES_DOWN",
+        "Options",
+        "columns",
+        "coordinate",
+        "parts",
+        "contribute",
+        "discloses",
+    ):
         holds(hasattr(module, name), f"{name}: missing; want it, as statfed.core.analysis says")
     for name in ("TITLE", "GROUP", "PUSHES_DOWN"):
         text = getattr(module, name)
@@ -183,10 +195,13 @@ def _bounded(subject: Subject) -> str:
                     where = f"{ask.name}: {key}: one record"
                     inside = design or (change <= np.asarray(part.bound) + slack).all()
                     holds(
-                        inside, f"{where} changes an entry by {np.max(change):.6g}; want at most {np.max(part.bound):.6g}"
+                        inside,
+                        f"{where} changes an entry by {np.max(change):.6g}; want at most {np.max(part.bound):.6g}",
                     )
                     entries = np.count_nonzero(change > (0 if part.integer else slack))
-                    holds(not part.single or entries <= 1, f"{where} changes {entries} entries; want 1, as `single` says")
+                    holds(
+                        not part.single or entries <= 1, f"{where} changes {entries} entries; want 1, as `single` says"
+                    )
                     looked += 1
     return f"{looked} times one record was left out"
 
@@ -232,7 +247,9 @@ def _names(subject: Subject) -> str:
             strange = sorted(({*values, *disclosed.complete, *read} - set(known)) | (set(by) - levels))
             holds(not strange, f"{ask.name}: got {', '.join(strange)}; want columns of the codebook, with levels in by")
             unread = sorted({*by, *values, *disclosed.complete} - set(read))
-            holds(not unread, f"{ask.name}: discloses {', '.join(unread)}, which `columns` does not name; want it there")
+            holds(
+                not unread, f"{ask.name}: discloses {', '.join(unread)}, which `columns` does not name; want it there"
+            )
             looked.append(f"{ask.name}: {type(disclosed).__name__.lower()}")
     return ", ".join(dict.fromkeys(looked))
 

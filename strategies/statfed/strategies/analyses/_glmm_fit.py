@@ -123,7 +123,7 @@ class Mode:
     def errors(self) -> Vector:
         """(groups,): standard errors of the differences between modes and effects."""
         along = (self.cross / self.penalised[:, None]) @ self.whitened()
-        return np.sqrt(1 / self.penalised + (along**2).sum(axis=1))
+        return np.asarray(np.sqrt(1 / self.penalised + (along**2).sum(axis=1)))
 
     def at(self, variance: float) -> "Mode":
         """The same sums seen at another variance."""

@@ -1,0 +1,1 @@
+"""A protection and an analysis for statfed."""
