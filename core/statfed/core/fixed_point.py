@@ -26,7 +26,9 @@ Bits = Literal[32, 64, 192]
 HEADROOM = 2.0  # a public number of records may be out of date; the range is for twice as many
 MOST_RECORDS = 2**40  # of all holders: so no unit is coarser than 2^-19 of the largest value of one record
 _SMALLEST_SHARE = 2.0**-12  # of the records, with which 32-bit words still leave a holder 2^17 steps to its range
-_WIDE_UNIT, _WIDE_RANGE = -80, 2.0**110
+WIDE_UNIT = 2.0**-80
+"""Unit of wide words, which all entries of a vector have where one has no finite bound."""
+_WIDE_EXPONENT, _WIDE_RANGE = -80, 2.0**110
 _OUTSIDE = "total: {}: got a sum outside the agreed range; a contribution did not keep to it"
 _PIECE = 1 << 15
 
@@ -130,8 +132,8 @@ class Layout:
     def _fill(self, slot: Slot, flat: NDArray[Any], out: NDArray[Any]) -> None:
         """Put whole numbers into `out`, which is as long as `flat`."""
         if self.bits == 192:
-            whole = flat if slot.integer else np.rint(np.ldexp(flat.astype(np.float64), -_WIDE_UNIT))
-            shift = -_WIDE_UNIT if slot.integer else 0
+            whole = flat if slot.integer else np.rint(np.ldexp(flat.astype(np.float64), -_WIDE_EXPONENT))
+            shift = -_WIDE_EXPONENT if slot.integer else 0
             out[:] = [int(x) << shift for x in whole.tolist()]
         elif slot.integer:
             out[:] = flat
@@ -158,12 +160,12 @@ class Layout:
             start += len(flat)
             if self.bits == 192:
                 if slot.integer:
-                    whole = [int(x) >> -_WIDE_UNIT for x in flat.tolist()]
+                    whole = [int(x) >> -_WIDE_EXPONENT for x in flat.tolist()]
                     if any(abs(x) >= 1 << 63 for x in whole):
                         raise EngineError(_OUTSIDE.format(name))
                     values: NDArray[Any] = np.array(whole, np.int64)
                 else:
-                    values = np.array([math.ldexp(x, _WIDE_UNIT) for x in map(float, flat.tolist())], np.float64)
+                    values = np.array([math.ldexp(x, _WIDE_EXPONENT) for x in map(float, flat.tolist())], np.float64)
             elif slot.integer:
                 values = flat.astype(np.int64)
             else:

@@ -188,9 +188,9 @@ def pooled(world: World) -> Reference:
     for name, effect in zip(world.holders, effects, strict=True):
         found[f"adjusted/{name}"] = _adjusted(response["Intercept"], response["log(attempts)"], effect)
     for domain in _DOMAINS:
-        for country in world.holders:
-            here = persons[persons["country"] == country].groupby(domain)["responded"].mean()
-            found |= {f"rate/{country}/{code}": float(rate) for code, rate in here.items()}
+        for name in world.holders:
+            here = persons[persons["country"] == name].groupby(domain)["responded"].mean()
+            found |= {f"rate/{name}/{code}": float(rate) for code, rate in here.items()}
         found |= {f"rate/all/{code}": float(rate) for code, rate in persons.groupby(domain)["responded"].mean().items()}
     found |= {f"rate/{name}": float(rate) for name, rate in persons.groupby("country")["responded"].mean().items()}
     return found | {"rate/all": float(persons["responded"].mean())}
@@ -215,8 +215,9 @@ SUCCESS = Success(
 def _coefficients(model: Result) -> dict[str, Figure]:
     limits = model.conf_int().set_index("name")
     return {
-        str(row["name"]): Figure(_number(row["estimate"]), *map(float, limits.loc[str(row["name"])]))
+        name: Figure(_number(row["estimate"]), float(limits["lower"][name]), float(limits["upper"][name]))
         for row in model.tables["coefficients"]
+        if (name := str(row["name"]))
     }
 
 
@@ -281,7 +282,7 @@ def _laplace(x: Vector, group: Vector, y: Vector) -> tuple[Vector, float, Vector
         p = 1 / (1 + np.exp(-(x @ theta[:-1] + group @ u)))
         precision = np.exp(-2 * theta[-1])
         score = group.T @ (yes[:, None] - size[:, None] * p) - u * precision
-        return u + score / (group.T @ (size[:, None] * p * (1 - p)) + precision)
+        return np.asarray(u + score / (group.T @ (size[:, None] * p * (1 - p)) + precision))
 
     def modes(theta: Vector) -> Vector:
         u = np.zeros((group.shape[1], 1))
@@ -299,7 +300,7 @@ def _laplace(x: Vector, group: Vector, y: Vector) -> tuple[Vector, float, Vector
 
     def gradient(theta: Vector) -> Vector:
         cases = theta[:, None] + 1e-30j * np.eye(len(theta))
-        return np.asarray(objective(cases, step(cases, modes(theta))).imag / 1e-30)
+        return np.imag(objective(cases, step(cases, modes(theta)))) / 1e-30
 
     def loss(theta: Vector) -> float:
         return -float(objective(theta[:, None], modes(theta))[0])

@@ -16,19 +16,15 @@ What it does not withstand: the dealer knows all masks. And holders i - 1 and i 
 those two with the coordinator learn its contribution: `REQUIRES.colluders` is 1.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.analysis import Arrays
@@ -48,10 +44,10 @@ from statfed.core.protection import (
     text,
 )
 from statfed.core.query import Query
-from statfed.core.randomness import Stream
 from statfed.core.study import Section, Terms
-from statfed_example.dealer_masks_words import CARD as CARD
-from statfed_example.dealer_masks_words import rows
+from statfed_example import _ring
+from statfed_example._words import CARD as CARD
+from statfed_example._words import rows
 
 TITLE = "Dealer masks: the coordinator gets only the sum, by masks of a dealer that cancel"
 TRUST = (
@@ -92,11 +88,12 @@ class _Member:
     def __init__(self, agreement: Agreement, identity: Identity) -> None:
         self._agreement, self._identity = agreement, identity
         self._key: X25519PrivateKey | None = None
+        self._announced = False
 
     def _announce(self, stage: str) -> Packet:
-        if stage != "keys" or self._key is not None:
+        if stage != "keys" or self._announced:
             raise Refused(f"dealer-masks: got stage {stage}; want keys, once")
-        self._key = X25519PrivateKey.generate()
+        self._key, self._announced = X25519PrivateKey.generate(), True
         public = self._key.public_key().public_bytes_raw()
         return {"key": public, "signature": self._identity.sign(self._said(self._identity.name, public))}
 
@@ -138,9 +135,9 @@ class _Holder(_Member):
         self._number = number
         request = request_of(layout, packet)
         info = self._agreement.context("dealer-masks/mask") + json.dumps([number, request]).encode()
-        plus, minus = (_stretched(_derived(seed, info), layout) for seed in self._seeds)
-        vector = _reduced(layout.encode(arrays), layout)
-        return {"words": _sent(_reduced(vector + plus - minus, layout), layout), "request": request.encode()}
+        plus, minus = (_ring.mask(_derived(seed, info), layout) for seed in self._seeds)
+        vector = _ring.residues(layout.encode(arrays), layout)
+        return {"words": _ring.sent(vector + plus - minus, layout), "request": request.encode()}
 
     def _opened(self, packet: Packet) -> tuple[bytes, bytes]:
         dealer, name = self._agreement.third_parties[0], self._identity.name
@@ -149,7 +146,7 @@ class _Holder(_Member):
             seeds = box.decrypt(bytes(12), _bytes(packet, "sealed"), None)
         except InvalidTag:
             raise Refused(f"dealer-masks: got seeds that {dealer} has not sealed for this run; want its own") from None
-        self._key = X25519PrivateKey.generate()  # the old one is forgotten: nobody can open the seeds again
+        self._key = None  # nobody can open the seeds again
         return seeds[:32], seeds[32:]
 
 
@@ -166,7 +163,7 @@ class _Dealer(_Member):
             raise Refused("dealer-masks: got stage deal again; want one a run")
         holders = self._agreement.holders
         boxes = {name: self._sealing(packet, name, name) for name in holders}
-        self._dealt = True
+        self._dealt, self._key = True, None
         seeds = [os.urandom(32) for _ in holders]
         pairs = zip(holders, seeds, [*seeds[1:], seeds[0]], strict=True)
         return {f"sealed:{name}": boxes[name].encrypt(bytes(12), own + after, None) for name, own, after in pairs}
@@ -200,21 +197,21 @@ class _Coordinator:
         if not self._number:
             keys = yield Stage("keys", {name: {} for name in self._agreement.parties})
             _every(keys, self._agreement.parties, "keys")
-            told = {f"{item}:{name}": _bytes(keys[name], item) for name in holders for item in ("key", "signature")}
+            told = {f"{item}:{name}": _heard(keys, name, item) for name in holders for item in ("key", "signature")}
             dealt = yield Stage("deal", {dealer: told})
             _every(dealt, (dealer,), "deal")
-            offer = {f"{item}:{dealer}": _bytes(keys[dealer], item) for item in ("key", "signature")}
-            self._first = {name: {**offer, "sealed": _bytes(dealt[dealer], f"sealed:{name}")} for name in holders}
+            offer = {f"{item}:{dealer}": _heard(keys, dealer, item) for item in ("key", "signature")}
+            self._first = {name: {**offer, "sealed": _heard(dealt, dealer, f"sealed:{name}")} for name in holders}
         self._number += 1
         number = self._number.to_bytes(8, "big")
         packets: dict[str, Packet] = {name: {**self._first.get(name, {}), "number": number} for name in holders}
         replies = yield Stage("contribute", packets, carries=True)
         _every(replies, holders, "contribute")
         self._first = {}
-        if len({_bytes(replies[name], "request") for name in holders}) > 1:
+        if len({_heard(replies, name, "request") for name in holders}) > 1:
             raise EngineError("contribute: got contributions to different requests; want all to the same")
-        total = sum((_received(replies[name], name, layout) for name in holders[1:]), _received(replies[holders[0]], holders[0], layout))
-        return Aggregate(layout.decode(_signed(_reduced(total, layout), layout)), holders)
+        first, *others = (_ring.received(replies[name].get("words"), name, layout) for name in holders)
+        return Aggregate(layout.decode(_ring.numbers(sum(others, first), layout)), holders)
 
 
 def coordinator(agreement: Agreement) -> _Coordinator:
@@ -233,6 +230,13 @@ def _bytes(packet: Packet, name: str) -> bytes:
         return text(packet, name)
     except UsageError as error:
         raise Refused(f"dealer-masks: {error}") from None
+
+
+def _heard(replies: Replies, who: str, name: str) -> bytes:
+    try:
+        return text(replies[who], name)
+    except UsageError as error:
+        raise EngineError(f"{who}: {error}") from None
 
 
 def _derived(secret: bytes, info: bytes) -> bytes:

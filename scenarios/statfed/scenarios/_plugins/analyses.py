@@ -147,8 +147,6 @@ def _contract(subject: Subject) -> str:
         isinstance(module.Options, type) and issubclass(module.Options, Section),
         "Options: want a subclass of statfed.core.study.Section",
     )
-    bare = [name for name, option in module.Options.model_fields.items() if not option.description]
-    holds(not bare, f"Options: {', '.join(bare)}: no description; want one: it is the help of the command")
     cases = subject.cases
     for case in cases:
         read_query(subject.query(case))
@@ -171,7 +169,7 @@ def _additive(subject: Subject) -> str:
                 off = np.abs(total - whole[key])
                 holds(
                     (off <= slack).all(),
-                    f"{ask.name}: {key}: holders' parts add up to something that is off by {np.max(off):.3g} from "
+                    f"{ask.name}: {key}: holders' parts add up to something that is off by {np.max(off, initial=0):.3g} from "
                     "what one holder of all records sends; want the same",
                 )
                 holds(not np.any(split[-1][key]), f"{ask.name}: {key}: an empty holder sent something; want zeros")
@@ -196,7 +194,7 @@ def _bounded(subject: Subject) -> str:
                     inside = design or (change <= np.asarray(part.bound) + slack).all()
                     holds(
                         inside,
-                        f"{where} changes an entry by {np.max(change):.6g}; want at most {np.max(part.bound):.6g}",
+                        f"{where} changes an entry by {np.max(change, initial=0):.6g}; want at most {np.max(part.bound, initial=0):.6g}",
                     )
                     entries = np.count_nonzero(change > (0 if part.integer else slack))
                     holds(

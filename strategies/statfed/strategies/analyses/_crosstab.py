@@ -21,6 +21,7 @@ from scipy import stats
 
 from statfed.core.analysis import Question, Total
 from statfed.core.cell_key import cell_keys
+from statfed.core.fixed_point import WIDE_UNIT
 from statfed.core.result import Result, Row, Scalar
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
 from statfed.strategies.analyses._margins import collapsed_axes, groups, views
@@ -118,10 +119,11 @@ def result(
     total: Total,
     kept: Sequence[tuple[int, ...]],
     most: float | None,
+    magnified: float = 1.0,
     unsafe: Flags | None = None,
 ) -> Result:
     """From the pooled `cells`. kept: axes of the tables of powers; most: public bound of a contribution, if any;
-    unsafe: verdicts on all rows in the order of `views`, if there are any."""
+    magnified: what powers were multiplied by; unsafe: verdicts on all rows in the order of `views`, if any."""
     design, count = survey_design(question), total["count"]
     records, n = int(total["records"]), int(count.sum())
     facts: dict[str, Scalar] = {
@@ -141,11 +143,11 @@ def result(
         df = degrees(spread.n)
     certain = design.declared or records > 1
     variances = {c: spread.variance(c) if certain else None for c in collapsed_axes(len(by))}
-    powers = {axes: total[f"power{i}"] for i, axes in enumerate(kept)} if most else {}
+    powers = {axes: _powers(question, total[f"power{i}"], count, axes, magnified) for i, axes in enumerate(kept) if most}
     verdicts = None if unsafe is None else _by_view(question, by, unsafe)
     tables = _tables(question, by, count, cells, variances, powers, most, total.get("key"), verdicts)
     whole = powers.get(tuple(range(len(by))))
-    roots = None if whole is None or most is None else most * np.maximum(whole, 0.0) ** (1 / 8)
+    roots = None if whole is None or most is None else most * whole ** (1 / 8)
     tables["margins"] += _subtotals(question, by, count, spread, cells, roots, total.get("key"), certain, verdicts)
     plain = not (question.options.weight or question.options.design)
     notes: tuple[str, ...] = ()
@@ -219,6 +221,18 @@ def _by_view(question: Question[Any], by: tuple[str, ...], unsafe: Flags) -> Ver
     return found
 
 
+def _powers(
+    question: Question[Any], powers: Floats, count: NDArray[np.int64], axes: tuple[int, ...], magnified: float
+) -> Floats:
+    """Upper bounds of sums of powers: what fixed point may have rounded away at each holder is added again.
+
+    Without it a contributor that is small beside the public bound has a power of 0, and would pass every rule.
+    """
+    others = tuple(axis for axis in range(count.ndim) if axis not in axes)
+    lost = len(question.query.holders) * WIDE_UNIT
+    return np.where(count.sum(axis=others) > 0, np.maximum(powers, 0.0) + lost, 0.0) / magnified
+
+
 def _tables(
     question: Question[Any],
     by: tuple[str, ...],
@@ -238,7 +252,7 @@ def _tables(
         root = None
         if most is not None:
             power = powers[kept] if kept in powers else next(iter(powers.values())).sum(axis=collapsed)
-            root = most * np.maximum(power, 0.0) ** (1 / 8)
+            root = most * power ** (1 / 8)
         here = _Cells(
             tuple(levels[axis] for axis in kept),
             count.sum(axis=collapsed),

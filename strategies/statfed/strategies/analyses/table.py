@@ -41,6 +41,7 @@ TITLE = "Contingency tables, with margins, standard errors and tests of independ
 GROUP = "Estimates"
 PUSHES_DOWN = "all"
 POWER = 8
+MAGNIFIED = 2.0**64
 SHARE = 0.1  # of the privacy budget, for squares, which only serve standard errors
 MOST = 4
 
@@ -120,11 +121,8 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         elif not design.spans:
             found |= {"products": Part((*axes, *shape, *shape))}
     if _bounding(question):
-        firm = codebook.role("enterprise")
-        unlimited = firm is not None and question.options.largest_contributor is None
-        for i, kept in enumerate(_kept(question)):
-            grid = tuple(shape[axis] for axis in kept)
-            found[f"power{i}"] = Part(grid, bound=np.inf if unlimited else 1.0, single=True)
+        for i, kept in enumerate(_kept(question)):  # without a bound: wide words, whose unit is known
+            found[f"power{i}"] = Part(tuple(shape[axis] for axis in kept), bound=np.inf, single=True)
     return found
 
 
@@ -192,7 +190,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     unsafe = None
     for name in functions(question):
         unsafe = (yield Ask(name))["unsafe"]
-    return _crosstab.result(question, by, total, _kept(question), most, unsafe)
+    return _crosstab.result(question, by, total, _kept(question), most, _magnified(question), unsafe)
 
 
 def functions(question: Question[Options]) -> Mapping[str, str]:
@@ -247,6 +245,16 @@ def _largest(question: Question[Options]) -> float:
     return (value or largest(codebook, options.value)) * largest(codebook, survey_design(question).weight)
 
 
+def _magnified(question: Question[Options]) -> float:
+    """What sums of powers are multiplied by, so that those of small contributors are not lost in fixed point.
+
+    A contribution of a stated largest one has a power of 1 at most, and MOST_RECORDS of them fit in wide words at
+    MAGNIFIED. Where an enterprise may have any number of records its power has no bound, and is not magnified.
+    """
+    firm = question.codebook.role("enterprise")
+    return 1.0 if firm is not None and question.options.largest_contributor is None else MAGNIFIED
+
+
 def _kept(question: Question[Options]) -> list[tuple[int, ...]]:
     """Axes of the tables whose contributions are bounded: of the cells, and of every margin where an enterprise's
     contributions to several cells have to be added up before they are raised to a power."""
@@ -256,7 +264,7 @@ def _kept(question: Question[Options]) -> list[tuple[int, ...]]:
 
 
 def _powers(table: Table, question: Question[Options], amount: Expr) -> dict[str, NDArray[np.float64]]:
-    """Sums of (contribution / largest contribution)^8 over the contributors of each cell.
+    """Sums of (contribution / largest contribution)^8 over the contributors of each cell, times `_magnified`.
 
     A contributor is an enterprise where the codebook has that role, else a record. Raises UsageError when a declared
     largest contributor is exceeded.
@@ -265,7 +273,7 @@ def _powers(table: Table, question: Question[Options], amount: Expr) -> dict[str
     share = amount / most
     if firm is None:
         power = share**POWER
-        return {"power0": table.grid(by, p=power.sum())["p"].astype(np.float64)}
+        return {"power0": table.grid(by, p=power.sum())["p"].astype(np.float64) * _magnified(question)}
     found = {}
     for i, kept in enumerate(_kept(question)):
         names = tuple(by[axis] for axis in kept)
@@ -276,5 +284,6 @@ def _powers(table: Table, question: Question[Options], amount: Expr) -> dict[str
         grouped = replace(table, expr=each)
         if question.options.largest_contributor and grouped.aggregate(top=each["_share"].max())["top"] > 1 + 1e-9:
             raise UsageError("largest_contributor: got an enterprise with more; want a larger public bound")
-        found[f"power{i}"] = grouped.grid(names, p=(each["_share"] ** POWER).sum())["p"].astype(np.float64)
+        power = grouped.grid(names, p=(each["_share"] ** POWER).sum())["p"].astype(np.float64)
+        found[f"power{i}"] = power * _magnified(question)
     return found

@@ -1,0 +1,84 @@
+"""What `dealer-masks` tells each role, in words, and what it asks of organisations."""
+
+from collections.abc import Sequence
+
+from statfed.core.card import Question, by_topic
+from statfed.core.placement import in_words
+from statfed.core.protection import Disclosure
+from statfed.core.query import Query
+from statfed.core.study import Terms
+
+MASKS = "masks, if the dealer does not collude with the coordinator"
+
+
+def rows(terms: Terms | Query) -> Sequence[Disclosure]:
+    """*Who learns what*, for a statistic and for training. What stands behind a sum is the noise that is in it."""
+    private, one, every = terms.privacy, "contribution to every sum", "every sum of contributions"
+    public, released = "public parameters of every sum", "the released result"
+    rules = "each holder's disclosure rules, as far as its policy sets any"
+    seen, told = rules, rules
+    if isinstance(terms, Query) and terms.privacy:
+        seen, told = in_words(terms.privacy, to_coordinator=True), in_words(terms.privacy)
+    if isinstance(terms, Terms):
+        one, every = "model update or gradient in every round", "the sum of all holders' updates in every round"
+        public, released = "the model before every round", "the final model"
+        seen = told = "nothing: without noise updates and their sums can reveal training records"
+        if terms.privacy:
+            seen = told = f"noise: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit} over the whole training"
+    alone = "nothing: so many must not collude"
+    if private and private.noise == "local":
+        alone = told
+    elif private and private.noise == "shared":
+        alone = "nothing: a share of the noise alone is not differentially private"
+    return [
+        Disclosure("coordinator", f"{every}, over all {len(terms.holders)} holders", seen),
+        Disclosure("coordinator", "nothing of any one holder", MASKS),
+        Disclosure("coordinator with one holder", "the sum over the others; nothing of any one", MASKS),
+        Disclosure("coordinator with 2 holders or more", f"the {one} of a holder between two of them", alone),
+        Disclosure("coordinator with the dealer", f"every holder's {one}", alone),
+        Disclosure("dealer", "who takes part; no contribution and no sum", "masked vectors never reach it"),
+        Disclosure("other holders", f"{public}; names and public keys of all", told),
+        Disclosure("result party", released, told),
+        Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"),
+    ]
+
+
+CARD = by_topic(
+    Question(
+        "roles",
+        "Which organisation deals the masks, and what does it gain by the result?",
+        "the agreement with the dealer; its independence of the coordinator, in law, staff and machines",
+        "the dealer holds no data and sees no vector",
+    ),
+    Question(
+        "trust",
+        "What would show that dealer and coordinator, or the coordinator and two holders, have pooled what they know?",
+        "contracts with sanctions, separate administrators, audits of both",
+        "dealer and coordinator together know every contribution; so does, of the holder between them, a coordinator "
+        "with two holders that are neighbours in the order of names",
+    ),
+    Question(
+        "key custody",
+        "How were the parties' public keys compared, and what is done when one is stolen?",
+        "a record of the comparison outside this system; a procedure of renewal",
+        "one Ed25519 key a party; masks rest on keys and seeds that are made for one run and forgotten",
+    ),
+    Question(
+        "safe settings",
+        "Where do dealer and coordinator run, and who administers both?",
+        "descriptions of the two environments and of who can reach them",
+    ),
+    Question(
+        "maturity",
+        "Who has reviewed the protocol and its code?",
+        "a review by somebody else than the author",
+        "an example of how a protection is brought: no review is on record",
+    ),
+    Question(
+        "revocation",
+        "What happens to a run when a holder or the dealer is away?",
+        "an agreed time for runs; a way to repeat one",
+        "every holder and the dealer are needed: a run without one of them gives no total",
+    ),
+)
+"""Its own questions. Those that stand under every protection are for the study."""

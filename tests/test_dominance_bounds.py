@@ -1,0 +1,60 @@
+"""Bounds of the largest contributors from power sums: a dominated cell is hidden whatever the public bound and words."""
+
+import pandas as pd
+import pytest
+
+from statfed.analyse import Federation
+from statfed.core.disclosure import Rules
+from statfed.core.result import Result
+from tests.federate import codebook_of
+
+RULES = Rules(minimum_frequency=None, p_percent=None, dominance_n=1, dominance_k=90.0)
+COLUMNS = {"branch": ["x", "y"], "turnover": ("number", 0, 1e9)}
+FIRMS = codebook_of(COLUMNS | {"firm": {"type": "id", "role": "enterprise"}})
+RECORDS = codebook_of(COLUMNS)
+
+
+def holders() -> dict[str, pd.DataFrame]:
+    """Branch x: one enterprise has 4,000 of 4,119; branch y: nobody has more than a fiftieth."""
+    frames = {}
+    for name in ("north", "south", "west"):
+        small = {"branch": ["x"] * 20 + ["y"] * 50, "turnover": [1.0 + i / 25 for i in range(20)] + [10.0] * 50}
+        frame = pd.DataFrame(small).assign(firm=[f"{name}-{i}" for i in range(70)])
+        if name == "north":
+            frame.loc[len(frame)] = ["x", 4000.0, "giant"]
+        frames[name] = frame
+    return frames
+
+
+def shown(result: Result) -> dict[str, float | None]:
+    rows = result.to_dict()["cells"]
+    return {row["branch"]: row["total"] for row in rows}
+
+
+@pytest.mark.parametrize("protection", ["plain", "secure-aggregation", "homomorphic-encryption"])
+@pytest.mark.parametrize("largest", [None, 5e3, 1e6, 1e9])
+def test_a_dominated_cell_is_hidden_however_loose_the_largest_contributor(
+    protection: str, largest: float | None
+) -> None:
+    with Federation(holders(), FIRMS, protection=protection, disclosure=RULES) as federation:
+        released = shown(federation.table("branch", value="turnover", largest_contributor=largest))
+    assert released["x"] is None
+
+
+@pytest.mark.parametrize("protection", ["plain", "secure-aggregation"])
+def test_a_dominated_cell_of_records_is_hidden_under_a_loose_codebook(protection: str) -> None:
+    frames = {name: frame.drop(columns="firm") for name, frame in holders().items()}
+    with Federation(frames, RECORDS, protection=protection, disclosure=RULES) as federation:
+        assert shown(federation.table("branch", value="turnover"))["x"] is None
+
+
+def test_a_safe_cell_is_shown_where_the_public_bound_says_something() -> None:
+    tables = {}
+    for protection in ("plain", "secure-aggregation"):
+        frames = {name: pd.concat([frame[frame.branch == "y"]] * 4) for name, frame in holders().items()}
+        for name, frame in frames.items():
+            frame["firm"] = [f"{name}-{i}" for i in range(len(frame))]
+        rules = RULES.model_copy(update={"dominance_k": 50.0})
+        with Federation(frames, FIRMS, protection=protection, disclosure=rules) as federation:
+            tables[protection] = shown(federation.table("branch", value="turnover", largest_contributor=1e4))
+    assert tables["plain"] == tables["secure-aggregation"] == {"x": 0.0, "y": pytest.approx(6000.0)}
