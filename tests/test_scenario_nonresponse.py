@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
+from statfed.core.errors import UsageError
 from statfed.scenarios import nonresponse
-from statfed.scenarios._compare.statistics import obstacle, run_statistics, write_sources
+from statfed.scenarios._compare.statistics import Questions, run_statistics, write_sources
 from statfed.scenarios._compare.trial import Cell, Technique, Trial
-from statfed.scenarios._contract import EXACT, Figure, World, private
+from statfed.scenarios._contract import Figure, World, private
 from statfed.scenarios._data import fieldwork
 
 
@@ -122,6 +123,7 @@ def test_one_country_has_no_spread_and_is_no_success() -> None:
 
 
 def test_differential_privacy_is_refused_as_the_mixed_model_has_no_private_form(world: World, tmp_path: Path) -> None:
-    reason = obstacle(nonresponse, world, Technique("plain", private(1.0)))
-    assert "glmm has no differentially private form" in reason
-    assert not obstacle(nonresponse, world, Technique("plain", EXACT))
+    sources = write_sources(world, tmp_path / "data")
+    ask = Questions(sources, world.codebook, Technique("plain", private(1.0)), 2, tmp_path)
+    with pytest.raises(UsageError, match="glmm has no differentially private form"):
+        nonresponse.compute(ask, world.public)

@@ -8,7 +8,9 @@ import typer
 
 from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
 from statfed.cli.run import WORKSPACE
+from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
+from statfed.scenarios._contract import PACKAGE as SCENARIOS
 from statfed.scenarios._contract import Profile
 
 if TYPE_CHECKING:
@@ -86,21 +88,19 @@ def compare(
             | {name: list(getattr(tables, name)) for name in NAMES}
         )
         return
-    _show(tables.trials, {row["key"]: row["value"] for row in tables.measures if row["name"] == "overhead"})
+    _show(tables, {name: load(SCENARIOS, name, "scenario").SUCCESS.title for name in tables.values("scenario")})
     counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
     say(f"{counts or 'nothing new'}; {outcome.kept} kept. results: {results}; report: {files[0]}")
 
 
 def _report(tables: "Tables", origin: str, entries: bool, folder: Path) -> list[Path]:
     """Write the report of what was asked for; with the entries of the inventory where all of it was."""
-    from statfed.core.discovery import load, modules
     from statfed.scenarios._compare.report import write_report
-    from statfed.scenarios._contract import PACKAGE
     from statfed.scenarios._recommend import Measurements
     from statfed.scenarios._recommend.sections import sections
 
     tried = list(dict.fromkeys(str(row["scenario"]) for row in tables.trials))
-    found = {name: load(PACKAGE, name, "scenario") for name in (sorted(modules(PACKAGE)) if entries else tried)}
+    found = {name: load(SCENARIOS, name, "scenario") for name in (sorted(modules(SCENARIOS)) if entries else tried)}
     return write_report(
         tables,
         {name: module.ABOUT for name, module in found.items()},
@@ -110,45 +110,47 @@ def _report(tables: "Tables", origin: str, entries: bool, folder: Path) -> list[
     )
 
 
-def _show(trials: Sequence[Mapping[str, Any]], overhead: Mapping[str, float]) -> None:
-    """One table a scenario; what does not apply below it, once a reason."""
-    for name in dict.fromkeys(row["scenario"] for row in trials):
-        mine = [row for row in trials if row["scenario"] == name]
-        columns = (
-            "protection",
-            "level",
-            "seed",
-            "error",
-            "reached",
-            "alone",
-            "bias",
-            "covers",
-            "epsilon",
-            "cpu s",
-            "x plain",
-        )
-        numbers = columns[2:4] + columns[5:]
-        rows = table(name, *columns, numbers=numbers)
-        for row in mine:
-            if row["status"] == "done":
-                rows.add_row(
-                    row["protection"],
-                    row["level"],
-                    str(row["seed"]),
-                    _number(row["error"]),
-                    "yes" if row["reached"] else f"no (> {row['tolerance']:g})",
-                    *(_number(row[key]) for key in ("local", "bias", "coverage", "epsilon", "processor")),
-                    _number(overhead.get(row["key"])),
-                )
+def _show(tables: "Tables", measures: Mapping[str, str]) -> None:
+    """For each scenario what came out, by release level and protection; below it what did not apply or failed."""
+    overhead = {row["key"]: row["value"] for row in tables.measures if row["name"] == "overhead"}
+    for name in dict.fromkeys(str(row["scenario"]) for row in tables.trials):
+        mine = [row for row in tables.trials if row["scenario"] == name]
+        protections = sorted({str(row["protection"]) for row in mine})
+        done = [row for row in mine if row["status"] == "done"]
+        limit = f", at most {done[0]['tolerance']:g}" if done else ""
+        rows = table(f"{name}: {measures[name]}{limit}", "level", "epsilon", *protections, numbers=("epsilon",))
+        levels = list(dict.fromkeys(str(row["level"]) for row in mine))
+        known = [level.id for level in load(SCENARIOS, name, "scenario").LEVELS]
+        for level in sorted(levels, key=lambda one: known.index(one) if one in known else len(known)):
+            here = [row for row in mine if row["level"] == level]
+            spent = [row["epsilon"] for row in here if row["epsilon"] is not None]
+            words = [_cell([row for row in here if row["protection"] == one], overhead) for one in protections]
+            rows.add_row(level, f"{max(spent):.3g}" if spent else "", *words)
         out.print(rows, markup=False)
-        for status in ("not-applicable", "failed"):
-            reasons: dict[str, list[str]] = {}
-            for row in mine:
-                if row["status"] == status:
-                    reasons.setdefault(row["reason"], []).append(f"{row['protection']}, {row['level']}")
-            for reason, techniques in reasons.items():
-                out.print(f"{status}: {'; '.join(techniques)}: {reason}", markup=False, highlight=False)
+        alone = [row["local"] for row in done if row["local"] is not None]
+        if alone:
+            out.print(f"a holder alone: {sum(alone) / len(alone):.3g}; x: processor time over plain", highlight=False)
+        _show_rest(mine)
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+def _cell(rows: Sequence[Mapping[str, Any]], overhead: Mapping[str, float]) -> str:
+    """One technique in a few characters: mean error over seeds, whether it is small enough, cost."""
+    done = [row for row in rows if row["status"] == "done"]
+    if not done:
+        return "failed" if any(row["status"] == "failed" for row in rows) else "-"
+    reached = sum(bool(row["reached"]) for row in done)
+    word = "yes" if reached == len(rows) else "no" if not reached else f"{reached} of {len(rows)}"
+    error = sum(row["error"] for row in done) / len(done)
+    costs = [overhead[row["key"]] for row in done if row["key"] in overhead]
+    return f"{error:.2g} {word}" + (f" x{sum(costs) / len(costs):.2g}" if costs else "")
+
+
+def _show_rest(rows: Sequence[Mapping[str, Any]]) -> None:
+    for status in ("not-applicable", "failed"):
+        reasons: dict[str, list[str]] = {}
+        for row in rows:
+            if row["status"] == status:
+                reasons.setdefault(row["reason"], []).append(f"{row['protection']}, {row['level']}")
+        for reason, techniques in reasons.items():
+            said = "; ".join(dict.fromkeys(techniques))
+            out.print(f"{status}: {said}: {reason}", markup=False, highlight=False)

@@ -140,7 +140,7 @@ def test_shared_noise_that_two_colluders_could_strip_is_refused() -> None:
 
 def test_a_coordinator_cannot_take_the_dealers_or_a_holders_place() -> None:
     ours = agreement("dealer-masks", 4)
-    for place, wanted in (("dealer", "contribute"), ("h002", "deal")):
+    for place in ("dealer", "h002"):
         known, fake = identities(ours.parties), identities(ours.parties)
         crook = dealer_masks.party(ours, fake[place])
         offer = crook.answer("keys", {})
@@ -151,7 +151,6 @@ def test_a_coordinator_cannot_take_the_dealers_or_a_holders_place() -> None:
         parties = {name: dealer_masks.party(ours, known[name]) for name in ours.parties}
         with pytest.raises(Refused, match=f"not by {place}'s pinned key"):
             Network(ours, parties=parties, change=swapped).sum(given(ours.holders), LAYOUT)
-        assert wanted in ("contribute", "deal")
 
 
 def test_contributions_to_different_requests_do_not_add_up_even_for_a_coordinator_that_ignores_it() -> None:
@@ -191,18 +190,16 @@ def test_what_is_not_understood_is_an_error_that_names_its_sender() -> None:
             who = "dealer" if stage == "deal" else "h002"
             contributions = given(network.agreement.holders)
 
-            def send(
-                asked: Stage, stage: str = stage, who: str = who, network: Network = network, garbage: Any = garbage
-            ) -> Replies:
+            def send(asked: Stage, wrong: Any = (stage, who, garbage), run: Any = (network, contributions)) -> Replies:
+                network, contributions = run
                 replies = {
-                    name: network.deliver(asked, name, packet, given(network.agreement.holders), LAYOUT)
+                    name: network.deliver(asked, name, packet, contributions, LAYOUT)
                     for name, packet in asked.packets.items()
                 }
-                return replies | ({who: garbage} if asked.name == stage else {})
+                return replies | ({wrong[1]: wrong[2]} if asked.name == wrong[0] else {})
 
             with pytest.raises((EngineError, Refused), match=f"{who}|different requests"):
                 conduct(network.rounds(LAYOUT), send)
-            assert contributions
 
 
 def test_too_few_holders_are_refused() -> None:

@@ -261,7 +261,7 @@ def _partial_likelihood(x: Vector, months: NDArray[Any], died: NDArray[Any], str
 
     def gradient(beta: Vector) -> Vector:
         cases = beta[:, None] + 1e-30j * np.eye(len(beta))
-        return np.asarray(objective(cases).imag / 1e-30)
+        return np.asarray(np.imag(objective(cases)) / 1e-30)
 
     def value(beta: Vector) -> float:
         return float(objective(beta[:, None])[0])
