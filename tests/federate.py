@@ -18,6 +18,7 @@ from statfed.core.table import Table
 from statfed.scenarios._plugins.frames import codebook_of as codebook_of
 from statfed.scenarios._plugins.frames import table_of as table_of
 
+
 def federate(
     analysis: str,
     frames: Sequence[pd.DataFrame],

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from statfed_example import _ring, dealer_masks, geometric_mean
+
 from statfed.core.analysis import Arrays
 from statfed.core.applicability import obstacles
 from statfed.core.errors import EngineError, Refused, UsageError
@@ -21,7 +23,6 @@ from statfed.scenarios._plugins.frames import dealt
 from statfed.scenarios._plugins.network import Network, agreement, identities
 from statfed.scenarios._plugins.protections import check_protection
 from statfed.scenarios._plugins.runs import asked
-from statfed_example import _ring, dealer_masks, geometric_mean
 
 LAYOUT = Layout({"x": Slot((3000,), 2.0**40, integer=True)}, 5)
 

@@ -2,7 +2,7 @@
 
 G = exp(mean of log x). Its standard error under simple random sampling is G s / sqrt(n), s the standard deviation of
 log x (delta method). Holders send counts, sums and sums of squares of y = (log x - middle) / half, where middle and half
-are those of the logarithms of the codebook's bounds, so that y lies in [-1, 1]: public constants, and nothing cancels.
+are those of the logarithms of the codebook's bounds: public constants with which y lies in [-1, 1].
 With noise the standard error adds the variance of the noise in count and sum.
 """
 
@@ -17,7 +17,7 @@ from pydantic import Field
 from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
-from statfed.core.result import Result, Row
+from statfed.core.result import Result
 from statfed.core.study import Section
 from statfed.core.table import Table, real
 
@@ -63,7 +63,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  # noqa: ARG001
-    values = {}
+    values: dict[str, Any] = {}
     for i, name in enumerate(question.options.columns):
         middle, half = _frame(question.codebook, name)
         y = ((table.number(name).ln() - real(middle)) / real(half)).clip(real(-1.0), real(1.0))  # rounding may leave it
@@ -85,7 +85,7 @@ def coordinate(question: Question[Options]) -> Coordination:
         for at in np.ndindex(*(len(codes) for codes in levels)):
             n, first, second = (float(total[f"{key}_{i}"][at]) for key in ("count", "sum", "squares"))
             noise = [float(total.noise[f"{key}_{i}"][at]) for key in ("count", "sum")]
-            row: Row = {"column": name, **{b: codes[j] for b, codes, j in zip(by, levels, at, strict=True)}}
+            row: dict[str, Any] = {"column": name, **{b: codes[j] for b, codes, j in zip(by, levels, at, strict=True)}}
             unit = question.codebook.columns[name].unit
             rows.append(row | _estimated(n, first, second, noise, middle, half) | {"unit": unit})
     return Result("geometric-mean", "Geometric means", {"estimates": rows}, {}, (NOTE,), by)

@@ -197,9 +197,8 @@ def _bounded(subject: Subject) -> str:
                         f"{where} changes an entry by {np.max(change, initial=0):.6g}; want at most {np.max(part.bound, initial=0):.6g}",
                     )
                     entries = np.count_nonzero(change > (0 if part.integer else slack))
-                    holds(
-                        not part.single or entries <= 1, f"{where} changes {entries} entries; want 1, as `single` says"
-                    )
+                    alone = not part.single or entries <= 1
+                    holds(alone, f"{where} changes {entries} entries; want 1, as `single` says")
                     looked += 1
     return f"{looked} times one record was left out"
 
@@ -255,7 +254,7 @@ def _names(subject: Subject) -> str:
 def _private(subject: Subject) -> str:
     if not hasattr(subject.module, "private"):
         return "has none, and is refused where noise is asked for"
-    looked = 0
+    looked = []
     for case in subject.cases:
         privacy = Privacy(epsilon=1.0)
         try:
@@ -266,10 +265,10 @@ def _private(subject: Subject) -> str:
         noise = plan(module.parts(question, Ask(name)), privacy, times)
         for key, deviation in noise.std().items():
             holds(np.isfinite(deviation).all(), f"{name}: {key}: no finite bound; want one, for noise follows from it")
-        looked += 1
+        looked.append(f"{name} ({times} times)")
     if not looked:
         raise Lacking("no example can be asked with noise; want one that can")
-    return f"sum {name}, {times} times, of finite bounds"
+    return f"finite bounds of sums {', '.join(dict.fromkeys(looked))}"
 
 
 def _protected(subject: Subject) -> str:

@@ -122,19 +122,20 @@ def _layout(bits: int, entries: int, holders: int) -> Layout:
     return Layout({"x": slot}, holders, narrow=bits == 32)
 
 
-def raw(packet: Packet) -> Iterator[NDArray[np.float64]]:
-    """A packet's fields, bytes and arrays, read as whole numbers and as floats of 64 bits: absolute values, sorted."""
+def raw(packet: Packet) -> Iterator[tuple[NDArray[np.float64], float]]:
+    """A packet's fields, bytes and arrays, read as numbers of 64 bits: absolute values, sorted, and the least of them
+    that has enough places to be told from its neighbours."""
     for item in packet.values():
         text = np.ascontiguousarray(item).tobytes() if isinstance(item, np.ndarray) else item
-        for kind in ("<f8", "<i8"):
+        for kind, least in (("<f8", 0.0), ("<i8", 1 / NEXT)):
             words = np.abs(np.frombuffer(text[: len(text) // 8 * 8], kind).astype(np.float64))
-            yield np.sort(words[np.isfinite(words)])
+            yield np.sort(words[np.isfinite(words)]), least
 
 
-def written(words: NDArray[np.float64], figures: NDArray[np.float64]) -> bool:
+def written(words: NDArray[np.float64], least: float, figures: NDArray[np.float64]) -> bool:
     """Does one of the figures (positive), times a power of two, stand among sorted words to 36 binary places?"""
     wanted = np.multiply.outer(2.0 ** np.arange(-8, 63), figures).reshape(-1)
-    wanted = wanted[wanted >= 1 / NEXT] if len(words) else wanted[:0]
+    wanted = wanted[wanted >= least] if len(words) else wanted[:0]
     place = np.minimum(np.searchsorted(words, wanted * (1 - NEXT)), len(words) - 1)
     return bool((np.abs(words[place] - wanted) <= NEXT * wanted).any())
 
@@ -158,7 +159,7 @@ def _read(subject: Subject) -> str:
             packets = [packet for _, _, packet in network.transcript]
             arrays = [item for packet in packets for item in packet.values() if isinstance(item, np.ndarray)]
             share = max(read_off(arrays, one) for one in figures)
-            plain = any(written(words, one) for packet in packets for words in raw(packet) for one in figures)
+            plain = any(written(*words, one) for packet in packets for words in raw(packet) for one in figures)
             shares.append(1.0 if plain else share)
         holds(
             min(shares) == 0,

@@ -17,7 +17,7 @@ from statfed.core.query import Query
 from statfed.core.records import Channel, WindowCodebook
 from statfed.core.study import NAME, Privacy, Protection, Section, Terms, make_study
 from statfed.scenarios._plugins import guards, sums
-from statfed.scenarios._plugins.check import Check, Lacking, Law, holds, judge
+from statfed.scenarios._plugins.check import Broken, Check, Lacking, Law, holds, judge
 from statfed.scenarios._plugins.sums import Subject
 from statfed.scenarios._plugins.universe import CODEBOOK, people
 
@@ -43,7 +43,7 @@ def _contract(subject: Subject) -> str:
         options = module.Options()
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
-        holds(False, f"Options: {keys}: no default; want one for every option")
+        raise Broken(f"Options: {keys}: no default; want one for every option") from None
     third = module.third_parties(options)
     named = isinstance(third, tuple) and all(isinstance(one, str) and NAME.fullmatch(one) for one in third)
     holds(named, f"third_parties: got {third!r}; want a tuple of names")

@@ -124,10 +124,11 @@ def _totals(subject: Subject) -> str:
 def _repeated(subject: Subject) -> str:
     made = subject.agreement()
     network = Network(made)
-    for number, (_, layout) in enumerate([*layouts(len(made.holders))] * 2):
+    forms = [layout for _, layout in layouts(len(made.holders))] * 2
+    for number, layout in enumerate(forms):
         given = contributions(layout, made, seed=10 + number)
         whole(subject, made, layout, given, network.sum(given, layout))
-    return f"{number + 1} sums of changing form in one run"
+    return f"{len(forms)} sums of changing form in one run"
 
 
 def _each(subject: Subject) -> str:

@@ -6,6 +6,10 @@ information there, as a whole and by group. The marginal likelihood, in which th
 standard deviation sigma, is maximised in its Laplace approximation over coefficients and sigma alike, as lme4's glmer
 does with nAGQ = 1; see `_glmm_fit`.
 
+Where a group is one holder, as with a country's institute, the sums by group are that holder's own: a protection that
+shows sums over holders only hides no more of it than its records. Groups that several holders share are hidden as in
+any sum.
+
 Standard errors of coefficients are those given sigma, from the penalised information; effects are shown as their modes
 with the standard error of the difference between mode and effect, the coefficients' uncertainty included (Henderson
 1975). sigma is a maximum likelihood estimate: over few groups it is biased downwards, by a factor of about

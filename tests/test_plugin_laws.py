@@ -1,0 +1,124 @@
+"""The laws that `statfed plugin check` puts plugins under: built-ins keep them, and each catches who breaks it."""
+
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from statfed.cli.main import app
+from statfed.core.analysis import PACKAGE as ANALYSES
+from statfed.core.discovery import load, modules
+from statfed.core.errors import UsageError
+from statfed.core.protection import PACKAGE
+from statfed.scenarios._plugins import analyses, protections
+from statfed.scenarios._plugins.analyses import Subject as Asked
+from statfed.scenarios._plugins.analyses import check_analysis
+from statfed.scenarios._plugins.check import Check, Law, judge
+from statfed.scenarios._plugins.protections import check_protection
+from statfed.scenarios._plugins.sums import Subject as Protected
+from tests import fakes
+from tests.fakes import ANALYSIS, PROTECTION, brought
+
+BUILT_IN = [(name, law) for name in sorted(modules(PACKAGE)) for law in protections.LAWS]
+
+
+def only(laws: tuple[Law[Any], ...], law: str, subject: Any) -> Check:
+    """One law's verdict."""
+    (check,) = judge([one for one in laws if one.id == law], subject, lambda *_: None)
+    return check
+
+
+@pytest.mark.parametrize(("name", "law"), [pytest.param(n, law, id=f"{n}-{law.id}") for n, law in BUILT_IN])
+def test_every_built_in_protection_keeps_every_law(name: str, law: Law[Any]) -> None:
+    (check,) = judge([law], Protected(name, load(PACKAGE, name, "protection")), lambda *_: None)
+    assert check.passed, check.detail
+
+
+@pytest.mark.parametrize("name", ["describe", "mean", "survival"])
+def test_built_in_analyses_keep_every_law(name: str) -> None:
+    checks = check_analysis(name)
+    assert len(checks) == len(analyses.LAWS)
+    assert [check for check in checks if not check.passed] == []
+
+
+def test_the_bases_of_the_fakes_keep_every_law() -> None:
+    with brought("protections", PROTECTION) as name:
+        assert [check for check in check_protection(name) if not check.passed] == []
+    with brought("analyses", ANALYSIS) as name:
+        assert [check for check in check_analysis(name) if not check.passed] == []
+
+
+def changed(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    return {name: item for name, item in (base | change).items() if item is not None}
+
+
+@pytest.mark.parametrize(("law", "found", "change"), fakes.PROTECTIONS)
+def test_each_law_of_protections_catches_who_breaks_it(law: str, found: str, change: dict[str, Any]) -> None:
+    with brought("protections", changed(PROTECTION, change)) as name:
+        subject = Protected(name, load(PACKAGE, name, "protection"))
+        check = only(protections.LAWS, law, subject)
+        if law == "contract":
+            assert check_protection(name) == [check]  # the others would stumble over it
+    assert check.passed is (None if law == "card" else False)
+    assert found in check.detail
+
+
+@pytest.mark.parametrize(("law", "found", "change"), fakes.ANALYSES)
+def test_each_law_of_analyses_catches_who_breaks_it(law: str, found: str, change: dict[str, Any]) -> None:
+    with brought("analyses", changed(ANALYSIS, change)) as name:
+        check = only(analyses.LAWS, law, Asked(name, load(ANALYSES, name, "analysis")))
+        if law == "contract":
+            assert check_analysis(name) == [check]
+    assert check.passed is False
+    assert found in check.detail
+
+
+def test_every_law_has_a_fake_that_breaks_it() -> None:
+    assert {law for law, *_ in fakes.PROTECTIONS} == {law.id for law in protections.LAWS}
+    assert {law for law, *_ in fakes.ANALYSES} == {law.id for law in analyses.LAWS}
+
+
+def test_a_law_that_meets_an_unforeseen_error_is_broken_and_says_by_what() -> None:
+    def fails(agreement: Any) -> Any:
+        raise KeyError("forgotten")
+
+    with brought("protections", changed(PROTECTION, {"coordinator": fails})) as name:
+        check = only(protections.LAWS, "totals", Protected(name, load(PACKAGE, name, "protection")))
+    assert (check.passed, check.detail) == (False, "KeyError: 'forgotten'")
+
+
+def test_an_unknown_name_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="unknown protection: got 'nobody'"):
+        check_protection("nobody")
+    done = CliRunner().invoke(app, ["plugin", "check", "nobody", "--json"])
+    assert done.exit_code == 2
+    assert "want a protection or an analysis" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_the_command_tells_what_is_broken_and_exits_with_2() -> None:
+    with brought("analyses", changed(ANALYSIS, {"PUSHES_DOWN": None})) as name:
+        done = CliRunner().invoke(app, ["plugin", "check", name, "--json"])
+        shown = CliRunner().invoke(app, ["plugin", "check", name])
+        listed = CliRunner().invoke(app, ["plugin", "list"])
+    assert (done.exit_code, shown.exit_code, listed.exit_code) == (2, 2, 0)
+    document = json.loads(done.stdout)
+    assert not document["passed"]
+    (checked,) = document["checked"]
+    assert (checked["kind"], checked["from"]) == ("analysis", "outsider 1.0")
+    (law,) = checked["laws"]
+    assert law == {
+        "id": "contract",
+        "title": "The module has what the contract asks for, and an example",
+        "passed": False,
+        "detail": "PUSHES_DOWN: missing; want it, as statfed.core.analysis says",
+    }
+    assert "FAIL" in shown.stdout
+    assert "outsider" in listed.stdout
+
+
+def test_the_command_checks_built_ins_too() -> None:
+    done = CliRunner().invoke(app, ["plugin", "check", "plain"])
+    assert done.exit_code == 0
+    assert "protection plain, built in" in done.stdout
+    assert CliRunner().invoke(app, ["plugin", "list", "--json"]).stdout == '{\n  "plugins": []\n}\n'
