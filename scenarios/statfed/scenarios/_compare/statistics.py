@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from scipy.stats import norm
 
 from statfed.analyse._run import Answer, DryRun, run_analysis
 from statfed.analyse._study import AnalysisStudy, make_analysis_study
+from statfed.core.analysis import read_query
 from statfed.core.applicability import applicable
 from statfed.core.codebook import Codebook
 from statfed.core.errors import Refused, UsageError
 from statfed.core.result import Result
+from statfed.scenarios._compare.reconstruct import pinned
 from statfed.scenarios._compare.release import too_few
 from statfed.scenarios._compare.trial import Cell, Role, Technique, Trial, compared
 from statfed.scenarios._contract import EXACT, Figures, Level, Reference, World
@@ -106,6 +108,7 @@ class Dry:
 
     def __call__(self, analysis: str, *, share: float = 1.0, where: str | Sequence[str] = (), **options: Any) -> Result:
         query = self.questions.study(analysis, share, where, options).query(self.questions.codebook)
+        read_query(query)
         applicable(query)
         raise Applies
 
@@ -124,11 +127,11 @@ def write_sources(world: World, folder: Path) -> dict[str, str]:
 def part_of(epsilon: float, delta: float, share: float) -> float:
     """The epsilon, at the same delta, of a release that may take `share` of a budget.
 
-    A Gaussian release of sensitivity 1 and noise 1 / m is (epsilon, delta) private where delta >= P(-epsilon / m + m / 2)
-    - exp(epsilon) P(-epsilon / m - m / 2), P the normal distribution function; releases with m1, m2, ... are together
-    one with m = sqrt(m1^2 + m2^2 + ...) (Dong, Roth and Su 2022, corollaries 2.13 and 3.3). So a share of m^2 composes to
-    the whole without loss, but for MARGIN, which covers that discrete noise and its accounting are a little dearer. What
-    is composed in the end is read from the ledgers, whatever was planned here. At delta 0 epsilon adds up.
+    A Gaussian release of sensitivity 1 and noise 1 / m is (epsilon, delta) private where delta is at least
+    P(-epsilon / m + m / 2) - exp(epsilon) P(-epsilon / m - m / 2), P the normal distribution function; releases with
+    m1, m2, ... are together one with m = sqrt(m1^2 + m2^2 + ...) (Dong, Roth and Su 2022, corollaries 2.13 and 3.3). So
+    shares of m^2 compose to the whole without loss, but for MARGIN: discrete noise and its accounting are a little
+    dearer. What is composed in the end is read from the ledgers, whatever was planned here. At delta 0 epsilon adds up.
     """
     if delta == 0.0:
         return epsilon * share
@@ -197,7 +200,8 @@ def warm(module: Any, world: World, cell: Cell, sources: Mapping[str, str]) -> b
 
 
 def violations(answers: list[Answer], world: World, level: Level) -> dict[str, float]:
-    """Released cells without noise that have too few records behind them; nothing where all releases have noise."""
+    """Released cells that have too few records behind them, and the largest share of a table's suppressed cells that its
+    margins pin down. Nothing where releases are noisy or rounded: their rows are not what was counted."""
     if level.privacy is not None or level.disclosure.method in (
         "cell-key",
         "round",
@@ -212,7 +216,9 @@ def violations(answers: list[Answer], world: World, level: Level) -> dict[str, f
         rows = result.tables[result.main]
         if result.by and all(name in frame for name in result.by):
             found += too_few(rows, result.by, frame, answer.query.where, LEAST)
-    return {"violations": float(found)}
+    shares = [share for answer in answers for share in map(partial(pinned, answer.result), ("count", "total"))]
+    attacked = [share for share in shares if share is not None]
+    return {"violations": float(found)} | ({"leakage.pinned_cells": max(attacked)} if attacked else {})
 
 
 def run_alone(module: Any, world: World, holder: str, source: str, seed: int) -> Figures:
