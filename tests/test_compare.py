@@ -18,6 +18,7 @@ from statfed.core.disclosure import Rules
 from statfed.core.errors import UsageError
 from statfed.scenarios._compare import block as blocks
 from statfed.scenarios._compare import harness, memory, wan
+from statfed.scenarios._compare import trial as trials
 from statfed.scenarios._compare.block import Block, run_block, techniques
 from statfed.scenarios._compare.harness import Comparison, Outcome, compare, plan
 from statfed.scenarios._compare.statistics import obstacle, run_alone, run_statistics, write_sources
@@ -207,6 +208,26 @@ def test_the_key_of_a_cell_changes_with_everything_that_is_asked() -> None:
     ]
     assert len({cell.key() for cell in (base, *others)}) == 9
     assert base.key() == Cell("toy", "quick", Technique("plain", Level("exact", "said otherwise")), 1).key()
+
+
+def test_another_version_of_a_plugin_is_another_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, keys = Cell("toy", "quick", Technique("plain", EXACT), 1), set()
+    for brought in ("", "masks 1.0", "masks 1.1"):
+        monkeypatch.setattr(
+            trials, "origin", lambda package, _, brought=brought: brought * package.endswith("protections")
+        )
+        keys.add(cell.key())
+    assert len(keys) == 3
+
+
+def test_what_failed_or_waits_for_a_package_is_tried_again(tmp_path: Path) -> None:
+    found = {"no": "protection x: needs y: not installed", "never": "got shared under plain", "done": ""}
+    with opened(tmp_path / "r.duckdb", write=True) as store:
+        for name, reason in found.items():
+            cell = Cell(name, "quick", Technique("plain", EXACT), 1)
+            store.add(Trial(cell, "not-applicable" if reason else "done", reason), 1)
+        wanted = {Cell(name, "quick", Technique("plain", EXACT), 1).key() for name in ("never", "done")}
+        assert set(store.finished()) == wanted
 
 
 def test_a_comparison_keeps_every_trial_and_goes_on_where_it_was(

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from statfed.analyse import Federation, make_analysis_study
+from statfed.analyse._report import render
 from statfed.client.ledger import read_only
 from statfed.core import analysis as contract
 from statfed.core.analysis import Arrays, Ask, Part, read_query, summed
@@ -344,3 +345,14 @@ def test_subtotals_of_subtotals_count_every_record_below_them_once() -> None:
         sums = frame[frame["branch"].isin(members)].groupby("firm")["turnover"].sum().sort_values(ascending=False)
         assert found["total"][i] == pytest.approx(sums.sum())
         np.testing.assert_allclose(found["largest"][:, i], sums.to_numpy()[:2])
+
+
+def test_a_report_names_the_dominance_parameters_and_keeps_their_values_back() -> None:
+    frames = {f"h{i}": part.drop(columns="at") for i, part in firms().groupby("at")}
+    with Federation(frames, FIRMS, protection="multi-party", disclosure=RULES) as federation:
+        federation.table("branch", value="turnover")
+        assert federation.last is not None
+        page = render(federation.last)
+    assert federation.last.query.protection.options["k"] == 60.0
+    assert "; k not shown; p not shown" in page
+    assert "60.0" not in page

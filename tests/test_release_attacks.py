@@ -46,6 +46,16 @@ def test_figures_are_read_off_fixed_point_words_and_not_off_masked_ones() -> Non
     assert views.read_off([masked, words[:3]], figures) == pytest.approx(2 / 3)
 
 
+def test_all_that_is_sent_in_the_clear_is_read_wherever_it_stands() -> None:
+    clear = [np.array(3543), np.array([[3, 64], [17, 1024]])]
+    assert views.read_off(clear, views.figures_in(clear)) == 1.0
+
+
+def test_small_counts_are_not_found_among_the_bytes_of_a_ciphertext() -> None:
+    sealed = np.random.default_rng(3).integers(0, 256, 3544, np.uint8)
+    assert views.read_off([sealed], np.arange(1.0, 90.0)) == 0.0
+
+
 def test_holder_values_look_at_each_holders_own_messages() -> None:
     clear = {"a": [[np.array([1.5, 2.5])]], "b": [[np.array([7.0])]]}
     assert views.holder_values(clear, clear) == 1.0
@@ -57,6 +67,13 @@ def test_a_killed_holder_answers_so_many_messages_and_then_none() -> None:
     fault = views.silent_from("b", 3)
     assert [fault("b", None) for _ in range(4)] == [None, None, "killed", "killed"]  # type: ignore[arg-type]
     assert fault("a", None) is None  # type: ignore[arg-type]
+    assert fault.happened
+
+
+def test_a_holder_that_is_not_asked_again_has_not_vanished() -> None:
+    fault = views.silent_from("b", 3)
+    assert [fault(name, None) for name in ("b", "b", "a", "a")] == [None] * 4  # type: ignore[arg-type]
+    assert not fault.happened
 
 
 def test_the_most_exposed_record_is_the_outlier_of_the_smallest_holder() -> None:

@@ -44,6 +44,11 @@ def exact(world: World) -> scenario.Margins:
     return scenario.Margins(values, tuple(np.zeros(len(v)) for v in values), tuple(float(v.sum()) for v in values))
 
 
+def test_no_enterprise_group_is_at_two_banks_as_the_tables_declare(world: World) -> None:
+    banks = pd.concat(frame.assign(bank=name) for name, frame in world.holders.items()).groupby("group")["bank"]
+    assert banks.nunique().max() == 1
+
+
 # Fitting
 
 

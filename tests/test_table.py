@@ -158,7 +158,9 @@ def test_dominance_bounds_hold_and_are_within_what_eighth_powers_allow(seed: int
     owner = frame["firm"].str[1:].astype(int) % holders
     pieces = [frame[owner == i].reset_index(drop=True) for i in range(holders)]
     for book in (FIRMS, BOOK):
-        result = federate("table", pieces, book, rows=["region"], columns=["sex"], value="turnover")
+        result = federate(
+            "table", pieces, book, rows=["region"], columns=["sex"], value="turnover", nested_enterprises=True
+        )
         firm = frame["firm"] if book is FIRMS else frame.index
         kept = frame.dropna(subset=["sex"])
         for row in (*result.tables["cells"], *result.tables["margins"]):

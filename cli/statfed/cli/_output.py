@@ -92,7 +92,7 @@ class ReportingGroup(TyperGroup):
         except KeyboardInterrupt:
             say("interrupted: all processes of this run were stopped", "red")
             raise typer.Exit(130) from None
-        except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
+        except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException, BrokenPipeError):
             raise
         except Exception as error:
             if ctx.params.get("debug"):

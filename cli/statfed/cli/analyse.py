@@ -116,7 +116,7 @@ def _common() -> list[TyperOption]:
             "--minimum-holders",
             type=int,
             metavar="NUMBER",
-            help="Fewest holders of a sum, where the protection survives dropout [all].",
+            help="Fewest holders of a sum, where the protection survives dropout (all).",
         ),
         option(
             "disclosure",

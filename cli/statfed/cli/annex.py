@@ -25,7 +25,7 @@ def annex(
     format_: Annotated[
         Format, typer.Option("--format", help="html: one page, for a browser or a word processor; md: Markdown.")
     ] = "html",
-    folder: Annotated[Path | None, typer.Option("--out", help="Where the files go [the run's folder].")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where the files go (the run's folder).")] = None,
     runs: Annotated[Path, typer.Option("--runs", help="Where run folders are.", envvar="STATFED_RUNS")] = RUNS,
     as_json: Json = False,
 ) -> None:

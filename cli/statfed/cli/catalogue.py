@@ -28,12 +28,10 @@ def list_scenarios(as_json: Json = False) -> None:
     if as_json:
         emit_json({"scenarios": [_scenario(key, m) for key, m in found.items()]})
         return
-    rows = table("Reference scenarios", "scenario", "case", "who", "data lie", "kind", "protections")
-    rows.show_lines = True
+    rows = table("Reference scenarios", "scenario", "case", "data lie", "kind")
     for key, m in found.items():
-        about = m.ABOUT
-        applies = ", ".join(about.protections) or "not built yet"
-        rows.add_row(key, about.title, about.parties, about.partitioning, kind_of(m), applies)
+        kind = kind_of(m)
+        rows.add_row(key, m.ABOUT.title, m.ABOUT.partitioning, "not built yet" if kind == "entry" else kind)
     out.print(rows, markup=False)
     out.print("statfed scenarios show NAME describes one; statfed compare NAME tries every technique on it")
 

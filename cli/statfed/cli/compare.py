@@ -1,10 +1,13 @@
 """`statfed compare`: every technique that applies, side by side, on the same data and seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich.markup import escape
 
 from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
 from statfed.cli.run import WORKSPACE
@@ -25,24 +28,26 @@ def compare(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="The whole inventory.")] = False,
     profile: Annotated[str, typer.Option(help="quick: small worlds, one seed; full: realistic sizes, five.")] = "quick",
-    seeds: Annotated[int | None, typer.Option(min=1, help="Worlds of each scenario [1 quick, 5 full].")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Worlds of each scenario (quick: 1, full: 5).")] = None,
     protect: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this protection (statfed protections). Repeat.")
     ] = None,
     level: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Only this release level (statfed scenarios show). Repeat.")
     ] = None,
-    streams: Annotated[int | None, typer.Option(min=1, help="Processes at a time [one a core].")] = None,
+    streams: Annotated[int | None, typer.Option(min=1, help="Processes at a time (one a core).")] = None,
     again: Annotated[bool, typer.Option("--again", help="Try also what has a result already.")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Try nothing; report what is there.")] = False,
     results: Annotated[Path, typer.Option(help="Where results are kept.", envvar="STATFED_RESULTS")] = RESULTS,
-    report: Annotated[Path | None, typer.Option(help="Folder of the report [beside the results].")] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder of the report (report/ beside the results).")] = None,
     workspace: Annotated[
         Path, typer.Option(help="Where tuned references are kept.", envvar="STATFED_WORKSPACE")
     ] = WORKSPACE,
     as_json: Json = False,
 ) -> None:
     """Try every protection at every release level of a scenario, and report accuracy, privacy and cost.
+
+    SCENARIO: one name or several (statfed scenarios list), or --all.
 
     Results are kept: what was interrupted goes on, and what is there is not tried again. Techniques that do not apply
     are listed with the reason, those that fail with what went wrong.
@@ -66,7 +71,7 @@ def compare(
     if bool(scenario) == all_:
         raise UsageError("compare: want scenarios (statfed scenarios list), or --all for the whole inventory")
     wanted = Comparison(
-        scenarios=tuple(scenario or ()),
+        scenarios=tuple(dict.fromkeys(scenario or ())),
         protections=tuple(protect or ()),
         levels=tuple(level or ()),
         profile=cast(Profile, profile),
@@ -81,7 +86,16 @@ def compare(
             outcome = compare(wanted, results, workspace / "cache", bars)
     with opened(results) as store:
         tables = store.tables(keys)
-    files = _report(tables, f"{len(tables.trials)} trials in {results.name}", all_, report or results.parent / "report")
+    if not tables.trials:
+        raise UsageError(f"results: {results} has none of the trials that were asked for; want them tried first")
+    folder = report or results.parent / "report"
+    try:
+        files = _report(tables, f"{len(tables.trials)} trials in {results.name}", all_, folder)
+    except OSError as error:
+        raise UsageError(
+            f"report: {folder}: cannot be written: {error.strerror}; want a folder. The results are in {results}: "
+            "--report-only reports them"
+        ) from None
     if as_json:
         emit_json(
             {"outcome": outcome.counts, "kept": outcome.kept, "files": list(map(str, files))}
@@ -90,7 +104,8 @@ def compare(
         return
     _show(tables, {name: load(SCENARIOS, name, "scenario").SUCCESS.title for name in tables.values("scenario")})
     counts = ", ".join(f"{number} {status}" for status, number in sorted(outcome.counts.items()))
-    say(f"{counts or 'nothing new'}; {outcome.kept} kept. results: {results}; report: {files[0]}")
+    done = f"{len(tables.trials)} reported" if report_only else f"{counts or 'nothing new'}; {outcome.kept} kept"
+    say(f"{done}. results: {results}; report: {files[0]}")
 
 
 def _report(tables: "Tables", origin: str, entries: bool, folder: Path) -> list[Path]:
@@ -118,19 +133,32 @@ def _show(tables: "Tables", measures: Mapping[str, str]) -> None:
         protections = sorted({str(row["protection"]) for row in mine})
         done = [row for row in mine if row["status"] == "done"]
         limit = f", at most {done[0]['tolerance']:g}" if done else ""
-        rows = table(f"{name}: {measures[name]}{limit}", "level", "epsilon", *protections, numbers=("epsilon",))
+        out.print(f"[bold]{name}[/bold]: {escape(measures[name])}{limit}", highlight=False)
+        rows = table("", "level", "epsilon", *protections, numbers=("epsilon",))
         levels = list(dict.fromkeys(str(row["level"]) for row in mine))
         known = [level.id for level in load(SCENARIOS, name, "scenario").LEVELS]
         for level in sorted(levels, key=lambda one: known.index(one) if one in known else len(known)):
             here = [row for row in mine if row["level"] == level]
             spent = [row["epsilon"] for row in here if row["epsilon"] is not None]
             words = [_cell([row for row in here if row["protection"] == one], overhead) for one in protections]
-            rows.add_row(level, f"{max(spent):.3g}" if spent else "", *words)
+            rows.add_row(level, _up(max(spent)) if spent else "", *words)
         out.print(rows, markup=False)
         alone = [row["local"] for row in done if row["local"] is not None]
         if alone:
             out.print(f"a holder alone: {sum(alone) / len(alone):.3g}; x: processor time over plain", highlight=False)
         _show_rest(mine)
+
+
+def _up(epsilon: float) -> str:
+    """Three digits, never less than what was spent.
+
+    >>> _up(3.0012), _up(0.1), _up(math.inf)
+    ('3.01', '0.1', 'inf')
+    """
+    if not math.isfinite(epsilon) or epsilon <= 0:
+        return f"{epsilon:g}"
+    step = Decimal(1).scaleb(Decimal(repr(epsilon)).adjusted() - 2)
+    return f"{float(Decimal(repr(epsilon)).quantize(step, ROUND_CEILING)):g}"
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], overhead: Mapping[str, float]) -> str:

@@ -25,7 +25,7 @@ def recommend(
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="Results of a comparison [runs/compare/results.duckdb if there].", envvar="STATFED_RESULTS"),
+        typer.Option(help="Results of a comparison (runs/compare/results.duckdb if there).", envvar="STATFED_RESULTS"),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the case's facts to this file.")] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Write the recommendation to this Markdown file.")] = None,

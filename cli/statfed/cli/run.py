@@ -43,7 +43,7 @@ def run(
         int | None,
         typer.Option(
             metavar="NUMBER",
-            help="Fewest holders of a sum, where the protection survives dropout [more than two thirds in training].",
+            help="Fewest holders of a sum, where the protection survives dropout (more than two thirds in training).",
         ),
     ] = None,
     strategy: Annotated[

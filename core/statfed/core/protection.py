@@ -200,6 +200,18 @@ def named_protection(name: str, options: Mapping[str, Any]) -> tuple[Protection,
         raise UsageError(describe(error, f"protection {name}", f"one of {known}")) from None
 
 
+def shown_options(module: Protection, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as reports show them: those that a protection marks with `json_schema_extra={"secret": True}` are named,
+    and their values kept back from the public."""
+
+    def value(name: str, given: Any) -> Any:
+        field = module.Options.model_fields.get(name)
+        extra = field.json_schema_extra if field else None
+        return "not shown" if isinstance(extra, dict) and extra.get("secret") else given
+
+    return {name: value(name, given) for name, given in options.items()}
+
+
 def agree(run: str, terms: Terms | Query, sizes: Mapping[str, int]) -> Agreement:
     """The agreement of a run.
 

@@ -257,8 +257,13 @@ def compute(ask: Ask, public: Mapping[str, Any]) -> Figures:
 
 def released(ask: Ask) -> Margins:
     """The three margins, protected as the level says."""
+    bound = payments.LARGEST_GROUP
     found = [
-        _margin(ask("table", share=share, rows=(column,), value="amount", largest_contributor=payments.LARGEST_GROUP))
+        _margin(
+            ask(
+                "table", share=share, rows=(column,), value="amount", largest_contributor=bound, nested_enterprises=True
+            )
+        )
         for column, share in SHARES.items()
     ]
     values, spread, sums = zip(*found, strict=True)

@@ -9,9 +9,9 @@ from statfed.core.card import Card, card_of
 from statfed.core.codebook import Column
 from statfed.core.errors import UsageError
 from statfed.core.placement import note
-from statfed.core.protection import Disclosure, minimum_holders, read_protection
+from statfed.core.protection import Disclosure, minimum_holders, read_protection, shown_options
 from statfed.core.query import Query
-from statfed.core.study import Section, Terms
+from statfed.core.study import Terms
 
 SIMULATED = ("inprocess", "processes", "ray")
 """Engines whose holders all run on one machine."""
@@ -132,7 +132,7 @@ def technique_of(terms: Terms | Query) -> Technique:
         name=terms.protection.name,
         title=module.TITLE,
         trust=tuple(module.TRUST),
-        options={name: _shown(type(options), name, value) for name, value in options.model_dump(mode="json").items()},
+        options=shown_options(module, options.model_dump(mode="json")),
         minimum_holders=minimum_holders(terms, requires),
         identities=requires.identities,
         third_parties=tuple(
@@ -141,12 +141,6 @@ def technique_of(terms: Terms | Query) -> Technique:
         ),
         card=card_of(module),
     )
-
-
-def _shown(kind: type[Section], name: str, value: object) -> object:
-    """An option's value, unless it is secret towards the public."""
-    extra = kind.model_fields[name].json_schema_extra
-    return "not shown" if isinstance(extra, dict) and extra.get("secret") else value
 
 
 def parties_of(names: Sequence[str], finished: Sequence[str], records: Mapping[str, int]) -> tuple[Party, ...]:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from statfed.analyse._report import figures, formats
+from statfed.core.discovery import load
+from statfed.core.protection import PACKAGE as PROTECTIONS
+from statfed.core.protection import shown_options
 
 if TYPE_CHECKING:
     from statfed.analyse._run import Answer
@@ -48,7 +51,9 @@ def render(answer: "Answer") -> str:
         for name, rows in result.tables.items()
         if rows
     }
-    return _template().render(a=answer, r=result, tables=tables, charts=figures.of(result), show=_show)
+    protection = answer.query.protection
+    options = shown_options(load(PROTECTIONS, protection.name, "protection"), protection.options)
+    return _template().render(a=answer, r=result, tables=tables, charts=figures.of(result), show=_show, options=options)
 
 
 @cache

@@ -16,15 +16,17 @@ def rows(terms: Terms | Query) -> Sequence[Disclosure]:
     private, one, every = terms.privacy, "contribution to every sum", "every sum of contributions"
     public, released = "public parameters of every sum", "the released result"
     rules = "each holder's disclosure rules, as far as its policy sets any"
-    seen, told = rules, rules
+    seen, told, last = rules, rules, "release rules, as far as the study sets any"
     if isinstance(terms, Query) and terms.privacy:
         seen, told = in_words(terms.privacy, to_coordinator=True), in_words(terms.privacy)
+        last = told
     if isinstance(terms, Terms):
         one, every = "model update or gradient in every round", "the sum of all holders' updates in every round"
         public, released = "the model before every round", "the final model"
         seen = told = "nothing: without noise updates and their sums can reveal training records"
         if terms.privacy:
             seen = told = f"noise: epsilon {terms.privacy.epsilon:g} per {terms.privacy.unit} over the whole training"
+        last = told
     alone = "nothing: so many must not collude"
     if private and private.noise == "local":
         alone = told
@@ -38,7 +40,7 @@ def rows(terms: Terms | Query) -> Sequence[Disclosure]:
         Disclosure("coordinator with the dealer", f"every holder's {one}", alone),
         Disclosure("dealer", "who takes part; no contribution and no sum", "masked vectors never reach it"),
         Disclosure("other holders", f"{public}; names and public keys of all", told),
-        Disclosure("result party", released, told),
+        Disclosure("result party", released, last),
         Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"),
     ]
 

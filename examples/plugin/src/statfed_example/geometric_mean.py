@@ -1,9 +1,9 @@
 """`geometric-mean`: geometric means of positive columns, in domains, with standard errors, from one protected sum.
 
 G = exp(mean of log x). Its standard error under simple random sampling is G s / sqrt(n), s the standard deviation of
-log x (delta method). Holders send counts, sums and sums of squares of y = (log x - middle) / half, where middle and half
-are those of the logarithms of the codebook's bounds: public constants with which y lies in [-1, 1].
-With noise the standard error adds the variance of the noise in count and sum.
+log x (delta method). Holders send counts, sums and sums of squares of y = (log x - middle) / half, where middle and
+half are those of the logarithms of the codebook's bounds: public constants with which y lies in [-1, 1]. With noise the
+standard error adds the variance of the noise in count and sum.
 """
 
 import math

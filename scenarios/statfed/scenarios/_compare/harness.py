@@ -71,9 +71,10 @@ def plan(comparison: Comparison) -> list[list[Cell]]:
                 f"{', '.join(comparable())}"
             )
         chosen[name] = list(techniques(module, comparison.protections, comparison.levels))
-    if comparison.levels and not any(chosen.values()):
-        known = dict.fromkeys(level.id for name in names for level in load(PACKAGE, name, "scenario").LEVELS)
-        raise UsageError(f"--level: got {', '.join(comparison.levels)}; want some of {', '.join(known)}")
+    known = dict.fromkeys(level.id for name in names for level in load(PACKAGE, name, "scenario").LEVELS)
+    unknown = [level for level in comparison.levels if level not in known]
+    if unknown:
+        raise UsageError(f"--level: got {', '.join(unknown)}; want some of {', '.join(known)}")
     seeds = comparison.seeds or SEEDS[comparison.profile]
     for seed in range(1, seeds + 1):
         blocks += [cells(name, comparison.profile, seed, some) for name, some in chosen.items() if some]

@@ -7,7 +7,9 @@ and which losses a protection bears is measured for each protection at the scena
 import math
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,15 @@ from statfed.core.discovery import load
 from statfed.core.errors import StatfedError
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.scenarios._compare import release
-from statfed.scenarios._compare.statistics import Questions, write_sources
+from statfed.scenarios._compare.statistics import Answered, Questions, write_sources
 from statfed.scenarios._compare.trial import Cell, Technique
 from statfed.scenarios._compare.views import Listener, holder_values, silent_from
 from statfed.scenarios._contract import EXACT, Figures, Profile, Reference, World
 from statfed.server.engine import Engine
 
 RUNS = {"quick": 0, "full": 20}
-"""Repetitions of each world of a game where releases have privacy noise: the AUC then has steps of 1/400. The quick
-profile does not play it: from a handful of repetitions nothing could be said."""
+"""Repetitions of each world of a game where releases are random (privacy noise, random rounding): the AUC then has
+steps of 1/400. The quick profile does not play it: from a handful of repetitions nothing could be said."""
 KILLED_AT = (2, 3, 4)
 """Messages from which on a holder stays silent; the first one is admission, which every protection needs."""
 
@@ -40,6 +42,7 @@ class Probes:
     seed: int
     _told: dict[str, dict[str, float]] = field(default_factory=dict)
     _clear: Listener | None = None
+    _own: dict[tuple[str, int, int], Figures] = field(default_factory=dict)
 
     def of(self, cell: Cell) -> dict[str, float]:
         """All measures of a technique that applies."""
@@ -57,7 +60,8 @@ class Probes:
         return self._told[level]
 
     def _games(self, technique: Technique) -> dict[str, float]:
-        runs = RUNS[self.profile] if technique.level.privacy else 2
+        chance = technique.level.privacy or technique.level.disclosure.method == "random-round"
+        runs = RUNS[self.profile] if chance else 2
         if not runs:
             return {}
         holder, row = release.exposed(self.world)
@@ -69,13 +73,23 @@ class Probes:
         def tell(technique: Technique) -> release.Tell:
             return lambda world, number: self._figures(technique, world, 1_000 * self.seed + number)
 
-        exact = tell(Technique("plain", EXACT))
+        told, exact = tell(technique), tell(Technique("plain", EXACT))
+        # without chance the same figures come every time: one of each world tells
+        play = partial(release.game, told, exact, runs=runs) if chance else partial(_once, told)
         return {
-            f"leakage.release_{name}_auc": release.game(tell(technique), exact, self.world, changed, runs)
-            for name, changed in worlds.items()
+            f"leakage.release_{name}_auc": play(world=self.world, other=changed) for name, changed in worlds.items()
         }
 
     def _figures(self, technique: Technique, world: World, seed: int) -> Figures:
+        key = (technique.id, id(world), seed)
+        if world is self.world and key in self._own:
+            return self._own[key]
+        figures = self._asked(technique, world, seed)
+        if world is self.world:
+            self._own[key] = figures
+        return figures
+
+    def _asked(self, technique: Technique, world: World, seed: int) -> Figures:
         with tempfile.TemporaryDirectory(prefix="statfed-probe-") as folder:
             sources = self.sources if world is self.world else write_sources(world, Path(folder) / "data")
             ask = Questions(sources, world.codebook, technique, seed, Path(folder))
@@ -85,33 +99,49 @@ class Probes:
         """Share of holders' own figures that the coordinator can read off its messages."""
         if self._clear is None:
             self._clear = Listener()
-            self._run(Technique("plain", technique.level), self._clear)
+            self._listen(Technique("plain", technique.level), self._clear)
         listener = Listener()
-        self._run(technique, listener)
+        self._listen(technique, listener)
         return holder_values(listener.seen, self._clear.seen)
+
+    def _listen(self, technique: Technique, listener: Listener) -> None:
+        """Ask the scenario's first question; what the others show is of the same kind."""
+        with suppress(Answered):
+            self._run(technique, listener, last=1)
 
     def dropout(self, technique: Technique) -> dict[str, float]:
         """Share of the moments at which a holder can vanish and figures still come out, and their worst error.
 
-        The protection is asked to do with more than two thirds of the holders where it can.
+        Moments after a holder's last message are none. Who vanished is away for every later question too, and each
+        admits its holders anew: figures of several questions do not survive, whatever the protection bears. It is asked
+        to do with more than two thirds of the holders where it can.
         """
         holders = sorted(self.world.holders)
         survives = load(PROTECTIONS, technique.protection, "protection").REQUIRES.survives_dropout
         fewest = 2 * len(holders) // 3 + 1
         minimum = fewest if survives and fewest < len(holders) else None
-        errors = []
+        errors, moments = [], 0
         for message in KILLED_AT:
+            fault = silent_from(holders[-1], message)
             try:
-                figures = self._run(technique, Listener(silent_from(holders[-1], message)), minimum)
-                errors.append(self.module.SUCCESS.measure(figures, self.reference))
+                figures = self._run(technique, Listener(fault), minimum)
+                if fault.happened:
+                    errors.append(self.module.SUCCESS.measure(figures, self.reference))
             except StatfedError:
-                continue
-        found = {"dropout.survived": len(errors) / len(KILLED_AT)}
+                pass
+            moments += fault.happened
+        found = {"dropout.survived": len(errors) / moments} if moments else {}
         worst = max(errors, default=math.nan)
         return found | ({"dropout.error": worst} if math.isfinite(worst) else {})
 
-    def _run(self, technique: Technique, engine: Engine, minimum: int | None = None) -> Figures:
+    def _run(
+        self, technique: Technique, engine: Engine, minimum: int | None = None, last: int | None = None
+    ) -> Figures:
         with tempfile.TemporaryDirectory(prefix="statfed-probe-") as folder:
             ask = Questions(self.sources, self.world.codebook, technique, self.seed, Path(folder), engine)
-            ask.minimum_holders = minimum
+            ask.minimum_holders, ask.last = minimum, last
             return dict(self.module.compute(ask, self.world.public))
+
+
+def _once(tell: release.Tell, world: World, other: World) -> float:
+    return 1.0 if tell(world, 0) != tell(other, 0) else 0.5

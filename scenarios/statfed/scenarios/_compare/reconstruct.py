@@ -62,7 +62,7 @@ def _narrow(matrix: Any, right: NDArray[np.float64], k: int, scale: float, colum
             return False
         if solved.status != 0:
             raise ValueError(f"reconstruction: {solved.message}")
-        ends.append(sign * float(solved.fun) * scale)
+        ends.append(sign * float(solved.fun or 0.0) * scale)
     low, high = ends
     width, middle = high - low, (low + high) / 2
     return width < 1.0 - 1e-6 if column == "count" else width < NARROW * middle or high <= 1e-9 * scale

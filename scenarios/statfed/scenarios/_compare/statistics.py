@@ -38,7 +38,8 @@ BUDGET = 1000.0
 class Questions:
     """The `Ask` of one trial: puts each question to the holders, and keeps what it cost.
 
-    sources: holder to data file. workspace: where the holders' ledgers of this trial live.
+    sources: holder to data file. workspace: where the holders' ledgers of this trial live. last: after so many
+    questions Answered is raised.
     """
 
     sources: Mapping[str, str]
@@ -49,6 +50,7 @@ class Questions:
     engine: Engine | None = None
     dry_run: bool = False
     minimum_holders: int | None = None
+    last: int | None = None
     answers: list[Answer] = field(default_factory=list)
     shared: float = 0.0
 
@@ -90,7 +92,13 @@ class Questions:
             study, workspace=self.workspace, codebook=self.codebook, dry_run=self.dry_run, engine=self.engine
         )
         self.answers.append(answer)
+        if len(self.answers) == self.last:
+            raise Answered
         return answer.result
+
+
+class Answered(Exception):  # not an error: it ends a walk after so many questions
+    """Raised after the last question that is wanted."""
 
 
 class Applies(Exception):  # not an error: it ends a dry walk
@@ -200,8 +208,8 @@ def warm(module: Any, world: World, cell: Cell, sources: Mapping[str, str]) -> b
 
 
 def violations(answers: list[Answer], world: World, level: Level) -> dict[str, float]:
-    """Released cells that have too few records behind them, and the largest share of a table's suppressed cells that its
-    margins pin down. Nothing where releases are noisy or rounded: their rows are not what was counted."""
+    """Released cells that have too few records behind them, and the largest share of a table's suppressed cells that
+    its margins pin down. Nothing where releases are noisy or rounded: their rows are not what was counted."""
     if level.privacy is not None or level.disclosure.method in (
         "cell-key",
         "round",

@@ -53,9 +53,11 @@ class Store:
         self._db = connection
 
     def finished(self) -> dict[str, str]:
-        """Key to status of every trial on this machine that needs no other attempt."""
+        """Key to status of every trial on this machine that needs no other attempt: a package may be there by now."""
         rows = self._db.execute(
-            "SELECT key, status FROM trials WHERE status <> 'failed' AND machine = ?", [machine()]
+            "SELECT key, status FROM trials WHERE status <> 'failed' AND machine = ? "
+            "AND NOT (status = 'not-applicable' AND reason LIKE '%not installed%')",
+            [machine()],
         ).fetchall()
         return {str(key): str(status) for key, status in rows}
 
@@ -138,7 +140,10 @@ def opened(path: Path, *, write: bool = False) -> Iterator[Store]:
     """
     if not write and not path.is_file():
         raise UsageError(f"results: got {path}, which does not exist; want the file of a comparison (statfed compare)")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"results: {path}: its folder cannot be made: {error.strerror}; want another file") from None
     try:
         connection = duckdb.connect(str(path), read_only=not write)
     except duckdb.Error as error:
@@ -148,6 +153,8 @@ def opened(path: Path, *, write: bool = False) -> Iterator[Store]:
     try:
         _prepare(connection, path, write)
         yield Store(connection)
+    except duckdb.IOException as error:
+        raise UsageError(f"results: {path}: it cannot be read or written: {error}; want another file") from None
     finally:
         connection.close()
 

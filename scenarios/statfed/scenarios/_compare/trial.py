@@ -8,7 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from statfed.core import VERSION
+from statfed.core.discovery import origin
+from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import Disclosure
+from statfed.scenarios._contract import PACKAGE as SCENARIOS
 from statfed.scenarios._contract import Figure, Figures, Level, Profile, Reference, Success
 
 Status = Literal["done", "not-applicable", "failed"]
@@ -39,10 +42,12 @@ class Cell:
     seed: int
 
     def key(self) -> str:
-        """Names the cell in the store: same key, same question to the same version."""
+        """Names the cell in the store: same key, same question to the same version, of plugins too."""
         level = self.technique.level
+        brought = [origin(PROTECTIONS, self.technique.protection), origin(SCENARIOS, self.scenario)]
         facts = [VERSION, self.scenario, self.profile, self.seed, self.technique.protection]
         facts += [dict(self.technique.options), level.id, level.privacy, level.study, level.disclosure.model_dump()]
+        facts += brought if any(brought) else []
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

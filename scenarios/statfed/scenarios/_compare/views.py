@@ -1,14 +1,14 @@
 """What the coordinator sees of each holder, and how much of a holder's own figures can be read off it.
 
 Messages are listened to where they arrive. What a holder sends under a protection is compared with what it sends in
-the clear, in the same place of the same computation: a figure counts as read when some number in the view is that
-figure times a power of two (fixed point has such a scale, common to an array).
+the clear: a figure counts as read when some number in the view is that figure times a power of two (fixed point has
+such a scale, common to an array). Bytes are not read as numbers; so nothing is found where figures travel packed or
+compressed in bytes, and a share of 0 speaks for protections that send words or ciphertexts.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from statfed.server.grid import inprocess
 from statfed.server.packets import packet_in
 
 MOST = 400  # figures of one message that are looked for
-SCALES = range(-4, 64)
+SCALES = sorted(range(-4, 64), key=abs)
 TOLERANCE = 1e-6
 
 
@@ -52,28 +52,32 @@ def figures_in(arrays: Iterable[NDArray[Any]]) -> NDArray[np.float64]:
 
 
 def _words(array: NDArray[Any]) -> NDArray[np.float64]:
-    """Absolute values of an array as a coordinator would read it: unsigned words are residues, so numbers with sign."""
+    """Absolute values of an array as a coordinator would read it: unsigned words are residues, so numbers with sign.
+
+    None of an array of bytes, which holds keys and ciphertexts: among 256 values every small figure would be found.
+    """
     flat = array.ravel()
+    if flat.dtype.itemsize == 1:
+        return np.empty(0)
     if flat.dtype.kind == "u":
         flat = flat.view(np.dtype(f"i{flat.dtype.itemsize}"))
     return np.sort(np.abs(flat.astype(np.float64))) if flat.dtype.kind in "fi" else np.empty(0)
 
 
 def read_off(view: Iterable[NDArray[Any]], figures: NDArray[np.float64]) -> float:
-    """Share of `figures` (positive) that stand in the view at one common scale, 0 to 1."""
-    if not len(figures):
-        return 0.0
-    return max((_best(words, figures) for words in map(_words, view) if len(words)), default=0.0)
+    """Share of `figures` (positive) that stand in some array of the view, each at one scale of its own, 0 to 1."""
+    read = np.zeros(len(figures), np.bool_)
+    for words in map(_words, view):
+        if len(words) and len(figures):
+            read |= max((_there(words, figures * 2.0**scale) for scale in SCALES), key=np.count_nonzero)
+    return float(read.mean()) if len(figures) else 0.0
 
 
-def _best(words: NDArray[np.float64], figures: NDArray[np.float64]) -> float:
-    def share(scale: int) -> float:
-        wanted = figures * 2.0**scale
-        place = np.searchsorted(words, wanted * (1 - TOLERANCE))
-        found = words[np.minimum(place, len(words) - 1)]
-        return float(np.mean((place < len(words)) & (found <= wanted * (1 + TOLERANCE))))
-
-    return max(map(share, SCALES))
+def _there(words: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the wanted numbers are among the words, which are in order."""
+    place = np.searchsorted(words, wanted * (1 - TOLERANCE))
+    found = words[np.minimum(place, len(words) - 1)]
+    return np.asarray((place < len(words)) & (found <= wanted * (1 + TOLERANCE)))
 
 
 def holder_values(seen: Mapping[str, list[list[NDArray[Any]]]], clear: Mapping[str, list[list[NDArray[Any]]]]) -> float:
@@ -88,14 +92,27 @@ def holder_values(seen: Mapping[str, list[list[NDArray[Any]]]], clear: Mapping[s
     return float(np.mean(found)) if found else 0.0
 
 
-def silent_from(party: str, message: int) -> inprocess.Fault:
-    """A fault: `party` answers `message - 1` messages of a run and then nothing, as if it had been killed."""
-    answered = {"count": 0}
-    return partial(_silence, party, message, answered)
+@dataclass
+class Silence:
+    """A fault: `party` answers `message - 1` messages and then nothing, as if it had been killed.
+
+    got: messages to it.
+    """
+
+    party: str
+    message: int
+    got: int = 0
+
+    def __call__(self, holder: str, _: Any) -> str | None:
+        self.got += holder == self.party
+        return "killed" if holder == self.party and self.happened else None
+
+    @property
+    def happened(self) -> bool:
+        """Was it asked for anything that it no longer answered?"""
+        return self.got >= self.message
 
 
-def _silence(party: str, message: int, answered: dict[str, int], holder: str, _: Any) -> str | None:
-    if holder != party:
-        return None
-    answered["count"] += 1
-    return "killed" if answered["count"] >= message else None
+def silent_from(party: str, message: int) -> Silence:
+    """See `Silence`."""
+    return Silence(party, message)

@@ -117,7 +117,10 @@ def economy(rng: np.random.Generator, regions: int, firms: int) -> Economy:
 
 
 def year(economy: Economy, rng: np.random.Generator) -> pd.DataFrame:
-    """The relations of one year, a row each: enterprise, group, payer, payee, band, amount (thousand euros), bank."""
+    """The relations of one year, a row each: enterprise, group, payer, payee, band, amount (thousand euros), bank.
+
+    A group has all its accounts with one bank: dominance is judged by groups, and sums cannot match them across banks.
+    """
     nodes, firms = len(economy.nodes), economy.firms
     home = rng.choice(nodes, firms, p=economy.mix.ravel())
     outlay = np.minimum(120.0 * rng.lognormal(0.0, 1.5, firms), LARGEST_GROUP)
@@ -135,7 +138,7 @@ def year(economy: Economy, rng: np.random.Generator) -> pd.DataFrame:
     frame["amount"] = (frame["amount"] * np.minimum(1.0, LARGEST_GROUP / of_group)).clip(0.1, LARGEST).round(1)
     pair = bands(economy.regions)
     names, levels = np.array(economy.nodes), np.array(list(BANDS))
-    bank = _banks(economy, home, rng)
+    bank = _banks(economy, home, rng)[np.unique(group, return_index=True)[1]][np.unique(group, return_inverse=True)[1]]
     return pd.DataFrame(
         {
             "enterprise": [f"e{firm:06d}" for firm in frame["firm"]],

@@ -169,8 +169,8 @@ def _additive(subject: Subject) -> str:
                 off = np.abs(total - whole[key])
                 holds(
                     (off <= slack).all(),
-                    f"{ask.name}: {key}: holders' parts add up to something that is off by {np.max(off, initial=0):.3g} from "
-                    "what one holder of all records sends; want the same",
+                    f"{ask.name}: {key}: holders' contributions add up to something that is off by "
+                    f"{np.max(off, initial=0):.3g} from what one holder of all records sends; want the same",
                 )
                 holds(not np.any(split[-1][key]), f"{ask.name}: {key}: an empty holder sent something; want zeros")
             looked.append(ask.name)
@@ -191,11 +191,11 @@ def _bounded(subject: Subject) -> str:
                     whole, less = (np.asarray(sent[key], np.float64) for sent in (everything, rest))
                     change, slack = np.abs(whole - less), 1e-9 * (1 + np.abs(whole))
                     where = f"{ask.name}: {key}: one record"
-                    inside = design or (change <= np.asarray(part.bound) + slack).all()
-                    holds(
-                        inside,
-                        f"{where} changes an entry by {np.max(change, initial=0):.6g}; want at most {np.max(part.bound, initial=0):.6g}",
-                    )
+                    bound = np.broadcast_to(part.bound, change.shape)
+                    beyond = (change > bound + slack) & (not design)
+                    if beyond.any():
+                        got, most = change[beyond][0], bound[beyond][0]
+                        raise Broken(f"{where} changes an entry by {got:.6g}; want at most {most:.6g}")
                     entries = np.count_nonzero(change > (0 if part.integer else slack))
                     alone = not part.single or entries <= 1
                     holds(alone, f"{where} changes {entries} entries; want 1, as `single` says")

@@ -81,7 +81,7 @@ def _exactness(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
     assumed = "" if case.epsilon else "; the case sets no epsilon, this is for 1 a release"
     found = noise.ratio(case, candidate.release) / noise.limit(case)
     yield -3.0 * min(1.0, math.sqrt(found)), f"{noise.in_words(case, candidate.release)} (modelled){assumed}"
-    yield 1.0, "what is published tells provably little of any unit, whatever else is known"
+    yield 1.0, "epsilon bounds what the publication tells of any unit, whatever else is known"
 
 
 def _recurrence(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:

@@ -3,7 +3,8 @@
 Pearson's test for counts (mutual independence for three and four columns); Rao and Scott's corrections of it for
 weighted two-way tables, first order as chi-square and second order as F, as R's svychisq.
 Largest contributors: with S the sum of x_i^8 over contributions x_i >= 0 to a cell, the n largest sum to at most
-n^(7/8) S^(1/8) (power mean inequality), whoever has them. S is additive over holders. The bound needs an exact sum.
+n^(7/8) S^(1/8) (power mean inequality). S is additive over holders. The bound needs an exact sum. A contributor with a
+part at each of h holders is h contributions: its bound is h^(7/8) times as large, unless none is at two (`table`).
 Source: Rao and Scott 1984, On chi-squared tests for multiway contingency tables, Annals of Statistics 12; Hundepool et
 al. 2012, Statistical Disclosure Control, section 4.2. Where the protection decides the rules on pooled contributors
 instead, rows carry its verdict.
@@ -122,7 +123,8 @@ def result(
     magnified: float = 1.0,
     unsafe: Flags | None = None,
 ) -> Result:
-    """From the pooled `cells`. kept: axes of the tables of powers; most: public bound of a contribution, if any;
+    """From the pooled `cells`. kept: axes of the tables of powers; most: public bound of a contribution, if any,
+    with the margin for parts at several holders;
     magnified: what powers were multiplied by; unsafe: verdicts on all rows in the order of `views`, if any."""
     design, count = survey_design(question), total["count"]
     records, n = int(total["records"]), int(count.sum())
@@ -143,7 +145,9 @@ def result(
         df = degrees(spread.n)
     certain = design.declared or records > 1
     variances = {c: spread.variance(c) if certain else None for c in collapsed_axes(len(by))}
-    powers = {axes: _powers(question, total[f"power{i}"], count, axes, magnified) for i, axes in enumerate(kept) if most}
+    powers = {
+        axes: _powers(question, total[f"power{i}"], count, axes, magnified) for i, axes in enumerate(kept) if most
+    }
     verdicts = None if unsafe is None else _by_view(question, by, unsafe)
     tables = _tables(question, by, count, cells, variances, powers, most, total.get("key"), verdicts)
     whole = powers.get(tuple(range(len(by))))

@@ -57,7 +57,7 @@ class Options(Weighting):
     )
     nested_enterprises: bool = Field(
         default=False,
-        description="no enterprise has records with two holders: compute nodes then decide dominance without a margin",
+        description="no enterprise has records with two holders: dominance is then judged without a margin for it",
     )
     record_keys: bool = Field(default=False, description="also sum the record keys, for cell-key noise in the release")
 
@@ -186,7 +186,7 @@ def coordinate(question: Question[Options]) -> Coordination:
         total = yield Ask("noisy")
         return _crosstab.noisy_result(question, by, total)
     total = yield Ask("cells")
-    most = _largest(question) if _bounding(question) else None
+    most = _largest(question) * _parted(question) if _bounding(question) else None
     unsafe = None
     for name in functions(question):
         unsafe = (yield Ask(name))["unsafe"]
@@ -243,6 +243,15 @@ def _largest(question: Question[Options]) -> float:
     options, codebook = question.options, question.codebook
     value = options.largest_contributor if codebook.role("enterprise") else None
     return (value or largest(codebook, options.value)) * largest(codebook, survey_design(question).weight)
+
+
+def _parted(question: Question[Options]) -> float:
+    """By how much bounds grow where an enterprise may be at several holders, and is a contributor at each.
+
+    Its parts at h holders add up to at most h^(7/8) times the eighth root of the sum of their eighth powers.
+    """
+    nested = question.options.nested_enterprises or question.codebook.role("enterprise") is None
+    return 1.0 if nested else len(question.query.holders) ** (1 - 1 / POWER)
 
 
 def _magnified(question: Question[Options]) -> float:
