@@ -63,16 +63,13 @@ def test_a_safe_cell_is_shown_where_the_public_bound_says_something() -> None:
 @pytest.mark.parametrize("protection", ["plain", "secure-aggregation"])
 def test_an_enterprise_in_parts_at_all_holders_is_hidden_unless_none_is_declared(protection: str) -> None:
     """The parts of `giant` are 70 % of branch x together, and no part is a third of it."""
-    frames = {}
-    for name, frame in holders().items():
-        small = frame[frame.firm != "giant"].reset_index(drop=True)
-        small.loc[len(small)] = ["x", 70.0, "giant"]
-        frames[name] = small
-    rules = RULES.model_copy(update={"dominance_k": 60.0})
+    part = pd.DataFrame({"branch": ["x"], "turnover": [70.0], "firm": ["giant"]})
+    frames = {name: pd.concat([frame[frame.firm != "giant"], part]) for name, frame in holders().items()}
     tables = {}
     for nested in (False, True):
+        rules = RULES.model_copy(update={"dominance_k": 60.0})
         with Federation(frames, FIRMS, protection=protection, disclosure=rules) as federation:
-            options = {"largest_contributor": 250.0, "nested_enterprises": nested}
-            tables[nested] = shown(federation.table("branch", value="turnover", **options))
+            found = federation.table("branch", value="turnover", largest_contributor=250.0, nested_enterprises=nested)
+        tables[nested] = shown(found)
     assert tables[False]["x"] is None
     assert tables[True]["x"] is not None  # what a wrong declaration does

@@ -65,14 +65,14 @@ def test_holder_values_look_at_each_holders_own_messages() -> None:
 
 def test_a_killed_holder_answers_so_many_messages_and_then_none() -> None:
     fault = views.silent_from("b", 3)
-    assert [fault("b", None) for _ in range(4)] == [None, None, "killed", "killed"]  # type: ignore[arg-type]
-    assert fault("a", None) is None  # type: ignore[arg-type]
+    assert [fault("b", None) for _ in range(4)] == [None, None, "killed", "killed"]
+    assert fault("a", None) is None
     assert fault.happened
 
 
 def test_a_holder_that_is_not_asked_again_has_not_vanished() -> None:
     fault = views.silent_from("b", 3)
-    assert [fault(name, None) for name in ("b", "b", "a", "a")] == [None] * 4  # type: ignore[arg-type]
+    assert [fault(name, None) for name in ("b", "b", "a", "a")] == [None] * 4
     assert not fault.happened
 
 

@@ -69,7 +69,7 @@ def show(
     commands = [f"statfed compare {name}"] if kind != "entry" else []
     commands += [f"statfed run {name}"] if kind == "training" else []
     commands.append(f"statfed recommend --scenario {name}")
-    out.print("Next: " + "; ".join(commands), highlight=False)
+    out.print("Next:\n  " + "\n  ".join(commands), highlight=False)
 
 
 def _scenario(name: str, module: Any) -> dict[str, Any]:
