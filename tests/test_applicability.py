@@ -69,6 +69,7 @@ def expected(name: str, strategy: str, private: bool, holders: int) -> bool:
     hidden = not needs.reveals_updates
     return not (
         (hidden and strategy in ROBUST)
+        or (hidden and holders < 2)
         or (not private and holders < needs.minimum_holders)
         or holders < holders_for(Strategy.model_validate({"name": strategy}))
     )
@@ -105,6 +106,7 @@ def test_every_combination_for_statistics_applies_or_is_refused_with_choices_tha
         needs, found = requires(name), obstacles(asked)
         refused = (
             (exact and noise is not None)
+            or (holders < 2 and not needs.reveals_updates)
             or (noise is None and holders < needs.minimum_holders)
             or (noise == "shared" and (needs.reveals_updates or not needs.fixed_point or holders < 2))
         )
