@@ -12,16 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.core import discovery
+from statfed.core import discovery, noise
+from statfed.core.analysis import Part
 from statfed.core.codebook import make_codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import UsageError
+from statfed.core.privacy import epsilon as composed
+from statfed.core.query import Privacy
 from statfed.scenarios._compare import block as blocks
 from statfed.scenarios._compare import harness, memory, wan
 from statfed.scenarios._compare import trial as trials
 from statfed.scenarios._compare.block import Block, run_block, techniques
 from statfed.scenarios._compare.harness import Comparison, Outcome, compare, plan
-from statfed.scenarios._compare.statistics import obstacle, run_alone, run_statistics, write_sources
+from statfed.scenarios._compare.statistics import obstacle, part_of, run_alone, run_statistics, write_sources
 from statfed.scenarios._compare.store import TABLES, opened, overheads
 from statfed.scenarios._compare.trial import Cell, Role, Technique, Trial, compared
 from statfed.scenarios._contract import (
@@ -158,6 +161,13 @@ def test_shares_of_the_budget_compose_to_the_level_and_more_than_all_of_it_is_re
     toy.compute = twice(0.6)
     with pytest.raises(UsageError, match=r"add up to 1\.2; want at most 1"):
         tried(toy, Technique("plain", private(2.0)), tmp_path)
+
+
+@pytest.mark.parametrize(("epsilon", "shares"), [(3.0, (0.2, 0.5, 0.3)), (3.0, (0.5, 0.5)), (1.0, (0.7, 0.3))])
+def test_tables_of_counts_with_shares_of_a_budget_stay_within_it(epsilon: float, shares: tuple[float, ...]) -> None:
+    count = {"count": Part((8,), integer=True, bound=1, single=True)}
+    parts = [Privacy(epsilon=part_of(epsilon, 1e-6, share), delta=1e-6) for share in shares]
+    assert composed([noise.plan(count, one).event() for one in parts], 1e-6) <= epsilon
 
 
 def test_a_technique_that_does_not_apply_is_recorded_with_the_reason(toy: SimpleNamespace, tmp_path: Path) -> None:

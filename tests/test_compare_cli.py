@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from statfed.cli.compare import _up
+from statfed.cli.compare import _show, _up
 from statfed.cli.main import app
 from statfed.core.codebook import make_codebook
 from statfed.core.discovery import modules
@@ -22,6 +22,7 @@ from statfed.scenarios import mobility
 from statfed.scenarios._compare import harness
 from statfed.scenarios._compare.block import Block, run_block
 from statfed.scenarios._compare.store import Store
+from statfed.scenarios._compare.tables import Tables
 from statfed.scenarios._compare.trial import Trial
 from statfed.scenarios._contract import EXACT, PACKAGE, Figure, Figures, Profile, Success, World, private
 from statfed.scenarios._measures import median_relative_error
@@ -212,6 +213,22 @@ def test_a_second_comparison_on_the_same_results_is_told_of_the_first(
     result = call("compare", toy)
     assert result.exit_code == 2
     assert "another comparison is writing to it; want another file (--results)" in result.stderr
+
+
+def test_four_protections_fit_80_columns_with_costs_in_plain_figures(
+    call: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("homomorphic-encryption", "multi-party", "plain", "secure-aggregation")
+    trial = {"scenario": "mobility", "status": "done", "reason": "", "error": 0.029, "tolerance": 0.05}
+    trial |= {"reached": True, "local": None, "epsilon": 3.0012}
+    levels = [level.id for level in mobility.LEVELS]
+    rows = [trial | {"protection": name, "level": one, "key": name + one} for name in names for one in levels]
+    costs = [{"key": row["key"], "name": "overhead", "value": 1234.5} for row in rows]
+    _show(Tables(trials=rows, measures=costs), {"mobility": TITLE})
+    shown = capsys.readouterr().out
+    assert widest(shown) <= 80
+    assert "e+0" not in shown
+    assert "x1,234" in shown
 
 
 def test_an_epsilon_on_the_screen_is_never_less_than_what_was_spent() -> None:

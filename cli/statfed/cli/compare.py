@@ -134,7 +134,8 @@ def _show(tables: "Tables", measures: Mapping[str, str]) -> None:
         done = [row for row in mine if row["status"] == "done"]
         limit = f", at most {done[0]['tolerance']:g}" if done else ""
         out.print(f"[bold]{name}[/bold]: {escape(measures[name])}{limit}", highlight=False)
-        rows = table("", "level", "epsilon", *protections, numbers=("epsilon",))
+        broken = [one.replace("-", "-\n") for one in protections]  # where a narrow screen may break it
+        rows = table("", "level", "epsilon", *broken, numbers=("epsilon",))
         levels = list(dict.fromkeys(str(row["level"]) for row in mine))
         known = [level.id for level in load(SCENARIOS, name, "scenario").LEVELS]
         for level in sorted(levels, key=lambda one: known.index(one) if one in known else len(known)):
@@ -170,7 +171,8 @@ def _cell(rows: Sequence[Mapping[str, Any]], overhead: Mapping[str, float]) -> s
     word = "yes" if reached == len(rows) else "no" if not reached else f"{reached} of {len(rows)}"
     error = sum(row["error"] for row in done) / len(done)
     costs = [overhead[row["key"]] for row in done if row["key"] in overhead]
-    return f"{error:.2g} {word}" + (f" x{sum(costs) / len(costs):.2g}" if costs else "")
+    cost = sum(costs) / len(costs) if costs else 0.0
+    return f"{error:.2g} {word}" + (f" x{cost:,.0f}" if cost >= 100 else f" x{cost:.2g}" if costs else "")
 
 
 def _show_rest(rows: Sequence[Mapping[str, Any]]) -> None:

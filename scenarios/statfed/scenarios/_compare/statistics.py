@@ -139,7 +139,9 @@ def part_of(epsilon: float, delta: float, share: float) -> float:
     P(-epsilon / m + m / 2) - exp(epsilon) P(-epsilon / m - m / 2), P the normal distribution function; releases with
     m1, m2, ... are together one with m = sqrt(m1^2 + m2^2 + ...) (Dong, Roth and Su 2022, corollaries 2.13 and 3.3). So
     shares of m^2 compose to the whole without loss, but for MARGIN: discrete noise and its accounting are a little
-    dearer. What is composed in the end is read from the ledgers, whatever was planned here. At delta 0 epsilon adds up.
+    dearer. It is enough up to epsilon 3; beyond, noise on whole numbers of less than one unit departs from the normal
+    law, and several tables of counts alone may compose to a sixth more than the level says. What is composed in the end
+    is read from the ledgers, whatever was planned here. At delta 0 epsilon adds up.
     """
     if delta == 0.0:
         return epsilon * share
