@@ -277,7 +277,7 @@ def test_what_fails_is_a_row_with_the_reason_and_is_tried_again_the_next_time(
     compute = known.compute
 
     def breaks(ask: Any, public: Any) -> Figures:
-        figures = compute(ask, public)
+        figures: Figures = compute(ask, public)
         if len(public["holders"]) > 1:
             raise RuntimeError("out of luck")
         return figures

@@ -21,7 +21,8 @@ def holders() -> dict[str, pd.DataFrame]:
         small = {"branch": ["x"] * 20 + ["y"] * 50, "turnover": [1.0 + i / 25 for i in range(20)] + [10.0] * 50}
         frame = pd.DataFrame(small).assign(firm=[f"{name}-{i}" for i in range(70)])
         if name == "north":
-            frame.loc[len(frame)] = ["x", 4000.0, "giant"]
+            giant = pd.DataFrame({"branch": ["x"], "turnover": [4000.0], "firm": ["giant"]})
+            frame = pd.concat([frame, giant], ignore_index=True)
         frames[name] = frame
     return frames
 

@@ -1,6 +1,6 @@
 """Attacks of the comparison: what is read off messages, what figures tell of one record, which cells break rules."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -140,7 +140,7 @@ def test_area_under_the_curve_counts_ties_half() -> None:
 def test_cells_with_few_records_behind_them_are_counted_when_they_are_shown() -> None:
     frame = pd.DataFrame({"region": ["a"] * 20 + ["b"] * 3, "employed": [True] * 15 + [False] * 8, "income": 1.0})
 
-    def count(rows: list[Mapping[str, object]], by: list[str], *where: str) -> int:
+    def count(rows: Sequence[Mapping[str, object]], by: list[str], *where: str) -> int:
         return release.too_few(rows, by, frame, [parse_condition(one, CODEBOOK) for one in where], 10)
 
     shown = [{"region": "a", "count": 20}, {"region": "b", "count": 3}]

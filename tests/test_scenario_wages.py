@@ -12,6 +12,7 @@ import statsmodels.formula.api as smf
 
 from statfed.analyse import Federation
 from statfed.core.disclosure import Rules
+from statfed.core.errors import UsageError
 from statfed.core.result import Result
 from statfed.scenarios import wages
 from statfed.scenarios._compare.statistics import Questions, write_sources
@@ -213,3 +214,11 @@ def test_the_measure_takes_the_worst_figure_in_units_of_what_its_use_allows() ->
     assert wages.worst(figures, pooled) == pytest.approx(0.5)
     assert wages.worst(figures | {"hhi/C": Figure(0.23)}, pooled) == pytest.approx(3.0)
     assert wages.worst(figures | {"adjusted": Figure(None)}, pooled) == np.inf
+
+
+def test_a_wage_bill_above_the_public_bound_is_refused_since_noise_rests_on_it() -> None:
+    frame = payroll.employees("retailer", 1, np.random.default_rng([1, 4301, 2]))
+    largest = frame.groupby(["enterprise", "industry"])["wage"].sum().max() / 1e6
+    assert len(payroll.with_squares(frame, largest + 0.01)) == len(frame)
+    with pytest.raises(UsageError, match="square: got a wage bill above"):
+        payroll.with_squares(frame, largest - 0.01)

@@ -108,7 +108,7 @@ STUDY: Mapping[str, Any] = {
     "data": {"source": "generated"},
     "model": {"name": "dense", "hidden": 64},
     "training": {"local_epochs": 2, "batch_size": 128, "learning_rate": 0.3},
-    "privacy": {"unit": "record", "epsilon": 3.0, "delta": 1e-4, "clipping_norm": 1.0},
+    "privacy": {"unit": "record", "epsilon": 3.0, "delta": 1e-5, "clipping_norm": 1.0},
 }
 FITTED = Level(
     "exact-fitted",

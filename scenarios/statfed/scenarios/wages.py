@@ -138,7 +138,9 @@ def world(profile: Profile, seed: int) -> World:
     """The holders' jobs of one month. quick: 58,000 jobs; full: 690,000. Every enterprise is wholly with one holder."""
     scale = _SCALE[profile]
     holders = {
-        name: payroll.with_squares(payroll.employees(name, scale, np.random.default_rng([seed, 4301, i])))
+        name: payroll.with_squares(
+            payroll.employees(name, scale, np.random.default_rng([seed, 4301, i])), _LARGEST_BILL * scale
+        )
         for i, name in enumerate(payroll.HOLDERS)
     }
     return World(

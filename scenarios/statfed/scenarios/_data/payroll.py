@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from statfed.core.errors import UsageError
+
 SEXES = {"m": "men", "f": "women"}
 OCCUPATIONS = {
     "1": "managers",
@@ -94,13 +96,17 @@ def employees(holder: str, scale: int, rng: np.random.Generator) -> pd.DataFrame
     return frame
 
 
-def with_squares(frame: pd.DataFrame) -> pd.DataFrame:
+def with_squares(frame: pd.DataFrame, largest: float = 40.0) -> pd.DataFrame:
     """The records with `square`: wage times the wage bill, in million EUR, of the enterprise in the record's industry.
 
     Its sum over an enterprise's records of an industry is the square of the enterprise's wage bill there, so that the
     sum over all records is additive over holders as long as no enterprise has records with two of them.
+    largest: public bound of a bill, in million EUR. Noise for one job rests on it, so that a larger bill is refused: a
+    holder checks this before it offers the column. Raises UsageError.
     """
     bill = frame.groupby(["enterprise", "industry"])["wage"].transform("sum") / 1e6
+    if len(bill) and bill.max() > largest:
+        raise UsageError(f"square: got a wage bill above {largest:g} million EUR; want a larger public bound")
     return frame.assign(square=frame["wage"] * bill)
 
 
