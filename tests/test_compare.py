@@ -110,8 +110,11 @@ def tried(toy: SimpleNamespace, technique: Technique, folder: Path) -> Trial:
     return run_statistics(toy, drawn, Cell("toy", "quick", technique, 1), sources, toy.pooled(drawn))
 
 
-def in_this_process(todo: list[Block], streams: int, keep: Callable[[Trial], None]) -> None:
+def in_this_process(
+    todo: list[Block], streams: int, keep: Callable[[Trial], None], begin: Callable[[str], None]
+) -> None:
     for one in todo:
+        begin(one.cells[0].scenario)
         run_block(one, keep)
 
 
@@ -248,12 +251,16 @@ def test_a_comparison_keeps_every_trial_and_goes_on_where_it_was(
     first = compare(Comparison(protections=("plain",)), file, cache)
     assert first == Outcome({"done": 2, "not-applicable": 1}, 0)
     asked: list[str] = []
+    shown: list[tuple[str, int, int]] = []
     second = compare(
         Comparison(protections=("plain", "secure-aggregation")),
         file,
         cache,
         on_trial=lambda trial: asked.append(trial.cell.technique.protection),
+        progress=lambda *one: shown.append(one),
     )
+    assert shown[:2] == [("all techniques", 3, 6), ("toy", 3, 6)]
+    assert shown[-2:] == [("all techniques", 6, 6), ("toy", 6, 6)]
     assert second == Outcome({"done": 3}, 3)
     assert asked == ["secure-aggregation"] * 3
     with opened(file) as store:

@@ -7,7 +7,9 @@ process of its own: what it leaks or breaks stays there, and a process that dies
 import multiprocessing
 import os
 import queue
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,21 +100,23 @@ def compare(
         there = {} if comparison.again else store.finished()
         todo = [Block(tuple(c for c in block if c.key() not in there), cache) for block in blocks]
         todo = [block for block in todo if block.cells]
-        total = sum(map(len, blocks))
-        outcome.kept = total - sum(len(block.cells) for block in todo)
+        total = Counter(cell.scenario for block in blocks for cell in block)
+        done = total - Counter(cell.scenario for block in todo for cell in block.cells)
+        outcome.kept = done.total()
         streams = comparison.streams or os.cpu_count() or 1
-        done = outcome.kept
+
+        def show(scenario: str) -> None:
+            progress("all techniques", done.total(), total.total())
+            progress(scenario, done[scenario], total[scenario])
 
         def keep(trial: Trial) -> None:
-            nonlocal done
             store.add(trial, streams)
-            done += 1
+            done[trial.cell.scenario] += 1
             outcome.counts[trial.status] = outcome.counts.get(trial.status, 0) + 1
             on_trial(trial)
-            progress("compare techniques", done, total)
+            show(trial.cell.scenario)
 
-        progress("compare techniques", done, total)
-        _run(todo, streams, keep)
+        _run(todo, streams, keep, show)
     return outcome
 
 
@@ -136,7 +140,13 @@ class _Stream:
                 keep(trial)
 
 
-def _run(blocks: Sequence[Block], streams: int, keep: Callable[[Trial], None]) -> None:
+def _run(
+    blocks: Sequence[Block],
+    streams: int,
+    keep: Callable[[Trial], None],
+    begin: Callable[[str], None] = lambda _: None,
+) -> None:
+    """begin: told the scenario of every block that starts."""
     context = multiprocessing.get_context("spawn")
     left, running = list(blocks), list[_Stream]()
     try:
@@ -145,7 +155,9 @@ def _run(blocks: Sequence[Block], streams: int, keep: Callable[[Trial], None]) -
                 block = left.pop(0)
                 trials = context.Queue()
                 process = context.Process(target=_work, args=(block, trials))
-                process.start()
+                with _one_thread():
+                    process.start()
+                begin(block.cells[0].scenario)
                 running.append(_Stream(process, trials, block, {cell.key(): cell for cell in block.cells}))
             running[0].process.join(POLL)
             for stream in list(running):
@@ -170,9 +182,24 @@ def _stop(running: Iterable[_Stream]) -> None:
             stream.process.join()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes that start here compute on one core: streams share the machine, and times are of one core each."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _work(block: Block, trials: Any) -> None:
     """A block's process."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # streams share the cores; times are of one core each
     run_block(block, trials.put)
     trials.close()
     trials.join_thread()
