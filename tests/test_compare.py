@@ -352,6 +352,22 @@ def test_a_plan_of_what_does_not_exist_is_refused_before_anything_runs(
         plan(wanted)
 
 
+def test_the_longest_scenarios_start_first_within_a_seed() -> None:
+    def block(scenario: str, seed: int) -> Block:
+        return Block((Cell(scenario, "quick", Technique("plain", EXACT), seed),), Path())
+
+    found = harness._longest_first(
+        [block("short", 1), block("long", 1), block("long", 2), block("new", 2)], {"short": 1.0, "long": 9.0}
+    )
+    assert [(one.cells[0].scenario, one.cells[0].seed) for one in found] == [
+        ("long", 1),
+        ("short", 1),
+        ("new", 2),
+        ("long", 2),
+    ]
+    assert set(harness._usual_costs()) <= set(discovery.modules("statfed.scenarios"))
+
+
 def test_an_entry_of_the_inventory_cannot_be_compared() -> None:
     with pytest.raises(UsageError, match=r"whose protocol \(.*\) is not built"):
         plan(Comparison(scenarios=("trade-linkage",)))

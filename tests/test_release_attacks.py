@@ -151,3 +151,12 @@ def test_cells_with_few_records_behind_them_are_counted_when_they_are_shown() ->
     assert count([{"employed": "false", "mean": 1.0}], ["employed"]) == 1
     assert count(shown, ["region"], "region in a,b", "income >= 1") == 1
     assert count(shown, ["region"], "region != b") == 0
+
+
+def test_figures_that_differ_by_the_order_of_a_sum_alone_are_alike() -> None:
+    one = {"a": Figure(0.1 + 0.2, 0.0, 1.0), "b": Figure(None)}
+    assert release.alike(one, {"a": Figure(0.3, 0.0, 1.0), "b": Figure(None)})
+    assert not release.alike(one, {"a": Figure(0.3001, 0.0, 1.0), "b": Figure(None)})
+    assert not release.alike(one, {"a": Figure(0.3, 0.0, 1.0), "b": Figure(1.0)})
+    assert not release.alike(one, {"a": Figure(0.3, 0.0, 1.1), "b": Figure(None)})
+    assert not release.alike(one, {"a": Figure(0.3, 0.0, 1.0)})

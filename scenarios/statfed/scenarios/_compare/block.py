@@ -78,11 +78,11 @@ def _attempt(cell: Cell, attempt: Callable[[], Trial]) -> Trial:
     return trial
 
 
-def _probed(trial: Trial, probe: Callable[[Cell], Mapping[str, float]]) -> None:
+def _probed(trial: Trial, probe: Callable[[Trial], Mapping[str, float]]) -> None:
     """Add a probe's measures to a trial that gave something; a probe that fails is said, and the trial stands."""
     if trial.status == "done":
         try:
-            trial.measures |= probe(trial.cell)
+            trial.measures |= probe(trial)
         except Exception as error:  # noqa: BLE001  # recorded beside what was measured
             trial.reason = f"probe failed: {type(error).__name__}: {error}"
 

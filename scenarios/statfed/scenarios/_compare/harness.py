@@ -4,11 +4,13 @@ A block is a scenario and a seed; seeds are the outer loop, so repetitions of ev
 process of its own: what it leaks or breaks stays there, and a process that dies is recorded as failed trials.
 """
 
+import csv
+import math
 import multiprocessing
 import os
 import queue
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,8 @@ from statfed.scenarios._compare.store import opened
 from statfed.scenarios._compare.trial import Cell, Trial
 from statfed.scenarios._contract import PACKAGE, Profile, kind_of
 
+BASELINE = Path(__file__).parent / "baseline.csv"
+"""Trials of a quick comparison, shipped: columns as `Trial.row` and the machine."""
 SEEDS = {"quick": 1, "full": 5}
 POLL = 0.2  # seconds between looks at the processes
 
@@ -99,7 +103,7 @@ def compare(
     with opened(results, write=True) as store:
         there = {} if comparison.again else store.finished()
         todo = [Block(tuple(c for c in block if c.key() not in there), cache) for block in blocks]
-        todo = [block for block in todo if block.cells]
+        todo = _longest_first([block for block in todo if block.cells], store.costs() or _usual_costs())
         total = Counter(cell.scenario for block in blocks for cell in block)
         done = total - Counter(cell.scenario for block in todo for cell in block.cells)
         outcome.kept = done.total()
@@ -118,6 +122,21 @@ def compare(
 
         _run(todo, streams, keep, show)
     return outcome
+
+
+def _longest_first(blocks: Sequence[Block], costs: Mapping[str, float]) -> list[Block]:
+    """Within each seed the scenarios that take longest first, so that no stream is left with one at the end."""
+    return sorted(blocks, key=lambda block: (block.cells[0].seed, -costs.get(block.cells[0].scenario, math.inf)))
+
+
+def _usual_costs() -> dict[str, float]:
+    """Scenario to processor seconds in the baseline that is shipped, where there is one."""
+    costs: dict[str, float] = {}
+    if BASELINE.is_file():
+        with BASELINE.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                costs[row["scenario"]] = costs.get(row["scenario"], 0.0) + float(row["processor"] or 0.0)
+    return costs
 
 
 @dataclass

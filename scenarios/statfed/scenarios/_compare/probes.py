@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from statfed.core.errors import StatfedError
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.scenarios._compare import release
 from statfed.scenarios._compare.statistics import Answered, Questions, write_sources
-from statfed.scenarios._compare.trial import Cell, Technique
+from statfed.scenarios._compare.trial import Technique, Trial
 from statfed.scenarios._compare.views import Listener, holder_values, silent_from
 from statfed.scenarios._contract import EXACT, Figures, Profile, Reference, World
 from statfed.server.engine import Engine
@@ -26,7 +25,7 @@ from statfed.server.engine import Engine
 RUNS = {"quick": 0, "full": 20}
 """Repetitions of each world of a game where releases are random (privacy noise, random rounding): the AUC then has
 steps of 1/400. The quick profile does not play it: from a handful of repetitions nothing could be said."""
-KILLED_AT = (2, 3, 4)
+KILLED_AT: Mapping[Profile, tuple[int, ...]] = {"quick": (2, 3), "full": (2, 3, 4, 5)}
 """Messages from which on a holder stays silent; the first one is admission, which every protection needs."""
 
 
@@ -42,52 +41,47 @@ class Probes:
     seed: int
     _told: dict[str, dict[str, float]] = field(default_factory=dict)
     _clear: Listener | None = None
-    _own: dict[tuple[str, int, int], Figures] = field(default_factory=dict)
 
-    def of(self, cell: Cell) -> dict[str, float]:
-        """All measures of a technique that applies."""
-        found = dict(self.released(cell.technique))
-        if cell.technique.level.id == self.module.LEVELS[0].id:
-            found["leakage.holder_values"] = self.viewed(cell.technique)
-            found |= self.dropout(cell.technique)
+    def of(self, trial: Trial) -> dict[str, float]:
+        """All measures of a technique that gave something."""
+        technique = trial.cell.technique
+        found = dict(self.released(technique, trial.figures))
+        if technique.level.id == self.module.LEVELS[0].id:
+            found["leakage.holder_values"] = self.viewed(technique)
+            found |= self.dropout(technique)
         return found
 
-    def released(self, technique: Technique) -> dict[str, float]:
-        """What releases at a level tell of the most exposed record; measured under the first technique that asks."""
+    def released(self, technique: Technique, figures: Figures) -> dict[str, float]:
+        """What releases at a level tell of the most exposed record; measured under the first technique that asks.
+
+        figures: what came out of the world at this level.
+        """
         level = technique.level.id
         if level not in self._told:
-            self._told[level] = self._games(technique)
+            self._told[level] = self._games(technique, figures)
         return self._told[level]
 
-    def _games(self, technique: Technique) -> dict[str, float]:
+    def _games(self, technique: Technique, figures: Figures) -> dict[str, float]:
         chance = technique.level.privacy or technique.level.disclosure.method == "random-round"
-        runs = RUNS[self.profile] if chance else 2
-        if not runs:
+        runs = RUNS[self.profile]
+        if chance and not runs:
             return {}
         holder, row = release.exposed(self.world)
         worlds = {"membership": release.without(self.world, holder, row)}
         other = release.changed(self.world, holder, row)
-        if other is not None:
+        if other is not None and self.profile == "full":
             worlds["attribute"] = other
 
         def tell(technique: Technique) -> release.Tell:
-            return lambda world, number: self._figures(technique, world, 1_000 * self.seed + number)
+            return lambda world, number: self._asked(technique, world, 1_000 * self.seed + number)
 
-        told, exact = tell(technique), tell(Technique("plain", EXACT))
-        # without chance the same figures come every time: one of each world tells
-        play = partial(release.game, told, exact, runs=runs) if chance else partial(_once, told)
-        return {
-            f"leakage.release_{name}_auc": play(world=self.world, other=changed) for name, changed in worlds.items()
-        }
+        def told(changed: World) -> float:
+            if chance:
+                return release.game(tell(technique), tell(Technique("plain", EXACT)), self.world, changed, runs)
+            # the same figures come every time: one of each world tells
+            return 0.5 if release.alike(self._asked(technique, changed, self.seed), figures) else 1.0
 
-    def _figures(self, technique: Technique, world: World, seed: int) -> Figures:
-        key = (technique.id, id(world), seed)
-        if world is self.world and key in self._own:
-            return self._own[key]
-        figures = self._asked(technique, world, seed)
-        if world is self.world:
-            self._own[key] = figures
-        return figures
+        return {f"leakage.release_{name}_auc": told(changed) for name, changed in worlds.items()}
 
     def _asked(self, technique: Technique, world: World, seed: int) -> Figures:
         with tempfile.TemporaryDirectory(prefix="statfed-probe-") as folder:
@@ -121,7 +115,7 @@ class Probes:
         fewest = 2 * len(holders) // 3 + 1
         minimum = fewest if survives and fewest < len(holders) else None
         errors, moments = [], 0
-        for message in KILLED_AT:
+        for message in KILLED_AT[self.profile]:
             fault = silent_from(holders[-1], message)
             try:
                 figures = self._run(technique, Listener(fault), minimum)
@@ -141,7 +135,3 @@ class Probes:
             ask = Questions(self.sources, self.world.codebook, technique, self.seed, Path(folder), engine)
             ask.minimum_holders, ask.last = minimum, last
             return dict(self.module.compute(ask, self.world.public))
-
-
-def _once(tell: release.Tell, world: World, other: World) -> float:
-    return 1.0 if tell(world, 0) != tell(other, 0) else 0.5

@@ -6,6 +6,7 @@ and says which. It knows how the target moves each figure, and weighs figures by
 Gaussian noise. The area under the curve is .5 where nothing can be told and 1 where the worlds are told apart always.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -73,7 +74,7 @@ def told_apart(exact: tuple[Figures, Figures], one: Sequence[Figures], other: Se
     """AUC of the game. exact: figures of both worlds without noise, which the attacker works out; one, other: what came
     out of each world, repeatedly."""
     if _same(one) and _same(other):  # no noise: either the figures differ or they do not
-        return 1.0 if one[0] != other[0] else 0.5
+        return 0.5 if alike(one[0], other[0]) else 1.0
     names = [n for n in exact[0] if all(f.get(n) and f[n].value is not None for f in (*exact, *one, *other))]
     if not names:
         return 0.5
@@ -92,8 +93,22 @@ def auc(inside: NDArray[np.float64], outside: NDArray[np.float64]) -> float:
     return float((larger.mean() + 1) / 2)
 
 
+def alike(one: Figures, other: Figures) -> bool:
+    """Are two sets of figures the same, but for the order in which an engine may add floats up?"""
+
+    def close(a: float | None, b: float | None) -> bool:
+        return a == b if a is None or b is None else math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-12)
+
+    return one.keys() == other.keys() and all(
+        close(figure.value, other[name].value)
+        and close(figure.low, other[name].low)
+        and close(figure.high, other[name].high)
+        for name, figure in one.items()
+    )
+
+
 def _same(figures: Sequence[Figures]) -> bool:
-    return all(one == figures[0] for one in figures)
+    return all(alike(one, figures[0]) for one in figures)
 
 
 def game(tell: Tell, exact: Tell, world: World, other: World, runs: int) -> float:

@@ -86,6 +86,11 @@ class Store:
         """All trials, in order of scenario, protection, level and seed."""
         return self.rows("trials", "scenario, protection, level, seed")
 
+    def costs(self) -> dict[str, float]:
+        """Scenario to the processor seconds that its trials took so far."""
+        rows = self._db.execute("SELECT scenario, sum(processor) FROM trials GROUP BY scenario").fetchall()
+        return {str(scenario): float(seconds) for scenario, seconds in rows}
+
     def rows(self, name: str, order: str = "ALL") -> list[dict[str, Any]]:
         """The rows of one of TABLES."""
         if name not in TABLES:
