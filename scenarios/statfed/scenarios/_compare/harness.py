@@ -21,12 +21,10 @@ from statfed.core.errors import UsageError
 from statfed.core.progress import Progress, silent
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.scenarios._compare.block import Block, cells, failed, run_block, techniques
-from statfed.scenarios._compare.store import opened
+from statfed.scenarios._compare.store import BASELINE, opened
 from statfed.scenarios._compare.trial import Cell, Trial
 from statfed.scenarios._contract import PACKAGE, Profile, kind_of
 
-BASELINE = Path(__file__).parent / "baseline.csv"
-"""Trials of a quick comparison, shipped: columns as `Trial.row` and the machine."""
 SEEDS = {"quick": 1, "full": 5}
 POLL = 0.2  # seconds between looks at the processes
 

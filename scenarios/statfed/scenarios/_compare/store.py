@@ -18,6 +18,8 @@ from statfed.core.errors import UsageError
 from statfed.scenarios._compare.tables import Tables
 from statfed.scenarios._compare.trial import Trial
 
+BASELINE = Path(__file__).parent / "baseline.csv"
+"""Trials of a quick comparison, shipped: columns of `trials`."""
 FORMAT = 1
 TABLES = ("trials", "figures", "measures", "roles", "learns")
 _SCHEMA = {

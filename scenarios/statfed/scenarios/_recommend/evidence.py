@@ -10,13 +10,12 @@ from typing import Any, get_args
 
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
-from statfed.scenarios._compare.store import opened
+from statfed.scenarios._compare.store import BASELINE, opened
 from statfed.scenarios._contract import PACKAGE, Case
 from statfed.scenarios._recommend.answer import Evidence, Near
 from statfed.scenarios._recommend.techniques import NOISE, Candidate, Release
 
 Rows = Sequence[Mapping[str, Any]]
-BASELINE = Path(__file__).parents[1] / "_compare" / "baseline.csv"
 NEAREST = 3
 """Scenarios whose trials count."""
 NONE = "no measurements on this machine yet: run `statfed compare --all --profile quick`"
