@@ -90,7 +90,7 @@ class ReportingGroup(TyperGroup):
                 emit_json({"error": body})
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            say("interrupted: all processes of this run were stopped", "red")
+            say("interrupted: all processes of this run were stopped; what had finished is kept", "red")
             raise typer.Exit(130) from None
         except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException, BrokenPipeError):
             raise

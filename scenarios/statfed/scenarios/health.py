@@ -105,7 +105,6 @@ ABOUT = About(
 
 LEVELS: Sequence[Level] = (
     EXACT,
-    Level("suppress-5", "at least 5 patients behind a figure", disclosure=Rules(minimum_frequency=5)),
     Level("suppress-11", "at least 11 patients behind a figure", disclosure=Rules(minimum_frequency=11)),
     Level("suppress-50", "at least 50 patients behind a figure", disclosure=Rules(minimum_frequency=50)),
 )

@@ -128,7 +128,6 @@ ABOUT = About(
     ),
 )
 
-SUPPRESSED = Level("suppress", "fewer than 10 relations, (2,90) and p% rules: suppressed", disclosure=Rules())
 ROUNDED = Level(
     "round",
     "controlled rounding to millions, no dominance rules",
@@ -136,7 +135,6 @@ ROUNDED = Level(
 )
 LEVELS: Sequence[Level] = (
     EXACT,
-    SUPPRESSED,
     ROUNDED,
     private(10.0),
     private(3.0),

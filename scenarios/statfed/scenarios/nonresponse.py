@@ -101,8 +101,9 @@ ABOUT = About(
 
 LEVELS: Sequence[Level] = (
     EXACT,
-    Level("suppress", "at least 10 persons in a cell, secondary suppression", disclosure=Rules()),
-    Level("suppress-30", "at least 30 persons in a cell", disclosure=Rules(minimum_frequency=30)),
+    Level(
+        "suppress-30", "at least 30 persons in a cell, secondary suppression", disclosure=Rules(minimum_frequency=30)
+    ),
     Level("round", "counts rounded to base 5, margins kept", disclosure=Rules(method="controlled-round", base=5)),
 )
 

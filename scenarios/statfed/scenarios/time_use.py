@@ -90,7 +90,7 @@ ABOUT = About(
     ),
 )
 
-DESCENT = {"rounds": 60, "training": {"method": "dp-fedsgd", "sampling_rate": 0.3, "learning_rate": 1.0}}
+DESCENT = {"rounds": 40, "training": {"method": "dp-fedsgd", "sampling_rate": 0.3, "learning_rate": 1.0}}
 """Gradient descent on protected sums: more, cheaper steps, and a larger one than holders take by themselves."""
 LEVELS: Sequence[Level] = (EXACT, private(10.0), private(3.0), private(1.0), private(3.0, "shared", study=DESCENT))
 SUCCESS = Success("accuracy lost against the tuned pooled model", shortfall("accuracy"), 0.05)
