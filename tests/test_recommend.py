@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from typer.testing import CliRunner
 
+from statfed.cli import _output
 from statfed.cli.main import app
 from statfed.core import discovery
 from statfed.core.analysis import Part
@@ -580,7 +581,7 @@ def test_answers_of_a_person_are_read_as_values() -> None:
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(_output.out, "_width", 200)
     monkeypatch.setattr("statfed.scenarios._recommend.decide.scenarios", lambda: {"near": Known(Case(exact=True))})
     monkeypatch.setattr(evidence, "BASELINE", tmp_path / "none.csv")
     return lambda *words, **more: CliRunner().invoke(app, ["recommend", *words], **more)

@@ -285,7 +285,7 @@ def apply_override(table: dict[str, Any], override: str) -> None:
     path, sign, text = override.partition("=")
     keys = path.strip().split(".")
     if not sign or not all(keys):
-        raise UsageError(f"--set: got {override!r}; want KEY=VALUE")
+        raise UsageError(f"--set: got {override!r}; want key=value")
     try:
         value: Any = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
