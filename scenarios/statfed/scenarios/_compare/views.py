@@ -21,7 +21,8 @@ from statfed.server.packets import packet_in
 
 MOST = 400  # figures of one message that are looked for
 SCALES = sorted(range(-4, 64), key=abs)
-TOLERANCE = 1e-6
+TOLERANCE = 1e-9
+"""Relative; a whole number may be off by half of one besides, which is what rounding to fixed point does."""
 
 
 @dataclass
@@ -67,17 +68,19 @@ def _words(array: NDArray[Any]) -> NDArray[np.float64]:
 def read_off(view: Iterable[NDArray[Any]], figures: NDArray[np.float64]) -> float:
     """Share of `figures` (positive) that stand in some array of the view, each at one scale of its own, 0 to 1."""
     read = np.zeros(len(figures), np.bool_)
-    for words in map(_words, view):
+    for array in view:
+        words, half = _words(array), 0.5 if array.dtype.kind in "iu" else 0.0
         if len(words) and len(figures):
-            read |= max((_there(words, figures * 2.0**scale) for scale in SCALES), key=np.count_nonzero)
+            read |= max((_there(words, figures * 2.0**scale, half) for scale in SCALES), key=np.count_nonzero)
     return float(read.mean()) if len(figures) else 0.0
 
 
-def _there(words: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of the wanted numbers are among the words, which are in order."""
-    place = np.searchsorted(words, wanted * (1 - TOLERANCE))
+def _there(words: NDArray[np.float64], wanted: NDArray[np.float64], half: float) -> NDArray[np.bool_]:
+    """Which of the wanted numbers are among the words, which are in order, but for `half` and TOLERANCE."""
+    slack = wanted * TOLERANCE + half
+    place = np.searchsorted(words, wanted - slack)
     found = words[np.minimum(place, len(words) - 1)]
-    return np.asarray((place < len(words)) & (found <= wanted * (1 + TOLERANCE)))
+    return np.asarray((place < len(words)) & (found <= wanted + slack) & (wanted > half))
 
 
 def holder_values(seen: Mapping[str, list[list[NDArray[Any]]]], clear: Mapping[str, list[list[NDArray[Any]]]]) -> float:
