@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -325,7 +326,10 @@ def test_a_process_that_dies_loses_its_own_cells_only_and_says_how(
     monkeypatch.setattr(harness, "_work", _dies)
     kept: list[Trial] = []
     cells = tuple(Cell("time-use", "quick", Technique(name, EXACT), 1) for name in ("plain", "multi-party"))
-    harness._run([Block(cells, Path())], 2, kept.append)
+    try:
+        harness._run([Block(cells, Path())], 2, kept.append)
+    finally:  # Python's own helper process would stay until this one ends, and other tests look for processes left
+        resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
     assert [trial.status for trial in kept] == ["not-applicable", "failed"]
     assert kept[1].reason == "its process ended with exit code 9"
 

@@ -61,8 +61,9 @@ SCENARIO = {
 def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A scenario of one mean, which another package brings; blocks run in this process."""
 
-    def run(todo: list[Block], streams: int, keep: Callable[[Trial], None]) -> None:
+    def run(todo: list[Block], streams: int, keep: Callable[[Trial], None], begin: Callable[[str], None]) -> None:
         for one in todo:
+            begin(one.cells[0].scenario)
             run_block(one, keep)
 
     monkeypatch.setattr(harness, "_run", run)
