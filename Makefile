@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-ROOMS := core strategies client server analyse scenarios cli
+ROOMS := core strategies scenarios client server federation lab cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install demo test lint types contracts tests docs clean

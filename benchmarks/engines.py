@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from statfed.core.study import make_study
-from statfed.scenarios._run import Options, run_study
+from statfed.federation.training import Options, run_study
 
 
 def main() -> None:

@@ -38,14 +38,14 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from statfed.client.gradients import noisy_sum
-from statfed.client.training import fit, get_vector, schedule, set_vector
-from statfed.core import fedsgd
-from statfed.core.privacy import calibrate
+from statfed.core.privacy.accountant import calibrate
 from statfed.core.randomness import stream
 from statfed.core.study import Terms, make_study
 from statfed.scenarios import time_use
 from statfed.scenarios._data import generator
+from statfed.strategies.learning import step as fedsgd
+from statfed.strategies.learning.gradients import noisy_sum
+from statfed.strategies.learning.local import fit, get_vector, schedule, set_vector
 from statfed.strategies.models import mlp
 
 HOLDERS = 5

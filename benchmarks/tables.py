@@ -20,8 +20,8 @@ from pathlib import Path
 
 import duckdb
 
-from statfed.analyse import Federation
 from statfed.core.codebook import Codebook, make_codebook
+from statfed.federation import Federation
 
 HOLDERS = 4
 X = [f"x{i}" for i in range(1, 11)]

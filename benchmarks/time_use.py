@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from statfed.core.study import make_study
-from statfed.scenarios._run import Options, run_study
+from statfed.federation.training import Options, run_study
 from statfed.scenarios.time_use import STUDY
 
 STRATEGIES: dict[str, dict[str, Any]] = {

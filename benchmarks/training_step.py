@@ -3,9 +3,9 @@
     python benchmarks/training_step.py
 
 The floor of private training is the same forward and backward pass without per-unit clipping and noise. `fast` takes
-its clipped sums from `statfed.client.clipping`, `hooks` from Opacus's per-record gradients; `noise` is the part of a
-private step that draws the noise. All variants are timed in turn, round robin, in one process on one thread, by the
-processor time that they use; the median of the ratios is printed.
+its clipped sums from `statfed.strategies.learning.clipping`, `hooks` from Opacus's per-record gradients; `noise` is the
+part of a private step that draws the noise. All variants are timed in turn, round robin, in one process on one thread,
+by the processor time that they use; the median of the ratios is printed.
 """
 
 import statistics
@@ -16,11 +16,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from statfed.client.training import Schedule, fit, get_vector
 from statfed.core.discovery import load
 from statfed.core.randomness import stream
 from statfed.core.study import Study, make_study
 from statfed.scenarios.time_use import CODEBOOK
+from statfed.strategies.learning.local import Schedule, fit, get_vector
 
 STEPS, REPEATS, RECORDS_PER_PERSON = 20, 7, 16
 
@@ -43,7 +43,7 @@ def variant(name: str, batch: int, unit: str | None, hooks: bool = False) -> Cal
         plan = Schedule(1.0, STEPS, float(batch), 1.0 if unit else None)
         started = time.process_time()
         if hooks:
-            with patch("statfed.client.training.covers", return_value=False):
+            with patch("statfed.strategies.learning.local.covers", return_value=False):
                 fit(model, inputs, labels, persons, terms, plan, stream(1, "s"), stream(1, "n"))
         else:
             fit(model, inputs, labels, persons, terms, plan, stream(1, "s"), stream(1, "n"))

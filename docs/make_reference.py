@@ -8,13 +8,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from statfed.analyse import AnalysisStudy
-from statfed.analyse.schema import answer_schema
 from statfed.core.codebook import Codebook
+from statfed.core.scenario import Case
 from statfed.core.study import Study
-from statfed.scenarios._contract import Case
-from statfed.scenarios._recommend import Answer
-from statfed.scenarios._result import Result
+from statfed.federation import AnalysisStudy
+from statfed.federation.schema import answer_schema
+from statfed.federation.trained import Result
+from statfed.lab.recommend import Answer
 
 DOCS = Path(__file__).parent
 

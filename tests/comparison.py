@@ -5,9 +5,9 @@ from typing import Any
 
 from statfed.core.card import Card
 from statfed.core.protection import Disclosure
-from statfed.scenarios._compare.tables import Tables
-from statfed.scenarios._compare.trial import Cell, Role, Technique, Trial
-from statfed.scenarios._contract import EXACT, About, Case, Figure, Level, private
+from statfed.core.scenario import EXACT, About, Case, Figure, Level, private
+from statfed.lab.compare.tables import Tables
+from statfed.lab.compare.trial import Cell, Role, Technique, Trial
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> | & {{ 7 * 7 }}\nsecond line"
 FORMULA = '=HYPERLINK("http://example.org")'

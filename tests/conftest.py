@@ -48,7 +48,7 @@ def toy_terms(**changes: Any) -> Terms:
 @pytest.fixture
 def homes(tmp_path: Path) -> Callable[..., dict[str, Path]]:
     """Make home folders of simulated holders from records."""
-    from statfed.scenarios._homes import make_homes
+    from statfed.federation.training_homes import make_homes
 
     def make(study: Study, holders: Mapping[str, Records] | None = None) -> dict[str, Path]:
         made = holders or {

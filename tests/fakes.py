@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from statfed.core import discovery
-from statfed.core.analysis import Arrays, Cells, Coordination
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.method import Arrays, Cells, Coordination
 from statfed.core.protection import Aggregate, Agreement, Packet, Requirements, Rounds, Stage
 from statfed.core.study import Section
 from statfed.strategies.analyses import variance

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statfed.core.analysis import Analysis, Arrays, Part, Question, Total, checked, read_query, summed
 from statfed.core.codebook import Codebook
+from statfed.core.method import Analysis, Arrays, Part, Question, Total, checked, read_query, summed
 from statfed.core.query import Query, parse_condition
 from statfed.core.result import Result
 from statfed.core.table import Table
-from statfed.scenarios._plugins.frames import codebook_of as codebook_of
-from statfed.scenarios._plugins.frames import table_of as table_of
+from statfed.lab.laws.frames import codebook_of as codebook_of
+from statfed.lab.laws.frames import table_of as table_of
 
 
 def federate(

@@ -14,7 +14,7 @@ from flwr.clientapp.typing import Mod
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from statfed.client.flower_mod import protect
+from statfed.client.flower.mod import protect
 from statfed.core import discovery
 from statfed.core import protection as contract
 from statfed.core.errors import EngineError

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from statfed.client.ledger import Ledger
-from statfed.core.privacy import Gaussian
+from statfed.client.guard.ledger import Ledger
+from statfed.core.privacy.accountant import Gaussian
 
 NOISY, CLEARER = Gaussian(noise_multiplier=40.0), Gaussian(noise_multiplier=15.0)
 DELTA = 1e-5

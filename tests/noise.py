@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statfed.core.analysis import Total, checked, private_asks, read_query, summed
 from statfed.core.codebook import Codebook
+from statfed.core.method import Total, checked, private_asks, read_query, summed
 from statfed.core.query import Privacy, Query
 from statfed.core.result import Result
 from tests.federate import table_of

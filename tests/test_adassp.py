@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from statfed.core import noise
-from statfed.core.analysis import Arrays, Ask, Part, Question, Total, checked, read_query, summed
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Part, Question, Total, checked, read_query, summed
+from statfed.core.privacy import noise
 from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.result import Result

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from statfed.analyse import DryRun, Federation, load_analysis_study, make_analysis_study, run_analysis
-from statfed.analyse.schema import answer_schema
-from statfed.client.ledger import read_only
-from statfed.core.analysis import Analysis
+from statfed.client.guard.ledger import read_only
 from statfed.core.disclosure import Rules
 from statfed.core.discovery import modules
 from statfed.core.errors import Refused, UsageError
+from statfed.core.method import Analysis
 from statfed.core.query import Privacy
 from statfed.core.result import Result
+from statfed.federation import DryRun, Federation, load_analysis_study, make_analysis_study, run_analysis
+from statfed.federation.schema import answer_schema
 from statfed.server.grid import inprocess
 from tests.federate import codebook_of, federate, split
 from tests.universe import CODEBOOK, EXAMPLES, people
@@ -306,7 +306,7 @@ south = "data/b.csv"
 
 
 def test_a_study_file_starts_its_paths_at_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from statfed.client.drafting import to_toml
+    from statfed.client.data.drafting import to_toml
 
     folder = tmp_path / "study"
     for name in ("data", "books"):
@@ -361,8 +361,8 @@ def test_arrays_of_every_dtype_and_shape_that_analyses_send_survive_the_wire() -
 
 def test_no_analysis_hides_its_halves_behind_more_than_the_contract() -> None:
     contract = {"TITLE", "GROUP", "PUSHES_DOWN", "Options", "columns", "coordinate", "parts", "contribute", "discloses"}
-    from statfed.core.analysis import PACKAGE
     from statfed.core.discovery import load
+    from statfed.core.method import PACKAGE
 
     for name in modules(PACKAGE):
         module: Analysis = load(PACKAGE, name, "analysis")

@@ -16,10 +16,10 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from statfed.analyse.schema import answer_schema
 from statfed.cli.main import app
-from statfed.core.analysis import PACKAGE, Analysis
 from statfed.core.discovery import load, modules
+from statfed.core.method import PACKAGE, Analysis
+from statfed.federation.schema import answer_schema
 from tests.universe import people
 
 COLUMNS = ["income", "age", "employed", "region", "sex"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from statfed.analyse import Answer, make_analysis_study, run_analysis
 from statfed.core.errors import Refused
+from statfed.federation import Answer, make_analysis_study, run_analysis
 from tests.federate import split
 from tests.universe import CODEBOOK, people
 

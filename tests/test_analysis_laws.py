@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.core.analysis import PACKAGE, Ask, Cells, Model, Question, Total, checked, read_query, summed
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
-from statfed.core.noise import plan
+from statfed.core.method import PACKAGE, Ask, Cells, Model, Question, Total, checked, read_query, summed
+from statfed.core.privacy.noise import plan
 from statfed.core.query import Privacy, Query
 from statfed.core.result import Result
 from tests.federate import federate, table_of

@@ -14,18 +14,18 @@ from click.testing import Result
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
-from statfed.analyse._annex import STATEMENT, TO_FILL, Facts, answer_facts, make_annex, to_html, to_markdown
-from statfed.analyse._annex.bearing import of
-from statfed.analyse._annex.document import LEFT_OUT, NO_CARD, TITLES, Annex, Asked, Section, Table
-from statfed.analyse._report import formats
 from statfed.cli.main import app
 from statfed.core.card import TOPICS, Card
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.query import Query
 from statfed.core.study import Protection
-from statfed.scenarios._annex import training_facts
-from statfed.scenarios._result import Result as Trained
+from statfed.federation.annex import STATEMENT, TO_FILL, Facts, answer_facts, make_annex, to_html, to_markdown
+from statfed.federation.annex.bearing import of
+from statfed.federation.annex.document import LEFT_OUT, NO_CARD, TITLES, Annex, Asked, Section, Table
+from statfed.federation.report import formats
+from statfed.federation.trained import Result as Trained
+from statfed.federation.trained_annex import training_facts
 from tests.test_cards import VERDICT
 
 HOSTILE = "</td><script>alert(1)</script>\"'><img src=x onerror=alert(2)> | & {{ 7 * 7 }} `x` [y](http://z) **b**"

@@ -9,7 +9,6 @@ from typing import Any, get_args
 import pandas as pd
 import pytest
 
-from statfed.analyse import Federation
 from statfed.core import _rules
 from statfed.core.applicability import EXTRAS, Obstacle, allowed, applicable, holders_for, obstacles
 from statfed.core.discovery import load, modules
@@ -17,6 +16,7 @@ from statfed.core.errors import UsageError
 from statfed.core.protection import PACKAGE, Requirements, named_protection
 from statfed.core.query import Placement, Privacy, Query
 from statfed.core.study import ROBUST, Protection, Section, Strategies, Strategy, Terms
+from statfed.federation import Federation
 from tests.conftest import toy_study, toy_terms
 from tests.federate import codebook_of
 from tests.test_federation import drive

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.linalg import null_space
 
-from statfed.core.cell_key import cell_keys, fixed_point, noise_table
 from statfed.core.errors import UsageError
+from statfed.core.privacy.cell_key import cell_keys, fixed_point, noise_table
 
 
 @settings(max_examples=15, deadline=None)

@@ -207,7 +207,7 @@ def test_an_unforeseen_error_is_one_line_unless_debug(call: Any, monkeypatch: py
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("wires crossed")
 
-    monkeypatch.setattr("statfed.scenarios._run.run_study", broken)
+    monkeypatch.setattr("statfed.federation.training.run_study", broken)
     result = call("run", "time-use")
     assert result.exit_code == 1
     assert "internal error: RuntimeError: wires crossed" in result.stderr

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrizations
 
-from statfed.client import clipping
-from statfed.client.clipping import clip_factors, clipped_sums, covers
-from statfed.client.training import UnitOptimizer
 from statfed.core.randomness import stream
 from statfed.scenarios.time_use import CODEBOOK
+from statfed.strategies.learning import clipping
+from statfed.strategies.learning.clipping import clip_factors, clipped_sums, covers
+from statfed.strategies.learning.local import UnitOptimizer
 from statfed.strategies.models import cnn, mlp
 
 CLASSES = 3

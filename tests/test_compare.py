@@ -13,22 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.core import discovery, noise
-from statfed.core.analysis import Part
+from statfed.core import discovery
 from statfed.core.codebook import make_codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import UsageError
-from statfed.core.privacy import epsilon as composed
+from statfed.core.method import Part
+from statfed.core.privacy import noise
+from statfed.core.privacy.accountant import epsilon as composed
 from statfed.core.query import Privacy
-from statfed.scenarios._compare import block as blocks
-from statfed.scenarios._compare import harness, memory, wan
-from statfed.scenarios._compare import trial as trials
-from statfed.scenarios._compare.block import Block, run_block, techniques
-from statfed.scenarios._compare.harness import Comparison, Outcome, compare, plan
-from statfed.scenarios._compare.statistics import obstacle, part_of, run_alone, run_statistics, write_sources
-from statfed.scenarios._compare.store import TABLES, opened, overheads
-from statfed.scenarios._compare.trial import Cell, Role, Technique, Trial, compared
-from statfed.scenarios._contract import (
+from statfed.core.scenario import (
     EXACT,
     Figure,
     Figures,
@@ -38,6 +31,14 @@ from statfed.scenarios._contract import (
     World,
     private,
 )
+from statfed.lab.compare import block as blocks
+from statfed.lab.compare import harness, memory, wan
+from statfed.lab.compare import trial as trials
+from statfed.lab.compare.block import Block, run_block, techniques
+from statfed.lab.compare.harness import Comparison, Outcome, compare, plan
+from statfed.lab.compare.statistics import obstacle, part_of, run_alone, run_statistics, write_sources
+from statfed.lab.compare.store import TABLES, opened, overheads
+from statfed.lab.compare.trial import Cell, Role, Technique, Trial, compared
 from statfed.scenarios._measures import median_relative_error
 
 SUPPRESS = Level("suppress", "cells of few records are suppressed", disclosure=Rules())

@@ -18,13 +18,13 @@ from statfed.cli.compare import _show, _up
 from statfed.cli.main import app
 from statfed.core.codebook import make_codebook
 from statfed.core.discovery import modules
+from statfed.core.scenario import EXACT, PACKAGE, Figure, Figures, Profile, Success, World, private
+from statfed.lab.compare import harness
+from statfed.lab.compare.block import Block, run_block
+from statfed.lab.compare.store import Store
+from statfed.lab.compare.tables import Tables
+from statfed.lab.compare.trial import Trial
 from statfed.scenarios import mobility
-from statfed.scenarios._compare import harness
-from statfed.scenarios._compare.block import Block, run_block
-from statfed.scenarios._compare.store import Store
-from statfed.scenarios._compare.tables import Tables
-from statfed.scenarios._compare.trial import Trial
-from statfed.scenarios._contract import EXACT, PACKAGE, Figure, Figures, Profile, Success, World, private
 from statfed.scenarios._measures import median_relative_error
 from tests.fakes import brought
 

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from statfed.scenarios._compare.report import Section, exports, frontier, heat, render, warnings, write_report
-from statfed.scenarios._compare.report.columns import columns
-from statfed.scenarios._compare.tables import NAMES, Summary, Tables, Tried, summary
+from statfed.lab.compare.report import Section, exports, frontier, heat, render, warnings, write_report
+from statfed.lab.compare.report.columns import columns
+from statfed.lab.compare.tables import NAMES, Summary, Tables, Tried, summary
 from tests.comparison import ABOUT, FORMULA, HOSTILE, LEVELS, PROTECTIONS, SEEDS, tables, trials
 
 SECTIONS = (Section("Recommended", (HOSTILE,), ("Case", "Technique"), ((HOSTILE, "plain"), ("other", FORMULA))),)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 
-from statfed.core.analysis import read_query
 from statfed.core.errors import UsageError
+from statfed.core.method import read_query
 from statfed.core.query import Query
 from tests.federate import codebook_of, federate, split
 

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.client import data as holder_data
-from statfed.client.data import connect, local_mismatches, mismatches, open_table
-from statfed.core.analysis import read_query
+from statfed.client.data import tables as holder_data
+from statfed.client.data.tables import connect, local_mismatches, mismatches, open_table
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
+from statfed.core.method import read_query
 from statfed.core.query import Query, parse_condition
 from statfed.core.table import Table
 from tests.federate import codebook_of
@@ -96,7 +96,7 @@ def describe(table: Table, codebook: Codebook, columns: list[str]) -> dict[str, 
     query = Query(analysis="describe", options={"columns": columns}, codebook=codebook, holders=("a",), seed=1)
     module, question = read_query(query)
     run = module.coordinate(question)
-    from statfed.core.analysis import Total
+    from statfed.core.method import Total
 
     total: Any = None
     while True:

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statfed.client.differencing import FILE, Releases, TableOf, guard, populations
-from statfed.core.analysis import Cells, Model, Question, read_query
+from statfed.client.guard.differencing import FILE, Releases, TableOf, guard, populations
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused, UsageError
+from statfed.core.method import Cells, Model, Question, read_query
 from statfed.core.query import Query, parse_condition
 from statfed.core.table import Table
 from tests.federate import codebook_of, table_of
@@ -300,7 +300,7 @@ def test_every_past_population_is_compared_when_they_need_more_than_one_query() 
 
 
 def test_conditions_select_what_the_holders_table_selects(tmp_path: Path) -> None:
-    from statfed.client.data import connect, open_table
+    from statfed.client.data.tables import connect, open_table
 
     frame = changed(TEEN, 3, age=None, region=None, works=None)
     frame.to_csv(tmp_path / "people.csv", index=False)

@@ -11,8 +11,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Ask, Total, read_query
 from statfed.core.errors import UsageError
+from statfed.core.method import Ask, Total, read_query
 from statfed.core.query import Query
 from statfed.strategies.analyses import _bins, _hierarchy
 from tests.federate import codebook_of, federate, split, table_of

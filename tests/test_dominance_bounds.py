@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from statfed.analyse import Federation
 from statfed.core.disclosure import Rules
 from statfed.core.result import Result
+from statfed.federation import Federation
 from tests.federate import codebook_of
 
 RULES = Rules(minimum_frequency=None, p_percent=None, dominance_n=1, dominance_k=90.0)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from statfed.cli import codebook as command
-from statfed.client.data import connect, mismatches, open_table
-from statfed.client.drafting import bounds, draft, to_toml, union
+from statfed.client.data.drafting import bounds, draft, to_toml, union
+from statfed.client.data.tables import connect, mismatches, open_table
 from statfed.core.codebook import Codebook, load_codebook, make_codebook
 from statfed.core.errors import UsageError
 from tests.federate import codebook_of

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from statfed.client.training import get_vector
 from statfed.core.errors import EngineError
 from statfed.core.progress import silent
-from statfed.scenarios._references import build
+from statfed.federation.references import build
 from statfed.server.app import Training, train
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import inprocess, processes
+from statfed.strategies.learning.local import get_vector
 from tests.conftest import CODEBOOK, toy_study
 
 Homes = Callable[..., dict[str, Path]]

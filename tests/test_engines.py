@@ -7,8 +7,8 @@ import pytest
 
 from statfed.core.errors import Refused, UsageError
 from statfed.core.study import Study, make_study
-from statfed.scenarios._result import Result
-from statfed.scenarios._run import Options, run_study
+from statfed.federation.trained import Result
+from statfed.federation.training import Options, run_study
 
 
 def small(engine: str, **changes: object) -> Study:

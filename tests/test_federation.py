@@ -10,19 +10,19 @@ import pytest
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from statfed.client.ledger import read_only
-from statfed.client.training import fit, get_vector, schedule
+from statfed.client.guard.ledger import read_only
 from statfed.core import statement
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
 from statfed.core.progress import silent
 from statfed.core.randomness import stream
 from statfed.core.records import Records, concatenate
 from statfed.core.study import Study
-from statfed.scenarios._assemble import digest, disclosure_warnings
-from statfed.scenarios._references import build, prepare
+from statfed.federation.assemble import digest, disclosure_warnings
+from statfed.federation.references import build, prepare
 from statfed.server.app import Training, train
 from statfed.server.engine import Deployment
 from statfed.server.grid import inprocess
+from statfed.strategies.learning.local import fit, get_vector, schedule
 from tests.conftest import CODEBOOK, toy_records, toy_study
 
 Homes = Callable[..., dict[str, Path]]
@@ -90,8 +90,8 @@ def test_every_strategy_learns_and_is_reproducible(homes: Homes, strategy: str) 
     model = build(study.terms(CODEBOOK), study.seed)
 
     def accuracy(vector: NDArray[np.float32]) -> float:
-        from statfed.client.training import set_vector
-        from statfed.scenarios._references import scores
+        from statfed.federation.references import scores
+        from statfed.strategies.learning.local import set_vector
 
         set_vector(model, vector)
         return scores(model, data, CODEBOOK.classes).accuracy
@@ -257,7 +257,7 @@ def test_an_unforeseen_error_at_a_holder_travels_without_its_text(
     def leak(*_: object, **__: object) -> None:
         raise RuntimeError("person 4711 earns 123456")
 
-    monkeypatch.setattr("statfed.client.training.fit", leak)
+    monkeypatch.setattr("statfed.strategies.learning.local.fit", leak)
     study = toy_study()
     with pytest.raises(StatfedError) as caught:
         drive(study, homes(study))
@@ -291,7 +291,7 @@ def test_without_noise_every_update_is_a_disclosure(homes: Homes) -> None:
 
 
 def test_a_pilot_holder_refuses_a_public_seed(homes: Homes) -> None:
-    from statfed.client.policy import load_policy, write_policy
+    from statfed.client.guard.policy import load_policy, write_policy
 
     study = toy_study(privacy=PRIVATE)
     places = homes(study)
@@ -306,8 +306,8 @@ def test_a_pilot_holder_refuses_a_public_seed(homes: Homes) -> None:
 def test_an_interrupted_run_goes_on_to_the_same_model_and_pays_each_round_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
-    from statfed.scenarios import _run
-    from statfed.scenarios._checkpoint import save
+    from statfed.federation import training as _run
+    from statfed.federation.checkpoint import save
 
     study = toy_study(
         rounds=4,
@@ -323,14 +323,14 @@ def test_an_interrupted_run_goes_on_to_the_same_model_and_pays_each_round_once(
         if checkpoint.round == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("statfed.scenarios._checkpoint.save", unplugged)
+    monkeypatch.setattr("statfed.federation.checkpoint.save", unplugged)
     with pytest.raises(KeyboardInterrupt):
         _run.run_study(study, options)
     folder = sorted((tmp_path / "runs").iterdir())[-1]
     if folder.name == whole.run:
         folder = sorted((tmp_path / "runs").iterdir())[0]
     assert _run.read_status(folder)["state"] == "interrupted"
-    monkeypatch.setattr("statfed.scenarios._checkpoint.save", save)
+    monkeypatch.setattr("statfed.federation.checkpoint.save", save)
     resumed, _ = _run.resume_study(folder, options)
     with read_only(folder / "holders" / "office-1" / "ledger.sqlite") as ledger:
         assert ledger.spending().reserved == 0

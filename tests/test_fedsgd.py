@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from statfed.client import gradients
-from statfed.client.gradients import batch, clipped_sum, noisy_sum
-from statfed.client.training import Schedule, UnitOptimizer, fit, get_vector
-from statfed.core import discrete, fedsgd
 from statfed.core.errors import EngineError, UsageError
-from statfed.core.fedsgd import SIGMA, STRATEGIES, Step
-from statfed.core.privacy import calibrate, dp_sgd, epsilon, event_from_json, event_to_json
+from statfed.core.privacy import discrete
+from statfed.core.privacy.accountant import calibrate, dp_sgd, epsilon, event_from_json, event_to_json
 from statfed.core.randomness import stream
 from statfed.core.records import concatenate
 from statfed.core.study import Study, Terms
-from statfed.scenarios._references import build, prepare
+from statfed.federation.references import build, prepare
+from statfed.strategies.learning import gradients
+from statfed.strategies.learning import step as fedsgd
+from statfed.strategies.learning.gradients import batch, clipped_sum, noisy_sum
+from statfed.strategies.learning.local import Schedule, UnitOptimizer, fit, get_vector
+from statfed.strategies.learning.step import SIGMA, STRATEGIES, Step
 from tests.conftest import CODEBOOK, toy_records, toy_study, toy_terms
 from tests.test_federation import drive
 from tests.test_training import Silent, slow_clipped_sum
@@ -334,8 +335,8 @@ def test_every_step_learns_with_noise_and_is_reproducible(homes: Homes, strategy
     np.testing.assert_array_equal(one.vector, two.vector)
     held_out = prepare(toy_records(3, 20, seed=9), study.terms(CODEBOOK))
     net = build(study.terms(CODEBOOK), study.seed)
-    from statfed.client.training import set_vector
-    from statfed.scenarios._references import scores
+    from statfed.federation.references import scores
+    from statfed.strategies.learning.local import set_vector
 
     set_vector(net, one.vector)
     assert scores(net, held_out, CODEBOOK.classes).accuracy > 0.55
@@ -479,7 +480,7 @@ def test_local_training_with_noise_elsewhere_is_refused_by_the_holder(homes: Hom
 
 
 def test_a_study_goes_on_from_an_earlier_model(tmp_path: Path) -> None:
-    from statfed.scenarios import _run
+    from statfed.federation import training as _run
 
     base: dict[str, Any] = {
         "rounds": 1,

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from statfed.core.analysis import Part
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import MOST_RECORDS, Layout, Slot, layout_of, training_layout
+from statfed.core.method import Part
 from statfed.core.protection import agree
 from tests.conftest import toy_terms
 from tests.protocol import Network, agreement

@@ -27,7 +27,7 @@ from flwr.serverapp.strategy import (
     QFedAvg,
 )
 
-from statfed.client.flower_mod import protect
+from statfed.client.flower.mod import protect
 from statfed.core import protection as contract
 from statfed.core.averaging import Said
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError

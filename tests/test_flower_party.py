@@ -16,8 +16,8 @@ from flwr.serverapp.strategy import (
 )
 from numpy.typing import NDArray
 
-from statfed.client import flower_party
-from statfed.client.flower_mod import protect
+from statfed.client.flower import party as flower_party
+from statfed.client.flower.mod import protect
 from statfed.client.third_party import load_party
 from statfed.core.averaging import Said, make_facts
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 import tests.federate as driver
-from statfed.client.data import connect, open_table
+from statfed.client.data.tables import connect, open_table
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.result import Result

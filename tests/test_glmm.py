@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 
-from statfed.analyse import Federation
-from statfed.core.analysis import Arrays, Ask, Part, Total, read_query, summed
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Part, Total, read_query, summed
 from statfed.core.query import Query
 from statfed.core.result import Result
+from statfed.federation import Federation
 from tests.federate import codebook_of, drive, federate, split, table_of
 
 GROUPS = [f"g{i}" for i in range(8)]

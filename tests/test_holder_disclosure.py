@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statfed.client.disclosure import check, dominated, full_cells, p_percent, reads, unsafe_frequency
-from statfed.core.analysis import Arrays, Ask, Cells, Model, Question, read_query
+from statfed.client.guard.disclosure import check, dominated, full_cells, p_percent, reads, unsafe_frequency
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import Refused
+from statfed.core.method import Arrays, Ask, Cells, Model, Question, read_query
 from statfed.core.query import Query
 from statfed.core.table import Table
 from tests.federate import codebook_of, table_of

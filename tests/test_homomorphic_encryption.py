@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from statfed.analyse import Federation
-from statfed.core.analysis import Arrays
 from statfed.core.applicability import obstacles
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout, Slot
+from statfed.core.method import Arrays
 from statfed.core.protection import Packet, named_protection
 from statfed.core.query import Privacy, Query
 from statfed.core.randomness import Stream
 from statfed.core.study import Protection, Study
-from statfed.scenarios import _run, time_use
+from statfed.federation import Federation
+from statfed.federation import training as _run
+from statfed.scenarios import time_use
 from statfed.strategies.protections import _he_planes as planes
 from statfed.strategies.protections import homomorphic_encryption as he
 from statfed.strategies.protections._he_codec import PRIMES, Residues, coarse

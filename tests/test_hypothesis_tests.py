@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from statfed.core.analysis import read_query
 from statfed.core.errors import UsageError
+from statfed.core.method import read_query
 from statfed.core.query import Privacy, Query
 from tests.federate import codebook_of, federate, split
 

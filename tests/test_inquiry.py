@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from statfed.client.guard.policy import Policy, write_policy
 from statfed.client.holder import Answer, Holder
-from statfed.client.policy import Policy, write_policy
 from statfed.client.protecting import MOST
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from statfed.client.ledger import read_only
-from statfed.core import privacy
+from statfed.client.guard.ledger import read_only
 from statfed.core.errors import Refused, UsageError
-from statfed.core.privacy import Event, Gaussian
+from statfed.core.privacy import accountant as privacy
+from statfed.core.privacy.accountant import Event, Gaussian
 from tests.ledgers import CLEARER, DELTA, NOISY, filled, opened
 
 # --- the gate

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from statfed.client import chain
-from statfed.client.ledger import read_only
-from statfed.core import privacy
+from statfed.client.guard import chain
+from statfed.client.guard.ledger import read_only
 from statfed.core.errors import LedgerCorrupt, UsageError
+from statfed.core.privacy import accountant as privacy
 from tests.ledgers import NOISY, filled, opened
 
 # --- tampering

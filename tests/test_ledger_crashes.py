@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from statfed.client import chain
-from statfed.client.ledger import read_only
-from statfed.core import privacy
+from statfed.client.guard import chain
+from statfed.client.guard.ledger import read_only
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, UsageError
-from statfed.core.privacy import Gaussian
+from statfed.core.privacy import accountant as privacy
+from statfed.core.privacy.accountant import Gaussian
 from tests.ledgers import DELTA, NOISY, filled, opened
 
 # --- locks, crashes and races
@@ -53,9 +53,9 @@ def test_a_commit_that_fails_charges_nothing_and_may_be_repeated(path: Path) -> 
 _PRELUDE = """
 import os, sys, signal
 from pathlib import Path
-from statfed.client.ledger import Ledger
+from statfed.client.guard.ledger import Ledger
 from statfed.core.errors import Refused
-from statfed.core.privacy import Gaussian, filter_epsilon
+from statfed.core.privacy.accountant import Gaussian, filter_epsilon
 path, NOISY = Path(sys.argv[1]), Gaussian(noise_multiplier=40.0)
 def opened(path):
     return Ledger(path, dataset="toy", unit="person", epsilon=1.0, delta=1e-5)

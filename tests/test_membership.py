@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from statfed.scenarios._compare.membership import (
+from statfed.lab.compare.membership import (
     SMALLEST,
     Slice,
     attack,

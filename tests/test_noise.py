@@ -14,10 +14,11 @@ from opendp.metrics import l1_distance, l2_distance
 from opendp.mod import enable_features
 from scipy import stats
 
-from statfed.core import discrete, noise, privacy
-from statfed.core.analysis import Part
 from statfed.core.errors import EngineError, UsageError
-from statfed.core.privacy import DiscreteGaussian, DiscreteLaplace, repeated
+from statfed.core.method import Part
+from statfed.core.privacy import accountant as privacy
+from statfed.core.privacy import discrete, noise
+from statfed.core.privacy.accountant import DiscreteGaussian, DiscreteLaplace, repeated
 from statfed.core.query import Privacy
 from statfed.core.randomness import stream
 
@@ -329,7 +330,7 @@ def test_a_margin_of_error_out_of_reach_is_refused() -> None:
 
 
 def test_the_ledger_takes_a_composed_event_and_frees_what_was_not_used(tmp_path: Any) -> None:
-    from statfed.client.ledger import Ledger
+    from statfed.client.guard.ledger import Ledger
 
     event = noise.plan({"n": CELLS, "s": SUMS}, Privacy(epsilon=1), times=4).event()
     with Ledger(tmp_path / "l.sqlite", dataset="d", unit="record", epsilon=1.0, delta=1e-6) as ledger:

@@ -8,9 +8,9 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from opacus.accountants.utils import get_noise_multiplier
 
-from statfed.scenarios._compare.report import pilots
-from statfed.scenarios._compare.report.pilots import CENSUS, CLAIMED, NOT_BUILT, NOT_MEASURED, PILOTS, SAMPLE
-from statfed.scenarios._compare.tables import Tables
+from statfed.lab.compare.report import pilots
+from statfed.lab.compare.report.pilots import CENSUS, CLAIMED, NOT_BUILT, NOT_MEASURED, PILOTS, SAMPLE
+from statfed.lab.compare.tables import Tables
 from tests.comparison import tables
 
 

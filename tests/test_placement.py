@@ -13,21 +13,23 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from statfed.analyse import Federation
-from statfed.analyse._study import make_analysis_study, noisy_parts
 from statfed.cli.analyse import read_privacy
-from statfed.core import discovery, discrete, noise, privacy
-from statfed.core._grid import LEAST_SHARE
-from statfed.core.analysis import Arrays, Part
+from statfed.core import discovery
 from statfed.core.applicability import obstacles
 from statfed.core.errors import Refused, UsageError
 from statfed.core.fixed_point import Layout
-from statfed.core.placement import in_words, shares
+from statfed.core.method import Arrays, Part
+from statfed.core.privacy import accountant as privacy
+from statfed.core.privacy import discrete, noise
+from statfed.core.privacy.grid import LEAST_SHARE
+from statfed.core.privacy.placement import in_words, shares
 from statfed.core.protection import PACKAGE, Aggregate, Disclosure, Packet, Requirements, Rounds, Stage
 from statfed.core.query import Privacy, Query
 from statfed.core.randomness import stream
 from statfed.core.statement import Closing
 from statfed.core.study import Section
+from statfed.federation import Federation
+from statfed.federation.study import make_analysis_study, noisy_parts
 from tests.test_inquiry import Office, query
 from tests.universe import CODEBOOK, people
 

@@ -125,9 +125,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statfed.scenarios._compare.statistics import run_statistics, write_sources
-from statfed.scenarios._compare.trial import Cell, Technique
-from statfed.scenarios._contract import EXACT, Figure, Success, World, private
+from statfed.lab.compare.statistics import run_statistics, write_sources
+from statfed.lab.compare.trial import Cell, Technique
+from statfed.core.scenario import EXACT, Figure, Success, World, private
 from statfed.scenarios._measures import median_relative_error
 from statfed_example import geometric_mean
 

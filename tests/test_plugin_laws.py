@@ -7,16 +7,16 @@ import pytest
 from typer.testing import CliRunner
 
 from statfed.cli.main import app
-from statfed.core.analysis import PACKAGE as ANALYSES
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
+from statfed.core.method import PACKAGE as ANALYSES
 from statfed.core.protection import PACKAGE
-from statfed.scenarios._plugins import analyses, protections
-from statfed.scenarios._plugins.analyses import Subject as Asked
-from statfed.scenarios._plugins.analyses import check_analysis
-from statfed.scenarios._plugins.check import Check, Law, judge
-from statfed.scenarios._plugins.protections import check_protection
-from statfed.scenarios._plugins.sums import Subject as Protected
+from statfed.lab.laws import analyses, protections
+from statfed.lab.laws.analyses import Subject as Asked
+from statfed.lab.laws.analyses import check_analysis
+from statfed.lab.laws.check import Check, Law, judge
+from statfed.lab.laws.protections import check_protection
+from statfed.lab.laws.sums import Subject as Protected
 from tests import fakes
 from tests.fakes import ANALYSIS, PROTECTION, brought
 
@@ -111,7 +111,7 @@ def test_the_command_tells_what_is_broken_and_exits_with_2() -> None:
         "id": "contract",
         "title": "The module has what the contract asks for, and an example",
         "passed": False,
-        "detail": "PUSHES_DOWN: missing; want it, as statfed.core.analysis says",
+        "detail": "PUSHES_DOWN: missing; want it, as statfed.core.method says",
     }
     assert "FAIL" in shown.stdout
     assert "outsider" in listed.stdout

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statfed.client.policy import Policy, admit, load_policy, write_policy
+from statfed.client.guard.policy import Policy, admit, load_policy, write_policy
 from statfed.core.errors import Refused, UsageError
 from tests.conftest import toy_terms
 

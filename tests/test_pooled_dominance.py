@@ -9,21 +9,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.analyse import Federation, make_analysis_study
-from statfed.analyse._report import render
-from statfed.client.ledger import read_only
-from statfed.core import analysis as contract
-from statfed.core.analysis import Arrays, Ask, Part, read_query, summed
+from statfed.client.guard.ledger import read_only
+from statfed.core import method as contract
 from statfed.core.applicability import obstacles
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import layout_of
+from statfed.core.method import Arrays, Ask, Part, read_query, summed
 from statfed.core.protection import Coordinator, Rounds
 from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.result import Result, Row
 from statfed.core.study import Protection
+from statfed.federation import Federation, make_analysis_study
+from statfed.federation.report import render
 from statfed.server import analysis as coordinating
 from statfed.server.disclosure.release import release
 from statfed.strategies.analyses import table as tables

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.client.data import connect, local_mismatches, mismatches, open_table
-from statfed.client.drafting import draft
+from statfed.client.data.drafting import draft
+from statfed.client.data.tables import connect, local_mismatches, mismatches, open_table
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.query import parse_condition

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from statfed.core import privacy
-from statfed.core.closeness import apart, sums_apart
 from statfed.core.errors import LedgerCorrupt
-from statfed.core.privacy import (
+from statfed.core.privacy import accountant as privacy
+from statfed.core.privacy.accountant import (
     Composed,
     DiscreteGaussian,
     DiscreteGaussians,
@@ -28,6 +27,7 @@ from statfed.core.privacy import (
     PoissonSampled,
     Repeated,
 )
+from statfed.core.privacy.closeness import apart, sums_apart
 
 SAMPLED = PoissonSampled(rate=0.05, event=Gaussian(noise_multiplier=1.0))
 
@@ -297,7 +297,7 @@ def test_rounded_and_discrete_gaussian_noise_differ_by_no_more_than_stated(sigma
 def test_what_is_left_out_of_the_likely_outcomes_is_as_rare_as_stated(
     entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("statfed.core.closeness._T", 3.0)
+    monkeypatch.setattr("statfed.core.privacy.closeness._T", 3.0)
     _, failure = apart(100.0, 1, entries)
     draws = np.rint(np.random.default_rng(1).normal(0.0, 100.0, (20_000, entries)))
     off = np.abs(((draws / 100.0) ** 2).sum(1) - entries) > 2.0 * math.sqrt(3.0 * entries) + 6.0
@@ -375,5 +375,5 @@ def test_noise_that_the_proof_does_not_reach_has_no_epsilon() -> None:
 
 
 def test_importing_the_contract_does_not_import_the_accountant() -> None:
-    code = "import sys, statfed.core.privacy; sys.exit('dp_accounting' in sys.modules)"
+    code = "import sys, statfed.core.privacy.accountant; sys.exit('dp_accounting' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.core.analysis import Ask, Total, checked, read_query
-from statfed.core.noise import plan
+from statfed.core.method import Ask, Total, checked, read_query
+from statfed.core.privacy.noise import plan
 from statfed.core.query import Privacy, Query
 from statfed.core.randomness import stream
 from tests.federate import codebook_of, table_of

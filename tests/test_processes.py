@@ -106,7 +106,7 @@ def shipping(witness: Path) -> bytes:
         files = {name: archive.read(name) for name in archive.namelist()}
     for name in ("statfed/client/app.py", "shipped.py", "sitecustomize.py", "_echo_app.py"):
         files[name] = code.encode()
-    files["pyproject.toml"] = files["pyproject.toml"].replace(b"statfed.client.app:app", b"shipped:app")
+    files["pyproject.toml"] = files["pyproject.toml"].replace(b"statfed.client.flower.app:app", b"shipped:app")
     with zipfile.ZipFile(out := io.BytesIO(), "w") as archive:
         for name, data in files.items():
             archive.writestr(name, data)
@@ -224,7 +224,7 @@ class TestAnOpenFederation:
         form = serialization.PrivateFormat.OpenSSH
         file = tmp_path / "stranger"
         file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
-        command = [sys.executable, "-m", "statfed.client.runner", "--home", str(tmp_path), "--app", ECHO]
+        command = [sys.executable, "-m", "statfed.client.flower.runner", "--home", str(tmp_path), "--app", ECHO]
         command += ["--superlink", opened.federation.public, "--root-certificates", str(opened.federation.authority)]
         command += ["--node-key", str(file), "--bundle-sha256", "0" * 64]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -258,8 +258,16 @@ def fails_soon(session: Session, names: list[str], kill: Callable[[], None]) -> 
 
 
 DEATHS = [
-    ("office-3", "statfed.client.runner", "office-3: its runner ended: killed by SIGKILL; its log is .*office-3.log"),
-    ("office-2", "statfed.client._node", "office-2: its SuperNode ended: killed by SIGKILL; its log is .*office-2.log"),
+    (
+        "office-3",
+        "statfed.client.flower.runner",
+        "office-3: its runner ended: killed by SIGKILL; its log is .*office-3.log",
+    ),
+    (
+        "office-2",
+        "statfed.client.flower.node",
+        "office-2: its SuperNode ended: killed by SIGKILL; its log is .*office-2.log",
+    ),
     (
         "superlink",
         "statfed.server.grid._superlink",
@@ -346,5 +354,5 @@ def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path) -> None:
 def test_the_bundle_names_installed_modules_and_holds_no_code() -> None:
     with zipfile.ZipFile(io.BytesIO(bundle())) as archive:
         assert archive.namelist() == ["pyproject.toml", ".info/CONTENT"]
-        assert b'clientapp = "statfed.client.app:app"' in archive.read("pyproject.toml")
+        assert b'clientapp = "statfed.client.flower.app:app"' in archive.read("pyproject.toml")
     assert bundle() == bundle()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from statfed.core.analysis import Arrays, Part, read_query
 from statfed.core.discovery import modules
 from statfed.core.fixed_point import layout_of
+from statfed.core.method import Arrays, Part, read_query
 from statfed.core.protection import PACKAGE
 from statfed.core.query import Query
 from tests.federate import drive, split, table_of

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from statfed.analyse import make_analysis_study, run_analysis
+from statfed.federation import make_analysis_study, run_analysis
 from tests.federate import split
 from tests.universe import CODEBOOK, people
 

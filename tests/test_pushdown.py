@@ -12,8 +12,9 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
-from statfed.client.data import connect, open_table
-from statfed.core.analysis import (
+from statfed.client.data.tables import connect, open_table
+from statfed.core.discovery import load, modules
+from statfed.core.method import (
     PACKAGE,
     Ask,
     checked,
@@ -21,7 +22,6 @@ from statfed.core.analysis import (
     private_asks,
     read_query,
 )
-from statfed.core.discovery import load, modules
 from statfed.core.query import Privacy, Query, parse_condition
 from tests.federate import drive, table_of
 from tests.postgres import Server, postgres

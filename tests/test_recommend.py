@@ -10,18 +10,18 @@ import jsonschema
 import pytest
 
 from statfed.core import discovery
-from statfed.core.analysis import Part
-from statfed.core.noise import plan
+from statfed.core.method import Part
+from statfed.core.privacy.noise import plan
 from statfed.core.query import Privacy
-from statfed.scenarios._contract import Case
-from statfed.scenarios._recommend import Answer, cost, noise, recommend
-from statfed.scenarios._recommend.cases import make_case
-from statfed.scenarios._recommend.evidence import Known
-from statfed.scenarios._recommend.flips import changes
-from statfed.scenarios._recommend.markdown import markdown
-from statfed.scenarios._recommend.rank import ASPECTS
-from statfed.scenarios._recommend.rules import RULES, excluded
-from statfed.scenarios._recommend.techniques import OUTSIDE, Candidate, candidates
+from statfed.core.scenario import Case
+from statfed.lab.recommend import Answer, cost, noise, recommend
+from statfed.lab.recommend.cases import make_case
+from statfed.lab.recommend.evidence import Known
+from statfed.lab.recommend.flips import changes
+from statfed.lab.recommend.markdown import markdown
+from statfed.lab.recommend.rank import ASPECTS
+from statfed.lab.recommend.rules import RULES, excluded
+from statfed.lab.recommend.techniques import OUTSIDE, Candidate, candidates
 
 ROOT = Path(__file__).parents[1]
 NONE: Mapping[str, Known] = {}

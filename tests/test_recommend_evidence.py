@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 from statfed.cli import _output
 from statfed.cli.main import app
 from statfed.core.errors import UsageError
-from statfed.scenarios._compare.store import opened
-from statfed.scenarios._compare.trial import Cell, Technique, Trial
-from statfed.scenarios._contract import EXACT, Case, private
-from statfed.scenarios._recommend import Answer, Measurements, evidence, recommend
-from statfed.scenarios._recommend.cases import answered, make_case, read_case, template, written
-from statfed.scenarios._recommend.evidence import Known
+from statfed.core.scenario import EXACT, Case, private
+from statfed.lab.compare.store import opened
+from statfed.lab.compare.trial import Cell, Technique, Trial
+from statfed.lab.recommend import Answer, Measurements, evidence, recommend
+from statfed.lab.recommend.cases import answered, make_case, read_case, template, written
+from statfed.lab.recommend.evidence import Known
 
 ROOT = Path(__file__).parents[1]
 NONE: Mapping[str, Known] = {}
@@ -190,7 +190,7 @@ def test_answers_of_a_person_are_read_as_values() -> None:
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(_output.out, "_width", 200)
-    monkeypatch.setattr("statfed.scenarios._recommend.decide.scenarios", lambda: {"near": Known(Case(exact=True))})
+    monkeypatch.setattr("statfed.lab.recommend.decide.scenarios", lambda: {"near": Known(Case(exact=True))})
     monkeypatch.setattr(evidence, "BASELINE", tmp_path / "none.csv")
     return lambda *words, **more: CliRunner().invoke(app, ["recommend", *words], **more)
 

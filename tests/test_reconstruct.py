@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.analyse import Federation
 from statfed.core.disclosure import Rules
 from statfed.core.result import Result, Row
-from statfed.scenarios._compare.reconstruct import pinned
+from statfed.federation import Federation
+from statfed.lab.compare.reconstruct import pinned
 
 CELLS = {("x", "p"): 20, ("x", "q"): 30, ("y", "p"): 7, ("y", "q"): 40}
 

@@ -8,8 +8,8 @@ import pytest
 
 from statfed.core.codebook import make_codebook
 from statfed.core.query import parse_condition
-from statfed.scenarios._compare import release, views
-from statfed.scenarios._contract import Figure, Figures, World
+from statfed.core.scenario import Figure, Figures, World
+from statfed.lab.compare import release, views
 
 CODEBOOK = make_codebook(
     {

@@ -11,13 +11,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from statfed.analyse._report import charts, formats
 from statfed.core.study import make_study
-from statfed.scenarios import _report as report
-from statfed.scenarios import time_use
-from statfed.scenarios._assemble import dropout_warnings
-from statfed.scenarios._report.facts import Facts, remaining
-from statfed.scenarios._result import (
+from statfed.federation import trained_report as report
+from statfed.federation.assemble import dropout_warnings
+from statfed.federation.report import charts, formats
+from statfed.federation.trained import (
     Candidate,
     ClassScore,
     Disclosure,
@@ -27,6 +25,8 @@ from statfed.scenarios._result import (
     Scores,
     Spending,
 )
+from statfed.federation.trained_report.facts import Facts, remaining
+from statfed.scenarios import time_use
 
 CLASSES = ["vertical line", "horizontal line", "vertical sine", "horizontal sine", "clapping", "walking", "reading"]
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & {{ 7 * 7 }}"

@@ -19,7 +19,7 @@ from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout, training_layout
 from statfed.core.study import ROBUST, Strategy
 from statfed.server.app import _as_reply
-from statfed.server.strategies import make_strategy
+from statfed.strategies.learning.aggregation import make_strategy
 from tests.conftest import toy_study, toy_terms
 from tests.test_federation import drive
 

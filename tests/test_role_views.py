@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from statfed.core.fixed_point import Layout, Slot
-from statfed.core.privacy import calibrate
+from statfed.core.privacy.accountant import calibrate
 from statfed.core.protection import Packet
 from tests.protocol import Network, agreement
 

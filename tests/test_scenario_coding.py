@@ -10,13 +10,13 @@ from statfed.core.applicability import obstacles
 from statfed.core.errors import UsageError
 from statfed.core.progress import silent
 from statfed.core.records import Records, mismatches
+from statfed.core.scenario import Level, Population, Training
 from statfed.core.study import Study, make_study
+from statfed.federation.training import Options, run_study
+from statfed.lab.compare.training import study_of
+from statfed.lab.compare.trial import Technique
 from statfed.scenarios import coding
-from statfed.scenarios._compare.training import study_of
-from statfed.scenarios._compare.trial import Technique
-from statfed.scenarios._contract import Level, Population, Training
 from statfed.scenarios._data import occupations
-from statfed.scenarios._run import Options, run_study
 
 SMALL = {"records": 200, "test_records": 300}
 

@@ -10,10 +10,10 @@ import statsmodels.api as sm
 from lifelines import CoxPHFitter, KaplanMeierFitter
 
 from statfed.core.errors import UsageError
+from statfed.core.scenario import World, private
+from statfed.lab.compare.statistics import Questions, run_alone, run_statistics, write_sources
+from statfed.lab.compare.trial import Cell, Technique, Trial
 from statfed.scenarios import health
-from statfed.scenarios._compare.statistics import Questions, run_alone, run_statistics, write_sources
-from statfed.scenarios._compare.trial import Cell, Technique, Trial
-from statfed.scenarios._contract import World, private
 from statfed.scenarios._data import wards
 
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from statfed.core.scenario import Figure, Figures, World
+from statfed.lab.compare.statistics import run_alone, run_statistics, write_sources
+from statfed.lab.compare.trial import Cell, Technique, Trial
 from statfed.scenarios import hotspots as scenario
-from statfed.scenarios._compare.statistics import run_alone, run_statistics, write_sources
-from statfed.scenarios._compare.trial import Cell, Technique, Trial
-from statfed.scenarios._contract import Figure, Figures, World
 from statfed.scenarios._data import incidents
 
 Floats = NDArray[np.float64]

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from statfed.core.scenario import Figure, World
+from statfed.lab.compare.statistics import run_statistics, write_sources
+from statfed.lab.compare.trial import Cell, Technique, Trial
 from statfed.scenarios import income_tables as scenario
-from statfed.scenarios._compare.statistics import run_statistics, write_sources
-from statfed.scenarios._compare.trial import Cell, Technique, Trial
-from statfed.scenarios._contract import Figure, World
 from statfed.scenarios._data import incomes
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from statfed.core.scenario import EXACT, Figure, Level, World, private
+from statfed.lab.compare.statistics import Questions, write_sources
+from statfed.lab.compare.trial import Technique
 from statfed.scenarios import mobility
-from statfed.scenarios._compare.statistics import Questions, write_sources
-from statfed.scenarios._compare.trial import Technique
-from statfed.scenarios._contract import EXACT, Figure, Level, World, private
 from statfed.scenarios._data import devices
 
 SUPPRESS, KEYED = mobility.LEVELS[1:3]

@@ -8,10 +8,10 @@ import pytest
 import statsmodels.api as sm
 
 from statfed.core.errors import UsageError
+from statfed.core.scenario import Figure, World, private
+from statfed.lab.compare.statistics import Questions, run_statistics, write_sources
+from statfed.lab.compare.trial import Cell, Technique, Trial
 from statfed.scenarios import nonresponse
-from statfed.scenarios._compare.statistics import Questions, run_statistics, write_sources
-from statfed.scenarios._compare.trial import Cell, Technique, Trial
-from statfed.scenarios._contract import Figure, World, private
 from statfed.scenarios._data import fieldwork
 
 

@@ -9,20 +9,20 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from statfed.client.training import set_vector
 from statfed.core.applicability import obstacles
 from statfed.core.errors import UsageError
 from statfed.core.progress import silent
 from statfed.core.records import Records, mismatches
+from statfed.core.scenario import EXACT, Level, Population, Training
 from statfed.core.study import Study, make_study
+from statfed.federation.references import build, prepare
+from statfed.federation.training import Options, run_study
+from statfed.lab.compare.membership import attack, standard_error
+from statfed.lab.compare.training import probabilities, study_of
+from statfed.lab.compare.trial import Technique
 from statfed.scenarios import remote_analytics
-from statfed.scenarios._compare.membership import attack, standard_error
-from statfed.scenarios._compare.training import probabilities, study_of
-from statfed.scenarios._compare.trial import Technique
-from statfed.scenarios._contract import EXACT, Level, Population, Training
 from statfed.scenarios._data import student
-from statfed.scenarios._references import build, prepare
-from statfed.scenarios._run import Options, run_study
+from statfed.strategies.learning.local import set_vector
 
 
 def study(holders: Any = 1, seed: int = 1, **data: Any) -> Study:

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from statfed.analyse import Federation
 from statfed.core.disclosure import Rules
 from statfed.core.errors import UsageError
 from statfed.core.result import Result
+from statfed.core.scenario import EXACT, Figure, Level, World, private
+from statfed.federation import Federation
+from statfed.lab.compare.statistics import Questions, write_sources
+from statfed.lab.compare.trial import Technique
 from statfed.scenarios import wages
-from statfed.scenarios._compare.statistics import Questions, write_sources
-from statfed.scenarios._compare.trial import Technique
-from statfed.scenarios._contract import EXACT, Figure, Level, World, private
 from statfed.scenarios._data import payroll
 
 SUPPRESS = wages.LEVELS[1]

@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.client.data import connect, mismatches
-from statfed.core.analysis import columns_read, read_query
+from statfed.client.data.tables import connect, mismatches
 from statfed.core.applicability import obstacles
 from statfed.core.discovery import modules
 from statfed.core.errors import StatfedError, UsageError
+from statfed.core.method import columns_read, read_query
 from statfed.core.progress import silent
 from statfed.core.protection import PACKAGE as PROTECTIONS_PACKAGE
 from statfed.core.records import mismatches as record_mismatches
+from statfed.core.scenario import EXACT, PACKAGE, Figures, Level, Reference, World, kind_of
 from statfed.core.study import make_study
-from statfed.scenarios._compare.statistics import (
+from statfed.lab.compare.statistics import (
     DELTA,
     Questions,
     obstacle,
@@ -31,10 +32,9 @@ from statfed.scenarios._compare.statistics import (
     run_statistics,
     write_sources,
 )
-from statfed.scenarios._compare.training import study_of
-from statfed.scenarios._compare.trial import Cell, Technique
-from statfed.scenarios._contract import EXACT, PACKAGE, Figures, Level, Reference, World, kind_of
-from statfed.scenarios._spoil import KINDS, Kind, spoil, spoilable, spoiled_holder
+from statfed.lab.compare.training import study_of
+from statfed.lab.compare.trial import Cell, Technique
+from statfed.lab.laws.spoil import KINDS, Kind, spoil, spoilable, spoiled_holder
 
 MODULES = {name: importlib.import_module(path) for name, path in sorted(modules(PACKAGE).items())}
 STATISTICS = [name for name, module in MODULES.items() if kind_of(module) == "statistics"]

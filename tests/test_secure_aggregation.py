@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from statfed.core.analysis import Arrays
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout, Slot, training_layout
 from statfed.core.identity import Identity
+from statfed.core.method import Arrays
 from statfed.core.protection import Packet, Stage, conduct
 from statfed.core.study import Protection, Study, Terms
 from statfed.scenarios.time_use import CODEBOOK

@@ -9,8 +9,8 @@ import pytest
 
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
-from statfed.scenarios._contract import World
-from statfed.scenarios._spoil import KINDS, Kind, spoil, spoilable, spoiled_holder
+from statfed.core.scenario import World
+from statfed.lab.laws.spoil import KINDS, Kind, spoil, spoilable, spoiled_holder
 
 CODEBOOK = Codebook(
     columns={

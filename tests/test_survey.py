@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statfed.core.analysis import Ask, Total, read_query, summed
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.noise import plan
+from statfed.core.method import Ask, Total, read_query, summed
+from statfed.core.privacy.noise import plan
 from statfed.core.query import Privacy, Query
 from statfed.core.result import Result
 from tests.federate import codebook_of, federate, split, table_of

@@ -13,8 +13,8 @@ from lifelines.statistics import multivariate_logrank_test
 from lifelines.utils import restricted_mean_survival_time
 from statsmodels.duration.survfunc import survdiff
 
-from statfed.core.analysis import Ask, Total, checked, read_query, summed
 from statfed.core.errors import UsageError
+from statfed.core.method import Ask, Total, checked, read_query, summed
 from statfed.core.query import Privacy, Query
 from statfed.core.result import Result
 from tests.federate import codebook_of, federate, split, table_of

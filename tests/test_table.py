@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from statfed.core.analysis import Ask, Cells, read_query
 from statfed.core.errors import UsageError
+from statfed.core.method import Ask, Cells, read_query
 from statfed.core.query import Query
 from statfed.core.result import Result, Row
 from tests.federate import codebook_of, federate, split

@@ -16,9 +16,9 @@ import pytest
 from statfed.core.errors import UsageError
 from statfed.core.progress import silent
 from statfed.core.records import Records, mismatches
+from statfed.core.scenario import Population, Training
 from statfed.core.study import Study, make_study
 from statfed.scenarios import time_use
-from statfed.scenarios._contract import Population, Training
 from statfed.scenarios._data import datasets, generator, uci_har, watch
 
 SMALL: dict[str, Any] = {"source": "generated", "persons": 6, "records_per_person": 20, "test_persons": 5}

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from statfed.client.clipping import covers
-from statfed.client.training import Schedule, UnitOptimizer, fit, get_vector, schedule, set_vector
 from statfed.core.errors import Refused, UsageError
-from statfed.core.privacy import epsilon
+from statfed.core.privacy.accountant import epsilon
 from statfed.core.randomness import Stream, stream
+from statfed.strategies.learning.clipping import covers
+from statfed.strategies.learning.local import Schedule, UnitOptimizer, fit, get_vector, schedule, set_vector
 from tests.conftest import toy_terms
 
 PRIVATE = {"epsilon": 5.0, "delta": 1e-4, "clipping_norm": 0.5}
@@ -243,7 +243,7 @@ def forbidden(*_: Any, **__: Any) -> Any:
 def test_models_that_are_not_plain_stacks_are_clipped_through_hooks_and_rightly(
     name: str, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("statfed.client.training.clipped_sums", forbidden)
+    monkeypatch.setattr("statfed.strategies.learning.local.clipped_sums", forbidden)
     terms = toy_terms(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
     x, y, persons = data()
     groups = (
@@ -276,11 +276,13 @@ def test_plain_stacks_take_the_fast_path_and_train_as_through_hooks(unit: str, m
     x, y, persons = data()
     uneven = (x, y, np.sort(persons % 4 * (np.arange(60) % 3)))
     with monkeypatch.context() as patched:
-        patched.setattr("statfed.client.training.GradSampleModule", type("Hooks", (), {"__init__": forbidden}))
+        patched.setattr(
+            "statfed.strategies.learning.local.GradSampleModule", type("Hooks", (), {"__init__": forbidden})
+        )
         fast = trained(terms, plan, data=uneven)
     with monkeypatch.context() as patched:
-        patched.setattr("statfed.client.training.covers", lambda _: False)
-        patched.setattr("statfed.client.training.clipped_sums", forbidden)
+        patched.setattr("statfed.strategies.learning.local.covers", lambda _: False)
+        patched.setattr("statfed.strategies.learning.local.clipped_sums", forbidden)
         slow = trained(terms, plan, data=uneven)
     np.testing.assert_allclose(fast, slow, atol=1e-6)
 

@@ -4,7 +4,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from statfed.client.flower_mod import protect
+from statfed.client.flower.mod import protect
 
 app = ClientApp(mods=[protect()])
 

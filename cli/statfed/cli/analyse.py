@@ -12,15 +12,15 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from statfed.cli._fields import option_of, value_of
 from statfed.cli._output import emit_json, out, progress_bars, remember_json, say, show_learns, table
-from statfed.core.analysis import PACKAGE, Analysis
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
+from statfed.core.method import PACKAGE, Analysis
 from statfed.core.query import Placement
 from statfed.core.result import Result, Row
 from statfed.core.study import apply_override
 
 if TYPE_CHECKING:
-    from statfed.analyse import Answer, DryRun
+    from statfed.federation import Answer, DryRun
 
 COMMON = "Holders and privacy"
 OUTPUT = "Output"
@@ -193,7 +193,7 @@ def _run(
     parquet: str | None,
     html: str | None,
 ) -> None:
-    from statfed.analyse import DryRun, make_analysis_study, run_analysis
+    from statfed.federation import DryRun, make_analysis_study, run_analysis
 
     rules: dict[str, Any] = {}
     for text in rule:
@@ -284,7 +284,7 @@ def read_privacy(text: str) -> dict[str, Any]:
 
 def show_drafted(codebook: Any) -> None:
     """A drafted codebook, on stderr."""
-    from statfed.client.drafting import to_toml
+    from statfed.client.data.drafting import to_toml
 
     say("codebook: none given; drafted from the union of the holders' own drafts (a simulation may):", "yellow")
     say(to_toml(codebook))
@@ -316,7 +316,7 @@ def show_dry_run(stop: "DryRun", as_json: bool) -> None:
 
 def write_outputs(answer: "Answer", csv: str | None, parquet: str | None, html: str | None) -> None:
     """The files that the user asked for."""
-    from statfed.analyse import export
+    from statfed.federation import export
 
     if csv:
         export.write_csv(answer.result, Path(csv))
@@ -375,7 +375,7 @@ def _show_protection(answer: "Answer") -> None:
             spent.add_row(closing.holder, *("" if f is None else f"{f:.4g}" for f in figures))
         out.print(spent)
     show_learns("Who learns what", answer.learns)
-    from statfed.analyse._report.formats import size
+    from statfed.federation.report.formats import size
 
     asked = "1 sum" if len(answer.sums) == 1 else f"{len(answer.sums)} sums"
     moved = sum(one.bytes_down + one.bytes_up for one in answer.sums)

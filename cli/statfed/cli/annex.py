@@ -11,7 +11,7 @@ from statfed.cli.run import RUNS, find_run
 from statfed.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from statfed.analyse._annex import Facts
+    from statfed.federation.annex import Facts
 
 Kinds = Literal["dpia", "agreement", "both"]
 Format = Literal["html", "md"]
@@ -39,7 +39,7 @@ def annex(
 
     statfed annex last --kind dpia --format md --out dossier
     """
-    from statfed.analyse._annex import make_annex, to_html, to_markdown
+    from statfed.federation.annex import make_annex, to_html, to_markdown
 
     found = find_run(runs, run)
     facts = _facts(found)
@@ -62,9 +62,9 @@ def annex(
 
 def _facts(folder: Path) -> "Facts":
     """What a finished run did. Raises UsageError where it is not finished or its result cannot be read."""
-    from statfed.analyse._annex import answer_facts
-    from statfed.scenarios._annex import training_facts
-    from statfed.scenarios._run import load_result, read_status
+    from statfed.federation.annex import answer_facts
+    from statfed.federation.trained_annex import training_facts
+    from statfed.federation.training import load_result, read_status
 
     status = read_status(folder)
     if status.get("state") != "finished":

@@ -8,8 +8,8 @@ from rich.markup import escape
 
 from statfed.cli._output import Json, emit_json, out, table
 from statfed.core.discovery import load, modules
-from statfed.scenarios._contract import PACKAGE as SCENARIOS
-from statfed.scenarios._contract import kind_of
+from statfed.core.scenario import PACKAGE as SCENARIOS
+from statfed.core.scenario import kind_of
 
 app = typer.Typer(invoke_without_command=True, help="The reference scenarios: cases of official statistics to compare.")
 
@@ -84,7 +84,7 @@ def _scenario(name: str, module: Any) -> dict[str, Any]:
 
 def analyses(as_json: Json = False) -> None:
     """List the analyses: what each estimates, whether it has a private form, what runs in the holder's database."""
-    from statfed.core.analysis import PACKAGE
+    from statfed.core.method import PACKAGE
 
     found = {key: load(PACKAGE, key, "analysis") for key in sorted(modules(PACKAGE))}
     if as_json:

@@ -28,8 +28,8 @@ def infer(
     as_json: Json = False,
 ) -> None:
     """Draft a codebook from data; of several files the one that fits them all. Read it before you share it."""
-    from statfed.client.data import connect
-    from statfed.client.drafting import draft, to_toml, union
+    from statfed.client.data.drafting import draft, to_toml, union
+    from statfed.client.data.tables import connect
 
     if out_file and out_file.exists() and not force:
         raise UsageError(f"--out: {out_file} exists; want a new file, or --force")
@@ -54,7 +54,7 @@ def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE
 
     Counts and examples are for you: what a coordinator learns is the column "message" alone.
     """
-    from statfed.client.data import connect, local_mismatches
+    from statfed.client.data.tables import connect, local_mismatches
 
     codebook = load_codebook(codebook_file)
     with connect(file, Path.cwd()) as source:

@@ -13,11 +13,11 @@ from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
 from statfed.cli.run import WORKSPACE
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
-from statfed.scenarios._contract import PACKAGE as SCENARIOS
-from statfed.scenarios._contract import Profile
+from statfed.core.scenario import PACKAGE as SCENARIOS
+from statfed.core.scenario import Profile
 
 if TYPE_CHECKING:
-    from statfed.scenarios._compare.tables import Tables
+    from statfed.lab.compare.tables import Tables
 
 RESULTS = Path("runs/compare/results.duckdb")
 
@@ -62,9 +62,9 @@ def compare(
 
     statfed compare --all --profile full --seeds 10
     """
-    from statfed.scenarios._compare.harness import Comparison, Outcome, compare, plan
-    from statfed.scenarios._compare.store import opened
-    from statfed.scenarios._compare.tables import NAMES
+    from statfed.lab.compare.harness import Comparison, Outcome, compare, plan
+    from statfed.lab.compare.store import opened
+    from statfed.lab.compare.tables import NAMES
 
     if profile not in ("quick", "full"):
         raise UsageError(f"--profile: got {profile}; want quick or full")
@@ -110,9 +110,9 @@ def compare(
 
 def _report(tables: "Tables", origin: str, entries: bool, folder: Path) -> list[Path]:
     """Write the report of what was asked for; with the entries of the inventory where all of it was."""
-    from statfed.scenarios._compare.report import write_report
-    from statfed.scenarios._recommend import Measurements
-    from statfed.scenarios._recommend.sections import sections
+    from statfed.lab.compare.report import write_report
+    from statfed.lab.recommend import Measurements
+    from statfed.lab.recommend.sections import sections
 
     tried = list(dict.fromkeys(str(row["scenario"]) for row in tables.trials))
     found = {name: load(SCENARIOS, name, "scenario") for name in (sorted(modules(SCENARIOS)) if entries else tried)}

@@ -9,10 +9,10 @@ import typer
 from statfed.cli._output import Json, emit_json, out, table
 from statfed.cli.run import RUNS, WORKSPACE, find_run
 from statfed.core.errors import LedgerCorrupt, UsageError
-from statfed.core.privacy import event_from_json, in_words
+from statfed.core.privacy.accountant import event_from_json, in_words
 
 if TYPE_CHECKING:
-    from statfed.client.ledger import Ledger
+    from statfed.client.guard.ledger import Ledger
 
 app = typer.Typer(no_args_is_help=True, help="Privacy ledgers of data holders.")
 
@@ -49,7 +49,7 @@ def _in(root: Path, folders: str) -> list[Path]:
 
 
 def _open(path: Path) -> "Ledger":
-    from statfed.client.ledger import read_only
+    from statfed.client.guard.ledger import read_only
 
     return read_only(path)
 

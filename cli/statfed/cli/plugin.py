@@ -7,13 +7,13 @@ import typer
 from rich.markup import escape
 
 from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
-from statfed.core.analysis import PACKAGE as ANALYSES
 from statfed.core.discovery import GROUPS, Plugin, load, modules, origin, plugins
 from statfed.core.errors import UsageError
+from statfed.core.method import PACKAGE as ANALYSES
 from statfed.core.protection import PACKAGE as PROTECTIONS
 
 if TYPE_CHECKING:
-    from statfed.scenarios._plugins.check import Check
+    from statfed.lab.laws.check import Check
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -106,10 +106,10 @@ def check(
 def _check(package: str, name: str) -> "list[Check]":
     with progress_bars() as bars:
         if package == PROTECTIONS:
-            from statfed.scenarios._plugins.protections import check_protection
+            from statfed.lab.laws.protections import check_protection
 
             return check_protection(name, bars)
-        from statfed.scenarios._plugins.analyses import check_analysis
+        from statfed.lab.laws.analyses import check_analysis
 
         return check_analysis(name, bars)
 

@@ -10,9 +10,9 @@ from statfed.cli._output import Json, emit_json, err, out, say, table
 from statfed.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from statfed.scenarios._contract import Case
-    from statfed.scenarios._recommend import Answer
-    from statfed.scenarios._recommend.answer import Flip, Ranked
+    from statfed.core.scenario import Case
+    from statfed.lab.recommend import Answer
+    from statfed.lab.recommend.answer import Flip, Ranked
 
 
 def recommend(
@@ -47,11 +47,11 @@ def recommend(
     statfed recommend --scenario time-use --set third_party=true
     """
     from statfed.cli.compare import RESULTS
-    from statfed.scenarios._recommend import recommend as decide
-    from statfed.scenarios._recommend.cases import template as commented
-    from statfed.scenarios._recommend.cases import written
-    from statfed.scenarios._recommend.evidence import measurements
-    from statfed.scenarios._recommend.markdown import markdown
+    from statfed.lab.recommend import recommend as decide
+    from statfed.lab.recommend.cases import template as commented
+    from statfed.lab.recommend.cases import written
+    from statfed.lab.recommend.evidence import measurements
+    from statfed.lab.recommend.markdown import markdown
 
     if template:
         typer.echo(commented(), nl=False)
@@ -72,8 +72,8 @@ def recommend(
 def _facts(case: Path | None, interactive: bool, scenario: str | None, changes: list[str]) -> "Case":
     """The facts, from the one source that was named."""
     from statfed.core.discovery import load
-    from statfed.scenarios._contract import PACKAGE
-    from statfed.scenarios._recommend.cases import make_case, read_case
+    from statfed.core.scenario import PACKAGE
+    from statfed.lab.recommend.cases import make_case, read_case
 
     given = [
         name for name, there in (("--case", case), ("--interactive", interactive), ("--scenario", scenario)) if there
@@ -93,7 +93,7 @@ def _facts(case: Path | None, interactive: bool, scenario: str | None, changes: 
 
 def _asked(start: "Case") -> "Case":
     """Ask for every fact, with `start` as the defaults; what does not fit is asked again."""
-    from statfed.scenarios._recommend.cases import FACTS, answered, choices, make_case
+    from statfed.lab.recommend.cases import FACTS, answered, choices, make_case
 
     say("Enter keeps the value in brackets.")
     found = {}

@@ -12,10 +12,10 @@ from statfed.cli.analyse import read_protection, show_answer, show_drafted, show
 from statfed.core.applicability import applicable
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
+from statfed.core.scenario import load_training
 from statfed.core.statement import Plan
 from statfed.core.study import Study, load_study, make_study, read_toml
-from statfed.scenarios._contract import load_training
-from statfed.scenarios._result import Result
+from statfed.federation.trained import Result
 
 RUNS = Path("runs")
 WORKSPACE = Path(".statfed")
@@ -91,7 +91,7 @@ def run(
 
     statfed run --resume last
     """
-    from statfed.scenarios._run import DryRun, Options, resume_study, run_study
+    from statfed.federation.training import DryRun, Options, resume_study, run_study
 
     options = Options(runs, workspace, fresh, dry_run, references)
 
@@ -152,7 +152,7 @@ def _analysis(
     as_json: bool,
 ) -> None:
     """Run a study that names an analysis."""
-    from statfed.analyse import DryRun, export, load_analysis_study, run_analysis
+    from statfed.federation import DryRun, export, load_analysis_study, run_analysis
 
     chosen = load_analysis_study(path, [*changes, f'engine="{engine}"'] if engine else changes)
     try:
@@ -204,15 +204,15 @@ def read_study(study: str, engine: str | None, changes: list[str], data: Path | 
     if study not in modules("statfed.scenarios"):
         known = ", ".join(sorted(modules("statfed.scenarios")))
         raise UsageError(f"study: got {study!r}; want a scenario ({known}) or the path of a study file")
-    from statfed.scenarios._run import default_study
+    from statfed.federation.training import default_study
 
     return make_study(default_study(study), changes, where=study)
 
 
 def show_result(result: Result) -> None:
     """The summary of a run on the terminal."""
-    from statfed.analyse._report.formats import size
-    from statfed.scenarios._report.facts import Facts
+    from statfed.federation.report.formats import size
+    from statfed.federation.trained_report.facts import Facts
 
     if result.synthetic:
         out.print("[bold yellow]SYNTHETIC DATA[/bold yellow]: these figures describe a generator, not people")

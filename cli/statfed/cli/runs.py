@@ -38,7 +38,7 @@ def list_runs(runs: Folder = RUNS, as_json: Json = False) -> None:
 @app.command()
 def show(run: Id, runs: Folder = RUNS, as_json: Json = False) -> None:
     """Show a run's summary, or with --json its whole result."""
-    from statfed.scenarios._run import load_result
+    from statfed.federation.training import load_result
 
     folder = find_run(runs, run)
     answered = _analysis(folder)
@@ -63,8 +63,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write a run's HTML report again from its result, and say where it is."""
-    from statfed.scenarios._report import write
-    from statfed.scenarios._run import load_result
+    from statfed.federation.trained_report import write
+    from statfed.federation.training import load_result
 
     folder = find_run(runs, run)
     path = folder / "report.html"
@@ -80,7 +80,7 @@ def report(
 
 def _analysis(folder: Path) -> dict[str, Any] | None:
     """The stored answer of a run that asked a question of tables; None for a training run."""
-    from statfed.scenarios._run import read_status
+    from statfed.federation.training import read_status
 
     if "analysis" not in read_status(folder):
         return None

@@ -15,29 +15,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.client.guard.ledger import Ledger
+from statfed.client.guard.policy import Policy, admit, load_policy
 from statfed.client.inquiry import Inquiry
-from statfed.client.ledger import Ledger
-from statfed.client.policy import Policy, admit, load_policy
 from statfed.client.protecting import Protecting, bound, own
-from statfed.core import VERSION, fedsgd
-from statfed.core.analysis import Arrays
+from statfed.core import VERSION
 from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
 from statfed.core.fixed_point import Layout, training_layout
-from statfed.core.privacy import Repeated, epsilon
+from statfed.core.method import Arrays
+from statfed.core.privacy.accountant import Repeated, epsilon
 from statfed.core.protection import Agreement, Packet, read_protection
 from statfed.core.query import Query
 from statfed.core.randomness import stream
 from statfed.core.records import Records, load_records, mismatches
 from statfed.core.statement import Admission, Closing, Contributed, Plan, Present, Receipt, Statement
 from statfed.core.study import Terms
+from statfed.strategies.learning import step as fedsgd
 
 log = logging.getLogger("statfed.holder")
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from statfed.client.training import Schedule
+    from statfed.strategies.learning.local import Schedule
 
 Vector = NDArray[np.float32]
 EMPTY = np.empty(0, np.float32)
@@ -149,7 +150,7 @@ class Holder:
         )
 
     def _fit(self, statement: Statement, terms: Terms, vector: Vector, packet: Packet) -> Answer:
-        from statfed.client.training import set_vector
+        from statfed.strategies.learning.local import set_vector
 
         started = time.perf_counter()
         name, dataset = self.policy.holder.name, self.policy.dataset
@@ -181,7 +182,7 @@ class Holder:
         )
 
     def _plan(self, terms: Terms, parameters: int) -> "Schedule | fedsgd.Step":
-        from statfed.client.training import schedule
+        from statfed.strategies.learning.local import schedule
 
         dataset = self.policy.dataset
         if terms.training.method == "dp-fedsgd":
@@ -199,7 +200,7 @@ class Holder:
         start: Vector,
     ) -> tuple[Arrays, Layout]:
         """The update, or the model, after local training, and how it is encoded."""
-        from statfed.client.training import fit, get_vector
+        from statfed.strategies.learning.local import fit, get_vector
 
         name, size = self.policy.holder.name, self.policy.dataset.records
         records, inputs = self._records(terms)
@@ -219,7 +220,7 @@ class Holder:
         self, statement: Statement, terms: Terms, model: "nn.Module", plan: fedsgd.Step, agreement: Agreement
     ) -> tuple[Arrays, Layout]:
         """The noisy sum of clipped gradients of one step, and how it is encoded."""
-        from statfed.client.gradients import noisy_sum
+        from statfed.strategies.learning.gradients import noisy_sum
 
         name = self.policy.holder.name
         records, inputs = self._records(terms)

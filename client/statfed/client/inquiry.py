@@ -3,7 +3,8 @@
 Exact contributions pass the holder's disclosure rules and its differencing guard, and are recorded in the ledger as
 disclosures before they leave. Private ones are charged before the data are read and get their noise here; the rules do
 not apply to them, since their guarantee does not depend on the data. What leaves for a coordinator that adds the noise
-(`statfed.core.placement`, central) is both: charged, since the release costs that, and exact towards the coordinator.
+(`statfed.core.privacy.placement`, central) is both: charged, since the release costs that, and exact towards the
+coordinator.
 """
 
 import json
@@ -16,14 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.client.data import Source, connect, inspect, open_table
-from statfed.client.differencing import FILE as RELEASES
-from statfed.client.differencing import Releases
-from statfed.client.disclosure import FINER, check, reads
-from statfed.client.ledger import Ledger
-from statfed.client.policy import Policy
+from statfed.client.data.tables import Source, connect, inspect, open_table
+from statfed.client.guard.differencing import FILE as RELEASES
+from statfed.client.guard.differencing import Releases
+from statfed.client.guard.disclosure import FINER, check, reads
+from statfed.client.guard.ledger import Ledger
+from statfed.client.guard.policy import Policy
 from statfed.client.protecting import Protecting, bound, own
-from statfed.core.analysis import (
+from statfed.core.codebook import Codebook
+from statfed.core.disclosure import Rules
+from statfed.core.errors import Refused, UsageError
+from statfed.core.fixed_point import layout_of
+from statfed.core.method import (
     Analysis,
     Arrays,
     Ask,
@@ -36,12 +41,8 @@ from statfed.core.analysis import (
     private_asks,
     read_query,
 )
-from statfed.core.codebook import Codebook
-from statfed.core.disclosure import Rules
-from statfed.core.errors import Refused, UsageError
-from statfed.core.fixed_point import layout_of
-from statfed.core.noise import Noise, plan
-from statfed.core.placement import shares
+from statfed.core.privacy.noise import Noise, plan
+from statfed.core.privacy.placement import shares
 from statfed.core.protection import Packet
 from statfed.core.query import Query
 from statfed.core.randomness import stream

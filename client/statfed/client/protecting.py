@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from statfed.core.analysis import Arrays
 from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity, load_identity
+from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Packet, Party, agree, read_protection
 from statfed.core.statement import Present, Statement
 

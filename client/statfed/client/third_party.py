@@ -10,11 +10,11 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from statfed.client.policy import HolderName, Parties
+from statfed.client.guard.policy import HolderName, Parties
 from statfed.client.protecting import Protecting
 from statfed.core import VERSION
-from statfed.core.analysis import Arrays
 from statfed.core.errors import Refused, UsageError
+from statfed.core.method import Arrays
 from statfed.core.protection import Packet
 from statfed.core.statement import Present, Statement
 from statfed.core.study import Section, describe, read_toml

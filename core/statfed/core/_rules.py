@@ -11,12 +11,12 @@ from typing import Any
 
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
-from statfed.core.fedsgd import STRATEGIES as STEPS
-from statfed.core.placement import hindrances
+from statfed.core.privacy.placement import hindrances
 from statfed.core.protection import PACKAGE, Requirements, minimum_holders
 from statfed.core.query import Privacy as QueryPrivacy
 from statfed.core.query import Query
 from statfed.core.study import ROBUST, Privacy, Protection, Strategies, Strategy, Terms
+from statfed.strategies.learning.step import STRATEGIES as STEPS
 
 Asked = Terms | Query
 SUMS: tuple[Strategies, ...] = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
@@ -218,7 +218,7 @@ def _noise(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
 
 
 def _gradients(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
-    """What gradient descent on protected sums needs, and shared noise, which only it has (`statfed.core.fedsgd`)."""
+    """What gradient descent on protected sums needs, and shared noise, which only it has (`statfed.strategies.learning.step`)."""
     if not isinstance(terms, Terms):
         return
     descent, privacy = terms.training.method == "dp-fedsgd", terms.privacy
@@ -274,7 +274,7 @@ def _functions(terms: Asked, requires: Requirements, options: Any) -> Iterator[F
     """Functions of holders' figures that an analysis needs beside sums, or that its study may let it have."""
     if not isinstance(terms, Query):
         return
-    from statfed.core.analysis import functions_of, read_query
+    from statfed.core.method import functions_of, read_query
 
     try:
         needed = tuple(dict.fromkeys(functions_of(read_query(terms)[1]).values()))
@@ -366,8 +366,8 @@ def _private(terms: Asked) -> Iterator[Choice]:
     if isinstance(terms, Terms):
         yield Choice("differential privacy ([privacy])", terms.model_copy(update={"privacy": Privacy(epsilon=1.0)}))
         return
-    from statfed.core.analysis import Ask, private_asks, read_query
-    from statfed.core.noise import plan
+    from statfed.core.method import Ask, private_asks, read_query
+    from statfed.core.privacy.noise import plan
 
     private = terms.model_copy(update={"privacy": QueryPrivacy(epsilon=1.0)})
     if terms.exact:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from statfed.core import VERSION
-from statfed.core.analysis import Arrays
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout, Slot
+from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Requirements, named_protection
 from statfed.core.study import NAME, Section, describe
 

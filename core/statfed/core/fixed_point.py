@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays, Part
 from statfed.core.errors import EngineError, Refused
+from statfed.core.method import Arrays, Part
 from statfed.core.study import Terms
 
 Bits = Literal[32, 64, 192]

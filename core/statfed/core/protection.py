@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from statfed.core.analysis import Arrays
 from statfed.core.discovery import load
 from statfed.core.errors import UsageError
 from statfed.core.fixed_point import MOST_RECORDS, Layout
 from statfed.core.identity import Identity
+from statfed.core.method import Arrays
 from statfed.core.query import Query
 from statfed.core.study import Section, Terms, describe
 

@@ -69,7 +69,8 @@ def _checked(condition: Condition, codebook: Codebook) -> Condition:
 
 
 class Privacy(Section):
-    """Differential privacy of a release, budget over all asks of the query; see `statfed.core.placement` for `noise`.
+    """Differential privacy of a release, budget over all asks of the query; see `statfed.core.privacy.placement` for
+    `noise`.
 
     colluders is 1 for shared noise that says nothing else: every holder knows its own share.
     """

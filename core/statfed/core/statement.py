@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from statfed.core.analysis import PACKAGE as ANALYSES
 from statfed.core.discovery import origin
 from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
+from statfed.core.method import PACKAGE as ANALYSES
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.query import Query
 from statfed.core.study import Terms

@@ -1,8 +1,9 @@
 """One holder's microdata as an Ibis expression: what the local half of an analysis computes on. Private.
 
-Columns are those of the codebook, already checked and brought to one form by `statfed.client.data`: `number` float64,
-`integer` int64, `boolean` boolean, `category` and `id` strings; missing codes are null. Conditions of the query are
-applied. Aggregations run where the data are: nothing but their results is loaded, except by `batches`, which streams.
+Columns are those of the codebook, already checked and brought to one form by `statfed.client.data.tables`: `number`
+float64, `integer` int64, `boolean` boolean, `category` and `id` strings; missing codes are null. Conditions of the
+query are applied. Aggregations run where the data are: nothing but their results is loaded, except by `batches`, which
+streams.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +37,8 @@ class Table:
     """The records of one holder that a query looks at.
 
     expr: Ibis table; embedded: does the engine run in this process (DuckDB), so that streaming costs no network?
-    compensated: add floats up with Kahan's algorithm, as private sums need (see `statfed.core.noise`); DuckDB only.
+    compensated: add floats up with Kahan's algorithm, as private sums need (see `statfed.core.privacy.noise`); DuckDB
+    only.
     """
 
     expr: Expr

@@ -11,18 +11,18 @@ import pytest
 from scipy import stats
 from statfed_example import _ring, dealer_masks, geometric_mean
 
-from statfed.core.analysis import Arrays
 from statfed.core.applicability import obstacles
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout, Slot
+from statfed.core.method import Arrays
 from statfed.core.protection import Packet, Replies, Stage, conduct
 from statfed.core.query import Privacy, Query
 from statfed.core.study import Protection
-from statfed.scenarios._plugins.analyses import check_analysis
-from statfed.scenarios._plugins.frames import dealt
-from statfed.scenarios._plugins.network import Network, agreement, identities
-from statfed.scenarios._plugins.protections import check_protection
-from statfed.scenarios._plugins.runs import asked
+from statfed.lab.laws.analyses import check_analysis
+from statfed.lab.laws.frames import dealt
+from statfed.lab.laws.network import Network, agreement, identities
+from statfed.lab.laws.protections import check_protection
+from statfed.lab.laws.runs import asked
 
 LAYOUT = Layout({"x": Slot((3000,), 2.0**40, integer=True)}, 5)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from statfed.scenarios._contract import Figures, Reference
+from statfed.core.scenario import Figures, Reference
 
 
 def relative_errors(figures: Figures, pooled: Reference) -> list[float]:

@@ -24,7 +24,7 @@ from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.result import Result
-from statfed.scenarios._contract import (
+from statfed.core.scenario import (
     EXACT,
     About,
     Ask,

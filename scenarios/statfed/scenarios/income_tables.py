@@ -24,7 +24,7 @@ from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.disclosure import Rules
 from statfed.core.result import Row, Scalar
-from statfed.scenarios._contract import (
+from statfed.core.scenario import (
     EXACT,
     About,
     Ask,

@@ -20,7 +20,7 @@ from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.result import Result, Row
-from statfed.scenarios._contract import (
+from statfed.core.scenario import (
     EXACT,
     About,
     Ask,

@@ -16,7 +16,7 @@ showed the intersection to the holders and had no minimum count.
 """
 
 from statfed.core.card import Card, Question
-from statfed.scenarios._contract import About, Case
+from statfed.core.scenario import About, Case
 
 ABOUT = About(
     title="Set intersection with analytics",

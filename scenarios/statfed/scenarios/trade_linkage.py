@@ -15,7 +15,7 @@ In the pilot the correction brought 79,817 links to 100,010 where about 100,000 
 """
 
 from statfed.core.card import Card, Question
-from statfed.scenarios._contract import About, Case
+from statfed.core.scenario import About, Case
 
 ABOUT = About(
     title="Linkage of trade records with errors in the keys",

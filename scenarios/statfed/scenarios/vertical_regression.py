@@ -17,7 +17,7 @@ in a general framework for computing on shares, all parties on one machine.
 """
 
 from statfed.core.card import Card, Question
-from statfed.scenarios._contract import About, Case
+from statfed.core.scenario import About, Case
 
 ABOUT = About(
     title="Regression across two registers of the same persons",

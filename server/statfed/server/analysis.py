@@ -1,6 +1,6 @@
 """The coordinator's half of a query: admit, one protected sum after another, release.
 
-The analysis is a straight line of sums (see `statfed.core.analysis`); this module sends each ask to every holder, has
+The analysis is a straight line of sums (see `statfed.core.method`); this module sends each ask to every holder, has
 the protection form the total, and gives it back to the analysis. What comes out has not passed the release rules yet.
 """
 
@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from statfed.core.analysis import Ask, Total, functions_of, private_asks, read_query
 from statfed.core.applicability import applicable
 from statfed.core.errors import EngineError
 from statfed.core.fixed_point import layout_of
-from statfed.core.noise import plan
-from statfed.core.placement import note, shares
+from statfed.core.method import Ask, Total, functions_of, private_asks, read_query
+from statfed.core.privacy.noise import plan
+from statfed.core.privacy.placement import note, shares
 from statfed.core.progress import Progress
 from statfed.core.protection import agree, formed, read_protection
 from statfed.core.query import Query

@@ -15,7 +15,6 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from statfed.core import fedsgd
 from statfed.core.applicability import applicable
 from statfed.core.errors import EngineError
 from statfed.core.fixed_point import training_layout
@@ -25,7 +24,8 @@ from statfed.core.statement import Closing, Plan, Receipt
 from statfed.core.study import Terms
 from statfed.server.engine import Session
 from statfed.server.exchange import SHORT, Exchange
-from statfed.server.strategies import make_strategy, restore, state_of
+from statfed.strategies.learning import step as fedsgd
+from statfed.strategies.learning.aggregation import make_strategy, restore, state_of
 
 Vector = NDArray[np.float32]
 

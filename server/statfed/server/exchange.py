@@ -13,8 +13,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import BaseModel, ValidationError
 
 from statfed.core import VERSION
-from statfed.core.analysis import Arrays, Ask
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
+from statfed.core.method import Arrays, Ask
 from statfed.core.progress import Progress
 from statfed.core.protection import (
     Aggregate,

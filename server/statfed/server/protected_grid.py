@@ -9,7 +9,7 @@ number of examples is the total. An average over one such reply is that reply, s
 function of the weighted average does what it would do with all replies. One that looks at each reply is refused.
 
 Nothing else passes: `query` messages, `push_messages` and `pull_messages` are refused. The other end is the mod
-`statfed.client.flower_mod.protect`.
+`statfed.client.flower.mod.protect`.
 """
 
 import logging

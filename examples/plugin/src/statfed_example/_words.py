@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from statfed.core.card import Question, by_topic
-from statfed.core.placement import in_words
+from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Disclosure
 from statfed.core.query import Query
 from statfed.core.study import Terms

@@ -27,10 +27,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import Field
 
-from statfed.core.analysis import Arrays
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.method import Arrays
 from statfed.core.protection import (
     Aggregate,
     Agreement,

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
 from statfed.core.result import Result
 from statfed.core.study import Section
 from statfed.core.table import Table, real

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from statfed.core.cell_key import noise_table
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import EngineError, Refused, UsageError
+from statfed.core.privacy.cell_key import noise_table
 from statfed.core.randomness import Stream
 from statfed.core.result import Row, Scalar
 from statfed.server.disclosure import rounding

@@ -36,7 +36,7 @@ from statfed.core.errors import EngineError
 from statfed.server.grid._polling import PatientClient
 from statfed.server.grid._superlink import HEALTH, SECRET_HEADER
 
-CLIENT_APP = "statfed.client.app:app"
+CLIENT_APP = "statfed.client.flower.app:app"
 SERVER_APP = "statfed.server.app:app"
 HEARTBEAT_SECONDS = 10.0
 START_SECONDS = 120.0

@@ -9,7 +9,7 @@ from flwr.supercore.object_ref import load_app
 
 from statfed.core.errors import EngineError
 
-HOLDER_APP = "statfed.client.app:app"
+HOLDER_APP = "statfed.client.flower.app:app"
 
 
 def holder_app() -> ClientApp:

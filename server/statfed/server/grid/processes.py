@@ -3,7 +3,7 @@
 Transport is TLS under a throw-away authority. Every holder's key is registered under its name before its node may
 join, so a node id stands for a holder. Holders know the public listener only (see `_superlink`). All processes belong
 to the engine and end with it, whatever happens. What cannot be shown here is a holder on another machine: the holder's
-side, `statfed.client.runner`, is the same there.
+side, `statfed.client.flower.runner`, is the same there.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from statfed.server.grid._polling import PollingGrid
 
 R = TypeVar("R")
 
-TRAINING = "statfed.client.training"  # takes seconds to import, which no round should have to wait for
+TRAINING = "statfed.strategies.learning.local"  # takes seconds to import, which no round should have to wait for
 START_POLL = 0.2
 STOP_SECONDS = 5.0
 GRACE_SECONDS = 1.0
@@ -233,7 +233,7 @@ def federation(
                 options += ["--root-certificates", keys.authority, "--node-key", keys.node_keys[name]]
                 options += ["--bundle-sha256", digest, "--poll", poll, "--app", app, "--status", status]
                 options += ["--preload", TRAINING] if app == CLIENT_APP else []
-                processes.start(name, "statfed.client.runner", *options, status=status)
+                processes.start(name, "statfed.client.flower.runner", *options, status=status)
 
             def lost() -> dict[int, str]:
                 return {nodes[name]: why for name, why in processes.lost().items()}

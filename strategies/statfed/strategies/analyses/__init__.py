@@ -1,1 +1,1 @@
-"""Analyses, one a file with both halves; see `statfed.core.analysis` for the contract."""
+"""Analyses, one a file with both halves; see `statfed.core.method` for the contract."""

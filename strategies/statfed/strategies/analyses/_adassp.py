@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays, Ask, Coordination, Part, Question, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Coordination, Part, Question, Total
 from statfed.core.result import Result, Scalar
 from statfed.core.table import Table, real
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, cross_products

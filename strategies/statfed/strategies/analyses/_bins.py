@@ -12,9 +12,9 @@ import ibis
 import ibis.expr.datatypes as dt
 import numpy as np
 
-from statfed.core.analysis import Arrays
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._moments import Floats
 

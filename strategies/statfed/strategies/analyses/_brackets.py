@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays
+from statfed.core.method import Arrays
 from statfed.core.table import Table
 from statfed.strategies.analyses import _bins
 from statfed.strategies.analyses._moments import Floats

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from statfed.core.analysis import Question, Total
-from statfed.core.cell_key import cell_keys
 from statfed.core.fixed_point import WIDE_UNIT
+from statfed.core.method import Question, Total
+from statfed.core.privacy.cell_key import cell_keys
 from statfed.core.result import Result, Row, Scalar
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
 from statfed.strategies.analyses._margins import collapsed_axes, groups, views

@@ -17,9 +17,9 @@ import ibis
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays, Ask, Cells, Part, Question
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Cells, Part, Question
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._linearisation import psu_counts, psu_shape, psu_sums
 from statfed.strategies.analyses._replication import replication

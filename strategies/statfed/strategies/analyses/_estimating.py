@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Ask, Coordination, Question, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Ask, Coordination, Question, Total
 from statfed.core.result import Result, Row, Scalar
 from statfed.strategies.analyses._estimates import Estimand, centre
 from statfed.strategies.analyses._linearisation import Moments, check_lonely, degrees, moments, psus, variance

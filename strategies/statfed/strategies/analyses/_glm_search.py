@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from statfed.core.analysis import Ask, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Ask, Total
 from statfed.strategies.analyses._families import Family
 from statfed.strategies.analyses._regression import Basis, Vector, check_rank, whitening
 

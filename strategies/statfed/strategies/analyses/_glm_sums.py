@@ -8,7 +8,7 @@ import ibis
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays, Ask
+from statfed.core.method import Arrays, Ask
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._families import Family
 from statfed.strategies.analyses._matrix import ROWS, Design, cross_products, once

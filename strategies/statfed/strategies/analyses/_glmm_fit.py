@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from statfed.core.analysis import Ask, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Ask, Total
 from statfed.strategies.analyses._glm_search import HALVINGS, NOISE, Search
 from statfed.strategies.analyses._regression import Vector, whitening
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import ibis
 import numpy as np
 
-from statfed.core.analysis import Arrays, Part
+from statfed.core.method import Arrays, Part
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._families import Family, Values
 from statfed.strategies.analyses._matrix import ROWS, cross_products, once

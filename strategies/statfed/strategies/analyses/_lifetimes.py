@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from statfed.core.analysis import Part
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
+from statfed.core.method import Part
 from statfed.core.study import Section
 from statfed.core.table import Expr, Table
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays, Part
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Part
 from statfed.core.table import Expr, Table, real
 
 Bounds = tuple[float, float] | None

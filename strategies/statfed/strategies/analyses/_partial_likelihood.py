@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Ask, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Ask, Total
 from statfed.strategies.analyses._lifetimes import at_risk
 
 Floats = NDArray[np.float64]

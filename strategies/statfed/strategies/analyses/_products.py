@@ -10,8 +10,8 @@ from itertools import combinations_with_replacement
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays, Ask, Part
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Part
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._moments import Bounds, Floats, centres, largest, reach
 

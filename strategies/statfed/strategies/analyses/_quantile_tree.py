@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import ibis
 import numpy as np
 
-from statfed.core.analysis import Arrays, Part, Total
 from statfed.core.codebook import Codebook
+from statfed.core.method import Arrays, Part, Total
 from statfed.core.table import Table, real
 from statfed.strategies.analyses import _bins, _hierarchy
 from statfed.strategies.analyses._moments import Floats, finite

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, stats
 
-from statfed.core.analysis import Arrays, Ask, Part, Total
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Part, Total
 from statfed.core.result import Row
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._formula import LARGEST, Category, Number

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import stats
 
-from statfed.core.analysis import Question
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
+from statfed.core.method import Question
 from statfed.core.result import Scalar
 from statfed.core.study import Section
 from statfed.core.table import Expr, Table

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._linearisation import (

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from pydantic import Field
 
-from statfed.core.analysis import Arrays, Ask, Coordination, Model, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
 from statfed.core.result import Result, Row
 from statfed.core.study import Section
 from statfed.core.table import Expr, Table, real

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy import stats
 
-from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Model, Part, Question, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Model, Part, Question, Total
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._lifetimes import Grid, Lifetimes, check, count, counted, follow, make_grid, tally

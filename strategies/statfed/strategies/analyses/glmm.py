@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy import stats
 
-from statfed.core.analysis import Arrays, Ask, Coordination, Model, Part, Question, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.study import Section
 from statfed.core.table import Expr, Table, real

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
 from statfed.core.table import Table
 from statfed.strategies.analyses import _estimates, _estimating
 from statfed.strategies.analyses._estimates import Estimand, Measure

@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 from scipy import linalg, stats
 
-from statfed.core.analysis import Arrays, Ask, Coordination, Model, Part, Question, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
 from statfed.core.result import Result, Scalar
 from statfed.core.study import Section
 from statfed.core.table import Expr, Table, real

@@ -34,8 +34,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question, Total
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.study import Section
 from statfed.core.table import Table

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question, Total
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question, Total
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.table import Table
 from statfed.strategies.analyses._kaplan_meier import (

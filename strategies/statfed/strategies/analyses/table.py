@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question
-from statfed.core.cell_key import MODULUS
 from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.privacy.cell_key import MODULUS
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses import _crosstab
 from statfed.strategies.analyses._contributors import contributors

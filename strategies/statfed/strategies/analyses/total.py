@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from statfed.core.analysis import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
 from statfed.core.table import Table
 from statfed.strategies.analyses import _estimates, _estimating
 from statfed.strategies.analyses._estimates import Estimand, Measure

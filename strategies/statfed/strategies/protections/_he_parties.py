@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays
 from statfed.core.errors import Refused, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Packet, text
 from statfed.core.randomness import Stream
 from statfed.strategies.protections import _he_planes as planes

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from statfed.core.analysis import Arrays
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Packet, request_of, text, whole_numbers
 from statfed.strategies.protections import _mpc_functions as functions
 from statfed.strategies.protections import _mpc_messages as messages

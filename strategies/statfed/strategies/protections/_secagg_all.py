@@ -20,10 +20,10 @@ from functools import reduce
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from statfed.core.analysis import Arrays
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.method import Arrays
 from statfed.core.protection import Aggregate, Agreement, Packet, Replies, Rounds, Stage, request_of
 from statfed.strategies.protections._secagg_messages import (
     Binding,

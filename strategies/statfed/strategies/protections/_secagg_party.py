@@ -27,10 +27,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from statfed.core.analysis import Arrays
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Packet, request_of
 from statfed.strategies.protections._secagg_graph import SETUPS, Graph, Shape
 from statfed.strategies.protections._secagg_messages import (

@@ -15,8 +15,8 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays
 from statfed.core.fixed_point import Bits, Layout
+from statfed.core.method import Arrays
 
 Words = NDArray[Any]
 KEY = 16  # bytes of a mask key

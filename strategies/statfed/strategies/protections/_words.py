@@ -6,7 +6,7 @@ study alone.
 
 from dataclasses import dataclass
 
-from statfed.core.placement import in_words
+from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Disclosure
 from statfed.core.query import Query
 from statfed.core.study import Terms

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.analysis import Arrays, Part, checked, summed
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.method import Arrays, Part, checked, summed
 from statfed.core.protection import Aggregate, Agreement, Disclosure, Packet, Requirements, Rounds, Stage
 from statfed.core.query import Query
 from statfed.core.study import Section, Terms

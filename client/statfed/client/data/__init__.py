@@ -1,0 +1,1 @@
+"""A holder's data: sources, and tables checked against a codebook."""

@@ -1,0 +1,264 @@
+"""A holder's data under the codebook: what does not fit it, and the table that an analysis computes on.
+
+The public view of a mismatch names the column and the rule and repeats the codebook; it holds no value, no count and
+nothing of the data but that the rule is broken somewhere, and it travels to the coordinator. The holder's own view
+adds counts and examples and stays. All rules of all columns are one aggregation in the holder's engine, and one more
+for each category with a long code list.
+
+    with connect("people.csv", home) as source:
+        problems = mismatches(source, codebook)
+        table = open_table(source, codebook, where)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ibis
+
+from statfed.client.data.conversion import Converted, convert
+from statfed.client.data.sources import Source, connect
+from statfed.core.codebook import Codebook, Column
+from statfed.core.errors import UsageError
+from statfed.core.query import Condition
+from statfed.core.table import Expr, Table
+
+__all__ = ["Mismatch", "Source", "connect", "inspect", "local_mismatches", "mismatches", "open_table"]
+
+_NEEDED = {
+    "weight": "weights",
+    "replicate": "replicate weights",
+    "stratum": "strata",
+    "psu": "PSUs",
+    "record-key": "record keys",
+}
+_WHAT = {"number": "numbers", "integer": "whole numbers", "boolean": "true or false"}
+_STORED = "stored in its own form"  # no rule for people: such a column needs no conversion
+_SHOWN = 20  # codes named in a message
+_EXAMPLES = 3
+_LONG = 30  # a longer code list is compared with the distinct values, not with every record
+_TOGETHER = 400  # aggregates of one statement; PostgreSQL allows 1,600 columns
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A rule of the codebook that the data break. message: public; count and examples: for the holder alone."""
+
+    column: str
+    message: str
+    count: int | None = None
+    examples: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Mismatch({self.message!r})"
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """broken: boolean per record; value and levels: of the rule that the value is listed."""
+
+    message: str
+    broken: Expr
+    value: Expr = None
+    levels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What one look at the data found. mismatches: public, as of `mismatches`; plain: columns that are stored in the
+    very form that the codebook gives them, so that nothing has to be converted. Private: it depends on the data."""
+
+    mismatches: tuple[str, ...]
+    plain: frozenset[str]
+
+
+def inspect(source: Source, codebook: Codebook, columns: Sequence[str] | None = None) -> Inspection:
+    """Every mismatch, and the columns that need no conversion."""
+    found, plain = _found(source, codebook, columns)
+    return Inspection(tuple(mismatch.message for mismatch in found), plain)
+
+
+def mismatches(source: Source, codebook: Codebook, columns: Sequence[str] | None = None) -> list[str]:
+    """Every way in which the data do not fit the codebook, in words that may leave the holder; empty if they fit.
+
+    columns: those to look at, default all of the codebook; columns of the data that the codebook does not list are
+    not looked at. Raises UsageError when the data cannot be read.
+    """
+    return list(inspect(source, codebook, columns).mismatches)
+
+
+def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] | None = None) -> list[Mismatch]:
+    """The same for the holder's own eyes: with the number of records and up to three of the values."""
+    shown = []
+    for found in _found(source, codebook, columns)[0]:
+        if found.count:
+            column = codebook.column(found.column)
+            converted = _converted(source, found.column, column)
+            broken = next(r.broken for r in _rules(found.column, column, converted) if r.message == found.message)
+            values = source.expr.filter(broken).select(text=converted.text).distinct().order_by("text")
+            texts = values.limit(_EXAMPLES).to_pyarrow().column("text").to_pylist()
+            found = replace(found, examples=tuple("(missing)" if text is None else text for text in texts))
+        shown.append(found)
+    return shown
+
+
+def open_table(
+    source: Source,
+    codebook: Codebook,
+    where: Sequence[Condition] = (),
+    columns: Sequence[str] | None = None,
+    per_unit: int | None = None,
+    plain: frozenset[str] = frozenset(),
+) -> Table:
+    """The records that a query looks at, each column of the type that the codebook gives it.
+
+    columns: those the query reads, default all; the others need not exist. where: conditions, all of which have to
+    hold; a missing value fulfils none. per_unit: keep at most this many of the records of one value of the column
+    with role `unit`, after `where`: those with the lowest MD5 of unit and content, so the choice depends on the unit's
+    own records only, not on their order. plain: columns that `inspect` found to need no conversion. Raises
+    UsageError on columns that are not there and, with per_unit, on a codebook without that role or records without a
+    unit.
+    """
+    unit = codebook.role("unit")
+    if per_unit is not None and unit is None:
+        raise UsageError("codebook: got no column with role unit; want one, to bound the records of one person")
+    names = list(dict.fromkeys([*(codebook.columns if columns is None else columns), *(c.column for c in where)]))
+    if per_unit is not None and unit is not None and unit not in names:
+        names.append(unit)
+    absent = [name for name in names if codebook.column(name) and name not in source.expr.columns]
+    if absent:
+        raise UsageError("\n".join(_absent(name, codebook.column(name)) for name in absent))
+    values = {
+        name: source.expr[name] if name in plain else _converted(source, name, codebook.column(name)).value
+        for name in names
+    }
+    expr = source.expr.select(**values)
+    table = Table(expr, codebook, source.embedded)
+    table = table.filter(*(table.holds(condition) for condition in where))
+    if per_unit is not None and unit is not None:
+        table = replace(table, expr=_bounded(table.expr, unit, per_unit))
+    return table
+
+
+def _found(source: Source, codebook: Codebook, columns: Sequence[str] | None) -> tuple[list[Mismatch], frozenset[str]]:
+    names = tuple(codebook.columns) if columns is None else tuple(dict.fromkeys(columns))
+    rules: list[tuple[str, _Rule]] = []
+    found: list[tuple[int, Mismatch]] = []
+    for place, name in enumerate(names):
+        column = codebook.column(name)
+        if name not in source.expr.columns:
+            found.append((place, Mismatch(name, _absent(name, column))))
+        else:
+            converted = _converted(source, name, column)
+            rules += [(name, rule) for rule in _rules(name, column, converted)]
+            rules += [(name, rule) for rule in _form(source.expr[name], converted.value)]
+    plain = set()
+    for (name, rule), count in zip(rules, _counts(source, [rule for _, rule in rules]), strict=True):
+        if rule.message == _STORED:
+            plain |= set() if count else {name}
+        elif count:
+            found.append((names.index(name), Mismatch(name, rule.message, count)))
+    return [mismatch for _, mismatch in sorted(found, key=lambda pair: pair[0])], frozenset(plain)
+
+
+def _counts(source: Source, rules: Sequence[_Rule]) -> list[int]:
+    """Number of records that break each rule."""
+    counts = [0] * len(rules)
+    short = [i for i, rule in enumerate(rules) if len(rule.levels) <= _LONG]
+    for first in range(0, len(short), _TOGETHER):
+        some = short[first : first + _TOGETHER]
+        found = _run(source.expr.aggregate(**{f"r{i}": source.expr.count(where=rules[i].broken) for i in some}))
+        for i in some:
+            counts[i] = int(found[f"r{i}"])
+    for i, rule in enumerate(rules):
+        if len(rule.levels) > _LONG:
+            values = source.expr.group_by(value=rule.value).aggregate(records=source.expr.count())
+            unlisted = values.filter(values.value.notnull(), values.value.notin(rule.levels))
+            counts[i] = int(_run(unlisted.aggregate(records=unlisted.records.sum()))["records"] or 0)
+    return counts
+
+
+def _run(expr: Expr) -> dict[str, Any]:
+    try:
+        row: dict[str, Any] = expr.to_pyarrow().to_pylist()[0]
+    except Exception as error:  # the engine's message may quote a line of the data
+        raise UsageError(
+            "the data cannot be read to their end; statfed codebook check at the holder says why"
+        ) from error
+    return row
+
+
+def _converted(source: Source, name: str, column: Column) -> Converted:
+    return convert(source.expr[name], column, source.expr.get_backend().name)
+
+
+def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
+    value, missing = converted.value, converted.missing
+    rules = []
+    if column.type == "category":
+        shown = ", ".join(column.levels[:_SHOWN]) + (", ..." if len(column.levels) > _SHOWN else "")
+        codes: Expr = ibis.array(list(column.levels))
+        listed = codes.contains(value).fill_null(False)
+        message = f"{name}: got a category outside the codebook; want one of {shown}"
+        rules.append(_Rule(message, value.notnull() & ~listed, value, column.levels))
+    elif column.type != "id":
+        message = f"{name}: got values that are not {_WHAT[column.type]}; want them, or missing codes in the codebook"
+        rules.append(_Rule(message, ~missing & value.isnull()))
+    if column.type == "number":
+        infinite = value.isinf().fill_null(False)
+        rules.append(_Rule(f"{name}: got infinite values; want finite numbers", infinite))
+    for bound, side, outside in ((column.low, "least", "below"), (column.high, "most", "above")):
+        if bound is not None:
+            broken = (value < bound) if outside == "below" else (value > bound)
+            message = f"{name}: got values {outside} the codebook's bound; want at {side} {bound:g}"
+            rules.append(_Rule(message, broken.fill_null(False)))
+    if column.required or column.role in _NEEDED:
+        why = _NEEDED.get(column.role or "", "values")
+        rules.append(_Rule(f"{name}: got missing {why}; want a value in every record", missing))
+    if column.role == "weight":
+        rules.append(
+            _Rule(f"{name}: got weights that are zero or less; want positive ones", (value <= 0).fill_null(False))
+        )
+    if column.role == "record-key":
+        outside_unit = ((value < 0) | (value >= 1)).fill_null(False)
+        rules.append(_Rule(f"{name}: got record keys outside their range; want at least 0 and below 1", outside_unit))
+    return rules
+
+
+def _form(raw: Expr, value: Expr) -> list[_Rule]:
+    """Broken where a column is stored in another form than its converted one; no rule where the types differ."""
+    if raw.type().copy(nullable=True) != value.type().copy(nullable=True):
+        return []
+    return [_Rule(_STORED, raw.notnull() & (value.isnull() | (raw != value)).fill_null(True))]
+
+
+def _absent(name: str, column: Column) -> str:
+    return f"{name}: not a column of the data; want one of type {column.type}"
+
+
+@ibis.udf.scalar.builtin(name="md5")  # type: ignore[untyped-decorator]
+def _md5(text: str) -> str:  # type: ignore[empty-body]  # the engine's own function
+    ...
+
+
+def _bounded(expr: Expr, unit: str, most: int) -> Expr:
+    if most < 1:
+        raise UsageError(f"records per unit: got {most}; want at least 1")
+    if _run(expr.aggregate(none=expr.count(where=expr[unit].isnull())))["none"]:
+        raise UsageError(f"{unit}: got records without a unit; want one in every record, to bound what one contributes")
+    others = [name for name in expr.columns if name != unit]
+    separator: Expr = ibis.literal("\x1f")
+    content = separator.join([_portable(expr[name]).fill_null("") for name in (unit, *others)])
+    window = ibis.window(group_by=expr[unit], order_by=[_md5(content), *(expr[name] for name in others)])
+    place = "record of its unit"
+    kept = expr.mutate(**{place: ibis.row_number().over(window)})
+    return kept.filter(kept[place] < most).select(*expr.columns)
+
+
+def _portable(value: Expr) -> Expr:
+    """Text of a value that is the same in every engine: floats as whole part and billionths."""
+    if not value.type().is_floating():
+        return ibis.cases((value, "true"), (~value, "false")) if value.type().is_boolean() else value.cast("string")
+    whole = value.floor().cast("float64")
+    billionths = ((value - whole) * 1e9).floor().cast("int64").cast("string")
+    return ibis.cases((value.abs() < 1e15, whole.cast("int64").cast("string").concat(".", billionths)))

@@ -1,0 +1,390 @@
+"""A hash-chained, append-only file of entries: one SQLite file that knows the order of its entries, not their meaning.
+
+Whoever keeps such a file says what its entries mean with a `State`, to which each entry is applied in order, and which
+refuses an entry that does not follow from those before it. `statfed.client.guard.ledger` is the one that does.
+
+Formal guarantees.
+
+1. *A crash loses nothing acknowledged.* `Chain.writing` returns after its entries are on disk (rollback journal,
+   synchronous=EXTRA, which also syncs the folder: without it a power cut may bring back the journal and undo the last
+   commit). Dying at any point leaves all entries of the transaction or none. What is appended before the act that it
+   accounts for, and counts until an entry says otherwise, can so only be over-counted.
+2. *Exclusive.* A check and the entries that follow from it are one BEGIN IMMEDIATE transaction on a verified chain: two
+   processes cannot both act on the same last state.
+3. *Edits show.* An entry's hash covers its fields and the previous hash. `verify` names what was edited, removed or
+   reordered; a tail cut off shows against an anchor, a head hash kept elsewhere, and to a process that has seen it.
+   Nothing is appended to a chain that fails. The chain is not keyed: whoever rewrites all of it is found by an anchor
+   only.
+4. *Deletion shows.* Beside `ledger.sqlite` stands `ledger.opened` with the hash of the first entry, on disk before the
+   chain can be seen. While it stands, a missing chain is not begun anew, and another chain in its place is refused. A
+   crash between the two can only over-refuse; the message says what to do. Not protected against: someone who deletes
+   both, or who puts back an older copy of the same chain. These show against an anchor only. A chain without the file
+   (begun before there was one, or restored without it) gets one at its next opening for writing.
+"""
+
+import datetime as dt
+import fcntl
+import json
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from statfed.core.errors import EngineError, LedgerCorrupt, UsageError
+
+FORMAT = 1
+GENESIS = "0" * 64
+_FIELDS = ("seq", "time", "kind", "run", "study", "round", "event", "facts", "note", "salt", "previous", "hash")
+_SCHEMA = (
+    "CREATE TABLE entries (seq INTEGER PRIMARY KEY, time TEXT NOT NULL, kind TEXT NOT NULL, run TEXT NOT NULL, "
+    "study TEXT NOT NULL, round INTEGER NOT NULL, event TEXT NOT NULL, facts TEXT NOT NULL, note TEXT NOT NULL, "
+    "salt TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL)",
+    "CREATE TRIGGER never_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
+    "CREATE TRIGGER never_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
+)
+_BUSY_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the file. kind: "open" for the first; facts: canonical JSON; what else they mean is the keeper's."""
+
+    seq: int
+    time: str
+    kind: str
+    run: str
+    study: str
+    round: int
+    event: str
+    facts: str
+    note: str
+    salt: str
+    previous: str
+    hash: str
+
+    def digest(self, seq: int | None = None) -> str:
+        """SHA-256 of the canonical JSON of all fields but `hash`; `seq` to ask whether it was written elsewhere."""
+        table = {name: getattr(self, name) for name in _FIELDS[:-1]} | ({} if seq is None else {"seq": seq})
+        return sha256(_canonical(table).encode()).hexdigest()
+
+
+class State(Protocol):
+    """What entries add up to."""
+
+    def apply(self, entry: Entry) -> None:
+        """Take in the next entry. Raises ValueError, KeyError or TypeError on one that could not have been written."""
+
+
+S = TypeVar("S", bound=State)
+
+
+class Chain(Generic[S]):
+    """An open chain and the state that its entries add up to.
+
+    path: must exist, see `create`; fresh: makes the state of no entries. Safe between threads and between processes of
+    one host; the file belongs on a local disk, since neither SQLite's locks nor those of `create` hold on every network
+    file system. Raises LedgerCorrupt whenever the chain does not verify, UsageError if there is none.
+    """
+
+    def __init__(self, path: Path, fresh: Callable[[], S], *, writable: bool) -> None:
+        if not path.is_file():
+            check_marker(path, None)
+            raise UsageError(f"ledger not found: {path}")
+        self.path, self._fresh, self._lock = path, fresh, threading.RLock()
+        self.state: S = fresh()
+        self.seq, self.head, self._first = 0, GENESIS, GENESIS
+        self._seen = (0, GENESIS)  # the last entry known to be on disk
+        self._version: int | None = None  # of the file, when `state` was read
+        with translated(path):
+            self.db = connect(path, writable)
+        try:
+            if writable:
+                path.chmod(0o600)
+            with self.writing() if writable else self.reading():
+                check_marker(path, self._first, adopt=writable)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[S]:
+        """The state of a verified chain, for as long as the block lasts in this process."""
+        with self._lock, translated(self.path):
+            yield self._refresh()
+
+    @contextmanager
+    def writing(self) -> Iterator[S]:
+        """Exclusive writing on a verified chain: all that is appended in the block is committed, or nothing."""
+        with self._lock, translated(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._refresh()
+                self.db.execute("COMMIT")
+                self._seen = (self.seq, self.head)
+            except BaseException:
+                if (self.seq, self.head) != self._seen:  # what was appended here is not on disk
+                    self._version = None
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def append(self, kind: str, run: str = "", study: str = "", round: int = 0, **more: Any) -> str:
+        """Append an entry, inside `writing`. more: event, facts, note. Returns its hash."""
+        text = f"{run}{study}{more.get('note', '')}"
+        if not 0 <= round < 2**31 or any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise UsageError(f"ledger: got round {round} of run {run!a}; want a round from 0 and text that is Unicode")
+        entry = sealed(self.seq + 1, self.head, kind, run, study, round, **more)
+        self.seq, self.head = entry.seq, entry.hash
+        self.state.apply(entry)
+        insert(self.db, entry)
+        return entry.hash
+
+    def entries(self) -> list[Entry]:
+        """All entries, verified."""
+        with self._lock, translated(self.path):
+            found = list(rows(self.db))
+            replay(found, self._fresh().apply)
+            return found
+
+    def verify(self, anchor: str | None = None) -> str:
+        """Recompute the whole chain and return its head. Raises LedgerCorrupt naming the entry that is wrong.
+
+        anchor: a head hash seen earlier and kept elsewhere; if it is not in the chain, the tail was cut off.
+        """
+        found = self.entries()
+        if anchor is not None and anchor not in {entry.hash for entry in found}:
+            raise LedgerCorrupt(
+                f"ledger truncated: the head {anchor[:16]} seen earlier is not in the chain; "
+                f"it ends with entry {found[-1].seq}, {found[-1].hash[:16]}"
+            )
+        with self._lock, translated(self.path):
+            check_file(self.db)
+        check_marker(self.path, found[0].hash)
+        return found[-1].hash
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    def _refresh(self) -> S:
+        """The state of a verified chain. Own appends are trusted; after another connection's, all is verified anew."""
+        (version,) = self.db.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version, found, state = None, list(rows(self.db)), self._fresh()
+            replay(found, state.apply)
+            seq, head = self._seen
+            if seq and (len(found) < seq or found[seq - 1].hash != head):
+                raise LedgerCorrupt(f"ledger truncated: entry {seq}, seen by this process, is no longer there")
+            check_file(self.db, quick=True)
+            self.state, self._first = state, found[0].hash
+            self.seq, self.head = self._seen = found[-1].seq, found[-1].hash
+            self._version = version
+        return self.state
+
+
+def create(path: Path, facts: Mapping[str, Any]) -> None:
+    """Begin a chain at `path` with an entry of kind "open", unless there is one by the time it is this process's turn.
+
+    Schema and first entry are written under another name and linked into place: a chain is never seen without its
+    first entry, nor before its marker is on disk. Raises LedgerCorrupt if a chain was begun here before.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with translated(path), _held(path.parent) as folder:
+            if path.exists():
+                return
+            check_marker(path, None)
+            try:
+                _mark(path, _draft(draft, facts), folder)
+                try:
+                    os.link(draft, path)
+                except OSError:
+                    if not path.exists():  # nothing was begun: the next attempt may
+                        marker(path).unlink()
+                    raise
+                os.fsync(folder)
+            finally:
+                draft.unlink(missing_ok=True)
+    except FileExistsError:
+        pass  # a process that does not wait for its turn was first: its chain is the chain
+    except OSError as error:
+        raise UsageError(f"ledger cannot be created at {path}: {error.strerror}") from None
+
+
+def marker(path: Path) -> Path:
+    """The file that tells, for good, that a chain was begun at `path`: `ledger.opened` for `ledger.sqlite`."""
+    return path.with_suffix(".opened")
+
+
+def check_marker(path: Path, first: str | None, *, adopt: bool = False) -> None:
+    """Raise LedgerCorrupt unless the chain at `path` is the one that was begun there.
+
+    first: the hash of its first entry, None where there is no chain. adopt: write the marker of a chain without one.
+    """
+    file = marker(path)
+    try:
+        begun = file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else None
+        if begun is None and first is not None and adopt:
+            with _held(path.parent) as folder, suppress(FileExistsError):
+                _mark(path, first, folder)
+    except OSError as error:
+        raise EngineError(f"ledger {path.name}: storage of {file.name} failed: {error.strerror}") from None
+    if begun is not None and first is None:
+        raise LedgerCorrupt(
+            f"ledger missing: {path.name} was opened before, with the first entry {begun[:16]}; want it restored from "
+            f"backup (or {file.name} deleted too, if that very first opening was cut off and nothing was ever released)"
+        )
+    if begun is not None and begun != first:
+        raise LedgerCorrupt(
+            f"ledger replaced: got the first entry {first and first[:16]}; want {begun[:16]}, with which {path.name} "
+            f"was opened before (see {file.name})"
+        )
+
+
+def _mark(path: Path, first: str, folder: int) -> None:
+    """Write the marker as a whole, and return once it is on disk. Raises FileExistsError if there is one."""
+    file = marker(path)
+    draft = path.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as opened:
+            opened.write(first + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.link(draft, file)
+        os.fsync(folder)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[int]:
+    """A descriptor of `folder`, held by one process at a time; it is let go when the process dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _draft(draft: Path, facts: Mapping[str, Any]) -> str:
+    """Write a file of one entry and return that entry's hash."""
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    first = sealed(1, GENESIS, "open", facts=facts)
+    with closing(connect(draft, writable=True)) as db:
+        for statement in ("PRAGMA journal_mode=DELETE", f"PRAGMA user_version={FORMAT}", "BEGIN", *_SCHEMA):
+            db.execute(statement)
+        insert(db, first)
+        db.execute("COMMIT")
+    return first.hash
+
+
+def sealed(
+    seq: int,
+    previous: str,
+    kind: str,
+    run: str = "",
+    study: str = "",
+    round: int = 0,
+    *,
+    event: str = "",
+    facts: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> Entry:
+    """An entry with time, salt and hash, chained to the hash `previous`."""
+    time, salt = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"), secrets.token_hex(16)
+    draft = Entry(seq, time, kind, run, study, round, event, _canonical(facts or {}), note, salt, previous, "")
+    return replace(draft, hash=draft.digest())
+
+
+def _canonical(table: Mapping[str, Any]) -> str:
+    return json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def connect(path: Path, writable: bool) -> sqlite3.Connection:
+    """A connection to an existing file, without transactions of its own making."""
+    uri = f"{path.absolute().as_uri()}?mode={'rw' if writable else 'ro'}"
+    db = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    db.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")  # damaged text fails its hash, and is named
+    if writable:
+        db.execute("PRAGMA synchronous=EXTRA")
+    return db
+
+
+def insert(db: sqlite3.Connection, entry: Entry) -> None:
+    """Write one entry as it is."""
+    db.execute(
+        f"INSERT INTO entries VALUES ({','.join('?' * len(_FIELDS))})",  # noqa: S608
+        [getattr(entry, name) for name in _FIELDS],
+    )
+
+
+def rows(db: sqlite3.Connection) -> Iterator[Entry]:
+    """The entries as they are, unverified."""
+    for row in db.execute(f"SELECT {','.join(_FIELDS)} FROM entries ORDER BY seq"):  # noqa: S608
+        yield Entry(*row)
+
+
+def replay(found: list[Entry], apply: Callable[[Entry], None]) -> None:
+    """Hand each entry to `apply`. Raises LedgerCorrupt naming the first that is not as it was written."""
+    head = GENESIS
+    for seq, entry in enumerate(found, start=1):
+        if entry.seq != seq:
+            raise LedgerCorrupt(f"ledger entry {seq} was removed: got entry {entry.seq} after {seq - 1}; want {seq}")
+        if not _intact(entry):
+            other = next((n for n in range(1, len(found) + 2) if n != seq and _intact(entry, n)), None)
+            if other is not None:
+                raise LedgerCorrupt(f"ledger entry {seq} was reordered: it was written as entry {other}")
+            raise LedgerCorrupt(f"ledger entry {seq} was edited: its content does not match its hash")
+        if entry.previous != head:
+            raise LedgerCorrupt(f"ledger entry {seq - 1} was edited or replaced: entry {seq} was chained to another")
+        try:
+            apply(entry)
+        except (ValueError, KeyError, TypeError, LedgerCorrupt) as error:
+            raise LedgerCorrupt(f"ledger entry {seq} was not written by this program: {error}") from None
+        head = entry.hash
+    if not found:
+        raise LedgerCorrupt("ledger entry 1 was removed: got no entries; want at least the first")
+
+
+def _intact(entry: Entry, seq: int | None = None) -> bool:
+    try:
+        return entry.digest(seq) == entry.hash
+    except (TypeError, ValueError):  # a value of a type that was never written
+        return False
+
+
+def check_file(db: sqlite3.Connection, quick: bool = False) -> None:
+    """Raise LedgerCorrupt when the file is not what `create` made, or (unless quick) when a page is damaged."""
+    schema = [sql for (sql,) in db.execute("SELECT sql FROM sqlite_master ORDER BY type, name")]
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != FORMAT or schema != list(_SCHEMA):
+        raise LedgerCorrupt(f"ledger schema was changed: got version {version}; want {FORMAT} and its triggers")
+    if not quick and (report := db.execute("PRAGMA quick_check").fetchall()) != [("ok",)]:
+        raise LedgerCorrupt(f"ledger file is damaged: {report[0][0]}")
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours: a lock held by another process, or a file that is no ledger any more."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:  # used after close: a fault of the caller, not of the file
+        raise
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise EngineError(f"ledger {path.name} is held by another process; want it free") from None
+        if name.startswith("SQLITE_READONLY"):
+            raise UsageError(
+                f"ledger {path.name} cannot be written, or has an interrupted entry; open as its holder"
+            ) from None
+        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
+            raise EngineError(f"ledger {path.name}: storage failed ({name}); nothing was acknowledged") from None
+        raise LedgerCorrupt(f"ledger {path.name} is damaged or not a ledger: {error}") from None

@@ -1,0 +1,363 @@
+"""A holder's privacy ledger: what one dataset has lost, for ever. A chain of entries, of which this says the meaning.
+
+Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
+(order, single; `round` is the number of rounds, `event` that of one round), `charge`, `disclose`, `release` (freed).
+
+Formal guarantees.
+
+1. *The budget holds over all studies, however they are chosen.* What is gated is the Renyi filter of one order
+   (Feldman and Zrnic 2021, theorem 4.3; converted by Canonne, Kamath and Steinke 2020, proposition 12): a study is
+   reserved only while rdp(charged + reserved + asked) at that order stays within the lifetime (epsilon, delta). The
+   filter allows each study to depend on the results of earlier ones; the order itself must not, so it is chosen from
+   the first study, before anything was released, and kept in the chain.
+2. *Single study.* The composition of privacy loss distributions is tighter and valid for parameters that were fixed
+   beforehand (Koskela et al. 2020), but it is no filter. A ledger without charge or reservation may therefore admit
+   one study by that figure, and is then closed to every later one. Which of the two rules governs is settled before
+   the first release. There is never "within one or the other": two stopping rules that are each valid say nothing
+   about stopping at the later of the two, nor about the more favourable being picked after seeing results
+   (Rogers et al. 2016, Whitehouse et al. 2023 on why odometers and filters cost more than fixed composition).
+   A reservation released without any charge released nothing, so the ledger is as new and the choice is free again.
+
+Crashes, races, edits and deletion are the subject of `statfed.client.guard.chain`, which keeps the entries. A crash can
+only over-count: a reservation counts in full until it is released, and `charge` is called before data are read and
+returns after the entry is on disk. Dying at any point leaves either no entry and no data read, or an entry and perhaps
+no release. Two processes cannot both spend the last of the budget: each check and its entry are one transaction.
+
+The figures reported for a run that stopped early hold if the stop did not depend on results; the gate needs no such
+condition. Raising the budget is on record ("budget"); the promise then is the raised one, as if made at the start.
+"""
+
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from statfed.client.guard import chain
+from statfed.client.guard.chain import Chain, Entry
+from statfed.core.errors import Refused, UsageError
+from statfed.core.privacy import accountant as privacy
+from statfed.core.privacy.accountant import Event, Repeated
+from statfed.core.study import Unit
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What was spent. Figures are epsilons at `delta` unless said otherwise.
+
+    study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
+    history_epsilon: PLD over all charges ever, None once anything left without noise, since then no finite epsilon
+    holds for the dataset; filter_epsilon: what the gate counts, charges and reservations (PLD
+    where `single`); left: budget - filter.
+    """
+
+    study_epsilon: float | None
+    history_epsilon: float | None
+    filter_epsilon: float
+    charged: int
+    reserved: int
+    budget: float
+    delta: float
+    left: float
+    order: float | None
+    single: bool
+    disclosures: int
+    entries: int
+    head: str
+
+
+@dataclass
+class _Run:
+    study: str
+    rounds: int
+    event: str
+    admitted: tuple[float, float]
+    charged: set[int] = field(default_factory=set)
+    released: bool = False
+
+    @property
+    def outstanding(self) -> int:
+        return 0 if self.released else self.rounds - len(self.charged)
+
+
+@dataclass
+class _State:
+    """What the entries add up to. `apply` refuses a sequence that this module could not have written."""
+
+    dataset: str = ""
+    unit: str = ""
+    epsilon: float = 0.0
+    delta: float = 0.0
+    order: float | None = None
+    single: bool = False
+    runs: dict[str, _Run] = field(default_factory=dict)
+    disclosed: set[tuple[str, int]] = field(default_factory=set)
+
+    def events(self, charged: bool = True, reserved: bool = True) -> list[Event]:
+        """Composition of charges and outstanding reservations, one event for equal ones."""
+        counts: Counter[str] = Counter()
+        for run in self.runs.values():
+            counts[run.event] += (len(run.charged) if charged else 0) + (run.outstanding if reserved else 0)
+        return [_times(text, count) for text, count in sorted(counts.items()) if count]
+
+    @property
+    def charges(self) -> int:
+        return sum(len(run.charged) for run in self.runs.values())
+
+    @property
+    def reserved(self) -> int:
+        return sum(run.outstanding for run in self.runs.values())
+
+    @property
+    def new(self) -> bool:
+        """Nothing was ever released under the budget and nothing is about to be."""
+        return not self.charges and not self.reserved
+
+    def figure(self, events: list[Event]) -> float:
+        """The epsilon that the gate counts for `events` under the rule in force."""
+        if not events:
+            return 0.0
+        if self.single or self.order is None:
+            return privacy.epsilon(events, self.delta)
+        return privacy.filter_epsilon(events, self.order, self.delta)
+
+    def apply(self, entry: Entry) -> None:
+        facts: dict[str, Any] = json.loads(entry.facts)
+        run = self.runs.get(entry.run)
+        if (entry.kind == "open") != (entry.seq == 1):
+            raise ValueError("open comes first and once")
+        match entry.kind:
+            case "open":
+                if facts["format"] != chain.FORMAT:
+                    raise ValueError(f"format: got {facts['format']}; want {chain.FORMAT}")
+                self.dataset, self.unit = facts["dataset"], facts["unit"]
+                self.epsilon, self.delta = facts["epsilon"], facts["delta"]
+            case "budget":
+                self.epsilon, self.delta = facts["epsilon"], facts["delta"]
+            case "reserve":
+                follows = not self.single and (facts["order"], facts["single"]) == (self.order, False)
+                if run or not (self.new or follows):
+                    raise ValueError("reservation that could not have been admitted")
+                privacy.event_from_json(entry.event)
+                self.order, self.single = facts["order"], facts["single"]
+                admitted = (self.epsilon, self.delta)
+                self.runs[entry.run] = _Run(entry.study, entry.round, entry.event, admitted)
+            case "charge":
+                if not run or run.released or not 1 <= entry.round <= run.rounds or entry.round in run.charged:
+                    raise ValueError("charge without a reservation")
+                if (run.study, run.event) != (entry.study, entry.event):
+                    raise ValueError("charge that differs from its reservation")
+                run.charged.add(entry.round)
+            case "disclose":
+                self.disclosed.add((entry.run, entry.round))
+            case "release" if run:
+                run.released = True
+            case _:
+                raise ValueError(f"unknown kind {entry.kind!r}")
+
+
+class Ledger:
+    """The ledger of one dataset, created with its first opening; see the module for what it guarantees.
+
+    dataset, unit: bound for ever, others are Refused. epsilon, delta: lifetime budget; a change is appended to the
+    chain. create: False where the ledger must exist already. Safe between threads and between processes of one host;
+    the file belongs on a local disk, since SQLite's locks do not hold on every network file system.
+    Raises LedgerCorrupt whenever the chain does not verify.
+    """
+
+    def __init__(
+        self, path: Path, *, dataset: str, unit: Unit, epsilon: float, delta: float, create: bool = True
+    ) -> None:
+        if not (0 < epsilon < math.inf and 0 < delta < 1):
+            raise UsageError(f"budget: got epsilon {epsilon:g} at delta {delta:g}; want epsilon > 0 and 0 < delta < 1")
+        budget: dict[str, Any] = {"epsilon": float(epsilon), "delta": float(delta)}
+        if not path.exists():
+            if not create:
+                chain.check_marker(path, None)
+                raise UsageError(f"ledger not found: {path}; want the ledger that this dataset has always had")
+            chain.create(path, {"format": chain.FORMAT, "dataset": dataset, "unit": unit} | budget)
+        self._chain = Chain(path, _State, writable=True)
+        try:
+            with self._chain.writing() as state:
+                got, want = (state.dataset, state.unit), (dataset, unit)
+                if got != want:
+                    raise Refused(f"ledger of dataset {got[0]} per {got[1]}; want dataset {want[0]} per {want[1]}")
+                if (state.epsilon, state.delta) != (budget["epsilon"], budget["delta"]):
+                    was = f"was epsilon {state.epsilon:g} at delta {state.delta:g}"
+                    self._chain.append("budget", facts=budget, note=was)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def read_only(cls, path: Path) -> "Ledger":
+        """Open to show or verify. Never writes; dataset, unit and budget are those of the chain."""
+        self = cls.__new__(cls)
+        self._chain = Chain(path, _State, writable=False)
+        return self
+
+    @property
+    def dataset(self) -> str:
+        """The dataset that the chain is bound to."""
+        return self._chain.state.dataset
+
+    @property
+    def unit(self) -> str:
+        """The privacy unit that the chain is bound to."""
+        return self._chain.state.unit
+
+    def reserve(self, run: str, study: str, rounds: int, event_per_round: Event, note: str = "") -> str:
+        """Set aside budget for `rounds` rounds of one run. Returns the head hash.
+
+        Raises Refused, with the numbers, when the gate would pass the lifetime budget; UsageError on rounds < 1.
+        Asking again for what is already reserved returns the head and adds nothing.
+        """
+        if rounds < 1 or not run:
+            raise UsageError(
+                f"reservation of run {run!r}: got {rounds} rounds; want a named run and at least one round"
+            )
+        event = privacy.event_to_json(event_per_round)
+        with self._chain.writing() as state:
+            known = state.runs.get(run)
+            if known:
+                if not known.released and (known.study, known.rounds, known.event) == (study, rounds, event):
+                    return self._chain.head
+                raise Refused(f"run {run} already has a reservation; want a new run, or the same terms before release")
+            facts = self._gate(state, _times(event, rounds))
+            return self._chain.append("reserve", run, study, rounds, event=event, facts=facts, note=note)
+
+    def _gate(self, state: _State, asked: Event) -> dict[str, Any]:
+        """The facts of the reservation of `asked`; Refused when no rule admits it."""
+        if state.single and not state.new:
+            raise Refused(
+                f"privacy budget: asked epsilon {privacy.epsilon([asked], state.delta):.4g} more; the whole lifetime "
+                f"budget of epsilon {state.epsilon:g} at delta {state.delta:g} went to a single study "
+                f"(spent {state.figure(state.events(reserved=False)):.4g}, spent and reserved "
+                f"{state.figure(state.events()):.4g}); left 0"
+            )
+        order = privacy.filter_order([asked], state.epsilon, state.delta) if state.new else cast(float, state.order)
+        total = privacy.filter_epsilon([*state.events(), asked], order, state.delta)
+        if total <= state.epsilon:
+            return {"order": order, "single": False}
+        alone = privacy.epsilon([asked], state.delta)
+        if state.new and alone <= state.epsilon:
+            return {"order": None, "single": True}
+        spent, held = (0.0, 0.0) if state.new else (state.figure(state.events(reserved=r)) for r in (False, True))
+        raise Refused(
+            f"privacy budget: asked epsilon {alone:.4g}, with which the lifetime filter (order {order:g}) comes to "
+            f"{total:.4g}; want at most epsilon {state.epsilon:g} at delta {state.delta:g} "
+            f"(spent {spent:.4g}, spent and reserved {held:.4g}, left {max(0.0, state.epsilon - held):.4g})"
+        )
+
+    def charge(self, run: str, study: str, round: int, event: Event) -> str:
+        """Charge one round. Call before data are read. Returns the head hash, once the entry is on disk.
+
+        Raises Refused on a replayed round, and on anything that an outstanding reservation does not cover.
+        """
+        text = privacy.event_to_json(event)
+        with self._chain.writing() as state:
+            known = state.runs.get(run)
+            if known and round in known.charged:
+                raise Refused(f"round {round} of run {run} was already charged; want a new round")
+            if not known or known.released or known.study != study:
+                raise Refused(f"round {round} of run {run}: got no outstanding reservation of this study; want reserve")
+            if not 1 <= round <= known.rounds:
+                raise Refused(f"run {run}: got round {round}; want one of the {known.rounds} reserved rounds")
+            if known.event != text:
+                raise Refused(f"round {round} of run {run}: got event {text}; want the reserved {known.event}")
+            if known.admitted != (state.epsilon, state.delta):  # the budget was changed since: it has to cover this too
+                total = state.figure([*state.events(reserved=False), event])
+                if total > state.epsilon:
+                    raise Refused(f"changed privacy budget: got epsilon {total:.4g}; want at most {state.epsilon:g}")
+            return self._chain.append("charge", run, study, round, event=text)
+
+    def disclose(self, run: str, study: str, round: int, note: str) -> str:
+        """Record a release that is not differentially private, before it leaves. Each (run, round) once."""
+        with self._chain.writing() as state:
+            if (run, round) in state.disclosed:
+                raise Refused(f"round {round} of run {run} was already disclosed; want a new round")
+            return self._chain.append("disclose", run, study, round, note=note)
+
+    def release(self, run: str) -> str:
+        """Free what `run` reserved and did not charge. Idempotent; nothing to do for an unknown run."""
+        with self._chain.writing() as state:
+            known = state.runs.get(run)
+            if not known or known.released:
+                return self._chain.head
+            return self._chain.append("release", run, known.study, facts={"freed": known.outstanding})
+
+    def spending(self, run: str | None = None, *, delta: float | None = None) -> Spending:
+        """What was spent so far. delta: that of the study (0: pure), for `study_epsilon` only; else the budget's."""
+        with self._chain.reading() as state:
+            attempts = [known for name, known in state.runs.items() if run and _base(name) == _base(run)]
+            mine = [_times(known.event, len(known.charged)) for known in attempts if known.charged]
+            counted = state.figure(state.events())
+            closed = state.single and not state.new
+            return Spending(
+                study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta),
+                history_epsilon=None if state.disclosed else privacy.epsilon(state.events(reserved=False), state.delta),
+                filter_epsilon=counted,
+                charged=state.charges,
+                reserved=state.reserved,
+                budget=state.epsilon,
+                delta=state.delta,
+                left=0.0 if closed else max(0.0, state.epsilon - counted),
+                order=state.order,
+                single=closed,
+                disclosures=len(state.disclosed),
+                entries=self._chain.seq,
+                head=self._chain.head,
+            )
+
+    def entries(self) -> list[Entry]:
+        """All entries, verified."""
+        return self._chain.entries()
+
+    def verify(self, anchor: str | None = None) -> str:
+        """Recompute the whole chain and return its head. Raises LedgerCorrupt naming the entry that is wrong.
+
+        anchor: a head hash seen earlier and kept elsewhere; if it is not in the chain, the tail was cut off.
+        """
+        return self._chain.verify(anchor)
+
+    def head(self) -> str:
+        """The hash of the last entry, of a verified chain."""
+        with self._chain.reading():
+            return self._chain.head
+
+    def close(self) -> None:
+        """Close the file."""
+        self._chain.close()
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Ledger({str(self._chain.path)!r}, dataset={self.dataset!r}, entries={self._chain.seq})"
+
+
+def read_only(path: Path) -> Ledger:
+    """`Ledger.read_only`: open to show or verify, never writing."""
+    return Ledger.read_only(path)
+
+
+def _at(events: list[Event], delta: float) -> float:
+    """Epsilon at the study's own delta, 0 for a pure one."""
+    return privacy.epsilon(events, delta) if delta > 0 else privacy.pure_epsilon(events)
+
+
+def _base(run: str) -> str:
+    """The name of a run without the number of its attempt: `a~2` goes on with `a`."""
+    return run.partition("~")[0]
+
+
+def _times(text: str, count: int) -> Event:
+    event = privacy.event_from_json(text)
+    if isinstance(event, Repeated):
+        return Repeated(times=event.times * count, event=event.event)
+    return Repeated(times=count, event=event)

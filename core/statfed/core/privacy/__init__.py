@@ -1,0 +1,1 @@
+"""Differential privacy: events and their composition, discrete noise and who adds it."""

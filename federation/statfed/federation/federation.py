@@ -1,0 +1,178 @@
+"""`Federation`: several holders' tables, and the analyses that can be asked of them together.
+
+    fed = Federation({"north": "north.parquet", "south": frame})
+    fit = fed.glm("employed ~ age + C(region)", family="binomial")
+    fit.summary(), fit.conf_int(), fit.to_pandas()
+
+In a notebook holders are simulated: same code path, policy, ledger and messages as across organisations.
+"""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from statfed.core.codebook import Codebook, load_codebook, make_codebook
+from statfed.core.disclosure import OFF, Rules
+from statfed.core.errors import UsageError
+from statfed.core.progress import Progress, silent
+from statfed.core.query import Privacy
+from statfed.core.result import Result
+from statfed.federation.answering import Answer, run_analysis
+from statfed.federation.study import make_analysis_study
+
+Names = str | Sequence[str]
+
+
+class Federation:
+    """Tables of several holders.
+
+    holders: name to data file, database URL, pandas DataFrame or Arrow table. codebook: a Codebook, a mapping, or
+    the path of a *.codebook.toml file; None drafts one from the union of the local drafts, which only a simulation
+    may do. workspace: folder where ledgers live between sessions; None keeps them while this object lives.
+    disclosure: rules for every release. protection: its name, or the fields of a `[protection]` table (name,
+    minimum_holders, options); see `statfed protections`.
+    `last` is the whole answer to the last question: sums, ledger, who learns what.
+    """
+
+    def __init__(
+        self,
+        holders: Mapping[str, Any],
+        codebook: Codebook | Mapping[str, Any] | str | Path | None = None,
+        *,
+        engine: Literal["inprocess", "processes", "ray"] = "inprocess",
+        workspace: Path | str | None = None,
+        disclosure: Rules | Literal["none", "standard"] = "none",
+        protection: str | Mapping[str, Any] = "plain",
+        seed: int | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="statfed-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._workspace = Path(workspace) if workspace else self._folder
+        self._sources = {name: self._source(name, data) for name, data in holders.items()}
+        if isinstance(codebook, str | Path):
+            codebook = load_codebook(Path(codebook))
+        elif isinstance(codebook, Mapping):
+            codebook = make_codebook(codebook)
+        self.codebook: Codebook | None = codebook
+        self._engine, self._progress, self._seed = engine, progress, seed
+        if not isinstance(protection, str | Mapping):
+            raise UsageError(
+                f"protection: got {type(protection).__name__}; want a name (statfed protections), or a mapping with "
+                "name, minimum_holders and options"
+            )
+        self._protection = {"name": protection} if isinstance(protection, str) else dict(protection)
+        self._rules = {"none": OFF, "standard": Rules()}[disclosure] if isinstance(disclosure, str) else disclosure
+        self.last: Answer | None = None
+
+    def ask(
+        self,
+        analysis: str,
+        *,
+        where: Names = (),
+        privacy: Privacy | Mapping[str, Any] | float | None = None,
+        exact: bool = False,
+        **options: Any,
+    ) -> Result:
+        """The released result of any analysis, with its own options; None leaves an option at its default.
+
+        where: conditions such as "age >= 18". privacy: epsilon, or the fields of `Privacy`. exact: an official figure,
+        for which noise is refused.
+        Raises UsageError, Refused or EngineError.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        if isinstance(privacy, int | float):
+            privacy = {"epsilon": privacy}
+        study = make_analysis_study(
+            {
+                "analysis": analysis,
+                "options": {name: _plain(value) for name, value in given.items()},
+                "holders": self._sources,
+                "where": _names(where),
+                "engine": self._engine,
+                "seed": self._seed,
+                "privacy": privacy.model_dump() if isinstance(privacy, Privacy) else privacy,
+                "protection": self._protection,
+                "exact": exact,
+                "disclosure": self._rules,
+            },
+            analysis,
+        )
+
+        def keep(codebook: Codebook) -> None:
+            self.codebook = codebook
+
+        self.last = run_analysis(
+            study, workspace=self._workspace, codebook=self.codebook, progress=self._progress, on_codebook=keep
+        )
+        return self.last.result
+
+    def describe(self, columns: Names, **more: Any) -> Result:
+        """Count, missing, mean, variance and standard error of columns."""
+        return self.ask("describe", columns=_names(columns), **more)
+
+    def count(self, by: Names = (), **more: Any) -> Result:
+        """Number of records, or estimated population size, by domain."""
+        return self.ask("count", by=_names(by), **more)
+
+    def total(self, columns: Names, by: Names = (), **more: Any) -> Result:
+        """Totals with their standard errors, by domain."""
+        return self.ask("total", columns=_names(columns), by=_names(by), **more)
+
+    def mean(self, columns: Names, by: Names = (), **more: Any) -> Result:
+        """Means with their standard errors, by domain."""
+        return self.ask("mean", columns=_names(columns), by=_names(by), **more)
+
+    def table(self, rows: Names, columns: Names = (), **more: Any) -> Result:
+        """Contingency table or magnitude table, up to four ways."""
+        return self.ask("table", rows=_names(rows), columns=_names(columns), **more)
+
+    def quantile(self, columns: Names, probabilities: Sequence[float] | None = None, **more: Any) -> Result:
+        """Quantiles, exact to a stated tolerance."""
+        return self.ask("quantile", columns=_names(columns), probabilities=probabilities, **more)
+
+    def ols(self, formula: str, **more: Any) -> Result:
+        """Ordinary or weighted least squares."""
+        return self.ask("ols", formula=formula, **more)
+
+    def glm(self, formula: str, family: str | None = None, **more: Any) -> Result:
+        """Generalised linear model; binomial unless another family is named."""
+        return self.ask("glm", formula=formula, family=family, **more)
+
+    def close(self) -> None:
+        """Remove the copies of data frames and, without a workspace, the ledgers; so does the object's own end."""
+        self._remove()
+
+    def __enter__(self) -> "Federation":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _source(self, name: str, data: Any) -> str:
+        if isinstance(data, str | Path):
+            return str(data)
+        import pandas as pd
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        arrow = pa.Table.from_pandas(data, preserve_index=False) if isinstance(data, pd.DataFrame) else data
+        if not isinstance(arrow, pa.Table):
+            raise UsageError(f"{name}: got {type(data).__name__}; want a path, a URL, a DataFrame or an Arrow table")
+        path = self._folder / f"{name}.parquet"
+        parquet.write_table(arrow, path)
+        return str(path)
+
+
+def _names(value: Names) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""Where techniques are tried: comparison, recommendation, laws of plugins."""

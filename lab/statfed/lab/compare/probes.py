@@ -1,0 +1,137 @@
+"""Measures that take runs of their own: what the coordinator's view and the release tell, and holders that vanish.
+
+A release is the same under every protection, so what it tells is measured once for a level. What a coordinator can read
+and which losses a protection bears is measured for each protection at the scenario's first level.
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from statfed.core.discovery import load
+from statfed.core.errors import StatfedError
+from statfed.core.protection import PACKAGE as PROTECTIONS
+from statfed.core.scenario import EXACT, Figures, Profile, Reference, World
+from statfed.lab.compare import release
+from statfed.lab.compare.statistics import Answered, Questions, write_sources
+from statfed.lab.compare.trial import Technique, Trial
+from statfed.lab.compare.views import Listener, holder_values, silent_from
+from statfed.server.engine import Engine
+
+RUNS = {"quick": 0, "full": 20}
+"""Repetitions of each world of a game where releases are random (privacy noise, random rounding): the AUC then has
+steps of 1/400. The quick profile does not play it: from a handful of repetitions nothing could be said."""
+KILLED_AT: Mapping[Profile, tuple[int, ...]] = {"quick": (2, 3), "full": (2, 3, 4, 5)}
+"""Messages from which on a holder stays silent; the first one is admission, which every protection needs."""
+
+
+@dataclass
+class Probes:
+    """Probes of one statistics scenario on one world. reference: of the whole world."""
+
+    module: Any
+    world: World
+    sources: Mapping[str, str]
+    reference: Reference
+    profile: Profile
+    seed: int
+    _told: dict[str, dict[str, float]] = field(default_factory=dict)
+    _clear: Listener | None = None
+
+    def of(self, trial: Trial) -> dict[str, float]:
+        """All measures of a technique that gave something."""
+        technique = trial.cell.technique
+        found = dict(self.released(technique, trial.figures))
+        if technique.level.id == self.module.LEVELS[0].id:
+            found["leakage.holder_values"] = self.viewed(technique)
+            found |= self.dropout(technique)
+        return found
+
+    def released(self, technique: Technique, figures: Figures) -> dict[str, float]:
+        """What releases at a level tell of the most exposed record; measured under the first technique that asks.
+
+        figures: what came out of the world at this level.
+        """
+        level = technique.level.id
+        if level not in self._told:
+            self._told[level] = self._games(technique, figures)
+        return self._told[level]
+
+    def _games(self, technique: Technique, figures: Figures) -> dict[str, float]:
+        chance = technique.level.privacy or technique.level.disclosure.method == "random-round"
+        runs = RUNS[self.profile]
+        if chance and not runs:
+            return {}
+        holder, row = release.exposed(self.world)
+        worlds = {"membership": release.without(self.world, holder, row)}
+        other = release.changed(self.world, holder, row)
+        if other is not None and self.profile == "full":
+            worlds["attribute"] = other
+
+        def tell(technique: Technique) -> release.Tell:
+            return lambda world, number: self._asked(technique, world, 1_000 * self.seed + number)
+
+        def told(changed: World) -> float:
+            if chance:
+                return release.game(tell(technique), tell(Technique("plain", EXACT)), self.world, changed, runs)
+            # the same figures come every time: one of each world tells
+            return 0.5 if release.alike(self._asked(technique, changed, self.seed), figures) else 1.0
+
+        return {f"leakage.release_{name}_auc": told(changed) for name, changed in worlds.items()}
+
+    def _asked(self, technique: Technique, world: World, seed: int) -> Figures:
+        with tempfile.TemporaryDirectory(prefix="statfed-probe-") as folder:
+            sources = self.sources if world is self.world else write_sources(world, Path(folder) / "data")
+            ask = Questions(sources, world.codebook, technique, seed, Path(folder))
+            return dict(self.module.compute(ask, world.public))
+
+    def viewed(self, technique: Technique) -> float:
+        """Share of holders' own figures that the coordinator can read off its messages."""
+        if self._clear is None:
+            self._clear = Listener()
+            self._listen(Technique("plain", technique.level), self._clear)
+        listener = Listener()
+        self._listen(technique, listener)
+        return holder_values(listener.seen, self._clear.seen)
+
+    def _listen(self, technique: Technique, listener: Listener) -> None:
+        """Ask the scenario's first question; what the others show is of the same kind."""
+        with suppress(Answered):
+            self._run(technique, listener, last=1)
+
+    def dropout(self, technique: Technique) -> dict[str, float]:
+        """Share of the moments at which a holder can vanish and figures still come out, and their worst error.
+
+        Moments after a holder's last message are none. Who vanished is away for every later question too, and each
+        admits its holders anew: figures of several questions do not survive, whatever the protection bears. It is asked
+        to do with more than two thirds of the holders where it can.
+        """
+        holders = sorted(self.world.holders)
+        survives = load(PROTECTIONS, technique.protection, "protection").REQUIRES.survives_dropout
+        fewest = 2 * len(holders) // 3 + 1
+        minimum = fewest if survives and fewest < len(holders) else None
+        errors, moments = [], 0
+        for message in KILLED_AT[self.profile]:
+            fault = silent_from(holders[-1], message)
+            try:
+                figures = self._run(technique, Listener(fault), minimum)
+                if fault.happened:
+                    errors.append(self.module.SUCCESS.measure(figures, self.reference))
+            except StatfedError:
+                pass
+            moments += fault.happened
+        found = {"dropout.survived": len(errors) / moments} if moments else {}
+        worst = max(errors, default=math.nan)
+        return found | ({"dropout.error": worst} if math.isfinite(worst) else {})
+
+    def _run(
+        self, technique: Technique, engine: Engine, minimum: int | None = None, last: int | None = None
+    ) -> Figures:
+        with tempfile.TemporaryDirectory(prefix="statfed-probe-") as folder:
+            ask = Questions(self.sources, self.world.codebook, technique, self.seed, Path(folder), engine)
+            ask.minimum_holders, ask.last = minimum, last
+            return dict(self.module.compute(ask, self.world.public))

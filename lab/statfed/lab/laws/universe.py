@@ -1,0 +1,94 @@
+"""One population that every built-in analysis can be asked about, and examples of each one's options.
+
+An analysis from outside brings its own: `example()`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from statfed.lab.laws.frames import codebook_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REGIONS, SEXES, STRATA = ["north", "south", "west"], ["f", "m"], ["a", "b", "c"]
+
+CODEBOOK = codebook_of(
+    {
+        "income": ("number", 0, 200_000),
+        "hours": ("number", 0, 80),
+        "age": ("integer", 0, 110),
+        "employed": "boolean",
+        "region": REGIONS,
+        "sex": SEXES,
+        "w": {"type": "number", "low": 0.1, "high": 50, "role": "weight"},
+        "stratum": {"type": "category", "categories": STRATA, "role": "stratum"},
+        "psu": {"type": "id", "role": "psu"},
+        "person": {"type": "id", "role": "unit"},
+        "firm": {"type": "id", "role": "enterprise"},
+        "key": {"type": "number", "low": 0, "high": 1, "role": "record-key"},
+        "duration": ("integer", 1, 24),
+        "event": "boolean",
+    }
+)
+
+EXAMPLES: dict[str, list[dict[str, Any]]] = {
+    "describe": [{"columns": ["income", "age", "employed"]}],
+    "count": [{}, {"by": ["region", "sex"]}, {"by": ["region"], "design": True}],
+    "total": [{"columns": ["income", "hours"]}, {"columns": ["income"], "by": ["region"], "weight": "w"}],
+    "mean": [{"columns": ["income", "age"], "by": ["sex"]}, {"columns": ["income"], "design": True}],
+    "ratio": [{"numerator": "income", "denominator": "hours", "by": ["region"]}],
+    "table": [{"rows": ["region"], "columns": ["sex"]}, {"rows": ["region"], "columns": ["sex"], "value": "income"}],
+    "calibrate": [
+        {"margins": {"sex": {"f": 500.0, "m": 480.0}}, "columns": ["income"], "weight": "w"},
+    ],
+    "variance": [{"columns": ["income", "age"], "by": ["region"]}],
+    "covariance": [{"columns": ["income", "hours", "age"]}],
+    "histogram": [{"column": "income", "bins": 10}],
+    "quantile": [{"columns": ["income", "age"]}],
+    "ttest": [{"columns": ["income"], "by": "sex"}],
+    "chisq": [{"columns": ["region", "sex"]}],
+    "pca": [{"columns": ["income", "hours", "age"]}],
+    "ols": [{"formula": "income ~ age + C(region)"}],
+    "glm": [{"formula": "employed ~ age + C(region)", "family": "binomial"}],
+    "glmm": [
+        {"formula": "employed ~ age", "group": "region"},
+        {"formula": "hours ~ age", "family": "poisson", "group": "sex"},
+    ],
+    "survival": [{"time": "duration", "event": "event", "group": ["sex"]}],
+    "cox": [{"time": "duration", "event": "event", "covariates": "age + C(sex)"}],
+}
+
+
+def people(n: int, seed: int = 0) -> "pd.DataFrame":
+    """`n` records of the universe: skewed, correlated, with missing values."""
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    age = rng.integers(16, 90, n)
+    region = rng.choice(REGIONS, n, p=[0.5, 0.3, 0.2])
+    sex = rng.choice(SEXES, n)
+    hours = np.clip(rng.normal(36, 9, n) - 4 * (sex == "f"), 0, 80)
+    income = np.clip(rng.lognormal(10, 0.6, n) + 300 * age, 0, 200_000).round(2)
+    stratum = rng.choice(STRATA, n)
+    frame = pd.DataFrame(
+        {
+            "income": income,
+            "hours": hours,
+            "age": age,
+            "employed": rng.random(n) < 1 / (1 + np.exp((age - 55) / 12)),
+            "region": region,
+            "sex": sex,
+            "w": rng.uniform(0.5, 20, n).round(3),
+            "stratum": stratum,
+            "psu": np.char.add(np.char.add(stratum, "-"), rng.integers(0, 8, n).astype(str)),
+            "person": [f"p{i}" for i in range(n)],
+            "firm": np.char.add("f", rng.integers(0, max(2, n // 6), n).astype(str)),
+            "key": rng.random(n),
+            "duration": rng.integers(1, 25, n),
+            "event": rng.random(n) < 0.6,
+        }
+    )
+    frame["hours"] = frame["hours"].where(rng.random(n) < 0.95)
+    return frame

@@ -1,0 +1,305 @@
+"""Local training at a holder: plain SGD, or Opacus DP-SGD for the privacy unit `record` or `person`.
+
+Formal guarantee (Abadi et al. 2016, theorem 1, with the accounting of `statfed.core.privacy.accountant`). One step
+draws a Poisson sample of privacy units at a fixed public rate q, takes each unit's gradient (one record's, or the mean
+of at most `max_records_per_unit` records of one person), scales it to L2 norm at most C, sums, adds Gaussian noise of
+standard deviation sigma * C and divides by the public number q * n. Adding or removing one unit changes the sum
+before noise by at most C in L2 norm, so the step is the Gaussian mechanism on a Poisson sample, event
+`PoissonSampled(q, Gaussian(sigma))`. Everything after the noise (momentum, proximal term, weight decay, averaging)
+is post-processing.
+
+What the argument needs and this module enforces: q and the divisor follow from the *public* n, never from the
+data; the noise and the sample come from `statfed.core.randomness`; a unit whose gradient is not finite contributes
+zero; an empty batch is a step of pure noise; the loss has one entry a record; no layer mixes records.
+
+What it does not cover: the argument is about real numbers. Units are computed in blocks, in float32, where the last bit
+of one depends on which others are there. A coordinator that does not follow the protocol may send a model that makes
+that bit decide the direction of gradients: one of 1,000 sampled records then moved the sum by 20 C instead of C. The
+guarantee is for models that training gives, where rounding is of the order of the last bit. The method dp-fedsgd
+(`statfed.strategies.learning.gradients`) computes each unit by itself, so that no model has this effect.
+
+The clipped sum comes from `statfed.strategies.learning.clipping` for the stacks of layers that it covers, and from
+Opacus's per-record gradients (hooks) for every other model; noise, divisor and step are the same code for both.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import parameters_to_vector
+
+from statfed.core.errors import Refused, UsageError
+from statfed.core.privacy.accountant import Repeated, calibrate, dp_sgd
+from statfed.core.randomness import Stream
+from statfed.core.study import Terms
+from statfed.strategies.learning.clipping import clip_factors, clipped_sums, covers
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A holder's part of a study, from public numbers alone.
+
+    rate: Poisson rate of a unit per step; expected_batch: rate times public number of units, the divisor.
+    noise_multiplier: sigma in units of the clipping norm, None without privacy.
+    """
+
+    rate: float
+    steps_per_round: int
+    expected_batch: float
+    noise_multiplier: float | None
+
+    def event_per_round(self) -> Repeated:
+        """What one round's training is charged as. Raises ValueError without privacy."""
+        if self.noise_multiplier is None:
+            raise ValueError("training without noise has no privacy event")
+        return dp_sgd(self.rate, self.noise_multiplier, self.steps_per_round)
+
+    def noise_to_signal(self, rounds: int, parameters: int) -> float | None:
+        """For one holder alone: norm of the run's noise over the largest norm that its clipped gradients can sum to.
+
+        sigma C sqrt(T d) / (T q n C) with T steps and d parameters. Above 1 even perfectly aligned gradients drown.
+        """
+        if self.noise_multiplier is None:
+            return None
+        steps = rounds * self.steps_per_round
+        return self.noise_multiplier * math.sqrt(parameters / steps) / self.expected_batch
+
+
+def schedule(terms: Terms, records: int, persons: int) -> Schedule:
+    """The schedule of a holder with `records` public records of `persons` public persons.
+
+    The noise multiplier is the smallest with which all rounds of the study together stay within its epsilon. For
+    dp-fedsgd it is what the same number of steps would be on this holder's data alone; see
+    `statfed.strategies.learning.step` for the steps together.
+    """
+    training, privacy = terms.training, terms.privacy
+    if privacy is None:
+        steps = training.local_epochs * math.ceil(records / training.batch_size)
+        return Schedule(min(1.0, training.batch_size / records), steps, training.batch_size, None)
+    units = records if privacy.unit == "record" else persons
+    if privacy.unit == "person" and persons < 2:
+        raise Refused("privacy unit person: got a data set of one person; want at least two")
+    if training.method == "dp-fedsgd":
+        rate, steps = training.sampling_rate, 1
+    else:
+        rate = min(1.0, training.batch_size / units)
+        steps = training.local_epochs * max(1, round(1.0 / rate))
+    try:
+        sigma = calibrate(rate, steps * terms.rounds, privacy.epsilon, privacy.delta)
+    except ValueError as error:
+        raise UsageError(f"privacy.epsilon: {error}; want a larger epsilon or fewer rounds") from None
+    return Schedule(rate, steps, rate * units, sigma)
+
+
+class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types; p.summed_grad is its own
+    """Opacus's optimizer, clipping per privacy unit and drawing noise from our own stream.
+
+    units: (batch,) index of each record's unit, 0 to unit_count - 1; set before every step that takes its sums from
+    per-record gradients of persons.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, sigma: float, norm: float, expected_batch: float, noise: Stream
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=sigma,
+            max_grad_norm=norm,
+            expected_batch_size=expected_batch,  # pyright: ignore[reportArgumentType]  # a divisor; opacus says int
+            loss_reduction="mean",
+        )
+        self._noise = noise
+        self._sums: Sequence[Tensor] | None = None
+        self.units: Tensor | None = None
+        self.unit_count = 0
+
+    def take(self, sums: Sequence[Tensor]) -> None:
+        """Let the next step, and only that, use these clipped sums instead of per-record gradients.
+
+        sums: one for each parameter, private, of sensitivity at most `max_grad_norm` together.
+        """
+        self._sums = sums
+        nothing = torch.empty(0)
+        for p in self.params:
+            p.grad_sample = nothing  # pyright: ignore[reportAttributeAccessIssue]  # opacus counts batches by it
+
+    def clip_and_accumulate(self) -> None:
+        """Sum of unit gradients, each scaled to L2 norm at most `max_grad_norm`; a unit that is not finite is 0."""
+        sums, self._sums = self._sums, None
+        if sums is None:
+            sums = self._clipped_samples()
+        for p, total in zip(self.params, sums, strict=True):
+            p.summed_grad = total  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _clipped_samples(self) -> list[Tensor]:
+        samples = [self._get_flat_grad_sample(p).flatten(1) for p in self.params]
+        if self.units is not None:
+            records = torch.bincount(self.units, minlength=self.unit_count).clamp(min=1).to(samples[0].dtype)
+            samples = [
+                torch.zeros(self.unit_count, g.shape[1]).index_add_(0, self.units, g) / records[:, None]
+                for g in samples
+            ]
+        norms = torch.stack([g.norm(dim=1) for g in samples]).norm(dim=0)
+        factors = clip_factors(norms, self.max_grad_norm)
+        kept = factors > 0
+        if not bool(kept.all()):
+            samples = [torch.where(kept[:, None], g, 0.0) for g in samples]
+        return [(factors @ g).view_as(p) for p, g in zip(self.params, samples, strict=True)]
+
+    def add_noise(self) -> None:
+        """Add one draw of N(0, (sigma C)^2) to every coordinate of the clipped sum."""
+        flat = torch.cat([p.summed_grad.flatten() for p in self.params])  # pyright: ignore[reportAttributeAccessIssue]
+        noise = torch.from_numpy(self._noise.normal(len(flat)))
+        noisy = noise.mul_(self.noise_multiplier * self.max_grad_norm).add_(flat).to(flat.dtype)
+        for p, part in zip(self.params, noisy.split([p.numel() for p in self.params]), strict=True):
+            p.grad = part.view_as(p)
+
+
+def fit(
+    model: nn.Module,
+    inputs: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    persons: NDArray[np.int64],
+    terms: Terms,
+    plan: Schedule,
+    sampling: Stream,
+    noise: Stream,
+) -> None:
+    """Train `model` in place for one round.
+
+    inputs: (records, ...) prepared for the model; labels, persons: (records,). All private.
+    sampling, noise: streams that no other round, holder or purpose uses.
+    """
+    torch.set_num_threads(1)  # the order of float additions, and so the result, must not depend on the machine
+    x, y = torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(np.ascontiguousarray(labels))
+    options = terms.training
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
+    )
+    start = [p.detach().clone() for p in model.parameters()]
+    pull = terms.strategy.proximal_mu if terms.strategy.name == "fedprox" else 0.0
+
+    def proximal() -> None:
+        if pull:
+            for p, origin in zip(model.parameters(), start, strict=True):
+                if p.grad is not None:
+                    p.grad.add_(p.detach() - origin, alpha=pull)
+
+    model.train()
+    if terms.privacy is None:
+        _plain_steps(model, optimizer, x, y, terms, sampling, proximal)
+    else:
+        _private_steps(model, optimizer, x, y, persons, terms, plan, sampling, noise, proximal)
+
+
+def _plain_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    terms: Terms,
+    sampling: Stream,
+    proximal: Callable[[], None],
+) -> None:
+    size = terms.training.batch_size
+    for _ in range(terms.training.local_epochs):
+        for rows in torch.from_numpy(sampling.permutation(len(y))).split(size):
+            optimizer.zero_grad()
+            cross_entropy(model(x[rows]), y[rows]).backward()
+            proximal()
+            optimizer.step()
+
+
+def _private_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    persons: NDArray[np.int64],
+    terms: Terms,
+    plan: Schedule,
+    sampling: Stream,
+    noise: Stream,
+    proximal: Callable[[], None],
+) -> None:
+    privacy = terms.privacy
+    if privacy is None or plan.noise_multiplier is None:
+        raise ValueError("private training without a privacy plan")
+    network = model if covers(model) else GradSampleModule(model, loss_reduction="sum")
+    private = UnitOptimizer(
+        optimizer,
+        sigma=plan.noise_multiplier,
+        norm=privacy.clipping_norm,
+        expected_batch=plan.expected_batch,
+        noise=noise,
+    )
+    private.attach_step_hook(lambda _: proximal())
+    by_person = [np.flatnonzero(persons == person) for person in np.unique(persons)]
+    for _ in range(plan.steps_per_round):
+        if privacy.unit == "record":
+            rows = sampling.choose(len(y), plan.rate)
+            sizes = [1] * len(rows)
+        else:
+            chosen = [by_person[i] for i in sampling.choose(len(by_person), plan.rate)]
+            rows, sizes = _bounded(chosen, privacy.max_records_per_unit, sampling)
+        index = torch.from_numpy(rows)
+        losses = partial(_losses, y[index])
+        private.zero_grad(set_to_none=True)
+        if not sizes:
+            private.take([torch.zeros_like(p) for p in private.params])
+        elif isinstance(network, GradSampleModule):
+            if privacy.unit == "person":
+                private.units = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+                private.unit_count = len(sizes)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
+                losses(network(x[index])).sum().backward()
+        else:
+            private.take(clipped_sums(network, x[index], losses, sizes, privacy.clipping_norm))
+        private.step()
+    if isinstance(network, GradSampleModule):
+        network.remove_hooks()
+    for p in model.parameters():
+        for name in ("grad_sample", "summed_grad"):
+            if hasattr(p, name):
+                delattr(p, name)
+
+
+def _losses(labels: Tensor, logits: Tensor) -> Tensor:
+    """Loss of each record, (records,): a sum over any other shape would mix records or count one twice."""
+    losses = cross_entropy(logits, labels, reduction="none")
+    if losses.shape != labels.shape[:1]:
+        raise ValueError(f"unexpected loss shape: got {tuple(losses.shape)}; want ({len(labels)},)")
+    return losses
+
+
+def _bounded(chosen: Sequence[NDArray[np.int64]], most: int, sampling: Stream) -> tuple[NDArray[np.int64], list[int]]:
+    """Rows of the chosen persons, at most `most` of each, and how many of each, ascending; a person's are adjacent."""
+    kept = [rows if len(rows) <= most else rows[sampling.permutation(len(rows))[:most]] for rows in chosen]
+    kept.sort(key=len)
+    return np.concatenate([np.empty(0, np.int64), *kept]), [len(rows) for rows in kept]
+
+
+def get_vector(model: nn.Module) -> NDArray[np.float32]:
+    """The model's trainable parameters, in order, as one vector of shape (parameters,)."""
+    vector: NDArray[np.float32] = parameters_to_vector(model.parameters()).detach().numpy().copy()
+    return vector
+
+
+def set_vector(model: nn.Module, vector: NDArray[np.float32]) -> None:
+    """Load what `get_vector` gives. Raises UsageError naming the lengths where they differ."""
+    sizes = [p.numel() for p in model.parameters()]
+    if vector.shape != (sum(sizes),):
+        raise UsageError(f"model: got parameters of shape {vector.shape}; want ({sum(sizes)},)")
+    with torch.no_grad():
+        for p, part in zip(model.parameters(), np.split(vector, np.cumsum(sizes)[:-1]), strict=True):
+            p.copy_(torch.from_numpy(part.astype(np.float32)).view_as(p))
