@@ -1,7 +1,7 @@
 """Drive both halves of an analysis over data frames in memory: the shortest path from a question to its result.
 
 No policy, ledger, noise or messages: tests of analyses compare `federate` with the pooled computation, and
-tests/test_analysis_laws.py puts every analysis under its laws with it.
+tests/strategies/analyses/test_analysis_laws.py puts every analysis under its laws with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
