@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from statfed.core.records import Channel, Records, WindowCodebook
-from statfed.core.study import Study, Terms, make_study
+from statfed.core.study import Study, make_study
+from statfed.core.terms import Terms
 
 CODEBOOK = WindowCodebook(
     channels=tuple(Channel(name=n, unit="g", low=-50, high=50, scale=1) for n in ("x", "y", "z", "p", "q", "r")),

@@ -18,7 +18,7 @@ from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
 from statfed.core.method import Arrays, Cells, Coordination
 from statfed.core.protection import Aggregate, Agreement, Packet, Requirements, Rounds, Stage
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.strategies.analyses import variance
 from statfed.strategies.protections import secure_aggregation
 from statfed.strategies.protections._secagg_all import AllCoordinator, AllParty

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from statfed.core.codebook import Codebook
-from statfed.core.method import Analysis, Arrays, Part, Question, Total, checked, read_query, summed
-from statfed.core.query import Query, parse_condition
+from statfed.core.method import Analysis, Arrays, Part, Question, Total, checked, read_question, summed
+from statfed.core.terms import Terms, parse_condition
 from statfed.core.result import Result
 from statfed.core.table import Table
 from statfed.lab.laws.frames import codebook_of as codebook_of
@@ -28,15 +28,15 @@ def federate(
     **options: Any,
 ) -> Result:
     """The result of `analysis` with `options` over `frames`, one holder each."""
-    query = Query(
-        analysis=analysis,
+    query = Terms(
+        method=analysis,
         options=options,
         codebook=codebook,
         where=tuple(parse_condition(text, codebook) for text in where),
         holders=tuple(f"holder-{i}" for i in range(len(frames))),
         seed=1,
     )
-    module, question = read_query(query)
+    module, question = read_question(query)
     whole = {name: table_of(frame, codebook) for name, frame in zip(query.holders, frames, strict=True)}
     tables = {name: table.filter(*map(table.holds, query.where)) for name, table in whole.items()}
     return drive(module, question, tables)

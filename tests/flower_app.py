@@ -20,7 +20,7 @@ from statfed.core import protection as contract
 from statfed.core.errors import EngineError
 from statfed.core.identity import create_identity
 from statfed.core.protection import Aggregate, Disclosure, Requirements, Rounds, Stage
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.server.grid.inprocess import InProcessGrid, no_fault
 from statfed.server.protected_grid import ProtectedGrid
 

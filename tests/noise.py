@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from statfed.core.codebook import Codebook
-from statfed.core.method import Total, checked, private_asks, read_query, summed
-from statfed.core.query import Privacy, Query
+from statfed.core.method import Total, checked, private_asks, read_question, summed
+from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
 from tests.federate import table_of
 
@@ -28,15 +28,15 @@ def noisy(
     rho-zCDP with rho = epsilon^2/2, split over parts by share: sigma = L2 sensitivity/sqrt(2 rho share) (Bun and
     Steinke 2016). Fails when the analysis makes another ask than it announces, or more often.
     """
-    query = Query(
-        analysis=analysis,
+    query = Terms(
+        method=analysis,
         options=options,
         codebook=codebook,
         holders=tuple(f"holder-{i}" for i in range(len(frames))),
         seed=1,
         privacy=Privacy(epsilon=epsilon),
     )
-    module, question = read_query(query)
+    module, question = read_question(query)
     name, times = private_asks(module, question)
     rng = np.random.default_rng(seed)
     run = module.coordinate(question)

@@ -19,7 +19,7 @@ from statfed.core import _rules
 from statfed.core.discovery import modules
 from statfed.core.identity import load_identity
 from statfed.core.protection import PACKAGE
-from statfed.core.query import Placement
+from statfed.core.terms import Placement
 
 DOCUMENTS = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
 NAMES = sorted(modules(PACKAGE))

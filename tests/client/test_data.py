@@ -16,8 +16,8 @@ from statfed.client.data import tables as holder_data
 from statfed.client.data.tables import connect, local_mismatches, mismatches, open_table
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import read_query
-from statfed.core.query import Query, parse_condition
+from statfed.core.method import read_question
+from statfed.core.terms import Terms, parse_condition
 from statfed.core.table import Table
 from tests.federate import codebook_of
 
@@ -93,8 +93,8 @@ def rows(table: Table) -> list[tuple[Any, ...]]:
 
 def describe(table: Table, codebook: Codebook, columns: list[str]) -> dict[str, Any]:
     """Both sums of `describe` over one holder."""
-    query = Query(analysis="describe", options={"columns": columns}, codebook=codebook, holders=("a",), seed=1)
-    module, question = read_query(query)
+    query = Terms(method="describe", options={"columns": columns}, codebook=codebook, holders=("a",), seed=1)
+    module, question = read_question(query)
     run = module.coordinate(question)
     from statfed.core.method import Total
 

@@ -17,8 +17,8 @@ from statfed.client.guard.differencing import FILE, Releases, TableOf, guard, po
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused, UsageError
-from statfed.core.method import Cells, Model, Question, read_query
-from statfed.core.query import Query, parse_condition
+from statfed.core.method import Cells, Model, Question, read_question
+from statfed.core.terms import Terms, parse_condition
 from statfed.core.table import Table
 from tests.federate import codebook_of, table_of
 from tests.postgres import Server, postgres  # noqa: F401  # a fixture
@@ -40,15 +40,15 @@ def ask(
     where: Sequence[str] = (), columns: Sequence[str] = ("age",), codebook: Codebook = CODEBOOK, seed: int = 1
 ) -> Question[Any]:
     conditions = tuple(parse_condition(text, codebook) for text in where)
-    query = Query(
-        analysis="describe",
+    query = Terms(
+        method="describe",
         options={"columns": columns},
         codebook=codebook,
         where=conditions,
         holders=("a",),
         seed=seed,
     )
-    return read_query(query)[1]
+    return read_question(query)[1]
 
 
 def people(n: int = 60, **columns: Any) -> pd.DataFrame:

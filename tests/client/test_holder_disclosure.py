@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from statfed.client.guard.disclosure import check, dominated, full_cells, p_percent, reads, unsafe_frequency
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import Refused
-from statfed.core.method import Arrays, Ask, Cells, Model, Question, read_query
-from statfed.core.query import Query
+from statfed.core.method import Arrays, Ask, Cells, Model, Question, read_question
+from statfed.core.terms import Terms
 from statfed.core.table import Table
 from tests.federate import codebook_of, table_of
 from tests.postgres import Server, postgres  # noqa: F401  # a fixture
@@ -26,8 +26,8 @@ ASK = Ask("means")
 
 
 def question(table: Table, columns: tuple[str, ...] = ("income",)) -> Question[Any]:
-    query = Query(analysis="describe", options={"columns": columns}, codebook=table.codebook, holders=("a",), seed=1)
-    return read_query(query)[1]
+    query = Terms(method="describe", options={"columns": columns}, codebook=table.codebook, holders=("a",), seed=1)
+    return read_question(query)[1]
 
 
 def run(

@@ -16,7 +16,7 @@ from statfed.client.holder import Answer, Holder
 from statfed.client.protecting import MOST
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError
-from statfed.core.query import Query, parse_condition
+from statfed.core.terms import Terms, parse_condition
 from statfed.core.statement import Admission, Closing, Contributed, Statement, Step
 from statfed.server.exchange import arrays_out
 from statfed.server.grid._holder_app import holder_app
@@ -58,7 +58,7 @@ class Office:
     def say(
         self,
         step: Step,
-        query: Query,
+        query: Terms,
         number: int = 0,
         ask: str = "",
         arrays: Mapping[str, Any] | None = None,
@@ -96,9 +96,9 @@ def office(tmp_path: Path) -> Iterator[Open]:
         one.holder._inquiry.close()
 
 
-def query(**terms: Any) -> Query:
+def query(**terms: Any) -> Terms:
     where = tuple(parse_condition(text, CODEBOOK) for text in terms.pop("where", ()))
-    return Query.model_validate({"codebook": CODEBOOK, "holders": ("office",), "seed": None, "where": where} | terms)
+    return Terms.model_validate({"codebook": CODEBOOK, "holders": ("office",), "seed": None, "where": where} | terms)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -326,7 +326,7 @@ def test_no_error_that_leaves_a_holder_holds_anything_of_its_data(office: Open) 
     small = {"analysis": "table", "options": {"rows": ["sex"]}}
     person = {"analysis": "count", "privacy": {"epsilon": 1.0, "unit": "person"}}
     age = {"analysis": "describe", "options": {"columns": ["age"]}}
-    asked: list[tuple[Step, Query, str]] = [
+    asked: list[tuple[Step, Terms, str]] = [
         ("admit", query(**region), ""),
         ("ask", query(**region), "cells"),
         ("admit", query(**MEANS), ""),

@@ -10,7 +10,7 @@ from statfed.client.data.drafting import draft
 from statfed.client.data.tables import connect, local_mismatches, mismatches, open_table
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
-from statfed.core.query import parse_condition
+from statfed.core.terms import parse_condition
 from tests.client.test_data import CODEBOOK, describe, people, rows
 from tests.federate import codebook_of
 from tests.postgres import Server, postgres

@@ -20,9 +20,9 @@ from statfed.core.method import (
     checked,
     columns_read,
     private_asks,
-    read_query,
+    read_question,
 )
-from statfed.core.query import Privacy, Query, parse_condition
+from statfed.core.terms import Privacy, Terms, parse_condition
 from tests.federate import drive, table_of
 from tests.postgres import Server, postgres
 from tests.strategies.analyses.test_analysis_laws import CASES, PRIVATE, assert_close
@@ -121,8 +121,8 @@ def test_a_table_in_postgresql_gives_the_same_result_from_aggregations_alone(
 ) -> None:
     texts = () if options.get("design") else ("age >= 20", "region in north,west")
     where = tuple(parse_condition(text, CODEBOOK) for text in texts)
-    query = Query(analysis=name, options=options, codebook=CODEBOOK, where=where, holders=("office",), seed=1)
-    analysis, question = read_query(query)
+    query = Terms(method=name, options=options, codebook=CODEBOOK, where=where, holders=("office",), seed=1)
+    analysis, question = read_question(query)
     whole = table_of(FRAME, CODEBOOK)
     here = drive(analysis, question, {"office": whole.filter(*map(whole.holds, where))})
     with connect(server.url("universe"), tmp_path) as raw:
@@ -136,7 +136,7 @@ def test_a_table_in_postgresql_gives_the_same_result_from_aggregations_alone(
 @pytest.mark.parametrize("name", ["describe", "variance"])
 def test_moments_of_all_columns_are_two_statements(name: str, server: Server, tmp_path: Path) -> None:
     options = {"columns": ["income", "hours", "age", "employed"]}
-    analysis, question = read_query(Query(analysis=name, options=options, codebook=CODEBOOK, holders=("a",), seed=1))
+    analysis, question = read_question(Terms(method=name, options=options, codebook=CODEBOOK, holders=("a",), seed=1))
     with connect(server.url("universe"), tmp_path) as raw:
         before = len(server.statements())
         drive(analysis, question, {"a": open_table(raw, CODEBOOK, columns=columns_read(question))})
@@ -148,10 +148,10 @@ def test_moments_of_all_columns_are_two_statements(name: str, server: Server, tm
 def test_the_ask_of_a_private_run_is_the_same_from_aggregations_alone(
     name: str, options: dict[str, Any], server: Server, tmp_path: Path
 ) -> None:
-    query = Query(
-        analysis=name, options=options, codebook=CODEBOOK, holders=("office",), seed=1, privacy=Privacy(epsilon=1.0)
+    query = Terms(
+        method=name, options=options, codebook=CODEBOOK, holders=("office",), seed=1, privacy=Privacy(epsilon=1.0)
     )
-    analysis, question = read_query(query)
+    analysis, question = read_question(query)
     ask = Ask(private_asks(analysis, question)[0])
     parts = analysis.parts(question, ask)
     here = checked(analysis.contribute(table_of(FRAME, CODEBOOK), question, ask), parts, "memory")

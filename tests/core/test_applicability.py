@@ -14,8 +14,10 @@ from statfed.core.applicability import EXTRAS, Obstacle, allowed, applicable, ho
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.protection import PACKAGE, Requirements, named_protection
-from statfed.core.query import Placement, Privacy, Query
-from statfed.core.study import ROBUST, Protection, Section, Strategies, Strategy, Terms
+from statfed.core.terms import Placement, Privacy, Terms
+from statfed.strategies.learning.options import ROBUST, Strategies, Strategy
+from statfed.core.terms import Protection, Terms
+from statfed.core.section import Section
 from statfed.federation import Federation
 from tests.conftest import toy_study, toy_terms
 from tests.federate import codebook_of
@@ -28,10 +30,10 @@ TRAINED = {"epsilon": 4.0, "delta": 1e-4}
 CODEBOOK = codebook_of({"age": ("integer", 0, 100), "sex": ["f", "m"], "free": "number"})
 
 
-def query(holders: int, **changes: Any) -> Query:
+def query(holders: int, **changes: Any) -> Terms:
     names = tuple(f"h{i + 1}" for i in range(holders))
     base: dict[str, Any] = {"analysis": "table", "options": {"rows": ["sex"]}, "codebook": CODEBOOK, "seed": 1}
-    return Query.model_validate(base | {"holders": names} | changes)
+    return Terms.model_validate(base | {"holders": names} | changes)
 
 
 def requires(name: str) -> Requirements:
@@ -39,7 +41,7 @@ def requires(name: str) -> Requirements:
     return found
 
 
-def followed(terms: Terms | Query) -> Terms | Query:
+def followed(terms: Terms) -> Terms:
     """The study after the first choice of the first obstacle, over and over, until it applies."""
     for _ in range(6):
         found = obstacles(terms)
@@ -51,7 +53,7 @@ def followed(terms: Terms | Query) -> Terms | Query:
     raise AssertionError(f"no way out: {obstacles(terms)}")
 
 
-def every_choice_helps(terms: Terms | Query, found: tuple[Obstacle, ...]) -> None:
+def every_choice_helps(terms: Terms, found: tuple[Obstacle, ...]) -> None:
     for obstacle in found:
         assert obstacle.reason
         assert "\n" not in str(obstacle)

@@ -19,7 +19,7 @@ from statfed.core.method import Part
 from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy import discrete, noise
 from statfed.core.privacy.accountant import DiscreteGaussian, DiscreteLaplace, repeated
-from statfed.core.query import Privacy
+from statfed.core.terms import Privacy
 from statfed.core.randomness import stream
 
 enable_features("contrib")

@@ -24,10 +24,10 @@ from statfed.core.privacy import discrete, noise
 from statfed.core.privacy.grid import LEAST_SHARE
 from statfed.core.privacy.placement import in_words, shares
 from statfed.core.protection import PACKAGE, Aggregate, Disclosure, Packet, Requirements, Rounds, Stage
-from statfed.core.query import Privacy, Query
+from statfed.core.terms import Privacy, Terms
 from statfed.core.randomness import stream
 from statfed.core.statement import Closing
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.federation import Federation
 from statfed.federation.study import make_analysis_study, noisy_parts
 from tests.client.test_inquiry import Office, query
@@ -311,7 +311,7 @@ def sums(monkeypatch: pytest.MonkeyPatch) -> str:
     return "sums"
 
 
-def asked(where: Mapping[str, Any], protection: str, holders: int = 3, minimum: int | None = None) -> Query:
+def asked(where: Mapping[str, Any], protection: str, holders: int = 3, minimum: int | None = None) -> Terms:
     return query(
         analysis="count",
         holders=tuple(f"h{i}" for i in range(holders)),

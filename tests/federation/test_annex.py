@@ -18,8 +18,8 @@ from statfed.cli.main import app
 from statfed.core.card import TOPICS, Card
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
-from statfed.core.query import Query
-from statfed.core.study import Protection
+from statfed.core.terms import Terms
+from statfed.core.terms import Protection
 from statfed.federation.annex import STATEMENT, TO_FILL, Facts, answer_facts, make_annex, to_html, to_markdown
 from statfed.federation.annex.bearing import of
 from statfed.federation.annex.document import LEFT_OUT, NO_CARD, TITLES, Annex, Asked, Section, Table
@@ -215,7 +215,7 @@ def test_an_exact_run_shows_no_epsilon_and_no_finite_history(folder: Path) -> No
 
 def test_thresholds_that_nodes_apply_are_not_shown(folder: Path) -> None:
     answer = stored(folder, "exact")
-    query = Query.model_validate(answer["query"])
+    query = Terms.model_validate(answer["query"])
     options = {"functions": ["dominance"], "n": 3, "k": 87.65, "p": 12.34}
     changed = query.model_copy(update={"protection": Protection(name="multi-party", options=options)})
     answer |= {"query": changed.model_dump(mode="json"), "query_digest": changed.digest()}

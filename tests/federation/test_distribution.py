@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Ask, Total, read_query
-from statfed.core.query import Query
+from statfed.core.method import Ask, Total, read_question
+from statfed.core.terms import Terms
 from statfed.strategies.analyses import _bins, _hierarchy
 from tests.federate import codebook_of, federate, split, table_of
 from tests.noise import noisy
@@ -211,8 +211,8 @@ def test_values_that_are_all_equal_and_a_tolerance_below_rounding_come_to_an_end
 
 def test_a_bracket_has_one_edge_until_both_ends_were_asked_about_so_that_no_smaller_tail_is_counted() -> None:
     frame = pd.DataFrame({"x": np.random.default_rng(0).normal(50, 12, 400)})
-    query = Query(analysis="quantile", options={"columns": ["x"]}, codebook=TREE, holders=("a",), seed=1)
-    module, question = read_query(query)
+    query = Terms(method="quantile", options={"columns": ["x"]}, codebook=TREE, holders=("a",), seed=1)
+    module, question = read_question(query)
     table = table_of(frame, TREE)
     run, seen = module.coordinate(question), []
     ask: Ask | None = next(run)
@@ -233,8 +233,8 @@ def test_a_bracket_has_one_edge_until_both_ends_were_asked_about_so_that_no_smal
     "edges", [np.zeros((1, 9, 8)), np.zeros((1, 3, 1)), np.full((1, 9, 1), np.nan), np.arange(18.0)[::-1], np.zeros(0)]
 )
 def test_edges_of_another_form_are_refused_by_the_holder(edges: NDArray[np.float64]) -> None:
-    query = Query(analysis="quantile", options={"columns": ["x"]}, codebook=CODEBOOK, holders=("a",), seed=1)
-    module, question = read_query(query)
+    query = Terms(method="quantile", options={"columns": ["x"]}, codebook=CODEBOOK, holders=("a",), seed=1)
+    module, question = read_question(query)
     edges = edges.reshape(1, 9, 2) if len(edges) == 18 else edges
     for half in (lambda ask: module.parts(question, ask), lambda ask: module.contribute(None, question, ask)):  # type: ignore[arg-type]  # the table is not looked at
         with pytest.raises(UsageError, match="quantile: edges: got"):

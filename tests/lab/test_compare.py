@@ -20,7 +20,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Part
 from statfed.core.privacy import noise
 from statfed.core.privacy.accountant import epsilon as composed
-from statfed.core.query import Privacy
+from statfed.core.terms import Privacy
 from statfed.core.scenario import (
     EXACT,
     Figure,

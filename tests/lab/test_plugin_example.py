@@ -18,7 +18,7 @@ import pytest
 from statfed.core import VERSION, discovery
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import Refused, UsageError
-from statfed.core.query import Query
+from statfed.core.terms import Terms
 from statfed.core.statement import Statement, outside
 
 ROOT = Path(__file__).parents[2]
@@ -204,7 +204,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]
 
 def test_a_holder_refuses_a_coordinator_with_another_version_of_a_plugin(installed: Callable[[str], None]) -> None:
     codebook = make_codebook({"columns": {"x": {"type": "number"}}})
-    query = Query(analysis="outsider", codebook=codebook, holders=("a", "b"), seed=1)
+    query = Terms(method="outsider", codebook=codebook, holders=("a", "b"), seed=1)
     said = Statement(version=VERSION, run="r", step="admit", outside=outside(query), terms=query)
     assert said.outside == ("analysis outsider of outsider 1.0",)
     assert Statement.parse(said.model_dump_json(), VERSION) == said

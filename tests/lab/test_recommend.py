@@ -12,7 +12,7 @@ import pytest
 from statfed.core import discovery
 from statfed.core.method import Part
 from statfed.core.privacy.noise import plan
-from statfed.core.query import Privacy
+from statfed.core.terms import Privacy
 from statfed.core.scenario import Case
 from statfed.lab.recommend import Answer, cost, noise, recommend
 from statfed.lab.recommend.cases import make_case

@@ -18,7 +18,7 @@ from statfed.client.data.tables import connect, mismatches
 from statfed.core.applicability import obstacles
 from statfed.core.discovery import modules
 from statfed.core.errors import StatfedError, UsageError
-from statfed.core.method import columns_read, read_query
+from statfed.core.method import columns_read, read_question
 from statfed.core.progress import silent
 from statfed.core.protection import PACKAGE as PROTECTIONS_PACKAGE
 from statfed.core.records import mismatches as record_mismatches
@@ -75,7 +75,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Drawn]:
             sources = write_sources(world, folder / "data")
             ask = Questions(sources, world.codebook, Technique("plain", EXACT), SEED, folder / "homes")
             figures = module.compute(ask, world.public)
-            read = dict.fromkeys(name for answer in ask.answers for name in columns_read(read_query(answer.query)[1]))
+            read = dict.fromkeys(name for answer in ask.answers for name in columns_read(read_question(answer.query)[1]))
             conditions = dict.fromkeys(one.column for answer in ask.answers for one in answer.query.where)
             made[name] = Drawn(module, world, module.pooled(world), sources, figures, tuple(read | conditions))
         return made[name]

@@ -25,7 +25,7 @@ def identity(
     them with you outside this system (by telephone, say) and puts them into their own policy.toml or party.toml.
     """
     from statfed.core.identity import FILE, create_identity
-    from statfed.core.study import NAME
+    from statfed.core.section import NAME
 
     written = _written(home)
     if name and written and name != written:

@@ -13,10 +13,11 @@ from statfed.core.card import Card, card_of
 from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load, modules
 from statfed.core.protection import PACKAGE, Protection, Requirements
-from statfed.core.query import Privacy as QueryPrivacy
-from statfed.core.query import Query
+from statfed.core.terms import Privacy
+from statfed.core.terms import Terms
 from statfed.core.records import Channel, WindowCodebook
-from statfed.core.study import Privacy, Terms, make_study
+from statfed.core.terms import Privacy, Terms
+from statfed.core.study import make_study
 
 
 def protections(
@@ -118,7 +119,7 @@ def _document(key: str, module: Protection) -> dict[str, Any]:
     }
 
 
-def _samples(protection: str) -> dict[str, Terms | Query]:
+def _samples(protection: str) -> dict[str, Terms]:
     """A sum of a table and a training over four holders, each exact, under differential privacy, and with the noise
     shared where the protection allows that."""
     columns = {"region": {"type": "category", "categories": ["north", "south"]}}
@@ -126,8 +127,8 @@ def _samples(protection: str) -> dict[str, Terms | Query]:
         channels=(Channel(name="x", unit="g", low=-8, high=8, scale=1),), samples=8, classes=("still", "moving")
     )
     study = make_study({"scenario": "time-use", "protection": {"name": protection}})
-    query = Query(
-        analysis="table",
+    query = Terms(
+        method="table",
         options={"rows": ["region"]},
         codebook=make_codebook({"columns": columns}),
         holders=study.holders,
@@ -141,13 +142,13 @@ def _samples(protection: str) -> dict[str, Terms | Query]:
             "training": training.training.model_copy(update={"method": "dp-fedsgd"}),
         }
     )
-    shared: dict[str, Terms | Query] = {
-        "table, shared epsilon 1": query.model_copy(update={"privacy": QueryPrivacy(epsilon=1, noise="shared")}),
+    shared: dict[str, Terms] = {
+        "table, shared epsilon 1": query.model_copy(update={"privacy": Privacy(epsilon=1, noise="shared")}),
         "dp-fedsgd, shared epsilon 1": steps,
     }
-    always: dict[str, Terms | Query] = {
+    always: dict[str, Terms] = {
         "table": query,
-        "table, epsilon 1": query.model_copy(update={"privacy": QueryPrivacy(epsilon=1)}),
+        "table, epsilon 1": query.model_copy(update={"privacy": Privacy(epsilon=1)}),
         "training": training,
         "training, epsilon 1": training.model_copy(update={"privacy": Privacy(epsilon=1)}),
     }

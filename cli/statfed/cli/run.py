@@ -14,7 +14,8 @@ from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
 from statfed.core.scenario import load_training
 from statfed.core.statement import Plan
-from statfed.core.study import Study, load_study, make_study, read_toml
+from statfed.core.study import Study, load_study, make_study
+from statfed.core.section import read_toml
 from statfed.federation.trained import Result
 
 RUNS = Path("runs")

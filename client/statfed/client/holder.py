@@ -26,11 +26,11 @@ from statfed.core.fixed_point import Layout, training_layout
 from statfed.core.method import Arrays
 from statfed.core.privacy.accountant import Repeated, epsilon
 from statfed.core.protection import Agreement, Packet, read_protection
-from statfed.core.query import Query
+from statfed.core.terms import Terms
 from statfed.core.randomness import stream
 from statfed.core.records import Records, load_records, mismatches
 from statfed.core.statement import Admission, Closing, Contributed, Plan, Present, Receipt, Statement
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 from statfed.strategies.learning import step as fedsgd
 
 log = logging.getLogger("statfed.holder")
@@ -97,9 +97,9 @@ class Holder:
                 return Answer(self._admit(statement, terms))
             case "fit", Terms() as terms:
                 return self._fit(statement, terms, np.asarray(arrays.get("vector", EMPTY)), packet)
-            case "admit", Query() as query:
+            case "admit", Terms() as query:
                 return Answer(self._inquiry.admit(statement, query, self.policy))
-            case "ask", Query() as query:
+            case "ask", Terms() as query:
                 return Answer(*self._inquiry.contribute(statement, query, self.policy, arrays, packet))
             case "protect", _:
                 name = self.policy.holder.name

@@ -39,12 +39,12 @@ from statfed.core.method import (
     columns_read,
     functions_of,
     private_asks,
-    read_query,
+    read_question,
 )
 from statfed.core.privacy.noise import Noise, plan
 from statfed.core.privacy.placement import shares
 from statfed.core.protection import Packet
-from statfed.core.query import Query
+from statfed.core.terms import Terms
 from statfed.core.randomness import stream
 from statfed.core.statement import Admission, Contributed, Statement
 from statfed.core.table import Table
@@ -61,9 +61,9 @@ class Inquiry:
         self._plain: dict[tuple[str, str], frozenset[str]] = {}
         self._passed: dict[tuple[str, str, Rules, Cells | Model], tuple[str, ...]] = {}
 
-    def admit(self, statement: Statement, query: Query, policy: Policy) -> Admission:
+    def admit(self, statement: Statement, query: Terms, policy: Policy) -> Admission:
         """Reserve budget, then check the data against the codebook. Nothing stays reserved when they do not fit."""
-        analysis, question = read_query(query)
+        analysis, question = read_question(query)
         noise, times = _noise(analysis, question)
         source = self._open(statement.run, policy)
         if noise and not source.embedded and policy.dataset.records > noise.most_summed:
@@ -91,7 +91,7 @@ class Inquiry:
         )
 
     def contribute(
-        self, statement: Statement, query: Query, policy: Policy, arrays: Arrays, packet: Packet
+        self, statement: Statement, query: Terms, policy: Policy, arrays: Arrays, packet: Packet
     ) -> tuple[Contributed, Packet]:
         """The protected contribution to one sum. Raises Refused when a rule or the ledger does not allow it."""
         started = time.perf_counter()
@@ -100,7 +100,7 @@ class Inquiry:
         for key, array in arrays.items():
             if not np.isfinite(array).all():
                 raise Refused(f"{statement.ask}: {key}: got values that are not finite; want finite numbers")
-        analysis, question = read_query(query)
+        analysis, question = read_question(query)
         ask = Ask(statement.ask, arrays)
         parts = analysis.parts(question, ask)
         function = functions_of(question).get(ask.name, "")
@@ -178,7 +178,7 @@ class Inquiry:
 
         Checked once while run, query, rules and what is disclosed are the same: a run's name binds none of the others.
         """
-        query = question.query
+        query = question.terms
         key = (statement.run, query.digest(), policy.disclosure, discloses)
         finer = any(name in contribution for name in FINER)
         if policy.disclosure.silent:
@@ -214,7 +214,7 @@ class Inquiry:
         self._passed.clear()
 
 
-def _per_unit(query: Query) -> int | None:
+def _per_unit(query: Terms) -> int | None:
     """Most records of one privacy unit that a private query uses; None where each record is a unit."""
     bounded = query.privacy is not None and query.privacy.unit == "person"
     return query.privacy.max_records_per_unit if bounded and query.privacy else None
@@ -226,10 +226,10 @@ def _noise(analysis: Analysis, question: Question[Any]) -> tuple[Noise | None, i
         return None, 0
     name, times = private_asks(analysis, question)
     parts = analysis.parts(question, Ask(name))
-    return plan(parts, question.privacy, times, shares(question.query)), times
+    return plan(parts, question.privacy, times, shares(question.terms)), times
 
 
-def _guardable(query: Query, rules: Rules) -> None:
+def _guardable(query: Terms, rules: Rules) -> None:
     """Raises Refused where exact contributions would pass rules that do not know their population."""
     if query.privacy and query.privacy.noise == "central" and _per_unit(query) and not rules.silent:
         raise Refused(

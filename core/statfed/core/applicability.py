@@ -1,6 +1,6 @@
 """Whether a protection applies to a study, decided from data; if not, why, and the nearest choices that are allowed.
 
-A rule (`statfed.core._rules`) looks at a study and at what its protection says of itself (`Requirements`), and yields
+A rule (`statfed.core.rules`) looks at a study and at what its protection says of itself (`Requirements`), and yields
 what stands in the way with studies that might do instead. A choice is offered only where it clears its obstacle and
 raises no other, by the same rules: what a refusal recommends is not refused in its turn, and whoever follows one choice
 after another arrives at a study that applies.
@@ -8,21 +8,18 @@ after another arrives at a study that applies.
 
 from dataclasses import dataclass
 
-from statfed.core._rules import EXTRAS, RULES, SUMS, Choice, Finding, holders_for, missing, pip, under
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
 from statfed.core.protection import PACKAGE, read_protection
-from statfed.core.query import Query
-from statfed.core.study import Terms
+from statfed.core.rules import EXTRAS, RULES, Choice, Finding, missing, pip, under
+from statfed.core.terms import Terms
 
 __all__ = [
     "EXTRAS",
-    "SUMS",
     "Choice",
     "Obstacle",
     "allowed",
     "applicable",
-    "holders_for",
     "missing",
     "obstacles",
     "pip",
@@ -45,7 +42,7 @@ class Obstacle:
         return f"{self.reason}; want {self.instead}"
 
 
-def obstacles(terms: Terms | Query) -> tuple[Obstacle, ...]:
+def obstacles(terms: Terms) -> tuple[Obstacle, ...]:
     """Everything that stands against a study's protection; none when it applies.
 
     Raises UsageError on an unknown protection or options that it does not have.
@@ -61,18 +58,18 @@ def obstacles(terms: Terms | Query) -> tuple[Obstacle, ...]:
     return tuple(Obstacle(one.reason, tuple(c for c in one.choices() if clears(c, one.rule))) for one in found)
 
 
-def applicable(terms: Terms | Query) -> None:
+def applicable(terms: Terms) -> None:
     """Raises UsageError with every obstacle."""
     found = obstacles(terms)
     if found:
         raise UsageError("\n".join(map(str, found)))
 
 
-def allowed(terms: Terms | Query) -> tuple[str, ...]:
+def allowed(terms: Terms) -> tuple[str, ...]:
     """Names of the installed protections, with their default options, under which the same study applies."""
     return tuple(name for name in sorted(modules(PACKAGE)) if not _findings(under(terms, name)))
 
 
-def _findings(terms: Terms | Query) -> list[Finding]:
+def _findings(terms: Terms) -> list[Finding]:
     module, options = read_protection(terms)
     return [finding for rule in RULES for finding in rule(terms, module.REQUIRES, options)]

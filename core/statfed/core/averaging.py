@@ -22,7 +22,7 @@ from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout, Slot
 from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Requirements, named_protection
-from statfed.core.study import NAME, Section, describe
+from statfed.core.section import NAME, Section, describe
 
 Kind = Literal["train", "evaluate"]
 _SLACK = 1 + 2.0**-20  # rounding in weight * value and in a holder's share never refuses a value that is within limits

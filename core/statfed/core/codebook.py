@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from statfed.core.errors import UsageError
-from statfed.core.study import Section, describe, read_toml
+from statfed.core.section import Section, describe, read_toml
 
 Type = Literal["number", "integer", "boolean", "category", "id"]
 Role = Literal["weight", "stratum", "psu", "replicate", "unit", "enterprise", "record-key"]

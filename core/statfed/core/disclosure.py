@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from statfed.core.study import Section
+from statfed.core.section import Section
 
 Method = Literal["suppress", "round", "random-round", "controlled-round", "cell-key"]
 

@@ -11,7 +11,7 @@ a unit of 2^-80, which holds any float64 of practical size without loss.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from statfed.core.errors import EngineError, Refused
 from statfed.core.method import Arrays, Part
-from statfed.core.study import Terms
 
 Bits = Literal[32, 64, 192]
 HEADROOM = 2.0  # a public number of records may be out of date; the range is for twice as many
@@ -51,13 +50,15 @@ class Layout:
     """How named arrays become one vector of whole numbers. slots: by name; holders: how many add up.
 
     share: own part of the range, 1 for everything (`for_holder`). narrow: allow 32-bit words where entries are not
-    whole numbers, at a precision of 2^-30 of the range (model updates).
+    whole numbers, at a precision of 2^-30 of the range (model updates). even: holders have equal shares of the range,
+    whatever their numbers of records (noise).
     """
 
     slots: Mapping[str, Slot]
     holders: int
     share: float = 1.0
     narrow: bool = False
+    even: bool = False
 
     @cached_property
     def entries(self) -> int:
@@ -78,7 +79,7 @@ class Layout:
 
     def for_holder(self, share: float) -> "Layout":
         """The layout of a holder whose values may use `share` of the range."""
-        return Layout(self.slots, self.holders, share, self.narrow)
+        return replace(self, share=share)
 
     def encode(self, arrays: Arrays, word: type[np.int32] | type[np.int64] = np.int64) -> NDArray[Any]:
         """Whole numbers, (entries,): of type `word`, or Python integers (dtype object) in a wide layout.
@@ -206,19 +207,3 @@ def layout_of(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> Layout:
 
 def _max(limit: float | NDArray[np.float64]) -> float:
     return float(np.max(limit, initial=0.0))
-
-
-def training_layout(terms: Terms, parameters: int, sizes: Mapping[str, int], revealed: bool) -> Layout:
-    """The layout for sums of what holders trained, weighted by their sizes.
-
-    Slots `update` (parameters,), the sum of size times update, each update of L2 norm at most `training.update_norm`,
-    and `weight`, the sum of sizes. revealed: nothing is weighted or encoded, and `vector` is the trained model itself.
-    Words have 32 bits unless the smallest holder would lose too much to rounding.
-    """
-    records = float(sum(sizes.values()))
-    weight = Slot((), records, integer=True)
-    if revealed:
-        return Layout({"vector": Slot((parameters,), math.inf), "weight": weight}, len(sizes))
-    update = Slot((parameters,), records * terms.training.update_norm)
-    narrow = min(sizes.values()) >= records * _SMALLEST_SHARE
-    return Layout({"update": update, "weight": weight}, len(sizes), narrow=narrow)

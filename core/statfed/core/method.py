@@ -1,17 +1,19 @@
-"""What an analysis is: two halves in one file of `statfed.strategies.analyses`, and nothing else to register.
+"""What a method is: two halves in one file, and nothing else to register. Statistics and training alike.
 
 `coordinate` is a straight line of protected sums: `total = yield Ask("moments")`; what it returns is the `Result`.
 `contribute` is the holder's half of one ask: arrays that are *additive over records*, so that their sum over holders
-is what one holder with all records would have sent. `parts` says in public what those arrays look like and how much
-one record can change them; noise, fixed point and checks follow from it at both ends.
+is what one holder with all records would have sent. `parts` says in public what those arrays look like, what they are,
+and how much one record can change them; noise, fixed point, disclosure control and checks follow from it at both ends.
 
-Laws, which tests put every analysis under: contributions add up over any split of the records; an empty holder
-contributes zeros; no entry changes by more than its bound when one record is added; both ends compute the same parts.
+Laws, which tests put every method under: contributions add up over any split of the records; an empty holder
+contributes zeros; no entry changes by more than its bound when one record is added; both ends compute the same parts;
+nothing leaves that the holder's rules, read against what the parts say they are, should have stopped.
 """
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -19,24 +21,67 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from statfed.core.codebook import Codebook
-from statfed.core.discovery import load
+from statfed.core.discovery import load, modules
 from statfed.core.errors import EngineError, UsageError
-from statfed.core.query import Privacy, Query
 from statfed.core.result import Result
-from statfed.core.study import Section, describe
-from statfed.core.table import Table
+from statfed.core.section import Section, describe
+from statfed.core.table import Size, Table
+from statfed.core.terms import Privacy, Terms
 
-PACKAGE = "statfed.strategies.analyses"
+ANALYSES, TRAINING = "statfed.strategies.analyses", "statfed.strategies.training"
+PACKAGES = (ANALYSES, TRAINING)
+"""Where methods are found."""
 Arrays = Mapping[str, NDArray[Any]]
 O_co = TypeVar("O_co", bound=Section, covariant=True)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One request for a sum: its name and public parameters (float64 or int64 arrays)."""
+    """One request for a sum: its name and public parameters (float64, float32 or int64 arrays).
+
+    share: of the study's privacy budget, what this ask spends, where the method's budget is `Adaptive`. state: public
+    arrays from which `coordinate(question, state)` goes on at this ask; an interrupted run of a method that gives none
+    begins anew.
+    """
 
     name: str
     arrays: Arrays = field(default_factory=dict)
+    share: float = 0.0
+    state: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of records, or of their contributors, one cell an entry. by: columns of the cells, for people."""
+
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """Sums of values over records. counts: the part of the same ask that says how many records are behind each entry;
+    empty where `discloses` of the ask does, by the cells it names."""
+
+    counts: str = ""
+
+
+@dataclass(frozen=True)
+class Product:
+    """Sums over the records of a model: cross products, scores, information, deviance."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What came of training at a holder: a model, or a change of one. Additive over holders only, not over records."""
+
+
+@dataclass(frozen=True)
+class Public:
+    """The same whatever the data are."""
+
+
+What = Counts | Magnitude | Product | Update | Public
 
 
 @dataclass(frozen=True)
@@ -47,7 +92,8 @@ class Part:
     in `shape`); infinite where the codebook gives no bounds, and then there is neither fixed point nor noise.
     integer: entries are whole numbers (int64), summed exactly. single: a record contributes to at most one entry of
     the array, as to the cells of a table. share: the part's share of the privacy budget (of rho for Gaussian noise, of
-    epsilon for Laplace noise), relative to its siblings'.
+    epsilon for Laplace noise), relative to its siblings'. what: what the numbers are; a part that does not say it
+    leaves no holder whose rules are switched on. single_precision: entries travel as float32.
     """
 
     shape: tuple[int, ...] = ()
@@ -55,6 +101,8 @@ class Part:
     integer: bool = False
     single: bool = False
     share: float = 1.0
+    what: What | None = None
+    single_precision: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,14 +123,69 @@ class Model:
     complete: tuple[str, ...] = ()
 
 
-class Total(Mapping[str, NDArray[Any]]):
-    """The sum over all holders, by part. noise: standard deviation of the noise in each part, 0 without privacy."""
+@dataclass(frozen=True)
+class Scheduled:
+    """An ask of a fixed budget: its name, how often it is made, and its share of the budget, all times together."""
 
-    def __init__(self, arrays: Arrays, noise: Mapping[str, NDArray[np.float64]] | None = None) -> None:
+    name: str
+    times: int = 1
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A private run makes these asks in this order, whatever the totals are. Composed as tightly as the accountant
+    can; shares add up to at most 1."""
+
+    asks: tuple[Scheduled, ...]
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Names of the asks, one for each time."""
+        return tuple(ask.name for ask in self.asks for _ in range(ask.times))
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """A private run chooses its asks, their parameters and their shares on seeing totals. most: asks at most.
+
+    Shares are of rho for Gaussian noise, of epsilon for Laplace noise: what a filter may add up (see
+    `statfed.core.privacy.spending`).
+    """
+
+    most: int = 1000
+
+
+Budget = Fixed | Adaptive
+
+
+def fixed(name: str, times: int = 1) -> Fixed:
+    """The budget of a method whose private run makes one ask, so many times."""
+    return Fixed((Scheduled(name, times),))
+
+
+class Total(Mapping[str, NDArray[Any]]):
+    """The sum over holders, by part.
+
+    noise: standard deviation of the noise in each part, 0 without privacy. each: single contributions by holder, where
+    the protection shows them. sizes: public sizes of all holders of the run.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        noise: Mapping[str, NDArray[np.float64]] | None = None,
+        each: Mapping[str, Arrays] | None = None,
+        sizes: Mapping[str, Size] | None = None,
+        holders: tuple[str, ...] = (),
+    ) -> None:
         self._arrays = dict(arrays)
         self.noise: dict[str, NDArray[np.float64]] = {
-            name: (noise or {}).get(name, np.zeros(array.shape)) for name, array in arrays.items()
+            name: (noise or {}).get(name, np.zeros(np.shape(array))) for name, array in arrays.items()
         }
+        self.each = dict(each or {})
+        self.sizes = dict(sizes or {})
+        self.holders = holders
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
@@ -94,38 +197,74 @@ class Total(Mapping[str, NDArray[Any]]):
         return len(self._arrays)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Question(Generic[O_co]):
-    """A query with its analysis's options read: what both halves get."""
+    """A study with its method's options read: what both halves get.
 
-    query: Query
+    codebook: of the table that is looked at; at the coordinator the study's. reveals: does the coordinator see each
+    holder's contribution?
+    """
+
+    terms: Terms
+    method: "Method"
     options: O_co
-
-    @property
-    def codebook(self) -> Codebook:
-        return self.query.codebook
+    codebook: Codebook
+    reveals: bool = True
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def privacy(self) -> Privacy | None:
-        return self.query.privacy
+        return self.terms.privacy
+
+
+def once(function: Callable[[Question[Any]], T]) -> Callable[[Question[Any]], T]:
+    """A function of a question that is worked out once for each: a parsed formula, a design, the inputs of a model."""
+
+    @wraps(function)
+    def kept(question: Question[Any]) -> T:
+        if function not in question.kept:
+            question.kept[function] = function(question)
+        found: T = question.kept[function]
+        return found
+
+    return kept
 
 
 Coordination = Generator[Ask, Total, Result]
 
 
-class Analysis(Protocol):
-    """The module contract of `statfed.strategies.analyses.*`.
+class Mechanism(Protocol):
+    """The noise of an ask whose method adds it inside `contribute`.
+
+    event: what one ask is charged as. steps, rate, noise_multiplier, noise_to_signal: public figures for people.
+    """
+
+    @property
+    def event(self) -> Any: ...
+
+
+class Method(Protocol):
+    """The module contract of `statfed.strategies.analyses.*` and `statfed.strategies.training.*`.
 
     TITLE: one line for lists. GROUP: heading in help. Options: pydantic model; its descriptions are the CLI's help.
     PUSHES_DOWN: what runs inside the holder's database: "all", or "all but EXCEPTIONS"; then "; embedded DuckDB
     streams" where that engine is read in batches.
-    May also define `private(question) -> tuple[str, int]`: the name of the one ask that a differentially private run
-    makes and how many times; an analysis without it is refused when privacy is asked for. And
-    `functions(question) -> Mapping[str, str]`: the asks that are no sums, and the function of the protection that each
-    is for: contributions to it are the function's arguments by holder, and need not add up over records. And
-    `deciding(question) -> str`: the function that could decide dominance rules on its pooled cells, if the study lets
-    it; empty where none could. One from outside has `example() -> tuple[dict[str, Any], Codebook, pandas.DataFrame]`:
-    options, and the codebook and records that `statfed plugin check` asks about.
+
+    May also define
+
+    - `budget(question) -> Budget`: how a differentially private run spends its budget; a method without it is refused
+      when privacy is asked for.
+    - `mechanism(question, ask, size) -> Mechanism | None`: the noise of an ask, where `contribute` adds it by itself.
+    - `layout(question, ask, sizes) -> Layout | None`: how sums are encoded, where bounds a record do not say it.
+    - `functions(question) -> Mapping[str, str]`: the asks that are no sums, and the function of the protection that
+      each is for: contributions to it are the function's arguments by holder, and need not add up over records.
+    - `deciding(question) -> str`: the function that could decide dominance rules on its pooled cells, if the study lets
+      it; empty where none could.
+    - `hindrances(question, requires) -> Iterator[Finding]`: what stands against a study beyond the general rules.
+    - TOLERANT = True: its sums need not all be about the same holders, so that it goes on without some.
+    - PRIVACY: defaults of a study's `[privacy]` table.
+    - `example() -> tuple[dict[str, Any], Codebook, pandas.DataFrame]`, of one from outside: options, and the codebook
+      and records that `statfed plugin check` asks about.
     """
 
     TITLE: str
@@ -134,11 +273,11 @@ class Analysis(Protocol):
     Options: type[Section]
 
     def columns(self, question: Question[Any]) -> tuple[str, ...]:
-        """Columns that the query reads, `where` aside. Raises UsageError on options that do not fit the codebook."""
+        """Columns that the method reads, `where` aside. Raises UsageError on options that do not fit the codebook."""
         ...
 
     def coordinate(self, question: Question[Any]) -> Coordination:
-        """The coordinator's half."""
+        """The coordinator's half. One that can be resumed also takes `state`, that of the ask to go on with."""
         ...
 
     def parts(self, question: Question[Any], ask: Ask) -> Mapping[str, Part]:
@@ -154,25 +293,52 @@ class Analysis(Protocol):
         ...
 
 
-def read_query(query: Query) -> tuple[Analysis, Question[Any]]:
-    """The analysis that a query names and its question. Raises UsageError on unknown names, options or columns."""
-    analysis: Analysis = load(PACKAGE, query.analysis, "analysis")
+def package_of(name: str) -> str:
+    """The package that a method is found in; that of analyses where there is none of this name."""
+    return next((package for package in PACKAGES if name in modules(package)), ANALYSES)
+
+
+def methods() -> dict[str, str]:
+    """Every method by name, with the package that it is found in."""
+    return {name: package for package in PACKAGES for name in modules(package)}
+
+
+def load_method(name: str) -> Method:
+    """The module of a method. Raises UsageError naming those there are."""
+    known = methods()
+    if name not in known:
+        raise UsageError(f"unknown method: got {name!r}; want one of {', '.join(sorted(known))}")
+    method: Method = load(known[name], name, "method")
+    return method
+
+
+def is_training(name: str) -> bool:
+    """Does the method train a model?"""
+    return package_of(name) == TRAINING
+
+
+def read_question(terms: Terms, codebook: Codebook | None = None, reveals: bool = True) -> tuple[Method, Question[Any]]:
+    """The method that a study names and its question; codebook: of the own table, by default the study's.
+
+    Raises UsageError on unknown names, options or columns, and where a method without a private form is to be private.
+    """
+    method = load_method(terms.method)
     try:
-        options = analysis.Options.model_validate(query.options)
+        options = method.Options.model_validate(terms.options)
     except ValidationError as error:
-        known = ", ".join(analysis.Options.model_fields)
-        raise UsageError(describe(error, query.analysis, f"one of {known}")) from None
-    question = Question(query, options)
+        known = ", ".join(method.Options.model_fields)
+        raise UsageError(describe(error, terms.method, f"one of {known}")) from None
+    question = Question(terms, method, options, codebook or terms.codebook, reveals)
     columns_read(question)
-    if query.privacy:
-        private_asks(analysis, question)
-    return analysis, question
+    if terms.privacy:
+        budget_of(question)
+    return method, question
 
 
+@once
 def columns_read(question: Question[Any]) -> tuple[str, ...]:
-    """Every column that a query reads, its conditions' and the privacy unit's included."""
-    analysis: Analysis = load(PACKAGE, question.query.analysis, "analysis")
-    names = [*analysis.columns(question), *(condition.column for condition in question.query.where)]
+    """Every column that a study reads, its conditions' and the privacy unit's included."""
+    names = [*question.method.columns(question), *(condition.column for condition in question.terms.where)]
     if question.privacy and question.privacy.unit == "person":
         unit = question.codebook.role("unit")
         if unit is None:
@@ -181,18 +347,19 @@ def columns_read(question: Question[Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def private_asks(analysis: Analysis, question: Question[Any]) -> tuple[str, int]:
-    """Name of the one ask of a private run, and how often it is made. Raises UsageError where there is none."""
-    private: Callable[[Question[Any]], tuple[str, int]] | None = getattr(analysis, "private", None)
-    if private is None:
-        raise UsageError(f"privacy: {question.query.analysis} has no differentially private form; see statfed analyses")
-    return private(question)
+@once
+def budget_of(question: Question[Any]) -> Budget:
+    """How a private run spends its budget. Raises UsageError where the method has no private form."""
+    found: Callable[[Question[Any]], Budget] | None = getattr(question.method, "budget", None)
+    if found is None:
+        raise UsageError(f"privacy: {question.terms.method} has no differentially private form; see statfed analyses")
+    return found(question)
 
 
+@once
 def functions_of(question: Question[Any]) -> Mapping[str, str]:
-    """The asks of a query that are no sums, and the function that each is for. Both ends take it from here."""
-    analysis: Analysis = load(PACKAGE, question.query.analysis, "analysis")
-    functions: Callable[[Question[Any]], Mapping[str, str]] | None = getattr(analysis, "functions", None)
+    """The asks of a study that are no sums, and the function that each is for. Both ends take it from here."""
+    functions: Callable[[Question[Any]], Mapping[str, str]] | None = getattr(question.method, "functions", None)
     return {} if functions is None or question.privacy else functions(question)
 
 
@@ -209,7 +376,8 @@ def checked(contribution: Arrays, parts: Mapping[str, Part], where: str) -> dict
             raise EngineError(f"{where}: {name}: got {array.dtype}; want whole numbers")
         if not np.isfinite(array).all():
             raise EngineError(f"{where}: {name}: got values that are not finite")
-        arrays[name] = array.astype(np.int64 if part.integer else np.float64, copy=False)
+        kind = np.int64 if part.integer else np.float32 if part.single_precision else np.float64
+        arrays[name] = array.astype(kind, copy=False)
     return arrays
 
 

@@ -23,9 +23,9 @@ from statfed.core.discovery import load
 from statfed.core.errors import UsageError
 from statfed.core.fixed_point import MOST_RECORDS, Layout
 from statfed.core.identity import Identity
-from statfed.core.method import Arrays
-from statfed.core.query import Query
-from statfed.core.study import Section, Terms, describe
+from statfed.core.method import Arrays, load_method
+from statfed.core.section import Section, describe
+from statfed.core.terms import Terms
 
 PACKAGE = "statfed.strategies.protections"
 Packet = Mapping[str, bytes | NDArray[Any]]
@@ -180,12 +180,12 @@ class Protection(Protocol):
         """The coordinator's half of a run."""
         ...
 
-    def learns(self, terms: Terms | Query) -> Sequence[Disclosure]:
+    def learns(self, terms: Terms) -> Sequence[Disclosure]:
         """What each role learns by this protection alone."""
         ...
 
 
-def read_protection(terms: Terms | Query) -> tuple[Protection, Section]:
+def read_protection(terms: Terms) -> tuple[Protection, Section]:
     """The protection that a study names and its options. Raises UsageError on unknown names or options."""
     return named_protection(terms.protection.name, terms.protection.options)
 
@@ -212,7 +212,7 @@ def shown_options(module: Protection, options: Mapping[str, Any]) -> dict[str, A
     return {name: value(name, given) for name, given in options.items()}
 
 
-def agree(run: str, terms: Terms | Query, sizes: Mapping[str, int]) -> Agreement:
+def agree(run: str, terms: Terms, sizes: Mapping[str, int]) -> Agreement:
     """The agreement of a run.
 
     Raises UsageError when holders and sizes differ, a holder is named twice (it would count as two), too few are asked
@@ -240,15 +240,16 @@ def agree(run: str, terms: Terms | Query, sizes: Mapping[str, int]) -> Agreement
     )
 
 
-def minimum_holders(terms: Terms | Query, requires: Requirements) -> int:
+def minimum_holders(terms: Terms, requires: Requirements) -> int:
     """Fewest holders that a sum may be formed over.
 
-    As the study says; else every holder for a statistic, since its sums have to be about the same records, and more
-    than two thirds for training under a protection that survives dropout.
+    As the study says; else every holder, since a method's sums have to be about the same records, and more than two
+    thirds for a method that is tolerant (training) under a protection that survives dropout.
     """
     wanted, count = terms.protection.minimum_holders, len(terms.holders)
     if wanted is None:
-        return 2 * count // 3 + 1 if requires.survives_dropout and isinstance(terms, Terms) else count
+        tolerant = requires.survives_dropout and getattr(load_method(terms.method), "TOLERANT", False)
+        return 2 * count // 3 + 1 if tolerant else count
     if wanted > count:
         raise UsageError(f"protection.minimum_holders: got {wanted}; want at most the {count} holders")
     if wanted < count and not requires.survives_dropout:

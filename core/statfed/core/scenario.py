@@ -22,7 +22,8 @@ from statfed.core.errors import UsageError
 from statfed.core.progress import Progress
 from statfed.core.records import Records, WindowCodebook
 from statfed.core.result import Result
-from statfed.core.study import Section, Study
+from statfed.core.section import Section
+from statfed.core.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,37 +11,37 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from statfed.core.discovery import origin
 from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
-from statfed.core.method import PACKAGE as ANALYSES
+from statfed.core.method import package_of
 from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.query import Query
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 
 MODELS = "statfed.strategies.models"
-Step = Literal["admit", "protect", "fit", "ask", "release"]
+Step = Literal["admit", "protect", "ask", "release"]
 
 
-class Statement(BaseModel):
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Statement(_Message):
     """One request to one holder.
 
-    `admit` asks a holder to check policy and reserve budget; `fit` asks for round `round`'s update of the model
-    whose arrays accompany the statement, `ask` for the contribution to a query's sum number `round`; `protect` carries
-    a stage of the protection between them; `release` ends the run, and what was reserved and not charged is freed.
+    `admit` asks a holder to check policy and reserve budget; `ask` for the contribution to the study's sum number
+    `round`, whose public arrays accompany the statement; `protect` carries a stage of the protection between them;
+    `release` ends the run, and what was reserved and not charged is freed.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str = Field(description="statfed version of the coordinator")
     run: str = Field(min_length=1, max_length=80)
     step: Step
     round: int = Field(default=0, ge=0)
     ask: str = Field(default="", description="name of the sum that step `ask` wants")
+    share: float = Field(default=0.0, ge=0, le=1, description="of the privacy budget, where asks choose their shares")
     stage: str = Field(default="", description="stage of the protection whose packet accompanies the statement")
     sizes: dict[str, int] = Field(default_factory=dict, description="public number of records by holder")
-    done: int = Field(
-        default=0, ge=0, description="rounds that an interrupted run had finished before this one goes on"
-    )
+    done: int = Field(default=0, ge=0, description="sums that an interrupted run had finished before this one goes on")
     outside: tuple[str, ...] = Field(default=(), description="packages beside statfed that bring a part of the study")
-    terms: Terms | Query
+    terms: Terms
 
     @classmethod
     def parse(cls, text: str, installed: str) -> "Statement":
@@ -52,7 +52,7 @@ class Statement(BaseModel):
         try:
             table = json.loads(text)
             version = str(table["version"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise Refused("statement not understood: want JSON with a version") from None
         if version != installed:
             raise Refused(f"statfed version: the coordinator runs {version}; this holder runs {installed}")
@@ -70,94 +70,62 @@ class Statement(BaseModel):
         return statement
 
 
-def outside(terms: Terms | Query) -> tuple[str, ...]:
+def outside(terms: Terms) -> tuple[str, ...]:
     """What other packages bring of a study, as `protection NAME of PACKAGE VERSION`: it has to match everywhere."""
-    parts = [(PROTECTIONS, "protection", terms.protection.name)]
-    if isinstance(terms, Query):
-        parts.append((ANALYSES, "analysis", terms.analysis))
-    else:
-        parts.append((MODELS, "model", terms.model.name))
+    parts = [(PROTECTIONS, "protection", terms.protection.name), (package_of(terms.method), "method", terms.method)]
+    model = terms.options.get("model")
+    if isinstance(model, dict) and "name" in model:
+        parts.append((MODELS, "model", str(model["name"])))
     found = ((what, name, origin(package, name)) for package, what, name in parts)
     return tuple(f"{what} {name} of {owner}" for what, name, owner in found if owner)
 
 
-class Plan(BaseModel):
-    """A holder's answer to `admit`: the public facts of its part in the study.
+class Admission(_Message):
+    """A holder's answer to `admit`: the public facts of its part in the study. Privacy fields are None without privacy.
 
-    size: public number of records; units: public number of privacy units. Privacy fields are None without privacy.
+    pending: the holder takes part once a person there has approved the study; nothing is reserved until then.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     holder: str
-    size: int
-    units: int
-    steps_per_round: int
-    sampling_rate: float
-    noise_multiplier: float | None = None
-    epsilon: float | None = Field(default=None, description="PLD composition over all rounds of the study")
+    pending: bool = False
+    size: int = Field(description="public number of records")
+    persons: int = Field(description="public number of persons")
+    epsilon: float | None = Field(default=None, description="PLD composition over all sums of the study")
     delta: float | None = None
+    steps: int | None = Field(default=None, description="steps of local training in one round")
+    sampling_rate: float | None = Field(default=None, description="probability of a unit to be in one step")
+    noise_multiplier: float | None = None
     noise_to_signal: float | None = Field(
-        None, description="noise of the whole run against perfectly aligned gradients, one holder alone"
+        default=None, description="noise of the whole run against perfectly aligned gradients, one holder alone"
     )
     ledger_head: str
 
 
-class Receipt(BaseModel):
-    """A holder's public facts beside the arrays of one round."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    holder: str
-    round: int
-    weight: int = Field(description="public size, the weight in the average")
-    seconds: float
-    ledger_head: str
-
-
-class Admission(BaseModel):
-    """A holder's answer to `admit` of a query. Privacy fields are None without privacy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    holder: str
-    size: int = Field(description="public number of records")
-    epsilon: float | None = Field(default=None, description="PLD composition over all asks of the query")
-    delta: float | None = None
-    ledger_head: str
-
-
-class Contributed(BaseModel):
+class Receipt(_Message):
     """A holder's public facts beside its contribution to one sum. rules: disclosure rules that passed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     holder: str
     round: int
-    rules: tuple[str, ...]
+    rules: tuple[str, ...] = ()
     seconds: float
     ledger_head: str
 
 
-class Present(BaseModel):
+class Present(_Message):
     """A party's public facts beside its packet of one stage of the protection."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     holder: str
     stage: str
     seconds: float
 
 
-class Closing(BaseModel):
+class Closing(_Message):
     """A holder's answer to `release`: what the study cost it in the end."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     holder: str
     unit: str | None
     study_epsilon: float | None = Field(
-        description="PLD over all rounds charged in this run and its attempts, at its delta"
+        description="PLD over all sums charged in this run and its attempts, at its delta"
     )
     history_epsilon: float | None = Field(description="PLD over everything ever charged; None after a disclosure")
     filter_epsilon: float | None = Field(description="Renyi filter over everything, valid for adaptive choices")

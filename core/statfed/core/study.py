@@ -1,301 +1,310 @@
 """A study: what is computed, with whom, under which protection and privacy. One TOML file, validated here.
 
-`Study` holds all that a run needs. `Study.terms()` is the part that holders are asked to agree to: it travels in
-every statement, and its digest names the study in their ledgers.
+`Study` holds all that a run in simulation needs. `Study.terms` is the part that holders are asked to agree to.
 """
 
-import hashlib
 import json
-import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from statfed.core.codebook import Codebook
+from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import UsageError
-from statfed.core.records import WindowCodebook
+from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_method, methods, read_question
+from statfed.core.privacy.noise import epsilon_for
+from statfed.core.privacy.placement import shares
+from statfed.core.protection import named_protection
+from statfed.core.section import NAME, Section, Unit, apply_override, describe, read_toml
+from statfed.core.terms import (
+    COLLUDERS,
+    NOISE,
+    Placement,
+    Privacy,
+    Protection,
+    Terms,
+    parse_condition,
+    with_colluders,
+)
 
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-Unit = Literal["record", "person"]
-Strategies = Literal[
-    "fedavg",
-    "fedprox",
-    "fedavgm",
-    "fedadam",
-    "fedyogi",
-    "fedadagrad",
-    "fedmedian",
-    "fedtrimmedavg",
-    "krum",
-    "multikrum",
-    "bulyan",
-]
-ROBUST: tuple[Strategies, ...] = ("fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")
-"""Strategies that look at single updates, so that a few wrong ones do no harm."""
-
-
-class Section(BaseModel):
-    """A table of the study file: immutable, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
-
-class Model(Section):
-    """The model that is trained."""
-
-    name: str = Field(default="mlp", description="a file of statfed.strategies.models")
-    hidden: int = Field(default=64, ge=1, le=4096, description="width of the hidden layer (mlp) or channels (cnn)")
-
-
-class Training(Section):
-    """What a holder does in one round."""
-
-    method: Literal["local-sgd", "dp-fedsgd"] = Field(
-        default="local-sgd",
-        description="local-sgd: each holder trains by itself for a round; dp-fedsgd: a round is one step of gradient "
-        "descent on the noisy sum of all holders' clipped gradients",
-    )
-    sampling_rate: float = Field(
-        default=1.0, gt=0, le=1, description="dp-fedsgd: probability with which each unit is in a step; 1: all units"
-    )
-    local_epochs: int = Field(default=1, ge=1, le=100, description="local-sgd: passes over the holder's data per round")
-    batch_size: int = Field(
-        default=64, ge=1, description="local-sgd: records per step; expected persons per step for the person unit"
-    )
-    learning_rate: float = Field(default=0.1, gt=0, le=100)
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    update_norm: float = Field(
-        default=16.0,
-        gt=0,
-        le=1e6,
-        description="L2 bound on one holder's update under protections that hide it; a longer one is scaled down",
-    )
-
-
-class Strategy(Section):
-    """How the coordinator turns updates into the next model: Flower's own strategies."""
-
-    name: Strategies = "fedavg"
-    server_learning_rate: float | None = Field(
-        default=None,
-        gt=0,
-        description="step of the server optimiser; default 1 for fedavgm, 0.1 for the adaptive three",
-    )
-    server_momentum: float = Field(default=0.9, ge=0, lt=1, description="fedavgm; beta_1 of fedadam and fedyogi")
-    tau: float = Field(default=1e-3, gt=0, description="adaptivity floor of fedadam, fedyogi, fedadagrad")
-    proximal_mu: float = Field(default=0.01, ge=0, description="weight of fedprox's proximal term")
-    num_malicious: int = Field(
-        default=1, ge=1, description="holders f that may send anything: krum and multikrum need 2f + 3, bulyan 4f + 3"
-    )
-    trim_fraction: float = Field(
-        default=0.2, gt=0, lt=0.5, description="fedtrimmedavg: share of the holders cut off at each end, rounded down"
-    )
-    nodes_to_keep: int | None = Field(
-        default=None, ge=1, description="multikrum: updates that are averaged, at most and by default n - f - 2"
-    )
-
-
-class Privacy(Section):
-    """Differential privacy of the training, per holder, composed over all rounds."""
-
-    unit: Unit = Field(default="record", description="who is protected: one record, or all records of one person")
-    neighbouring: Literal["add-remove"] = Field(default="add-remove", description="neighbouring relation")
-    epsilon: float = Field(gt=0, le=1000, description="target over all rounds of this study")
-    delta: float = Field(default=1e-5, gt=0, lt=0.5)
-    clipping_norm: float = Field(default=1.0, gt=0, description="L2 bound on one unit's gradient")
-    max_records_per_unit: int = Field(default=256, ge=1, description="records used of one person in one step")
-    noise: Literal["local", "central", "shared"] = Field(
-        default="local",
-        description="who adds noise: local, each holder all of it; shared, each holder a part, for dp-fedsgd under a "
-        "protection that shows sums only; central, nobody: not for training",
-    )
-    colluders: int = Field(
-        default=0,
-        ge=0,
-        description="shared noise: holders that may pool what they know, the noise they added included; 1 by default "
-        "there",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_share(cls, given: Any) -> Any:
-        """Every holder knows its own share of the noise, so one colluder is the least that shared noise should bear."""
-        shared = isinstance(given, dict) and given.get("noise") == "shared"
-        return {"colluders": 1} | given if shared else given
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Privacy":
-        if self.noise != "shared" and self.colluders:
-            raise ValueError(f"colluders: got {self.colluders} for {self.noise} noise; want them for shared noise only")
-        return self
-
-
-class Protection(Section):
-    """How the sum over holders is formed."""
-
-    name: str = Field(default="plain", description="a file of statfed.strategies.protections")
-    minimum_holders: int | None = Field(
-        default=None,
-        ge=1,
-        description="fewest holders that a sum may be formed over, where the protection survives dropout; default: "
-        "every holder for statistics, more than two thirds for training",
-    )
-    options: dict[str, Any] = Field(default_factory=dict, description="that protection's options")
+KEYS = "only keys listed in docs/study.md"
 
 
 class Simulation(Section):
     """What the simulated holders' policies say. A pilot's holders write their own."""
 
     lifetime_epsilon: float = Field(default=20.0, gt=0, description="budget of each simulated holder's dataset")
-    lifetime_delta: float = Field(default=1e-5, gt=0, lt=0.5)
-    minimum_records: int = Field(default=10, ge=1)
-    allow_without_privacy: bool = Field(default=True, description="may a model trained without noise leave?")
+    lifetime_delta: float = Field(default=1e-5, gt=0, lt=0.5, description="at most half a unit's share of it is used")
+    minimum_records: int = Field(default=1, ge=1)
+    allow_without_privacy: bool = Field(
+        default=True, description="may exact statistics, or a model trained without noise, leave a holder?"
+    )
+    disclosure: Rules = Field(default=OFF, description="each holder's own rules, off unless this table is given")
+
+
+class Target(Section):
+    """A privacy budget given by its effect: the smallest epsilon whose noise stays within a margin of error."""
+
+    margin_of_error: float = Field(gt=0, description="half-width of the noise in the total over all holders, per entry")
+    part: str | None = Field(default=None, description="which noisy sum is meant; see --dry-run. Default: the first")
+    level: float = Field(default=0.95, gt=0, lt=1, description="probability that the noise stays within the margin")
+    unit: Unit = "record"
+    delta: float = Field(default=1e-6, ge=0, lt=0.5)
+    mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
+    max_records_per_unit: int = Field(default=1, ge=1)
+    noise: Placement = Field(default="local", description=NOISE)
+    colluders: int = Field(default=0, ge=0, description=COLLUDERS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_share(cls, given: Any) -> Any:
+        return with_colluders(given)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Target":
+        try:
+            self.privacy(1.0)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return self
+
+    def privacy(self, epsilon: float) -> Privacy:
+        """The privacy of a study at this epsilon."""
+        return Privacy(epsilon=epsilon, **self.model_dump(exclude={"margin_of_error", "part", "level"}))
 
 
 class Study(Section):
-    """A validated study file."""
+    """A validated study file: a method, asked of tables of holders or of the population of a reference scenario."""
 
-    scenario: str = Field(description="a file of statfed.scenarios")
+    method: str = Field(description="a file of statfed.strategies.analyses or statfed.strategies.training")
     title: str = ""
-    holders: Annotated[tuple[str, ...], Field(min_length=1, max_length=10_000)] = (
-        "office-1",
-        "office-2",
-        "office-3",
-        "office-4",
+    options: dict[str, Any] = Field(default_factory=dict, description="options of the method")
+    holders: dict[str, str] = Field(
+        min_length=1,
+        max_length=10_000,
+        description="simulation: holder name to its data file or URL; for a scenario names alone, or how many",
     )
-    rounds: int = Field(default=10, ge=1, le=10_000)
+    scenario: str | None = Field(default=None, description="a training scenario, whose population the holders have")
+    data: dict[str, Any] = Field(default_factory=dict, description="options of the scenario's population")
+    codebook: str | None = Field(default=None, description="*.codebook.toml; drafted from the data when left out")
+    codebooks: dict[str, str] = Field(
+        default_factory=dict, description="holder name to *.codebook.toml, for tables with other columns"
+    )
+    roles: dict[str, str] = Field(default_factory=dict, description="holder name to role, where a method has roles")
+    where: tuple[str, ...] = Field(default=(), description='records to look at, as "age >= 18"')
     engine: Literal["inprocess", "processes", "ray"] = "inprocess"
-    seed: int = Field(default=1, ge=0, lt=2**63, description="simulation only: everything random follows from it")
-    timeout: float = Field(default=600.0, gt=0, description="seconds that one round may take")
-    start: str | None = Field(
-        default=None, description="initial model: an earlier run, by name, or the path of a model.npz; default: by seed"
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**63, description="simulation only: everything random follows from it"
     )
-    data: dict[str, Any] = Field(default_factory=dict, description="options of the scenario's data")
-    model: Model = Model()
-    training: Training = Training()
-    strategy: Strategy = Strategy()
-    privacy: Privacy | None = None
+    timeout: float = Field(default=600.0, gt=0, description="seconds that one sum may take")
+    start: str | None = Field(
+        default=None, description="training: initial model, an earlier run by name or the path of a model.npz"
+    )
+    exact: bool = Field(default=False, description="the result has to be exact, an official figure: noise is refused")
+    privacy: Privacy | Target | None = None
     protection: Protection = Protection()
+    disclosure: Rules = Field(default=Rules(), description='rules of the release; "none" for no treatment')
     simulation: Simulation = Simulation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, given: Any) -> Any:
+        """Where the method has defaults of its own for [privacy], they stand in for those of statistics."""
+        if not isinstance(given, Mapping) or not isinstance(given.get("privacy"), Mapping):
+            return given
+        name = given.get("method")
+        own = getattr(load_method(name), "PRIVACY", {}) if isinstance(name, str) and name in methods() else {}
+        return {**given, "privacy": {**own, **given["privacy"]}} if own else given
 
     @field_validator("holders", mode="before")
     @classmethod
     def _holders(cls, value: object) -> object:
         if isinstance(value, int) and not isinstance(value, bool):
-            return tuple(f"office-{i + 1}" for i in range(value))
+            return {f"office-{i + 1}": "" for i in range(value)}
+        if isinstance(value, list | tuple):
+            twice = sorted({str(name) for name in value if value.count(name) > 1})
+            if twice:
+                raise ValueError(f"duplicate name: got {', '.join(twice)} more than once; want each holder once")
+            return dict.fromkeys(value, "")
+        return value
+
+    @field_validator("privacy", mode="before")
+    @classmethod
+    def _one_kind(cls, value: object) -> object:
+        """Errors of the kind of section that was meant, instead of those of both."""
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return (Target if "margin_of_error" in value else Privacy).model_validate(dict(value))
+        except ValidationError as error:
+            lines = describe(error, "", KEYS).splitlines()
+            raise ValueError("\n".join(line.removeprefix(": ") for line in lines)) from None
+
+    @field_validator("disclosure", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if value is None or isinstance(value, str):  # `--set disclosure=none` arrives as None
+            named = {None: OFF, "none": OFF, "standard": Rules()}
+            if value not in named:
+                raise ValueError(f"got {value!r}; want none, standard or a table of rules")
+            return named[value]
         return value
 
     @model_validator(mode="after")
     def _names(self) -> "Study":
-        twice = sorted({n for n in self.holders if self.holders.count(n) > 1})
-        if twice:
-            raise ValueError(f"holders: duplicate name: got {', '.join(twice)} more than once; want each holder once")
-        for name in self.holders:
+        for name, source in self.holders.items():
             if not NAME.fullmatch(name):
                 raise ValueError(f"holders: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
+            if not source and self.scenario is None:
+                raise ValueError(f"holders: got no source for {name}; want a file or URL, or a scenario")
         return self
 
-    def terms(self, codebook: WindowCodebook) -> "Terms":
-        """What holders agree to. Data options stay out: each holder has its own data."""
-        mine = {name: getattr(self, name) for name in Terms.model_fields if name != "codebook"}
-        return Terms(codebook=codebook, **mine)
-
-    def canonical(self) -> str:
-        """One JSON text per study, key order fixed."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    @property
+    def unit(self) -> Unit:
+        """The privacy unit that the simulated holders keep their budgets in."""
+        return self.privacy.unit if self.privacy else "record"
 
     def replace(self, **changes: Any) -> "Study":
         """A validated copy with some top-level fields replaced."""
         return Study.model_validate(self.model_dump() | changes)
 
+    def terms(self, codebook: Codebook, codebooks: Mapping[str, Codebook] | None = None) -> Terms:
+        """What holders agree to. Raises UsageError where no epsilon reaches the margin of error asked for."""
+        if not isinstance(self.privacy, Target):
+            return self._terms(codebook, codebooks, self.privacy)
+        target = self.privacy
+        first = self._terms(codebook, codebooks, target.privacy(epsilon=1.0))
+        parts, times = noisy_parts(first)
+        part = target.part or next(iter(parts))
+        epsilon = epsilon_for(
+            parts,
+            target.privacy(1.0),
+            part,
+            target.margin_of_error,
+            len(self.holders),
+            times,
+            target.level,
+            shares(first),
+        )
+        return self._terms(codebook, codebooks, target.privacy(epsilon))
 
-class Terms(Section):
-    """The part of a study that a holder rebuilds its computation from and agrees to."""
-
-    scenario: str
-    codebook: WindowCodebook
-    holders: tuple[str, ...]
-    rounds: int = Field(ge=1)
-    seed: int | None = Field(description="None in a pilot: the holder then draws from its operating system")
-    model: Model
-    training: Training
-    strategy: Strategy
-    privacy: Privacy | None
-    protection: Protection
-
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON: the study's name in every ledger."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+    def _terms(self, codebook: Codebook, codebooks: Mapping[str, Codebook] | None, privacy: Privacy | None) -> Terms:
+        keyed = self.method == "table" and self.disclosure.method == "cell-key" and privacy is None
+        terms = Terms(
+            method=self.method,
+            options=self.options | ({"record_keys": True} if keyed else {}),
+            codebook=codebook,
+            codebooks=dict(codebooks or {}),
+            where=tuple(parse_condition(text, codebook) for text in self.where),
+            holders=tuple(self.holders),
+            roles=self.roles,
+            seed=self.seed,
+            privacy=privacy,
+            protection=self.protection,
+            exact=self.exact,
+        )
+        return terms.model_copy(update={"protection": agreed_functions(terms, self.disclosure)})
 
 
-def load_study(source: Path, overrides: Sequence[str] = ()) -> Study:
-    """Read and validate a study file; `overrides` are `key.path=value` (TOML values, bare words are strings).
-
-    Raises UsageError naming the key, what was got and what is allowed.
-    """
-    return make_study(read_toml(source, "study"), overrides, where=str(source))
-
-
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """The table in a TOML file. Raises UsageError when there is none or it cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{what} file not found: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path}: not a readable TOML file: {error}") from None
+def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """Read and validate a study file; paths in it are relative to it. overrides: `key.path=value` (TOML values, bare
+    words are strings). Raises UsageError naming the key, what was got and what is allowed."""
+    return make_study(read_toml(path, "study"), overrides, where=str(path))
 
 
 def make_study(table: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "study") -> Study:
-    """Validate a study given as a mapping, after applying `key.path=value` overrides."""
-    merged: dict[str, Any] = json.loads(json.dumps(table, default=str))
+    """Validate a study given as a mapping, after applying `key.path=value` overrides. Studies of format 1 are read."""
+    merged: dict[str, Any] = json.loads(json.dumps(table, default=_plain))
     for override in overrides:
         apply_override(merged, override)
     try:
-        return Study.model_validate(merged)
+        return Study.model_validate(converted(merged))
     except ValidationError as error:
-        raise UsageError(describe(error, where, "only keys listed in docs/study.md")) from None
+        raise UsageError(describe(error, where, KEYS)) from None
 
 
-def describe(error: ValidationError, where: str, known: str) -> str:
-    """A validation error as lines of `where: key: got ...; want ...`. known: what is wanted instead of unknown keys."""
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        subject = f"{where}: {key}" if key else where
-        got = item.get("input")
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{subject}: unknown key; want {known}")
-        elif item["type"] == "missing":
-            lines.append(f"{subject}: missing; want a value")
-        elif item["type"] == "value_error":
-            lines.append(f"{subject}: {item['msg'].removeprefix('Value error, ')}")
-        else:
-            want = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-            lines.append(f"{subject}: got {got!r}; want {want}")
-    return "\n".join(lines)
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
 
 
-def apply_override(table: dict[str, Any], override: str) -> None:
-    """Set one `key.path=value` in `table`."""
-    path, sign, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not sign or not all(keys):
-        raise UsageError(f"--set: got {override!r}; want key=value")
-    try:
-        value: Any = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = {"none": None, "None": None}.get(text.strip(), text.strip())
-    here = table
-    for key in keys[:-1]:
-        below = here.get(key)
-        if below is None:
-            below = here[key] = {}
-        if not isinstance(below, dict):
-            raise UsageError(f"--set: {path}: {key} is a value, not a table")
-        here = below
-    here[keys[-1]] = value
+_TRAINING = (
+    "local_epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "update_norm",
+    "sampling_rate",
+)
+_OWN = {"local-sgd": ("sampling_rate",), "dp-fedsgd": ("local_epochs", "batch_size", "update_norm")}
+"""Keys of the old table [training] that the method never used."""
+
+
+def old_format(table: Mapping[str, Any]) -> bool:
+    """Is a table a study of format 1, in which statistics and training had files of their own?"""
+    return bool({"analysis", "rounds", "model", "training", "strategy"} & set(table))
+
+
+def converted(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A study of format 1 in the present one: `analysis` is `method`, and what training has of its own are options."""
+    found = dict(table)
+    if "analysis" in found:
+        found.setdefault("method", found.pop("analysis"))
+    moved = {key: found.pop(key) for key in ("rounds", "model", "training", "strategy") if key in found}
+    if not moved and not (found.get("scenario") and "method" not in found):
+        return found
+    training = dict(moved.pop("training", None) or {})
+    method = found.setdefault("method", training.pop("method", "local-sgd"))
+    training.pop("method", None)
+    options = dict(found.get("options", {})) | moved
+    options |= {key: value for key, value in training.items() if key not in _OWN.get(str(method), ())}
+    privacy = found.get("privacy")
+    if isinstance(privacy, Mapping) and "clipping_norm" in privacy:
+        found["privacy"] = {key: value for key, value in privacy.items() if key != "clipping_norm"}
+        options["clipping_norm"] = privacy["clipping_norm"]
+    return found | {"options": options}
+
+
+def agreed_functions(terms: Terms, rules: Rules) -> Protection:
+    """The study's protection with the functions that its method uses, unless the study lists its own.
+
+    Where one of them decides dominance rules it gets the parameters of the release's rules, and holders agree to them
+    with the study: so nobody can have the same cells decided for other parameters within a study.
+    Raises UsageError where the study says other parameters than its rules do.
+    """
+    module, _ = named_protection(terms.protection.name, {})
+    offered, given = module.REQUIRES.functions, dict(terms.protection.options)
+    if not offered or terms.privacy:
+        return terms.protection
+    method, question = read_question(terms)
+    deciding: Callable[[Any], str] | None = getattr(method, "deciding", None)
+    function = deciding(question) if deciding and (rules.dominance_k or rules.p_percent) else ""
+    wanted = dict.fromkeys([*functions_of(question).values(), function])
+    functions = given.get("functions", [name for name in wanted if name in offered])
+    if function and function in functions:
+        stated = {"n": rules.dominance_n, "k": rules.dominance_k, "p": rules.p_percent}
+        for key, value in stated.items():
+            if given.get(key, value) != value:
+                raise UsageError(f"protection.options.{key}: got {given[key]}; want that of [disclosure], or none")
+        given |= stated
+    if functions:
+        given["functions"] = list(functions)
+    return terms.protection.model_copy(update={"options": given})
+
+
+def noisy_parts(terms: Terms) -> tuple[Mapping[str, Part], int]:
+    """The parts of the one ask of a private study whose noise core adds, and how often it is made.
+
+    Raises UsageError where there are several such asks, or none: a margin of error is about one.
+    """
+    method, question = read_question(terms)
+    budget = budget_of(question)
+    own = getattr(method, "mechanism", None)
+    asks = (
+        [ask for ask in budget.asks if not (own and own(question, ask.name, None))] if isinstance(budget, Fixed) else []
+    )
+    if len(asks) != 1:
+        raise UsageError(f"margin of error: {terms.method} does not answer by one noisy sum; want epsilon instead")
+    return method.parts(question, Ask(asks[0].name)), asks[0].times

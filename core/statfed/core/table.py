@@ -6,8 +6,8 @@ query are applied. Aggregations run where the data are: nothing but their result
 streams.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.query import Condition
+from statfed.core.randomness import Stream
+from statfed.core.section import Unit
+from statfed.core.terms import Condition
 
 Expr = Any  # an Ibis expression; Ibis's own annotations do not tell what kind of column a cast returns
 BATCH = 65_536
@@ -33,18 +35,34 @@ def real(value: float) -> Expr:
 
 
 @dataclass(frozen=True)
+class Size:
+    """Public numbers of records and of persons of one holder."""
+
+    records: int
+    persons: int
+
+    def units(self, unit: Unit) -> int:
+        """The number of privacy units."""
+        return self.records if unit == "record" else self.persons
+
+
+@dataclass(frozen=True)
 class Table:
-    """The records of one holder that a query looks at.
+    """The records of one holder that a study looks at.
 
     expr: Ibis table; embedded: does the engine run in this process (DuckDB), so that streaming costs no network?
     compensated: add floats up with Kahan's algorithm, as private sums need (see `statfed.core.privacy.noise`); DuckDB
-    only.
+    only. size: public, as the holder declares it. random: stream of random numbers for one purpose of this ask, which
+    no other ask or holder has. kept: what a method keeps of these very records from one ask to the next; private.
     """
 
     expr: Expr
     codebook: Codebook
     embedded: bool = True
     compensated: bool = False
+    size: Size = Size(0, 0)
+    random: Callable[[str], Stream] | None = field(default=None, repr=False)
+    kept: dict[Any, Any] | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> Expr:
         """A column. Raises UsageError when the codebook does not list it."""

@@ -16,8 +16,8 @@ from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout, Slot
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet, Replies, Stage, conduct
-from statfed.core.query import Privacy, Query
-from statfed.core.study import Protection
+from statfed.core.terms import Privacy, Terms
+from statfed.core.terms import Protection
 from statfed.lab.laws.analyses import check_analysis
 from statfed.lab.laws.frames import dealt
 from statfed.lab.laws.network import Network, agreement, identities
@@ -83,7 +83,7 @@ def test_columns_that_may_be_zero_are_refused() -> None:
     _, codebook, _ = geometric_mean.example()
     low = codebook.columns["rent"].model_copy(update={"low": 0.0})
     zero = codebook.model_copy(update={"columns": {**codebook.columns, "rent": low}})
-    query = Query(analysis="geometric-mean", options={"columns": ["rent"]}, codebook=zero, holders=("a",), seed=1)
+    query = Terms(method="geometric-mean", options={"columns": ["rent"]}, codebook=zero, holders=("a",), seed=1)
     with pytest.raises(UsageError, match="want low above 0"):
         geometric_mean.columns(geometric_mean.Question(query, geometric_mean.Options(columns=("rent",))))
 
@@ -125,8 +125,8 @@ def test_shared_noise_that_two_colluders_could_strip_is_refused() -> None:
     _, codebook, _ = geometric_mean.example()
 
     def found(colluders: int) -> list[str]:
-        query = Query(
-            analysis="count",
+        query = Terms(
+            method="count",
             codebook=codebook,
             holders=tuple("abcde"),
             seed=1,

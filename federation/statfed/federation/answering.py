@@ -17,12 +17,12 @@ from statfed.core import VERSION
 from statfed.core.codebook import Codebook, load_codebook
 from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
-from statfed.core.method import read_query
+from statfed.core.method import read_question
 from statfed.core.privacy.noise import error
 from statfed.core.privacy.placement import shares
 from statfed.core.progress import Progress, silent
 from statfed.core.protection import Disclosure
-from statfed.core.query import Query
+from statfed.core.terms import Terms
 from statfed.core.randomness import stream
 from statfed.core.result import Result
 from statfed.core.statement import Admission, Closing
@@ -39,7 +39,7 @@ class DryRun(StatfedError):
     margins: per noisy sum, the smallest and the largest half-width of its noise in the total, with probability 0.95.
     """
 
-    def __init__(self, query: Query, admissions: Mapping[str, Admission]) -> None:
+    def __init__(self, query: Terms, admissions: Mapping[str, Admission]) -> None:
         super().__init__("dry run: nothing was spent")
         self.admissions = dict(admissions)
         self.privacy = query.privacy
@@ -60,7 +60,7 @@ class Answer:
     run: str
     created: str
     result: Result
-    query: Query
+    query: Terms
     engine: str
     drafted: bool
     sums: tuple[Sum, ...]
@@ -115,7 +115,7 @@ def run_analysis(
     if drafted:
         on_codebook(codebook)
     query = study.query(codebook)
-    read_query(query)
+    read_question(query)
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.analysis}-{secrets.token_hex(2)}"
 
     def on_admission(admissions: Mapping[str, Admission]) -> None:

@@ -13,7 +13,7 @@ from statfed.core import VERSION
 from statfed.core.discovery import load
 from statfed.core.scenario import Population
 from statfed.core.statement import Closing, Plan
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 from statfed.federation.trained import Disclosure, Round, Spending
 from statfed.server.app import Training
 

@@ -19,7 +19,7 @@ from statfed.core.codebook import Codebook, load_codebook, make_codebook
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress, silent
-from statfed.core.query import Privacy
+from statfed.core.terms import Privacy
 from statfed.core.result import Result
 from statfed.federation.answering import Answer, run_analysis
 from statfed.federation.study import make_analysis_study

@@ -11,7 +11,7 @@ from statfed.client.third_party import FILE
 from statfed.core.errors import UsageError
 from statfed.core.identity import create_identity
 from statfed.core.protection import named_protection
-from statfed.core.study import Protection
+from statfed.core.terms import Protection
 
 
 def home_of(root: Path, name: str) -> Path:

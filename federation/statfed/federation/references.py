@@ -22,7 +22,7 @@ from statfed.core.discovery import load
 from statfed.core.progress import Progress
 from statfed.core.randomness import stream
 from statfed.core.records import Records, concatenate
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 from statfed.federation.trained import Candidate, ClassScore, Scores
 from statfed.strategies.learning.local import fit, schedule
 

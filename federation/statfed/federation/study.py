@@ -10,13 +10,14 @@ from statfed.core.codebook import Codebook
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.discovery import load
 from statfed.core.errors import UsageError
-from statfed.core.method import Ask, Part, functions_of, private_asks, read_query
+from statfed.core.method import Ask, Part, functions_of, private_asks, read_question
 from statfed.core.privacy.noise import epsilon_for
 from statfed.core.privacy.placement import shares
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import Requirements
-from statfed.core.query import COLLUDERS, NOISE, Placement, Privacy, Query, parse_condition, with_colluders
-from statfed.core.study import NAME, Protection, Section, Unit, apply_override, describe, read_toml
+from statfed.core.terms import COLLUDERS, NOISE, Placement, Privacy, Terms, parse_condition, with_colluders
+from statfed.core.section import NAME, Section, Unit, apply_override, describe, read_toml
+from statfed.core.terms import Protection
 
 
 class Simulation(Section):
@@ -112,7 +113,7 @@ class AnalysisStudy(Section):
         """The privacy unit that the simulated holders keep their budgets in."""
         return self.privacy.unit if self.privacy else "record"
 
-    def query(self, codebook: Codebook) -> Query:
+    def query(self, codebook: Codebook) -> Terms:
         """What holders agree to. Raises UsageError where no epsilon reaches the margin of error asked for."""
         if not isinstance(self.privacy, Target):
             return self._query(codebook, self.privacy)
@@ -132,10 +133,10 @@ class AnalysisStudy(Section):
         )
         return self._query(codebook, target.privacy(epsilon))
 
-    def _query(self, codebook: Codebook, privacy: Privacy | None) -> Query:
+    def _query(self, codebook: Codebook, privacy: Privacy | None) -> Terms:
         keyed = self.analysis == "table" and self.disclosure.method == "cell-key" and privacy is None
-        query = Query(
-            analysis=self.analysis,
+        query = Terms(
+            method=self.analysis,
             options=self.options | ({"record_keys": True} if keyed else {}),
             codebook=codebook,
             where=tuple(parse_condition(text, codebook) for text in self.where),
@@ -166,7 +167,7 @@ def make_analysis_study(table: dict[str, Any], where: str = "study") -> Analysis
         raise UsageError(describe(error, where, "only keys listed in docs/study.md")) from None
 
 
-def agreed_functions(query: Query, rules: Rules) -> Protection:
+def agreed_functions(query: Terms, rules: Rules) -> Protection:
     """The query's protection with the functions that its analysis uses, unless the study lists its own.
 
     Where one of them decides dominance rules it gets the parameters of the release's rules, and holders agree to them
@@ -177,7 +178,7 @@ def agreed_functions(query: Query, rules: Rules) -> Protection:
     offered, given = requires.functions, dict(query.protection.options)
     if not offered or query.privacy:
         return query.protection
-    analysis, question = read_query(query)
+    analysis, question = read_question(query)
     deciding: Callable[[Any], str] | None = getattr(analysis, "deciding", None)
     function = deciding(question) if deciding and (rules.dominance_k or rules.p_percent) else ""
     wanted = dict.fromkeys([*functions_of(question).values(), function])
@@ -193,8 +194,8 @@ def agreed_functions(query: Query, rules: Rules) -> Protection:
     return query.protection.model_copy(update={"options": given})
 
 
-def noisy_parts(query: Query) -> tuple[Mapping[str, Part], int]:
+def noisy_parts(query: Terms) -> tuple[Mapping[str, Part], int]:
     """The parts of a private query's one ask, and how often it is made."""
-    analysis, question = read_query(query)
+    analysis, question = read_question(query)
     name, times = private_asks(analysis, question)
     return analysis.parts(question, Ask(name)), times

@@ -3,7 +3,8 @@
 from statfed.core.errors import UsageError
 from statfed.core.protection import Disclosure
 from statfed.core.scenario import load_training
-from statfed.core.study import Study, Terms, make_study
+from statfed.core.study import Study, make_study
+from statfed.core.terms import Terms
 from statfed.federation.annex.facts import SIMULATED, Account, Facts, Release, Variable, parties_of, technique_of
 from statfed.federation.trained import Result, Spending
 

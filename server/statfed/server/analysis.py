@@ -13,12 +13,12 @@ from functools import partial
 from statfed.core.applicability import applicable
 from statfed.core.errors import EngineError
 from statfed.core.fixed_point import layout_of
-from statfed.core.method import Ask, Total, functions_of, private_asks, read_query
+from statfed.core.method import Ask, Total, functions_of, private_asks, read_question
 from statfed.core.privacy.noise import plan
 from statfed.core.privacy.placement import note, shares
 from statfed.core.progress import Progress
 from statfed.core.protection import agree, formed, read_protection
-from statfed.core.query import Query
+from statfed.core.terms import Terms
 from statfed.core.randomness import stream
 from statfed.core.result import Result
 from statfed.core.statement import Admission, Closing, Contributed
@@ -53,7 +53,7 @@ class Inquiry:
 
 def inquire(
     session: Session,
-    query: Query,
+    query: Terms,
     run: str,
     *,
     timeout: float,
@@ -65,7 +65,7 @@ def inquire(
     on_admission is called after all holders have admitted and before anything is spent; it may raise to end the run.
     Raises Refused or UsageError when a holder does not admit the query, EngineError when one fails later.
     """
-    analysis, question = read_query(query)
+    analysis, question = read_question(query)
     applicable(query)
     protection, _ = read_protection(query)
     exchange = Exchange(session, query, run, progress)

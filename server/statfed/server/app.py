@@ -21,7 +21,7 @@ from statfed.core.fixed_point import training_layout
 from statfed.core.progress import Progress
 from statfed.core.protection import Aggregate, agree, read_protection
 from statfed.core.statement import Closing, Plan, Receipt
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 from statfed.server.engine import Session
 from statfed.server.exchange import SHORT, Exchange
 from statfed.strategies.learning import step as fedsgd

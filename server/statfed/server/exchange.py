@@ -26,9 +26,9 @@ from statfed.core.protection import (
     minimum_holders,
     read_protection,
 )
-from statfed.core.query import Query
+from statfed.core.terms import Terms
 from statfed.core.statement import Closing, Present, Statement, Step, outside, raise_failure
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 from statfed.server.engine import Session
 from statfed.server.packets import packet_in, put_packet, size
 
@@ -56,7 +56,7 @@ class Exchange:
     without, with what happened.
     """
 
-    def __init__(self, session: Session, terms: Terms | Query, run: str, progress: Progress, done: int = 0) -> None:
+    def __init__(self, session: Session, terms: Terms, run: str, progress: Progress, done: int = 0) -> None:
         self._session, self._terms, self._run, self._done, self._progress = session, terms, run, done, progress
         module, options = read_protection(terms)
         wanted = {*terms.holders, *module.third_parties(options)}

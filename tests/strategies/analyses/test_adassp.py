@@ -14,9 +14,9 @@ from scipy import stats
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Part, Question, Total, checked, read_query, summed
+from statfed.core.method import Arrays, Ask, Part, Question, Total, checked, read_question, summed
 from statfed.core.privacy import noise
-from statfed.core.query import Query
+from statfed.core.terms import Terms
 from statfed.core.randomness import stream
 from statfed.core.result import Result
 from statfed.strategies.analyses import _adassp, ols
@@ -53,7 +53,7 @@ def pooled_fit(formula: str, frame: pd.DataFrame) -> Any:
 def question_of(
     formula: str = FORMULA, epsilon: float = 1.0, codebook: Codebook = CODEBOOK, holders: int = 3, **options: Any
 ) -> Question[Any]:
-    query = Query.model_validate(
+    query = Terms.model_validate(
         {
             "analysis": "ols",
             "options": {"formula": formula} | options,
@@ -63,7 +63,7 @@ def question_of(
             "privacy": {"epsilon": epsilon, "delta": 1e-6},
         }
     )
-    return read_query(query)[1]
+    return read_question(query)[1]
 
 
 def contributions(question: Question[Any], frames: list[pd.DataFrame]) -> tuple[Mapping[str, Part], dict[str, Arrays]]:

@@ -13,9 +13,9 @@ import pytest
 
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
-from statfed.core.method import PACKAGE, Ask, Cells, Model, Question, Total, checked, read_query, summed
+from statfed.core.method import PACKAGE, Ask, Cells, Model, Question, Total, checked, read_question, summed
 from statfed.core.privacy.noise import plan
-from statfed.core.query import Privacy, Query
+from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
 from tests.federate import federate, table_of
 from tests.universe import CODEBOOK, EXAMPLES, people
@@ -23,8 +23,8 @@ from tests.universe import CODEBOOK, EXAMPLES, people
 CASES = [pytest.param(name, options, id=f"{name}-{i}") for name in EXAMPLES for i, options in enumerate(EXAMPLES[name])]
 
 
-def query_of(name: str, options: dict[str, Any], **more: Any) -> Query:
-    return Query(analysis=name, options=options, codebook=CODEBOOK, holders=("a", "b"), seed=1, **more)
+def query_of(name: str, options: dict[str, Any], **more: Any) -> Terms:
+    return Terms(method=name, options=options, codebook=CODEBOOK, holders=("a", "b"), seed=1, **more)
 
 
 def private(name: str, options: dict[str, Any]) -> bool:
@@ -32,7 +32,7 @@ def private(name: str, options: dict[str, Any]) -> bool:
     if not hasattr(load(PACKAGE, name, "analysis"), "private"):
         return False
     try:
-        read_query(query_of(name, options, privacy=Privacy(epsilon=1.0)))
+        read_question(query_of(name, options, privacy=Privacy(epsilon=1.0)))
     except UsageError:
         return False
     return True
@@ -43,7 +43,7 @@ PRIVATE = [case for case in CASES if private(str(case.values[0]), cast(dict[str,
 
 def asked(name: str, options: dict[str, Any], frame: pd.DataFrame) -> Iterator[tuple[Any, Question[Any], Ask]]:
     """Every ask of one run over `frame`, in order."""
-    module, question = read_query(query_of(name, options))
+    module, question = read_question(query_of(name, options))
     table = table_of(frame, CODEBOOK)
     run = module.coordinate(question)
     ask = next(run)
@@ -137,7 +137,7 @@ def test_what_an_ask_discloses_names_columns_of_the_codebook(name: str, options:
 @pytest.mark.parametrize(("name", "options"), PRIVATE)
 def test_a_private_form_has_finite_bounds(name: str, options: dict[str, Any]) -> None:
     privacy = Privacy(epsilon=1.0)
-    module, question = read_query(query_of(name, options, privacy=privacy))
+    module, question = read_question(query_of(name, options, privacy=privacy))
     ask, times = module.private(question)  # type: ignore[attr-defined]  # optional in the contract
     noise = plan(module.parts(question, Ask(ask)), privacy, times)
     assert all(np.isfinite(sd).all() for sd in noise.std().values())

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 
 from statfed.core.errors import UsageError
-from statfed.core.method import read_query
-from statfed.core.query import Query
+from statfed.core.method import read_question
+from statfed.core.terms import Terms
 from tests.federate import codebook_of, federate, split
 
 CODEBOOK = codebook_of(
@@ -222,6 +222,6 @@ def test_what_cannot_be_estimated_is_refused_with_the_reason(
 )
 def test_a_users_mistake_is_named_before_anything_is_asked(options: dict[str, Any], said: str) -> None:
     given = FOLLOWED | {"covariates": "age"} | options
-    query = Query(analysis="cox", options=given, codebook=CODEBOOK, holders=("a",), seed=1)
+    query = Terms(method="cox", options=given, codebook=CODEBOOK, holders=("a",), seed=1)
     with pytest.raises(UsageError, match=said):
-        read_query(query)
+        read_question(query)

@@ -12,8 +12,8 @@ from scipy import optimize, special
 from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Part, Total, read_query, summed
-from statfed.core.query import Query
+from statfed.core.method import Arrays, Ask, Part, Total, read_question, summed
+from statfed.core.terms import Terms
 from statfed.core.result import Result
 from statfed.federation import Federation
 from tests.federate import codebook_of, drive, federate, split, table_of
@@ -229,7 +229,7 @@ def test_exposure_and_offset_are_the_same_in_poisson_and_equal_the_pooled_maximu
 @pytest.mark.parametrize("family", ["binomial", "poisson"])
 def test_the_database_adds_up_what_batches_do(family: str) -> None:
     options = {"formula": FORMULA, "group": "g", "family": family}
-    module, question = read_query(Query(analysis="glmm", options=options, codebook=CODEBOOK, holders=("a",), seed=1))
+    module, question = read_question(Terms(method="glmm", options=options, codebook=CODEBOOK, holders=("a",), seed=1))
     run, table = module.coordinate(question), table_of(people(150, 0.8, 7, family), CODEBOOK)
     start = next(run)
     step = run.send(Total(module.contribute(table, question, start)))
@@ -253,9 +253,9 @@ def test_few_sums_are_enough(family: str, n: int, sigma: float) -> None:
         return summed(sent, parts)
 
     options: dict[str, Any] = {"formula": FORMULA, "group": "g", "family": family}
-    query = Query(analysis="glmm", options=options, codebook=CODEBOOK, holders=("a",), seed=1)
+    query = Terms(method="glmm", options=options, codebook=CODEBOOK, holders=("a",), seed=1)
     frame = people(n, sigma, 1, family)
-    drive(*read_query(query), {"a": table_of(frame, CODEBOOK)}, counting)
+    drive(*read_question(query), {"a": table_of(frame, CODEBOOK)}, counting)
     assert count <= 40
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from statfed.core.errors import UsageError
-from statfed.core.method import read_query
-from statfed.core.query import Privacy, Query
+from statfed.core.method import read_question
+from statfed.core.terms import Privacy, Terms
 from tests.federate import codebook_of, federate, split
 
 CODEBOOK = codebook_of(
@@ -193,8 +193,8 @@ def test_chisq_mistakes_are_refused(options: dict[str, Any], wanted: str) -> Non
 
 def test_tests_have_no_private_form() -> None:
     for analysis, options in (("chisq", {"columns": ["sex"]}), ("ttest", {"columns": ["x"]})):
-        query = Query(
-            analysis=analysis, options=options, codebook=CODEBOOK, holders=("a",), seed=1, privacy=Privacy(epsilon=1)
+        query = Terms(
+            method=analysis, options=options, codebook=CODEBOOK, holders=("a",), seed=1, privacy=Privacy(epsilon=1)
         )
         with pytest.raises(UsageError, match="no differentially private form"):
-            read_query(query)
+            read_question(query)

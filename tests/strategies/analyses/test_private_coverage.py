@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.core.method import Ask, Total, checked, read_query
+from statfed.core.method import Ask, Total, checked, read_question
 from statfed.core.privacy.noise import plan
-from statfed.core.query import Privacy, Query
+from statfed.core.terms import Privacy, Terms
 from statfed.core.randomness import stream
 from tests.federate import codebook_of, table_of
 
@@ -29,10 +29,10 @@ def sample(n: int, seed: int) -> pd.DataFrame:
 
 def answered(analysis: str, options: dict[str, Any], frame: pd.DataFrame, epsilon: float, seed: int) -> pd.DataFrame:
     """The limits of one private run over one holder with `frame`."""
-    query = Query(
-        analysis=analysis, options=options, codebook=CODEBOOK, holders=("a",), seed=1, privacy=Privacy(epsilon=epsilon)
+    query = Terms(
+        method=analysis, options=options, codebook=CODEBOOK, holders=("a",), seed=1, privacy=Privacy(epsilon=epsilon)
     )
-    module, question = read_query(query)
+    module, question = read_question(query)
     name, times = module.private(question)  # type: ignore[attr-defined]  # optional in the contract
     parts = module.parts(question, Ask(name))
     noise = plan(parts, Privacy(epsilon=epsilon), times)

@@ -10,9 +10,9 @@ import pytest
 
 from statfed.core.discovery import modules
 from statfed.core.fixed_point import layout_of
-from statfed.core.method import Arrays, Part, read_query
+from statfed.core.method import Arrays, Part, read_question
 from statfed.core.protection import PACKAGE
-from statfed.core.query import Query
+from statfed.core.terms import Terms
 from tests.federate import drive, split, table_of
 from tests.protocol import Network, agreement
 from tests.universe import CODEBOOK, EXAMPLES, people
@@ -51,7 +51,7 @@ def test_an_analysis_under_a_protection_gives_what_it_gives_in_clear(
     network: Network, name: str, options: dict[str, Any]
 ) -> None:
     holders = network.agreement.holders
-    module, question = read_query(Query(analysis=name, options=options, codebook=CODEBOOK, holders=holders, seed=1))
+    module, question = read_question(Terms(method=name, options=options, codebook=CODEBOOK, holders=holders, seed=1))
     tables = {holder: table_of(frame, CODEBOOK) for holder, frame in zip(holders, FRAMES, strict=True)}
 
     def protected(sent: Mapping[str, Arrays], parts: Mapping[str, Part]) -> Arrays:

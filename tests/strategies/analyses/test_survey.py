@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import Ask, Total, read_query, summed
+from statfed.core.method import Ask, Total, read_question, summed
 from statfed.core.privacy.noise import plan
-from statfed.core.query import Privacy, Query
+from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
 from tests.federate import codebook_of, federate, split, table_of
 
@@ -284,15 +284,15 @@ PRIVATE = codebook_of(
 )
 def test_private_errors_are_sampling_plus_the_noise_that_estimates_really_have(analysis: str, options: Any) -> None:
     frames = split(SAMPLE, 2, 2)
-    query = Query(
-        analysis=analysis,
+    query = Terms(
+        method=analysis,
         options=options,
         codebook=PRIVATE,
         holders=("a", "b", "c"),
         seed=1,
         privacy=Privacy(epsilon=4),
     )
-    module, question = read_query(query)
+    module, question = read_question(query)
     name, times = module.private(question)  # type: ignore[attr-defined]  # optional in the contract
     assert times == 1
     parts = module.parts(question, Ask(name))
@@ -330,8 +330,8 @@ def test_private_errors_are_sampling_plus_the_noise_that_estimates_really_have(a
 
 def test_privacy_wants_bounds_and_no_design() -> None:
     def ask(book: Codebook, **options: Any) -> None:
-        read_query(
-            Query(analysis="mean", options=options, codebook=book, holders=("a",), seed=1, privacy=Privacy(epsilon=1))
+        read_question(
+            Terms(method="mean", options=options, codebook=book, holders=("a",), seed=1, privacy=Privacy(epsilon=1))
         )
 
     with pytest.raises(UsageError, match="income: got no bounds"):

@@ -14,8 +14,8 @@ from lifelines.utils import restricted_mean_survival_time
 from statsmodels.duration.survfunc import survdiff
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Ask, Total, checked, read_query, summed
-from statfed.core.query import Privacy, Query
+from statfed.core.method import Ask, Total, checked, read_question, summed
+from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
 from tests.federate import codebook_of, federate, split, table_of
 
@@ -233,22 +233,22 @@ def test_nothing_to_estimate_gives_nulls_and_never_nan() -> None:
     ],
 )
 def test_a_users_mistake_is_named_before_anything_is_asked(options: dict[str, Any], said: str) -> None:
-    query = Query(analysis="survival", options=DEATHS | options, codebook=CODEBOOK, holders=("a",), seed=1)
+    query = Terms(method="survival", options=DEATHS | options, codebook=CODEBOOK, holders=("a",), seed=1)
     with pytest.raises(UsageError, match=said):
-        read_query(query)
+        read_question(query)
 
 
 def private(frames: list[pd.DataFrame], draws: int, sigma: float, **options: Any) -> list[Result]:
     """Private runs over the same data, each with fresh noise of standard deviation `sigma` in every count."""
-    query = Query(
-        analysis="survival",
+    query = Terms(
+        method="survival",
         options=options,
         codebook=CODEBOOK,
         holders=tuple(f"h{i}" for i in range(len(frames))),
         seed=1,
         privacy=Privacy(epsilon=1),
     )
-    module, question = read_query(query)
+    module, question = read_question(query)
     ask = Ask("exits")
     parts = module.parts(question, ask)
     assert {(part.single, part.bound) for part in parts.values()} == {(True, 1)}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Ask, Cells, read_query
-from statfed.core.query import Query
+from statfed.core.method import Ask, Cells, read_question
+from statfed.core.terms import Terms
 from statfed.core.result import Result, Row
 from tests.federate import codebook_of, federate, split
 from tests.strategies.analyses.test_survey import REFERENCE, REGIONS, ROLES, SAMPLE, SEXES, codebook, nested
@@ -214,14 +214,14 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: s
 
 
 def test_the_holder_is_told_what_cells_leave_it() -> None:
-    query = Query(
-        analysis="table",
+    query = Terms(
+        method="table",
         options={"rows": ["region"], "columns": ["sex"], "value": "turnover"},
         codebook=BOOK,
         holders=("a",),
         seed=1,
     )
-    module, question = read_query(query)
+    module, question = read_question(query)
     assert module.discloses(question, Ask("cells")) == Cells(("region", "sex"), ("turnover",), ("turnover",))
 
 

@@ -15,9 +15,10 @@ from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout, Slot
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet, named_protection
-from statfed.core.query import Privacy, Query
+from statfed.core.terms import Privacy, Terms
 from statfed.core.randomness import Stream
-from statfed.core.study import Protection, Study
+from statfed.core.terms import Protection
+from statfed.core.study import Study
 from statfed.federation import Federation
 from statfed.federation import training as _run
 from statfed.scenarios import time_use
@@ -303,10 +304,10 @@ def test_no_secret_is_shown() -> None:
 # Who learns what
 
 
-def query(**protection: Any) -> Query:
+def query(**protection: Any) -> Terms:
     held = ("h1", "h2", "h3")
-    return Query(
-        analysis="count", codebook=CODEBOOK, holders=held, seed=1, protection=Protection(name=NAME, **protection)
+    return Terms(
+        method="count", codebook=CODEBOOK, holders=held, seed=1, protection=Protection(name=NAME, **protection)
     )
 
 

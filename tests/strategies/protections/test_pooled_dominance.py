@@ -16,12 +16,12 @@ from statfed.core.codebook import Codebook
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import layout_of
-from statfed.core.method import Arrays, Ask, Part, read_query, summed
+from statfed.core.method import Arrays, Ask, Part, read_question, summed
 from statfed.core.protection import Coordinator, Rounds
-from statfed.core.query import Query
+from statfed.core.terms import Terms
 from statfed.core.randomness import stream
 from statfed.core.result import Result, Row
-from statfed.core.study import Protection
+from statfed.core.terms import Protection
 from statfed.federation import Federation, make_analysis_study
 from statfed.federation.report import render
 from statfed.server import analysis as coordinating
@@ -111,7 +111,7 @@ def decided(frames: Sequence[pd.DataFrame], codebook: Codebook, rules: Rules = R
     holders = {f"h{i}": table_of(frame, codebook) for i, frame in enumerate(frames)}
     study = make_analysis_study(study_of(rules, **options) | {"holders": dict.fromkeys(holders, "x")})
     query = study.query(codebook)
-    module, question = read_query(query)
+    module, question = read_question(query)
     (function,) = contract.functions_of(question).values()
     read = multi_party.Options.model_validate(query.protection.options)
     return drive(module, question, holders, lambda sent, parts: in_clear(sent, parts, read, function))
@@ -221,7 +221,7 @@ def test_with_enterprises_anywhere_no_row_that_is_unsafe_passes(seed: int) -> No
     assert (False, False) in verdicts
 
 
-def query_of(rules: Rules = RULES, protection: Mapping[str, Any] | None = None, **options: Any) -> Query:
+def query_of(rules: Rules = RULES, protection: Mapping[str, Any] | None = None, **options: Any) -> Terms:
     named = study_of(rules, **options) | ({"protection": dict(protection)} if protection else {})
     return make_analysis_study(named).query(FIRMS)
 
@@ -240,8 +240,8 @@ def query_of(rules: Rules = RULES, protection: Mapping[str, Any] | None = None, 
     ],
     ids=["any", "nested", "p% alone", "no rules", "counts", "negative", "sums only", "declined"],
 )
-def test_a_query_agrees_to_the_function_that_its_rules_need_and_to_no_other(query: Query, function: str | None) -> None:
-    module, question = read_query(query)
+def test_a_query_agrees_to_the_function_that_its_rules_need_and_to_no_other(query: Terms, function: str | None) -> None:
+    module, question = read_question(query)
     assert list(contract.functions_of(question).values()) == ([function] if function else [])
     assert list(query.protection.options.get("functions", ())) == ([function] if function else [])
     powers = "power0" in module.parts(question, Ask("cells"))
@@ -283,7 +283,7 @@ def test_an_analysis_that_needs_a_function_is_refused_under_sums_with_a_choice_t
         "table: needs median of holders' figures, but protection secure-aggregation forms sums only"
     )
     (choice,) = obstacle.choices
-    assert isinstance(choice.then, Query)
+    assert isinstance(choice.then, Terms)
     assert choice.then.protection == Protection(name="multi-party", options={"functions": ["median"]})
     declined = {"name": "multi-party", "options": {"functions": ["maximum"]}}
     (obstacle,) = obstacles(query_of(OFF, declined))
@@ -309,7 +309,7 @@ def test_a_release_takes_verdicts_on_all_rows_or_none_and_does_not_round_what_is
 
 
 def test_a_holder_gives_the_same_whatever_its_engine_and_zeros_when_it_is_empty() -> None:
-    module, question = read_query(query_of())
+    module, question = read_question(query_of())
     ask, frame = Ask("contributors"), firms().drop(columns="at")
     held = table_of(frame, FIRMS)
     one = module.contribute(held, question, ask)
@@ -323,7 +323,7 @@ def test_a_holder_gives_the_same_whatever_its_engine_and_zeros_when_it_is_empty(
 
 
 def test_no_record_moves_what_a_holder_gives_by_more_than_its_bound() -> None:
-    module, question = read_query(query_of(weight="w"))
+    module, question = read_question(query_of(weight="w"))
     ask, frame = Ask("contributors"), firms(30).drop(columns="at")
     whole = module.contribute(table_of(frame, FIRMS), question, ask)
     for i in range(0, 30, 6):

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from statfed.core.codebook import make_codebook
-from statfed.core.query import Privacy as QueryPrivacy
-from statfed.core.query import Query
-from statfed.core.study import Terms, make_study
+from statfed.core.terms import Privacy
+from statfed.core.terms import Terms
+from statfed.core.terms import Terms
+from statfed.core.study import make_study
 from statfed.scenarios import time_use
 from statfed.strategies.protections import homomorphic_encryption, plain, secure_aggregation
 
@@ -21,14 +22,14 @@ HIDING = ["secure-aggregation", "homomorphic-encryption"]
 SHARE = "nothing: a share of the noise alone is not differentially private"
 
 
-def query(name: str, holders: int = 4, minimum: int | None = None, **privacy: Any) -> Query:
-    return Query(
-        analysis="count",
+def query(name: str, holders: int = 4, minimum: int | None = None, **privacy: Any) -> Terms:
+    return Terms(
+        method="count",
         codebook=CODEBOOK,
         holders=tuple(f"h{i}" for i in range(holders)),
         seed=1,
         protection={"name": name, "minimum_holders": minimum},
-        privacy=QueryPrivacy(epsilon=1, **privacy) if privacy else None,
+        privacy=Privacy(epsilon=1, **privacy) if privacy else None,
     )
 
 
@@ -42,11 +43,11 @@ def training(name: str, method: str, privacy: dict[str, Any] | None = None, mini
     return make_study(study).terms(time_use.CODEBOOK)
 
 
-def rows(name: str, terms: Terms | Query) -> dict[str, str]:
+def rows(name: str, terms: Terms) -> dict[str, str]:
     return {f"{row.role}: {row.learns}": row.protected_by for row in MODULES[name].learns(terms)}
 
 
-def told(name: str, terms: Terms | Query) -> str:
+def told(name: str, terms: Terms) -> str:
     return "\n".join(f"{key} | {value}" for key, value in rows(name, terms).items())
 
 
@@ -94,7 +95,7 @@ def test_a_single_contribution_with_a_share_of_the_noise_is_not_called_private(n
 
 @pytest.mark.parametrize("name", HIDING)
 def test_what_colluders_see_of_one_holder_is_covered_by_local_noise_only(name: str) -> None:
-    def single(terms: Query) -> str:
+    def single(terms: Terms) -> str:
         (found,) = (by for key, by in rows(name, terms).items() if "another holder's" in key)
         return found
 

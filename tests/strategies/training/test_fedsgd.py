@@ -19,7 +19,8 @@ from statfed.core.privacy import discrete
 from statfed.core.privacy.accountant import calibrate, dp_sgd, epsilon, event_from_json, event_to_json
 from statfed.core.randomness import stream
 from statfed.core.records import concatenate
-from statfed.core.study import Study, Terms
+from statfed.core.study import Study
+from statfed.core.terms import Terms
 from statfed.federation.references import build, prepare
 from statfed.strategies.learning import gradients
 from statfed.strategies.learning import step as fedsgd

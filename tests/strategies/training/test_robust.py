@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from statfed.client.holder import bounded
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout, training_layout
-from statfed.core.study import ROBUST, Strategy
+from statfed.strategies.learning.options import ROBUST, Strategy
 from statfed.server.app import _as_reply
 from statfed.strategies.learning.aggregation import make_strategy
 from tests.conftest import toy_study, toy_terms

@@ -37,7 +37,7 @@ from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused
 from statfed.core.method import Cells, Model, Question, columns_read
-from statfed.core.query import Condition
+from statfed.core.terms import Condition
 from statfed.core.table import Expr, Table
 
 FILE = "releases.sqlite"
@@ -89,8 +89,8 @@ def populations(question: Question[Any], discloses: Cells | Model) -> tuple[Popu
 
 
 def _population(question: Question[Any], complete: set[str], by: Sequence[str], of: str | None) -> Population:
-    where = sorted({_canonical(_sorted(c).model_dump(mode="json")) for c in question.query.where})
-    names = sorted(complete | {condition.column for condition in question.query.where})
+    where = sorted({_canonical(_sorted(c).model_dump(mode="json")) for c in question.terms.where})
+    names = sorted(complete | {condition.column for condition in question.terms.where})
     readings = tuple((name, _reading(question.codebook.column(name))) for name in names)
     return Population(tuple(where), tuple(sorted(complete)), tuple(sorted(set(by))), readings, of)
 
@@ -310,8 +310,8 @@ class Releases:
                     continue
                 for one in new:
                     if one not in known:
-                        facts = _facts(question.query.analysis, fingerprint, one, totals[one])
-                        self._chain.append("exact", run, question.query.digest(), facts=facts)
+                        facts = _facts(question.terms.method, fingerprint, one, totals[one])
+                        self._chain.append("exact", run, question.terms.digest(), facts=facts)
                 return
 
     def verify(self) -> str:

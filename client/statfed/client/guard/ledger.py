@@ -40,7 +40,7 @@ from statfed.client.guard.chain import Chain, Entry
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy.accountant import Event, Repeated
-from statfed.core.study import Unit
+from statfed.core.section import Unit
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,12 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, f
 from statfed.core.applicability import obstacles
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
-from statfed.core.method import columns_read, read_query
+from statfed.core.method import columns_read, read_question
 from statfed.core.protection import minimum_holders, named_protection, read_protection
-from statfed.core.query import Placement, Query
-from statfed.core.study import NAME, Section, Strategies, Terms, Unit, describe, read_toml
+from statfed.core.terms import Placement, Terms
+from statfed.core.section import NAME, Section, Unit, describe, read_toml
+from statfed.strategies.learning.options import Strategies
+from statfed.core.terms import Terms
 
 _ANY = "*"
 
@@ -203,7 +205,7 @@ def _toml(value: object) -> str:
     return repr(value)
 
 
-def admit(policy: Policy, terms: Terms | Query) -> None:
+def admit(policy: Policy, terms: Terms) -> None:
     """Raise Refused, listing every rule of `policy` that `terms` do not satisfy; return silently when all are.
 
     terms: public. Raises UsageError instead when the only fault is a delta that gives no protection (delta >= 1/n for
@@ -273,8 +275,8 @@ def _training(allow: Allow, terms: Terms) -> list[str | None]:
     ]
 
 
-def _analysis(allow: Allow, query: Query) -> list[str | None]:
-    _, question = read_query(query)
+def _analysis(allow: Allow, query: Terms) -> list[str | None]:
+    _, question = read_question(query)
     return [
         None if _ANY in allow.analyses else _listed("analysis", query.analysis, allow.analyses),
         _columns(allow, columns_read(question)),
@@ -287,7 +289,7 @@ def _columns(allow: Allow, names: Sequence[str]) -> str | None:
     return f"columns: got {', '.join(closed)}, not allowed; want only {', '.join(allow.columns)}" if closed else None
 
 
-def _parties(policy: Policy, terms: Terms | Query) -> list[str]:
+def _parties(policy: Policy, terms: Terms) -> list[str]:
     minimum, rules = policy.minimum, []
     if policy.holder.name not in terms.holders:
         rules.append(f"holder {policy.holder.name} is not among the study's holders; want a study that names it")

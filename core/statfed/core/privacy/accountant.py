@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # [0.1, 10], so that a small figure is not mostly discretisation, and a study with hardly any noise costs a holder
 # megabytes and not gigabytes.
 _REPORTED, _CALIBRATED, _FINEST, _COARSEST = 1e-4, 1e-3, 1e-3, 1e-5
+_FINE_ORDERS = tuple(1.0 + 2.0 ** (k / 8) for k in range(-40, 97))  # to 4097
 _ORDERS = (1.25, 1.5, 1.75, 2.0, 2.5, *sorted({float(round(3 * 1.09**k)) for k in range(49)}))  # to 188
 
 
@@ -403,21 +404,81 @@ def filter_epsilon(events: Sequence[Event], order: float, delta: float) -> float
     return max(0.0, renyi(events, order) + _conversion(order, delta)) if events else 0.0
 
 
+def rho(event: Event) -> float:
+    """Zero-concentrated privacy of an event (Bun and Steinke 2016); infinite where it has none.
+
+    Gaussian noise and, for each whole number, discrete Gaussian noise (Canonne, Kamath and Steinke 2020, theorem 4);
+    composition adds up, adaptively too.
+    """
+    total = 0.0
+    for single, times in _singles(event):
+        match single:
+            case Gaussian(noise_multiplier=sigma):
+                total += times / (2.0 * sigma**2)
+            case DiscreteGaussian(sigma=sigma, sensitivity=sensitivity):
+                total += times * (sensitivity / sigma) ** 2 / 2.0
+            case _:
+                return math.inf
+    return total
+
+
+def zcdp_epsilon(concentrated: float, delta: float) -> float:
+    """Epsilon at `delta` of a mechanism of this rho: the best order of its Renyi curve (order * rho), converted."""
+    return min(order * concentrated + _conversion(order, delta) for order in _FINE_ORDERS) if concentrated else 0.0
+
+
+@lru_cache(maxsize=256)
+def claim(mechanism: str, target: float, delta: float) -> Event:
+    """The event that stands for a whole budget which asks may spend in shares chosen on seeing results.
+
+    Gaussian noise: of the largest rho whose `zcdp_epsilon` at `delta` is at most `target`; asks whose rho adds up to no
+    more have at most its Renyi divergence at every order, whatever was chosen when (a filter: Feldman and Zrnic 2021,
+    theorem 4.3). Laplace noise: randomised response of epsilon `target`, which dominates every mechanism of that pure
+    epsilon (Kairouz, Oh and Viswanath 2015), hence asks whose epsilons add up to no more.
+    """
+    if mechanism == "discrete-laplace":
+        return DiscreteLaplace(scale=1.0 / target, sensitivity=1)
+    low, high = 1e-6, 1e6
+    if zcdp_epsilon(1.0 / (2.0 * high**2), delta) > target:
+        raise ValueError(f"no noise multiplier up to 10**6 gives epsilon {target} at delta {delta}")
+    while high - low > 1e-9 * high:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if zcdp_epsilon(1.0 / (2.0 * middle**2), delta) <= target else (middle, high)
+    return Gaussian(noise_multiplier=float(f"{high * (1.0 + 1e-6):.6g}"))
+
+
+def cost(claimed: Event, event: Event) -> float:
+    """The share of a `claim` that an event takes; infinite where it is none of the claim's kind."""
+    if isinstance(claimed, Gaussian):
+        return rho(event) / rho(claimed)
+    if isinstance(claimed, DiscreteLaplace):
+        return pure_epsilon([event]) / pure_epsilon([claimed])
+    raise LedgerCorrupt(f"event {in_words(claimed)}: not one that stands for a budget")
+
+
 def calibrate(
-    rate: float, steps: int, target_epsilon: float, delta: float, apart: tuple[float, float] = (0.0, 0.0)
+    rate: float,
+    steps: int,
+    target_epsilon: float,
+    delta: float,
+    apart: tuple[float, float] = (0.0, 0.0),
+    beside: tuple[Event, ...] = (),
 ) -> float:
     """The smallest noise multiplier (to 0.1 %) with which `steps` steps at `rate` stay within the target.
 
     apart: (log_ratio, failure) of one step's noise against continuous Gaussian noise, as `closeness.apart` gives it.
+    beside: further events of the same study.
     Raises ValueError where no multiplier up to 10**6 does. The result never exceeds the target by the PLD bound.
     """
-    return _calibrate(rate, steps, target_epsilon, delta, steps * apart[0], steps * apart[1])
+    return _calibrate(rate, steps, target_epsilon, delta, steps * apart[0], steps * apart[1], beside)
 
 
 @lru_cache(maxsize=1024)
-def _calibrate(rate: float, steps: int, target: float, delta: float, ratio: float, failure: float) -> float:
+def _calibrate(
+    rate: float, steps: int, target: float, delta: float, ratio: float, failure: float, beside: tuple[Event, ...] = ()
+) -> float:
     def spent(sigma: float, interval: float = _CALIBRATED) -> float:
-        return _accounted(_merged([dp_sgd(rate, sigma, steps)]), delta, interval, ratio, failure)
+        return _accounted(_merged([dp_sgd(rate, sigma, steps), *beside]), delta, interval, ratio, failure)
 
     low, high = 0.0, 1.0
     while spent(high) > target:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from statfed.core.errors import UsageError
 from statfed.core.method import Part
 from statfed.core.privacy import discrete
-from statfed.core.query import Placement, Privacy
+from statfed.core.terms import Placement, Privacy
 
 Mechanism = Literal["discrete-gaussian", "discrete-laplace"]
 LEAST_SHARE = 3.0

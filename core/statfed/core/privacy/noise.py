@@ -53,14 +53,16 @@ from statfed.core.privacy.accountant import (
     DiscreteGaussian,
     DiscreteLaplace,
     Event,
+    claim,
     composed,
+    cost,
     pure_epsilon,
     repeated,
 )
 from statfed.core.privacy.accountant import epsilon as pld_epsilon
 from statfed.core.privacy.grid import Facts, Grid, Kind, facts_of, grid_of, multiplier_of
-from statfed.core.query import Privacy
 from statfed.core.randomness import Stream
+from statfed.core.terms import Privacy
 
 _STEP = 1.001
 _LADDER = (-16_000, 16_000)
@@ -140,7 +142,9 @@ class Noise:
     def layout(self, holders: int) -> Layout:
         """How sums of `units` over holders are encoded: exactly, since a rounded sum would tell more than the sum."""
         shapes = {grid.facts.name: grid.facts.shape for grid in self._grids}
-        return Layout({name: Slot(shape, _LARGEST_UNITS * holders, True) for name, shape in shapes.items()}, holders)
+        return Layout(
+            {name: Slot(shape, _LARGEST_UNITS * holders, True) for name, shape in shapes.items()}, holders, even=True
+        )
 
     def _drawn(self, grid: Grid, stream: Stream) -> NDArray[np.int64]:
         draw = discrete.draw_gaussian if self.kind.mechanism == "discrete-gaussian" else discrete.draw_laplace
@@ -213,6 +217,32 @@ def plan(parts: Mapping[str, Part], privacy: Privacy, times: int = 1, shares: in
         raise UsageError(f"times: got {times}; want at least 1")
     facts, kind = facts_of(parts, privacy), _kind(privacy, shares)
     return _noise(facts, kind, _affordable(facts, kind, privacy.epsilon, privacy.delta, times))
+
+
+def plan_share(parts: Mapping[str, Part], privacy: Privacy, share: float, shares: int = 1) -> Noise:
+    """The least noise with which one ask for `parts` takes at most `share` of the budget that `accountant.claim` stands
+    for: both ends find the same.
+
+    Raises UsageError as `plan` does, and on a share that is not above 0 and at most 1.
+    """
+    if not 0.0 < share <= 1.0:
+        raise UsageError(f"share of the privacy budget: got {share:g}; want more than 0 and at most 1")
+    facts, kind = facts_of(parts, privacy), _kind(privacy, shares)
+    claimed = claim(privacy.mechanism, privacy.epsilon, privacy.delta)
+
+    def affordable(step: int) -> bool:
+        return cost(claimed, _noise(facts, kind, step).event()) <= share
+
+    low = _least_step(facts, kind)
+    if not affordable(low):
+        raise UsageError(
+            f"privacy: got {share:.3g} of epsilon {privacy.epsilon:g} for {sum(len(f.bounds) for f in facts)} entries; "
+            "want a larger epsilon or share, or a question with fewer entries"
+        )
+    width = 16
+    while affordable(low + width):
+        low, width = low + width, 2 * width
+    return _noise(facts, kind, _bisect(affordable, low, low + width))
 
 
 def _kind(privacy: Privacy, shares: int) -> Kind:

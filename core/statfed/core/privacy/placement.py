@@ -17,17 +17,16 @@ exact contributions (central noise) tell by a refusal that they failed; the guar
 
 from statfed.core.errors import UsageError
 from statfed.core.protection import minimum_holders, read_protection
-from statfed.core.query import Privacy, Query
-from statfed.core.study import Terms
+from statfed.core.terms import Privacy, Terms
 
 
-def hindrances(query: Query) -> list[tuple[str, str]]:
+def hindrances(terms: Terms) -> list[tuple[str, str]]:
     """What stands against the placement of a query's noise, each with the nearest choice that is allowed."""
-    privacy = query.privacy
+    privacy = terms.privacy
     if privacy is None or privacy.noise != "shared":
         return []
-    module, _ = read_protection(query)
-    name, requires = query.protection.name, module.REQUIRES
+    module, _ = read_protection(terms)
+    name, requires = terms.protection.name, module.REQUIRES
     found = []
     if requires.reveals_updates or not requires.fixed_point:
         shows = "shows each holder's contribution" if requires.reveals_updates else "does not add whole numbers exactly"
@@ -39,11 +38,11 @@ def hindrances(query: Query) -> list[tuple[str, str]]:
                 "where the coordinator is trusted",
             )
         )
-    fewest, most = minimum_holders(query, requires), withstood(query)
+    fewest, most = minimum_holders(terms, requires), withstood(terms)
     if fewest > privacy.colluders > most:
         found.append(
             (
-                f"privacy.colluders: got {privacy.colluders}; with so many of {len(query.holders)} holders a "
+                f"privacy.colluders: got {privacy.colluders}; with so many of {len(terms.holders)} holders a "
                 f"coordinator that needs {fewest} for a sum could see through {name} to a single share",
                 f"at most {most}, or a sum over every holder",
             )
@@ -59,7 +58,7 @@ def hindrances(query: Query) -> list[tuple[str, str]]:
     return found
 
 
-def withstood(terms: Terms | Query) -> int:
+def withstood(terms: Terms) -> int:
     """Most holders that may collude with the coordinator before a protection that hides contributions shows one.
 
     Where every holder is in every sum, all others: what is left is one contribution, with its noise. Where some may be
@@ -76,17 +75,17 @@ def withstood(terms: Terms | Query) -> int:
     return max(0, min(limit, (count - 1) // 3 if sized is None else sized, 2 * fewest - count - 1))
 
 
-def shares(query: Query) -> int:
+def shares(terms: Terms) -> int:
     """How many holders' noise the privacy of one sum rests on: m of shared noise, else 1.
 
     Raises UsageError with everything that stands against shared noise: both ends ask here before they plan any.
     """
-    found = hindrances(query)
+    found = hindrances(terms)
     if found:
         raise UsageError("\n".join("; want ".join(each) for each in found))
-    if query.privacy is None or query.privacy.noise != "shared":
+    if terms.privacy is None or terms.privacy.noise != "shared":
         return 1
-    return minimum_holders(query, read_protection(query)[0].REQUIRES) - query.privacy.colluders
+    return minimum_holders(terms, read_protection(terms)[0].REQUIRES) - terms.privacy.colluders
 
 
 def note(privacy: Privacy) -> str | None:

@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from statfed.core.card import Question, by_topic
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Disclosure
-from statfed.core.query import Query
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
+from statfed.core.terms import Terms
 
 MASKS = "masks, if the dealer does not collude with the coordinator"
 
 
-def rows(terms: Terms | Query) -> Sequence[Disclosure]:
+def rows(terms: Terms) -> Sequence[Disclosure]:
     """*Who learns what*, for a statistic and for training. What stands behind a sum is the noise that is in it."""
     private, one, every = terms.privacy, "contribution to every sum", "every sum of contributions"
     public, released = "public parameters of every sum", "the released result"
     rules = "each holder's disclosure rules, as far as its policy sets any"
     seen, told, last = rules, rules, "release rules, as far as the study sets any"
-    if isinstance(terms, Query) and terms.privacy:
+    if isinstance(terms, Terms) and terms.privacy:
         seen, told = in_words(terms.privacy, to_coordinator=True), in_words(terms.privacy)
         last = told
     if isinstance(terms, Terms):

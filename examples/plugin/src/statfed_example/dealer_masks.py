@@ -43,8 +43,9 @@ from statfed.core.protection import (
     request_of,
     text,
 )
-from statfed.core.query import Query
-from statfed.core.study import Section, Terms
+from statfed.core.terms import Terms
+from statfed.core.section import Section
+from statfed.core.terms import Terms
 from statfed_example import _ring
 from statfed_example._words import CARD as CARD
 from statfed_example._words import rows
@@ -77,7 +78,7 @@ def third_parties(options: Options) -> tuple[str, ...]:
     return (options.dealer,)
 
 
-def learns(terms: Terms | Query) -> Sequence[Disclosure]:
+def learns(terms: Terms) -> Sequence[Disclosure]:
     """The coordinator gets the sums; the dealer nothing but who takes part."""
     return rows(terms)
 

@@ -16,9 +16,9 @@ from pydantic import Field
 
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, fixed
 from statfed.core.result import Result
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Table, real
 
 TITLE = "Geometric means of positive columns, with standard errors, also in groups"
@@ -46,8 +46,8 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     return named
 
 
-def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
-    return "logarithms", 1
+def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
+    return fixed("logarithms")
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:

@@ -7,11 +7,11 @@ from typing import Any
 from statfed.core.card import Card, card_of
 from statfed.core.codebook import Column
 from statfed.core.errors import UsageError
-from statfed.core.method import columns_read, read_query
+from statfed.core.method import columns_read, read_question
 from statfed.core.privacy.placement import note
 from statfed.core.protection import Disclosure, minimum_holders, read_protection, shown_options
-from statfed.core.query import Query
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
+from statfed.core.terms import Terms
 
 SIMULATED = ("inprocess", "processes", "ray")
 """Engines whose holders all run on one machine."""
@@ -124,7 +124,7 @@ class Facts:
     case: Card = field(default_factory=Card)
 
 
-def technique_of(terms: Terms | Query) -> Technique:
+def technique_of(terms: Terms) -> Technique:
     """How the sums of a study were formed. Raises UsageError where its protection is not installed."""
     module, options = read_protection(terms)
     requires = module.REQUIRES
@@ -160,10 +160,10 @@ def answer_facts(stored: Mapping[str, Any]) -> Facts:
 
 
 def _answer(stored: Mapping[str, Any]) -> Facts:
-    query = Query.model_validate(stored["query"])
+    query = Terms.model_validate(stored["query"])
     if query.digest() != stored["query_digest"]:
         raise UsageError("result.json: got a query whose digest differs from query_digest; want what the holders saw")
-    analysis, question = read_query(query)
+    analysis, question = read_question(query)
     read, codebook, privacy = columns_read(question), query.codebook, query.privacy
     spending, sums, record = stored["spending"], stored["sums"], stored["disclosure"]
     delta = privacy.delta if privacy else None

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from statfed.core.query import Condition
+from statfed.core.terms import Condition
 from statfed.core.scenario import Figures, World
 
 Tell = Callable[[World, int], Figures]

@@ -16,7 +16,7 @@ from scipy.stats import norm
 from statfed.core.applicability import applicable
 from statfed.core.codebook import Codebook
 from statfed.core.errors import Refused, UsageError
-from statfed.core.method import read_query
+from statfed.core.method import read_question
 from statfed.core.result import Result
 from statfed.core.scenario import EXACT, Figures, Level, Reference, World
 from statfed.federation.answering import Answer, DryRun, run_analysis
@@ -116,7 +116,7 @@ class Dry:
 
     def __call__(self, analysis: str, *, share: float = 1.0, where: str | Sequence[str] = (), **options: Any) -> Result:
         query = self.questions.study(analysis, share, where, options).query(self.questions.codebook)
-        read_query(query)
+        read_question(query)
         applicable(query)
         raise Applies
 

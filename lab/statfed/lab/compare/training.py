@@ -22,7 +22,8 @@ from statfed.core.progress import silent
 from statfed.core.protection import Disclosure
 from statfed.core.records import concatenate
 from statfed.core.scenario import EXACT, Figure, Figures, Population, Profile, Reference
-from statfed.core.study import Study, Terms, make_study
+from statfed.core.study import Study, make_study
+from statfed.core.terms import Terms
 from statfed.federation import references as _references
 from statfed.federation.assemble import learns
 from statfed.federation.references import Prepared

@@ -25,14 +25,14 @@ from statfed.core.method import (
     Total,
     checked,
     columns_read,
-    read_query,
+    read_question,
     summed,
 )
 from statfed.core.privacy.noise import plan
 from statfed.core.progress import Progress, silent
-from statfed.core.query import Privacy, Query
+from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.lab.laws import universe
 from statfed.lab.laws.check import Broken, Check, Lacking, Law, holds, judge
@@ -76,10 +76,10 @@ class Subject:
         holds(len(frame) >= 50, f"example: got {len(frame)} records; want 50 or more, so that laws have something on")
         return [Case(dict(options), codebook, frame)]
 
-    def query(self, case: Case, **more: Any) -> Query:
+    def query(self, case: Case, **more: Any) -> Terms:
         """The query of a case."""
-        return Query(
-            analysis=self.name, options=case.options, codebook=case.codebook, holders=("a", "b"), seed=1, **more
+        return Terms(
+            method=self.name, options=case.options, codebook=case.codebook, holders=("a", "b"), seed=1, **more
         )
 
 
@@ -95,7 +95,7 @@ def _nested(question: Question[Any]) -> str | None:
 
 def _asks(subject: Subject, case: Case) -> Iterator[tuple[Analysis, Question[Any], Ask, Mapping[str, Part]]]:
     """Every ask of one run over a case's records, in order, with its parts."""
-    module, question = read_query(subject.query(case))
+    module, question = read_question(subject.query(case))
     table = table_of(case.frame, case.codebook)
     run = module.coordinate(question)
     ask = next(run)
@@ -111,7 +111,7 @@ def _asks(subject: Subject, case: Case) -> Iterator[tuple[Analysis, Question[Any
 
 def _result(subject: Subject, case: Case, tables: Mapping[str, Table]) -> Result:
     """What both halves give over ready tables, one a holder."""
-    module, question = read_query(subject.query(case))
+    module, question = read_question(subject.query(case))
     run, total = module.coordinate(question), None
     while True:
         try:
@@ -149,7 +149,7 @@ def _contract(subject: Subject) -> str:
     )
     cases = subject.cases
     for case in cases:
-        read_query(subject.query(case))
+        read_question(subject.query(case))
     return f"{len(module.Options.model_fields)} options; {len(cases)} examples of {len(cases[0].frame)} records"
 
 
@@ -208,7 +208,7 @@ def _order(subject: Subject) -> str:
 
     figures = 0
     for case in subject.cases:
-        _, question = read_query(subject.query(case))
+        _, question = read_question(subject.query(case))
         pieces = dealt(case.frame, _nested(question), HOLDERS)
         tables = {f"h{i}": table_of(piece, case.codebook) for i, piece in enumerate(pieces)}
         other = {f"h{i}": table_of(piece, case.codebook) for i, piece in enumerate(reversed(pieces))}
@@ -258,7 +258,7 @@ def _private(subject: Subject) -> str:
     for case in subject.cases:
         privacy = Privacy(epsilon=1.0)
         try:
-            module, question = read_query(subject.query(case, privacy=privacy))
+            module, question = read_question(subject.query(case, privacy=privacy))
         except UsageError:  # not with these options
             continue
         name, times = subject.module.private(question)
@@ -276,7 +276,7 @@ def _protected(subject: Subject) -> str:
 
     figures = 0
     for case in subject.cases:
-        _, question = read_query(subject.query(case))
+        _, question = read_question(subject.query(case))
         pieces = dealt(case.frame, _nested(question), HOLDERS)
         clear, hidden = (
             asked(subject.name, case.options, case.codebook, pieces, name).to_dict()

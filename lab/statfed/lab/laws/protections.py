@@ -12,10 +12,12 @@ from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load
 from statfed.core.progress import Progress, silent
 from statfed.core.protection import PACKAGE, Cost, Disclosure, Requirements
-from statfed.core.query import Privacy as QueryPrivacy
-from statfed.core.query import Query
+from statfed.core.terms import Privacy
+from statfed.core.terms import Terms
 from statfed.core.records import Channel, WindowCodebook
-from statfed.core.study import NAME, Privacy, Protection, Section, Terms, make_study
+from statfed.core.section import NAME, Section
+from statfed.core.terms import Privacy, Protection, Terms
+from statfed.core.study import make_study
 from statfed.lab.laws import guards, sums
 from statfed.lab.laws.check import Broken, Check, Lacking, Law, holds, judge
 from statfed.lab.laws.sums import Subject
@@ -57,14 +59,14 @@ def _contract(subject: Subject) -> str:
     return f"{len(module.Options.model_fields)} options, {len(third)} parties beside the holders"
 
 
-def samples(name: str, holders: int) -> Iterator[tuple[str, Terms | Query]]:
+def samples(name: str, holders: int) -> Iterator[tuple[str, Terms]]:
     """Studies of statistics and of training, exact and with noise, as far as they apply."""
     window = WindowCodebook(
         channels=(Channel(name="x", unit="g", low=-8, high=8, scale=1),), samples=8, classes=("still", "moving")
     )
     study = make_study({"scenario": "time-use", "holders": holders, "protection": {"name": name}})
-    query = Query(
-        analysis="table",
+    query = Terms(
+        method="table",
         options={"rows": ["region"]},
         codebook=make_codebook({"columns": {"region": {"type": "category", "categories": ["north", "south"]}}}),
         holders=study.holders,
@@ -73,11 +75,11 @@ def samples(name: str, holders: int) -> Iterator[tuple[str, Terms | Query]]:
     )
     training = study.terms(window)
     steps = training.training.model_copy(update={"method": "dp-fedsgd"})
-    every: dict[str, Terms | Query] = {
+    every: dict[str, Terms] = {
         "a statistic": query,
-        "a statistic with noise": query.model_copy(update={"privacy": QueryPrivacy(epsilon=1)}),
+        "a statistic with noise": query.model_copy(update={"privacy": Privacy(epsilon=1)}),
         "a statistic with shared noise": query.model_copy(
-            update={"privacy": QueryPrivacy.model_validate({"epsilon": 1, "noise": "shared"})}
+            update={"privacy": Privacy.model_validate({"epsilon": 1, "noise": "shared"})}
         ),
         "training": training,
         "training with noise": training.model_copy(update={"privacy": Privacy(epsilon=1)}),

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from statfed.core.scenario import Case
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.lab.recommend.techniques import Release
 
 

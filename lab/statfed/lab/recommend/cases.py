@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from statfed.core.errors import UsageError
 from statfed.core.scenario import Case
-from statfed.core.study import apply_override, describe, read_toml
+from statfed.core.section import apply_override, describe, read_toml
 
 FACTS = tuple(Case.model_fields)
 

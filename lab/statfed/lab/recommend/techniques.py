@@ -12,11 +12,12 @@ from typing import Literal, get_args
 from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load, modules
 from statfed.core.protection import PACKAGE, Protection, Requirements
-from statfed.core.query import Privacy as QueryPrivacy
-from statfed.core.query import Query
+from statfed.core.terms import Privacy
+from statfed.core.terms import Terms
 from statfed.core.records import Channel, WindowCodebook
 from statfed.core.scenario import Case, Partitioning
-from statfed.core.study import Privacy, Terms, make_study
+from statfed.core.terms import Privacy, Terms
+from statfed.core.study import make_study
 
 Release = Literal["exact", "local", "central", "shared", "synthetic", "any"]
 """How results are kept safe: exact under disclosure rules; with noise, by who adds it; as synthetic records. `any`: a
@@ -88,7 +89,7 @@ def installed() -> Iterator[Candidate]:
             )
 
 
-def representative(case: Case, candidate: Candidate) -> Query | Terms:
+def representative(case: Case, candidate: Candidate) -> Terms:
     """A study like the case's under an installed candidate: a table of counts, or a small model."""
     holders = min(case.parties, _MOST_HOLDERS)
     epsilon = min(case.epsilon or ASSUMED_EPSILON, 1000.0)
@@ -105,9 +106,9 @@ def representative(case: Case, candidate: Candidate) -> Query | Terms:
                 "training": terms.training.model_copy(update={"method": method}),
             }
         )
-    privacy = QueryPrivacy.model_validate({"epsilon": epsilon, "noise": noise}) if candidate.noisy else None
-    return Query(
-        analysis="table",
+    privacy = Privacy.model_validate({"epsilon": epsilon, "noise": noise}) if candidate.noisy else None
+    return Terms(
+        method="table",
         options={"rows": ["region"]},
         codebook=_TABLE,
         holders=study.holders,

@@ -233,7 +233,7 @@ def _powers(
     Without it a contributor that is small beside the public bound has a power of 0, and would pass every rule.
     """
     others = tuple(axis for axis in range(count.ndim) if axis not in axes)
-    lost = len(question.query.holders) * WIDE_UNIT
+    lost = len(question.terms.holders) * WIDE_UNIT
     return np.where(count.sum(axis=others) > 0, np.maximum(powers, 0.0) + lost, 0.0) / magnified
 
 

@@ -143,7 +143,7 @@ def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str,
             "count": Part((k, d), integer=True, bound=1, single=k == 1, share=1.0 if plain else SHARE),
         }
         return noisy | {n: _part((k, d), b, 1.0 if len(n) == 1 else SHARE) for n, b in bounds.items()}
-    raise UsageError(f"{question.query.analysis}: unknown ask: got {ask.name!r}; want sums, squares or replicates")
+    raise UsageError(f"{question.terms.method}: unknown ask: got {ask.name!r}; want sums, squares or replicates")
 
 
 def contribute(table: Table, question: Question[Any], estimand: Estimand, ask: Ask) -> Arrays:

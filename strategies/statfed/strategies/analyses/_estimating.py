@@ -174,7 +174,7 @@ def _result(
             if found.deff is not None:
                 row["deff"] = _known(found.deff[i, j])
             rows.append(row)
-    return Result(question.query.analysis, title, {"estimates": rows}, facts, notes, by, found.df)
+    return Result(question.terms.method, title, {"estimates": rows}, facts, notes, by, found.df)
 
 
 def _allowed(question: Question[Any], estimand: Estimand, i: int) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from pydantic import Field
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
 from statfed.core.method import Part
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Expr, Table
 
 INTERVALS = 200  # of the default grid

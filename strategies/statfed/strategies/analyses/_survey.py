@@ -20,7 +20,7 @@ from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Question
 from statfed.core.result import Scalar
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Expr, Table
 
 QUALITY = (("A", 0.05), ("B", 0.10), ("C", 0.15), ("D", 0.25), ("E", 0.35), ("F", math.inf))
@@ -91,7 +91,7 @@ def survey_design(question: Question[Any]) -> SurveyDesign:
         return SurveyDesign(weight=options.weight)
     if question.privacy:
         raise UsageError("privacy: got design = true; want it off: design-based variances have no private form")
-    if question.query.where:
+    if question.terms.where:
         raise UsageError("design: got it with where, which takes records out of the design; want the domain as by")
     weight = codebook.role("weight")
     if options.weight is not None and options.weight != weight:

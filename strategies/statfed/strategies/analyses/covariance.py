@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import numpy as np
 from pydantic import Field
 
-from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Coordination, Fixed, Model, Part, Question, Total, fixed
 from statfed.core.result import Result, Row
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses import _products
@@ -43,8 +43,8 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     return question.options.columns
 
 
-def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
-    return "scaled", 1
+def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
+    return fixed("scaled")
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:

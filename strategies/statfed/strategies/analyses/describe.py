@@ -12,7 +12,7 @@ from pydantic import Field
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
 from statfed.core.result import Result, Row
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.strategies.analyses import _moments as m
 

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
 from statfed.core.result import Result, Scalar
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
 from statfed.strategies.analyses._glm_search import Search, first, maximised

@@ -31,7 +31,7 @@ from scipy import stats
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
 from statfed.core.result import Result, Row, Scalar
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses import _glm_sums
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family

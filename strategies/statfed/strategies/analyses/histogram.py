@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
 from statfed.core.result import Result, Row
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Table, real
 from statfed.strategies.analyses import _bins
 from statfed.strategies.analyses import _moments as m
@@ -75,8 +75,8 @@ def edges_of(question: Question[Options]) -> m.Floats:
     return edges
 
 
-def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
-    return "counts", 1
+def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
+    return fixed("counts")
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:

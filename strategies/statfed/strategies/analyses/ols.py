@@ -16,9 +16,9 @@ from pydantic import Field
 from scipy import linalg, stats
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Coordination, Fixed, Model, Part, Question, Total, fixed
 from statfed.core.result import Result, Scalar
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._linearisation import (
     check_lonely,
@@ -80,8 +80,8 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     return _reads(question, design)
 
 
-def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
-    return "adassp", 1
+def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
+    return fixed("adassp")
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:

@@ -35,9 +35,9 @@ import numpy as np
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
 from statfed.core.result import Result, Row, Scalar
-from statfed.core.study import Section
+from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.strategies.analyses import _bins, _brackets, _quantile_tree
 from statfed.strategies.analyses import _moments as m
@@ -83,8 +83,8 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     return (*options.columns, *extra, *_by(question))
 
 
-def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
-    return "tree", 1
+def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
+    return fixed("tree")
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.table import Table
 from statfed.strategies.analyses._kaplan_meier import (
@@ -68,8 +68,8 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     return read
 
 
-def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
-    return "exits", 1
+def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
+    return fixed("exits")
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:

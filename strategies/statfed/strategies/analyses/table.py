@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, fixed
 from statfed.core.privacy.cell_key import MODULUS
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses import _crosstab
@@ -176,8 +176,8 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:
     return Cells(tuple(dict.fromkeys((*strata, *psu, *_by(options)))), value, (*value, *design.columns))
 
 
-def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
-    return "noisy", 1
+def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
+    return fixed("noisy")
 
 
 def coordinate(question: Question[Options]) -> Coordination:
@@ -195,7 +195,7 @@ def coordinate(question: Question[Options]) -> Coordination:
 
 def functions(question: Question[Options]) -> Mapping[str, str]:
     function = deciding(question)
-    agreed = question.query.protection.options.get("functions", ())
+    agreed = question.terms.protection.options.get("functions", ())
     return {"contributors": function} if function and function in agreed else {}
 
 
@@ -251,7 +251,7 @@ def _parted(question: Question[Options]) -> float:
     Its parts at h holders add up to at most h^(7/8) times the eighth root of the sum of their eighth powers.
     """
     nested = question.options.nested_enterprises or question.codebook.role("enterprise") is None
-    return 1.0 if nested else len(question.query.holders) ** (1 - 1 / POWER)
+    return 1.0 if nested else len(question.terms.holders) ** (1 - 1 / POWER)
 
 
 def _magnified(question: Question[Options]) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, fixed
 from statfed.core.table import Table
 from statfed.strategies.analyses import _estimates, _estimating
 from statfed.strategies.analyses._estimates import Estimand, Measure
@@ -37,8 +37,8 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:
     return _estimates.discloses(question, _estimand(question), ask)
 
 
-def private(question: Question[Options]) -> tuple[str, int]:  # noqa: ARG001
-    return "noisy", 1
+def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
+    return fixed("noisy")
 
 
 def coordinate(question: Question[Options]) -> Coordination:

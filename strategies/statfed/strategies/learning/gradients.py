@@ -43,7 +43,7 @@ from torch.nn.functional import cross_entropy
 
 from statfed.core.privacy import discrete
 from statfed.core.randomness import Stream
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 from statfed.strategies.learning.clipping import clip_factors
 from statfed.strategies.learning.step import SIGMA, Step
 

@@ -40,7 +40,7 @@ from torch.nn.utils import parameters_to_vector
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy.accountant import Repeated, calibrate, dp_sgd
 from statfed.core.randomness import Stream
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 from statfed.strategies.learning.clipping import clip_factors, clipped_sums, covers
 
 

@@ -26,7 +26,7 @@ from statfed.core.privacy.accountant import DiscreteGaussians, Repeated, calibra
 from statfed.core.privacy.closeness import apart
 from statfed.core.privacy.placement import withstood
 from statfed.core.protection import minimum_holders, read_protection
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 
 SIGMA = 2.0**16
 """Of every holder's draw, in grid units."""

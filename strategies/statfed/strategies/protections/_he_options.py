@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from statfed.core.errors import UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.protection import Agreement
-from statfed.core.study import NAME, Section
+from statfed.core.section import NAME, Section
 from statfed.strategies.protections import _he_planes as planes
 from statfed.strategies.protections._he_codec import PLANES, Coarse, Residues, coarse
 from statfed.strategies.protections._he_planes import Plane

@@ -21,7 +21,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from statfed.core.errors import EngineError, Refused
 from statfed.core.identity import Identity
 from statfed.core.protection import Agreement, Packet
-from statfed.core.study import Section
+from statfed.core.section import Section
 
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})*$")]
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Disclosure
-from statfed.core.query import Query
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 
 RULES = "each holder's disclosure rules, as far as its policy sets any"
 NETWORK = Disclosure("anyone on the network", "message sizes and times", "TLS hides the content")
@@ -41,9 +40,9 @@ class Words:
     released: str
 
 
-def words_of(terms: Terms | Query) -> Words:
+def words_of(terms: Terms) -> Words:
     """The words of a study."""
-    if isinstance(terms, Query):
+    if isinstance(terms, Terms):
         private = terms.privacy
         return Words(
             one="contribution",
@@ -82,16 +81,16 @@ def words_of(terms: Terms | Query) -> Words:
     )
 
 
-def _alone(terms: Terms | Query, otherwise: str) -> str:
+def _alone(terms: Terms, otherwise: str) -> str:
     """A share of the noise is too little: what it adds to one contribution is not differentially private."""
     if terms.privacy and terms.privacy.noise == "shared":
         return "nothing: a share of the noise alone is not differentially private"
     return otherwise
 
 
-def to_all(terms: Terms | Query) -> list[Disclosure]:
+def to_all(terms: Terms) -> list[Disclosure]:
     """What the answers to a statement tell everybody, whatever the protection."""
-    if not isinstance(terms, Query):
+    if not isinstance(terms, Terms):
         return []
     return [Disclosure("all parties", "if each holder's data fit the codebook; which rule refused, if one did", "none")]
 

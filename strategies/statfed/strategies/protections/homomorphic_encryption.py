@@ -63,9 +63,8 @@ from statfed.core.protection import (
     text,
     whole_numbers,
 )
-from statfed.core.query import Query
 from statfed.core.randomness import Stream
-from statfed.core.study import Terms
+from statfed.core.terms import Terms
 from statfed.strategies.protections._he_card import CARD
 from statfed.strategies.protections._he_codec import Residues
 from statfed.strategies.protections._he_keys import digest
@@ -244,13 +243,13 @@ def coordinator(agreement: Agreement) -> _Coordinator:
     return _Coordinator(agreement, run_options(agreement))
 
 
-def learns(terms: Terms | Query) -> Sequence[Disclosure]:
+def learns(terms: Terms) -> Sequence[Disclosure]:
     """The coordinator learns one sum a round; the key holder sizes, and under ckks the sums. Marks partial encryption.
 
     Raises UsageError on partial encryption of a statistic.
     """
     options = Options.model_validate(terms.protection.options)
-    if isinstance(terms, Query) and options.last_layer:
+    if isinstance(terms, Terms) and options.last_layer:
         raise UsageError("last_layer: got a statistic; want 0: statistics are encrypted whole")
     words, exact = words_of(terms), options.scheme == "bfv"
     follows = "" if exact else ", if the coordinator follows the protocol"

@@ -57,8 +57,8 @@ from statfed.core.protection import (
     text,
     whole_numbers,
 )
-from statfed.core.query import Query
-from statfed.core.study import NAME, Section, Terms
+from statfed.core.section import NAME, Section
+from statfed.core.terms import Terms
 from statfed.strategies.protections import _mpc_functions as calculations
 from statfed.strategies.protections import _mpc_shares as sharing
 from statfed.strategies.protections._mpc_card import CARD as CARD
@@ -282,7 +282,7 @@ def opened(
     return {"less" if function == "compare" else "unsafe": rows[0].astype(np.int64).astype(bool).reshape(shape)}
 
 
-def learns(terms: Terms | Query) -> Sequence[Disclosure]:
+def learns(terms: Terms) -> Sequence[Disclosure]:
     """What each role learns."""
     options, words = Options.model_validate(terms.protection.options), words_of(terms)
     return [

@@ -17,8 +17,8 @@ from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
 from statfed.core.method import Arrays, Part, checked, summed
 from statfed.core.protection import Aggregate, Agreement, Disclosure, Packet, Requirements, Rounds, Stage
-from statfed.core.query import Query
-from statfed.core.study import Section, Terms
+from statfed.core.section import Section
+from statfed.core.terms import Terms
 from statfed.strategies.protections._plain_card import CARD as CARD
 from statfed.strategies.protections._words import NETWORK, to_all, words_of
 
@@ -91,7 +91,7 @@ def coordinator(agreement: Agreement) -> _Coordinator:
     return _Coordinator(agreement)
 
 
-def learns(terms: Terms | Query) -> Sequence[Disclosure]:
+def learns(terms: Terms) -> Sequence[Disclosure]:
     """The coordinator sees each holder's contribution to each round or sum."""
     words = words_of(terms)
     return [

@@ -20,8 +20,8 @@ from pydantic import Field
 from statfed.core.errors import Refused, UsageError
 from statfed.core.identity import Identity
 from statfed.core.protection import Agreement, Coordinator, Disclosure, Party, Requirements, minimum_holders
-from statfed.core.query import Query
-from statfed.core.study import Section, Terms
+from statfed.core.section import Section
+from statfed.core.terms import Terms
 from statfed.strategies.protections._secagg_all import AllCoordinator, AllParty
 from statfed.strategies.protections._secagg_card import CARD as CARD
 from statfed.strategies.protections._secagg_coordinator import DropoutCoordinator
@@ -104,7 +104,7 @@ def coordinator(agreement: Agreement) -> Coordinator:
     return AllCoordinator(agreement) if shape is None else DropoutCoordinator(agreement, shape, sums)
 
 
-def learns(terms: Terms | Query) -> Sequence[Disclosure]:
+def learns(terms: Terms) -> Sequence[Disclosure]:
     """The coordinator gets the sums; nobody gets a single contribution."""
     holders, minimum = len(terms.holders), minimum_holders(terms, REQUIRES)
     shape = shape_of(holders, minimum, Options.model_validate(terms.protection.options))
@@ -130,7 +130,7 @@ def learns(terms: Terms | Query) -> Sequence[Disclosure]:
     ]
 
 
-def _withstood(number: int, guard: str, terms: Terms | Query) -> Disclosure:
+def _withstood(number: int, guard: str, terms: Terms) -> Disclosure:
     """What the coordinator learns with so many holders that the masks still hold."""
     if number == 0:
         return Disclosure("coordinator", "nothing of any one holder", guard)

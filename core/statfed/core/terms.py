@@ -1,4 +1,4 @@
-"""A query: one analysis of tables at several holders, as it travels in every statement. Public."""
+"""What holders agree to: the part of a study that they rebuild their computation from, as it travels. Public."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.study import Protection, Section, Unit
+from statfed.core.section import Section, Unit
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
 Placement = Literal["local", "central", "shared"]
@@ -110,29 +110,56 @@ def with_colluders(given: Any) -> Any:
     return given
 
 
-class Query(Section):
-    """What holders of tables agree to and rebuild the computation from."""
+class Protection(Section):
+    """How the sum over holders is formed."""
 
-    analysis: str = Field(description="a file of statfed.strategies.analyses")
-    options: dict[str, Any] = Field(default_factory=dict, description="that analysis's options")
+    name: str = Field(default="plain", description="a file of statfed.strategies.protections")
+    minimum_holders: int | None = Field(
+        default=None,
+        ge=1,
+        description="fewest holders that a sum may be formed over, where the protection survives dropout; default: "
+        "every holder for statistics, more than two thirds for training",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="that protection's options")
+
+
+class Terms(Section):
+    """What holders agree to and rebuild the computation from.
+
+    codebooks: of holders whose tables have other columns than `codebook`, which is everybody else's. roles: of parties
+    that a method tells apart, by name.
+    """
+
+    method: str = Field(description="a file of statfed.strategies.analyses or .training")
+    options: dict[str, Any] = Field(default_factory=dict, description="that method's options")
     codebook: Codebook
+    codebooks: dict[str, Codebook] = Field(default_factory=dict)
     where: tuple[Condition, ...] = ()
     holders: tuple[str, ...] = Field(min_length=1)
+    roles: dict[str, str] = Field(default_factory=dict)
     seed: int | None = Field(description="None in a pilot: the holder then draws from its operating system")
     privacy: Privacy | None = None
     protection: Protection = Protection()
     exact: bool = Field(default=False, description="the result has to be exact: an official figure")
 
     @model_validator(mode="after")
-    def _conditions(self) -> "Query":
+    def _fits(self) -> "Terms":
+        astray = sorted({*self.codebooks, *self.roles} - set(self.holders))
+        if astray:
+            raise ValueError(f"codebooks, roles: got some for {', '.join(astray)}; want holders of the study")
         for condition in self.where:
             try:
-                _checked(condition, self.codebook)
+                for codebook in (self.codebook, *self.codebooks.values()):
+                    _checked(condition, codebook)
             except UsageError as error:
                 raise ValueError(str(error)) from None
         return self
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: the query's name in every ledger."""
+        """SHA-256 of the canonical JSON: the study's name in every ledger."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def codebook_of(self, holder: str) -> Codebook:
+        """The codebook of one holder's table."""
+        return self.codebooks.get(holder, self.codebook)

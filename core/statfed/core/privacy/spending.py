@@ -1,0 +1,122 @@
+"""What an ask of a private study costs, and what a holder sets aside for the whole study: both ends find the same.
+
+A budget is spent in one of two ways, which the method declares.
+
+- `Fixed`: the asks are known beforehand. Each ask's noise is the least with which all of them together stay within the
+  study's epsilon, by the composition of privacy loss distributions. Set aside are the very events.
+- `Adaptive`: asks, parameters and shares are chosen on seeing totals. No tight composition holds for such choices, so
+  each ask's noise is the least that costs its share of rho (Gaussian) or epsilon (Laplace), and what is set aside is
+  one event that dominates all asks whose shares add up to at most 1 (`accountant.claim`). The ledger adds the shares up
+  and refuses what goes beyond: a filter (Feldman and Zrnic 2021; for pure epsilon Rogers et al. 2016).
+
+Everything follows from public facts: the study, the ask's parts and the holder's public sizes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from statfed.core.errors import UsageError
+from statfed.core.method import Adaptive, Ask, Fixed, Mechanism, Question, budget_of
+from statfed.core.privacy.accountant import Event, claim, pure_epsilon, repeated
+from statfed.core.privacy.accountant import epsilon as pld_epsilon
+from statfed.core.privacy.noise import Noise, plan, plan_share
+from statfed.core.table import Size
+
+
+@dataclass(frozen=True)
+class Price:
+    """The cost of one ask at one holder. noise: what core adds; mechanism: what the method adds by itself."""
+
+    event: Event
+    noise: Noise | None = None
+    mechanism: Mechanism | None = None
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What a holder sets aside. events: of a fixed budget, each with how often; claim: of an adaptive one, for at most
+    `most` asks."""
+
+    events: tuple[tuple[Event, int], ...] = ()
+    claim: Event | None = None
+    most: int = 0
+
+    def epsilon(self, target: float, delta: float) -> float:
+        """What the study may cost at its own delta, 0 for a pure one. target: the study's epsilon, of a claim."""
+        if self.claim is not None:
+            return target
+        all_asks = [repeated(event, times) for event, times in self.events]
+        return pld_epsilon(all_asks, delta) if delta > 0.0 else pure_epsilon(all_asks)
+
+
+def price(question: Question[Any], ask: Ask, size: Size | None, shares: int) -> Price | None:
+    """What one ask costs; None without privacy. size: the holder's public size, None at the coordinator, where it is
+    not known and only core's own noise is asked for.
+
+    Raises UsageError on an ask that is not one of a fixed budget, and where no noise is enough.
+    """
+    privacy = question.privacy
+    if privacy is None:
+        return None
+    budget = budget_of(question)
+    if isinstance(budget, Adaptive):
+        noise = plan_share(question.method.parts(question, ask), privacy, ask.share, shares)
+        return Price(noise.event(), noise)
+    scheduled = next((one for one in budget.asks if one.name == ask.name), None)
+    if scheduled is None:
+        raise UsageError(f"ask: got {ask.name}; want {', '.join(one.name for one in budget.asks)}")
+    kept = question.kept.setdefault("prices", {})
+    key = (ask.name, size, shares)
+    if key not in kept:
+        kept[key] = _fixed(question, budget, ask.name, size, shares)
+    found: Price = kept[key]
+    return found
+
+
+def _fixed(question: Question[Any], budget: Fixed, name: str, size: Size | None, shares: int) -> Price:
+    privacy = question.privacy
+    own: Callable[[Question[Any], str, Size | None], Mechanism | None] | None = getattr(
+        question.method, "mechanism", None
+    )
+    mechanism = own(question, name, size) if own else None
+    if privacy is None:
+        raise ValueError("a price without privacy")
+    if mechanism is not None:
+        return Price(mechanism.event, mechanism=mechanism)
+    scheduled = next(one for one in budget.asks if one.name == name)
+    parts = question.method.parts(question, Ask(name))
+    if len(budget.asks) == 1:
+        noise = plan(parts, privacy, scheduled.times, shares)
+    else:
+        noise = plan_share(parts, privacy, scheduled.share / scheduled.times, shares)
+    return Price(noise.event(), noise)
+
+
+def reservation(question: Question[Any], size: Size, shares: int, done: int = 0) -> Reservation | None:
+    """What a holder sets aside for a study, of whose asks `done` were made before; None without privacy.
+
+    Raises UsageError where a fixed budget's asks together would pass the study's epsilon, and on an adaptive study
+    that goes on: what it may still spend depends on what it had spent.
+    """
+    privacy = question.privacy
+    if privacy is None:
+        return None
+    budget = budget_of(question)
+    if isinstance(budget, Adaptive):
+        if done:
+            raise UsageError("resume: got a study that spends its budget adaptively; want it begun anew")
+        return Reservation((), claim(privacy.mechanism, privacy.epsilon, privacy.delta), budget.most)
+    events: dict[str, tuple[Event, int]] = {}
+    for name in budget.order[done:]:
+        found = price(question, Ask(name), size, shares)
+        if found is None:
+            raise ValueError("a reservation without privacy")
+        events[name] = found.event, events.get(name, (found.event, 0))[1] + 1
+    if not events:
+        raise UsageError(f"resume: got {done} asks made; want fewer than all {len(budget.order)}")
+    made = Reservation(tuple(events.values()))
+    total = made.epsilon(privacy.epsilon, privacy.delta)
+    if len(budget.asks) > 1 and total > privacy.epsilon:
+        raise UsageError(f"privacy.epsilon: got {privacy.epsilon:g}; want at least {total:.4g} for all asks together")
+    return made

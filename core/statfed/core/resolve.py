@@ -1,0 +1,124 @@
+"""A study, read once: the object that stands for it at one end, and that everything after takes instead of names."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from statfed.core.applicability import applicable
+from statfed.core.fixed_point import Layout, layout_of
+from statfed.core.method import (
+    Ask,
+    Budget,
+    Method,
+    Part,
+    Question,
+    budget_of,
+    columns_read,
+    functions_of,
+    is_training,
+    read_question,
+)
+from statfed.core.privacy.placement import shares
+from statfed.core.privacy.spending import Price, Reservation, price, reservation
+from statfed.core.protection import Protection, minimum_holders, read_protection
+from statfed.core.section import Section
+from statfed.core.table import Size
+from statfed.core.terms import Privacy, Terms
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """What the names in a study's terms stand for.
+
+    question: of the holder's own codebook where one was named. columns: all that are read, conditions' and the privacy
+    unit's included. functions: the asks that are no sums. budget: None without privacy. shares: how many holders' noise
+    the privacy of one sum rests on.
+    """
+
+    terms: Terms
+    digest: str
+    question: Question[Any]
+    columns: tuple[str, ...]
+    protection: Protection
+    protection_options: Section
+    third_parties: tuple[str, ...]
+    minimum_holders: int
+    functions: Mapping[str, str]
+    budget: Budget | None
+    shares: int
+
+    @property
+    def method(self) -> Method:
+        return self.question.method
+
+    @property
+    def privacy(self) -> Privacy | None:
+        return self.terms.privacy
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        return self.terms.holders
+
+    @cached_property
+    def training(self) -> bool:
+        """Does the method train a model?"""
+        return is_training(self.terms.method)
+
+    @property
+    def central(self) -> bool:
+        """Does the coordinator add the noise?"""
+        return self.privacy is not None and self.privacy.noise == "central"
+
+    def price(self, ask: Ask, size: Size | None) -> Price | None:
+        """What an ask costs at a holder of this public size; see `statfed.core.privacy.spending`."""
+        return price(self.question, ask, size, self.shares)
+
+    def reservation(self, size: Size, done: int = 0) -> Reservation | None:
+        """What a holder of this public size sets aside."""
+        return reservation(self.question, size, self.shares, done)
+
+    def parts(self, ask: Ask) -> Mapping[str, Part]:
+        """Public facts of a contribution."""
+        return self.method.parts(self.question, ask)
+
+    def layout(self, ask: Ask, parts: Mapping[str, Part], paid: Price | None, sizes: Mapping[str, int]) -> Layout:
+        """How sums of an ask are encoded. sizes: public number of records by holder."""
+        if paid is not None and paid.noise is not None:
+            return paid.noise.layout(len(self.holders))
+        own: Callable[[Question[Any], Ask, Mapping[str, int]], Layout | None] | None
+        own = getattr(self.method, "layout", None)
+        found = own(self.question, ask, sizes) if own else None
+        return layout_of(parts, sizes) if found is None else found
+
+
+def resolve(terms: Terms, holder: str = "") -> Resolved:
+    """Read a study. holder: whose end this is, for its codebook; none at the coordinator.
+
+    Raises UsageError on unknown names, options or columns, and on noise or a minimum of holders that do not go with
+    the protection.
+    """
+    protection, options = read_protection(terms)
+    reveals = protection.REQUIRES.reveals_updates
+    _, question = read_question(terms, terms.codebook_of(holder) if holder else None, reveals)
+    columns = columns_read(question)
+    budget = budget_of(question) if terms.privacy else None
+    return Resolved(
+        terms=terms,
+        digest=terms.digest(),
+        question=question,
+        columns=columns,
+        protection=protection,
+        protection_options=options,
+        third_parties=tuple(protection.third_parties(options)),
+        minimum_holders=minimum_holders(terms, protection.REQUIRES),
+        functions=functions_of(question),
+        budget=budget,
+        shares=shares(terms),
+    )
+
+
+def resolve_applicable(terms: Terms) -> Resolved:
+    """`resolve`, after everything that stands against the study was looked for: for the coordinator's end."""
+    applicable(terms)
+    return resolve(terms)
