@@ -1,55 +1,47 @@
 """A data holder: answers statements from its own data, under its own policy and ledger.
 
 The one path of every request: parse (version) -> policy -> ledger -> data against the codebook -> compute ->
-protect -> answer. The ledger is charged before data are read, and nothing leaves when a step fails. Stages of the
-protection that carry no request touch neither data nor ledger.
+disclosure control -> noise -> protect -> answer. The ledger is charged before data are read, and nothing leaves when a
+step fails. Stages of the protection that carry no request touch neither data nor ledger.
 """
 
+import hashlib
+import json
 import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from statfed.client.contributions import Contributions
+from statfed.client.guard.approvals import approved
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, admit, load_policy
-from statfed.client.inquiry import Inquiry
 from statfed.client.protecting import Protecting, bound, own
 from statfed.core import VERSION
-from statfed.core.discovery import load
 from statfed.core.errors import Refused, UsageError
-from statfed.core.fixed_point import Layout, training_layout
-from statfed.core.method import Arrays
-from statfed.core.privacy.accountant import Repeated, epsilon
-from statfed.core.protection import Agreement, Packet, read_protection
+from statfed.core.method import Arrays, Ask, checked
+from statfed.core.protection import Packet
+from statfed.core.randomness import Stream, stream
+from statfed.core.resolve import Resolved, resolve
+from statfed.core.statement import Admission, Closing, Present, Receipt, Statement
+from statfed.core.table import Size
 from statfed.core.terms import Terms
-from statfed.core.randomness import stream
-from statfed.core.records import Records, load_records, mismatches
-from statfed.core.statement import Admission, Closing, Contributed, Plan, Present, Receipt, Statement
-from statfed.core.terms import Terms
-from statfed.strategies.learning import step as fedsgd
 
 log = logging.getLogger("statfed.holder")
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from statfed.strategies.learning.local import Schedule
-
-Vector = NDArray[np.float32]
-EMPTY = np.empty(0, np.float32)
 NOTHING: Packet = MappingProxyType({})
+MOST = 64  # studies that are kept read
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What goes back: public facts, and the protection's packet with the protected contribution in it."""
 
-    facts: Plan | Receipt | Admission | Contributed | Present | Closing
+    facts: Admission | Receipt | Present | Closing
     packet: Packet | None = None
 
 
@@ -68,9 +60,10 @@ class Holder:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.policy: Policy = read_policy(home)
-        self._prepared: tuple[tuple[object, ...], Records, NDArray[np.float32]] | None = None
+        self._known: dict[str, Terms] = {}
+        self._studies: dict[int, tuple[str, Resolved]] = {}
         self._protecting = Protecting(home)
-        self._inquiry = Inquiry(home, self.ledger, self._protecting)
+        self._contributions = Contributions(home)
 
     def ledger(self) -> Ledger:
         """This dataset's ledger, opened for one transaction or a few."""
@@ -83,155 +76,141 @@ class Holder:
             delta=budget.delta,
         )
 
-    def answer(self, text: str, arrays: Arrays, packet: Packet = NOTHING) -> Answer:
+    @property
+    def size(self) -> Size:
+        """The public size of the dataset."""
+        return Size(self.policy.dataset.records, self.policy.dataset.persons)
+
+    def answer(self, text: str, arrays: Arrays, packet: Packet = NOTHING) -> Reply:
         """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves.
 
         arrays: public parameters; packet: the protection's.
         """
-        statement = Statement.parse(text, VERSION)
+        statement = Statement.parse(text, VERSION, self._terms)
         self.policy = read_policy(self.home)  # a changed policy holds from the next statement on
-        if statement.step != "release":  # whoever may no longer ask may still give back what was reserved
-            admit(self.policy, statement.terms)
-        match statement.step, statement.terms:
-            case "admit", Terms() as terms:
-                return Answer(self._admit(statement, terms))
-            case "fit", Terms() as terms:
-                return self._fit(statement, terms, np.asarray(arrays.get("vector", EMPTY)), packet)
-            case "admit", Terms() as query:
-                return Answer(self._inquiry.admit(statement, query, self.policy))
-            case "ask", Terms() as query:
-                return Answer(*self._inquiry.contribute(statement, query, self.policy, arrays, packet))
-            case "protect", _:
+        if statement.step == "release":  # whoever may no longer ask may still give back what was reserved
+            self._contributions.close()
+            self._protecting.close(statement.run)
+            return Reply(self._release(statement))
+        study = self._study(statement)
+        admit(self.policy, study)
+        match statement.step:
+            case "admit":
+                return Reply(self._admit(statement, study))
+            case "ask":
+                return self._contribute(statement, study, arrays, packet)
+            case "protect":
                 name = self.policy.holder.name
-                _, party = self._protecting.party(
-                    statement, name, self.policy.parties.root, self.policy.dataset.records
-                )
-                return Answer(*self._protecting.answer(statement, party, packet, name))
-            case "release", _:
-                self._inquiry.close()
-                self._protecting.close(statement.run)
-                return Answer(self._release(statement))
-        raise Refused(f"step: got {statement.step}; want fit for a training study, ask for a query")
+                _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records)
+                return Reply(*self._protecting.answer(statement, party, packet, name))
 
-    def _admit(self, statement: Statement, terms: Terms) -> Plan:
-        name, dataset = self.policy.holder.name, self.policy.dataset
-        model = self._model(terms)
-        parameters = sum(p.numel() for p in model.parameters())
-        plan = self._plan(terms, parameters)
-        unit = terms.privacy.unit if terms.privacy else "record"
-        units = dataset.records if unit == "record" else dataset.persons
+    def _terms(self, table: Any) -> Terms:
+        """The terms of a statement, read once: they come again with every statement of a run."""
+        key = hashlib.sha256(json.dumps(table).encode()).hexdigest()
+        if key not in self._known:
+            while len(self._known) >= MOST:
+                forgotten = self._known.pop(next(iter(self._known)))
+                self._studies.pop(id(forgotten), None)
+            self._known[key] = Terms.model_validate(table)
+        return self._known[key]
+
+    def _study(self, statement: Statement) -> Resolved:
+        """The study of a statement, read once."""
+        found = self._studies.get(id(statement.terms))
+        if found is None or found[0] != self.policy.holder.name:
+            found = self.policy.holder.name, resolve(statement.terms, self.policy.holder.name)
+            self._studies[id(statement.terms)] = found
+        return found[1]
+
+    def _admit(self, statement: Statement, study: Resolved) -> Admission:
+        """Reserve budget, then check the data against the codebook. Nothing stays reserved when they do not fit."""
+        size, privacy = self.size, study.privacy
+        if not approved(self.home, self.policy, study.digest):
+            with self.ledger() as ledger:
+                head = ledger.verify()
+            return Admission(
+                holder=self.policy.holder.name, pending=True, size=size.records, persons=size.persons, ledger_head=head
+            )
+        reserved = study.reservation(size, statement.done)
+        self._contributions.provable(statement.run, study, self.policy, size)
         with self.ledger() as ledger:
             head = ledger.verify()
-            if terms.privacy:
-                head = ledger.reserve(
-                    statement.run,
-                    terms.digest(),
-                    terms.rounds - statement.done,
-                    plan.event_per_round(),
-                    f"{terms.scenario} training",
-                )
+            if reserved:
+                head = ledger.set_aside(statement.run, study.digest, reserved, study.terms.method)
         try:
-            self._records(terms)
-        except (UsageError, Refused):
+            self._contributions.checked(statement.run, study, self.policy)
+        except BaseException:
             with self.ledger() as ledger:
                 ledger.release(statement.run)
             raise
-        return Plan(
-            holder=name,
-            size=dataset.records,
-            units=units,
-            steps_per_round=plan.steps_per_round,
-            sampling_rate=plan.rate,
-            noise_multiplier=plan.noise_multiplier,
-            epsilon=_study_epsilon(plan.event_per_round(), terms) if terms.privacy else None,
-            delta=terms.privacy.delta if terms.privacy else None,
-            noise_to_signal=plan.noise_to_signal(terms.rounds, units if isinstance(plan, fedsgd.Step) else parameters),
+        first = study.question.method
+        planned = getattr(first, "planned", None)
+        steps, rate = planned(study.question, size) if planned and not privacy else (None, None)
+        mechanism = None
+        if reserved and study.own_noise:
+            paid = study.price(Ask(study.own_noise[0]), size)
+            mechanism = paid.mechanism if paid else None
+        return Admission(
+            holder=self.policy.holder.name,
+            size=size.records,
+            persons=size.persons,
+            epsilon=reserved.epsilon(privacy.epsilon, privacy.delta) if reserved and privacy else None,
+            delta=privacy.delta if privacy else None,
+            steps=mechanism.steps if mechanism else steps,
+            sampling_rate=mechanism.rate if mechanism else rate,
+            noise_multiplier=mechanism.noise_multiplier if mechanism else None,
+            noise_to_signal=mechanism.noise_to_signal if mechanism else None,
             ledger_head=head,
         )
 
-    def _fit(self, statement: Statement, terms: Terms, vector: Vector, packet: Packet) -> Answer:
-        from statfed.strategies.learning.local import set_vector
-
+    def _contribute(self, statement: Statement, study: Resolved, arrays: Arrays, packet: Packet) -> Reply:
+        """The protected contribution to one sum. Raises Refused when a rule or the ledger does not allow it."""
         started = time.perf_counter()
-        name, dataset = self.policy.holder.name, self.policy.dataset
-        if not statement.done < statement.round <= terms.rounds:
-            raise Refused(f"round: got {statement.round}; want {statement.done + 1} to {terms.rounds}")
-        if not np.isfinite(vector).all():
-            raise Refused("model: got values that are not finite; want finite numbers")
-        agreement, party = self._protecting.party(statement, name, self.policy.parties.root, dataset.records)
-        plan = self._plan(terms, len(vector))
-        model = self._model(terms)
-        set_vector(model, vector)
-        with self.ledger() as ledger:
-            if terms.privacy:
+        name, size, terms = self.policy.holder.name, self.size, study.terms
+        if not approved(self.home, self.policy, study.digest):
+            raise Refused("this study waits for approval at this holder; want it approved there first")
+        if statement.round <= statement.done:
+            raise Refused(f"sum: got number {statement.round}; want {statement.done + 1} or more")
+        agreement, party = self._protecting.party(statement, name, self.policy.parties.root, size.records)
+        for key, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise Refused(f"{statement.ask}: {key}: got values that are not finite; want finite numbers")
+        ask = Ask(statement.ask, arrays, statement.share)
+        study.scheduled(ask, statement.round)
+        parts = study.parts(ask)
+        function = study.functions.get(ask.name, "")
+        paid = study.price(ask, size)
+        head = ""
+        if paid:
+            with self.ledger() as ledger:
                 number = statement.round - statement.done
-                head = ledger.charge(statement.run, terms.digest(), number, plan.event_per_round())
-            else:
-                head = ledger.disclose(
-                    statement.run, terms.digest(), statement.round, f"{terms.scenario}: model update without noise"
-                )
-        if isinstance(plan, fedsgd.Step):
-            contribution, layout = self._stepped(statement, terms, model, plan, agreement)
-        else:
-            contribution, layout = self._trained(statement, terms, model, plan, agreement, vector)
-        protected = party.contribute(bound(packet, statement, {"vector": vector}), contribution, layout)
+                head = ledger.charge(statement.run, study.digest, number, paid.event)
+
+        def random(purpose: str) -> Stream:
+            return stream(terms.seed, name, statement.round, purpose)
+
+        table = self._contributions.table(statement.run, study, self.policy, paid, random)
+        found = checked(study.method.contribute(table, study.question, ask), parts, "contribution")
+        rules: tuple[str, ...] = ()
+        if paid is None or study.central:
+            rules = self._contributions.controlled(statement.run, study, self.policy, ask, parts, found)
+            whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
+            use = f", for {function} by the protection" if function else ""
+            note = f"{terms.method}: {ask.name} without noise{whom}{use}"
+            with self.ledger() as ledger:
+                head = ledger.disclose(statement.run, study.digest, statement.round, note)
+        if paid and paid.noise:
+            found = paid.noise.units(found, stream(terms.seed, name, study.digest, statement.round, "noise"))
+        layout = study.layout(ask, parts, paid, agreement.sizes)
+        protected = party.contribute(bound(packet, statement, arrays, function), found, own(layout, agreement, name))
         seconds = time.perf_counter() - started
-        return Answer(
-            Receipt(holder=name, round=statement.round, weight=dataset.records, seconds=seconds, ledger_head=head),
-            protected,
-        )
-
-    def _plan(self, terms: Terms, parameters: int) -> "Schedule | fedsgd.Step":
-        from statfed.strategies.learning.local import schedule
-
-        dataset = self.policy.dataset
-        if terms.training.method == "dp-fedsgd":
-            return fedsgd.step(terms, parameters)
-        fedsgd.check_local(terms)
-        return schedule(terms, dataset.records, dataset.persons)
-
-    def _trained(
-        self,
-        statement: Statement,
-        terms: Terms,
-        model: "nn.Module",
-        plan: "Schedule",
-        agreement: Agreement,
-        start: Vector,
-    ) -> tuple[Arrays, Layout]:
-        """The update, or the model, after local training, and how it is encoded."""
-        from statfed.strategies.learning.local import fit, get_vector
-
-        name, size = self.policy.holder.name, self.policy.dataset.records
-        records, inputs = self._records(terms)
-        sampling, noise = (stream(terms.seed, name, statement.round, of) for of in ("sampling", "noise"))
-        fit(model, inputs, records.labels, records.persons, terms, plan, sampling, noise)
-        trained = get_vector(model)
-        if not np.isfinite(trained).all():
-            raise Refused("training diverged: the update is not finite; want a smaller learning rate")
-        revealed = read_protection(terms)[0].REQUIRES.reveals_updates
-        layout = own(training_layout(terms, len(start), agreement.sizes, revealed), agreement, name)
-        if revealed:
-            return {"vector": trained, "weight": np.array(size)}, layout
-        update = bounded(trained - start, terms.training.update_norm)
-        return {"update": update * np.float64(size), "weight": np.array(size)}, layout
-
-    def _stepped(
-        self, statement: Statement, terms: Terms, model: "nn.Module", plan: fedsgd.Step, agreement: Agreement
-    ) -> tuple[Arrays, Layout]:
-        """The noisy sum of clipped gradients of one step, and how it is encoded."""
-        from statfed.strategies.learning.gradients import noisy_sum
-
-        name = self.policy.holder.name
-        records, inputs = self._records(terms)
-        sampling, noise = (stream(terms.seed, name, statement.round, of) for of in ("sampling", "noise"))
-        found = noisy_sum(model, inputs, records.labels, records.persons, terms, plan, sampling, noise)
-        return {"gradient": found}, plan.layout(agreement.sizes).for_holder(1.0 / len(agreement.holders))
+        facts = Receipt(holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head)
+        return Reply(facts, protected)
 
     def _release(self, statement: Statement) -> Closing:
+        privacy = statement.terms.privacy
         with self.ledger() as ledger:
             head = ledger.release(statement.run)
-            privacy = statement.terms.privacy
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
         return Closing(
             holder=self.policy.holder.name,
@@ -244,39 +223,3 @@ class Holder:
             disclosures=spent.disclosures,
             ledger_head=head,
         )
-
-    def _records(self, terms: Terms) -> tuple[Records, NDArray[np.float32]]:
-        """The holder's data, checked against the codebook, and prepared for the model. Kept while unchanged.
-
-        Whether they fit is disclosed to the coordinator; every guarantee is for data that do. Their size is not
-        compared with the declared one: a refusal that depends on it would tell neighbouring data sets apart.
-        """
-        path = self.home / self.policy.dataset.path
-        if not path.exists():
-            raise UsageError("data file not found; want the path given in policy.toml to exist")
-        stat = path.stat()
-        key = (str(path), stat.st_mtime_ns, stat.st_size, terms.model.name, terms.codebook)
-        if self._prepared is None or self._prepared[0] != key:
-            records = load_records(path)
-            found = mismatches(records, terms.codebook)
-            if found:
-                raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found))
-            model = load("statfed.strategies.models", terms.model.name, "model")
-            self._prepared = (key, records, model.prepare(records.windows, terms.codebook))
-        return self._prepared[1], self._prepared[2]
-
-    def _model(self, terms: Terms) -> "nn.Module":
-        module = load("statfed.strategies.models", terms.model.name, "model")
-        model: nn.Module = module.build(terms.codebook, terms.model.hidden, 0)
-        return model
-
-
-def bounded(update: Vector, norm: float) -> Vector:
-    """An update, scaled down to L2 norm `norm` where it is longer. After noise it is post-processing."""
-    length = float(np.linalg.norm(update.astype(np.float64)))
-    return update if length <= norm else update * np.float32(norm / length * (1.0 - 1e-6))
-
-
-def _study_epsilon(per_round: Repeated, terms: Terms) -> float | None:
-    """PLD composition of all rounds of the study, at its own delta."""
-    return epsilon([per_round] * terms.rounds, terms.privacy.delta) if terms.privacy else None

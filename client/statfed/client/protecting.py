@@ -17,6 +17,7 @@ from statfed.core.identity import Identity, load_identity
 from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Packet, Party, agree, read_protection
 from statfed.core.statement import Present, Statement
+from statfed.core.terms import Terms
 
 MOST = 16  # open runs; the oldest is forgotten, and its coordinator has to start anew
 
@@ -27,6 +28,7 @@ class Protecting:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._open: dict[str, tuple[Agreement, Party]] = {}
+        self._agreed: dict[str, tuple[Terms, dict[str, int], Agreement]] = {}
         self._ended: set[str] = set()
 
     def party(
@@ -38,7 +40,12 @@ class Protecting:
         statement describes the run otherwise than the first did, and on a run that has ended: it would begin anew under
         the name to which signatures of its first time are bound, and rings could be drawn without end.
         """
-        agreement = agree(statement.run, statement.terms, statement.sizes)
+        kept = self._agreed.get(statement.run)
+        if kept and kept[0] is statement.terms and kept[1] == statement.sizes:
+            agreement = kept[2]
+        else:
+            agreement = agree(statement.run, statement.terms, statement.sizes)
+            self._agreed[statement.run] = statement.terms, dict(statement.sizes), agreement
         if name not in agreement.parties:
             raise Refused(f"protection: {name} has no part in this run; want one that names it")
         if size is not None and agreement.sizes[name] != size:
@@ -65,6 +72,7 @@ class Protecting:
 
     def close(self, run: str) -> None:
         """Forget a run and its secrets."""
+        self._agreed.pop(run, None)
         if self._open.pop(run, None):
             self._ended.add(run)
 
@@ -85,5 +93,6 @@ def bound(packet: Packet, statement: Statement, arrays: Arrays, function: str = 
 
 
 def own(layout: Layout, agreement: Agreement, name: str) -> Layout:
-    """The layout of this holder: its share of the range is its share of the records."""
-    return layout.for_holder(agreement.sizes[name] / sum(agreement.sizes.values()))
+    """The layout of this holder: its share of the range is its share of the records, or an equal one."""
+    share = 1.0 / len(agreement.holders) if layout.even else agreement.sizes[name] / sum(agreement.sizes.values())
+    return layout.for_holder(share)

@@ -16,8 +16,8 @@ from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet
-from statfed.core.statement import Present, Statement
 from statfed.core.section import Section, describe, read_toml
+from statfed.core.statement import Present, Statement
 
 FILE = "party.toml"
 log = logging.getLogger("statfed.holder")

@@ -236,11 +236,19 @@ Coordination = Generator[Ask, Total, Result]
 class Mechanism(Protocol):
     """The noise of an ask whose method adds it inside `contribute`.
 
-    event: what one ask is charged as. steps, rate, noise_multiplier, noise_to_signal: public figures for people.
+    event: what one ask is charged as; the rest are public figures for people.
     """
 
     @property
     def event(self) -> Any: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def noise_multiplier(self) -> float: ...
+    @property
+    def noise_to_signal(self) -> float | None: ...
 
 
 class Method(Protocol):
@@ -254,13 +262,16 @@ class Method(Protocol):
 
     - `budget(question) -> Budget`: how a differentially private run spends its budget; a method without it is refused
       when privacy is asked for.
-    - `mechanism(question, ask, size) -> Mechanism | None`: the noise of an ask, where `contribute` adds it by itself.
+    - OWN_NOISE: names of asks whose noise `contribute` adds by itself, and `mechanism(question, ask, size) ->
+      Mechanism`: that noise at a holder of this public size.
     - `layout(question, ask, sizes) -> Layout | None`: how sums are encoded, where bounds a record do not say it.
     - `functions(question) -> Mapping[str, str]`: the asks that are no sums, and the function of the protection that
       each is for: contributions to it are the function's arguments by holder, and need not add up over records.
     - `deciding(question) -> str`: the function that could decide dominance rules on its pooled cells, if the study lets
       it; empty where none could.
     - `hindrances(question, requires) -> Iterator[Finding]`: what stands against a study beyond the general rules.
+    - WORDS, of training: one contribution, contributions, a round, and what is sent out, for *who learns what*.
+    - UPDATES = True: its sums are of model updates, not of figures.
     - TOLERANT = True: its sums need not all be about the same holders, so that it goes on without some.
     - PRIVACY: defaults of a study's `[privacy]` table.
     - `example() -> tuple[dict[str, Any], Codebook, pandas.DataFrame]`, of one from outside: options, and the codebook

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from statfed.core.applicability import applicable
+from statfed.core.applicability import applicable, obstacles
+from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout, layout_of
 from statfed.core.method import (
+    Adaptive,
     Ask,
     Budget,
+    Fixed,
     Method,
     Part,
     Question,
@@ -20,7 +23,7 @@ from statfed.core.method import (
     read_question,
 )
 from statfed.core.privacy.placement import shares
-from statfed.core.privacy.spending import Price, Reservation, price, reservation
+from statfed.core.privacy.spending import Price, Reservation, own_noise, price, reservation
 from statfed.core.protection import Protection, minimum_holders, read_protection
 from statfed.core.section import Section
 from statfed.core.table import Size
@@ -32,8 +35,7 @@ class Resolved:
     """What the names in a study's terms stand for.
 
     question: of the holder's own codebook where one was named. columns: all that are read, conditions' and the privacy
-    unit's included. functions: the asks that are no sums. budget: None without privacy. shares: how many holders' noise
-    the privacy of one sum rests on.
+    unit's included. functions: the asks that are no sums. budget: None without privacy.
     """
 
     terms: Terms
@@ -43,10 +45,8 @@ class Resolved:
     protection: Protection
     protection_options: Section
     third_parties: tuple[str, ...]
-    minimum_holders: int
     functions: Mapping[str, str]
     budget: Budget | None
-    shares: int
 
     @property
     def method(self) -> Method:
@@ -61,6 +61,21 @@ class Resolved:
         return self.terms.holders
 
     @cached_property
+    def minimum_holders(self) -> int:
+        """Fewest holders that a sum may be formed over."""
+        return minimum_holders(self.terms, self.protection.REQUIRES)
+
+    @cached_property
+    def shares(self) -> int:
+        """How many holders' noise the privacy of one sum rests on. Raises UsageError where none would be left."""
+        return shares(self.terms)
+
+    @cached_property
+    def obstacles(self) -> tuple[str, ...]:
+        """Everything that stands against the study's protection."""
+        return tuple(map(str, obstacles(self.terms)))
+
+    @cached_property
     def training(self) -> bool:
         """Does the method train a model?"""
         return is_training(self.terms.method)
@@ -69,6 +84,28 @@ class Resolved:
     def central(self) -> bool:
         """Does the coordinator add the noise?"""
         return self.privacy is not None and self.privacy.noise == "central"
+
+    @property
+    def own_noise(self) -> tuple[str, ...]:
+        """The asks whose noise the method adds by itself."""
+        return own_noise(self.method) if self.privacy else ()
+
+    def scheduled(self, ask: Ask, number: int) -> None:
+        """Raises Refused where a private study may not make this ask as its sum number `number`."""
+        if isinstance(self.budget, Fixed):
+            order = self.budget.order
+            if not 1 <= number <= len(order) or order[number - 1] != ask.name:
+                told = ", ".join(f"{one.name} ({one.times})" for one in self.budget.asks)
+                raise Refused(f"ask: got {ask.name} number {number}; want in this order {told}")
+        elif isinstance(self.budget, Adaptive) and not 1 <= number <= self.budget.most:
+            raise Refused(f"ask: got number {number}; want 1 to {self.budget.most}")
+
+    def most_summed(self, size: Size) -> int:
+        """Most records for which the noise is proven where floats are added up without compensation."""
+        if not isinstance(self.budget, Fixed):
+            return 0
+        prices = [self.price(Ask(one.name), size) for one in self.budget.asks]
+        return min((paid.noise.most_summed for paid in prices if paid and paid.noise), default=0)
 
     def price(self, ask: Ask, size: Size | None) -> Price | None:
         """What an ask costs at a holder of this public size; see `statfed.core.privacy.spending`."""
@@ -95,8 +132,7 @@ class Resolved:
 def resolve(terms: Terms, holder: str = "") -> Resolved:
     """Read a study. holder: whose end this is, for its codebook; none at the coordinator.
 
-    Raises UsageError on unknown names, options or columns, and on noise or a minimum of holders that do not go with
-    the protection.
+    Raises UsageError on unknown names, options or columns.
     """
     protection, options = read_protection(terms)
     reveals = protection.REQUIRES.reveals_updates
@@ -111,10 +147,8 @@ def resolve(terms: Terms, holder: str = "") -> Resolved:
         protection=protection,
         protection_options=options,
         third_parties=tuple(protection.third_parties(options)),
-        minimum_holders=minimum_holders(terms, protection.REQUIRES),
         functions=functions_of(question),
         budget=budget,
-        shares=shares(terms),
     )
 
 

@@ -18,12 +18,13 @@ Row = Mapping[str, Scalar]
 
 @dataclass(frozen=True)
 class Result:
-    """The released result of one analysis.
+    """The released result of one study.
 
     tables: name to rows, the main table first. by: category columns of `cells` and `margins`. facts: scalars
     (`observations`, `deviance` ...). df: degrees of freedom of t-intervals, None for normal ones. noise: standard
     deviation of privacy noise is included in `std_error` when `privacy` is not None. disclosure: which rules ran and
-    what they treated, filled by the release.
+    what they treated, filled by the release. arrays: what is no table, such as the parameters of a trained model; in
+    files of their own.
     """
 
     analysis: str
@@ -35,6 +36,7 @@ class Result:
     df: float | None = None
     privacy: Mapping[str, Scalar] | None = None
     disclosure: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def main(self) -> str:

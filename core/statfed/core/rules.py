@@ -14,6 +14,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Ask, budget_of, functions_of, is_training, load_method, read_question
 from statfed.core.privacy.noise import plan
 from statfed.core.privacy.placement import hindrances
+from statfed.core.privacy.spending import own_noise
 from statfed.core.protection import PACKAGE, Requirements, minimum_holders
 from statfed.core.terms import Privacy, Protection, Terms
 
@@ -277,8 +278,7 @@ def private_forms(terms: Terms) -> Iterator[Choice]:
         method, question = read_question(private)
         budget = budget_of(question)
         first = getattr(budget, "order", ("",))[0]
-        own = getattr(method, "mechanism", None)
-        if first and private.privacy and not (own and own(question, first, None)):
+        if first and private.privacy and first not in own_noise(method):
             plan(method.parts(question, Ask(first)), private.privacy, len(budget.order))  # type: ignore[union-attr]
     except UsageError:
         return

@@ -5,6 +5,7 @@ versions have to match.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -44,8 +45,8 @@ class Statement(_Message):
     terms: Terms
 
     @classmethod
-    def parse(cls, text: str, installed: str) -> "Statement":
-        """Read a statement from the wire.
+    def parse(cls, text: str, installed: str, terms_of: Callable[[Any], Terms] = Terms.model_validate) -> "Statement":
+        """Read a statement from the wire. terms_of: reads a study's terms, which come again with every statement.
 
         Raises Refused on another version, of statfed or of a plugin that the study uses, or anything not understood.
         """
@@ -57,7 +58,7 @@ class Statement(_Message):
         if version != installed:
             raise Refused(f"statfed version: the coordinator runs {version}; this holder runs {installed}")
         try:
-            statement = cls.model_validate(table)
+            statement = cls.model_validate(table | {"terms": terms_of(table.get("terms"))})
         except ValidationError as error:
             keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
             raise Refused(f"statement not understood: {keys}") from None

@@ -20,8 +20,8 @@ from statfed.client.data.conversion import Converted, convert
 from statfed.client.data.sources import Source, connect
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
-from statfed.core.terms import Condition
 from statfed.core.table import Expr, Table
+from statfed.core.terms import Condition
 
 __all__ = ["Mismatch", "Source", "connect", "inspect", "local_mismatches", "mismatches", "open_table"]
 

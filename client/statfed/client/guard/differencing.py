@@ -37,8 +37,8 @@ from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused
 from statfed.core.method import Cells, Model, Question, columns_read
-from statfed.core.terms import Condition
 from statfed.core.table import Expr, Table
+from statfed.core.terms import Condition
 
 FILE = "releases.sqlite"
 RULE = "not allowed by this holder's differencing rule"
@@ -272,6 +272,7 @@ class Releases:
     def admit(
         self,
         run: str,
+        study: str,
         question: Question[Any],
         discloses: Cells | Model,
         fingerprint: str,
@@ -280,10 +281,11 @@ class Releases:
     ) -> None:
         """Guard one exact release and record it; call it last, before the answer leaves. Raises Refused.
 
-        fingerprint: of the data as they are; table_of: all the holder's records, unconditioned, with the columns asked
-        for, read by the codebook given. Returns at once, recording nothing, when these populations were released from
-        these data before. Data are read outside the lock; what others recorded meanwhile is compared before recording.
-        A holder without a minimum frequency has nothing to compare with: releases are only recorded.
+        study: its digest; fingerprint: of the data as they are; table_of: all the holder's records, unconditioned,
+        with the columns asked for, read by the codebook given. Returns at once, recording nothing, when these
+        populations were released from these data before. Data are read outside the lock; what others recorded meanwhile
+        is compared before recording. A holder without a minimum frequency has nothing to compare with: releases are
+        only recorded.
         """
         new = populations(question, discloses)
         compared = 0
@@ -311,7 +313,7 @@ class Releases:
                 for one in new:
                     if one not in known:
                         facts = _facts(question.terms.method, fingerprint, one, totals[one])
-                        self._chain.append("exact", run, question.terms.digest(), facts=facts)
+                        self._chain.append("exact", run, study, facts=facts)
                 return
 
     def verify(self) -> str:

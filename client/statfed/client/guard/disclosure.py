@@ -13,7 +13,7 @@ contributors, negative contributions by absolute values) and chapter 5 (zeros an
 The functions from `unsafe_frequency` to `full_cells` are pure: arrays of cells in, arrays of bool of their shape out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,13 +25,26 @@ from numpy.typing import ArrayLike, NDArray
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
-from statfed.core.method import Arrays, Ask, Cells, Model, Question, columns_read
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Cells,
+    Counts,
+    Magnitude,
+    Model,
+    Part,
+    Product,
+    Public,
+    Question,
+    Update,
+    columns_read,
+)
 from statfed.core.table import Expr, Table
 
 FREQUENCY, DOMINANCE, P_PERCENT = "minimum frequency", "(n,k) dominance", "p% rule"
 ZEROS, FULL = "zeros", "full cells"
 RESIDUAL, PARAMETERS = "residual degrees of freedom", "parameters per record"
-FINER = ("count", "exits", "entered")  # parts of a contribution that count records in cells finer than `Cells.by`
+UNDECLARED = "what leaves is declared"
 Flags = NDArray[np.bool_]
 
 
@@ -84,22 +97,57 @@ class _Finding:
 
 
 def check(
-    table: Table, question: Question[Any], ask: Ask, contribution: Arrays, rules: Rules, discloses: Cells | Model
+    table: Table,
+    question: Question[Any],
+    ask: Ask,
+    parts: Mapping[str, Part],
+    contribution: Arrays,
+    rules: Rules,
+    discloses: Cells | Model,
 ) -> tuple[str, ...]:
     """Names of the rules that a contribution passed, before it leaves.
 
-    table: the holder's records that the query looks at, with the columns of `columns_read` and `reads`; contribution:
-    what would leave, with parts `count`, `exits` and `entered`, if any, as numbers of records in finer cells; rules:
-    the holder's secret thresholds; discloses: what the analysis says of the ask. A holder without records passes all
-    rules but `zeros`. Raises Refused naming every rule that fails and the columns concerned, nothing else.
+    table: the holder's records that the study looks at, with the columns of `columns_read` and `reads`; contribution:
+    what would leave, of which `parts` say what it is; rules: the holder's secret thresholds; discloses: what the method
+    says of the ask. What a part does not say of itself, or what does not go with `discloses`, is refused whenever a
+    rule is on: no part is told by its name. A holder without records passes all rules but `zeros`. Raises Refused
+    naming every rule that fails and the columns concerned, nothing else.
     """
+    astray = undeclared(parts, discloses)
+    if astray:
+        raise Refused(
+            f"not allowed by this holder's disclosure rules ({ask.name}):\n- {UNDECLARED}: {', '.join(astray)}"
+        )
+    counts = [np.asarray(contribution[name]) for name, part in parts.items() if isinstance(part.what, Counts)]
     found = _cells if isinstance(discloses, Cells) else _model
-    findings = list(found(table, question, contribution, rules, discloses))  # type: ignore[arg-type]
+    findings = list(found(table, question, counts, rules, discloses))  # type: ignore[arg-type]
     failing = [finding for finding in findings if finding.fails]
     if failing:
         lines = dict.fromkeys(f"- {f.rule}: {', '.join(f.columns) or 'all records'}" for f in failing)
         raise Refused("\n".join([f"not allowed by this holder's disclosure rules ({ask.name}):", *lines]))
     return tuple(dict.fromkeys(finding.rule for finding in findings))
+
+
+def undeclared(parts: Mapping[str, Part], discloses: Cells | Model) -> list[str]:
+    """Parts of which nothing is known that rules could look at. Public.
+
+    Sums of values need the cells and columns that dominance rules are evaluated on, or the records of a model; cross
+    products and updates need a model; counts are looked at themselves.
+    """
+    model = isinstance(discloses, Model)
+
+    def known(part: Part) -> bool:
+        match part.what:
+            case Counts() | Public():
+                return True
+            case Magnitude(counts=counts):
+                said = not counts or (counts in parts and isinstance(parts[counts].what, Counts))
+                return said and (model or bool(discloses.values))  # type: ignore[union-attr]
+            case Product() | Update():
+                return model
+        return False
+
+    return sorted(name for name, part in parts.items() if not known(part))
 
 
 def reads(codebook: Codebook, discloses: Cells | Model) -> tuple[str, ...]:
@@ -109,7 +157,7 @@ def reads(codebook: Codebook, discloses: Cells | Model) -> tuple[str, ...]:
 
 
 def _cells(
-    table: Table, question: Question[Any], contribution: Arrays, rules: Rules, cells: Cells
+    table: Table, question: Question[Any], finer: list[NDArray[Any]], rules: Rules, cells: Cells
 ) -> Iterator[_Finding]:
     names = [*cells.by, *cells.complete, *cells.values]
     columns = tuple(dict.fromkeys(names)) or columns_read(question)
@@ -118,7 +166,6 @@ def _cells(
     for i, name in enumerate(cells.values):
         counted[f"contributors_{i}"] = complete[name].count()
     grids = complete.grid(cells.by, **counted)
-    finer = [np.asarray(contribution[name]) for name in FINER if name in contribution]
     if rules.minimum_frequency is not None:
         unsafe = [unsafe_frequency(counts, rules.minimum_frequency).any() for counts in (*grids.values(), *finer)]
         yield _Finding(FREQUENCY, columns, any(unsafe))
@@ -198,7 +245,7 @@ def _largest(table: Table, by: tuple[str, ...], value: str, weight: str | None, 
 def _model(
     table: Table,
     question: Question[Any],  # noqa: ARG001
-    contribution: Arrays,
+    finer: list[NDArray[Any]],
     rules: Rules,
     model: Model,
 ) -> Iterator[_Finding]:
@@ -207,7 +254,6 @@ def _model(
     complete = table.complete(model.complete)
     records = int(complete.aggregate(records=ibis._.count())["records"])
     if rules.minimum_frequency is not None:
-        finer = [np.asarray(contribution[name]) for name in FINER if name in contribution]
         sizes = [np.asarray(records), *finer]
         unsafe = any(unsafe_frequency(size, rules.minimum_frequency).any() for size in sizes)
         yield _Finding(FREQUENCY, model.complete, unsafe)

@@ -1,7 +1,9 @@
 """A holder's privacy ledger: what one dataset has lost, for ever. A chain of entries, of which this says the meaning.
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
-(order, single; `round` is the number of rounds, `event` that of one round), `charge`, `disclose`, `release` (freed).
+(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose`, `release`
+(freed). A reservation of sums with different events has them in `events`, each with how often; one of a budget that is
+spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
 
 Formal guarantees.
 
@@ -30,6 +32,7 @@ condition. Raising the budget is on record ("budget"); the promise then is the r
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +43,7 @@ from statfed.client.guard.chain import Chain, Entry
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy.accountant import Event, Repeated
+from statfed.core.privacy.spending import Reservation
 from statfed.core.section import Unit
 
 
@@ -70,16 +74,46 @@ class Spending:
 
 @dataclass
 class _Run:
+    """events: what is set aside, each with how often; of an adaptive budget the claim, once."""
+
     study: str
     rounds: int
-    event: str
+    events: Mapping[str, int]
+    adaptive: bool
     admitted: tuple[float, float]
-    charged: set[int] = field(default_factory=set)
+    charged: dict[int, str] = field(default_factory=dict)
     released: bool = False
 
     @property
     def outstanding(self) -> int:
         return 0 if self.released else self.rounds - len(self.charged)
+
+    def refuses(self, text: str) -> str:
+        """Why a sum with this event is not covered by what is left of the reservation; nothing where it is."""
+        if self.adaptive:
+            claimed = privacy.event_from_json(next(iter(self.events)))
+            spent = sum(privacy.cost(claimed, privacy.event_from_json(one)) for one in self.charged.values())
+            asked = privacy.cost(claimed, privacy.event_from_json(text))
+            if not spent + asked <= 1.0 + 1e-9:
+                return (
+                    f"got {asked:.4g} of the study's budget; want at most the {max(0.0, 1.0 - spent):.4g} that is left"
+                )
+            return ""
+        more = self.events.get(text, 0) - sum(one == text for one in self.charged.values())
+        return "" if more > 0 else f"got event {text}; want the reserved {' or '.join(self.events)}"
+
+    def composed(self, charged: bool, reserved: bool) -> Counter[str]:
+        """Events of the run, with how often: what was charged, and what is still set aside."""
+        done, found = Counter(self.charged.values()), Counter[str]()
+        if self.adaptive:
+            if reserved and not self.released:
+                return Counter(self.events) if charged else Counter()  # the claim covers what was charged of it
+            return done if charged else found
+        if charged:
+            found += done
+        if reserved and not self.released:
+            found += Counter(self.events) - done
+        return found
 
 
 @dataclass
@@ -99,7 +133,7 @@ class _State:
         """Composition of charges and outstanding reservations, one event for equal ones."""
         counts: Counter[str] = Counter()
         for run in self.runs.values():
-            counts[run.event] += (len(run.charged) if charged else 0) + (run.outstanding if reserved else 0)
+            counts += run.composed(charged, reserved)
         return [_times(text, count) for text, count in sorted(counts.items()) if count]
 
     @property
@@ -140,16 +174,19 @@ class _State:
                 follows = not self.single and (facts["order"], facts["single"]) == (self.order, False)
                 if run or not (self.new or follows):
                     raise ValueError("reservation that could not have been admitted")
-                privacy.event_from_json(entry.event)
+                adaptive, events = bool(facts.get("adaptive")), dict(facts.get("events", {}))
+                events = events or {entry.event: 1 if adaptive else entry.round}
+                for text in events:
+                    privacy.event_from_json(text)
                 self.order, self.single = facts["order"], facts["single"]
                 admitted = (self.epsilon, self.delta)
-                self.runs[entry.run] = _Run(entry.study, entry.round, entry.event, admitted)
+                self.runs[entry.run] = _Run(entry.study, entry.round, events, adaptive, admitted)
             case "charge":
                 if not run or run.released or not 1 <= entry.round <= run.rounds or entry.round in run.charged:
                     raise ValueError("charge without a reservation")
-                if (run.study, run.event) != (entry.study, entry.event):
+                if run.study != entry.study or run.refuses(entry.event):
                     raise ValueError("charge that differs from its reservation")
-                run.charged.add(entry.round)
+                run.charged[entry.round] = entry.event
             case "disclose":
                 self.disclosed.add((entry.run, entry.round))
             case "release" if run:
@@ -218,31 +255,49 @@ class Ledger:
             raise UsageError(
                 f"reservation of run {run!r}: got {rounds} rounds; want a named run and at least one round"
             )
-        event = privacy.event_to_json(event_per_round)
+        return self._reserve(run, study, rounds, {privacy.event_to_json(event_per_round): rounds}, note)
+
+    def set_aside(self, run: str, study: str, reservation: Reservation, note: str = "") -> str:
+        """Set aside what a whole study may cost, of one run. As `reserve`, for any kind of budget."""
+        if reservation.claim is not None:
+            return self._reserve(
+                run, study, reservation.most, {privacy.event_to_json(reservation.claim): 1}, note, True
+            )
+        events = {privacy.event_to_json(event): times for event, times in reservation.events}
+        return self._reserve(run, study, sum(events.values()), events, note)
+
+    def _reserve(
+        self, run: str, study: str, rounds: int, events: Mapping[str, int], note: str, adaptive: bool = False
+    ) -> str:
         with self._chain.writing() as state:
             known = state.runs.get(run)
             if known:
-                if not known.released and (known.study, known.rounds, known.event) == (study, rounds, event):
+                same = (known.study, known.rounds, dict(known.events), known.adaptive)
+                if not known.released and same == (study, rounds, dict(events), adaptive):
                     return self._chain.head
                 raise Refused(f"run {run} already has a reservation; want a new run, or the same terms before release")
-            facts = self._gate(state, _times(event, rounds))
+            asked = [_times(text, times) for text, times in events.items()]
+            facts = self._gate(state, asked, adaptive)
+            facts |= {"adaptive": True} if adaptive else {}
+            facts |= {"events": dict(events)} if len(events) > 1 else {}
+            event = next(iter(events)) if len(events) == 1 else ""
             return self._chain.append("reserve", run, study, rounds, event=event, facts=facts, note=note)
 
-    def _gate(self, state: _State, asked: Event) -> dict[str, Any]:
+    def _gate(self, state: _State, asked: list[Event], adaptive: bool) -> dict[str, Any]:
         """The facts of the reservation of `asked`; Refused when no rule admits it."""
         if state.single and not state.new:
             raise Refused(
-                f"privacy budget: asked epsilon {privacy.epsilon([asked], state.delta):.4g} more; the whole lifetime "
+                f"privacy budget: asked epsilon {privacy.epsilon(asked, state.delta):.4g} more; the whole lifetime "
                 f"budget of epsilon {state.epsilon:g} at delta {state.delta:g} went to a single study "
                 f"(spent {state.figure(state.events(reserved=False)):.4g}, spent and reserved "
                 f"{state.figure(state.events()):.4g}); left 0"
             )
-        order = privacy.filter_order([asked], state.epsilon, state.delta) if state.new else cast(float, state.order)
-        total = privacy.filter_epsilon([*state.events(), asked], order, state.delta)
+        order = privacy.filter_order(asked, state.epsilon, state.delta) if state.new else cast(float, state.order)
+        total = privacy.filter_epsilon([*state.events(), *asked], order, state.delta)
         if total <= state.epsilon:
             return {"order": order, "single": False}
-        alone = privacy.epsilon([asked], state.delta)
-        if state.new and alone <= state.epsilon:
+        alone = privacy.epsilon(asked, state.delta)
+        if state.new and alone <= state.epsilon and not adaptive:  # rule 2 is for parameters that were fixed beforehand
             return {"order": None, "single": True}
         spent, held = (0.0, 0.0) if state.new else (state.figure(state.events(reserved=r)) for r in (False, True))
         raise Refused(
@@ -265,8 +320,8 @@ class Ledger:
                 raise Refused(f"round {round} of run {run}: got no outstanding reservation of this study; want reserve")
             if not 1 <= round <= known.rounds:
                 raise Refused(f"run {run}: got round {round}; want one of the {known.rounds} reserved rounds")
-            if known.event != text:
-                raise Refused(f"round {round} of run {run}: got event {text}; want the reserved {known.event}")
+            if reason := known.refuses(text):
+                raise Refused(f"round {round} of run {run}: {reason}")
             if known.admitted != (state.epsilon, state.delta):  # the budget was changed since: it has to cover this too
                 total = state.figure([*state.events(reserved=False), event])
                 if total > state.epsilon:
@@ -292,11 +347,12 @@ class Ledger:
         """What was spent so far. delta: that of the study (0: pure), for `study_epsilon` only; else the budget's."""
         with self._chain.reading() as state:
             attempts = [known for name, known in state.runs.items() if run and _base(name) == _base(run)]
-            mine = [_times(known.event, len(known.charged)) for known in attempts if known.charged]
+            mine = [_times(text, n) for known in attempts for text, n in known.composed(True, False).items()]
+            adaptive = any(known.adaptive for known in attempts)
             counted = state.figure(state.events())
             closed = state.single and not state.new
             return Spending(
-                study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta),
+                study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta, adaptive),
                 history_epsilon=None if state.disclosed else privacy.epsilon(state.events(reserved=False), state.delta),
                 filter_epsilon=counted,
                 charged=state.charges,
@@ -346,8 +402,13 @@ def read_only(path: Path) -> Ledger:
     return Ledger.read_only(path)
 
 
-def _at(events: list[Event], delta: float) -> float:
-    """Epsilon at the study's own delta, 0 for a pure one."""
+def _at(events: list[Event], delta: float, adaptive: bool = False) -> float:
+    """Epsilon at the study's own delta, 0 for a pure one. adaptive: by what holds for shares chosen on seeing results,
+    rho added up or basic composition, instead of the tighter composition of fixed asks."""
+    if adaptive and events and delta > 0:
+        concentrated = sum(privacy.rho(event) for event in events)
+        pure = privacy.pure_epsilon(events)
+        return min(privacy.zcdp_epsilon(concentrated, delta) if math.isfinite(concentrated) else math.inf, pure)
     return privacy.epsilon(events, delta) if delta > 0 else privacy.pure_epsilon(events)
 
 

@@ -20,15 +20,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
 
-from statfed.core.applicability import obstacles
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
-from statfed.core.method import columns_read, read_question
-from statfed.core.protection import minimum_holders, named_protection, read_protection
-from statfed.core.terms import Placement, Terms
+from statfed.core.protection import named_protection
+from statfed.core.resolve import Resolved
 from statfed.core.section import NAME, Section, Unit, describe, read_toml
-from statfed.strategies.learning.options import Strategies
-from statfed.core.terms import Terms
+from statfed.core.terms import Placement
 
 _ANY = "*"
 
@@ -68,8 +65,14 @@ class Dataset(Section):
 class Allow(Section):
     """What may be asked of the dataset. What is not listed is refused."""
 
-    scenarios: tuple[str, ...] = Field(default=(), description="scenarios whose training may use the data")
-    analyses: tuple[str, ...] = Field(default=(), description='analyses that may be asked for; ["*"] for all')
+    methods: tuple[str, ...] = Field(
+        default=(),
+        description='analyses and training methods that may be asked for; ["*"] for all. Of training, dp-fedsgd alone '
+        "keeps its guarantee whatever model the coordinator sends",
+    )
+    after_approval: bool = Field(
+        default=False, description="may a study be answered only once a person here has approved it, word for word?"
+    )
     protections: tuple[str, ...] = Field(
         description='protections under which a contribution may leave; ["*"] for all, plain among them; NAME:OPTION '
         "besides for an option with which NAME protects less"
@@ -89,9 +92,7 @@ class Allow(Section):
     public_seed: bool = Field(
         default=False, description="simulation only: may noise follow from the study's public seed?"
     )
-    strategies: tuple[Strategies, ...] | None = Field(
-        default=None, description="aggregation strategies; leave out for all"
-    )
+    strategies: tuple[str, ...] | None = Field(default=None, description="aggregation strategies; leave out for all")
 
 
 class Minimum(Section):
@@ -161,6 +162,12 @@ class Policy(Section):
 def load_policy(path: Path) -> Policy:
     """Read and validate a policy file. Raises UsageError naming the key, what was got and what is wanted."""
     table = read_toml(path, "policy")
+    allow = table.get("allow")
+    if isinstance(allow, dict) and {"analyses", "scenarios"} & set(allow):
+        raise UsageError(
+            f"{path}: allow.analyses, allow.scenarios: got a policy of an earlier version; want allow.methods, a list "
+            "of analyses and of training methods (where a scenario was allowed: local-sgd, dp-fedsgd)"
+        )
     try:
         return Policy.model_validate(table)
     except ValidationError as error:
@@ -205,24 +212,27 @@ def _toml(value: object) -> str:
     return repr(value)
 
 
-def admit(policy: Policy, terms: Terms) -> None:
-    """Raise Refused, listing every rule of `policy` that `terms` do not satisfy; return silently when all are.
+def admit(policy: Policy, study: Resolved) -> None:
+    """Raise Refused, listing every rule of `policy` that a study does not satisfy; return silently when all are.
 
-    terms: public. Raises UsageError instead when the only fault is a delta that gives no protection (delta >= 1/n for
+    study: public. Raises UsageError instead when the only fault is a delta that gives no protection (delta >= 1/n for
     the n units of this dataset): no policy could admit it. Reads no data and no ledger.
     """
-    allow = policy.allow
-    asked = _training(allow, terms) if isinstance(terms, Terms) else _analysis(allow, terms)
+    allow, terms = policy.allow, study.terms
+    strategy = getattr(getattr(study.question.options, "strategy", None), "name", None)
     rules = [
-        *asked,
+        None if _ANY in allow.methods else _listed("method", terms.method, allow.methods),
+        _listed("strategy", strategy, allow.strategies) if strategy and allow.strategies is not None else None,
+        _columns(allow, study.columns),
+        _listed("noise", terms.privacy.noise, allow.noise) if terms.privacy else None,
         None if _ANY in allow.protections else _listed("protection", terms.protection.name, allow.protections),
         *conceded(terms.protection.name, terms.protection.options, allow.protections, allow.third_parties),
-        *_parties(policy, terms),
+        *_parties(policy, study),
     ]
     unusable = None
     if terms.privacy is None:
         if not allow.without_privacy:
-            what = "training" if isinstance(terms, Terms) else "a statistic"
+            what = "training" if study.training else "a statistic"
             rules.append(f"{what} without differential privacy is not allowed; want a [privacy] section")
     elif terms.privacy.unit != policy.budget.unit:
         rules.append(
@@ -239,7 +249,7 @@ def admit(policy: Policy, terms: Terms) -> None:
             "seed: got a public seed, from which anyone could subtract the noise; this holder draws its noise from "
             "its operating system; want a study without seed"
         )
-    rules += [str(obstacle) for obstacle in obstacles(terms)]  # not left to the coordinator to look
+    rules += study.obstacles  # not left to the coordinator to look
     reasons = [rule for rule in rules if rule is not None]
     if reasons:
         raise Refused("\n".join(["not allowed by policy:", *(f"- {r}" for r in [*reasons, *filter(None, [unusable])])]))
@@ -267,37 +277,24 @@ def conceded(name: str, options: Mapping[str, Any], allowed: Sequence[str], thir
     return rules
 
 
-def _training(allow: Allow, terms: Terms) -> list[str | None]:
-    return [
-        _listed("scenario", terms.scenario, allow.scenarios),
-        _listed("strategy", terms.strategy.name, allow.strategies) if allow.strategies is not None else None,
-        _columns(allow, [channel.name for channel in terms.codebook.channels]),
-    ]
-
-
-def _analysis(allow: Allow, query: Terms) -> list[str | None]:
-    _, question = read_question(query)
-    return [
-        None if _ANY in allow.analyses else _listed("analysis", query.analysis, allow.analyses),
-        _columns(allow, columns_read(question)),
-        _listed("noise", query.privacy.noise, allow.noise) if query.privacy else None,
-    ]
-
-
 def _columns(allow: Allow, names: Sequence[str]) -> str | None:
     closed = [] if _ANY in allow.columns else [name for name in names if name not in allow.columns]
     return f"columns: got {', '.join(closed)}, not allowed; want only {', '.join(allow.columns)}" if closed else None
 
 
-def _parties(policy: Policy, terms: Terms) -> list[str]:
-    minimum, rules = policy.minimum, []
+def _parties(policy: Policy, study: Resolved) -> list[str]:
+    minimum, rules, terms = policy.minimum, list[str](), study.terms
     if policy.holder.name not in terms.holders:
         rules.append(f"holder {policy.holder.name} is not among the study's holders; want a study that names it")
     if policy.dataset.records < minimum.records:
         rules.append("minimum number of records: this dataset has fewer records than its policy's minimum")
     if policy.dataset.persons < minimum.persons:
         rules.append("minimum number of persons: this dataset has fewer persons than its policy's minimum")
-    if minimum_holders(terms, read_protection(terms)[0].REQUIRES) < minimum.holders:
+    try:
+        fewest = study.minimum_holders
+    except UsageError:
+        fewest = minimum.holders  # among the study's obstacles
+    if fewest < minimum.holders:
         rules.append("minimum number of holders: a sum of this study may be over fewer than this policy's minimum")
     return rules
 

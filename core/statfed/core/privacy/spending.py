@@ -12,12 +12,11 @@ A budget is spent in one of two ways, which the method declares.
 Everything follows from public facts: the study, the ask's parts and the holder's public sizes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Adaptive, Ask, Fixed, Mechanism, Question, budget_of
+from statfed.core.method import Adaptive, Ask, Fixed, Mechanism, Method, Question, budget_of
 from statfed.core.privacy.accountant import Event, claim, pure_epsilon, repeated
 from statfed.core.privacy.accountant import epsilon as pld_epsilon
 from statfed.core.privacy.noise import Noise, plan, plan_share
@@ -51,8 +50,7 @@ class Reservation:
 
 
 def price(question: Question[Any], ask: Ask, size: Size | None, shares: int) -> Price | None:
-    """What one ask costs; None without privacy. size: the holder's public size, None at the coordinator, where it is
-    not known and only core's own noise is asked for.
+    """What one ask costs; None without privacy, and at the coordinator (size None) where the method adds the noise.
 
     Raises UsageError on an ask that is not one of a fixed budget, and where no noise is enough.
     """
@@ -63,9 +61,10 @@ def price(question: Question[Any], ask: Ask, size: Size | None, shares: int) -> 
     if isinstance(budget, Adaptive):
         noise = plan_share(question.method.parts(question, ask), privacy, ask.share, shares)
         return Price(noise.event(), noise)
-    scheduled = next((one for one in budget.asks if one.name == ask.name), None)
-    if scheduled is None:
+    if all(one.name != ask.name for one in budget.asks):
         raise UsageError(f"ask: got {ask.name}; want {', '.join(one.name for one in budget.asks)}")
+    if size is None and ask.name in own_noise(question.method):
+        return None
     kept = question.kept.setdefault("prices", {})
     key = (ask.name, size, shares)
     if key not in kept:
@@ -74,18 +73,20 @@ def price(question: Question[Any], ask: Ask, size: Size | None, shares: int) -> 
     return found
 
 
+def own_noise(method: Method) -> tuple[str, ...]:
+    """The asks whose noise the method adds inside `contribute`."""
+    return tuple(getattr(method, "OWN_NOISE", ()))
+
+
 def _fixed(question: Question[Any], budget: Fixed, name: str, size: Size | None, shares: int) -> Price:
-    privacy = question.privacy
-    own: Callable[[Question[Any], str, Size | None], Mechanism | None] | None = getattr(
-        question.method, "mechanism", None
-    )
-    mechanism = own(question, name, size) if own else None
+    privacy, method = question.privacy, question.method
     if privacy is None:
         raise ValueError("a price without privacy")
-    if mechanism is not None:
+    if name in own_noise(method):
+        mechanism: Mechanism = method.mechanism(question, name, size)  # type: ignore[attr-defined]  # optional
         return Price(mechanism.event, mechanism=mechanism)
     scheduled = next(one for one in budget.asks if one.name == name)
-    parts = question.method.parts(question, Ask(name))
+    parts = method.parts(question, Ask(name))
     if len(budget.asks) == 1:
         noise = plan(parts, privacy, scheduled.times, shares)
     else:

@@ -29,6 +29,7 @@ from flwr.serverapp.strategy import (
     MultiKrum,
 )
 from numpy.typing import NDArray
+
 from statfed.strategies.learning.options import Strategy
 
 _MEMORY = ("m_t", "v_t", "momentum_vector")

@@ -33,18 +33,19 @@ whoever dropped out.
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap  # pyright: ignore[reportPrivateImportUsage]
-from torch.nn.functional import cross_entropy
 
 from statfed.core.privacy import discrete
 from statfed.core.randomness import Stream
-from statfed.core.terms import Terms
+from statfed.core.terms import Privacy
 from statfed.strategies.learning.clipping import clip_factors
+from statfed.strategies.learning.losses import losses, mean_loss
 from statfed.strategies.learning.step import SIGMA, Step
 
 BLOCK = 1024
@@ -54,9 +55,9 @@ BLOCK = 1024
 def noisy_sum(
     model: nn.Module,
     inputs: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     persons: NDArray[np.int64],
-    terms: Terms,
+    privacy: Privacy,
     plan: Step,
     sampling: Stream,
     noise: Stream,
@@ -66,15 +67,12 @@ def noisy_sum(
     inputs: (records, ...) prepared for the model; labels, persons: (records,). All private; so is `clipped_sum`, which
     the result is with noise. sampling, noise: streams that no other step, holder or purpose uses.
     """
-    total = clipped_sum(model, inputs, labels, batch(persons, terms, plan.rate, sampling), plan)
+    total = clipped_sum(model, inputs, labels, batch(persons, privacy, plan.rate, sampling), plan)
     return total + discrete.draw_gaussian(SIGMA, plan.entries, noise)
 
 
-def batch(persons: NDArray[np.int64], terms: Terms, rate: float, sampling: Stream) -> list[NDArray[np.int64]]:
+def batch(persons: NDArray[np.int64], privacy: Privacy, rate: float, sampling: Stream) -> list[NDArray[np.int64]]:
     """A Poisson sample of privacy units: the rows of each, at most `max_records_per_unit` of one person. Private."""
-    privacy = terms.privacy
-    if privacy is None:
-        raise ValueError("a step without privacy")
     if privacy.unit == "record":
         return [row[None] for row in sampling.choose(len(persons), rate)]
     order = np.argsort(persons, kind="stable")
@@ -88,7 +86,7 @@ def batch(persons: NDArray[np.int64], terms: Terms, rate: float, sampling: Strea
 def clipped_sum(
     model: nn.Module,
     inputs: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     units: Sequence[NDArray[np.int64]],
     plan: Step,
 ) -> NDArray[np.int64]:
@@ -101,30 +99,33 @@ def clipped_sum(
     net = deepcopy(model).double().train()
     if sum(p.numel() for p in net.parameters()) != plan.entries:
         raise ValueError(f"model: got other parameters than planned; want {plan.entries}")
-    _check(net, inputs.shape[1:])
+    _check(net, inputs.shape[1:], labels)
     total = torch.zeros(plan.entries, dtype=torch.float64)
     for start in range(0, len(units), BLOCK):
         block = torch.zeros_like(total)
         for rows in units[start : start + BLOCK]:
             x, y = torch.from_numpy(inputs[rows]).double(), torch.from_numpy(labels[rows])
-            slopes = torch.autograd.grad(cross_entropy(net(x), y), list(net.parameters()))
+            slopes = torch.autograd.grad(mean_loss(net(x), y), list(net.parameters()))
             block += _clipped(torch.cat([slope.flatten() for slope in slopes]), plan.clipping_norm)
         total += block
     whole: NDArray[np.int64] = (total / plan.unit).round_().to(torch.int64).numpy()
     return whole
 
 
-def _check(net: nn.Module, shape: tuple[int, ...]) -> None:
+def _check(net: nn.Module, shape: tuple[int, ...], labels: NDArray[Any]) -> None:
     """Raise ValueError on a model that keeps or draws something between units. shape: of one record's inputs.
 
     Decided on zeros, so that a refusal tells nothing: a function of one unit can be mapped over units.
     """
 
     def loss(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(functional_call(net, values, (x,)), y)
+        return losses(functional_call(net, values, (x,)), y).mean()
 
     parameters = {name: p.detach() for name, p in net.named_parameters()}
-    x, y = torch.zeros(1, 2, *shape, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.int64)
+    x, y = (
+        torch.zeros(1, 2, *shape, dtype=torch.float64),
+        torch.zeros(1, 2, dtype=torch.int64 if labels.dtype.kind == "i" else torch.float64),
+    )
     try:
         vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
     except RuntimeError as error:

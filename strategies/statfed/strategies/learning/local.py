@@ -27,6 +27,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,14 +35,17 @@ from numpy.typing import NDArray
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector
 
 from statfed.core.errors import Refused, UsageError
-from statfed.core.privacy.accountant import Repeated, calibrate, dp_sgd
+from statfed.core.privacy.accountant import Event, Repeated, calibrate, dp_sgd
 from statfed.core.randomness import Stream
-from statfed.core.terms import Terms
+from statfed.core.table import Size
+from statfed.core.terms import Privacy
 from statfed.strategies.learning.clipping import clip_factors, clipped_sums, covers
+from statfed.strategies.learning.losses import losses as losses_of
+from statfed.strategies.learning.losses import mean_loss
+from statfed.strategies.learning.options import LocalOptions
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Schedule:
     expected_batch: float
     noise_multiplier: float | None
 
-    def event_per_round(self) -> Repeated:
+    @property
+    def event(self) -> Repeated:
         """What one round's training is charged as. Raises ValueError without privacy."""
         if self.noise_multiplier is None:
             raise ValueError("training without noise has no privacy event")
@@ -74,27 +79,22 @@ class Schedule:
         return self.noise_multiplier * math.sqrt(parameters / steps) / self.expected_batch
 
 
-def schedule(terms: Terms, records: int, persons: int) -> Schedule:
-    """The schedule of a holder with `records` public records of `persons` public persons.
+def schedule(options: LocalOptions, privacy: Privacy | None, size: Size, beside: tuple[Event, ...] = ()) -> Schedule:
+    """The schedule of a holder of this public size. beside: further events of the same study.
 
-    The noise multiplier is the smallest with which all rounds of the study together stay within its epsilon. For
-    dp-fedsgd it is what the same number of steps would be on this holder's data alone; see
-    `statfed.strategies.learning.step` for the steps together.
+    The noise multiplier is the smallest with which all rounds of the study together stay within its epsilon.
     """
-    training, privacy = terms.training, terms.privacy
+    records = size.records
     if privacy is None:
-        steps = training.local_epochs * math.ceil(records / training.batch_size)
-        return Schedule(min(1.0, training.batch_size / records), steps, training.batch_size, None)
-    units = records if privacy.unit == "record" else persons
-    if privacy.unit == "person" and persons < 2:
+        steps = options.local_epochs * math.ceil(records / options.batch_size)
+        return Schedule(min(1.0, options.batch_size / records), steps, options.batch_size, None)
+    units = size.units(privacy.unit)
+    if privacy.unit == "person" and size.persons < 2:
         raise Refused("privacy unit person: got a data set of one person; want at least two")
-    if training.method == "dp-fedsgd":
-        rate, steps = training.sampling_rate, 1
-    else:
-        rate = min(1.0, training.batch_size / units)
-        steps = training.local_epochs * max(1, round(1.0 / rate))
+    rate = min(1.0, options.batch_size / units)
+    steps = options.local_epochs * max(1, round(1.0 / rate))
     try:
-        sigma = calibrate(rate, steps * terms.rounds, privacy.epsilon, privacy.delta)
+        sigma = calibrate(rate, steps * options.rounds, privacy.epsilon, privacy.delta, beside=beside)
     except ValueError as error:
         raise UsageError(f"privacy.epsilon: {error}; want a larger epsilon or fewer rounds") from None
     return Schedule(rate, steps, rate * units, sigma)
@@ -167,9 +167,10 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
 def fit(
     model: nn.Module,
     inputs: NDArray[np.float32],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     persons: NDArray[np.int64],
-    terms: Terms,
+    options: LocalOptions,
+    privacy: Privacy | None,
     plan: Schedule,
     sampling: Stream,
     noise: Stream,
@@ -181,12 +182,11 @@ def fit(
     """
     torch.set_num_threads(1)  # the order of float additions, and so the result, must not depend on the machine
     x, y = torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(np.ascontiguousarray(labels))
-    options = terms.training
     optimizer = torch.optim.SGD(
         model.parameters(), lr=options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
     )
     start = [p.detach().clone() for p in model.parameters()]
-    pull = terms.strategy.proximal_mu if terms.strategy.name == "fedprox" else 0.0
+    pull = options.strategy.proximal_mu if options.strategy.name == "fedprox" else 0.0
 
     def proximal() -> None:
         if pull:
@@ -195,10 +195,10 @@ def fit(
                     p.grad.add_(p.detach() - origin, alpha=pull)
 
     model.train()
-    if terms.privacy is None:
-        _plain_steps(model, optimizer, x, y, terms, sampling, proximal)
+    if privacy is None:
+        _plain_steps(model, optimizer, x, y, options, sampling, proximal)
     else:
-        _private_steps(model, optimizer, x, y, persons, terms, plan, sampling, noise, proximal)
+        _private_steps(model, optimizer, x, y, persons, (options, privacy, plan), sampling, noise, proximal)
 
 
 def _plain_steps(
@@ -206,15 +206,14 @@ def _plain_steps(
     optimizer: torch.optim.Optimizer,
     x: Tensor,
     y: Tensor,
-    terms: Terms,
+    options: LocalOptions,
     sampling: Stream,
     proximal: Callable[[], None],
 ) -> None:
-    size = terms.training.batch_size
-    for _ in range(terms.training.local_epochs):
-        for rows in torch.from_numpy(sampling.permutation(len(y))).split(size):
+    for _ in range(options.local_epochs if len(y) else 0):
+        for rows in torch.from_numpy(sampling.permutation(len(y))).split(options.batch_size):
             optimizer.zero_grad()
-            cross_entropy(model(x[rows]), y[rows]).backward()
+            mean_loss(model(x[rows]), y[rows]).backward()
             proximal()
             optimizer.step()
 
@@ -225,20 +224,19 @@ def _private_steps(
     x: Tensor,
     y: Tensor,
     persons: NDArray[np.int64],
-    terms: Terms,
-    plan: Schedule,
+    planned: tuple[LocalOptions, Privacy, Schedule],
     sampling: Stream,
     noise: Stream,
     proximal: Callable[[], None],
 ) -> None:
-    privacy = terms.privacy
-    if privacy is None or plan.noise_multiplier is None:
+    options, privacy, plan = planned
+    if plan.noise_multiplier is None:
         raise ValueError("private training without a privacy plan")
     network = model if covers(model) else GradSampleModule(model, loss_reduction="sum")
     private = UnitOptimizer(
         optimizer,
         sigma=plan.noise_multiplier,
-        norm=privacy.clipping_norm,
+        norm=options.clipping_norm,
         expected_batch=plan.expected_batch,
         noise=noise,
     )
@@ -264,7 +262,7 @@ def _private_steps(
                 warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
                 losses(network(x[index])).sum().backward()
         else:
-            private.take(clipped_sums(network, x[index], losses, sizes, privacy.clipping_norm))
+            private.take(clipped_sums(network, x[index], losses, sizes, options.clipping_norm))
         private.step()
     if isinstance(network, GradSampleModule):
         network.remove_hooks()
@@ -274,12 +272,8 @@ def _private_steps(
                 delattr(p, name)
 
 
-def _losses(labels: Tensor, logits: Tensor) -> Tensor:
-    """Loss of each record, (records,): a sum over any other shape would mix records or count one twice."""
-    losses = cross_entropy(logits, labels, reduction="none")
-    if losses.shape != labels.shape[:1]:
-        raise ValueError(f"unexpected loss shape: got {tuple(losses.shape)}; want ({len(labels)},)")
-    return losses
+def _losses(labels: Tensor, outputs: Tensor) -> Tensor:
+    return losses_of(outputs, labels)
 
 
 def _bounded(chosen: Sequence[NDArray[np.int64]], most: int, sampling: Stream) -> tuple[NDArray[np.int64], list[int]]:

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 from statfed.core.errors import UsageError
 from statfed.core.fixed_point import HEADROOM, Layout, Slot
-from statfed.core.privacy.accountant import DiscreteGaussians, Repeated, calibrate, dp_fedsgd
+from statfed.core.method import Question
+from statfed.core.privacy.accountant import DiscreteGaussians, Event, Repeated, calibrate, dp_fedsgd
 from statfed.core.privacy.closeness import apart
-from statfed.core.privacy.placement import withstood
-from statfed.core.protection import minimum_holders, read_protection
-from statfed.core.terms import Terms
+from statfed.core.privacy.placement import shares
+from statfed.strategies.learning.options import DescentOptions
 
 SIGMA = 2.0**16
 """Of every holder's draw, in grid units."""
@@ -61,7 +61,8 @@ class Step:
         """Value of one grid unit. A gradient of the clipping norm keeps to the sensitivity, rounding included."""
         return self.clipping_norm / ((self.sensitivity - math.sqrt(self.entries)) * (1.0 - 1e-5))
 
-    def event_per_round(self) -> Repeated:
+    @property
+    def event(self) -> Repeated:
         """What one step is charged as."""
         noise = DiscreteGaussians(
             noise_multiplier=self.noise_multiplier, sigma=SIGMA, entries=self.entries, draws=self.draws
@@ -85,30 +86,31 @@ class Step:
         sizes: public number of records by holder. No holder with at most twice the largest of them can pass its share.
         """
         limit = len(sizes) * math.ceil(HEADROOM * max(sizes.values()) * self.sensitivity + _TAIL * SIGMA)
-        layout = Layout({"gradient": Slot((self.entries,), float(limit), integer=True)}, len(sizes))
+        layout = Layout({"gradient": Slot((self.entries,), float(limit), integer=True)}, len(sizes), even=True)
         if layout.bits == 192:
             raise UsageError(f"dp-fedsgd: got {sum(sizes.values())} records; their sum does not fit into 64 bits")
         return layout
 
 
-def step(terms: Terms, entries: int) -> Step:
+def step(question: Question[DescentOptions], entries: int, beside: tuple[Event, ...] = ()) -> Step:
     """The step of a study with `entries` parameters: least noise with which all rounds stay within its epsilon.
 
-    Raises UsageError when the study's training, strategy, noise or protection do not go together.
+    beside: further events of the same study. Raises UsageError when noise and protection do not go together.
     """
-    training, privacy = terms.training, terms.privacy
-    check(terms)
+    options, privacy = question.options, question.privacy
     if privacy is None:
-        raise ValueError("checked")
-    draws = _draws(terms)
+        raise UsageError("method: got dp-fedsgd without differential privacy; want a [privacy] section, or local-sgd")
+    if privacy.noise == "central":
+        raise UsageError("privacy.noise: got central; want local or shared: only holders add noise in training")
+    draws = shares(question.terms)
     distance = apart(SIGMA, draws, entries)
     if not math.isfinite(distance[0]):
         raise UsageError(f"dp-fedsgd: got {entries} parameters; the proof of its noise does not cover as many")
     try:
-        sigma = calibrate(training.sampling_rate, terms.rounds, privacy.epsilon, privacy.delta, distance)
+        sigma = calibrate(options.sampling_rate, options.rounds, privacy.epsilon, privacy.delta, distance, beside)
     except ValueError as error:
         raise UsageError(f"privacy.epsilon: {error}; want a larger epsilon or fewer rounds") from None
-    found = Step(training.sampling_rate, sigma, draws, entries, privacy.clipping_norm)
+    found = Step(options.sampling_rate, sigma, draws, entries, options.clipping_norm)
     if not 2.0 * math.sqrt(entries) <= found.sensitivity <= _FINEST:
         raise UsageError(
             f"dp-fedsgd: got noise multiplier {sigma:.4g} for {entries} parameters, which puts the sensitivity at "
@@ -116,55 +118,3 @@ def step(terms: Terms, entries: int) -> Step:
             "model, or another epsilon"
         )
     return found
-
-
-def check(terms: Terms) -> None:
-    """Raise UsageError, in every respect that does not fit, unless the study can be trained by dp-fedsgd."""
-    privacy, strategy = terms.privacy, terms.strategy.name
-    if privacy is None:
-        raise UsageError(
-            "training.method: got dp-fedsgd without differential privacy; want a [privacy] section, or local-sgd"
-        )
-    found = []
-    if strategy not in STRATEGIES:
-        found.append(f"strategy.name: got {strategy} for dp-fedsgd; want one of {', '.join(STRATEGIES)}")
-    if terms.training.momentum:
-        found.append(
-            f"training.momentum: got {terms.training.momentum:g} for dp-fedsgd, where holders keep nothing between "
-            "steps; want 0, and strategy fedavgm for momentum after noise"
-        )
-    if privacy.noise == "central":
-        found.append("privacy.noise: got central; want local or shared: only holders add noise in training")
-    if found:
-        raise UsageError("\n".join(found))
-
-
-def check_local(terms: Terms) -> None:
-    """Raise UsageError when a study that trains at the holders wants its noise elsewhere than there."""
-    if terms.privacy and terms.privacy.noise != "local":
-        raise UsageError(
-            f"privacy.noise: got {terms.privacy.noise} for training.method local-sgd, whose every step needs all of "
-            "its noise; want local, or dp-fedsgd with shared noise"
-        )
-
-
-def _draws(terms: Terms) -> int:
-    """How many holders' draws the guarantee rests on. Raises UsageError where shared noise would protect nobody."""
-    privacy = terms.privacy
-    if privacy is None or privacy.noise != "shared":
-        return 1
-    name, requires = terms.protection.name, read_protection(terms)[0].REQUIRES
-    if requires.reveals_updates or not requires.fixed_point:
-        shows = "shows each holder's contribution" if requires.reveals_updates else "does not add whole numbers exactly"
-        raise UsageError(
-            f"privacy.noise: got shared under {name}, which {shows}; want a protection that shows exact sums only, or "
-            "local noise"
-        )
-    fewest = minimum_holders(terms, requires)
-    most = min(fewest - 1, withstood(terms))
-    if privacy.colluders > most:
-        raise UsageError(
-            f"privacy.colluders: got {privacy.colluders} where a sum is formed over {fewest} holders or more; want at "
-            f"most {most}: more could leave a share of the noise alone, or see it through {name}"
-        )
-    return fewest - privacy.colluders

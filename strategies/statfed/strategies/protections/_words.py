@@ -6,16 +6,14 @@ study alone.
 
 from dataclasses import dataclass
 
+from statfed.core.method import is_training, load_method
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Disclosure
 from statfed.core.terms import Terms
 
 RULES = "each holder's disclosure rules, as far as its policy sets any"
 NETWORK = Disclosure("anyone on the network", "message sizes and times", "TLS hides the content")
-_TRAINING = {
-    "local-sgd": ("model update", "weighted model updates", "round", "the averaged model"),
-    "dp-fedsgd": ("sum of clipped gradients", "clipped gradients", "step", "the model"),
-}
+_TRAINING = ("model update", "model updates", "round", "the model")
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Words:
 
 def words_of(terms: Terms) -> Words:
     """The words of a study."""
-    if isinstance(terms, Terms):
+    if not is_training(terms.method):
         private = terms.privacy
         return Words(
             one="contribution",
@@ -50,13 +48,13 @@ def words_of(terms: Terms) -> Words:
             total="every sum of contributions",
             every="to every sum",
             public="public parameters of every sum, such as means and coefficients so far",
-            result=f"the released result of {terms.analysis}",
+            result=f"the released result of {terms.method}",
             seen=in_words(private, to_coordinator=True) if private else RULES,
             noise=in_words(private) if private else RULES,
             alone=_alone(terms, in_words(private, to_coordinator=True) if private else RULES),
             released=in_words(private) if private else "release rules, as far as the study sets any",
         )
-    one, many, round_, model = _TRAINING[terms.training.method]
+    one, many, round_, model = getattr(load_method(terms.method), "WORDS", _TRAINING)
     noise = "nothing: without differential privacy updates and their sums can reveal training records"
     if terms.privacy:
         shared = terms.privacy.noise == "shared"
@@ -88,10 +86,8 @@ def _alone(terms: Terms, otherwise: str) -> str:
     return otherwise
 
 
-def to_all(terms: Terms) -> list[Disclosure]:
+def to_all() -> list[Disclosure]:
     """What the answers to a statement tell everybody, whatever the protection."""
-    if not isinstance(terms, Terms):
-        return []
     return [Disclosure("all parties", "if each holder's data fit the codebook; which rule refused, if one did", "none")]
 
 

@@ -50,6 +50,7 @@ from numpy.typing import NDArray
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
+from statfed.core.method import is_training
 from statfed.core.protection import (
     Aggregate,
     Agreement,
@@ -249,7 +250,7 @@ def learns(terms: Terms) -> Sequence[Disclosure]:
     Raises UsageError on partial encryption of a statistic.
     """
     options = Options.model_validate(terms.protection.options)
-    if isinstance(terms, Terms) and options.last_layer:
+    if not is_training(terms.method) and options.last_layer:
         raise UsageError("last_layer: got a statistic; want 0: statistics are encrypted whole")
     words, exact = words_of(terms), options.scheme == "bfv"
     follows = "" if exact else ", if the coordinator follows the protocol"
@@ -283,6 +284,6 @@ def learns(terms: Terms) -> Sequence[Disclosure]:
         Disclosure("coordinator with the key holder", f"every holder's {words.one} {words.every}", alone),
         Disclosure("other holders", words.public, words.noise),
         Disclosure("result party", words.result, words.released),
-        *to_all(terms),
+        *to_all(),
         NETWORK,
     ]

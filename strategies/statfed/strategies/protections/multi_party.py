@@ -298,7 +298,7 @@ def learns(terms: Terms) -> Sequence[Disclosure]:
         Disclosure("other holders", words.public, words.noise),
         Disclosure("result party", words.result, words.released),
         Disclosure("all parties", "who took part in each sum and who dropped out", "none"),
-        *to_all(terms),
+        *to_all(),
         Disclosure("anyone on the network", "message sizes and times", "TLS hides the content; mutual between nodes"),
     ]
 

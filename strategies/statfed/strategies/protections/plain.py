@@ -98,6 +98,6 @@ def learns(terms: Terms) -> Sequence[Disclosure]:
         Disclosure("coordinator", f"each holder's {words.one} {words.every}", words.seen),
         Disclosure("other holders", words.public, words.noise),
         Disclosure("result party", words.result, words.released),
-        *to_all(terms),
+        *to_all(),
         NETWORK,
     ]

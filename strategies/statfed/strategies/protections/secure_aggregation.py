@@ -113,7 +113,7 @@ def learns(terms: Terms) -> Sequence[Disclosure]:
     else:
         withstood = shape.colluders if shape.rings else 2 * minimum - holders - 1
         over, guard = f"at least {minimum} of {holders} holders", f"masks, and lists of survivors that {minimum} sign"
-    words, together = words_of(terms), to_all(terms)
+    words, together = words_of(terms), to_all()
     if shape is not None:
         together.append(Disclosure("all parties", "who took part in each sum and who dropped out", "none"))
     alone = words.alone if terms.privacy else "nothing: so many must not collude"

@@ -1,0 +1,164 @@
+"""What a holder's contributions are made of: its data, kept open for a run, and control of what leaves in the clear.
+
+Exact contributions pass the holder's disclosure rules and its differencing guard before they leave. The rules do not
+apply to private ones, since their guarantee does not depend on the data. What leaves for a coordinator that adds the
+noise (`statfed.core.privacy.placement`, central) is both: charged, since the release costs that, and exact towards the
+coordinator.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from statfed.client.data.tables import Source, connect, inspect, open_table
+from statfed.client.guard.differencing import FILE as RELEASES
+from statfed.client.guard.differencing import Releases
+from statfed.client.guard.disclosure import check, reads
+from statfed.client.guard.policy import Policy
+from statfed.core.codebook import Codebook
+from statfed.core.disclosure import Rules
+from statfed.core.errors import Refused, UsageError
+from statfed.core.method import Arrays, Ask, Cells, Counts, Model, Part
+from statfed.core.privacy.spending import Price
+from statfed.core.randomness import Stream
+from statfed.core.resolve import Resolved
+from statfed.core.table import Size, Table
+
+
+@dataclass
+class _Kept:
+    """What methods keep of these very data. state: of the data; by study and bound a unit."""
+
+    state: str = ""
+    by: dict[tuple[str, int | None], dict[Any, Any]] = field(default_factory=dict)
+
+
+class Contributions:
+    """The data of one holder, and what may leave of them. home: its folder."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._source: tuple[str, Source] | None = None
+        self._began: dict[str, str] = {}
+        self._plain: dict[tuple[str, str], frozenset[str]] = {}
+        self._passed: dict[tuple[str, str, Rules, Cells | Model], tuple[str, ...]] = {}
+        self._kept = _Kept()
+
+    def provable(self, run: str, study: Resolved, policy: Policy, size: Size) -> None:
+        """Raises Refused where the proof of the noise does not cover this holder's database, or its rules could not
+        follow what a central study sums."""
+        source = self._open(run, policy)
+        if study.budget is not None and not study.own_noise and not source.embedded:
+            most = study.most_summed(size)
+            if size.records > most:
+                raise Refused(
+                    f"privacy: this holder's database adds floats up without compensation, for which the proof of the "
+                    f"noise covers {most:,} records; want its data in Parquet or DuckDB"
+                )
+        _guardable(study, policy.disclosure)
+
+    def table(
+        self, run: str, study: Resolved, policy: Policy, paid: Price | None, random: Callable[[str], Stream]
+    ) -> Table:
+        """The records that a study looks at, found to fit the codebook. random: streams of this ask, by purpose."""
+        source, plain = self.checked(run, study, policy)
+        bound = None if paid and paid.mechanism else per_unit(study)
+        table = open_table(source, study.question.codebook, study.terms.where, study.columns, bound, plain)
+        state = source.fingerprint() if source.embedded else run
+        if self._kept.state != state:
+            self._kept = _Kept(state)
+        kept = self._kept.by.setdefault((study.digest, bound), {})
+        compensated = paid is not None and paid.noise is not None and table.embedded
+        size = Size(policy.dataset.records, policy.dataset.persons)
+        return replace(table, compensated=compensated, size=size, random=random, kept=kept)
+
+    def _open(self, run: str, policy: Policy) -> Source:
+        """The data source, kept open for one run."""
+        if self._source is None or self._source[0] != run:
+            self.close()
+            self._source = (run, connect(policy.dataset.path, self._home))
+        return self._source[1]
+
+    def checked(self, run: str, study: Resolved, policy: Policy) -> tuple[Source, frozenset[str]]:
+        """The data source, found to fit the codebook, and its columns that need no conversion.
+
+        Noise is calibrated from the codebook's bounds, and the sums of a run have to be about the same records: files
+        must not change during it, and are looked at once while they do not. A server's tables, whose changes cannot be
+        told cheaply, are looked at once a run, and again before each private sum. Raises UsageError with every
+        mismatch; Refused when a file changed.
+        """
+        codebook, names = study.question.codebook, study.columns
+        source = self._open(run, policy)
+        state = source.fingerprint() if source.embedded else run
+        if self._began.setdefault(run, state) != state:
+            raise Refused("the data changed since this run began; want a new run")
+        columns = {name: codebook.columns[name].model_dump(mode="json") for name in names}
+        key = (state, json.dumps(columns, sort_keys=True))
+        if key not in self._plain or (study.privacy and not source.embedded):
+            found = inspect(source, codebook, names)
+            if found.mismatches:
+                raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found.mismatches))
+            self._plain[key] = found.plain
+        return source, self._plain[key]
+
+    def controlled(
+        self,
+        run: str,
+        study: Resolved,
+        policy: Policy,
+        ask: Ask,
+        parts: Mapping[str, Part],
+        contribution: Arrays,
+    ) -> tuple[str, ...]:
+        """The disclosure rules and the differencing guard. Returns the names of the rules that were passed.
+
+        Checked once while run, study, rules and what is disclosed are the same, unless the contribution itself has
+        counts in it.
+        """
+        rules, question = policy.disclosure, study.question
+        if rules.silent:
+            return ()
+        _guardable(study, rules)
+        discloses = study.method.discloses(question, ask)
+        key = (run, study.digest, rules, discloses)
+        counted = any(isinstance(part.what, Counts) or part.what is None for part in parts.values())
+        if key in self._passed and not counted:
+            return self._passed[key]
+        source, plain = self.checked(run, study, policy)
+        columns = dict.fromkeys((*study.columns, *reads(question.codebook, discloses)))
+        table = open_table(source, question.codebook, study.terms.where, tuple(columns), plain=plain)
+        passed = check(table, question, ask, parts, contribution, rules, discloses)
+        if key not in self._passed:
+
+            def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
+                return open_table(source, codebook, (), tuple(names))
+
+            with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
+                releases.admit(run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
+        self._passed[key] = passed
+        return passed
+
+    def close(self) -> None:
+        """Close the data source, if one is open."""
+        if self._source is not None:
+            self._source[1].close()
+            self._source = None
+        self._began.clear()
+        self._passed.clear()
+
+
+def per_unit(study: Resolved) -> int | None:
+    """Most records of one privacy unit that a private study uses; None where each record is a unit."""
+    privacy = study.privacy
+    return privacy.max_records_per_unit if privacy is not None and privacy.unit == "person" else None
+
+
+def _guardable(study: Resolved, rules: Rules) -> None:
+    """Raises Refused where exact contributions would pass rules that do not know their population."""
+    if study.central and per_unit(study) and not rules.silent:
+        raise Refused(
+            "privacy.noise: got central for sums over a bounded number of records of each person, which this holder's "
+            "disclosure rules and differencing guard cannot follow; want local or shared noise, or unit record"
+        )
