@@ -77,24 +77,24 @@ def test_big_endian_numbers_and_plain_scalars_are_made_to_travel() -> None:
     ],
 )
 def test_other_types_and_too_many_axes_do_not_leave(item: Any) -> None:
-    with pytest.raises(UsageError, match="packet: a: got"):
+    with pytest.raises(UsageError, match="message: a: got"):
         split({"a": item})
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "\ud800", "x" * (LONGEST_NAME + 1), 3, None])
 def test_names_that_are_none_neither_leave_nor_arrive(name: Any) -> None:
-    with pytest.raises(UsageError, match="packet: got the name"):
+    with pytest.raises(UsageError, match="message: got the name"):
         split({name: b""})
-    with pytest.raises(Refused, match="packet: got a name that is none"):
+    with pytest.raises(Refused, match="message: got a name that is none"):
         join({name: b""}, {})
-    with pytest.raises(Refused, match="packet: got a name that is none"):
+    with pytest.raises(Refused, match="message: got a name that is none"):
         join({}, {name: encode(np.zeros(1), "a")})
 
 
 def test_one_name_for_bytes_and_an_array_is_refused() -> None:
-    with pytest.raises(Refused, match="packet: a: got bytes and an array of one name"):
+    with pytest.raises(Refused, match="message: a: got bytes and an array of one name"):
         join({"a": b""}, {"a": encode(np.zeros(1), "a")})
-    with pytest.raises(Refused, match="packet: a: got str; want bytes"):
+    with pytest.raises(Refused, match="message: a: got str; want bytes"):
         join({"a": "text"}, {})
 
 
@@ -125,7 +125,7 @@ HOSTILE = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_arrays_are_refused(what: str) -> None:
     assert decode(GOOD, "a").shape == (2,)
-    with pytest.raises(Refused, match="packet: a: got"):
+    with pytest.raises(Refused, match="message: a: got"):
         join({}, {"a": HOSTILE[what]})
 
 
