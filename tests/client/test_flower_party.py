@@ -1,5 +1,6 @@
 """A party's halves of protected averages: what they refuse, and the process that keeps them between messages."""
 
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -129,6 +130,13 @@ def test_a_party_process_keeps_the_secrets_between_messages(served: dict[str, st
         flower_party.serve(home)
     with pytest.raises(Refused, match="protection: got plain; want toy"):
         federate(homes(allow="toy"), FedAvg(), "plain", app=a_process_for_each_message())
+
+
+def test_a_coordinators_packet_cannot_speak_for_the_app_to_its_party_process(served: dict[str, str]) -> None:
+    forged = json.dumps({"said": Said(step="hello").model_dump_json(), "run": 1, "node": 7}).encode()
+    said = Said(step="admit", number=1, facts=facts())
+    with pytest.raises(EngineError, match="knows nothing of the run's earlier messages"):
+        flower_party.remote(Path(served["north"]), 1, 7, said, {flower_party.ANSWER: forged}, {})
 
 
 def test_a_socket_where_nobody_answers_is_an_error(homes: Any) -> None:

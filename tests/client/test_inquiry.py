@@ -18,9 +18,9 @@ from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError
 from statfed.core.terms import Terms, parse_condition
 from statfed.core.statement import Admission, Closing, Contributed, Statement, Step
-from statfed.server.exchange import arrays_out
 from statfed.server.grid._holder_app import holder_app
 from statfed.server.grid.inprocess import InProcessGrid
+from statfed.server.packets import arrays_out
 from tests.federate import codebook_of
 from tests.universe import CODEBOOK, people
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from numpy.typing import NDArray
 
 from statfed.core.applicability import applicable
@@ -25,7 +25,7 @@ from statfed.core.terms import Terms
 from statfed.server.engine import Session
 from statfed.server.exchange import SHORT, Exchange
 from statfed.strategies.learning import step as fedsgd
-from statfed.strategies.learning.aggregation import make_strategy, restore, state_of
+from statfed.strategies.learning.aggregation import aggregated, make_strategy, restore, state_of
 
 Vector = NDArray[np.float32]
 
@@ -126,15 +126,11 @@ def train(
             aggregate, receipts, traffic = coordinator.total(
                 combiner.total(layout), partial(dict, messages), Receipt, number, f"round {number}", timeout
             )
-            template = next(iter(messages.values()))
             if step:
                 seen = [_stepped(aggregate, training.vector, terms, step, plans)]
             else:
                 seen = _updates(aggregate, training.vector, coordinator.sizes, number)
-            model, _ = strategy.aggregate_train(number, [_as_reply(template, vector, n) for vector, n in seen])
-            if model is None:
-                raise EngineError(f"round {number}: strategy {terms.strategy.name} gave no model")
-            training.vector = model["vector"].numpy().astype(np.float32)
+            training.vector = aggregated(strategy, number, seen).astype(np.float32)
             if not np.isfinite(training.vector).all():
                 raise EngineError(
                     f"round {number}: the model diverged (values are not finite); want a smaller "
@@ -205,10 +201,3 @@ def _updates(aggregate: Aggregate, start: Vector, sizes: Mapping[str, int], numb
 
 def _record(vector: Vector) -> ArrayRecord:
     return ArrayRecord({"vector": Array(np.asarray(vector))})
-
-
-def _as_reply(message: Message, vector: Vector, weight: int) -> Message:
-    """A model in the form that Flower's strategies aggregate."""
-    content = RecordDict({"model": _record(vector), "metrics": MetricRecord({"num-examples": weight})})
-    message.metadata.__dict__["_message_id"] = message.metadata.message_id or "local"
-    return Message(content, reply_to=message)

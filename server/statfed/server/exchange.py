@@ -7,19 +7,19 @@ protected sum can do without some where the protection survives that.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import BaseModel, ValidationError
 
 from statfed.core import VERSION
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
-from statfed.core.method import Arrays, Ask
+from statfed.core.method import Ask
 from statfed.core.progress import Progress
 from statfed.core.protection import (
     Aggregate,
     Packet,
-    Replies,
     Rounds,
     Stage,
     conduct,
@@ -29,8 +29,9 @@ from statfed.core.protection import (
 from statfed.core.terms import Terms
 from statfed.core.statement import Closing, Present, Statement, Step, outside, raise_failure
 from statfed.core.terms import Terms
+from statfed.server.carrier import Carrier, joined
 from statfed.server.engine import Session
-from statfed.server.packets import packet_in, put_packet, size
+from statfed.server.packets import arrays_out, packet_in, put_packet, size
 
 SHORT = 60.0  # seconds that admission and release may take
 
@@ -135,55 +136,57 @@ class Exchange:
         Raises what a party reported. A holder that is silent or fails has dropped out where the protection survives
         that; one that refuses ends the run.
         """
-        survives = self._survives
         facts: dict[str, Facts] = {}
         traffic = Traffic()
+        asked = cache(requests)
+        said = cache(lambda stage: ConfigRecord({"statement": self.statement("protect", number, stage=stage)}))
 
-        def send(stage: Stage) -> Replies:
-            messages = requests() if stage.carries else self._stage_messages(stage, number)
-            chosen = [_with_packet(messages[name], packet) for name, packet in stage.packets.items()]
-            traffic.down += sum(size(message) for message in chosen)
+        def message(stage: Stage, name: str, packet: Packet) -> Message:
+            if stage.carries:
+                return _with_packet(asked()[name], packet)
+            content = RecordDict({"config": said(stage.name)})
+            put_packet(content, packet)
+            return Message(content, self._session.nodes[name], "query.protect")
+
+        def deliver(stage: Stage, messages: Sequence[Message]) -> dict[str, Message]:  # noqa: ARG001
+            replies = self._delivered(messages, timeout)
             traffic.stages += 1
-            wanted = kind if stage.carries else Present
+            traffic.down += sum(map(size, messages))
+            traffic.up += sum(map(size, replies.values()))
+            return replies
+
+        def read(stage: Stage, name: str, reply: Message) -> Packet:
+            fact = facts_of(reply, kind if stage.carries else Present, name)
+            if getattr(fact, "round", number) != number:
+                raise EngineError(f"{name}: got a contribution to sum {fact.round}; want sum {number}")  # type: ignore[attr-defined]
+            try:
+                packet = packet_in(reply.content)
+            except Refused as error:
+                raise EngineError(f"{name}: {error}") from None
+            if stage.carries:
+                facts[name] = fact  # type: ignore[assignment]
+            return packet
+
+        def missing(stage: Stage, names: Sequence[str]) -> str:
             label = what if stage.carries else f"{what}, {stage.name}"
-            replies = self._delivered(chosen, timeout)
-            silent = {name: f"no answer within {timeout:g} s" for name in stage.packets if name not in replies}
-            found: dict[str, Packet] = {}
-            errors: list[StatfedError] = []
-            for name, reply in replies.items():
-                traffic.up += size(reply)
-                try:
-                    fact = facts_of(reply, wanted, name)
-                    if getattr(fact, "round", number) != number:
-                        raise EngineError(f"{name}: got a contribution to sum {fact.round}; want sum {number}")  # type: ignore[attr-defined]
-                    found[name] = packet_in(reply.content)
-                    if stage.carries:
-                        facts[name] = fact  # type: ignore[assignment]
-                except EngineError as error:
-                    if survives and name in self._terms.holders:
-                        silent[name] = str(error)
-                    else:
-                        errors.append(error)
-                except StatfedError as error:
-                    errors.append(error)
-            if errors:
-                raise joined(errors)
-            if silent and not (survives and set(silent) <= set(self._terms.holders)):
-                raise EngineError(f"{label}: no answer from {', '.join(sorted(silent))} within {timeout:g} s")
-            self.dropped |= silent
-            return found
+            return f"{label}: no answer from {', '.join(names)} within {timeout:g} s"
+
+        carrier = Carrier(
+            message=message,
+            deliver=deliver,
+            read=read,
+            silence=lambda _: f"no answer within {timeout:g} s",
+            missing=missing,
+            may_drop=self._terms.holders if self._survives else (),
+            drop=self.dropped.__setitem__,
+        )
 
         try:
-            aggregate = conduct(rounds, send)
+            aggregate = conduct(rounds, carrier.send)
         except EngineError as error:
             lost = "".join(f"\n  {name}: {why}" for name, why in sorted(self.dropped.items()))
             raise EngineError(f"{error}{lost}") from error
         return aggregate, facts, traffic
-
-    def _stage_messages(self, stage: Stage, number: int) -> dict[str, Message]:
-        config = ConfigRecord({"statement": self.statement("protect", number, stage=stage.name)})
-        nodes = self._session.nodes
-        return {name: Message(RecordDict({"config": config}), nodes[name], "query.protect") for name in stage.packets}
 
     def admit(self, kind: type[Facts]) -> dict[str, Facts]:
         """Every holder's plan. When one refuses, all are asked to release and every refusal is named."""
@@ -224,12 +227,6 @@ class Exchange:
         return closings
 
 
-def joined(errors: Sequence[StatfedError], others: str = "") -> StatfedError:
-    """Several holders' errors as one; a refusal among them makes it a refusal."""
-    kind = Refused if any(isinstance(error, Refused) for error in errors) else errors[0].__class__
-    return kind("\n".join(str(error) for error in errors) + others)
-
-
 def facts_of(reply: Message, kind: type[Facts], holder: str) -> Facts:
     """The facts in a reply. Raises what the holder reported, or EngineError on an answer that is not of this kind."""
     if reply.has_error():
@@ -242,11 +239,6 @@ def facts_of(reply: Message, kind: type[Facts], holder: str) -> Facts:
     if said != holder:
         raise EngineError(f"{holder}: the answer says it is from {said}; want {holder}")
     return facts
-
-
-def arrays_out(arrays: Arrays) -> ArrayRecord:
-    """Named arrays as a Flower record."""
-    return ArrayRecord({name: Array(value) for name, value in arrays.items()})
 
 
 def _with_packet(message: Message, packet: Packet) -> Message:

@@ -38,10 +38,10 @@ from statfed.core.averaging import (
     make_facts,
 )
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
-from statfed.core.protection import Agreement, Coordinator, Packet, Replies, Stage, conduct, named_protection
+from statfed.core.protection import Agreement, Coordinator, Packet, Stage, conduct, named_protection
 from statfed.core.statement import raise_failure
 from statfed.server._averaging_strategies import check_strategy
-from statfed.server.exchange import joined
+from statfed.server.carrier import Carrier
 from statfed.server.packets import packet_in, put_packet
 
 RECORD = "statfed"
@@ -157,7 +157,7 @@ class ProtectedGrid(Grid):
         session = self._agreed(requests, minimum, sent[0].metadata.message_type, given[1])
         self._sums += 1
         try:
-            carrier = _Carrier(self, session, kind, requests, self._sums, timeout)
+            carrier = self._carrier(session.facts, kind, requests, timeout)
             aggregate = conduct(session.coordinator.total(layout_of(session.facts, kind)), carrier.send)
         except StatfedError as error:
             self._session = None
@@ -221,70 +221,46 @@ class ProtectedGrid(Grid):
         self._session = _Session(facts, agreement, module.coordinator(agreement))
         return self._session
 
-
-@dataclass
-class _Carrier:
-    """Carries the stages of one sum."""
-
-    grid: ProtectedGrid
-    session: _Session
-    kind: Kind
-    requests: Mapping[str, Message]
-    number: int
-    timeout: float | None
-
-    def send(self, stage: Stage) -> Replies:
-        """Replies by party. Raises what parties refused; who failed has dropped out, where that is survived."""
-        grid, facts = self.grid, self.session.facts
-        nodes = {one.name: node for node, one in grid._joined.items()}
-        first = next(iter(self.requests.values()))
-        said = Said(
-            step="contribute" if stage.carries else "stage",
-            kind=self.kind,
-            stage=stage.name,
-            number=self.number,
-            facts=facts,
-        )
-        messages = []
-        for name, packet in stage.packets.items():
-            if stage.carries:
-                message = self.requests[name]
-                twin = Message(
-                    _content(said, message.content),
-                    message.metadata.dst_node_id,
-                    message.metadata.message_type,
-                    ttl=message.metadata.ttl,
-                    group_id=message.metadata.group_id,
-                )
-            else:
-                twin = Message(_content(said), nodes[name], first.metadata.message_type)
-            put_packet(twin.content, packet)
-            messages.append(twin)
-        short = grid._stage_timeout if self.timeout is None else min(self.timeout, grid._stage_timeout)
+    def _carrier(self, facts: Facts, kind: Kind, requests: Mapping[str, Message], timeout: float | None) -> Carrier:
+        """What carries the stages of one sum to the nodes and back."""
+        nodes = {one.name: node for node, one in self._joined.items()}
         names = {node: name for name, node in nodes.items()}
-        found: dict[str, Packet] = {}
-        failed: dict[str, EngineError] = {}
-        errors: list[StatfedError] = []
-        for reply in grid._grid.send_and_receive(messages, timeout=self.timeout if stage.carries else short):
-            name = names[reply.metadata.src_node_id]
-            try:
-                found[name] = packet_in(_checked(reply, name).content)
-            except EngineError as error:
-                failed[name] = error
-            except StatfedError as error:
-                errors.append(error)
-        for name in set(stage.packets) - set(found) - set(failed):
-            if not errors:
-                failed[name] = EngineError(f"{name}: no answer to {stage.name}")
-        survives = facts.minimum_holders < len(facts.holders)
-        for name, failure in sorted(failed.items()):
-            if survives and name in facts.holders:
-                grid.dropped[name] = str(failure).removeprefix(f"{name}: ")
+        message_type = next(iter(requests.values())).metadata.message_type
+        short = self._stage_timeout if timeout is None else min(timeout, self._stage_timeout)
+        said = Said(step="stage", kind=kind, number=self._sums, facts=facts)
+
+        def message(stage: Stage, name: str, packet: Packet) -> Message:
+            if stage.carries:
+                asked = requests[name]
+                step = said.model_copy(update={"step": "contribute", "stage": stage.name})
+                meta = asked.metadata
+                content = _content(step, asked.content)
+                made = Message(content, meta.dst_node_id, meta.message_type, ttl=meta.ttl, group_id=meta.group_id)
             else:
-                errors.append(failure)
-        if errors:
-            raise joined(errors)
-        return found
+                made = Message(_content(said.model_copy(update={"stage": stage.name})), nodes[name], message_type)
+            put_packet(made.content, packet)
+            return made
+
+        def deliver(stage: Stage, messages: Sequence[Message]) -> dict[str, Message]:
+            replies = self._grid.send_and_receive(messages, timeout=timeout if stage.carries else short)
+            return {names[reply.metadata.src_node_id]: reply for reply in replies}
+
+        def read(stage: Stage, name: str, reply: Message) -> Packet:  # noqa: ARG001
+            content = _checked(reply, name).content
+            try:
+                return packet_in(content)
+            except Refused as error:
+                raise EngineError(f"{name}: {error}") from None
+
+        return Carrier(
+            message=message,
+            deliver=deliver,
+            read=read,
+            silence=lambda stage: f"no answer to {stage.name}",
+            missing=lambda stage, absent: "\n".join(f"{name}: no answer to {stage.name}" for name in absent),
+            may_drop=facts.holders if facts.minimum_holders < len(facts.holders) else (),
+            drop=lambda name, why: self.dropped.update({name: why.removeprefix(f"{name}: ")}),
+        )
 
 
 def _kind(messages: Sequence[Message]) -> Kind:

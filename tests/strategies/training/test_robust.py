@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
@@ -18,8 +18,7 @@ from statfed.client.holder import bounded
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout, training_layout
 from statfed.strategies.learning.options import ROBUST, Strategy
-from statfed.server.app import _as_reply
-from statfed.strategies.learning.aggregation import make_strategy
+from statfed.strategies.learning.aggregation import aggregated, make_strategy
 from tests.conftest import toy_study, toy_terms
 from tests.federation.test_federation import drive
 
@@ -37,11 +36,9 @@ def _flower() -> Iterator[None]:
 
 def combined(models: Models, weights: list[int] | None = None, **options: Any) -> NDArray[np.float64]:
     """The next model that Flower's strategy makes of (holders, parameters) models."""
-    request = Message(RecordDict({"config": ConfigRecord()}), 1, "train")
-    replies = [_as_reply(request, m, n) for m, n in zip(models, weights or [1] * len(models), strict=True)]
-    record, _ = make_strategy(Strategy.model_validate(options), len(models)).aggregate_train(1, replies)
-    assert record is not None
-    return record["vector"].numpy().astype(np.float64)
+    strategy = make_strategy(Strategy.model_validate(options), len(models))
+    updates = list(zip(models, weights or [1] * len(models), strict=True))
+    return aggregated(strategy, 1, updates).astype(np.float64)
 
 
 def scores(models: NDArray[Any], malicious: int) -> list[float]:
@@ -111,8 +108,12 @@ def test_flowers_own_distances_would_pick_by_rounding() -> None:
     wrong = 0
     for _ in range(20):
         models = (1e3 + rng.normal(size=(7, 6)) * 0.01).astype(np.float32)
-        request = Message(RecordDict({"config": ConfigRecord()}), 1, "train")
-        record, _ = Krum(num_malicious_nodes=1).aggregate_train(1, [_as_reply(request, m, 1) for m in models])
+        replies = []
+        for model in models:
+            content = RecordDict({"model": ArrayRecord({"vector": Array(model)})})
+            content["metrics"] = MetricRecord({"num-examples": 1})
+            replies.append(Message(content, 1, "train"))
+        record, _ = Krum(num_malicious_nodes=1).aggregate_train(1, replies)
         assert record is not None
         wrong += not np.array_equal(record["vector"].numpy(), reference("krum", models).astype(np.float32))
     assert wrong > 5

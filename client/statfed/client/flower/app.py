@@ -8,14 +8,14 @@ import logging
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from statfed.client.flower.packets import arrays_in, packet_in, put_packet
 from statfed.client.holder import Holder
 from statfed.client.third_party import FILE as PARTY
 from statfed.client.third_party import ThirdParty
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
-from statfed.core.protection import Packet
 from statfed.core.statement import failure
 
 PUBLIC_FAILURE = 200  # Flower error code of a refusal whose text is written to be public
@@ -31,28 +31,17 @@ def _party(home: str) -> Holder | ThirdParty:
     return ThirdParty(folder) if (folder / PARTY).exists() else Holder(folder)
 
 
-def _packet(content: RecordDict) -> Packet:
-    """The protection's packet in a message: bytes and arrays by name."""
-    given = content.config_records.get("packet", ConfigRecord())
-    arrays = content.array_records.get("packet-arrays", ArrayRecord())
-    found = {name: item for name, item in given.items() if isinstance(item, bytes)}
-    return found | {name: array.numpy() for name, array in arrays.items()}
-
-
 def answer(message: Message, context: Context) -> Message:
     """Answer one message of the coordinator. Never raises: whatever goes wrong, only a public text leaves."""
     try:
         party = _party(str(context.node_config["home"]))
         statement = str(message.content.config_records["config"]["statement"])
         records = message.content.array_records
-        public = records.get("model") or records.get("arrays") or ArrayRecord()
-        parameters = {name: array.numpy() for name, array in public.items()}
-        reply = party.answer(statement, parameters, _packet(message.content))
+        public = arrays_in(records.get("model") or records.get("arrays") or ArrayRecord())
+        reply = party.answer(statement, public, packet_in(message.content))
         content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
         if reply.packet is not None:
-            arrays = {name: Array(item) for name, item in reply.packet.items() if not isinstance(item, bytes)}
-            content["packet"] = ConfigRecord({k: item for k, item in reply.packet.items() if isinstance(item, bytes)})
-            content["packet-arrays"] = ArrayRecord(arrays)
+            put_packet(content, reply.packet)
         return Message(content, reply_to=message)
     except (Refused, UsageError) as error:  # their text is written to be public
         log.warning("refused: %s", " | ".join(str(error).splitlines()))

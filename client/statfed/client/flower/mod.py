@@ -16,17 +16,17 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from statfed.client.flower.packets import ARRAYS, PACKET, packet_in, put_packet
 from statfed.client.flower.party import ANSWER, SOCKET, Seats, remote
 from statfed.core.averaging import Said, contribution
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
-from statfed.core.protection import Packet
+from statfed.core.protection import Packet, text
 from statfed.core.statement import failure
 
-RECORD, PACKET, ARRAYS = "statfed", "packet", "packet-arrays"
+RECORD = "statfed"
 NODE_CONFIG = "statfed-home"
 PUBLIC_FAILURE, INTERNAL_FAILURE = 200, 201  # Flower error codes, as `statfed.client.flower.app` uses them
 
@@ -70,7 +70,7 @@ def _answer(seats: Seats, home: Path, message: Message, context: Context, call_n
     said = Said.parse(str(records[RECORD].get("json")))
     if said.kind != kind:
         raise Refused(f"message: got type {kind} for a sum of type {said.kind}; want them alike")
-    packet = _packet(message.content)
+    packet = packet_in(message.content)
     ask = remote if (home / SOCKET).exists() else seats.ask
     place = (home, context.run_id, context.node_id)
     if said.step != "contribute" or said.facts is None:
@@ -111,22 +111,11 @@ def _request(content: RecordDict) -> bytes:
     return digest.digest()
 
 
-def _packet(content: RecordDict) -> Packet:
-    given = content.config_records.get(PACKET, ConfigRecord())
-    arrays = content.array_records.get(ARRAYS, ArrayRecord())
-    found = {name: item for name, item in given.items() if isinstance(item, bytes)}
-    return found | {name: array.numpy() for name, array in arrays.items()}
-
-
 def _content(packet: Packet) -> RecordDict:
     """A reply's records. A party's own facts, if any, go under the reserved name."""
-    facts, texts = ConfigRecord(), ConfigRecord()
-    arrays = ArrayRecord(
-        {name: Array(np.asarray(item)) for name, item in packet.items() if not isinstance(item, bytes)}
-    )
-    for name, item in packet.items():
-        if name == ANSWER:
-            facts["json"] = bytes(item).decode()
-        elif isinstance(item, bytes):
-            texts[name] = item
-    return RecordDict({RECORD: facts, PACKET: texts, ARRAYS: arrays})
+    facts = ConfigRecord()
+    if ANSWER in packet:
+        facts["json"] = text(packet, ANSWER).decode()
+    content = RecordDict({RECORD: facts})
+    put_packet(content, {name: item for name, item in packet.items() if name != ANSWER})
+    return content

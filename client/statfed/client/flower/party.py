@@ -143,7 +143,7 @@ def remote(home: Path, run: int, node: int, said: Said, packet: Packet, arrays: 
     head = {"said": said.model_dump_json(), "run": run, "node": node}
     try:
         with Client(str(home / SOCKET), "AF_UNIX") as connection:
-            connection.send_bytes(_packed({ANSWER: json.dumps(head).encode()} | dict(packet)))
+            connection.send_bytes(_packed({**packet, ANSWER: json.dumps(head).encode()}))
             connection.send_bytes(_packed(dict(arrays)))
             answer = _unpacked(connection.recv_bytes())
     except (OSError, EOFError):

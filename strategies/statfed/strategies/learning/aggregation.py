@@ -8,34 +8,26 @@ Flower takes distances between models as |x|^2 + |y|^2 - 2 x y in float32: for m
 rounding is left of them, and a model of 10^20 makes them infinite. Distances do not change when the same vector is
 subtracted from all models, so the three get float64 differences from the coordinate-wise median, which no minority
 can move far.
+
+Flower is imported when a strategy is made and not before: a holder that installs this room has no use for its servers.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord
-from flwr.serverapp.strategy import (
-    Bulyan,
-    FedAdagrad,
-    FedAdam,
-    FedAvg,
-    FedAvgM,
-    FedMedian,
-    FedProx,
-    FedTrimmedAvg,
-    FedYogi,
-    Krum,
-    MultiKrum,
-)
 from numpy.typing import NDArray
 
+from statfed.core.errors import EngineError
 from statfed.strategies.learning.options import Strategy
+
+if TYPE_CHECKING:
+    from flwr.serverapp.strategy import FedAvg
 
 _MEMORY = ("m_t", "v_t", "momentum_vector")
 
 
-def make_strategy(options: Strategy, holders: int) -> FedAvg:
+def make_strategy(options: Strategy, holders: int) -> "FedAvg":
     """The strategy, set to use every holder in every round.
 
     Weights are the holders' public sizes (`num-examples`). FedProx's proximal term is applied at the holders.
@@ -46,42 +38,48 @@ def make_strategy(options: Strategy, holders: int) -> FedAvg:
     return strategy
 
 
-class _Centred(FedAvg):
-    """Gives the next class the models as float64 differences from their coordinate-wise median."""
+def aggregated(strategy: "FedAvg", number: int, updates: Sequence[tuple[NDArray[Any], int]]) -> NDArray[Any]:
+    """The next model, by Flower's own `aggregate_train`.
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        messages = list(replies)
-        models = [{k: a.numpy() for k, a in _model(message).items()} for message in messages]
-        centre = {key: np.median(np.stack([m[key] for m in models]).astype(np.float64), axis=0) for key in models[0]}
-        for message, model in zip(messages, models, strict=True):
-            record = _model(message)
-            for key, array in model.items():
-                record[key] = Array(np.asarray(array - centre[key]))
-        arrays, metrics = super().aggregate_train(server_round, messages)
-        if arrays is not None:
-            arrays = ArrayRecord({k: Array(np.asarray(a.numpy() + centre[k])) for k, a in arrays.items()})
-        return arrays, metrics
+    number: of the round. updates: (parameters,) models with their weights, one of each holder or the average of all.
+    It is called where Flower knows its task, as it does wherever a Grid is open. Raises EngineError when the strategy
+    gives no model.
+    """
+    from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+    from flwr.serverapp.strategy import Bulyan, Krum, MultiKrum
 
-
-def _model(message: Message) -> ArrayRecord:
-    return next(iter(message.content.array_records.values()))
-
-
-class _Krum(_Centred, Krum):
-    pass
-
-
-class _MultiKrum(_Centred, MultiKrum):
-    pass
+    models = [np.asarray(model) for model, _ in updates]
+    centre = None
+    if isinstance(strategy, Krum | MultiKrum | Bulyan):
+        centre = np.median(np.stack(models).astype(np.float64), axis=0)
+        models = [model - centre for model in models]
+    replies = []
+    for place, (model, (_, weight)) in enumerate(zip(models, updates, strict=True)):
+        content = RecordDict({"model": ArrayRecord({"vector": Array(model)})})
+        content["metrics"] = MetricRecord({"num-examples": weight})
+        replies.append(Message(content, dst_node_id=place, message_type="train"))
+    record, _ = strategy.aggregate_train(number, replies)
+    if record is None:
+        raise EngineError(f"round {number}: strategy {type(strategy).__name__.lower()} gave no model")
+    found = record["vector"].numpy()
+    return found if centre is None else np.asarray(found + centre)
 
 
-class _Bulyan(_Centred, Bulyan):
-    pass
+def _strategy(options: Strategy, holders: int) -> "FedAvg":
+    from flwr.serverapp.strategy import (
+        Bulyan,
+        FedAdagrad,
+        FedAdam,
+        FedAvg,
+        FedAvgM,
+        FedMedian,
+        FedProx,
+        FedTrimmedAvg,
+        FedYogi,
+        Krum,
+        MultiKrum,
+    )
 
-
-def _strategy(options: Strategy, holders: int) -> FedAvg:
     malicious = options.num_malicious
     step, momentum, tau = options.server_learning_rate, options.server_momentum, options.tau
     match options.name:
@@ -102,15 +100,15 @@ def _strategy(options: Strategy, holders: int) -> FedAvg:
         case "fedtrimmedavg":
             return FedTrimmedAvg(beta=options.trim_fraction)
         case "krum":
-            return _Krum(num_malicious_nodes=malicious)
+            return Krum(num_malicious_nodes=malicious)
         case "multikrum":
             keep = options.nodes_to_keep or holders - malicious - 2
-            return _MultiKrum(num_malicious_nodes=malicious, num_nodes_to_select=keep)
+            return MultiKrum(num_malicious_nodes=malicious, num_nodes_to_select=keep)
         case "bulyan":
-            return _Bulyan(num_malicious_nodes=malicious)
+            return Bulyan(num_malicious_nodes=malicious)
 
 
-def state_of(strategy: FedAvg) -> dict[str, NDArray[Any]]:
+def state_of(strategy: "FedAvg") -> dict[str, NDArray[Any]]:
     """What the server optimiser remembers between rounds, as flat arrays: `name/key`."""
     found: dict[str, NDArray[Any]] = {}
     for name in _MEMORY:
@@ -120,7 +118,7 @@ def state_of(strategy: FedAvg) -> dict[str, NDArray[Any]]:
     return found
 
 
-def restore(strategy: FedAvg, state: Mapping[str, NDArray[Any]]) -> None:
+def restore(strategy: "FedAvg", state: Mapping[str, NDArray[Any]]) -> None:
     """Give a strategy back what `state_of` took."""
     for name in _MEMORY:
         kept = {key.partition("/")[2]: array for key, array in state.items() if key.partition("/")[0] == name}
