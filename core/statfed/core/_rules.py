@@ -218,7 +218,8 @@ def _noise(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
 
 
 def _gradients(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
-    """What gradient descent on protected sums needs, and shared noise, which only it has (`statfed.strategies.learning.step`)."""
+    """What gradient descent on protected sums (`statfed.strategies.learning.step`) needs, and shared noise, which only
+    it has."""
     if not isinstance(terms, Terms):
         return
     descent, privacy = terms.training.method == "dp-fedsgd", terms.privacy
