@@ -38,8 +38,8 @@ class Slot:
     """One array of a contribution. limit: no holder's entry is larger than this times its share, in absolute value.
 
     limit: one number, or one per entry of `shape`, of the total over holders; infinite where nothing is known.
-    integer: whole numbers. update: a model update, layer after layer; of no other array may any protection let a part
-    travel in clear.
+    integer: whole numbers. update: a model update, layer after layer: a study may let leading entries of it travel
+    in clear, and of no other array.
     """
 
     shape: tuple[int, ...]
