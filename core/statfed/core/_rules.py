@@ -12,7 +12,7 @@ from typing import Any
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.privacy.placement import hindrances
-from statfed.core.protection import PACKAGE, Requirements, minimum_holders
+from statfed.core.protection import PACKAGE, Requirements, default_minimum, minimum_holders
 from statfed.core.query import Privacy as QueryPrivacy
 from statfed.core.query import Query
 from statfed.core.study import ROBUST, Privacy, Protection, Strategies, Strategy, Terms
@@ -71,7 +71,7 @@ def _dropout(terms: Asked, requires: Requirements, _: Any) -> Iterator[Finding]:
         wanted, total = terms.protection.minimum_holders, len(terms.holders)
 
         def choices() -> Iterator[Choice]:
-            fewest = 2 * total // 3 + 1 if requires.survives_dropout and (wanted or 0) <= total else total
+            fewest = default_minimum(total, requires) if (wanted or 0) <= total else total
             yield _protected(terms, f"protection.minimum_holders {fewest}", minimum_holders=fewest)
             if wanted is not None and wanted < total and not requires.survives_dropout:
                 for name in _names(terms, lambda other: other.survives_dropout):

@@ -5,7 +5,7 @@ versions have to match.
 """
 
 import json
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ from statfed.core.query import Query
 from statfed.core.study import Terms
 
 MODELS = "statfed.strategies.models"
+M = TypeVar("M", bound=BaseModel)
 Step = Literal["admit", "protect", "fit", "ask", "release"]
 
 
@@ -49,18 +50,7 @@ class Statement(BaseModel):
 
         Raises Refused on another version, of statfed or of a plugin that the study uses, or anything not understood.
         """
-        try:
-            table = json.loads(text)
-            version = str(table["version"])
-        except (ValueError, KeyError, TypeError):
-            raise Refused("statement not understood: want JSON with a version") from None
-        if version != installed:
-            raise Refused(f"statfed version: the coordinator runs {version}; this holder runs {installed}")
-        try:
-            statement = cls.model_validate(table)
-        except ValidationError as error:
-            keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
-            raise Refused(f"statement not understood: {keys}") from None
+        statement = understood(cls, text, installed, "holder")
         here = outside(statement.terms)
         if statement.outside != here:
             raise Refused(
@@ -68,6 +58,25 @@ class Statement(BaseModel):
                 f"runs {', '.join(here) or 'none'}"
             )
         return statement
+
+
+def understood(model: type[M], text: str, installed: str, reader: str) -> M:
+    """What the coordinator says, read from the wire. reader: who reads it, in words; installed: its version.
+
+    Raises Refused on another version or anything not understood, naming keys and never what they hold.
+    """
+    try:
+        table = json.loads(text)
+        version = str(table["version"])
+    except (ValueError, KeyError, TypeError):
+        raise Refused("statement not understood: want JSON with a version") from None
+    if version != installed:
+        raise Refused(f"statfed version: the coordinator runs {version}; this {reader} runs {installed}")
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
+        raise Refused(f"statement not understood: {keys}") from None
 
 
 def outside(terms: Terms | Query) -> tuple[str, ...]:
