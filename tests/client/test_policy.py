@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from statfed.client.guard.policy import Policy, admit, load_policy, write_policy
 from statfed.core.errors import Refused, UsageError
+from tests.awkward import texts
 from tests.conftest import toy_terms
 
 BASE: dict[str, Any] = {
@@ -164,21 +165,25 @@ def test_the_written_file_teaches_each_key_and_is_private(tmp_path: Path) -> Non
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    names=st.lists(TEXT, max_size=4),
-    data=TEXT,
+    names=st.lists(texts(1), max_size=4),
+    data=texts(1),
+    pins=st.lists(texts(), max_size=3, unique=True),
     epsilon=st.floats(1e-6, 1000),
     strategies=st.none() | st.lists(st.sampled_from(["fedavg", "fedyogi"]), max_size=2),
 )
 def test_policies_survive_writing_and_reading(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], data: str, epsilon: float, strategies: list[str] | None
+    tmp_path_factory: pytest.TempPathFactory,
+    names: list[str],
+    data: str,
+    pins: list[str],
+    epsilon: float,
+    strategies: list[str] | None,
 ) -> None:
     allow = {"scenarios": names, "columns": names, "without_privacy": True, "strategies": strategies}
-    made = policy(dataset={"id": data, "path": data}, allow=allow, budget={"epsilon": epsilon})
+    parties = {name: f"{i:064x}" for i, name in enumerate(pins)}
+    made = policy(dataset={"id": data, "path": data}, allow=allow, budget={"epsilon": epsilon}, parties=parties)
     path = tmp_path_factory.getbasetemp() / "round-trip.toml"
     write_policy(made, path)
     assert load_policy(path) == made

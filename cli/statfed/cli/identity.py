@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from statfed.cli._output import Json, emit_json, out, say
+from statfed.core import toml
 from statfed.core.errors import UsageError
 
 SECTIONS = {"policy.toml": "holder", "party.toml": "party"}
@@ -41,7 +42,7 @@ def identity(
         key = create_identity(home)
     except OSError as error:
         raise UsageError(f"{home}: got {error.strerror}; want a folder that this user can write to") from None
-    line = f'{chosen} = "{key}"'
+    parties = toml.dumps({"parties": {chosen: key}})
     if as_json:
         emit_json(
             {
@@ -49,12 +50,12 @@ def identity(
                 "public_key": key,
                 "created": not there,
                 "file": str(home / FILE),
-                "parties": f"[parties]\n{line}\n",
+                "parties": parties,
             }
         )
         return
     say(f"{'found' if there else 'created'} {home / FILE}; it is secret and stays there")
-    out.print(f"[parties]\n{line}", highlight=False, markup=False, soft_wrap=True)
+    out.print(parties.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
 def _written(home: Path) -> str:

@@ -1,6 +1,5 @@
 """`statfed run`: run a scenario or a study file in simulation."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from statfed.core.scenario import load_training
 from statfed.core.statement import Plan
 from statfed.core.study import Study, load_study, make_study
 from statfed.core.section import read_toml
+from statfed.core.toml import literal
 from statfed.federation.trained import Result
 
 RUNS = Path("runs")
@@ -133,9 +133,9 @@ def run(
 
 def _changes(protect: str | None, options: list[str], minimum_holders: int | None, strategy: str | None) -> list[str]:
     """Overrides of a study file for the options that have a name of their own."""
-    found = [f"strategy.name={json.dumps(strategy)}"] if strategy else []
+    found = [f"strategy.name={literal(strategy)}"] if strategy else []
     if protect:  # another protection has other options
-        found += [f"protection.name={json.dumps(protect)}", "protection.options={}"]
+        found += [f"protection.name={literal(protect)}", "protection.options={}"]
     read_protection(protect or "NAME", options, None)
     found += [f"protection.options.{option}" for option in options]
     if minimum_holders is not None:

@@ -21,8 +21,9 @@ from statfed.core import VERSION
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout, Slot
 from statfed.core.method import Arrays
-from statfed.core.protection import Agreement, Requirements, named_protection
+from statfed.core.protection import Agreement, agreement_over, check_minimum, named_protection
 from statfed.core.section import NAME, Section, describe
+from statfed.core.statement import understood
 
 Kind = Literal["train", "evaluate"]
 _SLACK = 1 + 2.0**-20  # rounding in weight * value and in a holder's share never refuses a value that is within limits
@@ -83,18 +84,7 @@ class Said(Section):
     @classmethod
     def parse(cls, text: str) -> "Said":
         """Read one from the wire. Raises Refused on another version or anything not understood."""
-        try:
-            table = json.loads(text)
-            version = str(table["version"])
-        except (ValueError, KeyError, TypeError):
-            raise Refused("statement not understood: want JSON with a version") from None
-        if version != VERSION:
-            raise Refused(f"statfed version: the coordinator runs {version}; this party runs {VERSION}")
-        try:
-            return cls.model_validate(table)
-        except ValidationError as error:
-            keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
-            raise Refused(f"statement not understood: {keys}") from None
+        return understood(cls, text, VERSION, "party")
 
 
 class Joined(Section):
@@ -119,44 +109,21 @@ def agreement_of(facts: Facts) -> Agreement:
     Sizes are the public bound `most_examples`, alike for all. Raises UsageError when the protection does not apply.
     """
     module, options = named_protection(facts.protection, facts.options)
-    third = tuple(sorted(module.third_parties(options)))
-    if set(facts.parties) != {*facts.holders, *third} or set(third) & set(facts.holders):
-        wanted = ", ".join([*facts.holders, *third])
+    count, name, requires = len(facts.holders), facts.protection, module.REQUIRES
+    sizes = dict.fromkeys(facts.holders, facts.most_examples)
+    study = hashlib.sha256(json.dumps(facts.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    run = f"flower/{facts.run}/{facts.session}"
+    agreement = agreement_over(sizes, run, study, name, options, facts.minimum_holders)
+    if sorted(facts.parties) != sorted(agreement.parties):
+        wanted = ", ".join(agreement.parties)
         raise UsageError(f"parties: got {', '.join(sorted(facts.parties))}; want {wanted}, each once")
-    _applies(facts, module.REQUIRES)
-    return Agreement(
-        run=f"flower/{facts.run}/{facts.session}",
-        study=hashlib.sha256(json.dumps(facts.model_dump(mode="json"), sort_keys=True).encode()).hexdigest(),
-        protection=facts.protection,
-        holders=facts.holders,
-        third_parties=third,
-        minimum_holders=facts.minimum_holders,
-        sizes=dict.fromkeys(facts.holders, facts.most_examples),
-        options=options,
-    )
-
-
-def default_minimum(count: int, requires: Requirements) -> int:
-    """Fewest of `count` holders: more than two thirds where the protection survives dropout, else all."""
-    return 2 * count // 3 + 1 if requires.survives_dropout else count
-
-
-def _applies(facts: Facts, requires: Requirements) -> None:
-    count, wanted, name = len(facts.holders), facts.minimum_holders, facts.protection
     if count < requires.minimum_holders:
         raise UsageError(
             f"protection {name}: got {count} holders, and each could subtract its own part from an exact total; "
             f"want at least {requires.minimum_holders}"
         )
-    if wanted > count:
-        raise UsageError(f"minimum_holders: got {wanted}; want at most the {count} holders")
-    if wanted < count and not requires.survives_dropout:
-        raise UsageError(f"minimum_holders: got {wanted} of {count} holders; {name} needs every holder")
-    if requires.survives_dropout and 3 * wanted <= 2 * count:
-        raise UsageError(
-            f"minimum_holders: got {wanted}; want more than two thirds of the {count} holders: with fewer a "
-            "coordinator could form two different totals"
-        )
+    check_minimum(facts.minimum_holders, count, name, requires, "minimum_holders")
+    return agreement
 
 
 def layout_of(facts: Facts, kind: Kind) -> Layout:

@@ -23,6 +23,10 @@ class Refused(StatfedError):
     exit_code = 3
 
 
+class Pending(Refused):
+    """A person at a holder has to approve the study before it is answered."""
+
+
 class EngineError(StatfedError):
     """A process, connection or party failed while a study was running."""
 
@@ -36,5 +40,5 @@ class LedgerCorrupt(StatfedError):
 
 
 BY_NAME: dict[str, type[StatfedError]] = {
-    cls.__name__: cls for cls in (StatfedError, UsageError, Refused, EngineError, LedgerCorrupt)
+    cls.__name__: cls for cls in (StatfedError, UsageError, Refused, Pending, EngineError, LedgerCorrupt)
 }

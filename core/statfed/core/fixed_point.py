@@ -24,7 +24,6 @@ from statfed.core.method import Arrays, Part
 Bits = Literal[32, 64, 192]
 HEADROOM = 2.0  # a public number of records may be out of date; the range is for twice as many
 MOST_RECORDS = 2**40  # of all holders: so no unit is coarser than 2^-19 of the largest value of one record
-_SMALLEST_SHARE = 2.0**-12  # of the records, with which 32-bit words still leave a holder 2^17 steps to its range
 WIDE_UNIT = 2.0**-80
 """Unit of wide words, which all entries of a vector have where one has no finite bound."""
 _WIDE_EXPONENT, _WIDE_RANGE = -80, 2.0**110
@@ -37,12 +36,14 @@ class Slot:
     """One array of a contribution. limit: no holder's entry is larger than this times its share, in absolute value.
 
     limit: one number, or one per entry of `shape`, of the total over holders; infinite where nothing is known.
-    integer: whole numbers.
+    integer: whole numbers. update: a model update, layer after layer: a study may let leading entries of it travel
+    in clear, and of no other array.
     """
 
     shape: tuple[int, ...]
     limit: float | NDArray[np.float64]
     integer: bool = False
+    update: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,14 @@ class Layout:
     def entries(self) -> int:
         """Length of the vector."""
         return sum(math.prod(slot.shape) for slot in self.slots.values())
+
+    @cached_property
+    def places(self) -> Mapping[str, slice]:
+        """Where each slot lies in the vector, in order: that of the names."""
+        found, start = {}, 0
+        for name, slot in sorted(self.slots.items()):
+            found[name] = slice(start, start := start + math.prod(slot.shape))
+        return found
 
     @cached_property
     def bits(self) -> Bits:
@@ -91,17 +100,14 @@ class Layout:
         if set(arrays) != set(self.slots):
             raise EngineError(f"encoding: got {', '.join(sorted(arrays))}; want {', '.join(sorted(self.slots))}")
         found: NDArray[Any] = np.empty(self.entries, object if self.bits == 192 else word)
-        start = 0
-        for name, slot in sorted(self.slots.items()):
-            array = np.asarray(arrays[name])
+        for name, place in self.places.items():
+            slot, array = self.slots[name], np.asarray(arrays[name])
             if array.shape != slot.shape:
                 raise EngineError(f"encoding: {name}: got shape {array.shape}; want {slot.shape}")
             if slot.integer and not np.issubdtype(array.dtype, np.integer):
                 raise EngineError(f"encoding: {name}: got {array.dtype}; want whole numbers")
             self._check(name, slot, array)
-            flat = array.reshape(-1)
-            self._fill(slot, flat, found[start : start + len(flat)])
-            start += len(flat)
+            self._fill(slot, array.reshape(-1), found[place])
         return found
 
     def _check(self, name: str, slot: Slot, array: NDArray[Any]) -> None:
@@ -155,10 +161,9 @@ class Layout:
         most = 1 << (self.bits - 2)
         if self.entries and (int(total.max()) > most or int(total.min()) < -most):
             raise EngineError("total: got a sum outside the agreed range; a contribution did not keep to it")
-        found, start = {}, 0
-        for name, slot in sorted(self.slots.items()):
-            flat = total[start : start + math.prod(slot.shape)]
-            start += len(flat)
+        found = {}
+        for name, place in self.places.items():
+            slot, flat = self.slots[name], total[place]
             if self.bits == 192:
                 if slot.integer:
                     whole = [int(x) >> -_WIDE_EXPONENT for x in flat.tolist()]

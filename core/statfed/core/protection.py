@@ -228,16 +228,18 @@ def agree(run: str, terms: Terms, sizes: Mapping[str, int]) -> Agreement:
             f"sizes: got {min(sizes.values())} to {max(sizes.values())} records; want 1 or more each, and "
             f"at most {MOST_RECORDS} together"
         )
-    return Agreement(
-        run=run,
-        study=terms.digest(),
-        protection=terms.protection.name,
-        holders=tuple(sorted(terms.holders)),
-        third_parties=tuple(sorted(module.third_parties(options))),
-        minimum_holders=minimum_holders(terms, module.REQUIRES),
-        sizes=dict(sorted(sizes.items())),
-        options=options,
-    )
+    minimum = minimum_holders(terms, module.REQUIRES)
+    return agreement_over(sizes, run, terms.digest(), terms.protection.name, options, minimum)
+
+
+def agreement_over(
+    sizes: Mapping[str, int], run: str, study: str, protection: str, options: Section, minimum: int
+) -> Agreement:
+    """The agreement of a run over the holders of `sizes`, in whatever order they come. options: read."""
+    module: Protection = load(PACKAGE, protection, "protection")
+    third = tuple(sorted(module.third_parties(options)))
+    ordered = dict(sorted(sizes.items()))
+    return Agreement(run, study, protection, tuple(ordered), third, minimum, ordered, options)
 
 
 def minimum_holders(terms: Terms, requires: Requirements) -> int:
@@ -248,20 +250,27 @@ def minimum_holders(terms: Terms, requires: Requirements) -> int:
     """
     wanted, count = terms.protection.minimum_holders, len(terms.holders)
     if wanted is None:
-        tolerant = requires.survives_dropout and getattr(load_method(terms.method), "TOLERANT", False)
-        return 2 * count // 3 + 1 if tolerant else count
+        return default_minimum(count, requires) if getattr(load_method(terms.method), "TOLERANT", False) else count
+    check_minimum(wanted, count, terms.protection.name, requires, "protection.minimum_holders")
+    return wanted
+
+
+def default_minimum(count: int, requires: Requirements) -> int:
+    """Fewest of `count` holders: more than two thirds where the protection survives dropout, else all."""
+    return 2 * count // 3 + 1 if requires.survives_dropout else count
+
+
+def check_minimum(wanted: int, count: int, protection: str, requires: Requirements, key: str) -> None:
+    """Raises UsageError, naming `key`, where a sum may not be formed over as few as `wanted` of `count` holders."""
     if wanted > count:
-        raise UsageError(f"protection.minimum_holders: got {wanted}; want at most the {count} holders")
+        raise UsageError(f"{key}: got {wanted}; want at most the {count} holders")
     if wanted < count and not requires.survives_dropout:
-        raise UsageError(
-            f"protection.minimum_holders: got {wanted} of {count} holders; {terms.protection.name} needs every holder"
-        )
+        raise UsageError(f"{key}: got {wanted} of {count} holders; {protection} needs every holder")
     if requires.survives_dropout and 3 * wanted <= 2 * count:
         raise UsageError(
-            f"protection.minimum_holders: got {wanted}; want more than two thirds of the {count} holders: "
-            "with fewer a coordinator could form two different totals"
+            f"{key}: got {wanted}; want more than two thirds of the {count} holders: with fewer a coordinator could "
+            "form two different totals"
         )
-    return wanted
 
 
 def conduct(rounds: Rounds, send: Callable[[Stage], Replies]) -> Aggregate:

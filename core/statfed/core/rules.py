@@ -15,7 +15,7 @@ from statfed.core.method import Ask, budget_of, functions_of, is_training, load_
 from statfed.core.privacy.noise import plan
 from statfed.core.privacy.placement import hindrances
 from statfed.core.privacy.spending import own_noise
-from statfed.core.protection import PACKAGE, Requirements, minimum_holders
+from statfed.core.protection import PACKAGE, Requirements, default_minimum, minimum_holders
 from statfed.core.terms import Privacy, Protection, Terms
 
 EXTRAS = {"he": "tenseal", "mpc": "mpyc"}
@@ -68,7 +68,7 @@ def _dropout(terms: Terms, requires: Requirements, _: Any) -> Iterator[Finding]:
         wanted, total = terms.protection.minimum_holders, len(terms.holders)
 
         def choices() -> Iterator[Choice]:
-            fewest = 2 * total // 3 + 1 if requires.survives_dropout and (wanted or 0) <= total else total
+            fewest = default_minimum(total, requires) if (wanted or 0) <= total else total
             yield _protected(terms, f"protection.minimum_holders {fewest}", minimum_holders=fewest)
             if wanted is not None and wanted < total and not requires.survives_dropout:
                 for name in _names(terms, lambda other: other.survives_dropout):

@@ -6,7 +6,7 @@ versions have to match.
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.terms import Terms
 
 MODELS = "statfed.strategies.models"
+M = TypeVar("M", bound=BaseModel)
 Step = Literal["admit", "protect", "ask", "release"]
 
 
@@ -50,18 +51,9 @@ class Statement(_Message):
 
         Raises Refused on another version, of statfed or of a plugin that the study uses, or anything not understood.
         """
-        try:
-            table = json.loads(text)
-            version = str(table["version"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise Refused("statement not understood: want JSON with a version") from None
-        if version != installed:
-            raise Refused(f"statfed version: the coordinator runs {version}; this holder runs {installed}")
-        try:
-            statement = cls.model_validate(table | {"terms": terms_of(table.get("terms"))})
-        except ValidationError as error:
-            keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
-            raise Refused(f"statement not understood: {keys}") from None
+        statement = understood(
+            cls, text, installed, "holder", lambda table: {**table, "terms": terms_of(table["terms"])}
+        )
         here = outside(statement.terms)
         if statement.outside != here:
             raise Refused(
@@ -69,6 +61,34 @@ class Statement(_Message):
                 f"runs {', '.join(here) or 'none'}"
             )
         return statement
+
+
+def understood(
+    model: type[M],
+    text: str,
+    installed: str,
+    reader: str,
+    read: Callable[[dict[str, Any]], dict[str, Any]] = lambda table: table,
+) -> M:
+    """What the coordinator says, read from the wire. reader: who reads it, in words; installed: its version; read: of
+    parts of the table, beforehand.
+
+    Raises Refused on another version or anything not understood, naming keys and never what they hold.
+    """
+    try:
+        table = json.loads(text)
+        version = str(table["version"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Refused("statement not understood: want JSON with a version") from None
+    if version != installed:
+        raise Refused(f"statfed version: the coordinator runs {version}; this {reader} runs {installed}")
+    try:
+        return model.model_validate(read(table))
+    except ValidationError as error:
+        keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
+        raise Refused(f"statement not understood: {keys}") from None
+    except KeyError as error:
+        raise Refused(f"statement not understood: {error.args[0]}") from None
 
 
 def outside(terms: Terms) -> tuple[str, ...]:

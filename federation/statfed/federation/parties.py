@@ -3,11 +3,11 @@
 In a pilot each organisation makes its own key and pins the others' by hand; a simulation does both at once.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from statfed.client.third_party import FILE
+from statfed.core import toml
 from statfed.core.errors import UsageError
 from statfed.core.identity import create_identity
 from statfed.core.protection import named_protection
@@ -59,10 +59,6 @@ def identities(homes: Mapping[str, Path]) -> dict[str, str]:
 def admit_third_parties(homes: Mapping[str, Path], protection: str, pins: Mapping[str, str]) -> None:
     """Write the third parties' party.toml: they take part in `protection`, with the parties of `pins`."""
     for name, home in homes.items():
-        lines = ["[party]", f"name = {json.dumps(name)}", "", "[allow]", f"protections = [{json.dumps(protection)}]"]
-        lines += ["minimum_holders = 1", "", "[parties]", *_pins(pins)]
-        (home / FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _pins(pins: Mapping[str, str]) -> Iterable[str]:
-    return (f"{name} = {json.dumps(key)}" for name, key in sorted(pins.items()))
+        allow = {"protections": [protection], "minimum_holders": 1}
+        party = {"party": {"name": name}, "allow": allow, "parties": dict(sorted(pins.items()))}
+        (home / FILE).write_text(toml.dumps(party), encoding="utf-8")

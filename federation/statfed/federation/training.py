@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.core import toml
 from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
 from statfed.core.progress import Progress, silent
@@ -22,7 +23,6 @@ from statfed.core.study import Study, load_study
 from statfed.federation import assemble as _assemble
 from statfed.federation import checkpoint as _checkpoint
 from statfed.federation.parties import third_party_names
-from statfed.federation.report.formats import toml
 from statfed.federation.trained import Candidate, Phase, Result
 from statfed.federation.training_homes import dataset_key, make_homes
 from statfed.server.app import Checkpoint, Training, train
@@ -86,7 +86,7 @@ def run_study(
     run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.scenario}-{secrets.token_hex(2)}"
     folder = options.runs / run
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    (folder / "study.toml").write_text(toml(study.model_dump(mode="json")), encoding="utf-8")
+    (folder / "study.toml").write_text(toml.dumps(study.model_dump(mode="json")), encoding="utf-8")
     if options.fresh:
         (folder / "holders").mkdir()
     return _recorded(_Run(study, options, run, folder, progress, notify))

@@ -1,4 +1,4 @@
-"""Messages of one run with every holder: statements out, checked facts back. Training and queries share it.
+"""Messages of one run with every holder: statements out, checked facts back.
 
 Admission and release need every holder: one that refuses, fails or stays silent ends the run with its name. A
 protected sum can do without some where the protection survives that.
@@ -17,18 +17,9 @@ from statfed.core import VERSION
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
 from statfed.core.method import Ask
 from statfed.core.progress import Progress
-from statfed.core.protection import (
-    Aggregate,
-    Packet,
-    Rounds,
-    Stage,
-    conduct,
-    minimum_holders,
-    read_protection,
-)
-from statfed.core.terms import Terms
-from statfed.core.statement import Closing, Present, Statement, Step, outside, raise_failure
-from statfed.core.terms import Terms
+from statfed.core.protection import Aggregate, Packet, Rounds, Stage, conduct
+from statfed.core.resolve import Resolved
+from statfed.core.statement import Admission, Closing, Present, Statement, Step, outside, raise_failure
 from statfed.server.carrier import Carrier, joined
 from statfed.server.engine import Session
 from statfed.server.packets import arrays_out, packet_in, put_packet, size
@@ -51,42 +42,43 @@ class Traffic:
 
 
 class Exchange:
-    """One run's messages. done: rounds that an interrupted run had finished before this one goes on.
+    """One run's messages. done: sums that an interrupted run had finished before this one goes on.
 
     sizes: every holder's public number of records, known after admission. dropped: holders that a protected sum did
     without, with what happened.
     """
 
-    def __init__(self, session: Session, terms: Terms, run: str, progress: Progress, done: int = 0) -> None:
-        self._session, self._terms, self._run, self._done, self._progress = session, terms, run, done, progress
-        module, options = read_protection(terms)
-        wanted = {*terms.holders, *module.third_parties(options)}
+    def __init__(self, session: Session, study: Resolved, run: str, progress: Progress, done: int = 0) -> None:
+        self._session, self._study, self._run, self._done, self._progress = session, study, run, done, progress
+        self._terms, self._outside = study.terms, outside(study.terms)
+        wanted = {*study.holders, *study.third_parties}
         if set(session.nodes) != wanted:
             raise EngineError(f"holders: got {', '.join(sorted(session.nodes))}; want {', '.join(sorted(wanted))}")
-        if module.REQUIRES.identities and not session.remembers:
+        if study.protection.REQUIRES.identities and not session.remembers:
             raise UsageError(
-                f"protection {terms.protection.name}: keeps secrets between messages, and this engine may answer each "
-                "from another process; want engine inprocess or processes"
+                f"protection {study.terms.protection.name}: keeps secrets between messages, and this engine may answer "
+                "each from another process; want engine inprocess or processes"
             )
         self._names = {node: name for name, node in session.nodes.items()}
-        self._survives = minimum_holders(terms, module.REQUIRES) < len(terms.holders)
+        self._survives = study.minimum_holders < len(study.holders)
         if self._survives:
-            session.survive(terms.holders)
+            session.survive(study.holders)
         self.sizes: dict[str, int] = {}
         self.dropped: dict[str, str] = {}
 
-    def statement(self, step: Step, number: int = 0, ask: str = "", stage: str = "") -> str:
+    def statement(self, step: Step, number: int = 0, ask: Ask | None = None, stage: str = "") -> str:
         """The JSON of one statement."""
         return Statement(
             version=VERSION,
             run=self._run,
             step=step,
             round=number,
-            ask=ask,
+            ask=ask.name if ask else "",
+            share=ask.share if ask else 0.0,
             stage=stage,
             sizes=self.sizes,
             done=self._done,
-            outside=outside(self._terms),
+            outside=self._outside,
             terms=self._terms,
         ).model_dump_json()
 
@@ -111,7 +103,7 @@ class Exchange:
 
     def requests(self, step: Step, number: int = 0, ask: Ask | None = None) -> dict[str, Message]:
         """One statement to every holder, with an ask's public parameters."""
-        config = ConfigRecord({"statement": self.statement(step, number, ask.name if ask else "")})
+        config = ConfigRecord({"statement": self.statement(step, number, ask)})
         content: dict[str, ConfigRecord | ArrayRecord] = {"config": config}
         if ask and ask.arrays:
             content["arrays"] = arrays_out(ask.arrays)
@@ -188,15 +180,15 @@ class Exchange:
             raise EngineError(f"{error}{lost}") from error
         return aggregate, facts, traffic
 
-    def admit(self, kind: type[Facts]) -> dict[str, Facts]:
-        """Every holder's plan. When one refuses, all are asked to release and every refusal is named."""
+    def admit(self) -> dict[str, Admission]:
+        """Every holder's admission. When one refuses, all are asked to release and every refusal is named."""
         self._progress("ask holders to admit the study", 0, 1)
         replies = self.ask("admit", SHORT * 5)
         errors: list[StatfedError] = []
-        plans = {}
+        plans: dict[str, Admission] = {}
         for name, reply in replies.items():
             try:
-                plans[name] = facts_of(reply, kind, name)
+                plans[name] = facts_of(reply, Admission, name)
             except StatfedError as error:
                 errors.append(error)
         if errors:

@@ -33,12 +33,11 @@ from statfed.core.averaging import (
     Said,
     agreement_of,
     averages,
-    default_minimum,
     layout_of,
     make_facts,
 )
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
-from statfed.core.protection import Agreement, Coordinator, Packet, Stage, conduct, named_protection
+from statfed.core.protection import Agreement, Coordinator, Packet, Stage, conduct, default_minimum, named_protection
 from statfed.core.statement import raise_failure
 from statfed.server._averaging_strategies import check_strategy
 from statfed.server.carrier import Carrier

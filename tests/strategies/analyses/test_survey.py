@@ -184,7 +184,7 @@ def test_random_designs_equal_loops_over_the_pooled_sample(seed: int, holders: i
             partner = "income" if kind == "total" else "hours"
             theta, variance, df = slow(frame, kind, "income", partner, inside)
             assert row["estimate"] == pytest.approx(theta, rel=1e-9)
-            scale = variance if kind == "ratio" else max(variance, 1e-12 * theta**2)
+            scale = max(variance, (1e-4 if kind == "ratio" else 1e-12) * theta**2)  # one record: 0 but for rounding
             assert float(row["std_error"] or 0) ** 2 == pytest.approx(variance, rel=1e-8, abs=1e-9 * scale)
             assert result.df == df
 

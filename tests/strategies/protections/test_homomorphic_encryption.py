@@ -229,7 +229,7 @@ def test_ckks_is_refused_where_rounding_is_not_acceptable(layout: Layout, reason
 
 
 def test_partial_encryption_shows_other_layers_and_hides_the_last_one_and_the_weight() -> None:
-    layout = Layout({"update": Slot((50,), 10.0), "weight": Slot((), 1e4, integer=True)}, 3, narrow=True)
+    layout = Layout({"update": Slot((50,), 10.0, update=True), "weight": Slot((), 1e4, integer=True)}, 3, narrow=True)
     network = Network(agreement(NAME, 3, last_layer=8))
     sent = contributions(network, layout)
     found = network.sum(sent, layout)
@@ -241,12 +241,29 @@ def test_partial_encryption_shows_other_layers_and_hides_the_last_one_and_the_we
     assert np.asarray(opened["sum"]).shape == (1, 9)
 
 
+@pytest.mark.parametrize("scheme", ["bfv", "ckks"])
+@pytest.mark.parametrize(("update", "weight"), [("update", "weight"), ("weight", "update"), ("z", "a"), ("x", "x.y")])
+def test_what_is_encrypted_does_not_follow_from_the_names_of_slots(update: str, weight: str, scheme: str) -> None:
+    slots = {update: Slot((6,), 10.0, update=True), weight: Slot((), 1e4, integer=True)}
+    layout = Layout(slots, 3, narrow=True)
+    network = Network(agreement(NAME, 3, last_layer=2, scheme=scheme))
+    sent = contributions(network, layout)
+    found = network.sum(sent, layout)
+    assert_exact(found.total, plain_total(sent, layout, found.holders))
+    packets = {party: packet for stage, party, packet in network.transcript if stage == "contribute"}
+    for name, packet in packets.items():
+        leading = layout.encode(sent[name])[layout.places[update]][:4]
+        np.testing.assert_array_equal(np.asarray(packet["clear"]), leading)
+
+
 @pytest.mark.parametrize(
     ("layout", "last", "reason"),
     [
         (MIXED, 2, "got a sum that is not a model update"),
         (Layout({"gradient": Slot((9,), 1e6, True)}, 3), 2, "got a sum that is not a model update"),
-        (Layout({"update": Slot((9,), 1.0), "weight": Slot((), 9.0, True)}, 3), 9, "got 9 of 9 entries"),
+        (Layout({"update": Slot((9,), 1.0), "weight": Slot((), 9.0, True)}, 3), 2, "got a sum that is not a model"),
+        (Layout({n: Slot((9,), 1.0, update=True) for n in "ab"}, 3), 2, "got a sum that is not a model update"),
+        (Layout({"update": Slot((9,), 1.0, update=True)}, 3), 9, "got 9 of 9 entries"),
     ],
 )
 def test_partial_encryption_is_refused_where_it_makes_no_sense(layout: Layout, last: int, reason: str) -> None:

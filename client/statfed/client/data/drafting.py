@@ -14,7 +14,6 @@ numbers. What is drafted of a column:
   which in a union gives way to what the other holders have.
 """
 
-import json
 import math
 import re
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from statfed.client.data.conversion import as_number, as_text
 from statfed.client.data.sources import Source
+from statfed.core import toml
 from statfed.core.codebook import Codebook, Column, make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.table import Expr
@@ -32,7 +32,6 @@ FEW, MANY, EACH = 20, 500, 5
 MISSING_WORDS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", ".", "-")
 _ID = re.compile(r"(?i)(.*[_-])?id|id[_-].*")
 _PANDAS_INDEX = re.compile(r"__index_level_[0-9]+__")
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def draft(source: Source) -> Codebook:
@@ -77,12 +76,12 @@ def to_toml(codebook: Codebook) -> str:
         "# categories and bounds below may be seen by everybody. All keys: docs/codebook.md",
     ]
     if codebook.title:
-        lines += ["", f"title = {_toml(codebook.title)}"]
+        lines += ["", toml.line("title", codebook.title)]
     for name, column in codebook.columns.items():
-        lines += ["", f"[columns.{_key(name)}]", *_entry(column)]
+        lines += ["", toml.header("columns", name), *_entry(column)]
     given = codebook.design.model_dump(exclude_defaults=True)
     if given:
-        lines += ["", "[design]", *(f"{key} = {_toml(value)}" for key, value in given.items())]
+        lines += ["", toml.header("design"), *(toml.line(key, _short(value)) for key, value in given.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -258,7 +257,7 @@ def _entry(column: Column) -> list[str]:
     for key, value in column.model_dump(exclude_defaults=True).items():
         if key == "categories" and not any(value.values()):
             value = tuple(value)
-        lines.append(f"{key} = {_toml(value)}")
+        lines.append(toml.line(key, _short(value)))
     if column.type == "integer" and column.bounds and 1 < column.bounds[1] - column.bounds[0] <= FEW:
         lines.append('# if these are codes: type = "category", categories = ["1", "2", ...], without low and high')
     if column.type == "id":
@@ -266,17 +265,9 @@ def _entry(column: Column) -> list[str]:
     return lines
 
 
-def _key(name: str) -> str:
-    return name if _BARE.fullmatch(name) else _toml(name)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON but for DEL is TOML
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(str(k))} = {_toml(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return str(int(value)) if isinstance(value, float) and value == int(value) and abs(value) < 1e15 else repr(value)
+def _short(value: object) -> object:
+    """Whole numbers without a decimal point; -0.0 would lose its sign."""
+    if isinstance(value, tuple):
+        return tuple(_short(item) for item in value)
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15 and str(value) != "-0.0"
+    return int(value) if whole else value

@@ -37,7 +37,7 @@ def answer(message: Message, context: Context) -> Message:
         party = _party(str(context.node_config["home"]))
         statement = str(message.content.config_records["config"]["statement"])
         records = message.content.array_records
-        public = arrays_in(records.get("model") or records.get("arrays") or ArrayRecord())
+        public = arrays_in(records.get("arrays") or ArrayRecord())
         reply = party.answer(statement, public, packet_in(message.content))
         content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
         if reply.packet is not None:
@@ -59,4 +59,3 @@ app.query("admit")(answer)
 app.query("ask")(answer)
 app.query("protect")(answer)
 app.query("release")(answer)
-app.train()(answer)

@@ -27,6 +27,7 @@ import numpy as np
 from statfed.client.guard.policy import conceded
 from statfed.client.protecting import own
 from statfed.client.third_party import FILE, PartyPolicy, load_party
+from statfed.core import toml
 from statfed.core.averaging import Facts, Joined, Said, agreement_of, layout_of
 from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError, UsageError
 from statfed.core.identity import Identity, create_identity, load_identity
@@ -219,9 +220,10 @@ def create(home: Path, name: str, protections: tuple[str, ...] = ("secure-aggreg
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     public = create_identity(home)
     if not (home / FILE).exists():
-        lines = ["[party]", f"name = {json.dumps(name)}", "", "[allow]", f"protections = {json.dumps(protections)}"]
-        lines += ["minimum_holders = 3", "", "[parties]  # name = public key, of every other party"]
-        (home / FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        allow = {"protections": protections, "minimum_holders": 3}
+        pins = toml.header("parties", comment="name = public key, of every other party")
+        given = toml.dumps({"party": {"name": name}, "allow": allow})
+        (home / FILE).write_text(f"{given}\n{pins}\n", encoding="utf-8")
     load_party(home / FILE)
     return public
 
@@ -234,7 +236,7 @@ def main() -> None:
     chosen = parser.parse_args()
     try:
         if chosen.create:
-            print(f"{chosen.create} = {json.dumps(create(chosen.home, chosen.create))}")  # noqa: T201
+            print(toml.line(chosen.create, create(chosen.home, chosen.create)))  # noqa: T201
         else:
             serve(chosen.home)
     except StatfedError as error:

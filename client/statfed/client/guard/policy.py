@@ -11,7 +11,6 @@ records, and add-or-remove-one-record neighbours need not be add-or-remove-one-p
 units cannot be composed in one budget (Dwork and Roth 2014, section 2.3, group privacy).
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
 
+from statfed.core import toml
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
 from statfed.core.protection import named_protection
@@ -185,31 +185,21 @@ def write_policy(policy: Policy, path: Path) -> None:
     for name in Policy.model_fields:
         section: BaseModel = getattr(policy, name)
         doc = " ".join((type(section).__doc__ or "").split())
-        lines += ["", f"# {doc}", f"[{name}]"]
+        lines += ["", f"# {doc}", toml.header(name)]
         if isinstance(section, Parties):
-            lines += [f"{party} = {_toml(key)}" for party, key in sorted(section.root.items())]
+            lines += [toml.line(party, key) for party, key in sorted(section.root.items())]
             continue
         for key, field in type(section).model_fields.items():
             value = getattr(section, key)
             if value is None and field.default is not None:
-                lines.append(f'{key} = "off"  # {field.description}')
+                lines.append(toml.line(key, "off", field.description or ""))
             elif value is None:
                 lines.append(f"# {key}: not set; {field.description}")
             else:
-                lines.append(f"{key} = {_toml(value)}  # {field.description}")
+                lines.append(toml.line(key, value, field.description or ""))
     path.touch(mode=0o600, exist_ok=True)
     os.chmod(path, 0o600)  # noqa: PTH101
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON but for DEL is TOML
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return repr(value)
 
 
 def admit(policy: Policy, study: Resolved) -> None:

@@ -3,11 +3,8 @@
 A value that is missing or not a number is a dash; an infinite epsilon is the infinity sign, never a large number.
 """
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 DASH = "–"
 _NBSP = "\u00a0"
@@ -132,44 +129,3 @@ def size(value: float | None) -> str:
 def short(text: str, length: int = 12) -> str:
     """The first `length` characters of a digest or a long name, with an ellipsis if any were cut."""
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def toml(table: Mapping[str, Any]) -> str:
-    """A study as TOML. Keys without a value are left out: TOML has none, and they are the defaults.
-
-    >>> print(toml({"rounds": 3, "privacy": {"epsilon": 1.0}, "note": None}))
-    rounds = 3
-    <BLANKLINE>
-    [privacy]
-    epsilon = 1.0
-    """
-    lines: list[str] = []
-    _table(table, (), lines)
-    return "\n".join(lines).strip("\n")
-
-
-def _table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
-    if path:
-        lines += ["", f"[{'.'.join(_key(part) for part in path)}]"]
-    for key, value in table.items():
-        if value is not None and not isinstance(value, Mapping):
-            lines.append(f"{_key(key)} = {_value(value)}")
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            _table(value, (*path, key), lines)
-
-
-def _key(key: str) -> str:
-    return key if key and key.replace("-", "").replace("_", "").isalnum() and key.isascii() else _value(key)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + "}"
-    if isinstance(value, Sequence):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    return repr(value)

@@ -14,6 +14,7 @@ from pathlib import Path
 from jinja2 import Template
 from markupsafe import Markup
 
+from statfed.core import toml
 from statfed.federation.report import charts, formats, pages
 from statfed.federation.trained import Result, Round, Spending
 from statfed.federation.trained_report.facts import Facts, remaining
@@ -24,7 +25,7 @@ MOST_HOLDERS = 24  # in the budget chart; the table has them all
 def render(result: Result) -> str:
     """The report of `result` as one HTML page. Raises ValueError if it holds no federated model."""
     facts = Facts(result)
-    source = formats.toml(result.study)
+    source = toml.dumps(result.study).rstrip()
     return _template().render(r=result, facts=facts, svg=_charts(facts), source=source, most=MOST_HOLDERS)
 
 

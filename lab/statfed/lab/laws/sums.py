@@ -16,7 +16,7 @@ from statfed.lab.laws.network import Network, agreement
 
 SLOTS: dict[str, dict[str, Slot]] = {
     "32-bit whole numbers": {"n": Slot((3,), 2.0**29, integer=True), "one": Slot((), 2.0**20, integer=True)},
-    "32-bit model updates": {"update": Slot((17,), 1000.0), "weight": Slot((), 2.0**20, integer=True)},
+    "32-bit model updates": {"update": Slot((17,), 1000.0, update=True), "weight": Slot((), 2.0**20, integer=True)},
     "64-bit numbers": {"x": Slot((2, 3), np.array([[1e6, 1e6, 2.0], [1.0, 3e-5, 1e9]])), "n": Slot((), 1e12, True)},
     "192-bit numbers": {"score": Slot((4,), np.inf), "n": Slot((2, 1), 2.0**40, integer=True)},
 }

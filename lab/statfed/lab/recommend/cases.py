@@ -1,6 +1,5 @@
 """A case's facts as a TOML file, `case.toml`, and as questions."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -8,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
+from statfed.core import toml
 from statfed.core.errors import UsageError
 from statfed.core.scenario import Case
 from statfed.core.section import apply_override, describe, read_toml
@@ -62,7 +62,7 @@ def written(case: Case, comments: bool = False) -> str:
             words = choices(fact) if info.annotation is not bool else ()
             lines += [f"# one of {', '.join(words)}"] if words else []
         if value is not None:
-            lines.append(f"{fact} = {_toml(value)}")
+            lines.append(toml.line(fact, value))
         elif comments:
             lines.append(f"# {fact} = 1.0")
         lines += [""] if comments else []
@@ -75,8 +75,3 @@ def template() -> str:
         "# The facts of a case, for `statfed recommend --case case.toml`. Every fact has a default: the one below.\n\n"
     )
     return head + written(Case(), comments=True)
-
-
-def _toml(value: Any) -> str:
-    """One value in TOML, whose strings, numbers and booleans are those of JSON here."""
-    return json.dumps(value, ensure_ascii=False)

@@ -1,22 +1,50 @@
-"""The coordinator's half of count, total, mean and ratio; the holder's half and the sums are in `_estimates`."""
+"""The coordinator's half of count, total, mean and ratio, and `estimated`, which joins it with the holder's half.
+
+The latter and the sums are in `_estimates`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Ask, Coordination, Question, Total
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
 from statfed.core.result import Result, Row, Scalar
+from statfed.core.table import Table
+from statfed.strategies.analyses import _estimates
 from statfed.strategies.analyses._estimates import Estimand, centre
 from statfed.strategies.analyses._linearisation import Moments, check_lonely, degrees, moments, psus, variance
 from statfed.strategies.analyses._replication import replication
-from statfed.strategies.analyses._survey import domains, estimate_row, survey_design
+from statfed.strategies.analyses._survey import Estimation, domains, estimate_row, survey_design
 
 Floats = NDArray[np.float64]
+T = TypeVar("T", bound=Estimation)
+
+
+class Halves(NamedTuple):
+    """The functions of an analysis, both halves; see `statfed.core.method.Method`."""
+
+    columns: Callable[[Question[Any]], tuple[str, ...]]
+    parts: Callable[[Question[Any], Ask], Mapping[str, Part]]
+    contribute: Callable[[Table, Question[Any], Ask], Arrays]
+    discloses: Callable[[Question[Any], Ask], Cells]
+    budget: Callable[[Question[Any]], Fixed]
+    coordinate: Callable[[Question[Any]], Coordination]
+
+
+def estimated(estimand: Callable[[Question[T]], Estimand], title: str) -> Halves:
+    """The functions of an analysis that estimates what `estimand` makes of a question. title: of its result."""
+    return Halves(
+        columns=lambda question: _estimates.checked_columns(question, estimand(question)),
+        parts=lambda question, ask: _estimates.parts(question, estimand(question), ask),
+        contribute=lambda table, question, ask: _estimates.contribute(table, question, estimand(question), ask),
+        discloses=lambda question, ask: _estimates.discloses(question, estimand(question), ask),
+        budget=lambda _: fixed("noisy"),
+        coordinate=lambda question: coordinate(question, estimand(question), title),
+    )
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,13 @@
 Hajek: the weighted total over the total weight of the records with a value. Horvitz-Thompson: the weighted total over
 the known population."""
 
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, fixed
-from statfed.core.table import Table
-from statfed.strategies.analyses import _estimates, _estimating
+from statfed.core.method import Question
 from statfed.strategies.analyses._estimates import Estimand, Measure
+from statfed.strategies.analyses._estimating import estimated
 from statfed.strategies.analyses._survey import Estimation
 
 TITLE = "Means of columns, with design-based standard errors"
@@ -28,31 +26,10 @@ class Options(Estimation):
     )
 
 
-def columns(question: Question[Options]) -> tuple[str, ...]:
-    return _estimates.checked_columns(question, _estimand(question))
-
-
-def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
-    return _estimates.parts(question, _estimand(question), ask)
-
-
-def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
-    return _estimates.contribute(table, question, _estimand(question), ask)
-
-
-def discloses(question: Question[Options], ask: Ask) -> Cells:
-    return _estimates.discloses(question, _estimand(question), ask)
-
-
-def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
-    return fixed("noisy")
-
-
-def coordinate(question: Question[Options]) -> Coordination:
-    return _estimating.coordinate(question, _estimand(question), "Means")
-
-
 def _estimand(question: Question[Options]) -> Estimand:
     measures = tuple(Measure({"column": name}, name) for name in question.options.columns)
     known = question.options.estimator == "horvitz-thompson"
     return Estimand("total" if known else "ratio", "mean", measures, per_unit=known)
+
+
+columns, parts, contribute, discloses, budget, coordinate = estimated(_estimand, "Means")

@@ -289,7 +289,7 @@ def _confusion(total: Total, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _regression(total: Total, inputs: Inputs) -> list[dict[str, Any]]:
-    n = float(max(total["records"], 0))
+    n = max(0.0, float(total["records"]))
     if n <= 1:
         names = ("model", "mean")
         return [{"name": name, "count": int(n), "rmse": None, "mae": None, "r2": None} for name in names]

@@ -1,8 +1,9 @@
 """Options of `homomorphic-encryption`, and what they mean for a run and for the layout of a sum."""
 
-import math
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from statfed.core.errors import UsageError
@@ -60,23 +61,27 @@ def run_options(agreement: Agreement) -> Options:
     return options
 
 
-def sealed_entries(options: Options, layout: Layout) -> int:
-    """How many trailing entries of a layout are encrypted. Raises UsageError on partial encryption of a statistic."""
+def sealed_entries(options: Options, layout: Layout) -> NDArray[np.bool_]:
+    """Which entries of a layout are encrypted, (entries,): under `last_layer` all but the leading ones of its update.
+
+    Raises UsageError on partial encryption of a sum that is not of one model update.
+    """
+    sealed = np.ones(layout.entries, np.bool_)
     if not options.last_layer:
-        return layout.entries
-    if set(layout.slots) != {"update", "weight"} or layout.bits == 192:
+        return sealed
+    updates = [sealed[place] for name, place in layout.places.items() if layout.slots[name].update]
+    if len(updates) != 1 or layout.bits == 192:
         raise UsageError("last_layer: got a sum that is not a model update; want 0: statistics are encrypted whole")
-    entries = math.prod(layout.slots["update"].shape)
+    entries = len(updates[0])
     if options.last_layer >= entries:
         raise UsageError(f"last_layer: got {options.last_layer} of {entries} entries; want fewer, or 0 for all")
-    return options.last_layer + 1
+    updates[0][: entries - options.last_layer] = False
+    return sealed
 
 
-def codec_of(options: Options, layout: Layout, sealed: int) -> Residues | Coarse:
+def codec_of(options: Options, layout: Layout, sealed: NDArray[np.bool_]) -> Residues | Coarse:
     """How the encrypted entries of a layout travel. Raises UsageError where the scheme does not suit it."""
-    if options.scheme == "bfv":
-        return Residues(layout.bits)
-    return Coarse(coarse(layout).shift[layout.entries - sealed :])
+    return Residues(layout.bits) if options.scheme == "bfv" else Coarse(coarse(layout).shift[sealed])
 
 
 def planes_of(options: Options, count: int) -> tuple[Plane, ...]:

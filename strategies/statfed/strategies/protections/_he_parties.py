@@ -74,18 +74,18 @@ class Holder:
         raise Refused(f"homomorphic-encryption: got stage {stage} out of turn; want keys, then join, once each")
 
     def contribute(self, packet: Packet, arrays: Arrays, layout: Layout) -> Packet:
-        sealed = sealed_entries(self.options, layout)
-        codec = codec_of(self.options, layout, sealed)
+        encrypted = sealed_entries(self.options, layout)
+        codec, sealed = codec_of(self.options, layout, encrypted), int(encrypted.sum())
         if len(codec.planes) not in self.joined:
             raise Refused("homomorphic-encryption: got a request to contribute before join; want keys and join first")
         secret, contexts = self.joined[len(codec.planes)]
         vector = layout.encode(arrays)
         number = self.rounds.enter(packet)
         request = text(packet, "request") if "request" in packet else b""
-        clear, rest = vector[: len(vector) - sealed], vector[len(vector) - sealed :]
+        rest = vector[encrypted]
         reply: dict[str, bytes | NDArray[Any]] = {"request": request}
         if self.options.last_layer:
-            reply["clear"] = clear
+            reply["clear"] = vector[~encrypted]
         hidden: NDArray[Any]
         if isinstance(codec, Residues):
             seed = secrets.token_bytes(16)

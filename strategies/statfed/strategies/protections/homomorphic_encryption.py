@@ -121,8 +121,8 @@ class _Coordinator:
         Raises EngineError naming who is missing when too few are left, or whose packet does not fit; UsageError when
         the options do not suit the sum, before anything is asked.
         """
-        sealed = sealed_entries(self.options, layout)
-        codec = codec_of(self.options, layout, sealed)
+        encrypted = sealed_entries(self.options, layout)
+        codec, sealed = codec_of(self.options, layout, encrypted), int(encrypted.sum())
         count = len(codec.planes)
         if count not in self.ready:
             yield from self._setup(count)
@@ -151,7 +151,9 @@ class _Coordinator:
         else:
             total = codec.join(hidden)
         if self.options.last_layer:
-            total = np.concatenate([self._clear(replies, names, layout.entries - sealed), total])
+            whole = np.empty(layout.entries, np.int64)
+            whole[encrypted], whole[~encrypted] = total, self._clear(replies, names, layout.entries - sealed)
+            total = whole
         return Aggregate(layout.decode(total), tuple(names))
 
     def _setup(self, count: int) -> Generator[Stage, Replies, None]:

@@ -96,7 +96,7 @@ def layout(question: Question[LocalOptions], ask: Ask, sizes: Mapping[str, int])
     if ask.name == EVALUATE or question.reveals:
         return None
     records = float(sum(sizes.values()))
-    update = Slot((rounds.entries(question),), records * question.options.update_norm)
+    update = Slot((rounds.entries(question),), records * question.options.update_norm, update=True)
     weight = Slot((), records, integer=True)
     narrow = min(sizes.values()) >= records * _SMALLEST_SHARE
     return Layout({"update": update, "weight": weight}, len(sizes), narrow=narrow)

@@ -1,0 +1,247 @@
+"""The coordinator of any study: admit, one protected sum after another, release.
+
+The method is a straight line of sums (see `statfed.core.method`); this module sends each ask to every holder, has the
+protection form the total, and gives it back to the method. What comes out has not passed the release rules yet.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.errors import EngineError, Pending, Refused, UsageError
+from statfed.core.method import Adaptive, Arrays, Ask, Coordination, Fixed, Total
+from statfed.core.privacy.placement import note
+from statfed.core.progress import Progress
+from statfed.core.protection import Aggregate, Coordinator, agree, formed
+from statfed.core.randomness import stream
+from statfed.core.resolve import Resolved
+from statfed.core.result import Result
+from statfed.core.statement import Admission, Closing, Receipt
+from statfed.core.table import Size
+from statfed.server.engine import Session
+from statfed.server.exchange import SHORT, Exchange
+
+LIMIT = 100_000  # sums of one study; a method that wants more does not converge
+
+
+@dataclass
+class Sum:
+    """What one sum took. Bytes count arrays and the protection's packets, all parties together."""
+
+    ask: str
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+    holder_seconds: dict[str, float]
+    ledger_heads: dict[str, str]
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run before its next sum: enough to go on. run: its name; done: sums made; state: the next ask's own."""
+
+    run: str
+    done: int
+    state: Mapping[str, NDArray[Any]]
+    sums: tuple[Sum, ...] = ()
+
+
+@dataclass
+class Driven:
+    """A finished study. result: not yet under release rules."""
+
+    result: Result
+    admissions: dict[str, Admission]
+    sums: list[Sum] = field(default_factory=list)
+    closings: dict[str, Closing] = field(default_factory=dict)
+
+
+OnAdmission = Callable[[Mapping[str, Admission]], None]
+OnState = Callable[[Checkpoint], None]
+
+
+def drive(
+    session: Session,
+    study: Resolved,
+    run: str,
+    *,
+    timeout: float,
+    progress: Progress,
+    on_admission: OnAdmission = lambda _: None,
+    on_state: OnState = lambda _: None,
+    start: Arrays | None = None,
+    resume: Checkpoint | None = None,
+) -> Driven:
+    """Answer a study with every holder of the session.
+
+    on_admission is called after all holders have admitted and before anything is spent, on_state before every ask that
+    says what it takes to go on there; either may raise to end the run. start: `state` to begin with, such as a first
+    model. resume: go on after this checkpoint; the interrupted run's reservation is closed, and `run` has to be a new
+    name. Raises Refused or UsageError when a holder does not admit the study, Pending when a person has to approve it
+    there first, EngineError when one fails later.
+    """
+    if study.obstacles:
+        raise UsageError("\n".join(study.obstacles))
+    done = resume.done if resume else 0
+    exchange = Exchange(session, study, run, progress, done)
+    try:
+        if resume:  # a coordinator that was killed could not free what it had reserved
+            Exchange(session, study, resume.run, progress, done).release(SHORT)
+        driven = Driven(Result(study.terms.method, "", {"none": ()}), exchange.admit())
+        waiting = [name for name, admission in driven.admissions.items() if admission.pending]
+        if waiting:
+            raise Pending(f"{', '.join(waiting)}: a person has to approve this study there first; nothing was spent")
+        on_admission(driven.admissions)
+        _alike(study, driven.admissions)
+        driven.sums = list(resume.sums) if resume else []
+        exchange.sizes = {name: admission.size for name, admission in driven.admissions.items()}
+        _Line(study, exchange, driven, run, timeout, progress, on_state, done).walk(
+            _coordination(study, dict(resume.state) if resume else dict(start or {}))
+        )
+    except BaseException:
+        with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
+            exchange.release(5.0)
+        raise
+    driven.closings = exchange.release(SHORT)
+    return driven
+
+
+def _coordination(study: Resolved, state: dict[str, Any]) -> Coordination:
+    if not state:
+        return study.method.coordinate(study.question)
+    coordinate: Callable[..., Coordination] = study.method.coordinate
+    try:
+        return coordinate(study.question, state)
+    except TypeError:
+        raise UsageError(f"{study.terms.method}: cannot go on with an interrupted run; want it begun anew") from None
+
+
+def _alike(study: Resolved, admissions: Mapping[str, Admission]) -> None:
+    """Raises EngineError where holders have planned other noise, in a study whose noise is to be the same at all."""
+    if not (study.privacy and study.own_noise) or getattr(study.method, "UPDATES", False):
+        return
+    found = {(one.noise_multiplier, one.sampling_rate): name for name, one in admissions.items()}
+    if len(found) > 1:
+        told = "; ".join(f"{name}: noise multiplier {m} at rate {r}" for (m, r), name in found.items())
+        raise EngineError(f"{told}; want the same at every holder: totals would mean nothing")
+
+
+@dataclass
+class _Line:
+    """One run of a method's coordination."""
+
+    study: Resolved
+    exchange: Exchange
+    driven: Driven
+    run: str
+    timeout: float
+    progress: Progress
+    on_state: OnState
+    number: int
+
+    def walk(self, coordination: Coordination) -> None:
+        """Ask by ask, until the method returns."""
+        study, terms = self.study, self.study.terms
+        self.sizes = {n: Size(a.size, a.persons) for n, a in self.driven.admissions.items()}
+        coordinator = study.protection.coordinator(agree(self.run, terms, self.exchange.sizes))
+        self.counted, tolerant = terms.holders, getattr(study.method, "TOLERANT", False)
+        steps = len(study.budget.order) if isinstance(study.budget, Fixed) else 0
+        steps = steps or int(getattr(study.question.options, "rounds", 0))
+        refused: Refused | None = None
+        total: Total | None = None
+        for _ in range(LIMIT):
+            try:
+                ask = coordination.throw(refused) if refused else coordination.send(total)  # type: ignore[arg-type]
+            except StopIteration as end:
+                self.driven.result = self._told(end.value)
+                self.progress("protected sums", self.number, self.number)
+                return
+            refused = None
+            if ask.state:
+                self.on_state(Checkpoint(self.run, self.number, ask.state, tuple(self.driven.sums)))
+            self.number += 1
+            self.progress("protected sums", self.number - 1, steps)
+            try:
+                total, aggregate = self._sum(coordinator, ask)
+            except Refused as error:  # a method may do without what holders' rules keep back
+                refused = error
+                continue
+            if not tolerant:
+                self.counted = _same_holders(
+                    self.counted, aggregate.holders, self.exchange.dropped, len(self.driven.sums)
+                )
+        raise EngineError(f"{terms.method}: got no result after {LIMIT} sums")
+
+    def _sum(self, coordinator: Coordinator, ask: Ask) -> tuple[Total, Aggregate]:
+        """One protected total."""
+        study, exchange, number = self.study, self.exchange, self.number
+        started = time.perf_counter()
+        if isinstance(study.budget, Adaptive) and not ask.share:
+            raise UsageError(f"{study.terms.method}: {ask.name} states no share of the privacy budget; want one")
+        parts, paid = study.parts(ask), study.price(ask, None)
+        layout = study.layout(ask, parts, paid, exchange.sizes)
+        aggregate, facts, traffic = exchange.total(
+            formed(coordinator, layout, study.functions.get(ask.name, "")),
+            partial(exchange.requests, "ask", number, ask),
+            Receipt,
+            number,
+            f"ask {ask.name}",
+            self.timeout,
+        )
+        if paid and paid.noise:
+            drawn = stream(study.terms.seed, study.digest, number, "central noise")
+            values, std = paid.noise.values(aggregate.total, drawn), paid.noise.std(len(aggregate.holders))
+            total = Total(values, std, {}, self.sizes, aggregate.holders)
+        else:
+            total = Total(aggregate.total, None, aggregate.each, self.sizes, aggregate.holders)
+        self.driven.sums.append(
+            Sum(
+                ask.name,
+                time.perf_counter() - started,
+                traffic.down,
+                traffic.up,
+                {name: fact.seconds for name, fact in facts.items()},
+                {name: fact.ledger_head for name, fact in facts.items()},
+                tuple(sorted({rule for fact in facts.values() for rule in fact.rules})),
+            )
+        )
+        return total, aggregate
+
+    def _told(self, result: Result) -> Result:
+        """The result, with notes where holders are missing in it, and against whom its epsilon holds."""
+        asked = self.study.terms.holders
+        missing = sorted(set(asked) - set(self.counted))
+        notes = result.notes
+        if missing:
+            gone = ", ".join(missing)
+            notes += (f"without {gone}, which dropped out: a result over {len(self.counted)} of {len(asked)} holders",)
+        said = note(self.study.privacy) if self.study.privacy else None
+        return result.with_(notes=(*notes, said) if said else notes)
+
+
+def _same_holders(
+    before: tuple[str, ...], now: tuple[str, ...], dropped: Mapping[str, str], number: int
+) -> tuple[str, ...]:
+    """Whom a study's sums are about: whoever is in the first one, and then the same ones.
+
+    Raises EngineError where a later sum is about others: no figure could be made of both.
+    """
+    if number > 1 and set(now) != set(before):
+        gone = ", ".join(f"{name} ({dropped.get(name, 'absent')})" for name in sorted(set(before) ^ set(now)))
+        raise EngineError(
+            f"sum {number}: it is about other holders than the sums before it: {gone}; want a new run, of those that "
+            "are there"
+        )
+    return tuple(sorted(now))
+
+
+def rounds_done(state: Mapping[str, NDArray[Any]]) -> int:
+    """Rounds of training that a state stands for."""
+    return int(np.asarray(state.get("round", 0)))
