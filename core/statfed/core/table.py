@@ -72,6 +72,19 @@ class Table:
     def __repr__(self) -> str:
         return "Table(<private>)"
 
+    def rows(self, names: Sequence[str]) -> Any:
+        """Columns of the records as an Arrow table, private: in the order of the data where the engine keeps one
+        (DuckDB), else sorted, so that the same data always come in the same order."""
+        chosen = self.expr.select(*dict.fromkeys(names))
+        if not self.embedded:
+            return chosen.order_by(chosen.columns).to_pyarrow()
+        connection = chosen.get_backend().con
+        connection.execute("set preserve_insertion_order = true")
+        try:
+            return chosen.to_pyarrow()
+        finally:
+            connection.execute("set preserve_insertion_order = false")
+
     def filter(self, *conditions: Expr) -> "Table":
         """The records for which every condition is true."""
         return replace(self, expr=self.expr.filter(list(conditions))) if conditions else self

@@ -1,18 +1,22 @@
-"""Analyses of tables that stay with their holders, from Python.
+"""Studies of tables that stay with their holders, from Python.
 
 >>> from statfed.federation import Federation
 """
 
-from statfed.federation.answering import Answer, DryRun, run_analysis
+from statfed.core.study import Study, load_study, make_study
+from statfed.federation.answers import Answer, load_answer
 from statfed.federation.federation import Federation
-from statfed.federation.study import AnalysisStudy, load_analysis_study, make_analysis_study
+from statfed.federation.run import DryRun, Options, resume_study, run_study
 
 __all__ = [
-    "AnalysisStudy",
     "Answer",
     "DryRun",
     "Federation",
-    "load_analysis_study",
-    "make_analysis_study",
-    "run_analysis",
+    "Options",
+    "Study",
+    "load_answer",
+    "load_study",
+    "make_study",
+    "resume_study",
+    "run_study",
 ]

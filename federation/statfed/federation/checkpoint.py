@@ -1,4 +1,4 @@
-"""A run's checkpoint on disk: written after every round, read by `statfed run --resume`."""
+"""A run's checkpoint on disk: written before every sum that a run can go on at, read by `statfed run --resume`."""
 
 import json
 import os
@@ -10,21 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
-from statfed.server.app import Checkpoint, Round
+from statfed.server.driver import Checkpoint, Sum
 
 Curve = list[tuple[float, float]]
 
 
 def save(folder: Path, checkpoint: Checkpoint, curve: Curve) -> None:
-    """Write model, optimiser memory, rounds and learning curve; an interruption leaves the previous checkpoint."""
+    """Write the state to go on with, what the sums took and the learning curve; an interruption leaves the previous
+    checkpoint."""
     facts = {
         "run": checkpoint.run,
-        "round": checkpoint.round,
-        "rounds": [asdict(r) for r in checkpoint.rounds],
+        "done": checkpoint.done,
+        "sums": [asdict(one) for one in checkpoint.sums],
         "curve": curve,
     }
-    arrays: dict[str, NDArray[Any]] = {"model": checkpoint.vector}
-    arrays |= {f"state/{key}": array for key, array in checkpoint.state.items()}
+    arrays: dict[str, NDArray[Any]] = {f"state/{key}": np.asarray(array) for key, array in checkpoint.state.items()}
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     part = folder / "checkpoint.part.npz"
     np.savez(part, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the keywords for allow_pickle
@@ -39,9 +39,8 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, Curve]:
     try:
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(bytes(file["facts"]))
-            vector = file["model"]
             state = {key.removeprefix("state/"): file[key] for key in file.files if key.startswith("state/")}
-        rounds = [Round(**r) for r in facts["rounds"]]
-        return Checkpoint(facts["run"], facts["round"], vector, state, rounds), [(a, f) for a, f in facts["curve"]]
-    except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        sums = tuple(Sum(**{**one, "rules": tuple(one["rules"])}) for one in facts["sums"])
+        return Checkpoint(facts["run"], facts["done"], state, sums), [(a, f) for a, f in facts["curve"]]
+    except Exception as error:  # noqa: BLE001  # a damaged archive raises whatever its reader meets first
         raise UsageError(f"run {folder.name}: checkpoint.npz is damaged ({type(error).__name__})") from None

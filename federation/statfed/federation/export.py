@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from statfed.core.result import Result
 
 if TYPE_CHECKING:
-    from statfed.federation.answering import Answer
+    from statfed.federation.answers import Answer
 
 
 def write_csv(result: Result, path: Path) -> list[Path]:
@@ -32,21 +34,28 @@ def write_parquet(result: Result, path: Path) -> list[Path]:
 
 def write_html(answer: "Answer", path: Path) -> None:
     """A self-contained report: tables, charts, disclosure record, ledger, who learned what."""
+    path.write_text(rendered(answer), encoding="utf-8")
+
+
+def rendered(answer: "Answer") -> str:
+    """The page of an answer: of a training with scored models, or of a table."""
+    if answer.training and answer.training.candidates:
+        from statfed.federation.trained_report import render as render_trained
+
+        return render_trained(answer)
     from statfed.federation.report import render
 
-    path.write_text(render(answer), encoding="utf-8")
+    return render(answer)
 
 
-def write_run(answer: "Answer", runs: Path) -> Path:
-    """Write `runs/<id>/` with result.json, report.html and one CSV file a table. Returns the folder."""
-    folder = runs / answer.run
+def write_run(answer: "Answer", folder: Path) -> None:
+    """Write result.json, report.html, one CSV file a table and, of a training, model.npz into a run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    status = {"run": answer.run, "analysis": answer.result.analysis, "engine": answer.engine, "state": "finished"}
-    (folder / "status.json").write_text(json.dumps(status, indent=2) + "\n")
+    if "model" in answer.result.arrays:
+        np.savez(folder / "model.npz", vector=answer.result.arrays["model"])
     write_html(answer, folder / "report.html")
     write_csv(answer.result, folder / f"{answer.result.main}.csv")
-    return folder
 
 
 def _beside(path: Path, name: str, result: Result) -> Path:

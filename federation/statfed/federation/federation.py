@@ -19,10 +19,11 @@ from statfed.core.codebook import Codebook, load_codebook, make_codebook
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress, silent
-from statfed.core.terms import Privacy
 from statfed.core.result import Result
-from statfed.federation.answering import Answer, run_analysis
-from statfed.federation.study import make_analysis_study
+from statfed.core.study import make_study
+from statfed.core.terms import Privacy
+from statfed.federation.answers import Answer
+from statfed.federation.run import Options, run_study
 
 Names = str | Sequence[str]
 
@@ -87,9 +88,9 @@ class Federation:
         given = {name: value for name, value in options.items() if value is not None}
         if isinstance(privacy, int | float):
             privacy = {"epsilon": privacy}
-        study = make_analysis_study(
+        study = make_study(
             {
-                "analysis": analysis,
+                "method": analysis,
                 "options": {name: _plain(value) for name, value in given.items()},
                 "holders": self._sources,
                 "where": _names(where),
@@ -100,15 +101,14 @@ class Federation:
                 "exact": exact,
                 "disclosure": self._rules,
             },
-            analysis,
+            where=analysis,
         )
 
         def keep(codebook: Codebook) -> None:
             self.codebook = codebook
 
-        self.last = run_analysis(
-            study, workspace=self._workspace, codebook=self.codebook, progress=self._progress, on_codebook=keep
-        )
+        options = Options(workspace=self._workspace, codebook=self.codebook)
+        self.last = run_study(study, options, progress=self._progress, on_codebook=keep)
         return self.last.result
 
     def describe(self, columns: Names, **more: Any) -> Result:

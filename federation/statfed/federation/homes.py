@@ -1,10 +1,12 @@
-"""Simulated holders of tables: each a home folder with its policy and its ledger; the data stay where they are.
+"""Simulated holders: each a home folder with its policy, its identity and its ledger.
 
-The same source under the same name keeps its home between runs, so that budgets, disclosures and past releases
-accumulate as they would in life.
+A pilot's holders make their own home folder; a simulation writes one per holder. The same source under the same name
+keeps its home between runs, so that budgets, disclosures and past releases accumulate as they would in life.
 """
 
 import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from statfed.client.data.tables import connect
@@ -21,31 +23,40 @@ from statfed.client.guard.policy import (
     write_policy,
 )
 from statfed.core.codebook import Codebook
+from statfed.core.errors import UsageError
+from statfed.core.study import Study
+from statfed.core.terms import Terms
 from statfed.federation.parties import admit_third_parties, home_of, identities, third_parties
-from statfed.federation.study import AnalysisStudy
 
 
-def make_homes(study: AnalysisStudy, codebook: Codebook, root: Path) -> dict[str, Path]:
-    """Write (or find again) one home folder per party of `study` under `root`. Returns party name to folder.
-
-    Sources have to be absolute. Raises UsageError when one cannot be opened.
-    """
-    unit, others = study.unit, third_parties(study.protection, study.holders, study.engine, root)
+def home_names(study: Study) -> dict[str, str]:
+    """Holder name to the name of its home: one for a source and a privacy unit."""
     digests = {
-        name: hashlib.sha256(f"{name}\n{source}\n{unit}".encode()).hexdigest()[:12]
+        name: hashlib.sha256(f"{name}\n{source}\n{study.unit}".encode()).hexdigest()[:12]
         for name, source in study.holders.items()
     }
-    homes = {name: home_of(root, f"{name}-{digest}") for name, digest in digests.items()}
-    pins = identities(homes | others)
+    return {name: f"{name}-{digest}" for name, digest in digests.items()}
+
+
+def make_homes(
+    study: Study, terms: Terms, sources: Mapping[str, str], homes: Mapping[str, Path], root: Path, dataset: str = ""
+) -> dict[str, Path]:
+    """Complete the holders' homes and make those of third parties under `root`. Returns party name to folder.
+
+    sources: holder to data file or URL, absolute. dataset: name of the data set in every ledger, that of the home by
+    default. Raises UsageError when a source cannot be opened.
+    """
+    others = third_parties(study.protection, study.holders, study.engine, root)
+    pins = identities({**homes, **others})
     admit_third_parties(others, study.protection.name, pins)
-    for name, source in study.holders.items():
-        records, persons = _sizes(source, codebook)
-        units = records if unit == "record" else persons
+    for name, source in sources.items():
+        records, persons = _sizes(source, terms.codebook_of(name))
+        units = records if study.unit == "record" else persons
         policy = Policy(
             holder=HolderName(name=name),
-            dataset=Dataset(id=homes[name].name, path=source, records=records, persons=persons),
+            dataset=Dataset(id=dataset or homes[name].name, path=source, records=records, persons=persons),
             allow=Allow(
-                analyses=("*",),
+                methods=("*",),
                 protections=("*",),
                 columns=("*",),
                 without_privacy=study.simulation.allow_without_privacy,
@@ -56,15 +67,24 @@ def make_homes(study: AnalysisStudy, codebook: Codebook, root: Path) -> dict[str
             disclosure=Disclosure.model_validate(study.simulation.disclosure.model_dump()),
             parties=Parties(pins),
             budget=Budget(
-                unit=unit,
+                unit=study.unit,
                 epsilon=study.simulation.lifetime_epsilon,
                 delta=min(study.simulation.lifetime_delta, 0.5 / units),
             ),
         )
         path = homes[name] / "policy.toml"
-        if not path.exists() or load_policy(path) != policy:
+        known = None
+        if path.exists():
+            with suppress(UsageError):  # one of an earlier version is written anew: it is the simulation's own
+                known = load_policy(path)
+        if known != policy:
             write_policy(policy, path)
-    return homes | others
+    return {**homes, **others}
+
+
+def homes_under(root: Path, names: Mapping[str, str]) -> dict[str, Path]:
+    """The folders of these homes, made where there are none."""
+    return {name: home_of(root, folder) for name, folder in names.items()}
 
 
 def _sizes(source: str, codebook: Codebook) -> tuple[int, int]:

@@ -1,6 +1,6 @@
-"""The result of a run: `result.json`, validated; its JSON Schema is docs/schema/result.json."""
+"""Parts of an answer that are validated when a stored one is read: scores, rounds, what it cost each holder."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,11 +39,11 @@ class Candidate(_Part):
 
 
 class Round(_Part):
-    """One round: scores of the global model after it, and what it took."""
+    """One round: scores of the global model after it, where records are held out, and what it took."""
 
     round: int
-    accuracy: float
-    macro_f1: float
+    accuracy: float | None = None
+    macro_f1: float | None = None
     seconds: float
     bytes_down: int = Field(description="array bytes sent to all holders")
     bytes_up: int = Field(description="array bytes received from all holders")
@@ -55,13 +55,14 @@ class Spending(_Part):
 
     holder: str
     records: int = Field(description="public number of records")
+    persons: int = Field(description="public number of persons")
     units: int = Field(description="public number of privacy units")
     unit: Literal["record", "person"] | None
     delta: float | None = Field(description="the study's delta")
     lifetime_delta: float | None = Field(default=None, description="delta of history, filter and budget")
-    noise_multiplier: float | None
-    sampling_rate: float
-    steps: int
+    noise_multiplier: float | None = None
+    sampling_rate: float | None = None
+    steps: int | None = Field(default=None, description="steps of training, all rounds together")
     study_epsilon: float | None = Field(
         description="PLD composition over all rounds charged in this run, interrupted attempts too"
     )
@@ -70,7 +71,7 @@ class Spending(_Part):
     )
     filter_epsilon: float | None = Field(description="Renyi filter over everything noised; the lifetime gate")
     budget_epsilon: float | None = Field(description="lifetime budget in the holder's policy")
-    noise_to_signal: float | None
+    noise_to_signal: float | None = None
     disclosures: int = Field(description="ledger entries that are not differentially private")
     ledger_head: str
 
@@ -90,30 +91,16 @@ class Disclosure(_Part):
     protected_by: str
 
 
-class Result(_Part):
-    """A finished run."""
+class Trained(_Part):
+    """What a run of training has beside its released result.
 
-    format: Literal["statfed.result/1"] = "statfed.result/1"
-    run: str
-    created: str = Field(description="ISO 8601, UTC")
-    title: str
-    scenario: str
-    engine: str
-    synthetic: bool = Field(description="the data are generated, not observed")
-    simulated: bool = Field(default=True, description="parties are simulated; noise follows from the public seed")
-    origin: str = Field(description="the data, in one line")
-    warnings: list[str]
-    study: dict[str, Any]
-    study_digest: str
+    classes: of the target, none where a number is predicted; test_records, test_persons: held out by the simulator, of
+    a reference scenario; candidates: ways of getting a model, the federated one first, none without held-out records.
+    """
+
     classes: list[str]
-    test_records: int
-    test_persons: int
-    candidates: list[Candidate] = Field(description="federated first")
-    rounds: list[Round] = Field(description="round 0 is the initial model")
-    spending: list[Spending]
-    accountant: str
-    phases: list[Phase]
-    memory_mib: dict[str, float] = Field(default_factory=dict, description="peak resident memory per process")
-    learns: list[Disclosure]
-    versions: dict[str, str]
+    test_records: int = 0
+    test_persons: int = 0
+    candidates: list[Candidate] = Field(default_factory=list, description="federated first")
+    rounds: list[Round] = Field(default_factory=list, description="round 0 is the initial model")
     model_digest: str = Field(description="SHA-256 of the final model's parameters")

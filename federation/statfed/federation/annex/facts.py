@@ -11,7 +11,6 @@ from statfed.core.method import columns_read, read_question
 from statfed.core.privacy.placement import note
 from statfed.core.protection import Disclosure, minimum_holders, read_protection, shown_options
 from statfed.core.terms import Terms
-from statfed.core.terms import Terms
 
 SIMULATED = ("inprocess", "processes", "ray")
 """Engines whose holders all run on one machine."""

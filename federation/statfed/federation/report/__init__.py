@@ -17,7 +17,7 @@ from statfed.core.protection import shown_options
 from statfed.federation.report import figures, formats
 
 if TYPE_CHECKING:
-    from statfed.federation.answering import Answer
+    from statfed.federation.answers import Answer
 
 MOST_ROWS = 500  # of one table in the page; CSV and JSON have them all
 _FORMS = ("percent", "points", "count", "epsilon", "allowance", "delta", "number", "seconds", "size", "short")
@@ -51,7 +51,7 @@ def render(answer: "Answer") -> str:
         for name, rows in result.tables.items()
         if rows
     }
-    protection = answer.query.protection
+    protection = answer.terms.protection
     options = shown_options(load(PROTECTIONS, protection.name, "protection"), protection.options)
     return _template().render(a=answer, r=result, tables=tables, charts=figures.of(result), show=_show, options=options)
 

@@ -120,7 +120,7 @@ def records_of(table: Table, inputs: Inputs, apart: float = 0.0) -> tuple[Record
     """
     codebook = table.codebook
     complete = table.complete((*inputs.features, inputs.target))
-    found = complete.expr.select(*dict.fromkeys(inputs.columns)).to_pyarrow()
+    found = complete.rows(inputs.columns)
     count = found.num_rows
     parts = [_values(found.column(name), codebook.column(name), count) for name in inputs.features]
     windows = np.concatenate(parts, axis=1) if count else _none(inputs)
