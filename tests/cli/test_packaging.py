@@ -68,10 +68,10 @@ def test_contracts_can_be_imported_without_flower_or_pytorch() -> None:
 
 def test_every_tested_pin_satisfies_what_the_project_asks_for() -> None:
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
-    pins = dict(
-        line.lower().split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
-    )
+    lines = [line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    pins = {canonicalize_name(name): version for name, version in lines}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         *project["dependencies"],
@@ -79,7 +79,7 @@ def test_every_tested_pin_satisfies_what_the_project_asks_for() -> None:
         *project["optional-dependencies"]["dev"],
     ]
     for requirement in map(Requirement, wanted):
-        assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 
 def test_discovery_finds_one_file_one_thing() -> None:

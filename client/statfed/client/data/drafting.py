@@ -269,5 +269,6 @@ def _short(value: object) -> object:
     """Whole numbers without a decimal point; -0.0 would lose its sign."""
     if isinstance(value, tuple):
         return tuple(_short(item) for item in value)
-    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15 and str(value) != "-0.0"
-    return int(value) if whole else value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 and str(value) != "-0.0":
+        return int(value)
+    return value
