@@ -14,7 +14,7 @@ import pytest
 from statfed.core.discovery import modules
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("core", "strategies", "client", "server", "analyse", "scenarios", "cli")
+ROOMS = ("core", "strategies", "client", "server", "federation", "lab", "scenarios", "cli")
 
 
 def test_no_room_hides_the_others_with_a_namespace_init() -> None:
@@ -27,19 +27,49 @@ def test_every_room_is_typed_and_imports(room: str) -> None:
     assert importlib.util.find_spec(f"statfed.{room}") is not None
 
 
-def test_the_wheel_holds_every_module_and_template(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
         cwd=ROOT,
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_module_template_and_description(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     wanted = {path.partition("/")[2] for path in listed if re.match(rf"({'|'.join(ROOMS)})/statfed/", path)}
     assert wanted <= inside
     assert not any(name.startswith(("tests/", "docs/")) for name in inside)
+
+
+def test_descriptions_are_read_from_the_wheel_as_it_is_installed(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        "from statfed.core.discovery import load, modules;"
+        "from statfed.lab.recommend import techniques;"
+        "kinds = ('statfed.scenarios', 'statfed.strategies.protections');"
+        "found = [load(kind, name, 'module') for kind in kinds for name in modules(kind)];"
+        "assert all(getattr(one, 'ABOUT', None) or one.CARD.questions and one.TRUST for one in found);"
+        "assert techniques.OUTSIDE;"
+        "print(*{one.__file__ for one in (*found, techniques)}, sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=dict(os.environ) | {"PYTHONPATH": str(tmp_path)},
+    )
+    files = [Path(line) for line in done.stdout.split()]
+    assert len(files) > 10
+    assert all(file.is_relative_to(tmp_path) for file in files)
 
 
 def test_generated_pages_match_the_code() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from statfed.core.beside import closed
 from statfed.core.discovery import load
 from statfed.core.errors import UsageError
 from statfed.core.fixed_point import MOST_RECORDS, Layout
@@ -33,6 +34,7 @@ Packet = Mapping[str, bytes | NDArray[Any]]
 Cost = Literal["1", "10", "1000", "100000"]
 
 
+@closed
 @dataclass(frozen=True)
 class Requirements:
     """What a study must offer for the protection to apply, and what it offers in return. All of it is checked.
@@ -159,8 +161,9 @@ class Protection(Protocol):
     """The module contract of `statfed.strategies.protections.*`.
 
     TITLE: one line for lists. TRUST: assumptions under which the protection holds. Options: pydantic model of
-    `[protection] options`. A module may have CARD, its organisational, business and legal questions: read it with
-    `statfed.core.card.card_of`.
+    `[protection] options`. A module may have CARD, its organisational, business and legal questions, which
+    `statfed.core.card.card_of` gives. TRUST and CARD may stand in the TOML file beside the module (`read_trust`,
+    `read_card`).
     """
 
     TITLE: str

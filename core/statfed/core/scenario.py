@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
 
+from statfed.core.beside import beside, closed, read_as
 from statfed.core.card import Card
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import OFF, Rules
@@ -74,9 +75,10 @@ class Case(Section):
     )
 
 
+@closed
 @dataclass(frozen=True)
 class About:
-    """The public description of a scenario.
+    """The public description of a scenario, which stands in the TOML file beside its module.
 
     roles: role to who plays it. protections: ids of statfed.strategies.protections that apply to the scenario as it
     stands, at some release level. gsbpm: sub-process of the Generic Statistical Business Process Model, version 5.1.
@@ -94,6 +96,14 @@ class About:
     roles: Mapping[str, str]
     case: Case
     card: Card
+
+
+def read_about(module: str) -> About:
+    """The description in the TOML file beside a scenario's module. module: its `__file__`.
+
+    Raises UsageError naming the file and the key, what was got and what is wanted.
+    """
+    return read_as(beside(module), About, "fields of About, Case and Question only")
 
 
 @dataclass(frozen=True)

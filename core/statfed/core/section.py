@@ -37,7 +37,7 @@ def describe(error: ValidationError, where: str, known: str) -> str:
         key = ".".join(str(part) for part in item["loc"])
         subject = f"{where}: {key}" if key else where
         got = item.get("input")
-        if item["type"] == "extra_forbidden":
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):  # of a model, of a dataclass
             lines.append(f"{subject}: unknown key; want {known}")
         elif item["type"] == "missing":
             lines.append(f"{subject}: missing; want a value")

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from statfed.core import VERSION
-from statfed.core.card import Card, Question
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress
 from statfed.core.randomness import stream
 from statfed.core.records import Channel, Records, WindowCodebook
-from statfed.core.scenario import EXACT, About, Case, Level, Population, Profile, Success, private
+from statfed.core.scenario import EXACT, Level, Population, Profile, Success, private, read_about
 from statfed.core.study import Study
 from statfed.core.section import describe
 from statfed.scenarios._data import occupations
@@ -36,73 +35,7 @@ SIZES = (1.6, 1.6, 0.6, 0.6, 0.6)
 CODABLE_ERROR = 0.04
 """Errors that an office accepts among answers that no coder looks at."""
 
-ABOUT = About(
-    title="Coding of answers to a classification",
-    purpose="One classifier of answers in words, trained by several offices, for coding occupations automatically",
-    parties="statistical offices, each with its own coded answers: 2 to 1,000",
-    data="generated answers to the question for the main job, coded to 20 unit groups of ISCO-08, four of them rare",
-    partitioning="horizontal",
-    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
-    source=(
-        "UNECE HLG-MOS Machine Learning project, pilots on classification and coding; ISCO-08 (ILO 2012) for codes "
-        "and titles"
-    ),
-    gsbpm="5.2 Classify and code",
-    roles={
-        "input parties": "statistical offices with answers that their coders have coded",
-        "computing party": "one office, or a host that they agree on, coordinates the training",
-        "result parties": "the same offices: each codes its own answers with the model, and gives the rest to coders",
-    },
-    case=Case(
-        title="Coding of occupations across offices",
-        output="model",
-        parties=5,
-        epsilon=3.0,
-        sensitivity="moderate",
-        recurrence="yearly",
-        records=5_000,
-        numbers=20_500,
-        dropout=True,
-        skills="advanced",
-    ),
-    card=Card(
-        (
-            Question(
-                "legal basis",
-                "May answers that were given for one survey train a model that other offices use?",
-                "the survey act or the notice to respondents, with the paragraph on further use",
-            ),
-            Question(
-                "safe data",
-                "Which answers name persons or employers, and are they taken out before training?",
-                "the cleaning rules, and a sample of answers that was read",
-                "hashed n-grams are not anonymous: a model that knows a rare word gives away that it occurred",
-            ),
-            Question(
-                "joint control",
-                "Who decides which coding rules are the right ones where offices code the same answer differently?",
-                "the common coding index, and the agreement of the offices' coders on the same sample",
-            ),
-            Question(
-                "safe outputs",
-                "What error do the offices accept among answers that no coder looks at, by group?",
-                "the quality requirement, and the share coded automatically and its error by group, rare ones included",
-                "here 4 % over all groups, which may hide a higher error in rare ones",
-            ),
-            Question(
-                "recurring cost",
-                "Who codes the sample that the model is checked on each year, and when is it trained anew?",
-                "hours of coders a year, and the figure at which the model is withdrawn",
-            ),
-            Question(
-                "impact assessment",
-                "Can somebody with the model find out whether a certain answer was trained on?",
-                "membership inference figures of the comparison for the level that is chosen",
-                "the unit of protection is one answer; a person who answers every year has several",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 CODEBOOK = WindowCodebook(
     channels=(Channel(name="character", unit="Latin-1 code", low=0.0, high=255.0),),

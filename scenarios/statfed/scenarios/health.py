@@ -20,15 +20,12 @@ from numpy.typing import NDArray
 from scipy import optimize
 from sklearn.linear_model import LogisticRegression
 
-from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.result import Result
 from statfed.core.scenario import (
     EXACT,
-    About,
     Ask,
-    Case,
     Figure,
     Figures,
     Level,
@@ -36,72 +33,11 @@ from statfed.core.scenario import (
     Reference,
     Success,
     World,
+    read_about,
 )
 from statfed.scenarios._data import wards
 
-ABOUT = About(
-    title="Survival and readmission by treatment across hospitals",
-    purpose="Survival curves, hazard ratios and odds ratios of readmission from patients' records of five hospitals",
-    parties="hospitals: 5, of 230 to 1,300 patients in the small world, with different case mix",
-    data="one record per patient: treatment, age, sex, further diagnoses, follow-up in months, readmission; generated",
-    partitioning="horizontal",
-    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
-    source=(
-        "inventory of use cases for input privacy, health registers; models: Kaplan and Meier 1958, Cox 1972, Efron "
-        "1977; federated Cox regression: Lu et al. 2015 (WebDISCO)"
-    ),
-    gsbpm="6.2 Validate outputs",
-    roles={
-        "input parties": "hospitals with the records of their own patients",
-        "computing party": "a registry holder or a statistical office",
-        "result parties": "the hospitals, the health ministry, the statistical office",
-    },
-    case=Case(
-        title="Survival and readmission by treatment across hospitals",
-        parties=5,
-        exact=True,
-        sensitivity="high",
-        recurrence="yearly",
-        records=700,
-        numbers=7_500,
-        skills="basic",
-    ),
-    card=Card(
-        (
-            Question(
-                "legal basis",
-                "On what basis may patients' records be used for a comparison of treatments beyond their own care?",
-                "the hospital act, the register's statute or the consent form, with the opinion of an ethics committee",
-            ),
-            Question(
-                "impact assessment",
-                "What would a curve that one patient's death is visible in say about that patient?",
-                "patients at risk at the last months of the released curves, at the level that is chosen",
-            ),
-            Question(
-                "joint control",
-                "Who decides which covariates are asked for, and who answers for what a hospital computes locally?",
-                "an agreement between the hospitals that names the computing party and lists the questions",
-            ),
-            Question(
-                "safe outputs",
-                "May hospitals be compared with each other through the coefficients of hospitals?",
-                "a decision on the release of hospital effects",
-                "the scenario's figures leave them out; the model has them",
-            ),
-            Question(
-                "revocation",
-                "What happens to figures already released when a patient withdraws from the register?",
-                "a procedure, and the ledger entries of the questions that used the record",
-            ),
-            Question(
-                "skills",
-                "Who in the smallest hospital installs a holder, and who reads its log?",
-                "a name, and the protocol of a rehearsal",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 LEVELS: Sequence[Level] = (
     EXACT,

@@ -25,14 +25,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from statfed.core import VERSION
-from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.disclosure import Rules
 from statfed.core.scenario import (
     EXACT,
-    About,
     Ask,
-    Case,
     Figure,
     Figures,
     Level,
@@ -41,6 +38,7 @@ from statfed.core.scenario import (
     Success,
     World,
     private,
+    read_about,
 )
 from statfed.scenarios._data import incidents
 
@@ -51,69 +49,7 @@ PERIODS: Mapping[Profile, int] = {"quick": 6, "full": 13}
 THRESHOLD = 1.5
 PATIENT_CALLS = 3
 
-ABOUT = About(
-    title="Hotspots of emergency calls in small areas",
-    purpose="Find the areas whose rate of emergency calls is well above the usual one, every four weeks",
-    parties="five dispatch centres, each with the calls that it took; areas at a border call two of them",
-    data="generated calls of patients by small area and period of four weeks, with planted hotspots",
-    partitioning="horizontal",
-    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
-    source="smoothing: Marshall 1991, Applied Statistics 40; data: synthetic, generator of statfed",
-    gsbpm="6.2 Validate outputs",
-    roles={
-        "input parties": "five dispatch centres with their registers of calls",
-        "computing party": "a public health institute or the statistical office forms the sums and smooths them",
-        "result parties": "the institute and the district authorities that follow hotspots up",
-    },
-    case=Case(
-        title="Hotspots of emergency calls in small areas",
-        parties=5,
-        epsilon=3.0,
-        sensitivity="moderate",
-        recurrence="monthly",
-        records=4_000,
-        numbers=864,
-        dropout=True,
-    ),
-    card=Card(
-        (
-            Question(
-                "legal basis",
-                "May calls that were taken for help be counted for surveillance, by area and without consent?",
-                "the public health act or the centres' statutes, with the purpose that they name",
-            ),
-            Question(
-                "recurring cost",
-                "How much of the privacy budget does a year of releases take, and what happens when it is spent?",
-                "the centres' ledgers, and the number of releases a year that the budget was planned for",
-                "new calls are new records; a patient who calls every month is in every release",
-            ),
-            Question(
-                "impact assessment",
-                "What is protected, one call or everything about a patient, and is a hotspot itself a harm?",
-                "the unit of the level that is chosen, and how districts are told of hotspots",
-                "a patient's calls at two centres are two units",
-            ),
-            Question(
-                "trust",
-                "Would a centre mind if the others learned how many calls it took in an area?",
-                "the list of who learns what for the technique that is chosen",
-                "where one centre alone serves an area, the sum over centres is its own count",
-            ),
-            Question(
-                "safe outputs",
-                "Are counts released beside the smoothed risks, and who may see which of them?",
-                "the release plan: smoothed risks, flags, or counts",
-            ),
-            Question(
-                "revocation",
-                "What happens to a month's list when a centre is away or corrects its register later?",
-                "the smallest number of centres of a sum, and the rule for corrected months",
-                "a correction is a further release: exact ones are compared by the holders' differencing guard",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 PERSON = private(3.0, "shared", unit="person", max_records_per_unit=PATIENT_CALLS)
 LEVELS: Sequence[Level] = (

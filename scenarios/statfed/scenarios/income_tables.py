@@ -20,15 +20,12 @@ import numpy as np
 import pandas as pd
 
 from statfed.core import VERSION
-from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.disclosure import Rules
 from statfed.core.result import Row, Scalar
 from statfed.core.scenario import (
     EXACT,
-    About,
     Ask,
-    Case,
     Figure,
     Figures,
     Level,
@@ -37,6 +34,7 @@ from statfed.core.scenario import (
     Success,
     World,
     private,
+    read_about,
 )
 from statfed.scenarios._data import incomes
 
@@ -46,75 +44,7 @@ COMMON = ("R1", "R2", "R3", "R4", "R5")
 OWN = {"region-6": "R6", "region-7": "R7", "region-8": "R8"}
 """Registers of regions that collect themselves."""
 
-ABOUT = About(
-    title="Tables of income from tax registers and a survey",
-    purpose="Number of adults by source of income, and total and mean income, by region and age, for publication",
-    parties="a national tax authority, three regions that collect taxes themselves, and the statistical office",
-    data="generated adults: registers of those who file a return, a weighted household sample of those who need not",
-    partitioning="horizontal",
-    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
-    source=(
-        "organisation after INE Spain, household income distribution atlas (tax agency and foral treasuries); rules: "
-        "Hundepool et al. 2012; cell keys: Fraser and Wooton 2005; data: synthetic, generator of statfed"
-    ),
-    gsbpm="5.7 Calculate aggregates",
-    roles={
-        "input parties": "tax authority, tax registers of three regions, statistical office with its sample",
-        "computing party": "the statistical office, or a host that the tax authorities trust more",
-        "result parties": "everybody: the tables are published",
-    },
-    case=Case(
-        title="Tables of income from tax registers and a survey",
-        parties=5,
-        sensitivity="high",
-        recurrence="yearly",
-        records=40_000,
-        numbers=400,
-    ),
-    card=Card(
-        (
-            Question(
-                "legal basis",
-                "Which provision lets each tax authority compute on returns for statistics, without handing them over?",
-                "the statistics act and the tax code's exception from fiscal secrecy, for each authority",
-            ),
-            Question(
-                "roles",
-                "Is the office that coordinates also a holder, and may it then see totals of the other four?",
-                "who runs the coordinator, and the list of who learns what for the technique that is chosen",
-                "with two holders a total gives the other's part away; here the office knows its own part of every sum",
-            ),
-            Question(
-                "joint control",
-                "Who answers for a published cell that turns out to identify a taxpayer?",
-                "the agreement among the five, with the party that signs the disclosure rules of the release",
-            ),
-            Question(
-                "safe outputs",
-                "Which other tables of these returns are published, and could a cell be had by subtraction?",
-                "the list of each authority's own tables by region, age or source of income",
-                "a region's own register publishes the same persons: differences show the office's sample",
-            ),
-            Question(
-                "key custody",
-                "Who draws the record keys, and do they stay the same from one table and year to the next?",
-                "where keys are kept, and how a person that moves between registers keeps hers",
-                "a person that gets a new key for the same cell lets noise be averaged away",
-            ),
-            Question(
-                "safe data",
-                "Is every adult with one holder only, also those who moved or file in two regions?",
-                "the residence rule of the registers, and a count of double filings by each authority",
-                "a person at two registers is counted twice, and protected by twice the stated epsilon",
-            ),
-            Question(
-                "skills",
-                "Who at each authority can check what leaves, the smallest region's register included?",
-                "names, and a rehearsal with synthetic records",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 LEVELS: Sequence[Level] = (
     EXACT,

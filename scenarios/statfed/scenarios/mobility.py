@@ -16,15 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.result import Result, Row
 from statfed.core.scenario import (
     EXACT,
-    About,
     Ask,
-    Case,
     Figure,
     Figures,
     Level,
@@ -33,76 +30,11 @@ from statfed.core.scenario import (
     Success,
     World,
     private,
+    read_about,
 )
 from statfed.scenarios._data import devices
 
-ABOUT = About(
-    title="Residents, commuters and visitors from several mobile operators",
-    purpose="Population by zone, origin-destination matrix and overnight visitors from devices of all operators",
-    parties="mobile network operators of one country, 3 or 4; here four with shares of 41, 34, 16 and 9 %",
-    data="one record per device and month: kind, zone of the nights, destination, country, nights; generated",
-    partitioning="horizontal",
-    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
-    source=(
-        "Eurostat, Multi-MNO project 2023 to 2025, reference pipeline for statistics from several operators; United "
-        "Nations Guide on privacy-enhancing technologies 2023, case of two operators and Indonesia's Ministry of "
-        "Tourism"
-    ),
-    gsbpm="5.7 Calculate aggregates",
-    roles={
-        "input parties": "mobile network operators",
-        "computing party": "the statistical office, or a host that operators and office agree on",
-        "result parties": "the office and the public; operators get what the public gets",
-    },
-    case=Case(
-        title="Residents, commuters and visitors from several mobile operators",
-        parties=4,
-        epsilon=3.0,
-        sensitivity="high",
-        recurrence="monthly",
-        records=30_000,
-        numbers=250,
-        dropout=True,
-        skills="advanced",
-    ),
-    card=Card(
-        (
-            Question(
-                "legal basis",
-                "Which law lets operators use location data for statistics, and is consent of subscribers needed?",
-                "the article of the statistics act, and of the act that implements Directive 2002/58/EC",
-            ),
-            Question(
-                "joint control",
-                "Who decides which zones, periods and definitions are used, and who answers to subscribers?",
-                "the agreement between operators and office, with the definitions as an annex",
-            ),
-            Question(
-                "impact assessment",
-                "Over how many months may one device be followed by the same figures before the budget is spent?",
-                "the ledger of each operator, and the retention period of pseudonyms",
-                "epsilon holds for one release of a device; a year of monthly releases composes",
-            ),
-            Question(
-                "trust",
-                "Is a zone's number of devices of one operator a business secret, and towards whom?",
-                "who learns what in the run's report; the published market shares of the regulator",
-                "in a zone with one operator's masts the total is that operator's figure",
-            ),
-            Question(
-                "safe data",
-                "Are zones drawn from masts or from municipalities, and what does the mapping do to small flows?",
-                "the method by which masts were assigned, and its error in a zone with a known population",
-            ),
-            Question(
-                "recurring cost",
-                "Who pays an operator for a monthly delivery, and what follows when one cannot deliver?",
-                "the contract, and the rule for months with an operator missing",
-                "figures over fewer operators are others: the scaling takes in the level and not the pattern",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 FREQUENT = Rules(dominance_k=None, p_percent=None)
 """Fewest 10 devices behind a cell: tables of counts have no contributions that could dominate."""

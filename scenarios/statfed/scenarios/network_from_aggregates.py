@@ -20,15 +20,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from statfed.core import VERSION
-from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.result import Result
 from statfed.core.scenario import (
     EXACT,
-    About,
     Ask,
-    Case,
     Figure,
     Figures,
     Level,
@@ -37,6 +34,7 @@ from statfed.core.scenario import (
     Success,
     World,
     private,
+    read_about,
 )
 from statfed.scenarios._data import payments
 from statfed.scenarios._data.network import (
@@ -61,72 +59,7 @@ SEED = 20150  # of the analyst's draws: the same in every trial, so that techniq
 SHARES = {"payer": 0.4, "payee": 0.4, "band": 0.2}
 SIZES = {"quick": (3, 8_000), "full": (5, 60_000)}  # regions, enterprises
 
-ABOUT = About(
-    title="A supply network inferred from aggregated payments",
-    purpose="Payments between divisions in regions, and who is linked with whom, when transactions may not be pooled",
-    parties="five banks, each with the payments of its own enterprises",
-    data="yearly payments of an enterprise to a node (division in a region); generated: 36 nodes (quick) or 60 (full)",
-    partitioning="horizontal",
-    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
-    source=(
-        "HLG-MOS Blue Skies Thinking Network: networks inferred from aggregates; methods: Cimini et al. 2015, "
-        "Scientific Reports 5; Parisi, Squartini and Garlaschelli 2020, New Journal of Physics 22"
-    ),
-    gsbpm="5.7 Calculate aggregates",
-    roles={
-        "input parties": "banks, which hold the payments of enterprises with an account",
-        "computing party": "the statistical office, or a host that banks and office agree on",
-        "result parties": "the office's supply-use and short-term teams, and whoever reads the published network",
-    },
-    case=Case(
-        title="A supply network inferred from aggregated payments",
-        parties=5,
-        epsilon=10.0,
-        sensitivity="high",
-        dominance=True,
-        recurrence="yearly",
-        records=30_000,
-        numbers=124,
-        skills="intermediate",
-    ),
-    card=Card(
-        (
-            Question(
-                "legal basis",
-                "May banks use payment records, held to execute payments, for statistics on the payers' suppliers?",
-                "the paragraph of the statistical act that covers privately held data, or the contract with customers",
-            ),
-            Question(
-                "impact assessment",
-                "What does the inferred network say of single enterprises where a node has one or two large ones?",
-                "the dominance record of the margins, and the list of nodes with fewer than ten enterprises",
-                "links are inferred, but a reader may take a near-certain link of a small node for a fact",
-            ),
-            Question(
-                "safe data",
-                "Is one relation the right unit, when an enterprise has up to twelve?",
-                "the epsilon of an enterprise with all its relations, computed from the ledger's event",
-                "the levels here protect one relation of one year: payments of one enterprise to one node",
-            ),
-            Question(
-                "safe outputs",
-                "Who decides that an inferred network is good enough to publish, and on what truth was that tested?",
-                "coverage, link AUC and misplaced weight on a benchmark year whose network is known",
-                "no pilot has this year's truth: the margins alone cannot tell a good network from a bad one",
-            ),
-            Question(
-                "roles",
-                "Which public tables does the inference rest on, and who answers for their being out of date?",
-                "edition and reference year of the input-output table, the distance classes and the density",
-            ),
-            Question(
-                "joint control",
-                "Do the banks jointly decide on the purpose, and may each see its competitors' share of a margin?",
-                "the agreement of the banks, and the rows of who learns what for the protection chosen",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 ROUNDED = Level(
     "round",

@@ -20,15 +20,12 @@ from numpy.typing import NDArray
 from scipy import optimize
 from sklearn.linear_model import PoissonRegressor
 
-from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.result import Result
 from statfed.core.scenario import (
     EXACT,
-    About,
     Ask,
-    Case,
     Figure,
     Figures,
     Level,
@@ -36,68 +33,11 @@ from statfed.core.scenario import (
     Reference,
     Success,
     World,
+    read_about,
 )
 from statfed.scenarios._data import fieldwork
 
-ABOUT = About(
-    title="Survey nonresponse and fieldwork effort across countries",
-    purpose="Response propensity, between-country variation and contact effort, from paradata that stay at home",
-    parties="national statistical institutes that run the same survey: 7, each with its own gross sample",
-    data="one record per sampled person: frame variables, contact mode, attempts, outcome; generated",
-    partitioning="horizontal",
-    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
-    source=(
-        "work programme on input privacy, topic response rates; margins after the European Social Survey's fieldwork "
-        "documentation; models of response propensity: Durrant and Steele 2009"
-    ),
-    gsbpm="8.2 Conduct evaluation",
-    roles={
-        "input parties": "national statistical institutes with the contact records of their own fieldwork",
-        "computing party": "one institute, or a host that they agree on",
-        "result parties": "the institutes and the survey's methods group",
-    },
-    case=Case(
-        title="Survey nonresponse and fieldwork effort across countries",
-        parties=7,
-        exact=True,
-        sensitivity="moderate",
-        recurrence="yearly",
-        records=1_100,
-        numbers=420,
-        skills="intermediate",
-    ),
-    card=Card(
-        (
-            Question(
-                "legal basis",
-                "May records of persons who declined to take part be used for research on response at all?",
-                "the survey act's paragraph on paradata, or the wording of the letter that announced the survey",
-                "nonrespondents gave no consent; the frame variables come from a register",
-            ),
-            Question(
-                "safe data",
-                "Do interviewers become identifiable through contact records of small areas?",
-                "number of interviewers per cell of the finest table that is asked for",
-            ),
-            Question(
-                "safe outputs",
-                "Who may see a single country's effect, and is a ranking of countries meant to be published?",
-                "a decision of the survey's governing body on the table of country effects",
-                "country effects are released by name in every exact level",
-            ),
-            Question(
-                "maturity",
-                "Are contact attempts and final outcomes coded alike in all countries?",
-                "the outcome codes of each country mapped to AAPOR's standard definitions, with the mapping's author",
-            ),
-            Question(
-                "recurring cost",
-                "Who keeps the codebook of paradata in step when a country changes its contact mode?",
-                "a named editor and the date of the last revision",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 LEVELS: Sequence[Level] = (
     EXACT,

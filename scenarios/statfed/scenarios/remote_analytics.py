@@ -18,12 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sklearn.metrics import roc_auc_score
 
 from statfed.core import VERSION
-from statfed.core.card import Card, Question
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress
 from statfed.core.randomness import stream
 from statfed.core.records import Records, WindowCodebook
-from statfed.core.scenario import EXACT, About, Case, Level, Population, Profile, Success, private
+from statfed.core.scenario import EXACT, Level, Population, Profile, Success, private, read_about
 from statfed.core.study import Study
 from statfed.core.section import describe
 from statfed.scenarios._data import student
@@ -34,70 +33,7 @@ RECORDS_LIMIT = 1_000_000
 HELD_OUT = 1 / 3
 """Share of the user's own copy that results are measured on."""
 
-ABOUT = About(
-    title="Remote analytics on one office's data",
-    purpose="A model that a university trains on an office's records without getting them",
-    parties="one office that holds the data, and a university that gets the model",
-    data="generated records in the shape of UCI Student Performance (30 questions and two grades), or own copy",
-    partitioning="horizontal",
-    protections=("plain",),
-    source=(
-        "UNECE HLG-MOS Input Privacy Preservation project, pilot on training and inference under differential privacy; "
-        "data: Cortez and Silva 2008"
-    ),
-    gsbpm="6.4 Apply disclosure control",
-    roles={
-        "input parties": "one statistical office, which runs the training on its own machine",
-        "computing party": "the university, which says what is trained and coordinates the rounds",
-        "result parties": "the university, and whoever it shows the model to",
-    },
-    case=Case(
-        title="Remote analytics on one office's data",
-        output="model",
-        parties=1,
-        epsilon=3.0,
-        sensitivity="high",
-        recurrence="once",
-        records=650,
-        numbers=3_074,
-        skills="intermediate",
-    ),
-    card=Card(
-        (
-            Question(
-                "safe projects",
-                "What does the university want to find out, and is a model of single persons needed for it?",
-                "the research proposal, and why tables or a regression would not do",
-            ),
-            Question(
-                "safe people",
-                "Who at the university gets the model, and what have they signed?",
-                "the access agreement with names, and the training they had",
-            ),
-            Question(
-                "safe outputs",
-                "May a model trained on these records leave, and at which epsilon, given what an attack finds?",
-                "membership attack figures at the level that is chosen, by class and for badly predicted records",
-                "an attack that finds nothing proves nothing; epsilon bounds every attack",
-            ),
-            Question(
-                "impact assessment",
-                "What harm would follow if it became known that a person is among the records?",
-                "the assessment, with the groups for which membership alone tells something",
-            ),
-            Question(
-                "trust",
-                "The university sees each round's model: is that agreed, and is epsilon that of all rounds?",
-                "the ledger entry, which charges every round",
-            ),
-            Question(
-                "revocation",
-                "May the university train again with other settings, and who counts how often?",
-                "the budget in the office's policy, and what the ledger says is left of it",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 CODEBOOK = student.CODEBOOK
 STUDY: Mapping[str, Any] = {

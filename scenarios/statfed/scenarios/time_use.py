@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from statfed.core import VERSION
-from statfed.core.card import Card, Question
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress
 from statfed.core.randomness import stream
 from statfed.core.records import Channel, Records, WindowCodebook
-from statfed.core.scenario import EXACT, About, Case, Level, Population, Profile, Success, private
+from statfed.core.scenario import EXACT, Level, Population, Profile, Success, private, read_about
 from statfed.core.study import Study
 from statfed.core.section import describe
 from statfed.scenarios._data import generator, uci_har, watch
@@ -30,66 +29,7 @@ WATCH_PERSONS = 10
 WATCH_RECORDS_PER_PERSON = 360
 _TEST_PERSONS = {"watch": 2, "generated": 40, "uci-har": 9}
 
-ABOUT = About(
-    title="Activity recognition for time-use statistics",
-    purpose="One classifier of sensor records, trained by several offices, for coding time-use diaries automatically",
-    parties="statistical offices, each with its own persons: 2 to 8, or up to 1,000 generated",
-    data="smart-watch recordings of 10 persons (7 exercises stand in for activities), generated, or own UCI HAR copy",
-    partitioning="horizontal",
-    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
-    source=(
-        "UNECE HLG-MOS Input Privacy Preservation project, pilot on machine learning across offices; data: Burns et "
-        "al. 2018 in seglearn 1.2.5 (BSD-3-Clause)"
-    ),
-    gsbpm="5.2 Classify and code",
-    roles={
-        "input parties": "statistical offices with sensor records of their own respondents",
-        "computing party": "one office, or a host that they agree on, coordinates the training",
-        "result parties": "the same offices: each codes its own diaries with the model",
-    },
-    case=Case(
-        title="Activity recognition for time-use statistics",
-        output="model",
-        parties=4,
-        epsilon=3.0,
-        sensitivity="high",
-        recurrence="yearly",
-        records=700,
-        numbers=8_000,
-        dropout=True,
-        skills="advanced",
-    ),
-    card=Card(
-        (
-            Question(
-                "legal basis",
-                "On what basis may each office use its respondents' sensor records to train a model for all offices?",
-                "the survey act or consent form of each office, with the paragraph on further use",
-            ),
-            Question(
-                "impact assessment",
-                "Is a trained model itself personal data, given what can be inferred about who it was trained on?",
-                "membership inference figures of the comparison for the level that is chosen",
-                "the unit of protection is a window or a person; the pilot of 2021 protected windows",
-            ),
-            Question(
-                "safe data",
-                "Are windows of movement detailed enough to tell whose they are, by gait for one?",
-                "an attempt to match the windows of one respondent to another recording of the same",
-            ),
-            Question(
-                "joint control",
-                "Which office answers for codes that the common model gets wrong, and for groups that it codes badly?",
-                "an agreement on quality, with accuracy by activity and by group of respondents",
-            ),
-            Question(
-                "revocation",
-                "What happens to the model when a respondent withdraws?",
-                "a procedure, and the ledger entry of the run that used the records",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 DESCENT = {"rounds": 40, "training": {"method": "dp-fedsgd", "sampling_rate": 0.3, "learning_rate": 1.0}}
 """Gradient descent on protected sums: more, cheaper steps, and a larger one than holders take by themselves."""

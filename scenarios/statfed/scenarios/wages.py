@@ -21,15 +21,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statfed.core.card import Card, Question
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.result import Result
 from statfed.core.scenario import (
     EXACT,
-    About,
     Ask,
-    Case,
     Figure,
     Figures,
     Level,
@@ -38,76 +35,11 @@ from statfed.core.scenario import (
     Success,
     World,
     private,
+    read_about,
 )
 from statfed.scenarios._data import payroll
 
-ABOUT = About(
-    title="Pay gap, wages and concentration among enterprises",
-    purpose="Gender pay gap, quartiles of wages, wage bills and concentration from payrolls that stay with employers",
-    parties="large employers and registers of small ones, 5 or more; here three and two",
-    data="one record per job: enterprise, sex, occupation, industry, region, part time, age, hours, wages; generated",
-    partitioning="horizontal",
-    protections=("homomorphic-encryption", "multi-party", "plain", "secure-aggregation"),
-    source=(
-        "Boston Women's Workforce Council, gender wage gap reports since 2016, by multi-party computation (Lapets et "
-        "al. 2018, Accessible privacy-preserving web-based data analysis for assessing and addressing economic "
-        "inequalities); margins after the Structure of Earnings Survey 2022"
-    ),
-    gsbpm="5.7 Calculate aggregates",
-    roles={
-        "input parties": "employers with their own payroll, and registers or payroll bureaus of small employers",
-        "computing party": "the statistical office, or a council that the employers agree on",
-        "result parties": "the office and the public; employers compare themselves with the figures",
-    },
-    case=Case(
-        title="Pay gap, wages and concentration among enterprises",
-        parties=5,
-        exact=True,
-        sensitivity="high",
-        dominance=True,
-        recurrence="yearly",
-        records=10_000,
-        numbers=60,
-        skills="basic",
-    ),
-    card=Card(
-        (
-            Question(
-                "roles",
-                "Does the office ask under a survey act, or do employers take part of their own will?",
-                "the legal act, or the agreement that every employer signed, with the way to leave it",
-            ),
-            Question(
-                "trust",
-                "Which employers know each other's figures well enough to work out a third one's from a total?",
-                "for each published cell the number of enterprises and the verdict of the dominance rules",
-                "the largest enterprise's nearest competitor knows a large part of the same total",
-            ),
-            Question(
-                "safe outputs",
-                "Which dominance rule holds for wage bills, and which for the index of concentration?",
-                "the rules and their parameters in the agreement; the disclosure record of each release",
-                "an index beside a total says more than the total alone",
-            ),
-            Question(
-                "legal basis",
-                "May wages of single employees be processed for a figure about employers, and is each told so?",
-                "the purpose in the employers' notice to their staff, and the opinion of the works council",
-            ),
-            Question(
-                "impact assessment",
-                "Whose harm is bounded: that of an employee, or that of the enterprise?",
-                "the unit of protection that was chosen, with the largest enterprise's error of estimation",
-                "noise that hides a job hides nothing of an enterprise with thousands of them",
-            ),
-            Question(
-                "auditability",
-                "How does an employer show that the records it gave are those of its payroll?",
-                "a reconciliation of wage bill and number of jobs with the social security returns",
-            ),
-        )
-    ),
-)
+ABOUT = read_about(__file__)
 
 LEVELS: Sequence[Level] = (
     EXACT,

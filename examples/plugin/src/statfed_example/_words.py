@@ -1,8 +1,7 @@
-"""What `dealer-masks` tells each role, in words, and what it asks of organisations."""
+"""What `dealer-masks` tells each role, in words."""
 
 from collections.abc import Sequence
 
-from statfed.core.card import Question, by_topic
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Disclosure
 from statfed.core.terms import Terms
@@ -43,44 +42,3 @@ def rows(terms: Terms) -> Sequence[Disclosure]:
         Disclosure("result party", released, last),
         Disclosure("anyone on the network", "message sizes and times", "TLS hides the content"),
     ]
-
-
-CARD = by_topic(
-    Question(
-        "roles",
-        "Which organisation deals the masks, and what does it gain by the result?",
-        "the agreement with the dealer; its independence of the coordinator, in law, staff and machines",
-        "the dealer holds no data and sees no vector",
-    ),
-    Question(
-        "trust",
-        "What would show that dealer and coordinator, or the coordinator and two holders, have pooled what they know?",
-        "contracts with sanctions, separate administrators, audits of both",
-        "dealer and coordinator together know every contribution; so does, of the holder between them, a coordinator "
-        "with two holders that are neighbours in the order of names",
-    ),
-    Question(
-        "key custody",
-        "How were the parties' public keys compared, and what is done when one is stolen?",
-        "a record of the comparison outside this system; a procedure of renewal",
-        "one Ed25519 key a party; masks rest on keys and seeds that are made for one run and forgotten",
-    ),
-    Question(
-        "safe settings",
-        "Where do dealer and coordinator run, and who administers both?",
-        "descriptions of the two environments and of who can reach them",
-    ),
-    Question(
-        "maturity",
-        "Who has reviewed the protocol and its code?",
-        "a review by somebody else than the author",
-        "an example of how a protection is brought: no review is on record",
-    ),
-    Question(
-        "revocation",
-        "What happens to a run when a holder or the dealer is away?",
-        "an agreed time for runs; a way to repeat one",
-        "every holder and the dealer are needed: a run without one of them gives no total",
-    ),
-)
-"""Its own questions. Those that stand under every protection are for the study."""

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import Field
 
+from statfed.core.card import read_card, read_trust
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
@@ -47,16 +48,11 @@ from statfed.core.terms import Terms
 from statfed.core.section import Section
 from statfed.core.terms import Terms
 from statfed_example import _ring
-from statfed_example._words import CARD as CARD
 from statfed_example._words import rows
 
 TITLE = "Dealer masks: the coordinator gets only the sum, by masks of a dealer that cancel"
-TRUST = (
-    "the dealer does not collude with the coordinator",
-    "no two holders collude with the coordinator: those beside a holder, in the order of names, can unmask it",
-    "holders and dealer have pinned each other's keys, which were compared outside this system",
-    "every holder's software, for what its own contribution contains",
-)
+TRUST = read_trust(__file__)
+CARD = read_card(__file__)
 REQUIRES = Requirements(
     minimum_holders=3,
     fixed_point=True,

@@ -47,6 +47,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.core.card import read_card, read_trust
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
@@ -66,7 +67,6 @@ from statfed.core.protection import (
 )
 from statfed.core.randomness import Stream
 from statfed.core.terms import Terms
-from statfed.strategies.protections._he_card import CARD
 from statfed.strategies.protections._he_codec import Residues
 from statfed.strategies.protections._he_keys import digest
 from statfed.strategies.protections._he_options import Options, codec_of, planes_of, run_options, sealed_entries
@@ -77,12 +77,8 @@ from statfed.strategies.protections._words import NETWORK, to_all, with_holders,
 __all__ = ["CARD", "REQUIRES", "TITLE", "TRUST", "Options", "coordinator", "learns", "party", "third_parties"]
 
 TITLE = "Homomorphic encryption: the coordinator adds ciphertexts, a key holder opens the sum alone"
-TRUST = (
-    "the key holder does not collude with the coordinator",
-    "each party's pinned keys are the right ones",
-    "holders send true contributions within their bounds",
-    "with scheme ckks: the coordinator follows the protocol, and the key holder may see totals",
-)
+TRUST = read_trust(__file__)
+CARD = read_card(__file__)
 REQUIRES = Requirements(
     minimum_holders=3,
     fixed_point=True,

@@ -42,6 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from statfed.core.card import read_card, read_trust
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
@@ -61,18 +62,13 @@ from statfed.core.section import NAME, Section
 from statfed.core.terms import Terms
 from statfed.strategies.protections import _mpc_functions as calculations
 from statfed.strategies.protections import _mpc_shares as sharing
-from statfed.strategies.protections._mpc_card import CARD as CARD
 from statfed.strategies.protections._mpc_messages import Offer, Task
 from statfed.strategies.protections._mpc_party import SUM, Holder, Node, seats
 from statfed.strategies.protections._words import to_all, words_of
 
 TITLE = "Multi-party computation: shares at three compute nodes, which also compare, sort and divide"
-TRUST = (
-    "sums: at least one of the three compute nodes keeps its shares to itself",
-    "functions: no two of the three compute nodes collude, and the nodes follow the protocol",
-    "holders send what their data say: a share hides it from every check but the holder's own",
-    "identity keys were compared outside this system",
-)
+TRUST = read_trust(__file__)
+CARD = read_card(__file__)
 REQUIRES = Requirements(
     minimum_holders=3,
     fixed_point=True,

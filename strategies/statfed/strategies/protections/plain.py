@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.core.card import read_card, read_trust
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
 from statfed.core.method import Arrays, Part, checked, summed
 from statfed.core.protection import Aggregate, Agreement, Disclosure, Packet, Requirements, Rounds, Stage
+from statfed.core.terms import Terms
 from statfed.core.section import Section
 from statfed.core.terms import Terms
-from statfed.strategies.protections._plain_card import CARD as CARD
 from statfed.strategies.protections._words import NETWORK, to_all, words_of
 
 TITLE = "Plain: contributions in clear to the coordinator, over TLS"
-TRUST = ("the coordinator is trusted with each holder's contribution",)
+TRUST = read_trust(__file__)
+CARD = read_card(__file__)
 REQUIRES = Requirements(minimum_holders=1, reveals_updates=True)
 
 

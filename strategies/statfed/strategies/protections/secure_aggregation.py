@@ -17,25 +17,21 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from statfed.core.card import read_card, read_trust
 from statfed.core.errors import Refused, UsageError
 from statfed.core.identity import Identity
 from statfed.core.protection import Agreement, Coordinator, Disclosure, Party, Requirements, minimum_holders
 from statfed.core.section import Section
 from statfed.core.terms import Terms
 from statfed.strategies.protections._secagg_all import AllCoordinator, AllParty
-from statfed.strategies.protections._secagg_card import CARD as CARD
 from statfed.strategies.protections._secagg_coordinator import DropoutCoordinator
 from statfed.strategies.protections._secagg_graph import Shape, default_colluders
 from statfed.strategies.protections._secagg_party import DropoutParty
 from statfed.strategies.protections._words import NETWORK, to_all, with_holders, words_of
 
 TITLE = "Secure aggregation: the coordinator gets only the sum, by masks that cancel"
-TRUST = (
-    "the coordinator may do anything, together with fewer than a third of the holders; where every holder is needed, "
-    "with all but two",
-    "holders have pinned each other's keys, which were compared outside this system",
-    "every honest holder's software, for what its own contribution contains",
-)
+TRUST = read_trust(__file__)
+CARD = read_card(__file__)
 REQUIRES = Requirements(minimum_holders=3, fixed_point=True, survives_dropout=True, identities=True, cost="10")
 
 
