@@ -23,6 +23,7 @@ from functools import reduce
 from operator import or_
 
 import ibis
+import ibis.expr.datatypes as dt
 
 from statfed.core.codebook import Column
 from statfed.core.table import Expr
@@ -66,7 +67,7 @@ def convert(raw: Expr, column: Column, engine: str) -> Converted:
     elif column.type == "date":
         value = as_days(raw, engine)
     elif column.type == "array":
-        value = _as_array(raw)
+        value = as_array(raw, engine)
     elif column.type == "text" and (raw.type().is_nested() or raw.type().is_binary()):
         value = ibis.null("string")
     else:
@@ -141,6 +142,19 @@ def is_numbers(raw: Expr) -> bool:
     return bool(kind.is_array() and kind.value_type.is_numeric() and not kind.value_type.is_boolean())
 
 
+def as_array(raw: Expr, engine: str) -> Expr:
+    """A list of numbers as a list of float32, if it is stored so, or float64; null where it is missing or no list."""
+    if not is_numbers(raw):
+        return ibis.null("array<float64>")
+    kind = raw.type()
+    if engine == "postgres":  # where a column's type does not say how many dimensions its arrays have
+        listed = raw.cast("array<float32>" if kind.value_type.is_float32() else "array<float64>")
+        return ibis.cases((_dimensions(raw.cast("array<float64>")) > 1, None), else_=listed).cast(listed.type())
+    if kind.value_type.is_floating() and kind.length is None:
+        return raw
+    return raw.cast("array<float32>" if kind.value_type.is_float32() else "array<float64>")
+
+
 def coded(raw: Expr, text: Expr, levels: tuple[str, ...]) -> Expr:
     """Text as one of `levels`, if it is one up to how numbers are written; otherwise as it stands."""
     numeric = [level for level in levels if level.lstrip("-").isdigit()]
@@ -204,13 +218,9 @@ def _midnight(raw: Expr) -> Expr:
     return raw.cast("date").cast("timestamp") == raw.cast("timestamp")
 
 
-def _as_array(raw: Expr) -> Expr:
-    if not is_numbers(raw):
-        return ibis.null("array<float64>")
-    kind = raw.type()
-    if kind.value_type.is_floating() and kind.length is None:
-        return raw
-    return raw.cast("array<float32>" if kind.value_type.is_float32() else "array<float64>")
+@ibis.udf.scalar.builtin(name="array_ndims")  # type: ignore[untyped-decorator]
+def _dimensions(array: dt.Array[dt.Float64]) -> int:  # type: ignore[empty-body]  # PostgreSQL's own
+    ...
 
 
 def _numeric(code: str | float) -> float | None:

@@ -29,7 +29,7 @@ from datetime import date
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
-from statfed.client.data.conversion import as_days, as_number, as_text, is_numbers
+from statfed.client.data.conversion import as_array, as_days, as_number, as_text, is_numbers
 from statfed.client.data.sources import Source
 from statfed.core.codebook import Codebook, Column, day_of, iso_of, make_codebook
 from statfed.core.errors import UsageError
@@ -104,10 +104,11 @@ def _facts(source: Source) -> Mapping[str, Any]:
     for i, name in enumerate(source.expr.columns):
         raw = source.expr[name]
         if is_numbers(raw):
-            least, most = raw.mins().cast("float64"), raw.maxs().cast("float64")
-            asked[f"values_{i}"] = raw.count()
-            asked[f"shortest_{i}"], asked[f"longest_{i}"] = raw.length().min(), raw.length().max()
-            asked[f"holes_{i}"] = source.expr.count(where=raw.filter(lambda entry: entry.isnull()).length() > 0)
+            listed = as_array(raw, engine)
+            least, most = listed.mins().cast("float64"), listed.maxs().cast("float64")
+            asked[f"values_{i}"], asked[f"lists_{i}"] = raw.count(), listed.count()
+            asked[f"shortest_{i}"], asked[f"longest_{i}"] = listed.length().min(), listed.length().max()
+            asked[f"holes_{i}"] = source.expr.count(where=listed.filter(lambda entry: entry.isnull()).length() > 0)
             asked[f"odd_{i}"] = source.expr.count(where=least.isinf() | most.isinf() | most.isnan())
             asked[f"low_{i}"], asked[f"high_{i}"] = least.min(), most.max()
             continue
@@ -181,7 +182,7 @@ def _column(source: Source, name: str, facts: Mapping[str, Any]) -> dict[str, An
 
 def _regular(facts: Mapping[str, Any], i: int) -> bool:
     """Are all arrays of one length, without entries that are missing or infinite?"""
-    same = facts[f"shortest_{i}"] == facts[f"longest_{i}"] > 0
+    same = facts[f"lists_{i}"] == facts[f"values_{i}"] and facts[f"shortest_{i}"] == facts[f"longest_{i}"] > 0
     return same and not facts[f"holes_{i}"] and not facts[f"odd_{i}"]
 
 

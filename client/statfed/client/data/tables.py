@@ -222,6 +222,7 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
     if column.type == "array":
         lowest, highest, what = value.mins().cast("float64"), value.maxs().cast("float64"), "entries"
         rules += _entries(name, column, value, lowest, highest)
+        highest = ibis.cases((~highest.isnan(), highest))
     if column.low is not None:
         below = (lowest < column.low).fill_null(False)
         message = f"{name}: got {what} below the codebook's bound; want at least {column.shown(column.low)}"
@@ -263,8 +264,8 @@ def _form(raw: Expr, value: Expr) -> list[_Rule]:
     """Broken where a column is stored in another form than its converted one; no rule where the types differ."""
     if raw.type().copy(nullable=True) != value.type().copy(nullable=True):
         return []
-    if raw.type().is_array():  # a list that needs no conversion is the value itself
-        return [_Rule(_STORED, ibis.literal(False))]
+    if raw.type().is_array():  # a list is converted or the very value, as a whole
+        return [_Rule(_STORED, ibis.literal(False))] if raw.equals(value) else []
     return [_Rule(_STORED, raw.notnull() & (value.isnull() | (raw != value)).fill_null(True))]
 
 
