@@ -40,8 +40,8 @@ from torch.nn.functional import cross_entropy
 
 from statfed.core.privacy.accountant import calibrate
 from statfed.core.randomness import stream
-from statfed.core.terms import Terms
 from statfed.core.study import make_study
+from statfed.core.terms import Terms
 from statfed.scenarios import time_use
 from statfed.scenarios._data import generator
 from statfed.strategies.learning import step as fedsgd

@@ -12,9 +12,9 @@ import pandas as pd
 
 from statfed.core.codebook import Codebook
 from statfed.core.method import Analysis, Arrays, Part, Question, Total, checked, read_question, summed
-from statfed.core.terms import Terms, parse_condition
 from statfed.core.result import Result
 from statfed.core.table import Table
+from statfed.core.terms import Terms, parse_condition
 from statfed.lab.laws.frames import codebook_of as codebook_of
 from statfed.lab.laws.frames import table_of as table_of
 

@@ -8,8 +8,8 @@ import pandas as pd
 
 from statfed.core.codebook import Codebook
 from statfed.core.method import Total, checked, private_asks, read_question, summed
-from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
+from statfed.core.terms import Privacy, Terms
 from tests.federate import table_of
 
 

@@ -18,8 +18,8 @@ from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused, UsageError
 from statfed.core.method import Cells, Model, Question, read_question
-from statfed.core.terms import Terms, parse_condition
 from statfed.core.table import Table
+from statfed.core.terms import Terms, parse_condition
 from tests.federate import codebook_of, table_of
 from tests.postgres import Server, postgres  # noqa: F401  # a fixture
 

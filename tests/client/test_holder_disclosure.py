@@ -14,8 +14,8 @@ from statfed.client.guard.disclosure import check, dominated, full_cells, p_perc
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import Refused
 from statfed.core.method import Arrays, Ask, Cells, Model, Question, read_question
-from statfed.core.terms import Terms
 from statfed.core.table import Table
+from statfed.core.terms import Terms
 from tests.federate import codebook_of, table_of
 from tests.postgres import Server, postgres  # noqa: F401  # a fixture
 

@@ -16,8 +16,8 @@ from statfed.client.holder import Answer, Holder
 from statfed.client.protecting import MOST
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError
-from statfed.core.terms import Terms, parse_condition
 from statfed.core.statement import Admission, Closing, Contributed, Statement, Step
+from statfed.core.terms import Terms, parse_condition
 from statfed.server.grid._holder_app import holder_app
 from statfed.server.grid.inprocess import InProcessGrid
 from statfed.server.packets import arrays_out

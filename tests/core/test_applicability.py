@@ -14,11 +14,10 @@ from statfed.core.applicability import EXTRAS, Obstacle, allowed, applicable, ho
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.protection import PACKAGE, Requirements, named_protection
-from statfed.core.terms import Placement, Privacy, Terms
-from statfed.strategies.learning.options import ROBUST, Strategies, Strategy
-from statfed.core.terms import Protection, Terms
 from statfed.core.section import Section
+from statfed.core.terms import Placement, Privacy, Protection, Terms
 from statfed.federation import Federation
+from statfed.strategies.learning.options import ROBUST, Strategies, Strategy
 from tests.conftest import toy_study, toy_terms
 from tests.federate import codebook_of
 from tests.federation.test_federation import drive

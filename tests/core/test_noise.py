@@ -19,8 +19,8 @@ from statfed.core.method import Part
 from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy import discrete, noise
 from statfed.core.privacy.accountant import DiscreteGaussian, DiscreteLaplace, repeated
-from statfed.core.terms import Privacy
 from statfed.core.randomness import stream
+from statfed.core.terms import Privacy
 
 enable_features("contrib")
 DRAWS = 40_000

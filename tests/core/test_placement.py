@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from statfed.federation.study import make_analysis_study, noisy_parts
 
 from statfed.cli.analyse import read_privacy
 from statfed.core import discovery
@@ -24,12 +25,11 @@ from statfed.core.privacy import discrete, noise
 from statfed.core.privacy.grid import LEAST_SHARE
 from statfed.core.privacy.placement import in_words, shares
 from statfed.core.protection import PACKAGE, Aggregate, Disclosure, Packet, Requirements, Rounds, Stage
-from statfed.core.terms import Privacy, Terms
 from statfed.core.randomness import stream
-from statfed.core.statement import Closing
 from statfed.core.section import Section
+from statfed.core.statement import Closing
+from statfed.core.terms import Privacy, Terms
 from statfed.federation import Federation
-from statfed.federation.study import make_analysis_study, noisy_parts
 from tests.client.test_inquiry import Office, query
 from tests.universe import CODEBOOK, people
 

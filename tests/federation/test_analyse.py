@@ -18,8 +18,8 @@ from statfed.core.disclosure import Rules
 from statfed.core.discovery import modules
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Analysis
-from statfed.core.terms import Privacy
 from statfed.core.result import Result
+from statfed.core.terms import Privacy
 from statfed.federation import DryRun, Federation, load_analysis_study, make_analysis_study, run_analysis
 from statfed.federation.schema import answer_schema
 from statfed.server.grid import inprocess

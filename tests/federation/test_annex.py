@@ -18,8 +18,7 @@ from statfed.cli.main import app
 from statfed.core.card import TOPICS, Card
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
-from statfed.core.terms import Terms
-from statfed.core.terms import Protection
+from statfed.core.terms import Protection, Terms
 from statfed.federation.annex import STATEMENT, TO_FILL, Facts, answer_facts, make_annex, to_html, to_markdown
 from statfed.federation.annex.bearing import of
 from statfed.federation.annex.document import LEFT_OUT, NO_CARD, TITLES, Annex, Asked, Section, Table

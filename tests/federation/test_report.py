@@ -10,11 +10,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from statfed.federation.assemble import dropout_warnings
 
 from statfed.core import toml
 from statfed.core.study import make_study
 from statfed.federation import trained_report as report
-from statfed.federation.assemble import dropout_warnings
 from statfed.federation.report import charts, formats
 from statfed.federation.trained import (
     Candidate,

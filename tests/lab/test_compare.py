@@ -20,7 +20,6 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Part
 from statfed.core.privacy import noise
 from statfed.core.privacy.accountant import epsilon as composed
-from statfed.core.terms import Privacy
 from statfed.core.scenario import (
     EXACT,
     Figure,
@@ -31,6 +30,7 @@ from statfed.core.scenario import (
     World,
     private,
 )
+from statfed.core.terms import Privacy
 from statfed.lab.compare import block as blocks
 from statfed.lab.compare import harness, memory, wan
 from statfed.lab.compare import trial as trials

@@ -18,8 +18,8 @@ import pytest
 from statfed.core import VERSION, discovery
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import Refused, UsageError
-from statfed.core.terms import Terms
 from statfed.core.statement import Statement, outside
+from statfed.core.terms import Terms
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "plugin"

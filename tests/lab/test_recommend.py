@@ -12,8 +12,8 @@ import pytest
 from statfed.core import discovery
 from statfed.core.method import Part
 from statfed.core.privacy.noise import plan
-from statfed.core.terms import Privacy
 from statfed.core.scenario import Case
+from statfed.core.terms import Privacy
 from statfed.lab.recommend import Answer, cost, noise, recommend
 from statfed.lab.recommend.cases import make_case
 from statfed.lab.recommend.evidence import Known

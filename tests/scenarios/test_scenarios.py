@@ -75,8 +75,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Drawn]:
             sources = write_sources(world, folder / "data")
             ask = Questions(sources, world.codebook, Technique("plain", EXACT), SEED, folder / "homes")
             figures = module.compute(ask, world.public)
-            read = dict.fromkeys(name for answer in ask.answers for name in
-            columns_read(read_question(answer.query)[1]))
+            read = dict.fromkeys(
+                name for answer in ask.answers for name in columns_read(read_question(answer.query)[1])
+            )
             conditions = dict.fromkeys(one.column for answer in ask.answers for one in answer.query.where)
         made[name] = Drawn(module, world, module.pooled(world), sources, figures, tuple(read | conditions))
         return made[name]

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from statfed.core.codebook import make_codebook
-from statfed.core.terms import parse_condition
 from statfed.core.scenario import Figure, Figures, World
+from statfed.core.terms import parse_condition
 from statfed.lab.compare import release, views
 
 CODEBOOK = make_codebook(

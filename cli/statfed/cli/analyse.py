@@ -15,9 +15,9 @@ from statfed.cli._output import emit_json, out, progress_bars, remember_json, sa
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.method import PACKAGE, Analysis
-from statfed.core.terms import Placement
 from statfed.core.result import Result, Row
 from statfed.core.section import apply_override
+from statfed.core.terms import Placement
 
 if TYPE_CHECKING:
     from statfed.federation import Answer, DryRun

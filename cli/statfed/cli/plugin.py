@@ -22,7 +22,12 @@ app = typer.Typer(
     "statfed plugin list\n\n"
     "statfed plugin check dealer-masks",
 )
-KINDS = {PROTECTIONS: "protection", ANALYSES: "analysis", "statfed.strategies.models": "model"}
+KINDS = {
+    PROTECTIONS: "protection",
+    ANALYSES: "analysis",
+    "statfed.strategies.models": "model",
+    "statfed.client.data.sources": "source",
+}
 VERDICT = {True: "pass", False: "FAIL", None: "warning"}
 STYLE = {True: "green", False: "bold red", None: "yellow"}
 

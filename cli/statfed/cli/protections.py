@@ -13,11 +13,9 @@ from statfed.core.card import Card, card_of
 from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load, modules
 from statfed.core.protection import PACKAGE, Protection, Requirements
-from statfed.core.terms import Privacy
-from statfed.core.terms import Terms
 from statfed.core.records import Channel, WindowCodebook
-from statfed.core.terms import Privacy, Terms
 from statfed.core.study import make_study
+from statfed.core.terms import Privacy, Terms
 
 
 def protections(

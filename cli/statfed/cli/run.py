@@ -12,9 +12,9 @@ from statfed.core.applicability import applicable
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
 from statfed.core.scenario import load_training
+from statfed.core.section import read_toml
 from statfed.core.statement import Plan
 from statfed.core.study import Study, load_study, make_study
-from statfed.core.section import read_toml
 from statfed.core.toml import literal
 from statfed.federation.trained import Result
 

@@ -6,28 +6,75 @@ holder (the levels of a category, the bounds of a number, the role of a weight) 
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from statfed.core.errors import UsageError
 from statfed.core.section import Section, describe, read_toml
 
-Type = Literal["number", "integer", "boolean", "category", "id"]
+Type = Literal["number", "integer", "boolean", "category", "id", "date", "text", "array"]
 Role = Literal["weight", "stratum", "psu", "replicate", "unit", "enterprise", "record-key"]
 _NUMERIC: frozenset[str] = frozenset({"number", "integer", "boolean"})
+_BOUNDED: frozenset[str] = frozenset({"number", "integer", "date", "array"})
+_SIZED: frozenset[str] = frozenset({"text", "array"})
+_SCALED: frozenset[str] = frozenset({"number", "integer", "array"})
+_ISO = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_EPOCH = date(1970, 1, 1)
+
+_END = {"anyOf": [{"type": "number"}, {"type": "string", "format": "date"}, {"type": "null"}]}
+End = Annotated[float | None, WithJsonSchema(_END, mode="validation")]
+
+
+def day_of(day: object) -> int:
+    """Days since 1970-01-01 of a date or of its ISO form, YYYY-MM-DD. Raises ValueError on anything else."""
+    try:
+        if isinstance(day, date) and not isinstance(day, datetime):
+            return (day - _EPOCH).days
+        if isinstance(day, str) and _ISO.fullmatch(day):
+            return (date.fromisoformat(day) - _EPOCH).days
+    except ValueError:  # no such day
+        pass
+    raise ValueError(f"got {day!r}; want a date such as 2021-01-01")
+
+
+def iso_of(days: float) -> str:
+    """The ISO form of a day that is given as days since 1970-01-01."""
+    return (_EPOCH + timedelta(days=int(days))).isoformat()
 
 
 class Column(Section):
-    """One column. `number`, `integer` and `boolean` can be computed with; `category` and `boolean` have levels."""
+    """One column. `number`, `integer` and `boolean` can be computed with; `category` and `boolean` have levels.
+
+    A `date` has bounds and an order; `low` and `high` are ISO dates in the file and days since 1970-01-01 here. An
+    `array` has `length` numbers in every record, with the bounds of each; a `text` has at most `length` characters.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     type: Type
     label: str = ""
     unit: str = Field(default="", description="unit of measurement, for numbers")
-    low: float | None = Field(default=None, description="smallest allowed value; public")
-    high: float | None = Field(default=None, description="largest allowed value; public")
+    low: End = Field(default=None, description="smallest allowed value, of a date in ISO form; public")
+    high: End = Field(default=None, description="largest allowed value, of a date in ISO form; public")
+    length: int | None = Field(default=None, ge=1, description="entries of an array, most characters of a text; public")
+    given_scale: float | None = Field(
+        default=None, alias="scale", gt=0, description="public divisor that models use; default half the range"
+    )
     categories: dict[str, str] = Field(default_factory=dict, description="code to label, in order; a list is allowed")
     parents: dict[str, str] = Field(default_factory=dict, description="code to code one level up, for hierarchies")
     missing: tuple[str | float, ...] = Field(default=(), description="values that mean missing, besides null")
@@ -39,16 +86,49 @@ class Column(Section):
     def _listed(cls, value: object) -> object:
         return {str(code): "" for code in value} if isinstance(value, list | tuple) else value
 
+    @field_validator("low", "high", mode="before")
+    @classmethod
+    def _days(cls, value: object, info: ValidationInfo) -> object:
+        return value if value is None or info.data.get("type") != "date" else float(day_of(value))
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _dates(cls, value: object, info: ValidationInfo) -> object:
+        if info.data.get("type") != "date" or not isinstance(value, list | tuple):
+            return value
+        return tuple(iso_of(day_of(code)) if isinstance(code, date) else code for code in value)
+
+    @model_serializer(mode="wrap")
+    def _dumped(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        made: dict[str, Any] = dump(self)
+        if self.type == "date":
+            made |= {end: iso_of(made[end]) for end in ("low", "high") if made.get(end) is not None}
+        return made
+
     @model_validator(mode="after")
     def _sound(self) -> "Column":
         if self.type == "category" and not self.categories:
             raise ValueError("categories: got none; want every code that may occur")
         if self.type != "category" and self.categories:
             raise ValueError(f"categories: got some for type {self.type}; want them for type category only")
-        if (self.low is not None or self.high is not None) and self.type not in ("number", "integer"):
-            raise ValueError(f"low, high: got bounds for type {self.type}; want them for number or integer only")
+        if (self.low is not None or self.high is not None) and self.type not in _BOUNDED:
+            raise ValueError(
+                f"low, high: got bounds for type {self.type}; want them for number, integer, date or array only"
+            )
         if self.low is not None and self.high is not None and not self.low <= self.high:
-            raise ValueError(f"low, high: got {self.low} to {self.high}; want low at most high")
+            low, high = (iso_of(end) if self.type == "date" else end for end in (self.low, self.high))
+            raise ValueError(f"low, high: got {low} to {high}; want low at most high")
+        if self.type in _SIZED and self.length is None:
+            want = "the most characters" if self.type == "text" else "the number of entries"
+            raise ValueError(f"length: got none for type {self.type}; want {want}")
+        if self.type not in _SIZED and self.length is not None:
+            raise ValueError(f"length: got {self.length} for type {self.type}; want it for text or array only")
+        if self.given_scale is not None and self.type not in _SCALED:
+            raise ValueError(f"scale: got one for type {self.type}; want it for number, integer or array only")
+        if self.type == "array" and self.missing:
+            raise ValueError("missing: got codes for type array; want null where an array is missing")
+        if self.role is not None and self.type in _SIZED:
+            raise ValueError(f"role: got {self.role} for type {self.type}; want a column of another type")
         astray = sorted(set(self.parents) - set(self.categories))
         if astray:
             raise ValueError(f"parents: got {', '.join(astray)}; want codes that are among the categories")
@@ -65,10 +145,25 @@ class Column(Section):
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """Public range of a number, if both ends are given; of a boolean 0 to 1."""
+        """Public range of a number or of an array's entries, if both ends are given; of a boolean 0 to 1; of a date in
+        days since 1970-01-01."""
         if self.type == "boolean":
             return 0.0, 1.0
         return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def shown(self, value: float) -> str:
+        """A bound as people read it: of a date its ISO form."""
+        return iso_of(value) if self.type == "date" else f"{value:g}"
+
+    @property
+    def scale(self) -> float | None:
+        """Public divisor, above 0, that brings values to order 1: the given one, or half the range (1 if that is 0).
+
+        None without bounds, and for types that have no range.
+        """
+        if self.given_scale is not None or self.low is None or self.high is None:
+            return self.given_scale
+        return (self.high / 2 - self.low / 2) or 1.0
 
 
 class Design(Section):

@@ -1,8 +1,9 @@
 """One file, one thing: modules of a package are found by looking, never by a registry to edit.
 
-Other packages may bring protections, analyses, models and scenarios: an entry point in the group `statfed.protections`
-(`statfed.analyses`, `statfed.models`, `statfed.scenarios`) names the module that implements the contract. What comes
-from outside is found by its metadata, imported only when it is used, and never takes the name of a built-in.
+Other packages may bring protections, analyses, models, scenarios and sources: an entry point in the group
+`statfed.protections` (`statfed.analyses`, `statfed.models`, `statfed.scenarios`, `statfed.sources`) names the module
+that implements the contract. What comes from outside is found by its metadata, imported only when it is used, and
+never takes the name of a built-in.
 """
 
 import importlib
@@ -19,8 +20,10 @@ GROUPS = {
     "statfed.strategies.analyses": "statfed.analyses",
     "statfed.strategies.models": "statfed.models",
     "statfed.scenarios": "statfed.scenarios",
+    "statfed.client.data.sources": "statfed.sources",
 }
-"""Package to the entry-point group in which others may bring modules like its own."""
+"""Package to the entry-point group in which others may bring modules like its own. A module instead of a package has
+built-ins that are not modules of their own."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def _built_in(package: str) -> dict[str, str]:
     root = importlib.import_module(package)
     return {
         info.name.replace("_", "-"): f"{package}.{info.name}"
-        for info in pkgutil.iter_modules(root.__path__)
+        for info in pkgutil.iter_modules(getattr(root, "__path__", ()))
         if not info.name.startswith("_")
     }
 

@@ -1,7 +1,8 @@
 """One holder's microdata as an Ibis expression: what the local half of an analysis computes on. Private.
 
 Columns are those of the codebook, already checked and brought to one form by `statfed.client.data.tables`: `number`
-float64, `integer` int64, `boolean` boolean, `category` and `id` strings; missing codes are null. Conditions of the
+float64, `integer` int64, `boolean` boolean, `category`, `id` and `text` strings, `date` int64 days since 1970-01-01,
+`array` lists of float32 or float64, as stored, all of the codebook's length; missing codes are null. Conditions of the
 query are applied. Aggregations run where the data are: nothing but their results is loaded, except by `batches`, which
 streams.
 """
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.codebook import Codebook
+from statfed.core.codebook import Codebook, day_of
 from statfed.core.errors import UsageError
 from statfed.core.randomness import Stream
 from statfed.core.section import Unit
@@ -107,6 +108,8 @@ class Table:
             codes = list(wanted) if isinstance(wanted, tuple) else [wanted]
             values = [code == "true" for code in codes] if column.type().is_boolean() else codes
             return ~column.isin(values) if condition.op == "!=" else column.isin(values)
+        if self.codebook.columns[condition.column].type == "date":
+            wanted = float(day_of(wanted))
         if not isinstance(wanted, float):
             raise UsageError(f"where: got '{condition}'; want a comparison with a number")
         compare = {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}

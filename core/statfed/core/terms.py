@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from statfed.core.codebook import Codebook
+from statfed.core.codebook import Codebook, day_of
 from statfed.core.errors import UsageError
 from statfed.core.section import Section, Unit
 
@@ -22,7 +22,10 @@ _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(==|!=|<=|>=|<|>|=|\bin\b)\s*(.+?)\s
 
 
 class Condition(Section):
-    """Records to look at: those whose `column` stands in relation `op` to `value` (for `in`: any of them)."""
+    """Records to look at: those whose `column` stands in relation `op` to `value` (for `in`: any of them).
+
+    The value of a date is its ISO form.
+    """
 
     column: str
     op: Operator
@@ -34,7 +37,7 @@ class Condition(Section):
 
 
 def parse_condition(text: str, codebook: Codebook) -> Condition:
-    """Read `age >= 18`, `sex = f` or `region in north,south`. Raises UsageError on anything else."""
+    """Read `age >= 18`, `sex = f`, `region in north,south` or `start < 2021-01-01`. Raises UsageError on others."""
     match = _CONDITION.fullmatch(text)
     if not match:
         raise UsageError(f"--where: got {text!r}; want for example 'age >= 18', 'sex = f' or 'region in north,south'")
@@ -57,12 +60,21 @@ def _value(name: str, op: str, text: str, codebook: Codebook) -> float | str | t
 
 def _checked(condition: Condition, codebook: Codebook) -> Condition:
     column = codebook.column(condition.column, "where")
-    if column.type == "id":
-        raise UsageError(f"where: {condition.column}: got type id; want a column that does not single out records")
+    if column.type in ("id", "text"):
+        raise UsageError(
+            f"where: {condition.column}: got type {column.type}; want a column that does not single out records"
+        )
+    if column.type == "array":
+        raise UsageError(f"where: {condition.column}: got type array; want a column with one value in a record")
     if column.levels:
         values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
         if condition.op not in ("==", "!=", "in") or any(v not in column.levels for v in values):
             raise UsageError(f"where: got '{condition}'; want =, != or in, and codes of {', '.join(column.levels)}")
+    elif column.type == "date":
+        try:
+            day_of(None if condition.op == "in" else condition.value)
+        except ValueError:
+            raise UsageError(f"where: got '{condition}'; want a comparison with a date such as 2021-01-01") from None
     elif condition.op == "in" or not isinstance(condition.value, float):
         raise UsageError(f"where: got '{condition}'; want a comparison with a number")
     return condition

@@ -23,8 +23,8 @@ from statfed.core.progress import Progress
 from statfed.core.randomness import stream
 from statfed.core.records import Records, WindowCodebook
 from statfed.core.scenario import EXACT, Level, Population, Profile, Success, private, read_about
-from statfed.core.study import Study
 from statfed.core.section import describe
+from statfed.core.study import Study
 from statfed.scenarios._data import student
 from statfed.scenarios._measures import shortfall
 

@@ -18,8 +18,8 @@ from statfed.core.progress import Progress
 from statfed.core.randomness import stream
 from statfed.core.records import Channel, Records, WindowCodebook
 from statfed.core.scenario import EXACT, Level, Population, Profile, Success, private, read_about
-from statfed.core.study import Study
 from statfed.core.section import describe
+from statfed.core.study import Study
 from statfed.scenarios._data import generator, uci_har, watch
 from statfed.scenarios._measures import shortfall
 

@@ -15,8 +15,8 @@ from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.method import PACKAGE, Ask, Cells, Model, Question, Total, checked, read_question, summed
 from statfed.core.privacy.noise import plan
-from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
+from statfed.core.terms import Privacy, Terms
 from tests.federate import federate, table_of
 from tests.universe import CODEBOOK, EXAMPLES, people
 

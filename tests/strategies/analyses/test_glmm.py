@@ -13,8 +13,8 @@ from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Part, Total, read_question, summed
-from statfed.core.terms import Terms
 from statfed.core.result import Result
+from statfed.core.terms import Terms
 from statfed.federation import Federation
 from tests.federate import codebook_of, drive, federate, split, table_of
 

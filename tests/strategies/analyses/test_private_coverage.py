@@ -12,8 +12,8 @@ import pytest
 
 from statfed.core.method import Ask, Total, checked, read_question
 from statfed.core.privacy.noise import plan
-from statfed.core.terms import Privacy, Terms
 from statfed.core.randomness import stream
+from statfed.core.terms import Privacy, Terms
 from tests.federate import codebook_of, table_of
 
 CODEBOOK = codebook_of({"x": ("number", 0, 10), "y": ("number", 0, 10), "g": ["a", "b"]})

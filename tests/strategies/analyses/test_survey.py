@@ -14,8 +14,8 @@ from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Total, read_question, summed
 from statfed.core.privacy.noise import plan
-from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
+from statfed.core.terms import Privacy, Terms
 from tests.federate import codebook_of, federate, split, table_of
 
 DATA = Path(__file__).parents[2] / "data"

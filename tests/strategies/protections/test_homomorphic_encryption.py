@@ -15,10 +15,9 @@ from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout, Slot
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet, named_protection
-from statfed.core.terms import Privacy, Terms
 from statfed.core.randomness import Stream
-from statfed.core.terms import Protection
 from statfed.core.study import Study
+from statfed.core.terms import Privacy, Protection, Terms
 from statfed.federation import Federation
 from statfed.federation import training as _run
 from statfed.scenarios import time_use

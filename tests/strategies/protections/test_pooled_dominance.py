@@ -18,10 +18,9 @@ from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import layout_of
 from statfed.core.method import Arrays, Ask, Part, read_question, summed
 from statfed.core.protection import Coordinator, Rounds
-from statfed.core.terms import Terms
 from statfed.core.randomness import stream
 from statfed.core.result import Result, Row
-from statfed.core.terms import Protection
+from statfed.core.terms import Protection, Terms
 from statfed.federation import Federation, make_analysis_study
 from statfed.federation.report import render
 from statfed.server import analysis as coordinating

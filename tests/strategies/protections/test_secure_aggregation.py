@@ -21,8 +21,8 @@ from statfed.core.fixed_point import Layout, Slot, training_layout
 from statfed.core.identity import Identity
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet, Stage, conduct
-from statfed.core.terms import Protection, Terms
 from statfed.core.study import Study
+from statfed.core.terms import Protection, Terms
 from statfed.scenarios.time_use import CODEBOOK
 from statfed.strategies.protections import secure_aggregation
 from statfed.strategies.protections._secagg_graph import Graph, Shape, _bounds, _tail, least_width

@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 
 from statfed.core.codebook import make_codebook
-from statfed.core.terms import Privacy
-from statfed.core.terms import Terms
-from statfed.core.terms import Terms
 from statfed.core.study import make_study
+from statfed.core.terms import Privacy, Terms
 from statfed.scenarios import time_use
 from statfed.strategies.protections import homomorphic_encryption, plain, secure_aggregation
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from statfed.client.holder import bounded
 from statfed.core.errors import EngineError, Refused
 from statfed.core.fixed_point import Layout, training_layout
-from statfed.strategies.learning.options import ROBUST, Strategy
 from statfed.strategies.learning.aggregation import aggregated, make_strategy
+from statfed.strategies.learning.options import ROBUST, Strategy
 from tests.conftest import toy_study, toy_terms
 from tests.federation.test_federation import drive
 

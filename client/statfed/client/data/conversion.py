@@ -10,14 +10,20 @@ and the column's missing codes, which are compared as text and, where the column
 - category: text, whole numbers and whole floats as digits, booleans as true and false. Where every numeric code of the
   codebook has the same number of digits, leading zeros that a data file has lost are restored: 1 is "01".
 - id: like category, as it stands.
+- date: dates, timestamps without a time zone at midnight, text in ISO form (2024-03-20), of the years 1 to 9999; as
+  days since 1970-01-01.
+- text: like id; not lists or bytes.
+- array: lists of numbers, floats as they are stored, others as float64; missing is a list that is null, not an entry.
 """
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from functools import reduce
 from operator import or_
 
 import ibis
+import ibis.expr.datatypes as dt
 
 from statfed.core.codebook import Column
 from statfed.core.table import Expr
@@ -28,6 +34,13 @@ FALSE = ("false", "f", "no", "n", "0", "0.0")
 _DECIMAL = r"^[+-]?([0-9]{1,200}([.][0-9]{0,200})?|[.][0-9]{1,200})$"
 _SCIENTIFIC = r"^[+-]?([0-9]{1,9}([.][0-9]{0,20})?|[.][0-9]{1,20})[eE][+-]?[0-2]?[0-9]{1,2}$"
 _DIGITS = r"^[+-]?[0-9]{1,18}$"
+# Every day of the years 1 to 9999, so that no engine's cast fails.
+_YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9][0-9]|[0-9][1-9][0-9]{2}|[1-9][0-9]{3})"
+_LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][48]|[13579][26]|[2468]0)00)"
+_DAY = (
+    f"^({_YEAR}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+    f"|02-(0[1-9]|1[0-9]|2[0-8]))|{_LEAP}-02-29)$"
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Converted:
 
 def convert(raw: Expr, column: Column, engine: str) -> Converted:
     """`raw` as `column` says. engine: Ibis's name of the backend, as some know safe casts and others do not."""
-    text = as_text(raw)
+    text = _days_as_text(raw) if column.type == "date" else as_text(raw)
     numeric = column.type in ("number", "integer")
     missing = raw_missing(raw)
     codes = _code(raw, text, column) if column.missing else None
@@ -51,6 +64,12 @@ def convert(raw: Expr, column: Column, engine: str) -> Converted:
         value = number if column.type == "number" else _as_integer(raw, number, engine)
     elif column.type == "boolean":
         value = _as_boolean(raw)
+    elif column.type == "date":
+        value = as_days(raw, engine)
+    elif column.type == "array":
+        value = as_array(raw, engine)
+    elif column.type == "text" and (raw.type().is_nested() or raw.type().is_binary()):
+        value = ibis.null("string")
     else:
         value = coded(raw, text, column.levels) if column.type == "category" else text
     if codes is None:
@@ -98,6 +117,42 @@ def as_number(raw: Expr, engine: str) -> Expr:
         number = raw.cast("float64")
         return ibis.cases((number.isnan(), None), else_=number).cast("float64")
     return ibis.null("float64")
+
+
+def as_days(raw: Expr, engine: str) -> Expr:
+    """A calendar day as int64 days since 1970-01-01; null where it is missing or no day."""
+    kind = raw.type()
+    if kind.is_string():
+        text = raw.strip()
+        read = text.try_cast("date") if engine == "duckdb" else text.cast("date")
+        day = ibis.cases((text.re_search(_DAY), read))
+    elif kind.is_timestamp() and kind.timezone is None:
+        day = ibis.cases((_midnight(raw), raw.cast("date")))
+    elif kind.is_date():
+        day = raw
+    else:
+        return ibis.null("int64")
+    known = day.between(ibis.date(date.min.isoformat()), ibis.date(date.max.isoformat()))
+    return ibis.cases((known, day.delta(ibis.date("1970-01-01"), unit="day"))).cast("int64")
+
+
+def is_numbers(raw: Expr) -> bool:
+    """Is the column stored as lists of numbers?"""
+    kind = raw.type()
+    return bool(kind.is_array() and kind.value_type.is_numeric() and not kind.value_type.is_boolean())
+
+
+def as_array(raw: Expr, engine: str) -> Expr:
+    """A list of numbers as a list of float32, if it is stored so, or float64; null where it is missing or no list."""
+    if not is_numbers(raw):
+        return ibis.null("array<float64>")
+    kind = raw.type()
+    if engine == "postgres":  # where a column's type does not say how many dimensions its arrays have
+        listed = raw.cast("array<float32>" if kind.value_type.is_float32() else "array<float64>")
+        return ibis.cases((_dimensions(raw.cast("array<float64>")) > 1, None), else_=listed).cast(listed.type())
+    if kind.value_type.is_floating() and kind.length is None:
+        return raw
+    return raw.cast("array<float32>" if kind.value_type.is_float32() else "array<float64>")
 
 
 def coded(raw: Expr, text: Expr, levels: tuple[str, ...]) -> Expr:
@@ -150,6 +205,22 @@ def _as_boolean(raw: Expr) -> Expr:
     if kind.is_numeric():
         return ibis.cases((raw == 1, True), (raw == 0, False))
     return ibis.null("boolean")
+
+
+def _days_as_text(raw: Expr) -> Expr:
+    """As `as_text`, a timestamp at midnight as its date."""
+    if not raw.type().is_timestamp():
+        return as_text(raw)
+    return ibis.cases((_midnight(raw), raw.cast("date").cast("string")), else_=raw.cast("string"))
+
+
+def _midnight(raw: Expr) -> Expr:
+    return raw.cast("date").cast("timestamp") == raw.cast("timestamp")
+
+
+@ibis.udf.scalar.builtin(name="array_ndims")  # type: ignore[untyped-decorator]
+def _dimensions(array: dt.Array[dt.Float64]) -> int:  # type: ignore[empty-body]  # PostgreSQL's own
+    ...
 
 
 def _numeric(code: str | float) -> float | None:

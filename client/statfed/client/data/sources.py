@@ -6,6 +6,18 @@ own types, DuckDB databases attached. SQLite stores any value in any column, so 
 embedded engine, a batch at a time. Every other database is reached by URL through Ibis and computes by itself.
 
 DuckDB spills to a folder of this process alone, under TMPDIR, which is removed on closing: it may hold records.
+
+Another package brings a kind of source by an entry point in the group `statfed.sources` that names a module with
+
+    SCHEMES: tuple[str, ...]     of URLs: ("sas",) for sas://server/people
+    SUFFIXES: tuple[str, ...]    of files and folders, in lower case: (".sav",)
+    open_source(source: str, home: Path) -> pyarrow.Table | pyarrow.dataset.Dataset | ibis Table
+    state(source: str, home: Path) -> str       something that changes when the data change
+
+one of SCHEMES and SUFFIXES at least. `source` is what the holder wrote, a path relative to `home` or absolute. Arrow
+data are read by the embedded engine; an Ibis table brings a connection of its own, which is closed with the source. It
+is imported when a source is of no built-in kind. A built-in scheme or suffix cannot be taken. Of what a plugin raises,
+the type alone is told: its words may quote the data.
 """
 
 import hashlib
@@ -15,15 +27,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
+from statfed.client.data.brought import Kind, find
 from statfed.core.errors import UsageError
 from statfed.core.table import BATCH, Expr
 
 FORMS = "a .csv, .csv.gz, .tsv, .parquet, .arrow or .feather file, a folder of .parquet files, or a database URL"
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".arrow", ".feather", ".ipc")
+"""Of built-in files."""
 _POSTGRES = ("postgres", "postgresql")
 _EXTRA = {"postgres": "statfed[postgres]", "postgresql": "statfed[postgres]"}
 
@@ -61,10 +78,14 @@ class Source:
 
 
 def connect(source: str, home: Path) -> Source:
-    """Open `source` for reading: a path, relative to `home` or absolute, or a URL with `?table=`.
+    """Open `source` for reading: a path, relative to `home` or absolute, a URL with `?table=`, or what a plugin reads.
 
     Raises UsageError when it is not there, is of no known form or cannot be opened; never with a password in it.
     """
+    shown = _shown(urlsplit(source)) if "://" in source else source
+    kind = find(source, home, shown, _schemes(), SUFFIXES)
+    if kind:
+        return _opened(kind, source, home, shown)
     if "://" in source:
         url = urlsplit(source)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
@@ -108,6 +129,36 @@ def _files(source: str, home: Path) -> Source:
         except Exception as error:  # the engine's message may quote a line of the data
             raise UsageError(f"{source}: not readable as {path.suffix.lstrip('.')}") from error
         return Source(expr, True, lambda: _stamp(found), stack.pop_all())
+
+
+def _schemes() -> frozenset[str]:
+    """Of built-in URLs: of databases that are files, and of all that Ibis knows."""
+    return frozenset({"duckdb", "sqlite", *_POSTGRES, *(point.name for point in entry_points(group="ibis.backends"))})
+
+
+def _opened(kind: Kind, source: str, home: Path, shown: str) -> Source:
+    import ibis
+    import pyarrow.dataset
+
+    with ExitStack() as stack:
+        found = kind.open_source(source, home, shown)
+        if isinstance(found, pyarrow.Table | pyarrow.dataset.Dataset):
+            connection = _duckdb(stack)
+            try:
+                connection.con.register("brought", found)
+                expr = connection.table("brought")
+            except Exception as error:  # the engine's message may quote the data
+                raise UsageError(f"{shown}: what {kind.plugin} gives cannot be read by DuckDB") from error
+        elif isinstance(found, ibis.Table):
+            expr, connection = found, found.get_backend()
+            stack.callback(connection.disconnect)
+        else:
+            got = type(found).__name__
+            raise UsageError(
+                f"{shown}: got {got} from {kind.plugin}; want a pyarrow Table or Dataset, or an Ibis table"
+            )
+        state = partial(kind.state, source, home, shown)
+        return Source(expr, connection.name == "duckdb", state, stack.pop_all())
 
 
 def _database_file(url: SplitResult, table: str, home: Path) -> Source:

@@ -32,10 +32,19 @@ _NEEDED = {
     "psu": "PSUs",
     "record-key": "record keys",
 }
-_WHAT = {"number": "numbers", "integer": "whole numbers", "boolean": "true or false"}
+_CODES = "or missing codes in the codebook"
+_WANT = {
+    "number": f"numbers; want them, {_CODES}",
+    "integer": f"whole numbers; want them, {_CODES}",
+    "boolean": f"true or false; want them, {_CODES}",
+    "date": f"calendar days; want dates, timestamps at midnight without a time zone, text such as 2024-03-20, {_CODES}",
+    "text": f"text; want it, {_CODES}",
+    "array": "lists of numbers; arrays want Parquet, Arrow or DuckDB",
+}
 _STORED = "stored in its own form"  # no rule for people: such a column needs no conversion
 _SHOWN = 20  # codes named in a message
 _EXAMPLES = 3
+_WIDE = 60  # characters of an example
 _LONG = 30  # a longer code list is compared with the distinct values, not with every record
 _TOGETHER = 400  # aggregates of one statement; PostgreSQL allows 1,600 columns
 
@@ -97,7 +106,7 @@ def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] 
             broken = next(r.broken for r in _rules(found.column, column, converted) if r.message == found.message)
             values = source.expr.filter(broken).select(text=converted.text).distinct().order_by("text")
             texts = values.limit(_EXAMPLES).to_pyarrow().column("text").to_pylist()
-            found = replace(found, examples=tuple("(missing)" if text is None else text for text in texts))
+            found = replace(found, examples=tuple("(missing)" if text is None else _short(text) for text in texts))
         shown.append(found)
     return shown
 
@@ -202,16 +211,26 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
         message = f"{name}: got a category outside the codebook; want one of {shown}"
         rules.append(_Rule(message, value.notnull() & ~listed, value, column.levels))
     elif column.type != "id":
-        message = f"{name}: got values that are not {_WHAT[column.type]}; want them, or missing codes in the codebook"
-        rules.append(_Rule(message, ~missing & value.isnull()))
+        rules.append(_Rule(f"{name}: got values that are not {_WANT[column.type]}", ~missing & value.isnull()))
     if column.type == "number":
         infinite = value.isinf().fill_null(False)
         rules.append(_Rule(f"{name}: got infinite values; want finite numbers", infinite))
-    for bound, side, outside in ((column.low, "least", "below"), (column.high, "most", "above")):
-        if bound is not None:
-            broken = (value < bound) if outside == "below" else (value > bound)
-            message = f"{name}: got values {outside} the codebook's bound; want at {side} {bound:g}"
-            rules.append(_Rule(message, broken.fill_null(False)))
+    lowest, highest, what = value, value, "values"
+    if column.type == "text":
+        message = f"{name}: got text that is too long; want at most {column.length} characters"
+        rules.append(_Rule(message, (value.length() > column.length).fill_null(False)))
+    if column.type == "array":
+        lowest, highest, what = value.mins().cast("float64"), value.maxs().cast("float64"), "entries"
+        rules += _entries(name, column, value, lowest, highest)
+        highest = ibis.cases((~highest.isnan(), highest))
+    if column.low is not None:
+        below = (lowest < column.low).fill_null(False)
+        message = f"{name}: got {what} below the codebook's bound; want at least {column.shown(column.low)}"
+        rules.append(_Rule(message, below))
+    if column.high is not None:
+        above = (highest > column.high).fill_null(False)
+        message = f"{name}: got {what} above the codebook's bound; want at most {column.shown(column.high)}"
+        rules.append(_Rule(message, above))
     if column.required or column.role in _NEEDED:
         why = _NEEDED.get(column.role or "", "values")
         rules.append(_Rule(f"{name}: got missing {why}; want a value in every record", missing))
@@ -225,10 +244,28 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
     return rules
 
 
+def _entries(name: str, column: Column, value: Expr, lowest: Expr, highest: Expr) -> list[_Rule]:
+    """Of arrays. lowest, highest: of the entries of each; every engine takes NaN for the largest number."""
+    odd = lowest.isinf() | highest.isinf() | highest.isnan()
+    empty = value.filter(lambda entry: entry.isnull()).length() > 0
+    wrong = value.length() != column.length
+    return [
+        _Rule(f"{name}: got arrays of another length; want {column.length} entries in each", wrong.fill_null(False)),
+        _Rule(f"{name}: got arrays with missing entries; want a number in each", empty.fill_null(False)),
+        _Rule(f"{name}: got entries that are not finite; want finite numbers", odd.fill_null(False)),
+    ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDE else f"{text[: _WIDE - 3]}..."
+
+
 def _form(raw: Expr, value: Expr) -> list[_Rule]:
     """Broken where a column is stored in another form than its converted one; no rule where the types differ."""
     if raw.type().copy(nullable=True) != value.type().copy(nullable=True):
         return []
+    if raw.type().is_array():  # a list is converted or the very value, as a whole
+        return [_Rule(_STORED, ibis.literal(False))] if raw.equals(value) else []
     return [_Rule(_STORED, raw.notnull() & (value.isnull() | (raw != value)).fill_null(True))]
 
 
@@ -257,6 +294,8 @@ def _bounded(expr: Expr, unit: str, most: int) -> Expr:
 
 def _portable(value: Expr) -> Expr:
     """Text of a value that is the same in every engine: floats as whole part and billionths."""
+    if value.type().is_array():
+        return value.map(lambda entry: _portable(entry.cast("float64")).fill_null("")).join(",")
     if not value.type().is_floating():
         return ibis.cases((value, "true"), (~value, "false")) if value.type().is_boolean() else value.cast("string")
     whole = value.floor().cast("float64")

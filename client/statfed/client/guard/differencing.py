@@ -103,7 +103,8 @@ def _sorted(condition: Condition) -> Condition:
 
 
 def _reading(column: Column) -> str:
-    return _canonical(column.model_dump(mode="json", include={"type", "missing", "categories"}))
+    sized = {"length"} if column.length else set()  # without which a text or an array is no column
+    return _canonical(column.model_dump(mode="json", include={"type", "missing", "categories"} | sized))
 
 
 def _form(reading: str) -> tuple[Any, ...]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Disclosure
 from statfed.core.terms import Terms
-from statfed.core.terms import Terms
 
 MASKS = "masks, if the dealer does not collude with the coordinator"
 

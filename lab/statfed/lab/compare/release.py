@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from statfed.core.terms import Condition
 from statfed.core.scenario import Figures, World
+from statfed.core.terms import Condition
 
 Tell = Callable[[World, int], Figures]
 """The figures that come out of a world; the number tells repetitions apart, whose noise differs."""

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 from scipy.optimize import brentq
 from scipy.stats import norm
+from statfed.federation.answering import Answer, DryRun, run_analysis
+from statfed.federation.study import AnalysisStudy, make_analysis_study
 
 from statfed.core.applicability import applicable
 from statfed.core.codebook import Codebook
@@ -19,8 +21,6 @@ from statfed.core.errors import Refused, UsageError
 from statfed.core.method import read_question
 from statfed.core.result import Result
 from statfed.core.scenario import EXACT, Figures, Level, Reference, World
-from statfed.federation.answering import Answer, DryRun, run_analysis
-from statfed.federation.study import AnalysisStudy, make_analysis_study
 from statfed.lab.compare.reconstruct import pinned
 from statfed.lab.compare.release import too_few
 from statfed.lab.compare.trial import Cell, Role, Technique, Trial, compared

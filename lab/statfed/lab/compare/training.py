@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
+from statfed.federation.assemble import learns
+from statfed.federation.training_homes import make_homes
+from statfed.server.app import Training, train
 from torch import nn
 
 from statfed.core.applicability import obstacles
@@ -25,13 +28,10 @@ from statfed.core.scenario import EXACT, Figure, Figures, Population, Profile, R
 from statfed.core.study import Study, make_study
 from statfed.core.terms import Terms
 from statfed.federation import references as _references
-from statfed.federation.assemble import learns
 from statfed.federation.references import Prepared
-from statfed.federation.training_homes import make_homes
 from statfed.lab.compare.membership import best_slice, slices
 from statfed.lab.compare.statistics import BUDGET, roles
 from statfed.lab.compare.trial import Cell, Technique, Trial, compared
-from statfed.server.app import Training, train
 from statfed.server.engine import Deployment, Engine, Session
 from statfed.strategies.learning.local import get_vector, schedule, set_vector
 

@@ -30,10 +30,10 @@ from statfed.core.method import (
 )
 from statfed.core.privacy.noise import plan
 from statfed.core.progress import Progress, silent
-from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
 from statfed.core.section import Section
 from statfed.core.table import Table
+from statfed.core.terms import Privacy, Terms
 from statfed.lab.laws import universe
 from statfed.lab.laws.check import Broken, Check, Lacking, Law, holds, judge
 from statfed.lab.laws.frames import dealt, table_of
@@ -78,9 +78,7 @@ class Subject:
 
     def query(self, case: Case, **more: Any) -> Terms:
         """The query of a case."""
-        return Terms(
-            method=self.name, options=case.options, codebook=case.codebook, holders=("a", "b"), seed=1, **more
-        )
+        return Terms(method=self.name, options=case.options, codebook=case.codebook, holders=("a", "b"), seed=1, **more)
 
 
 def _nested(question: Question[Any]) -> str | None:

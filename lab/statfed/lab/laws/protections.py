@@ -12,12 +12,10 @@ from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load
 from statfed.core.progress import Progress, silent
 from statfed.core.protection import PACKAGE, Cost, Disclosure, Requirements
-from statfed.core.terms import Privacy
-from statfed.core.terms import Terms
 from statfed.core.records import Channel, WindowCodebook
 from statfed.core.section import NAME, Section
-from statfed.core.terms import Privacy, Protection, Terms
 from statfed.core.study import make_study
+from statfed.core.terms import Privacy, Protection, Terms
 from statfed.lab.laws import guards, sums
 from statfed.lab.laws.check import Broken, Check, Lacking, Law, holds, judge
 from statfed.lab.laws.sums import Subject

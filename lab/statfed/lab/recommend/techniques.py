@@ -13,13 +13,11 @@ from statfed.core.beside import beside, closed, read_as
 from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load, modules
 from statfed.core.protection import PACKAGE, Protection, Requirements
-from statfed.core.terms import Privacy
-from statfed.core.terms import Terms
 from statfed.core.records import Channel, WindowCodebook
 from statfed.core.scenario import Case, Partitioning
-from statfed.core.terms import Privacy, Terms
 from statfed.core.section import Section
 from statfed.core.study import make_study
+from statfed.core.terms import Privacy, Terms
 
 Release = Literal["exact", "local", "central", "shared", "synthetic", "any"]
 """How results are kept safe: exact under disclosure rules; with noise, by who adds it; as synthetic records. `any`: a

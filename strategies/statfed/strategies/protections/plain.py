@@ -18,7 +18,6 @@ from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
 from statfed.core.method import Arrays, Part, checked, summed
 from statfed.core.protection import Aggregate, Agreement, Disclosure, Packet, Requirements, Rounds, Stage
-from statfed.core.terms import Terms
 from statfed.core.section import Section
 from statfed.core.terms import Terms
 from statfed.strategies.protections._words import NETWORK, to_all, words_of
