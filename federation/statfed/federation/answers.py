@@ -74,6 +74,10 @@ class Answer:
         return self.terms.digest()
 
     @property
+    def format(self) -> str:
+        return FORMAT
+
+    @property
     def accountant(self) -> str:
         return ACCOUNTANT
 

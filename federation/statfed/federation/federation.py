@@ -107,8 +107,8 @@ class Federation:
         def keep(codebook: Codebook) -> None:
             self.codebook = codebook
 
-        options = Options(workspace=self._workspace, codebook=self.codebook)
-        self.last = run_study(study, options, progress=self._progress, on_codebook=keep)
+        how = Options(workspace=self._workspace, codebook=self.codebook)
+        self.last = run_study(study, how, progress=self._progress, on_codebook=keep)
         return self.last.result
 
     def describe(self, columns: Names, **more: Any) -> Result:

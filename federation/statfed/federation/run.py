@@ -243,7 +243,7 @@ def _execute(job: _Job) -> Answer:
         logs = job.folder / "logs" if job.folder else root / "logs"
         driven, session = _driven(job, study, test, engine, Deployment(job.name, homes, logs))
     job.warn(warnings_of(study, driven))
-    source = stream(job.study.seed, study.digest, "release")
+    source = stream(world.terms.seed, study.digest, "release")
     result = _released(job.study, study, driven.result, source)
     training = None
     if study.training:
@@ -256,7 +256,7 @@ def _execute(job: _Job) -> Answer:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         title=job.study.title
         or (load_training(job.study.scenario).ABOUT.title if job.study.scenario else result.title),
-        study=job.study.model_dump(mode="json"),
+        study=world.study.model_dump(mode="json"),
         terms=world.terms,
         result=result,
         engine=job.study.engine,
@@ -290,6 +290,7 @@ def _world(job: _Job) -> _World:
     study, progress = job.study, job.progress
     if study.scenario:
         scenario = load_training(study.scenario)
+        study = study if study.seed is not None else study.model_copy(update={"seed": 1})
         progress("prepare data", 0, 1)
         population, form = scenario.population(study, progress), scenario.codebook(study)
         table = described(form, scenario.ABOUT.title)
@@ -340,14 +341,14 @@ def dataset_key(study: Study, synthetic: bool) -> str:
 
 def _homes(job: _Job, world: _World, root: Path) -> dict[str, Path]:
     if world.population is None:
-        homes = homes_under(root, home_names(job.study))
-        return make_homes(job.study, world.terms, job.study.holders, homes, root)
-    dataset = dataset_key(job.study, world.population.synthetic)
+        homes = homes_under(root, home_names(world.study))
+        return make_homes(world.study, world.terms, world.study.holders, homes, root)
+    dataset = dataset_key(world.study, world.population.synthetic)
     own = job.folder is not None and root == job.folder / "holders"
     place = root if own else root / dataset
     homes = homes_under(place, {name: name for name in world.population.holders})
     sources = write_tables(world.population.holders, world.form, homes)
-    return make_homes(job.study, world.terms, sources, homes, place, dataset)
+    return make_homes(world.study, world.terms, sources, homes, place, dataset)
 
 
 def _driven(

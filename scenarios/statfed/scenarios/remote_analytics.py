@@ -132,7 +132,7 @@ def _own(study: Study, chosen: Options, warnings: tuple[str, ...]) -> Population
     order = stream(study.seed, "remote-analytics", "deal").permutation(len(records))
     cut = round(HELD_OUT * len(records))
     return Population(
-        holders={study.holders[0]: records.select(np.sort(order[cut:]))},
+        holders={next(iter(study.holders)): records.select(np.sort(order[cut:]))},
         test=records.select(np.sort(order[:cut])),
         synthetic=False,
         origin=f"real: UCI Student Performance (Cortez and Silva 2008), own copy; dealt with seed {study.seed}",

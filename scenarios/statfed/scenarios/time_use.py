@@ -160,7 +160,7 @@ def population(study: Study, progress: Progress) -> Population:
     try:
         watch.fetch(progress)
     except watch.Unreachable as error:
-        records = generator.generate(WATCH_PERSONS, WATCH_RECORDS_PER_PERSON, study.seed)
+        records = generator.generate(WATCH_PERSONS, WATCH_RECORDS_PER_PERSON, study.seed or 0)
         warnings.append(f"SYNTHETIC data take the place of the real watch data, which could not be had: {error}")
         origin = f"synthetic: stand-in for the watch data, generator of statfed {VERSION}"
         return _dealt(study, chosen, records, origin, warnings, synthetic=True)

@@ -1,10 +1,10 @@
 """Annexes of a run, for a data protection impact assessment or a data-sharing agreement, pre-filled with what it did.
 
-    answer_facts(stored)   the facts of an analysis, from its result.json
+    facts_of(answer)   the facts of a finished run
     make_annex(facts, kind)
     to_html(annex), to_markdown(annex)
 
-The facts of a trained model come from `statfed.federation.trained_annex`. Both formats hold the same content. All texts
+Both formats hold the same content. All texts
 are escaped: names, titles and labels come from other organisations.
 """
 
@@ -14,10 +14,10 @@ from functools import cache
 from jinja2 import Template
 
 from statfed.federation.annex.document import STATEMENT, Annex, Asked, Block, Cell, Kind, Table, make_annex
-from statfed.federation.annex.facts import Facts, answer_facts
+from statfed.federation.annex.facts import Facts, facts_of
 from statfed.federation.report import pages
 
-__all__ = ["STATEMENT", "Annex", "Facts", "Kind", "answer_facts", "make_annex", "to_html", "to_markdown"]
+__all__ = ["STATEMENT", "Annex", "Facts", "Kind", "facts_of", "make_annex", "to_html", "to_markdown"]
 
 TO_FILL = "☐ to be filled in"
 LEGEND = f'What follows from the run is written in. Where it says "{TO_FILL}", only the parties can answer.'

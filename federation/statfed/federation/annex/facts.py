@@ -6,11 +6,13 @@ from typing import Any
 
 from statfed.core.card import Card, card_of
 from statfed.core.codebook import Column
-from statfed.core.errors import UsageError
-from statfed.core.method import columns_read, read_question
+from statfed.core.method import columns_read, is_training, read_question
 from statfed.core.privacy.placement import note
 from statfed.core.protection import Disclosure, minimum_holders, read_protection, shown_options
+from statfed.core.scenario import load_training
 from statfed.core.terms import Terms
+from statfed.federation.answers import Answer
+from statfed.federation.trained import Spending
 
 SIMULATED = ("inprocess", "processes", "ray")
 """Engines whose holders all run on one machine."""
@@ -147,80 +149,88 @@ def parties_of(names: Sequence[str], finished: Sequence[str], records: Mapping[s
     return tuple(Party(name, "data holder", records.get(name), name in finished) for name in names)
 
 
-def answer_facts(stored: Mapping[str, Any]) -> Facts:
-    """The facts of an analysis, from its result.json. Raises UsageError where that is damaged or of another version."""
-    try:
-        return _answer(stored)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = type(error).__name__
-        raise UsageError(
-            f"result.json: got one that is damaged or of another version ({what}); want this version's"
-        ) from None
+def facts_of(answer: Answer) -> Facts:
+    """The facts of a finished run.
 
-
-def _answer(stored: Mapping[str, Any]) -> Facts:
-    query = Terms.model_validate(stored["query"])
-    if query.digest() != stored["query_digest"]:
-        raise UsageError("result.json: got a query whose digest differs from query_digest; want what the holders saw")
-    analysis, question = read_question(query)
-    read, codebook, privacy = columns_read(question), query.codebook, query.privacy
-    spending, sums, record = stored["spending"], stored["sums"], stored["disclosure"]
-    delta = privacy.delta if privacy else None
-    options = {f"option {key}": _words(value) for key, value in query.options.items()}
-    drafted = ", drafted from the holders' data" if stored["codebook_drafted"] else ""
+    Raises UsageError where its method, scenario or protection is not installed, or the study's digest is another with
+    the installed version than the holders saw.
+    """
+    terms = answer.terms
+    method, question = read_question(terms)
+    read, codebook, privacy, training = columns_read(question), terms.codebook, terms.privacy, is_training(terms.method)
+    record = answer.result.disclosure
+    about = load_training(answer.scenario).ABOUT if answer.scenario else None
+    asked = [one for one in answer.sums if one.ask == "fit"] if training else list(answer.sums)
+    records = {one.holder: one.records for one in answer.spending}
+    digests = {"study": answer.study_digest, "codebook": codebook.digest()}
+    if answer.training:
+        digests["model"] = answer.training.model_digest
+    tables = tuple(f"table {name} as CSV" for name in answer.result.tables)
+    kept = ("result.json", "report.html", *tables)
+    drafted = ", drafted from the holders' data" if answer.drafted else ""
+    origin = f"tables of the holders; codebook {codebook.title or 'without a title'}{drafted}"
+    if answer.scenario:
+        origin = f"{answer.origin}{' (generated, not observed)' if answer.synthetic else ''}"
+    options = {f"option {key}": _words(value) for key, value in terms.options.items()}
     return Facts(
-        run=stored["run"],
-        created=stored["created"],
-        title=stored["title"],
-        kind="analysis of tables",
-        subject=query.analysis,
-        engine=stored["engine"],
-        simulated=stored["engine"] in SIMULATED,
-        computation={"analysis": f"{query.analysis}: {analysis.TITLE}"}
+        run=answer.run,
+        created=answer.created,
+        title=answer.title,
+        kind="training of a model" if training else "analysis of tables",
+        subject=answer.scenario or terms.method,
+        engine=answer.engine,
+        simulated=answer.simulated or answer.engine in SIMULATED,
+        computation={"method": f"{terms.method}: {method.TITLE}"}
         | options
-        | {"exact result asked for": "yes" if query.exact else "no"},
-        origin=f"tables of the holders; codebook {codebook.title or 'without a title'}{drafted}",
-        holders=parties_of(query.holders, [one["holder"] for one in spending], {}),
+        | {"exact result asked for": "yes" if terms.exact else "no"},
+        origin=origin,
+        holders=parties_of(terms.holders, list(records), records),
         variables=tuple(
             Variable(name, _kind(column), column.label, column.role or "", name in read)
             for name, column in codebook.columns.items()
         ),
-        filters=tuple(map(str, query.where)),
-        technique=technique_of(query),
+        filters=tuple(map(str, terms.where)),
+        technique=technique_of(terms),
         privacy=privacy.model_dump(mode="json") if privacy else None,
         against=(note(privacy) or "") if privacy else "",
-        seed=query.seed,
-        accounts=tuple(
-            Account(
-                holder=one["holder"],
-                unit=one["unit"],
-                epsilon=one["study_epsilon"],
-                delta=delta,
-                history=one["history_epsilon"],
-                filter=one["filter_epsilon"],
-                budget=one["budget_epsilon"],
-                lifetime_delta=one["delta"],
-                disclosures=one["disclosures"],
-                ledger_head=one["ledger_head"],
-            )
-            for one in spending
-        ),
+        seed=terms.seed,
+        accounts=tuple(map(_account, answer.spending)),
         release=Release(
             rules=tuple(record.get("rules", ())),
             method=record.get("method", ""),
             treated=record.get("treated", {}),
             left_out=record.get("not_evaluated", {}),
-            held=tuple(sorted({rule for one in sums for rule in one["rules"]})),
+            held=tuple(sorted({rule for one in answer.sums for rule in one.rules})),
         ),
-        rounds=len(sums),
-        bytes_down=sum(one["bytes_down"] for one in sums),
-        bytes_up=sum(one["bytes_up"] for one in sums),
-        seconds=stored["seconds"],
-        learns=tuple(Disclosure(**row) for row in stored["learns"]),
-        digests={"query": stored["query_digest"], "codebook": codebook.digest()},
-        versions={"statfed": stored["version"]},
-        notes=tuple(stored["notes"]),
-        kept=("result.json", "report.html", *(f"table {name} as CSV" for name in stored["tables"])),
+        rounds=len(asked),
+        bytes_down=sum(one.bytes_down for one in answer.sums),
+        bytes_up=sum(one.bytes_up for one in answer.sums),
+        seconds=sum(one.seconds for one in answer.sums) if training else answer.seconds,
+        learns=answer.learns,
+        digests=digests,
+        versions=dict(answer.versions),
+        notes=(*answer.warnings, *answer.result.notes),
+        kept=("study.toml", "model.npz", "checkpoint.npz", "logs", *kept) if training else kept,
+        purpose=about.purpose if about else "",
+        source=about.source if about else "",
+        gsbpm=about.gsbpm if about else "",
+        cast=dict(about.roles) if about else {},
+        case=about.card if about else Card(),
+    )
+
+
+def _account(spent: Spending) -> Account:
+    return Account(
+        holder=spent.holder,
+        unit=spent.unit,
+        epsilon=spent.study_epsilon,
+        delta=spent.delta,
+        history=spent.history_epsilon,
+        filter=spent.filter_epsilon,
+        budget=spent.budget_epsilon,
+        lifetime_delta=spent.lifetime_delta,
+        disclosures=spent.disclosures,
+        ledger_head=spent.ledger_head,
     )
 
 

@@ -1,4 +1,4 @@
-"""The run report: a `Result` as one self-contained HTML file, without scripts, fonts or anything else to load.
+"""The run report: a `Answer` as one self-contained HTML file, without scripts, fonts or anything else to load.
 
     render(result)  the page as text
     write(result, path)
@@ -15,21 +15,22 @@ from jinja2 import Template
 from markupsafe import Markup
 
 from statfed.core import toml
+from statfed.federation.answers import Answer
 from statfed.federation.report import charts, formats, pages
-from statfed.federation.trained import Result, Round, Spending
+from statfed.federation.trained import Round, Spending
 from statfed.federation.trained_report.facts import Facts, remaining
 
 MOST_HOLDERS = 24  # in the budget chart; the table has them all
 
 
-def render(result: Result) -> str:
+def render(result: Answer) -> str:
     """The report of `result` as one HTML page. Raises ValueError if it holds no federated model."""
     facts = Facts(result)
     source = toml.dumps(result.study).rstrip()
     return _template().render(r=result, facts=facts, svg=_charts(facts), source=source, most=MOST_HOLDERS)
 
 
-def write(result: Result, path: Path) -> None:
+def write(result: Answer, path: Path) -> None:
     """Write the report of `result` to `path`, UTF-8."""
     path.write_text(render(result), encoding="utf-8")
 
@@ -48,13 +49,13 @@ def _charts(facts: Facts) -> dict[str, Markup]:
         made["accuracy"] = charts.curve(
             "accuracy",
             f"Accuracy by {facts.round_}, per cent",
-            [(r.round, r.accuracy) for r in result.rounds],
+            [(r.round, r.accuracy) for r in result.rounds if r.accuracy is not None],
             _references(facts, "accuracy"),
         )
         made["macro_f1"] = charts.curve(
             "macro-f1",
             f"Macro-F1 by {facts.round_}, per cent",
-            [(r.round, r.macro_f1) for r in result.rounds],
+            [(r.round, r.macro_f1) for r in result.rounds if r.macro_f1 is not None],
             _references(facts, "macro_f1"),
         )
     made["comparison"] = _comparison(facts)

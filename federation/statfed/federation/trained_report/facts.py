@@ -1,6 +1,6 @@
 """What the report says: the sentences, key figures and comparison rows that follow from a result.
 
-Nothing here is measured anew; every figure is a field of `Result`, or a mean, extreme or difference of such fields.
+Nothing here is measured anew; every figure is a field of `Answer`, or a mean, extreme or difference of such fields.
 """
 
 import math
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from statfed.core.method import load_method
+from statfed.federation.answers import Answer
 from statfed.federation.report import formats
-from statfed.federation.trained import Candidate, Result, Spending
+from statfed.federation.trained import Candidate, Spending
 
 FEW_PERSONS = 30
 
@@ -41,7 +43,7 @@ class Tile:
 class Facts:
     """A result, read for its reader. Raises ValueError if it holds no federated model."""
 
-    result: Result
+    result: Answer
 
     def __post_init__(self) -> None:
         if not self.kind("federated"):
@@ -94,7 +96,7 @@ class Facts:
     @cached_property
     def round_(self) -> str:
         """What a round is called: one of dp-fedsgd is a single step of gradient descent."""
-        return "step" if self.option("training", "method") == "dp-fedsgd" else "round"
+        return str(getattr(load_method(self.result.terms.method), "WORDS", ("", "", "round"))[2])
 
     @cached_property
     def protection(self) -> str:

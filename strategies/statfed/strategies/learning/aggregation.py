@@ -38,16 +38,23 @@ def make_strategy(options: Strategy, holders: int) -> "FedAvg":
     return strategy
 
 
-def aggregated(strategy: "FedAvg", number: int, updates: Sequence[tuple[NDArray[Any], int]]) -> NDArray[Any]:
+def aggregated(
+    strategy: "FedAvg", number: int, start: NDArray[Any], updates: Sequence[tuple[NDArray[Any], int]]
+) -> NDArray[Any]:
     """The next model, by Flower's own `aggregate_train`.
 
-    number: of the round. updates: (parameters,) models with their weights, one of each holder or the average of all.
+    number: of the round. start: the model that was sent out, which Flower would have kept in `configure_train`. updates: (parameters,) models with their weights, one of each holder or the average of all.
     It is called where Flower knows its task, as it does wherever a Grid is open. Raises EngineError when the strategy
     gives no model.
     """
     from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-    from flwr.serverapp.strategy import Bulyan, Krum, MultiKrum
+    from flwr.serverapp.strategy import Bulyan, FedAvgM, Krum, MultiKrum
+    from flwr.serverapp.strategy.fedopt import FedOpt
 
+    if isinstance(strategy, FedOpt):
+        strategy.current_arrays = {"vector": start}
+    elif isinstance(strategy, FedAvgM) and strategy.current_arrays is None:
+        strategy.current_arrays = ArrayRecord({"vector": Array(start)})
     models = [np.asarray(model) for model, _ in updates]
     centre = None
     if isinstance(strategy, Krum | MultiKrum | Bulyan):

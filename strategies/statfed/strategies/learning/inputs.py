@@ -107,7 +107,7 @@ def _channels(name: str, column: Column) -> list[Channel]:
     if bounds is None:
         raise UsageError(f"features: {name}: got no bounds; want low and high in the codebook, which scale it")
     low, high = bounds
-    scale = column.scale or max((high - low) / 2, 1e-12)
+    scale = column.scale or 1.0
     return [Channel(name=name, unit=column.unit, low=low, high=high, scale=scale)]
 
 
@@ -164,7 +164,8 @@ def _values(column: Any, described: Column, count: int) -> NDArray[np.float32]:
     """A column as channels, (records, channels, samples) float32."""
     if described.type == "array":
         flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return flat.astype(np.float32, copy=False).reshape(count, 1, _samples(described))
+        made: NDArray[np.float32] = flat.astype(np.float32, copy=False).reshape(count, 1, _samples(described))
+        return made
     if described.type == "text":
         return text_codes(column.to_pylist(), _samples(described))[:, None, :]
     if described.type == "category":
@@ -172,7 +173,8 @@ def _values(column: Any, described: Column, count: int) -> NDArray[np.float32]:
         out = np.zeros((count, len(described.levels), 1), np.float32)
         out[np.arange(count), codes, 0] = 1.0
         return out
-    return column.to_numpy().astype(np.float32)[:, None, None]
+    values: NDArray[np.float32] = column.to_numpy().astype(np.float32)[:, None, None]
+    return values
 
 
 def _codes(column: Any, described: Column) -> NDArray[np.int64]:

@@ -196,7 +196,7 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
 
     for number in range(done + 1, options.rounds + 1):
         total = yield Ask(FIT, {"vector": vector}, state=kept(number - 1))
-        vector = aggregated(strategy, number, seen(total, vector)).astype(np.float32)
+        vector = aggregated(strategy, number, vector, seen(total, vector)).astype(np.float32)
         if not np.isfinite(vector).all():
             raise EngineError(
                 f"round {number}: the model diverged (values are not finite); want a smaller learning_rate or "
