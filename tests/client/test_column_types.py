@@ -16,6 +16,7 @@ import pytest
 
 from statfed.client.data.conversion import as_days
 from statfed.client.data.tables import connect, inspect, local_mismatches, mismatches, open_table
+from statfed.client.guard import differencing
 from statfed.core.codebook import Codebook, Column, day_of, iso_of, load_codebook, make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.terms import Condition, Terms, parse_condition
@@ -451,3 +452,18 @@ def test_a_dumped_column_has_the_file_s_keys_and_reads_back_equal(column: dict[s
     made = Column.model_validate(column)
     assert made.model_dump(exclude_defaults=True) == column
     assert Column.model_validate(made.model_dump()) == made
+
+
+def test_the_differencing_guard_finds_columns_of_every_type_in_its_past_again() -> None:
+    codebook = book(d={"type": "date"}, t={"type": "text", "length": 9}, a={"type": "array", "length": 3})
+    readings = tuple((name, differencing._reading(column)) for name, column in codebook.columns.items())
+    past = differencing.Population((), tuple(codebook.columns), (), readings)
+    assert differencing.joint_codebook(book(x={"type": "number"}), [past]).columns.keys() == {"x", "d", "t", "a"}
+    assert differencing.joint_codebook(codebook, [past]) == codebook
+
+
+def test_the_example_of_the_documentation_is_a_codebook(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "codebook.md").read_text(encoding="utf-8")
+    (tmp_path / "x.toml").write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    columns = load_codebook(tmp_path / "x.toml").columns
+    assert {column.type for column in columns.values()} >= {"date", "text", "array", "number", "id"}
