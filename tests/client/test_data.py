@@ -17,8 +17,8 @@ from statfed.client.data.tables import connect, local_mismatches, mismatches, op
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import read_question
-from statfed.core.terms import Terms, parse_condition
 from statfed.core.table import Table
+from statfed.core.terms import Terms, parse_condition
 from tests.federate import codebook_of
 
 CODEBOOK = make_codebook(
