@@ -16,8 +16,7 @@ from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout, Slot
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet, Replies, Stage, conduct
-from statfed.core.terms import Privacy, Terms
-from statfed.core.terms import Protection
+from statfed.core.terms import Privacy, Protection, Terms
 from statfed.lab.laws.analyses import check_analysis
 from statfed.lab.laws.frames import dealt
 from statfed.lab.laws.network import Network, agreement, identities

@@ -6,7 +6,6 @@ from statfed.core.card import Question, by_topic
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Disclosure
 from statfed.core.terms import Terms
-from statfed.core.terms import Terms
 
 MASKS = "masks, if the dealer does not collude with the coordinator"
 

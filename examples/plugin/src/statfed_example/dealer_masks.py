@@ -43,7 +43,6 @@ from statfed.core.protection import (
     request_of,
     text,
 )
-from statfed.core.terms import Terms
 from statfed.core.section import Section
 from statfed.core.terms import Terms
 from statfed_example import _ring
