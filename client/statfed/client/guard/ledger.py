@@ -251,10 +251,6 @@ class Ledger:
         Raises Refused, with the numbers, when the gate would pass the lifetime budget; UsageError on rounds < 1.
         Asking again for what is already reserved returns the head and adds nothing.
         """
-        if rounds < 1 or not run:
-            raise UsageError(
-                f"reservation of run {run!r}: got {rounds} rounds; want a named run and at least one round"
-            )
         return self._reserve(run, study, rounds, {privacy.event_to_json(event_per_round): rounds}, note)
 
     def set_aside(self, run: str, study: str, reservation: Reservation, note: str = "") -> str:
@@ -263,12 +259,18 @@ class Ledger:
             return self._reserve(
                 run, study, reservation.most, {privacy.event_to_json(reservation.claim): 1}, note, True
             )
-        events = {privacy.event_to_json(event): times for event, times in reservation.events}
-        return self._reserve(run, study, sum(events.values()), events, note)
+        events = Counter[str]()  # asks with equal noise have one event, as often as all of them together
+        for event, times in reservation.events:
+            events[privacy.event_to_json(event)] += times
+        return self._reserve(run, study, events.total(), events, note)
 
     def _reserve(
         self, run: str, study: str, rounds: int, events: Mapping[str, int], note: str, adaptive: bool = False
     ) -> str:
+        if rounds < 1 or not run:
+            raise UsageError(
+                f"reservation of run {run!r}: got {rounds} rounds; want a named run and at least one round"
+            )
         with self._chain.writing() as state:
             known = state.runs.get(run)
             if known:
