@@ -52,9 +52,9 @@ class Spending:
     """What was spent. Figures are epsilons at `delta` unless said otherwise.
 
     study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
-    history_epsilon: PLD over all charges ever, None once anything left without noise, since then no finite epsilon
-    holds for the dataset; filter_epsilon: what the gate counts, charges and reservations (PLD
-    where `single`); left: budget - filter.
+    history_epsilon: PLD over all charges ever, or the filter's figure once a study chose its asks on seeing totals;
+    None once anything left without noise, since then no finite epsilon holds for the dataset; filter_epsilon: what the
+    gate counts, charges and reservations (PLD where `single`); left: budget - filter.
     """
 
     study_epsilon: float | None
@@ -139,6 +139,13 @@ class _State:
     @property
     def charges(self) -> int:
         return sum(len(run.charged) for run in self.runs.values())
+
+    @property
+    def history(self) -> float:
+        """The epsilon of all charges. Composition of privacy losses is for asks that were fixed beforehand."""
+        charged = self.events(reserved=False)
+        chosen = any(run.adaptive and run.charged for run in self.runs.values())
+        return self.figure(charged) if chosen else privacy.epsilon(charged, self.delta)
 
     @property
     def reserved(self) -> int:
@@ -355,7 +362,7 @@ class Ledger:
             closed = state.single and not state.new
             return Spending(
                 study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta, adaptive),
-                history_epsilon=None if state.disclosed else privacy.epsilon(state.events(reserved=False), state.delta),
+                history_epsilon=None if state.disclosed else state.history,
                 filter_epsilon=counted,
                 charged=state.charges,
                 reserved=state.reserved,

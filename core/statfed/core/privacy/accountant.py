@@ -426,7 +426,8 @@ def zcdp_epsilon(concentrated: float, delta: float) -> float:
     """Epsilon at `delta` of a mechanism of this rho: the best order of its Renyi curve (order * rho), converted."""
     if not concentrated:
         return 0.0
-    return max(0.0, min(order * concentrated + _conversion(order, delta) for order in _FINE_ORDERS))
+    found: float = min(order * concentrated + _conversion(order, delta) for order in _FINE_ORDERS)
+    return max(0.0, found)
 
 
 @lru_cache(maxsize=256)
