@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Coordination, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Coordination, Counts, Part, Product, Question, Total
 from statfed.core.result import Result, Scalar
 from statfed.core.table import Table, real
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, cross_products
@@ -64,8 +64,8 @@ def parts(question: "Question[Options]", design: Design) -> Mapping[str, Part]:
     layout = _layout(design)
     bound = np.prod(layout.bound[layout.pairs], axis=1)
     return {
-        "records": Part(integer=True, bound=1, share=1.0),
-        "products": Part(bound.shape, bound=bound, share=float(max(1, len(bound)))),
+        "records": Part(integer=True, bound=1, share=1.0, what=Counts()),
+        "products": Part(bound.shape, bound=bound, share=float(max(1, len(bound))), what=Product()),
     }
 
 

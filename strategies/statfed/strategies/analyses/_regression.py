@@ -15,7 +15,7 @@ from scipy import linalg, stats
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Part, Total
+from statfed.core.method import Arrays, Ask, Counts, Magnitude, Part, Total
 from statfed.core.result import Row
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._formula import LARGEST, Category, Number
@@ -66,10 +66,10 @@ def start_parts(design: Design) -> dict[str, Part]:
     numbers = [*design.numbers, design.left]
     bound = np.array([max(abs(x.low), abs(x.high)) for x in numbers if x is not None])
     return {
-        "records": Part(integer=True, bound=1),
-        "defined": Part(integer=True, bound=1),
-        "levels": Part((len(_codes(design)),), integer=True, bound=1),
-        "sums": Part(bound.shape, bound=bound),
+        "records": Part(integer=True, bound=1, what=Counts()),
+        "defined": Part(integer=True, bound=1, what=Counts()),
+        "levels": Part((len(_codes(design)),), integer=True, bound=1, what=Counts(tuple(design.categories))),
+        "sums": Part(bound.shape, bound=bound, what=Magnitude("records")),
     }
 
 

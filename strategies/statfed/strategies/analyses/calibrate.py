@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Magnitude, Part, Question, What
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._linearisation import (
@@ -109,15 +109,18 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name == "cells":
         each = (len(names), *shape)
         wide = np.broadcast_to(times(weight, bounds).reshape(-1, *(1,) * len(shape)), each).copy()
-        whole = Part(integer=True, bound=1)
-        return {
+        whole, counts = Part(integer=True, bound=1, what=Counts()), Counts(tuple(question.options.margins))
+        weights: What = Magnitude("count") if design.weight else counts
+        found = {
             "records": whole,
             "left_out": whole,
-            "count": Part(shape, integer=True, bound=1, single=True),
-            "weight": Part(shape, bound=weight, single=True),
-            "known": Part(each, bound=weight, single=len(names) == 1),
-            "sum": Part(each, bound=wide, single=len(names) == 1),
+            "count": Part(shape, integer=True, bound=1, single=True, what=counts),
+            "weight": Part(shape, bound=weight, single=True, what=weights),
         }
+        if names:
+            found["known"] = Part(each, bound=weight, single=len(names) == 1, what=weights)
+            found["sum"] = Part(each, bound=wide, single=len(names) == 1, what=Magnitude("count"))
+        return found
     if ask.name != "squares":
         raise UsageError(f"calibrate: unknown ask: got {ask.name!r}; want cells or squares")
     axes = (2 * len(names), *psu_shape(design, codebook))
@@ -128,12 +131,12 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     residual = times(np.abs(given["scale"]), np.tile(bounds, 2) + np.abs(given["shift"])) + fitted
     bound = np.asarray(times(weight * factor, residual)).reshape(-1, *(1,) * (len(axes) - 1))
     found = {
-        "psus": Part(psu_shape(design, codebook), integer=True, bound=1, single=True),
-        "y": Part(axes, bound=np.broadcast_to(bound, axes).copy()),
+        "psus": Part(axes[1:], integer=True, bound=1, single=True, what=Counts(design.strata)),
+        "y": Part(axes, bound=np.broadcast_to(bound, axes).copy(), what=Magnitude()),
     }
     if not design.spans:
         square = np.full(axes, np.inf) if design.psu else np.broadcast_to(bound * bound, axes).copy()
-        found["yy"] = Part(axes, bound=square)
+        found["yy"] = Part(axes, bound=square, what=Magnitude())
     return found
 
 
@@ -150,14 +153,15 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
             value = known.number(name)
             asked |= {f"_known{i}": weight.sum(where=value.notnull()), f"_sum{i}": (weight * value).sum()}
         found = known.grid(margins, **asked)
-        shape = (len(names), *_shape(question))
+        of_columns = ("known", "sum") if names else ()
         return {
             "records": np.array(records),
             "left_out": np.array(counted - records),
             "count": found["_count"].astype(np.int64),
             "weight": found["_weight"].astype(np.float64),
-            "known": np.array([found[f"_known{i}"] for i in range(len(names))], np.float64).reshape(shape),
-            "sum": np.array([found[f"_sum{i}"] for i in range(len(names))], np.float64).reshape(shape),
+            **{
+                key: np.stack([found[f"_{key}{i}"] for i in range(len(names))]).astype(np.float64) for key in of_columns
+            },
         }
     given = ask.arrays
     codes = _coded(known, question, given["codes"])
@@ -185,7 +189,8 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:
     one = options.columns if len(options.columns) == 1 else ()
     psu = (design.psu,) if design.psu and design.spans else ()
     by = tuple(options.margins) if ask.name == "cells" else tuple(dict.fromkeys((*design.strata, *psu)))
-    return Cells(by, options.columns, (*one, *options.margins, *design.columns))
+    summed = dict.fromkeys((*options.columns, *((design.weight,) if design.weight else ())))
+    return Cells(by, tuple(summed), (*one, *options.margins, *design.columns))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Part, Question
 from statfed.core.result import Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table
@@ -61,7 +61,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name != "counts":
         raise UsageError(f"chisq: unknown ask: got {ask.name!r}; want counts")
     shape = m.level_shape(question.codebook, question.options.columns)
-    return {"count": Part(shape, 1.0, integer=True, single=True)}
+    return {"count": Part(shape, 1.0, integer=True, single=True, what=Counts(question.options.columns))}
 
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  # noqa: ARG001

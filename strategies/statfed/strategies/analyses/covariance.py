@@ -14,7 +14,20 @@ from collections.abc import Mapping
 import numpy as np
 from pydantic import Field
 
-from statfed.core.method import Arrays, Ask, Coordination, Fixed, Model, Part, Question, Total, fixed
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Coordination,
+    Counts,
+    Fixed,
+    Magnitude,
+    Model,
+    Part,
+    Product,
+    Question,
+    Total,
+    fixed,
+)
 from statfed.core.result import Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
@@ -52,9 +65,9 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name == "scaled":
         pairs = len(names) * (len(names) + 1) // 2
         return {
-            "count": Part(bound=1.0, integer=True, single=True),
-            "sum": Part((len(names),), 1.0),
-            "products": Part((pairs,), 1.0),
+            "count": Part(bound=1.0, integer=True, single=True, what=Counts()),
+            "sum": Part((len(names),), 1.0, what=Magnitude("count")),
+            "products": Part((pairs,), 1.0, what=Product()),
         }
     return _products.product_parts([question.codebook.columns[name].bounds for name in names], ask, "covariance")
 

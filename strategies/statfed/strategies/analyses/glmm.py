@@ -29,7 +29,7 @@ from pydantic import Field, model_validator
 from scipy import stats
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Coordination, Counts, Magnitude, Model, Part, Product, Question, Total
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
@@ -94,12 +94,14 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     design, family = _model(question), _family(question.options)
-    one = Part(integer=True, bound=1)
+    one = Part(integer=True, bound=1, what=Counts())
     if ask.name == "start":
         binomial = family.name == "binomial"
-        sums = {"response": Part(bound=_largest(design)), "saturated": Part(bound=1.0 if binomial else math.inf)}
+        saturated = Part(bound=1.0 if binomial else math.inf, what=Product())
+        sums = {"response": Part(bound=_largest(design), what=Magnitude("records")), "saturated": saturated}
+        count = Part((_groups(question),), 1, integer=True, single=True, what=Counts((question.options.group,)))
         counts = {"bad_response": one, "bad_exposure": one}
-        return start_parts(design) | counts | sums | {"count": Part((_groups(question),), 1, True, True)}
+        return start_parts(design) | counts | sums | {"count": count}
     if ask.name == "step":
         return step_parts(family, make_basis(design, question.codebook, ask).bound, _groups(question))
     if ask.name == "separation":

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Part, Question, Total, fixed
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.table import Table
 from statfed.strategies.analyses._kaplan_meier import (
@@ -79,8 +79,8 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if question.privacy:
         return parts
     return parts | {
-        "records": Part(bound=1, integer=True, single=True),
-        "count": Part(_shape(question), bound=1, integer=True, single=True),
+        "records": Part(bound=1, integer=True, single=True, what=Counts()),
+        "count": Part(_shape(question), bound=1, integer=True, single=True, what=Counts(_by(question.options))),
     }
 
 

@@ -59,7 +59,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     bounds = _bounds(question)
     if ask.name == "means":
         by = question.options.by
-        return m.sum_parts(bounds, m.level_shape(question.codebook, (by,) if by else ()))
+        return m.sum_parts(bounds, question.codebook, (by,) if by else ())
     if ask.name == "powers":
         return m.power_parts(bounds, ask.arrays["centre"], _ORDERS)
     raise UsageError(f"ttest: unknown ask: got {ask.name!r}; want means or powers")

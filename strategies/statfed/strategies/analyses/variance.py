@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed
 from statfed.core.result import Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table, real
@@ -59,12 +59,14 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     bounds = [question.codebook.columns[name].bounds for name in names]
     shape = m.level_shape(question.codebook, question.options.by)
     if ask.name == "means":
-        return m.sum_parts(bounds, shape)
+        return m.sum_parts(bounds, question.codebook, question.options.by)
     if ask.name == "powers":
         return m.power_parts(bounds, ask.arrays["centre"], _ORDERS)
     if ask.name == "scaled":
         return {
-            _scaled(order, i): Part(shape, 1.0, integer=order == 0, single=True, share=share)
+            _scaled(order, i): Part(
+                shape, 1.0, integer=order == 0, single=True, share=share, what=_what(question, order, i)
+            )
             for i in range(len(names))
             for order, share in _SHARES.items()
         }
@@ -135,6 +137,10 @@ def _row(
         "std_dev": m.finite(np.sqrt(variance)),
         "unit": unit,
     }
+
+
+def _what(question: Question[Options], order: int, column: int) -> Counts | Magnitude:
+    return Magnitude(_scaled(0, column)) if order else Counts(question.options.by)
 
 
 def _scaled(order: int, column: int) -> str:
