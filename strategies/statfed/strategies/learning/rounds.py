@@ -31,7 +31,7 @@ from statfed.core.privacy.accountant import Event
 from statfed.core.privacy.noise import plan_share
 from statfed.core.privacy.placement import shares
 from statfed.core.protection import Requirements
-from statfed.core.result import Result, Row
+from statfed.core.result import Basis, Result, Row
 from statfed.core.rules import Choice, Finding, changed, others
 from statfed.core.table import Size, Table
 from statfed.strategies.learning.inputs import Inputs, inputs_of, records_of
@@ -207,6 +207,8 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
         f"Model {options.model.name} for {inputs_of(question).target}",
         {"model": [{"parameters": entries(question), "rounds": options.rounds}]},
         arrays={"model": vector},
+        basis=_BASIS,
+        observations="observations",
     )
     if not options.holdout:
         return result
@@ -215,6 +217,15 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
     except Refused as error:
         return result.with_(notes=(f"no scores on units kept apart: {error}",))
     return _scored(question, result, total)
+
+
+_BASIS = {
+    "model": Basis(keys=("parameters", "rounds")),
+    "scores": Basis(keys=("name",), counts=("count",), own=("accuracy", "std_error", "macro_f1", "rmse", "mae", "r2")),
+    "classes": Basis(("class",), counts=("count",), own=("precision", "recall", "f1")),
+    "confusion": Basis(("class", "predicted"), counts=("count",)),
+}
+"""What the scores of a model rest on."""
 
 
 def _scored(question: Question[TrainingOptions], result: Result, total: Total) -> Result:
