@@ -62,8 +62,9 @@ def annex(
 
 def _facts(folder: Path) -> "Facts":
     """What a finished run did. Raises UsageError where it is not finished or its result cannot be read."""
-    from statfed.federation.annex import answer_facts
     from statfed.federation.trained_annex import training_facts
+
+    from statfed.federation.annex import answer_facts
     from statfed.federation.training import load_result, read_status
 
     status = read_status(folder)
