@@ -23,8 +23,9 @@ def predict(
 
     statfed predict employed.statfed new.parquet -o predicted.parquet
     """
-    from statfed.client.data.tables import connect
     from statfed.federation.models import load_model
+
+    from statfed.client.data.tables import connect
 
     write = _WRITERS.get(output.suffix)
     if write is None:

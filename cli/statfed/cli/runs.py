@@ -27,12 +27,12 @@ def list_runs(runs: Folder = RUNS, as_json: Json = False) -> None:
         emit_json({"runs": found})
         return
     figures = ("accuracy", "macro-F1")
-    rows = table("Runs", "run", "study", "method", "engine", "state", *figures, numbers=figures)
+    rows = table("Runs", "run", "study", "engine", "state", *figures, numbers=figures)
     for status in found:
-        method = status.get("method") or status.get("analysis") or ""
         scores = ("" if status.get(k) is None else f"{status[k]:.3f}" for k in ("accuracy", "macro_f1"))
-        subject = status.get("scenario") or status.get("title") or "tables"
-        rows.add_row(status["run"], subject, method, status["engine"], status["state"], *scores)
+        method = str(status.get("method") or status.get("analysis") or "")
+        study = f"{status['scenario']}: {method}" if status.get("scenario") else method
+        rows.add_row(status["run"], study, status["engine"], status["state"], *scores)
     out.print(rows if found else f"no runs in {runs}/; start with `statfed run time-use`", markup=False)
 
 

@@ -76,7 +76,10 @@ def _command(model: str) -> click.Command:
     def run(*, as_json: bool, csv: str | None, parquet: str | None, html: str | None, **values: Any) -> None:
         given = {key: values.pop(f"option_{key}") for key in fields}
         method, save = values.pop("method"), values.pop("save")
-        tables = {"model": {"name": model, "hidden": values.pop("hidden")}, "strategy": {"name": values.pop("strategy")}}
+        tables = {
+            "model": {"name": model, "hidden": values.pop("hidden")},
+            "strategy": {"name": values.pop("strategy")},
+        }
         own = {key: value_of(key, fields[key], text) for key, text in given.items() if text is not None}
         options = _options(method, own, tables, values.pop("option"))
         outputs = Outputs(as_json, csv, parquet, html, values.pop("runs"))

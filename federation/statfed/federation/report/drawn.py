@@ -1,71 +1,22 @@
-"""The run report: a `Answer` as one self-contained HTML file, without scripts, fonts or anything else to load.
-
-    render(result)  the page as text
-    write(result, path)
-
-The page carries a content security policy that forbids scripts and every request. All texts of the result are
-escaped: holder names, titles and warnings come from other organisations.
-"""
+"""Charts of an answer: what it cost in every report, and of compared models how well they do."""
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
-from jinja2 import Template
 from markupsafe import Markup
 
-from statfed.core import toml
 from statfed.federation.answers import Answer
-from statfed.federation.report import charts, formats, pages
+from statfed.federation.report import charts, formats
+from statfed.federation.report.compared import Compared
+from statfed.federation.report.facts import Facts, remaining
 from statfed.federation.trained import Round, Spending
-from statfed.federation.trained_report.facts import Facts, remaining
 
 MOST_HOLDERS = 24  # in the budget chart; the table has them all
 
 
-def render(result: Answer) -> str:
-    """The report of `result` as one HTML page. Raises ValueError if it holds no federated model."""
-    facts = Facts(result)
-    source = toml.dumps(result.study).rstrip()
-    return _template().render(r=result, facts=facts, svg=_charts(facts), source=source, most=MOST_HOLDERS)
-
-
-def write(result: Answer, path: Path) -> None:
-    """Write the report of `result` to `path`, UTF-8."""
-    path.write_text(render(result), encoding="utf-8")
-
-
-@cache
-def _template() -> Template:
-    environment = pages("statfed.federation.trained_report")
-    environment.globals["remaining"] = remaining
-    return environment.get_template("report.html.j2")
-
-
-def _charts(facts: Facts) -> dict[str, Markup]:
-    """The charts that the result has figures for, by name."""
-    result, made = facts.result, {}
-    if result.rounds:
-        made["accuracy"] = charts.curve(
-            "accuracy",
-            f"Accuracy by {facts.round_}, per cent",
-            [(r.round, r.accuracy) for r in result.rounds if r.accuracy is not None],
-            _references(facts, "accuracy"),
-        )
-        made["macro_f1"] = charts.curve(
-            "macro-f1",
-            f"Macro-F1 by {facts.round_}, per cent",
-            [(r.round, r.macro_f1) for r in result.rounds if r.macro_f1 is not None],
-            _references(facts, "macro_f1"),
-        )
-    made["comparison"] = _comparison(facts)
-    made["confusion"] = charts.matrix(
-        "confusion",
-        "Confusion matrix of the federated model",
-        result.classes,
-        facts.federated.scores.confusion,
-    )
-    if shown := tightest(result.spending):
+def of_any(facts: Facts) -> dict[str, Markup]:
+    """Budgets, phases and traffic, by name, as far as there are figures."""
+    answer, made = facts.answer, {}
+    if shown := tightest(answer.spending) if facts.private else []:
         made["budget"] = charts.rows(
             "budget",
             "Epsilon spent and lifetime budget, by holder",
@@ -73,41 +24,31 @@ def _charts(facts: Facts) -> dict[str, Markup]:
             shown,
             formats.epsilon,
         )
-    if result.phases:
+    if answer.phases:
         made["phases"] = charts.stack(
             "phases",
             "Time by phase",
-            [charts.Part(p.name, p.seconds, f"p{i % 8}") for i, p in enumerate(result.phases)],
+            [charts.Part(p.name, p.seconds, f"p{i % 8}") for i, p in enumerate(answer.phases)],
             formats.seconds,
         )
-    if trained := [r for r in result.rounds if r.round > 0]:
-        made |= _traffic(trained, facts.round_)
+    if rounds := _rounds(answer):
+        made |= _traffic(rounds, facts.round_)
     return made
 
 
-def _references(facts: Facts, measure: str) -> list[charts.Reference]:
-    found = []
-    if facts.pooled:
-        found.append(charts.Reference("Pooled", getattr(facts.pooled.scores, measure), "c-pooled"))
-    if facts.local:
-        mean, span = getattr(facts.local, measure), getattr(facts.local, f"{measure}_span")
-        found += [charts.Reference("Local best", span[1], "c-best")] if span else []
-        found.append(charts.Reference("Local mean" if span else "Local-only", mean, "c-mean"))
-    return found
-
-
-def _comparison(facts: Facts) -> Markup:
-    rows = []
-    for line in facts.lines:
-        accuracy, f1 = formats.percent(line.accuracy), formats.percent(line.macro_f1)
-        bars = (
-            charts.Bar(line.accuracy, line.css, f"accuracy {accuracy}", *(line.accuracy_span or (None, None))),
-            charts.Bar(line.macro_f1, f"{line.css} second", f"macro-F1 {f1}", *(line.macro_f1_span or (None, None))),
-        )
-        rows.append(charts.Row(line.title, f"{accuracy} · F1 {f1}", bars))
-    mark = charts.Reference("Pooled", facts.pooled.scores.accuracy, "c-pooled") if facts.pooled else None
-    desc = "; ".join(f"{row.label}: accuracy {row.figure}" for row in rows) + "."
-    return charts.rows("comparison", "Accuracy and macro-F1 of each way", desc, rows, formats.percent, mark, top=1.0)
+def of_compared(facts: Compared) -> dict[str, Markup]:
+    """Learning curves, comparison and confusion."""
+    trained, made = facts.trained, {}
+    for key, name, measure in (("accuracy", "Accuracy", "accuracy"), ("macro-f1", "Macro-F1", "macro_f1")):
+        series = [(r.round, value) for r in trained.rounds if (value := getattr(r, measure)) is not None]
+        if series:
+            title = f"{name} by {facts.round_}, per cent"
+            made[measure] = charts.curve(key, title, series, _references(facts, measure))
+    made["comparison"] = _comparison(facts)
+    made["confusion"] = charts.matrix(
+        "confusion", "Confusion matrix of the federated model", trained.classes, facts.federated.scores.confusion
+    )
+    return made
 
 
 def tightest(spending: Sequence[Spending]) -> list[charts.Row]:
@@ -132,6 +73,35 @@ def tightest(spending: Sequence[Spending]) -> list[charts.Row]:
         for s in having
         if s.holder in nearest
     ]
+
+
+def _references(facts: Compared, measure: str) -> list[charts.Reference]:
+    found = []
+    if facts.pooled:
+        found.append(charts.Reference("Pooled", getattr(facts.pooled.scores, measure), "c-pooled"))
+    if facts.local:
+        mean, span = getattr(facts.local, measure), getattr(facts.local, f"{measure}_span")
+        found += [charts.Reference("Local best", span[1], "c-best")] if span else []
+        found.append(charts.Reference("Local mean" if span else "Local-only", mean, "c-mean"))
+    return found
+
+
+def _comparison(facts: Compared) -> Markup:
+    rows = []
+    for line in facts.lines:
+        accuracy, f1 = formats.percent(line.accuracy), formats.percent(line.macro_f1)
+        bars = (
+            charts.Bar(line.accuracy, line.css, f"accuracy {accuracy}", *(line.accuracy_span or (None, None))),
+            charts.Bar(line.macro_f1, f"{line.css} second", f"macro-F1 {f1}", *(line.macro_f1_span or (None, None))),
+        )
+        rows.append(charts.Row(line.title, f"{accuracy} · F1 {f1}", bars))
+    mark = charts.Reference("Pooled", facts.pooled.scores.accuracy, "c-pooled") if facts.pooled else None
+    desc = "; ".join(f"{row.label}: accuracy {row.figure}" for row in rows) + "."
+    return charts.rows("comparison", "Accuracy and macro-F1 of each way", desc, rows, formats.percent, mark, top=1.0)
+
+
+def _rounds(answer: Answer) -> list[Round]:
+    return [r for r in answer.training.rounds if r.round > 0] if answer.training else []
 
 
 def _traffic(trained: Sequence[Round], round_: str) -> dict[str, Markup]:

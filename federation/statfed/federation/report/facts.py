@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+from statfed.core import toml
+from statfed.core.disclosure import Rules
 from statfed.core.discovery import load
 from statfed.core.method import load_method
 from statfed.core.protection import PACKAGE as PROTECTIONS
@@ -153,6 +154,10 @@ class Facts:
     def warnings(self) -> list[str]:
         """The run's own warnings and notes, then what the figures themselves give reason to say."""
         found = [*self.answer.warnings, *self.answer.result.notes]
+        if self.training and not self.private:
+            found.append(
+                "Trained without noise: the model is a disclosure. It can reveal records that it was trained on."
+            )
         loud = [s.holder for s in self.answer.spending if s.noise_to_signal is not None and s.noise_to_signal > 1]
         if loud:
             found.append(f"The noise exceeds the largest possible signal of one holder alone at {some(loud)}.")
@@ -212,11 +217,54 @@ class Facts:
         return math.fsum(p.seconds for p in self.answer.phases) or self.answer.seconds
 
     @cached_property
-    def clipping(self) -> Any:
+    def clipping(self) -> float | None:
         """The bound on one unit's gradient, in private training."""
-        return getattr(load_method(self.answer.terms.method).Options, "model_fields", {}).get(
-            "clipping_norm"
-        ) and self.answer.terms.options.get("clipping_norm", 1.0)
+        known = load_method(self.answer.terms.method).Options.model_fields.get("clipping_norm")
+        return None if known is None else float(self.answer.terms.options.get("clipping_norm", known.default))
+
+    @cached_property
+    def source(self) -> str:
+        """The study as TOML, without thresholds of disclosure control and what its protection keeps back."""
+        study = dict(self.answer.study)
+        used = dict(study.get("protection", {}))
+        module = load(PROTECTIONS, used.get("name", "plain"), "protection")
+        options = {k: v for k, v in used.get("options", {}).items() if shown_options(module, {k: v})[k] == v}
+        study["protection"] = {**used, "options": options}
+        if not self.rules.silent:
+            study.pop("disclosure", None)
+        simulation = dict(study.get("simulation", {}))
+        simulation.pop("disclosure", None)
+        study["simulation"] = simulation
+        return toml.dumps({key: value for key, value in study.items() if value not in ({}, [], "")}).rstrip()
+
+    @cached_property
+    def bare(self) -> bool:
+        """Does the study leave its codebook to whoever runs it?"""
+        return not (self.answer.scenario or self.answer.drafted or self.answer.study.get("codebook"))
+
+    @cached_property
+    def repetition(self) -> str:
+        """What running the study again gives."""
+        what = "model" if self.training else "figures"
+        if self.seeded and self.training:
+            return (
+                "Everything random follows from the seed. A repetition on the same versions and processor type gives "
+                "the same model digest."
+            )
+        if self.seeded or not (self.private or self.training):
+            return "A repetition on the same data and versions gives the same figures."
+        if not self.private:
+            return (
+                "Everything random was drawn afresh: a repetition gives another model, with scores of the same order."
+            )
+        whom = "The noise was drawn afresh" if self.answer.simulated else "Holders drew their noise in secret"
+        order = ", with scores of the same order" if self.training else " of the same order"
+        return f"{whom}: a repetition gives {'another' if self.training else 'other'} {what}{order}."
+
+    @cached_property
+    def rules(self) -> Rules:
+        """Of the release."""
+        return Rules.model_validate(self.answer.study.get("disclosure", {}))
 
 
 def protection_of(answer: Answer) -> str:
