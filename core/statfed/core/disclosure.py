@@ -47,7 +47,7 @@ class Rules(Section):
         return None if value == "off" else value
 
     @field_serializer(*_SWITCHED, when_used="json")
-    def _written(self, value: float | None) -> float | str:
+    def _written(self, value: int | float | None) -> int | float | str:
         return "off" if value is None else value
 
 
