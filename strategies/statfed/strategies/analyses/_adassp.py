@@ -29,7 +29,7 @@ from statfed.core.method import Arrays, Ask, Coordination, Counts, Part, Product
 from statfed.core.result import Result, Scalar
 from statfed.core.table import Table, real
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, cross_products
-from statfed.strategies.analyses._regression import coefficient_rows
+from statfed.strategies.analyses._regression import coefficient_basis, coefficient_rows
 
 if TYPE_CHECKING:
     from statfed.strategies.analyses.ols import Options
@@ -110,7 +110,9 @@ def coordinate(question: "Question[Options]", design: Design) -> Coordination:  
         "ridge": fit.ridge,
     }
     title = f"Private OLS regression: {design.formula}"
-    return Result("ols", title, {"coefficients": rows}, facts, tuple(notes), df=df)
+    basis = {"coefficients": coefficient_basis("t", "residual_df")}
+    tables = {"coefficients": rows}
+    return Result("ols", title, tables, facts, tuple(notes), df=df, basis=basis, observations="observations")
 
 
 def _r_squared(moments: Vector, design: Design, rss: float, n: int) -> float | None:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Table
 from statfed.strategies.analyses import _estimates
 from statfed.strategies.analyses._estimates import Estimand, centre
 from statfed.strategies.analyses._linearisation import Moments, check_lonely, degrees, moments, psus, variance
 from statfed.strategies.analyses._replication import replication
-from statfed.strategies.analyses._survey import Estimation, SurveyDesign, domains, estimate_row, survey_design
+from statfed.strategies.analyses._survey import ESTIMATE, Estimation, SurveyDesign, domains, estimate_row, survey_design
 
 Floats = NDArray[np.float64]
 T = TypeVar("T", bound=Estimation)
@@ -211,7 +211,21 @@ def _result(
             if found.deff is not None:
                 row["deff"] = _known(found.deff[i, j])
             rows.append(row)
-    return Result(question.terms.method, title, {"estimates": rows}, facts, notes, by, found.df)
+    own = (*ESTIMATE, *(("deff",) if found.deff is not None else ()))
+    basis = Basis(by, tuple(estimand.measures[0].keys), ("count",), own=(*own, estimand.key))
+    return Result(
+        question.terms.method,
+        title,
+        {"estimates": rows},
+        facts,
+        notes,
+        by,
+        found.df,
+        basis={"estimates": basis},
+        observations="observations",
+        numbers=("left_out",),
+        public=("replicates",),
+    )
 
 
 def _allowed(question: Question[Any], estimand: Estimand, i: int) -> tuple[float, float]:

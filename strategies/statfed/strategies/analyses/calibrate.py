@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Magnitude, Part, Question, What
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._linearisation import (
     Moments,
@@ -41,6 +41,7 @@ from statfed.strategies.analyses._raking import (
     regress,
 )
 from statfed.strategies.analyses._survey import (
+    ESTIMATE,
     Weighting,
     categories,
     domains,
@@ -229,7 +230,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     tables = {"factors": _factors(question, found, weight, first["count"])}
     tables["margins"] = _margins(question, weight, weight * found.factor, targets)
     if not options.columns:
-        return Result("calibrate", "Calibration", tables, facts, notes, names)
+        return _result(tables, facts, notes, names, None)
     estimates = _estimates(found.factor, weight, first["known"], first["sum"])
     linear = {"scale": estimates.scale, "shift": estimates.shift, "beta": estimates.beta}
     second = yield Ask("squares", {"codes": np.concatenate(found.codes), **linear})
@@ -247,7 +248,37 @@ def coordinate(question: Question[Options]) -> Coordination:
         value = float(estimates.value[i]) if np.isfinite(estimates.value[i]) else None
         error = float(squared[i]) if design.declared or records > 1 else None
         rows.append(estimate_row({"column": name, "statistic": what}, value, error, df=df))
-    return Result("calibrate", "Calibration", {"estimates": rows} | tables, facts, notes, names, df)
+    return _result({"estimates": rows} | tables, facts, notes, names, df)
+
+
+def _result(
+    tables: Mapping[str, list[Row]],
+    facts: Mapping[str, Scalar],
+    notes: tuple[str, ...],
+    names: tuple[str, ...],
+    df: float | None,
+) -> Result:
+    """What was sampled by margin is the sum of the cells' weights, so that it tells of a cell that is withheld."""
+    basis = {
+        "estimates": Basis(keys=("column", "statistic"), observations=True, own=ESTIMATE),
+        "factors": Basis(names, counts=("count",), own=("weight", "factor", "total")),
+        "margins": Basis(
+            keys=("column", "code", "target"), observations=True, own=("calibrated",), derived=("sampled",)
+        ),
+    }
+    return Result(
+        "calibrate",
+        "Calibration",
+        tables,
+        facts,
+        notes,
+        names,
+        df,
+        basis=basis,
+        observations="observations",
+        numbers=("missing", "left_out"),
+        public=("population",),
+    )
 
 
 def _estimates(factor: Floats, weight: Floats, known: Floats, sums: Floats) -> _Estimates:

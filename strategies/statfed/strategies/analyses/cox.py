@@ -37,7 +37,7 @@ from statfed.core.method import (
     Question,
     Total,
 )
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.result import Basis, Coefficients, Result, Row, Scalar
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._lifetimes import Grid, Lifetimes, check, count, counted, follow, make_grid, tally
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
@@ -56,6 +56,8 @@ TITLE = "Cox proportional hazards regression on an agreed time grid"
 GROUP = "Survival"
 PUSHES_DOWN = "all"
 _MOMENTS = {"exits": "leaving", "entered": "entering"}  # parts with the moments of the records that parts count
+_RATIO = ("hazard_ratio", "hazard_ratio_lower", "hazard_ratio_upper")
+_OWN = ("estimate", "std_error", "z", "p_value", "lower", "upper", *_RATIO, "mean")
 STEEPEST = 300.0  # largest |x'b| around the mean: exp of it is far from the ends of float64
 
 
@@ -309,6 +311,16 @@ def _result(
         facts,
         tuple(_notes(design, question, grid, fit)),
         by=options.strata,
+        basis={
+            "coefficients": Basis(keys=("name",), observations=True, own=_OWN, kind=Coefficients()),
+            "tests": Basis(keys=("name",), observations=True, own=("chi_square", "df", "p_value")),
+            "baseline": Basis(
+                options.strata, ("time",), ("events",), own=("cumulative_hazard", "survival"), flows=("events",)
+            ),
+        },
+        observations="observations",
+        numbers=("missing", "events"),
+        public=("intervals", "ties", "concordance"),
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Part, Question
-from statfed.core.result import Result, Row
+from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.strategies.analyses import _moments as m
@@ -78,4 +78,13 @@ def coordinate(question: Question[Options]) -> Coordination:
                 "unit": question.codebook.columns[name].unit,
             }
         )
-    return Result("describe", "Description of columns", {"columns": rows}, {"records": records})
+    own = ("mean", "variance", "std_dev", "std_error")
+    basis = Basis(keys=("column", "unit"), counts=("count",), own=own, numbers=("missing",))
+    return Result(
+        "describe",
+        "Description of columns",
+        {"columns": rows},
+        {"records": records},
+        basis={"columns": basis},
+        observations="records",
+    )

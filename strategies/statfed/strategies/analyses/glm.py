@@ -24,6 +24,7 @@ from statfed.strategies.analyses._glm_search import Search, first, maximised
 from statfed.strategies.analyses._glm_sums import pushed_down, start_sums, streamed
 from statfed.strategies.analyses._matrix import Design, make_design
 from statfed.strategies.analyses._regression import (
+    coefficient_basis,
     coefficient_rows,
     make_basis,
     read_start,
@@ -151,7 +152,16 @@ def coordinate(question: Question[Options]) -> Coordination:
     if design.response_levels:
         notes += (f"{design.response}: {design.response_levels[1]} counts as 1, {design.response_levels[0]} as 0",)
     title = f"GLM, {family.name} with {family.link} link: {design.formula}"
-    return Result("glm", title, {"coefficients": rows}, facts, notes)
+    return Result(
+        "glm",
+        title,
+        {"coefficients": rows},
+        facts,
+        notes,
+        basis={"coefficients": coefficient_basis("z", "residual_df")},
+        observations="observations",
+        public=("converged",),
+    )
 
 
 def _check_start(start: Total, design: Design, family: Family) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed
-from statfed.core.result import Result, Row
+from statfed.core.result import Additive, Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table, real
 from statfed.strategies.analyses import _bins
@@ -114,13 +114,20 @@ def coordinate(question: Question[Options]) -> Coordination:
         notes.append("std_error: the privacy noise alone; post-processing: what noise makes negative is shown as 0")
     rows = _rows(question, total, edges)
     observed = int(np.maximum(total["count"], 0).sum())
+    by = ("bin", *options.by)
+    kind = Additive(total="total" if options.weight else "")
+    noise = ("std_error",) if question.privacy else ()
+    basis = Basis(by, ("lower", "upper"), ("count",), own=noise, derived=("density",), kind=kind)
     return Result(
         "histogram",
         f"Histogram of {options.column}",
         {"cells": rows},
         {"observations": observed, "bins": len(edges) - 1, "unit": question.codebook.columns[options.column].unit},
         tuple(notes),
-        ("bin", *options.by),
+        by,
+        basis={"cells": basis},
+        observations="observations",
+        public=("bins", "unit"),
     )
 
 

@@ -47,6 +47,7 @@ from statfed.strategies.analyses._regression import (
     Basis,
     Vector,
     check_rank,
+    coefficient_basis,
     coefficient_rows,
     condition,
     finite,
@@ -197,7 +198,16 @@ def coordinate(question: Question[Options]) -> Coordination:
     rows = coefficient_rows(basis.design.names, beta, basis.matrix @ covariance @ basis.matrix.T, "t", df)
     kind = "WLS" if options.weight or options.design else "OLS"
     table = {"coefficients": rows}
-    return Result("ols", f"{kind} regression: {design.formula}", table, facts, notes + _notes(options), df=df)
+    return Result(
+        "ols",
+        f"{kind} regression: {design.formula}",
+        table,
+        facts,
+        notes + _notes(options),
+        df=df,
+        basis={"coefficients": coefficient_basis("t", "residual_df")},
+        observations="observations",
+    )
 
 
 @dataclass(frozen=True)

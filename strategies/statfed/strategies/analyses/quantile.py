@@ -36,7 +36,7 @@ from pydantic import Field
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.strategies.analyses import _bins, _brackets, _quantile_tree
@@ -164,7 +164,7 @@ def coordinate(question: Question[Options]) -> Coordination:
         notes.append("no standard errors for weighted quantiles: they depend on the design of the sample")
     else:
         notes.append(f"std_error, lower, upper: Woodruff's {options.level:.0%} limits for a simple random sample")
-    return Result("quantile", "Quantiles", {"estimates": rows}, facts, tuple(notes), _by(question))
+    return _result(question, rows, facts, tuple(notes))
 
 
 def _row(
@@ -212,7 +212,16 @@ def _private_result(question: Question[Options], total: Total) -> Result:
         "post-processing: levels of the tree are made consistent, cumulative counts increasing and not negative",
     )
     facts: dict[str, Scalar] = {"asks": 1, "method": "tree"}
-    return Result("quantile", "Quantiles", {"estimates": rows}, facts, notes, _by(question))
+    return _result(question, rows, facts, notes)
+
+
+def _result(
+    question: Question[Options], rows: list[Row], facts: Mapping[str, Scalar], notes: tuple[str, ...]
+) -> Result:
+    by, own = _by(question), ("estimate", "std_error", "lower", "upper", "bracket_lower", "bracket_upper")
+    basis = {"estimates": Basis(by, ("column", "probability"), ("count",), own=own)}
+    tables = {"estimates": rows}
+    return Result("quantile", "Quantiles", tables, facts, notes, by, basis=basis, public=tuple(facts))
 
 
 def _places(question: Question[Options]) -> Iterator[tuple[int, tuple[int, ...], dict[str, str], int]]:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed
-from statfed.core.result import Result, Row
+from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table, real
 from statfed.strategies.analyses import _moments as m
@@ -99,7 +99,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     if question.privacy:
         total = yield Ask("scaled")
         rows = [row for i in range(len(question.options.columns)) for row in _noisy_rows(question, total, i)]
-        return Result("variance", "Variance", {"estimates": rows}, {}, (*_NOTES, *_PRIVATE), question.options.by)
+        return _result(question, rows, (*_NOTES, *_PRIVATE))
     first = yield Ask("means")
     centre = m.centres(first)
     second = yield Ask("powers", {"centre": centre})
@@ -113,7 +113,13 @@ def coordinate(question: Question[Options]) -> Coordination:
             mean_error = float(np.sqrt(found.variance[cell] / n[cell]))
             values = (found.mean[cell], mean_error, found.variance[cell], error[cell])
             rows.append(_row(name, levels, int(found.count[cell]), *values, question.codebook.columns[name].unit))
-    return Result("variance", "Variance", {"estimates": rows}, {}, _NOTES, question.options.by)
+    return _result(question, rows, _NOTES)
+
+
+def _result(question: Question[Options], rows: list[Row], notes: tuple[str, ...]) -> Result:
+    by, own = question.options.by, ("mean", "mean_std_error", "estimate", "std_error", "std_dev")
+    basis = {"estimates": Basis(by, ("column", "unit"), ("count",), own=own)}
+    return Result("variance", "Variance", {"estimates": rows}, {}, notes, by, basis=basis)
 
 
 def _row(
