@@ -1,4 +1,4 @@
-"""Drive both halves of an analysis over data frames in memory: the shortest path from a question to its result.
+"""Drive both halves of a method over data frames in memory: the shortest path from a question to its result.
 
 No policy, ledger, noise or messages: tests of analyses compare `federate` with the pooled computation, and
 tests/strategies/analyses/test_analysis_laws.py puts every analysis under its laws with it.
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from statfed.core.codebook import Codebook
-from statfed.core.method import Analysis, Arrays, Part, Question, Total, checked, read_question, summed
+from statfed.core.method import Arrays, Method, Part, Question, Total, checked, read_question, summed
 from statfed.core.result import Result
 from statfed.core.table import Table
 from statfed.core.terms import Terms, parse_condition
@@ -46,7 +46,7 @@ Summing = Callable[[Mapping[str, Arrays], Mapping[str, Part]], Arrays]
 
 
 def drive(
-    analysis: Analysis, question: Question[Any], tables: Mapping[str, Table], summing: Summing = summed
+    analysis: Method, question: Question[Any], tables: Mapping[str, Table], summing: Summing = summed
 ) -> Result:
     """The result of both halves over ready tables, one a holder. summing: forms the totals of contributions."""
     run = analysis.coordinate(question)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from statfed.core.codebook import Codebook
-from statfed.core.method import Total, checked, private_asks, read_question, summed
+from statfed.core.method import Fixed, Total, budget_of, checked, read_question, summed
 from statfed.core.result import Result
 from statfed.core.terms import Privacy, Terms
 from tests.federate import table_of
@@ -37,7 +37,9 @@ def noisy(
         privacy=Privacy(epsilon=epsilon),
     )
     module, question = read_question(query)
-    name, times = private_asks(module, question)
+    budget = budget_of(question)
+    assert isinstance(budget, Fixed)
+    ((name, times),) = ((one.name, one.times) for one in budget.asks)
     rng = np.random.default_rng(seed)
     run = module.coordinate(question)
     total: Total | None = None
