@@ -1,4 +1,4 @@
-"""Drive both halves of a method over data frames in memory: the shortest path from a question to its result.
+"""Drive both halves of an analysis over data frames in memory: the shortest path from a question to its result.
 
 No policy, ledger, noise or messages: tests of analyses compare `federate` with the pooled computation, and
 tests/strategies/analyses/test_analysis_laws.py puts every analysis under its laws with it.
@@ -45,9 +45,7 @@ def federate(
 Summing = Callable[[Mapping[str, Arrays], Mapping[str, Part]], Arrays]
 
 
-def drive(
-    analysis: Method, question: Question[Any], tables: Mapping[str, Table], summing: Summing = summed
-) -> Result:
+def drive(analysis: Method, question: Question[Any], tables: Mapping[str, Table], summing: Summing = summed) -> Result:
     """The result of both halves over ready tables, one a holder. summing: forms the totals of contributions."""
     run = analysis.coordinate(question)
     total: Total | None = None

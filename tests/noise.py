@@ -39,7 +39,7 @@ def noisy(
     module, question = read_question(query)
     budget = budget_of(question)
     assert isinstance(budget, Fixed)
-    ((name, times),) = ((one.name, one.times) for one in budget.asks)
+    ((name, times),) = [(one.name, one.times) for one in budget.asks]
     rng = np.random.default_rng(seed)
     run = module.coordinate(question)
     total: Total | None = None

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from statfed.core.errors import UsageError
+
+LATIN_1 = "Latin-1 code"
+"""Unit of a channel whose samples are the characters of a text."""
 
 
 class Channel(BaseModel):
@@ -29,7 +32,19 @@ class WindowCodebook(BaseModel):
 
     channels: tuple[Channel, ...] = Field(min_length=1)
     samples: int = Field(ge=1, description="length of one window")
-    classes: tuple[str, ...] = Field(min_length=2)
+    classes: tuple[str, ...] = Field(description="two or more; none where a number is predicted")
+
+    @field_validator("classes")
+    @classmethod
+    def _several(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) == 1:
+            raise ValueError("classes: got one; want two or more, or none where a number is predicted")
+        return value
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a model gives for a record: one a class, or one."""
+        return len(self.classes) or 1
 
 
 @dataclass(frozen=True)

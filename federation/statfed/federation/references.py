@@ -29,7 +29,7 @@ from statfed.strategies.learning.inputs import inputs_of
 from statfed.strategies.learning.local import Schedule, fit, schedule
 from statfed.strategies.learning.losses import mean_loss
 from statfed.strategies.learning.options import DescentOptions, LocalOptions, TrainingOptions
-from statfed.strategies.learning.rounds import MODELS, Prepared, build
+from statfed.strategies.learning.prepared import MODELS, Prepared, build
 
 Asked = Question[TrainingOptions]
 

@@ -21,7 +21,7 @@ from statfed.server.driver import Driven
 if TYPE_CHECKING:
     from torch import nn
 
-    from statfed.strategies.learning.rounds import Prepared
+    from statfed.strategies.learning.prepared import Prepared
 
 MUCH_NOISE = 1.0  # noise over the largest possible signal: above it nothing can be learned
 FIT = "fit"
@@ -41,7 +41,7 @@ class Scored:
     def model(self, vector: NDArray[Any]) -> "nn.Module":
         """The study's model with these parameters."""
         from statfed.strategies.learning.local import set_vector
-        from statfed.strategies.learning.rounds import build
+        from statfed.strategies.learning.prepared import build
 
         if self._model is None:
             self._model = build(self.study.question)

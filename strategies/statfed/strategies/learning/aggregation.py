@@ -43,7 +43,8 @@ def aggregated(
 ) -> NDArray[Any]:
     """The next model, by Flower's own `aggregate_train`.
 
-    number: of the round. start: the model that was sent out, which Flower would have kept in `configure_train`. updates: (parameters,) models with their weights, one of each holder or the average of all.
+    number: of the round. start: the model that was sent out, which Flower would have kept in `configure_train`.
+    updates: (parameters,) models with their weights, one of each holder or the average of all.
     It is called where Flower knows its task, as it does wherever a Grid is open. Raises EngineError when the strategy
     gives no model.
     """

@@ -1,115 +1,27 @@
-"""What training methods have in common: inputs, the rounds of the coordinator, and the scores of the finished model.
+"""What training methods have in common: the rounds of the coordinator, and what stands against a study."""
 
-Scores are a protected sum over the units that holders keep apart (`holdout`), which no training sees. In a private
-study they get EVALUATION of the budget, and the noise of training is calibrated beside theirs.
-"""
-
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.discovery import load
-from statfed.core.errors import EngineError, Refused, UsageError
-from statfed.core.method import (
-    Arrays,
-    Ask,
-    Coordination,
-    Counts,
-    Fixed,
-    Magnitude,
-    Part,
-    Question,
-    Scheduled,
-    Total,
-    once,
-)
-from statfed.core.privacy.accountant import Event
-from statfed.core.privacy.noise import plan_share
-from statfed.core.privacy.placement import shares
+from statfed.core.errors import EngineError, UsageError
+from statfed.core.method import Arrays, Ask, Coordination, Fixed, Part, Question, Scheduled, Total
 from statfed.core.protection import Requirements
-from statfed.core.result import Result, Row
+from statfed.core.result import Result
 from statfed.core.rules import Choice, Finding, changed, others
-from statfed.core.table import Size, Table
-from statfed.strategies.learning.inputs import Inputs, inputs_of, records_of
+from statfed.core.table import Size
+from statfed.strategies.learning import scores
+from statfed.strategies.learning.inputs import inputs_of
 from statfed.strategies.learning.options import ROBUST, SUMS, Strategy, TrainingOptions
+from statfed.strategies.learning.prepared import build, entries
+from statfed.strategies.learning.scores import EVALUATE, EVALUATION
 
-if TYPE_CHECKING:
-    from torch import nn
-
-MODELS = "statfed.strategies.models"
-FIT, EVALUATE = "fit", "evaluate"
-EVALUATION = 0.05
-"""Share of a private study's budget that scores on the units kept apart take."""
+FIT = "fit"
 Vector = NDArray[np.float32]
 Seen = Callable[[Total, Vector], Sequence[tuple[Vector, int]]]
 """Models and their weights, as a strategy may see them, from a total and the model that was sent."""
-
-
-def columns(question: Question[TrainingOptions]) -> tuple[str, ...]:
-    """Columns that training reads."""
-    load(MODELS, question.options.model.name, "model")
-    return inputs_of(question).columns
-
-
-def build(question: Question[TrainingOptions], seed: int = 0) -> "nn.Module":
-    """A fresh model; its initial weights follow from `seed` alone."""
-    module = load(MODELS, question.options.model.name, "model")
-    model: nn.Module = module.build(inputs_of(question).form, question.options.model.hidden, seed)
-    return model
-
-
-@once
-def entries(question: Question[TrainingOptions]) -> int:
-    """Number of parameters of the model."""
-    return sum(p.numel() for p in build(question).parameters())
-
-
-def loaded(question: Question[TrainingOptions], vector: NDArray[Any]) -> "nn.Module":
-    """The model with these parameters. Raises Refused where they are not finite, UsageError on another number."""
-    from statfed.strategies.learning.local import set_vector
-
-    if not np.isfinite(vector).all():
-        raise Refused("model: got values that are not finite; want finite numbers")
-    model = build(question)
-    set_vector(model, np.asarray(vector, np.float32))
-    return model
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Records in the form that a model takes. Private. inputs: (records, ...); apart: kept to score the model."""
-
-    inputs: NDArray[np.float32]
-    labels: NDArray[Any]
-    units: NDArray[np.int64]
-    apart: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        return "Prepared(<private>)"
-
-    def select(self, rows: NDArray[Any]) -> "Prepared":
-        """The records at `rows` (indices or mask)."""
-        return Prepared(self.inputs[rows], self.labels[rows], self.units[rows], self.apart[rows])
-
-
-def prepared(table: Table, question: Question[TrainingOptions]) -> Prepared:
-    """A holder's records through the model's fixed front end; kept while the data are the same."""
-    options, inputs = question.options, inputs_of(question)
-    key = (inputs, options.model.name, options.holdout)
-    kept = table.kept if table.kept is not None else {}
-    if key not in kept:
-        records, apart = records_of(table, inputs, options.holdout)
-        module = load(MODELS, options.model.name, "model")
-        kept[key] = Prepared(module.prepare(records.windows, inputs.form), records.labels, records.persons, apart)
-    found: Prepared = kept[key]
-    return found
 
 
 def fitted_on(size: Size, options: TrainingOptions) -> Size:
@@ -125,52 +37,13 @@ def budget(question: Question[TrainingOptions]) -> Fixed:
     return Fixed((fit, Scheduled(EVALUATE, 1, EVALUATION)) if scored else (fit,))
 
 
-def beside(question: Question[TrainingOptions]) -> tuple[Event, ...]:
-    """The event of the scores, which training's noise is calibrated beside."""
-    privacy = question.privacy
-    if privacy is None or not question.options.holdout:
-        return ()
-    parts = evaluation_parts(question)
-    return (plan_share(parts, privacy, EVALUATION, shares(question.terms)).event(),)
-
-
-def evaluation_parts(question: Question[TrainingOptions]) -> Mapping[str, Part]:
-    """Confusion of true and predicted class; of a number, sums of errors on the scale of -1 to 1."""
-    inputs = inputs_of(question)
-    if not inputs.regression:
-        classes = len(inputs.form.classes)
-        counts = Counts((inputs.target, "predicted"))
-        return {"confusion": Part((classes, classes), bound=1, integer=True, single=True, what=counts)}
-    sums = {"squared": 4.0, "absolute": 2.0, "y": 1.0, "yy": 1.0}
-    found = {"records": Part(bound=1, integer=True, single=True, what=Counts())}
-    return found | {name: Part(bound=bound, what=Magnitude("records")) for name, bound in sums.items()}
-
-
-def evaluated(table: Table, question: Question[TrainingOptions], ask: Ask) -> Arrays:
-    """A holder's sums over the units it keeps apart."""
-    import torch
-
-    data, inputs = prepared(table, question), inputs_of(question)
-    kept = data.select(data.apart)
-    model = loaded(question, ask.arrays["vector"])
-    model.eval()
-    with torch.no_grad():
-        outputs = model(torch.from_numpy(np.ascontiguousarray(kept.inputs))).double().numpy() if len(kept) else None
-    if not inputs.regression:
-        classes = len(inputs.form.classes)
-        confusion = np.zeros((classes, classes), np.int64)
-        if outputs is not None:
-            np.add.at(confusion, (kept.labels, outputs.argmax(1)), 1)
-        return {"confusion": confusion}
-    y = kept.labels.astype(np.float64)
-    off = np.clip(outputs[:, 0], -1.0, 1.0) - y if outputs is not None else y
-    return {
-        "records": np.array(len(y), np.int64),
-        "squared": np.array(np.square(off).sum()),
-        "absolute": np.array(np.abs(off).sum()),
-        "y": np.array(y.sum()),
-        "yy": np.array(np.square(y).sum()),
-    }
+def parts(question: Question[TrainingOptions], ask: Ask, of_fit: Mapping[str, Part]) -> Mapping[str, Part]:
+    """The parts of an ask. Raises UsageError on one that the study does not make."""
+    if ask.name == FIT:
+        return of_fit
+    if not question.options.holdout:
+        raise UsageError(f"ask: got {ask.name}; want {FIT}")
+    return scores.parts(question, ask.name)
 
 
 def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -> Coordination:
@@ -207,100 +80,11 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
         f"Model {options.model.name} for {inputs_of(question).target}",
         {"model": [{"parameters": entries(question), "rounds": options.rounds}]},
         arrays={"model": vector},
+        basis={"model": scores.BASIS["model"]},
     )
     if not options.holdout:
         return result
-    try:
-        total = yield Ask(EVALUATE, {"vector": vector}, state=kept(options.rounds))
-    except Refused as error:
-        return result.with_(notes=(f"no scores on units kept apart: {error}",))
-    return _scored(question, result, total)
-
-
-def _scored(question: Question[TrainingOptions], result: Result, total: Total) -> Result:
-    """Scores with their standard errors, the privacy noise included, and the majority or mean beside them."""
-    inputs = inputs_of(question)
-    rows = _regression(total, inputs) if inputs.regression else _classification(total)
-    tables: dict[str, Sequence[Row]] = {"scores": rows}
-    if not inputs.regression:
-        names = inputs.form.classes
-        tables |= {"classes": _classes(total, names), "confusion": _confusion(total, names)}
-    facts = {"observations": rows[0]["count"]}
-    return result.with_(tables={**tables, **result.tables}, facts={**result.facts, **facts})
-
-
-def _classification(total: Total) -> list[dict[str, Any]]:
-    table, noise = np.maximum(total["confusion"], 0).astype(float), total.noise["confusion"]
-    n = table.sum()
-    if n <= 0:
-        return [
-            {"name": name, "count": 0, "accuracy": None, "std_error": None, "macro_f1": None}
-            for name in ("model", "majority")
-        ]
-    classes = len(table)
-    f1 = _f1(table)
-    shown = f1[table.sum(1) > 0]
-    accuracy = float(np.trace(table) / n)
-    # The noise of right answers and of all answers: independent entries of equal standard deviation.
-    spread = float(np.max(noise, initial=0.0))
-    noisy = spread**2 * (classes * (1 - accuracy) ** 2 + (classes**2 - classes) * accuracy**2) / n**2
-    support = table.sum(1)
-    most = int(support.argmax())
-    majority = np.zeros_like(table)
-    majority[:, most] = support
-    share = float(support[most] / n)
-    noisy_majority = spread**2 * classes * ((1 - share) ** 2 + (classes - 1) * share**2) / n**2
-
-    def row(name: str, value: float, extra: float, macro: float) -> dict[str, Any]:
-        error = math.sqrt(max(0.0, value * (1 - value)) / n + extra)
-        return {"name": name, "count": round(n), "accuracy": value, "std_error": error, "macro_f1": macro}
-
-    base = _f1(majority)[support > 0]
-    return [
-        row("model", accuracy, noisy, float(shown.mean()) if len(shown) else 0.0),
-        row("majority", share, noisy_majority, float(base.mean()) if len(base) else 0.0),
-    ]
-
-
-def _f1(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    right, given = np.diag(table), table.sum(0) + table.sum(1)
-    return np.asarray(np.divide(2 * right, given, out=np.zeros(len(table)), where=given > 0))
-
-
-def _classes(total: Total, names: Sequence[str]) -> list[dict[str, Any]]:
-    table = np.maximum(total["confusion"], 0).astype(float)
-    found = []
-    for i, name in enumerate(names):
-        support, taken, right = table[i].sum(), table[:, i].sum(), table[i, i]
-        precision = float(right / taken) if taken > 0 else None
-        recall = float(right / support) if support > 0 else None
-        f1 = float(2 * right / (support + taken)) if support + taken > 0 else None
-        found.append({"class": name, "count": round(support), "precision": precision, "recall": recall, "f1": f1})
-    return found
-
-
-def _confusion(total: Total, names: Sequence[str]) -> list[dict[str, Any]]:
-    table = total["confusion"]
-    return [
-        {"class": true, "predicted": taken, "count": int(table[i, j])}
-        for i, true in enumerate(names)
-        for j, taken in enumerate(names)
-    ]
-
-
-def _regression(total: Total, inputs: Inputs) -> list[dict[str, Any]]:
-    n = max(0.0, float(total["records"]))
-    if n <= 1:
-        names = ("model", "mean")
-        return [{"name": name, "count": int(n), "rmse": None, "mae": None, "r2": None} for name in names]
-    squared, absolute = max(0.0, float(total["squared"])), max(0.0, float(total["absolute"]))
-    spread = max(0.0, float(total["yy"]) - float(total["y"]) ** 2 / n)
-    unit = inputs.half
-    r2 = 1.0 - squared / spread if spread > 0 else None
-    return [
-        {"name": "model", "count": int(n), "rmse": unit * math.sqrt(squared / n), "mae": unit * absolute / n, "r2": r2},
-        {"name": "mean", "count": int(n), "rmse": unit * math.sqrt(spread / n), "mae": None, "r2": 0.0},
-    ]
+    return (yield from scores.asked(question, result, vector, lambda: kept(options.rounds)))
 
 
 def averaged(total: Total, start: Vector) -> list[tuple[Vector, int]]:

@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from statfed.core.errors import UsageError
 from statfed.core.records import WindowCodebook
+from statfed.strategies.models.dense import no_text
 from statfed.strategies.models.mlp import scaled
 
 KERNEL = 9
@@ -38,10 +40,18 @@ def prepare(windows: NDArray[np.floating], codebook: WindowCodebook) -> NDArray[
     return out
 
 
+def check(codebook: WindowCodebook) -> None:
+    """Arrays: what is convolved is their order."""
+    if codebook.samples == 1:
+        names = ", ".join(channel.name for channel in codebook.channels)
+        raise UsageError(f"model.name: got cnn for single values ({names}); want mlp, or features of type array")
+    no_text(codebook, "cnn")
+
+
 def build(codebook: WindowCodebook, hidden: int, seed: int) -> nn.Module:
     """Two convolutions of `hidden` channels, averaged over time, and a linear layer.
 
-    Acts on prepared inputs (records, channels, samples); result (records, classes), unnormalised. With 6 channels,
+    Acts on prepared inputs (records, channels, samples); result (records, outputs), unnormalised. With 6 channels,
     7 classes and hidden 16 it has 3,319 parameters. The initial weights follow from `seed` alone; the process-wide
     random state is left as it was.
     """
@@ -54,5 +64,5 @@ def build(codebook: WindowCodebook, hidden: int, seed: int) -> nn.Module:
             nn.ReLU(),
             nn.AdaptiveAvgPool1d(1),
             nn.Flatten(),
-            nn.Linear(hidden, len(codebook.classes)),
+            nn.Linear(hidden, codebook.outputs),
         )

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from statfed.core.records import WindowCodebook
+from statfed.core.errors import UsageError
+from statfed.core.records import LATIN_1, WindowCodebook
 
 
 def features(windows: Tensor, codebook: WindowCodebook) -> Tensor:
@@ -50,11 +51,23 @@ def prepare(windows: NDArray[np.floating], codebook: WindowCodebook) -> NDArray[
 
 
 def build(codebook: WindowCodebook, hidden: int, seed: int) -> nn.Module:
-    """`head` on prepared inputs (records, channels * samples); result (records, classes), unnormalised."""
-    return head(len(codebook.channels) * codebook.samples, hidden, len(codebook.classes), seed)
+    """`head` on prepared inputs (records, channels * samples); result (records, outputs), unnormalised."""
+    return head(len(codebook.channels) * codebook.samples, hidden, codebook.outputs, seed)
 
 
-def head(width: int, hidden: int, classes: int, seed: int) -> nn.Sequential:
+def no_text(codebook: WindowCodebook, model: str) -> None:
+    """Raises UsageError where a channel is a text, whose codes are no amounts of anything."""
+    for channel in codebook.channels:
+        if channel.unit == LATIN_1:
+            raise UsageError(f"model.name: got {model} for the text {channel.name}; want text, or other features")
+
+
+def check(codebook: WindowCodebook) -> None:
+    """Numbers, dates, truths, categories and arrays of them, not texts."""
+    no_text(codebook, "dense")
+
+
+def head(width: int, hidden: int, outputs: int, seed: int) -> nn.Sequential:
     """Logistic regression where `hidden` is 1, which as a layer would be of no use; else Linear-ReLU-Linear.
 
     The initial weights follow from `seed` alone; the process-wide random state is left as it was.
@@ -62,5 +75,5 @@ def head(width: int, hidden: int, classes: int, seed: int) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if hidden == 1:
-            return nn.Sequential(nn.Linear(width, classes))
-        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+            return nn.Sequential(nn.Linear(width, outputs))
+        return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, outputs))

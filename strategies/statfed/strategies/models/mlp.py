@@ -1,4 +1,5 @@
-"""A small perceptron on fixed window features. Few parameters, so it stays accurate under differential privacy.
+"""A small perceptron on fixed window features, or on single values as they are scaled. Few parameters, so it stays
+accurate under differential privacy.
 
 The front end has no parameter and uses no statistic of any data set: only the codebook's public bounds and scales
 and constants of this file. Each record's features depend on that record alone, so the sensitivity of everything
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from statfed.core.records import WindowCodebook
+from statfed.strategies.models import dense
 
 FLOOR = 1e-2
 """Variance (in squared public scale units) that is told apart from none."""
@@ -59,8 +61,11 @@ def features(windows: Tensor, codebook: WindowCodebook) -> Tensor:
     """Fixed features of each window: moments, extremes, spectrum, correlation, phase, and size of vectors.
 
     windows: (records, channels, samples), private, in the codebook's units. Result: (records, features) float32,
-    finite for finite windows, of order one. Six channels of 128 samples give 119 features.
+    finite for finite windows, of order one. Six channels of 128 samples give 119 features. Of windows of one sample
+    the features are the values themselves, as model `dense` scales them.
     """
+    if codebook.samples == 1:
+        return dense.features(windows, codebook)
     x = scaled(windows, codebook)
     mean = x.mean(2)
     centred = x - mean.unsqueeze(2)
@@ -144,11 +149,15 @@ def width(codebook: WindowCodebook) -> int:
     return features(torch.zeros(1, len(codebook.channels), codebook.samples), codebook).shape[1]
 
 
+def check(codebook: WindowCodebook) -> None:
+    """Numbers, dates, truths, categories and arrays of them, not texts."""
+    dense.no_text(codebook, "mlp")
+
+
 def build(codebook: WindowCodebook, hidden: int, seed: int) -> nn.Module:
-    """Linear-ReLU-Linear on prepared inputs (records, features); result (records, classes), unnormalised.
+    """Linear-ReLU-Linear on prepared inputs (records, features), linear where `hidden` is 1; result (records, outputs),
+    unnormalised.
 
     The initial weights follow from `seed` alone; the process-wide random state is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(width(codebook), hidden), nn.ReLU(), nn.Linear(hidden, len(codebook.classes)))
+    return dense.head(width(codebook), hidden, codebook.outputs, seed)

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from statfed.core.records import WindowCodebook
+from statfed.core.errors import UsageError
+from statfed.core.records import LATIN_1, WindowCodebook
 from statfed.strategies.models.dense import head
 
 BITS = 10
@@ -116,9 +117,16 @@ def prepare(windows: NDArray[np.floating], codebook: WindowCodebook) -> NDArray[
     return out
 
 
+def check(codebook: WindowCodebook) -> None:
+    """Texts, and nothing else."""
+    for channel in codebook.channels:
+        if channel.unit != LATIN_1:
+            raise UsageError(f"model.name: got text for {channel.name}, which is none; want mlp, or texts alone")
+
+
 def build(codebook: WindowCodebook, hidden: int, seed: int) -> nn.Module:
     """A linear layer where `hidden` is 1, else Linear-ReLU-Linear, on prepared inputs (records, FEATURES).
 
-    Result (records, classes), unnormalised. With 20 classes the linear one has 20,500 parameters.
+    Result (records, outputs), unnormalised. With 20 classes the linear one has 20,500 parameters.
     """
-    return head(FEATURES, hidden, len(codebook.classes), seed)
+    return head(FEATURES, hidden, codebook.outputs, seed)

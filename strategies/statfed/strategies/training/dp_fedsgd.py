@@ -16,11 +16,11 @@ from statfed.core.privacy.accountant import Event
 from statfed.core.protection import Requirements
 from statfed.core.rules import Choice, Finding, changed, private_forms
 from statfed.core.table import Size, Table
-from statfed.strategies.learning import rounds
+from statfed.strategies.learning import prepared, rounds, scores
 from statfed.strategies.learning.inputs import inputs_of
 from statfed.strategies.learning.options import PRIVACY as PRIVACY
 from statfed.strategies.learning.options import DescentOptions, LocalOptions
-from statfed.strategies.learning.rounds import EVALUATE, FIT, Vector
+from statfed.strategies.learning.rounds import FIT, Vector
 from statfed.strategies.learning.step import STRATEGIES, Step, step
 
 TITLE = "Gradient descent on the noisy sum of all holders' gradients, differentially private"
@@ -31,7 +31,7 @@ TOLERANT = True
 OWN_NOISE = (FIT,)
 WORDS = ("sum of clipped gradients", "clipped gradients", "step", "the model")
 
-columns = rounds.columns
+columns = prepared.columns
 budget = rounds.budget
 
 
@@ -48,7 +48,7 @@ class Descent:
 
 @once
 def _step(question: Question[DescentOptions]) -> Step:
-    return step(question, rounds.entries(question), rounds.beside(question))
+    return step(question, prepared.entries(question), scores.beside(question))
 
 
 def mechanism(question: Question[DescentOptions], ask: str, size: Size) -> Descent:  # noqa: ARG001
@@ -60,26 +60,23 @@ def mechanism(question: Question[DescentOptions], ask: str, size: Size) -> Desce
 
 
 def parts(question: Question[DescentOptions], ask: Ask) -> Mapping[str, Part]:
-    if ask.name == EVALUATE:
-        return rounds.evaluation_parts(question)
-    return {"gradient": Part((rounds.entries(question),), integer=True, what=Update())}
+    return rounds.parts(question, ask, {"gradient": Part((prepared.entries(question),), integer=True, what=Update())})
 
 
 def layout(question: Question[DescentOptions], ask: Ask, sizes: Mapping[str, int]) -> Layout | None:
     """Sums are encoded exactly; every holder has an equal share of the range."""
-    return None if ask.name == EVALUATE else _step(question).layout(sizes)
+    return None if ask.name != FIT else _step(question).layout(sizes)
 
 
 def contribute(table: Table, question: Question[DescentOptions], ask: Ask) -> Arrays:
     from statfed.strategies.learning.gradients import noisy_sum
 
-    if ask.name == EVALUATE:
-        return rounds.evaluated(table, question, ask)
+    if ask.name != FIT:
+        return scores.evaluated(table, question, ask)
     if table.random is None or question.privacy is None:
         raise ValueError("a step without random numbers or privacy")
-    model = rounds.loaded(question, ask.arrays["vector"])
-    data = rounds.prepared(table, question)
-    own = data.select(~data.apart) if question.options.holdout else data
+    model = prepared.loaded(question, ask.arrays["vector"])
+    own = prepared.prepared(table, question).fitted
     streams = table.random("sampling"), table.random("noise")
     plan = _step(question)
     return {"gradient": noisy_sum(model, own.inputs, own.labels, own.units, question.privacy, plan, *streams)}
@@ -87,7 +84,7 @@ def contribute(table: Table, question: Question[DescentOptions], ask: Ask) -> Ar
 
 def discloses(question: Question[DescentOptions], ask: Ask) -> Model:  # noqa: ARG001
     inputs = inputs_of(question)
-    return Model(rounds.entries(question), (*inputs.features, inputs.target))
+    return Model(prepared.entries(question), (*inputs.features, inputs.target))
 
 
 def coordinate(question: Question[DescentOptions], state: Arrays | None = None) -> Coordination:

@@ -27,11 +27,11 @@ from statfed.core.privacy.accountant import Event
 from statfed.core.protection import Requirements
 from statfed.core.rules import Choice, Finding
 from statfed.core.table import Size, Table
-from statfed.strategies.learning import rounds
+from statfed.strategies.learning import prepared, rounds, scores
 from statfed.strategies.learning.inputs import inputs_of
 from statfed.strategies.learning.options import PRIVACY as PRIVACY
 from statfed.strategies.learning.options import LocalOptions
-from statfed.strategies.learning.rounds import EVALUATE, FIT, Vector
+from statfed.strategies.learning.rounds import FIT, Vector
 
 TITLE = "Federated averaging: each holder trains by itself for a round"
 GROUP = "Training"
@@ -43,7 +43,7 @@ OWN_NOISE = (FIT,)
 WORDS = ("model update", "weighted model updates", "round", "the averaged model")
 _SMALLEST_SHARE = 2.0**-12  # of the records, with which 32-bit words still leave a holder 2^17 steps to its range
 
-columns = rounds.columns
+columns = prepared.columns
 budget = rounds.budget
 
 
@@ -61,7 +61,7 @@ class Local:
 def mechanism(question: Question[LocalOptions], ask: str, size: Size) -> Local:  # noqa: ARG001
     """One round of DP-SGD at a holder of this public size."""
     plan = _schedule(question, size)
-    ratio = plan.noise_to_signal(question.options.rounds, rounds.entries(question))
+    ratio = plan.noise_to_signal(question.options.rounds, prepared.entries(question))
     return Local(plan.event, plan.steps_per_round, plan.rate, plan.noise_multiplier or 0.0, ratio)
 
 
@@ -69,7 +69,7 @@ def _schedule(question: Question[LocalOptions], size: Size) -> Any:
     from statfed.strategies.learning.local import schedule
 
     fitted = rounds.fitted_on(size, question.options)
-    return schedule(question.options, question.privacy, fitted, rounds.beside(question))
+    return schedule(question.options, question.privacy, fitted, scores.beside(question))
 
 
 def planned(question: Question[LocalOptions], size: Size) -> tuple[int, float]:
@@ -79,13 +79,13 @@ def planned(question: Question[LocalOptions], size: Size) -> tuple[int, float]:
 
 
 def parts(question: Question[LocalOptions], ask: Ask) -> Mapping[str, Part]:
-    if ask.name == EVALUATE:
-        return rounds.evaluation_parts(question)
-    size = (rounds.entries(question),)
+    size = (prepared.entries(question),)
     weight = Part(bound=1, integer=True, what=Public())
     if question.reveals:
-        return {"vector": Part(size, what=Update(), single_precision=True), "weight": weight}
-    return {"update": Part(size, what=Update()), "weight": weight}
+        update = {"vector": Part(size, what=Update(), single_precision=True)}
+    else:
+        update = {"update": Part(size, what=Update())}
+    return rounds.parts(question, ask, {**update, "weight": weight})
 
 
 def layout(question: Question[LocalOptions], ask: Ask, sizes: Mapping[str, int]) -> Layout | None:
@@ -93,10 +93,10 @@ def layout(question: Question[LocalOptions], ask: Ask, sizes: Mapping[str, int])
 
     Words have 32 bits unless the smallest holder would lose too much to rounding.
     """
-    if ask.name == EVALUATE or question.reveals:
+    if ask.name != FIT or question.reveals:
         return None
     records = float(sum(sizes.values()))
-    update = Slot((rounds.entries(question),), records * question.options.update_norm, update=True)
+    update = Slot((prepared.entries(question),), records * question.options.update_norm, update=True)
     weight = Slot((), records, integer=True)
     narrow = min(sizes.values()) >= records * _SMALLEST_SHARE
     return Layout({"update": update, "weight": weight}, len(sizes), narrow=narrow)
@@ -105,14 +105,13 @@ def layout(question: Question[LocalOptions], ask: Ask, sizes: Mapping[str, int])
 def contribute(table: Table, question: Question[LocalOptions], ask: Ask) -> Arrays:
     from statfed.strategies.learning.local import fit, get_vector
 
-    if ask.name == EVALUATE:
-        return rounds.evaluated(table, question, ask)
+    if ask.name != FIT:
+        return scores.evaluated(table, question, ask)
     if table.random is None:
         raise ValueError("training without random numbers")
     start = np.asarray(ask.arrays["vector"], np.float32)
-    model = rounds.loaded(question, start)
-    data = rounds.prepared(table, question)
-    own = data.select(~data.apart) if question.options.holdout else data
+    model = prepared.loaded(question, start)
+    own = prepared.prepared(table, question).fitted
     streams = table.random("sampling"), table.random("noise")
     plan = _schedule(question, table.size)
     fit(model, own.inputs, own.labels, own.units, question.options, question.privacy, plan, *streams)
@@ -134,7 +133,7 @@ def bounded(update: Vector, norm: float) -> Vector:
 
 def discloses(question: Question[LocalOptions], ask: Ask) -> Model:  # noqa: ARG001
     inputs = inputs_of(question)
-    return Model(rounds.entries(question), (*inputs.features, inputs.target))
+    return Model(prepared.entries(question), (*inputs.features, inputs.target))
 
 
 def coordinate(question: Question[LocalOptions], state: Arrays | None = None) -> Coordination:
