@@ -210,6 +210,7 @@ def test_changed_terms_are_not_covered_by_what_was_admitted(homes: Homes) -> Non
     louder = toy_terms(privacy=PRIVATE | {"epsilon": 9.0})
     with pytest.raises(Refused):
         holder.answer(say(holder, louder, "ask", 1), {"vector": get_vector(build(question_of(study), 1))})
+    holder.answer(say(holder, terms, "release"), {})
 
 
 def column(name: str, values: Any) -> Callable[[pa.Table], pa.Table]:
@@ -255,7 +256,7 @@ def test_missing_and_corrupt_data_files_are_named(homes: Homes) -> None:
     places = homes(study)
     (places["office-1"] / FILE).write_bytes(b"PAR1 not a table")
     (places["office-2"] / FILE).unlink()
-    with pytest.raises(UsageError, match=r"(?s)office-1: .*cannot be read.*office-2: .*no such file"):
+    with pytest.raises(UsageError, match=r"(?s)office-1: .*not readable as parquet.*office-2: .*no such file"):
         federate(study, places)
 
 
@@ -373,6 +374,7 @@ def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: 
         holder.answer(say(holder, terms, "admit"), {})
         for number in (1, 2):
             holder.answer(say(holder, terms, "ask", number), {"vector": initial})
+        holder._contributions.close()
 
     def go_on(session: Session) -> Driven:
         start = Checkpoint("r", 1, {"model": initial, "round": np.array(1)})
