@@ -16,9 +16,9 @@ from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Part, Question, Total, checked, read_question, summed
 from statfed.core.privacy import noise
-from statfed.core.terms import Terms
 from statfed.core.randomness import stream
 from statfed.core.result import Result
+from statfed.core.terms import Terms
 from statfed.strategies.analyses import _adassp, ols
 from statfed.strategies.analyses._matrix import Design, make_design
 from tests.federate import codebook_of, split, table_of
@@ -55,7 +55,7 @@ def question_of(
 ) -> Question[Any]:
     query = Terms.model_validate(
         {
-            "analysis": "ols",
+            "method": "ols",
             "options": {"formula": formula} | options,
             "codebook": codebook,
             "holders": [f"h{i}" for i in range(holders)],

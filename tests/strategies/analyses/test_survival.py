@@ -15,8 +15,8 @@ from statsmodels.duration.survfunc import survdiff
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Total, checked, read_question, summed
-from statfed.core.terms import Privacy, Terms
 from statfed.core.result import Result
+from statfed.core.terms import Privacy, Terms
 from tests.federate import codebook_of, federate, split, table_of
 
 CODEBOOK = codebook_of(

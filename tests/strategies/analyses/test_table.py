@@ -13,8 +13,8 @@ from scipy import stats
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Cells, read_question
-from statfed.core.terms import Terms
 from statfed.core.result import Result, Row
+from statfed.core.terms import Terms
 from tests.federate import codebook_of, federate, split
 from tests.strategies.analyses.test_survey import REFERENCE, REGIONS, ROLES, SAMPLE, SEXES, codebook, nested
 
