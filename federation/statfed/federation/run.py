@@ -39,7 +39,7 @@ from statfed.federation.parties import third_party_names
 from statfed.federation.population import described, write_tables
 from statfed.federation.runs import read_status, write_status
 from statfed.federation.trained import Phase
-from statfed.federation.training import Scored, scored, training_of, warnings_of
+from statfed.federation.training import Scored, scored, scored_tables, training_of, warnings_of
 from statfed.server.disclosure.release import release
 from statfed.server.driver import Checkpoint, Driven, drive
 from statfed.server.engine import Deployment, Engine, Session
@@ -75,7 +75,7 @@ class Options:
 
     workspace: where simulated holders live between runs; None: new ones, for this run alone. runs: where the run's
     folder goes; None: none is written. fresh: new holders, kept inside the run's folder. dry_run: stop after admission
-    with DryRun. references: of a reference scenario, also train what the model is compared with. base: folder that
+    with DryRun. references: also train what a model is compared with, where records are held out. base: folder that
     relative paths start from. codebook: instead of the study's file. engine: instead of the study's.
     """
 
@@ -235,7 +235,7 @@ def _execute(job: _Job) -> Answer:
     with job.clock.phase("prepare data"):
         world = _world(job)
         study = resolve_applicable(world.terms)
-        test = scored(study, world.population, world.form) if world.population and study.training else None
+        test = _held_out(job, world, study)
     engine: Engine = job.options.engine or load("statfed.server.grid", job.study.engine, "engine")
     with ExitStack() as stack:
         root = _root(job, world, stack)
@@ -249,8 +249,7 @@ def _execute(job: _Job) -> Answer:
     if study.training:
         with job.clock.phase("references"):
             cache = (job.options.workspace or Path(tempfile.gettempdir())) / "cache"
-            compare = world.population if job.options.references else None
-            training = training_of(study, driven, test, job.curve, compare, cache, job.progress)
+            training = training_of(study, driven, test, job.curve, job.options.references, cache, job.progress)
     return Answer(
         run=job.folder.name if job.folder else job.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -274,6 +273,16 @@ def _execute(job: _Job) -> Answer:
         versions=versions(),
         training=training,
     )
+
+
+def _held_out(job: _Job, world: _World, study: Resolved) -> Scored | None:
+    """Records that the simulator scores models on: of a scenario's population, or of the holders' own tables."""
+    if not study.training:
+        return None
+    if world.population:
+        return scored(study, world.population)
+    asked = job.options.references and study.question.options.holdout > 0
+    return scored_tables(study, world.study.holders) if asked else None
 
 
 def _title(study: Study) -> str:

@@ -143,7 +143,7 @@ def _indicator(name: str) -> Channel:
 
 
 def _moved(column: Column) -> float:
-    """What is taken off a column in float64, so that float32 tells its values apart: 0 unless the bounds are far off."""
+    """What is taken off a column in float64, so that float32 tells values apart: 0 unless bounds are far off."""
     low, high = column.bounds or (0.0, 0.0)
     return low / 2 + high / 2 if max(abs(low), abs(high)) > _RESOLVED * (high - low) > 0.0 else 0.0
 
