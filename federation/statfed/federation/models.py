@@ -23,9 +23,11 @@ from statfed.core import VERSION
 from statfed.core.codebook import Codebook, Column, make_codebook
 from statfed.core.discovery import load
 from statfed.core.errors import UsageError
+from statfed.core.method import read_question
 from statfed.federation.references import score_labels, score_numbers
 from statfed.federation.trained import NumberScores, Scores
 from statfed.strategies.learning.inputs import Inputs, labels_of, make_inputs, windows_of
+from statfed.strategies.learning.options import TrainingOptions
 from statfed.strategies.learning.prepared import MODELS
 
 if TYPE_CHECKING:
@@ -161,20 +163,20 @@ def saved(answer: "Answer") -> Saved:
     terms = answer.terms
     if "model" not in answer.result.arrays:
         raise UsageError(f"run {answer.run}: got an answer without a model in it; want a training, or its model.npz")
-    options = answer.study["options"] | terms.options
-    features, target = tuple(options["features"]), str(options["target"])
-    model = {"name": "mlp", "hidden": 64} | dict(options.get("model", {}))
+    options: TrainingOptions = read_question(terms)[1].options
+    features, target = options.features, options.target
     codebook = {"columns": {name: terms.codebook.columns[name].model_dump(mode="json") for name in (*features, target)}}
     inputs = make_inputs(make_codebook(codebook), features, target)
     card = {
         "format": FORMAT,
         "version": VERSION,
-        "model": model["name"],
-        "hidden": model["hidden"],
+        "model": options.model.name,
+        "hidden": options.model.hidden,
         "target": target,
         "features": list(features),
         "codebook": codebook,
         "form": inputs.form.model_dump(mode="json"),
+        "where": [str(condition) for condition in terms.where],
         "title": answer.title,
         "run": answer.run,
         "created": answer.created,
@@ -235,9 +237,8 @@ def load_model(path: Path | str) -> Saved:
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise UsageError(f"{path}: damaged ({error})") from None
     if not same or not np.isfinite(vector).all():
-        raise UsageError(
-            f"{path}: made by version {card.get('version')}, which reads columns in another way; want a model of {VERSION}"
-        )
+        made = card.get("version")
+        raise UsageError(f"{path}: made by version {made}, which reads columns in another way; want one of {VERSION}")
     return Saved(vector, card, inputs)
 
 
