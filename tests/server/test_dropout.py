@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Message
+from statfed.server.app import Training, train
 
 from statfed.core.errors import EngineError
 from statfed.core.progress import silent
 from statfed.federation.references import build
-from statfed.server.app import Training, train
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import inprocess, processes
 from statfed.strategies.learning.local import get_vector
