@@ -1,12 +1,13 @@
 # make demo: own environment, then the human-activity scenario across real processes
-# make test: own environment, then lint, types, import contracts and every test
+# make test: own environment, then lint, types, import contracts and the tests
+# make test-all: the same, with whole trials and rare combinations too: before a release
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ROOMS := core strategies scenarios client server federation lab cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test lint types contracts tests docs clean
+.PHONY: help install demo test test-all lint types contracts tests docs clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
@@ -28,6 +29,9 @@ demo: install
 	$(BIN)/statfed run time-use --engine processes --fresh
 
 test: install lint types contracts tests
+
+test-all: install lint types contracts
+	$(BIN)/pytest -q -n auto -m ''
 
 lint: install
 	$(BIN)/ruff check .

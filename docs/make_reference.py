@@ -10,48 +10,23 @@ from pydantic_core import PydanticUndefined
 
 from statfed.core.codebook import Codebook
 from statfed.core.scenario import Case
-from statfed.core.study import Study
-from statfed.federation import AnalysisStudy
+from statfed.core.study import Study, Target
 from statfed.federation.schema import answer_schema
-from statfed.federation.trained import Result
-from statfed.lab.recommend import Answer
+from statfed.strategies.learning.options import PRIVACY, DescentOptions, LocalOptions, TrainingOptions
 
 DOCS = Path(__file__).parent
 
 HEAD = """# The study file
 
-A study is one TOML file: what is computed, with whom, under which protection and privacy. `statfed run` takes a
-scenario's name (its default study) or such a file; `--set key.path=value` changes single keys. Unknown keys are
-refused. This page is written from the code by `make docs`.
+A study is one TOML file: which method is asked of whose data, under which protection and privacy. `statfed run` takes
+such a file, or the name of a training scenario, which is its default study; `--set key.path=value` changes single keys.
+`statfed analyse` and `statfed train` make the same study from the command line. Relative paths start from the study
+file's folder. Unknown keys are refused. This page is written from the code by `make docs`.
+
+Statistics on tables of the holders; `[options]` are those of the method, `statfed analyse glm --help` lists them:
 
 ```toml
-scenario = "time-use"
-holders = 4                # or a list of names
-rounds = 10
-engine = "processes"
-seed = 1
-
-[data]
-source = "watch"
-
-[strategy]
-name = "fedavg"
-
-[privacy]                  # leave the table out to train without differential privacy
-unit = "record"
-epsilon = 3.0
-delta = 1e-5
-```
-"""
-
-ANALYSIS = """
-# The study file of an analysis
-
-A study that names an `analysis` asks a question of tables. `statfed run people.study.toml` runs it with simulated
-holders; `statfed analyse` is the same from the command line. Relative paths start from the study file's folder.
-
-```toml
-analysis = "glm"
+method = "glm"
 codebook = "people.codebook.toml"
 engine = "processes"
 where = ["age >= 18"]
@@ -65,11 +40,73 @@ family = "binomial"
 north = "north.parquet"
 south = "duckdb:///south.db?table=people"
 ```
+
+A model, trained on tables of the holders:
+
+```toml
+method = "dp-fedsgd"
+seed = 1
+
+[options]
+target = "employed"
+features = ["age", "sex", "region"]
+rounds = 50
+learning_rate = 0.5
+holdout = 0.2
+
+[options.model]
+name = "mlp"
+hidden = 16
+
+[holders]
+north = "north.parquet"
+south = "south.parquet"
+west = "west.parquet"
+
+[privacy]                  # leave the table out to train without differential privacy
+unit = "person"
+epsilon = 3.0
+noise = "shared"
+
+[protection]
+name = "secure-aggregation"
+```
+
+A reference scenario, whose population the holders get; target and features follow from it:
+
+```toml
+scenario = "time-use"
+method = "local-sgd"
+holders = 4                # or a list of names
+seed = 1
+
+[data]
+source = "watch"
+
+[options]
+rounds = 10
+strategy = { name = "fedavg" }
+```
+"""
+
+OLD = """
+# Files of the earlier format
+
+Statistics and training had study files of their own. Such a file is still read, and `statfed run` says in one line what
+it took for what; a run's folder has the study as it is now. Overrides with an old key (`--set rounds=3`) work too.
+
+| earlier key | read as |
+| --- | --- |
+| `analysis` | `method` |
+| `training.method` | `method`; `local-sgd` for a scenario without one |
+| `rounds`, `model`, `strategy` | `options.rounds`, `options.model`, `options.strategy` |
+| `training.KEY` | `options.KEY`; keys that the method never used (`batch_size` of dp-fedsgd, ...) are left out |
+| `privacy.clipping_norm` | `options.clipping_norm` |
 """
 
 
-def _rows(section: type[BaseModel], prefix: str, about: str | None = None) -> list[str]:
-    lines = [f"\n## {prefix.rstrip('.') or 'top level'}\n"]
+def _rows(section: type[BaseModel], prefix: str, about: str | None = None, title: str = "") -> list[str]:
+    lines = [f"\n## {title or prefix.rstrip('.') or 'top level'}\n"]
     if prefix and section.__doc__:
         said = section.__doc__.strip().splitlines()[0]
         lines.append((f"{said} Here: {about}." if about else said) + "\n")
@@ -83,6 +120,17 @@ def _rows(section: type[BaseModel], prefix: str, about: str | None = None) -> li
             continue
         lines.append(f"| `{prefix}{name}` | {_type(schema[name])} | {_default(info)} | {info.description or ''} |")
     return lines + below
+
+
+def _own(section: type[TrainingOptions], title: str) -> list[str]:
+    """The options that one training method has beside those of all."""
+    lines = [f"\n## {title}\n", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    schema: dict[str, Any] = section.model_json_schema()["properties"]
+    return lines + [
+        f"| `options.{name}` | {_type(schema[name])} | {_default(info)} | {info.description or ''} |"
+        for name, info in section.model_fields.items()
+        if name not in TrainingOptions.model_fields
+    ]
 
 
 def _section(info: FieldInfo) -> type[BaseModel] | None:
@@ -110,19 +158,36 @@ def _default(info: FieldInfo) -> str:
     return f"`{json.dumps(info.default)}`"
 
 
+def study_page() -> str:
+    """docs/study.md."""
+    defaults = " and ".join(f"`privacy.{key}` is `{json.dumps(value)}`" for key, value in PRIVACY.items())
+    lines = [
+        *_rows(Study, ""),
+        *_rows(Target, "privacy.", title="privacy, by the margin of error that it may add"),
+        *_rows(TrainingOptions, "options.", title="options of every training method"),
+        f"\nIn training {defaults} where `[privacy]` says nothing else.",
+        *_own(LocalOptions, "more options of local-sgd"),
+        *_own(DescentOptions, "more options of dp-fedsgd"),
+        OLD.rstrip(),
+    ]
+    return HEAD + "\n".join(lines) + "\n"
+
+
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
-    return {
-        DOCS / "study.md": HEAD + "\n".join([*_rows(Study, ""), ANALYSIS, *_rows(AnalysisStudy, "")]) + "\n",
-        DOCS / "schema" / "analysis-study.json": json.dumps(AnalysisStudy.model_json_schema(), indent=2) + "\n",
-        DOCS / "schema" / "answer.json": json.dumps(answer_schema(), indent=2) + "\n",
-        DOCS / "schema" / "case.json": json.dumps(Case.model_json_schema(), indent=2) + "\n",
-        DOCS / "schema" / "recommendation.json": json.dumps(Answer.model_json_schema(mode="serialization"), indent=2)
-        + "\n",
-        DOCS / "schema" / "codebook.json": json.dumps(Codebook.model_json_schema(), indent=2) + "\n",
-        DOCS / "schema" / "study.json": json.dumps(Study.model_json_schema(), indent=2) + "\n",
-        DOCS / "schema" / "result.json": json.dumps(Result.model_json_schema(), indent=2) + "\n",
+    from statfed.lab.recommend import Answer as Recommendation
+
+    schemas: dict[str, dict[str, Any]] = {
+        "answer": answer_schema(),
+        "case": Case.model_json_schema(),
+        "recommendation": Recommendation.model_json_schema(mode="serialization"),
+        "codebook": Codebook.model_json_schema(),
+        "study": Study.model_json_schema(),
     }
+    written = {
+        DOCS / "schema" / f"{name}.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()
+    }
+    return {DOCS / "study.md": study_page(), **written}
 
 
 if __name__ == "__main__":

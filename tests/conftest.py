@@ -4,18 +4,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import pytest
 
 from statfed.core.records import Channel, Records, WindowCodebook
 from statfed.core.study import Study, make_study
+from statfed.core.table import Size, Table
 from statfed.core.terms import Terms
+from statfed.federation.homes import homes_under, make_homes
+from statfed.federation.population import described, table_of, write_tables
 
 CODEBOOK = WindowCodebook(
     channels=tuple(Channel(name=n, unit="g", low=-50, high=50, scale=1) for n in ("x", "y", "z", "p", "q", "r")),
     samples=128,
     classes=("still", "walk", "run"),
 )
+"""The form of the toy records, one channel a column."""
+TOY = described(CODEBOOK, "toy")
+"""The codebook of the holders' tables, and the columns a model is trained on."""
 
 
 def toy_records(persons: int, each: int, seed: int = 0, first: int = 0) -> Records:
@@ -30,32 +37,45 @@ def toy_records(persons: int, each: int, seed: int = 0, first: int = 0) -> Recor
 
 
 def toy_study(**changes: Any) -> Study:
-    """A small study; keyword arguments replace top-level keys."""
+    """A small study of training; keyword arguments replace top-level keys, of which `rounds`, `model`, `training` and
+    `strategy` are read as options."""
     base: dict[str, Any] = {
         "scenario": "time-use",
         "holders": 2,
+        "seed": 1,
         "rounds": 2,
         "model": {"hidden": 8},
         "training": {"batch_size": 16, "learning_rate": 0.1},
     }
-    return make_study(base | changes)
+    columns = {"features": list(TOY.features), "target": TOY.target}
+    return make_study(base | changes | {"options": columns | dict(changes.get("options", {}))})
 
 
 def toy_terms(**changes: Any) -> Terms:
-    """The terms of `toy_study` under the toy codebook."""
-    return toy_study(**changes).terms(CODEBOOK)
+    """The terms of `toy_study` under the codebook of the toy tables."""
+    return toy_study(**changes).terms(TOY.codebook)
+
+
+def toy_table(records: Records) -> Table:
+    """Toy records as the table that a method computes on."""
+    engine = ibis.duckdb.connect(threads=1)
+    engine.con.register("toy", table_of(records, CODEBOOK))
+    size = Size(len(records), len(np.unique(records.persons)))
+    return Table(engine.table("toy"), TOY.codebook, size=size)
 
 
 @pytest.fixture
 def homes(tmp_path: Path) -> Callable[..., dict[str, Path]]:
-    """Make home folders of simulated holders from records."""
-    from statfed.federation.training_homes import make_homes
+    """Make home folders of simulated holders from records; returns party name to folder."""
 
     def make(study: Study, holders: Mapping[str, Records] | None = None) -> dict[str, Path]:
         made = holders or {
             name: toy_records(3, 20, seed=i, first=10 * i) for i, name in enumerate(study.holders, start=1)
         }
-        return make_homes(study, made, tmp_path / "holders", "toy")
+        root = tmp_path / "holders"
+        folders = homes_under(root, {name: name for name in made})
+        sources = write_tables(made, CODEBOOK, folders)
+        return make_homes(study, study.terms(TOY.codebook), sources, folders, root, "toy")
 
     return make
 

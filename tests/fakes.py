@@ -244,7 +244,7 @@ PROTECTIONS: list[tuple[str, str, dict[str, Any]]] = [
 OPTIONS: dict[str, Any] = {"columns": ["income", "age"], "by": ["region"]}
 ANALYSIS: dict[str, Any] = {
     name: getattr(variance, name)
-    for name in ("TITLE", "GROUP", "PUSHES_DOWN", "Options", "columns", "private", "parts", "contribute", "discloses")
+    for name in ("TITLE", "GROUP", "PUSHES_DOWN", "Options", "columns", "budget", "parts", "contribute", "discloses")
 } | {"coordinate": variance.coordinate, "example": lambda: (OPTIONS, CODEBOOK, people(200, 1))}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from statfed.core.codebook import Codebook
-from statfed.core.method import Analysis, Arrays, Part, Question, Total, checked, read_question, summed
+from statfed.core.method import Arrays, Method, Part, Question, Total, checked, read_question, summed
 from statfed.core.result import Result
 from statfed.core.table import Table
 from statfed.core.terms import Terms, parse_condition
@@ -45,9 +45,7 @@ def federate(
 Summing = Callable[[Mapping[str, Arrays], Mapping[str, Part]], Arrays]
 
 
-def drive(
-    analysis: Analysis, question: Question[Any], tables: Mapping[str, Table], summing: Summing = summed
-) -> Result:
+def drive(analysis: Method, question: Question[Any], tables: Mapping[str, Table], summing: Summing = summed) -> Result:
     """The result of both halves over ready tables, one a holder. summing: forms the totals of contributions."""
     run = analysis.coordinate(question)
     total: Total | None = None

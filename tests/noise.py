@@ -7,10 +7,18 @@ import numpy as np
 import pandas as pd
 
 from statfed.core.codebook import Codebook
-from statfed.core.method import Total, checked, private_asks, read_question, summed
+from statfed.core.method import Fixed, Question, Total, budget_of, checked, read_question, summed
 from statfed.core.result import Result
 from statfed.core.terms import Privacy, Terms
 from tests.federate import table_of
+
+
+def scheduled(question: Question[Any]) -> tuple[str, int]:
+    """The one ask that a private run makes, and how often."""
+    budget = budget_of(question)
+    assert isinstance(budget, Fixed)
+    (ask,) = budget.asks
+    return ask.name, ask.times
 
 
 def noisy(
@@ -37,7 +45,9 @@ def noisy(
         privacy=Privacy(epsilon=epsilon),
     )
     module, question = read_question(query)
-    name, times = private_asks(module, question)
+    budget = budget_of(question)
+    assert isinstance(budget, Fixed)
+    ((name, times),) = [(one.name, one.times) for one in budget.asks]
     rng = np.random.default_rng(seed)
     run = module.coordinate(question)
     total: Total | None = None

@@ -88,7 +88,7 @@ def admit(
     rules: Rules = FIVE,
 ) -> None:
     with Releases(file, dataset="people") as releases:
-        releases.admit("run", question, discloses, fingerprint, reader(frame), rules)
+        releases.admit("run", question.terms.digest(), question, discloses, fingerprint, reader(frame), rules)
 
 
 def recorded(file: Path) -> int:
@@ -324,9 +324,9 @@ def test_postgresql_refuses_what_duckdb_refuses(postgres: Server, file: Path) ->
             postgres.load(name, types, frame)
             table = Table(connection.table(name), CODEBOOK, embedded=False)
             with Releases(file.with_name(f"{name}.sqlite"), dataset=name) as releases:
-                releases.admit("a", *first, "today", lambda *_, t=table: t, FIVE)
+                releases.admit("a", "0" * 64, *first, "today", lambda *_, t=table: t, FIVE)
                 with pytest.raises(Refused, match="differencing rule"):
-                    releases.admit("b", *second, "today", lambda *_, t=table: t, FIVE)
+                    releases.admit("b", "1" * 64, *second, "today", lambda *_, t=table: t, FIVE)
     finally:
         connection.disconnect()
 
@@ -368,7 +368,7 @@ def test_a_query_that_fails_lets_nothing_out(file: Path) -> None:
         raise UsageError("age: not a column of the data")
 
     with Releases(file, dataset="people") as releases, pytest.raises(UsageError):
-        releases.admit("run", ask(), Cells(), "today", fails, FIVE)
+        releases.admit("run", "0" * 64, ask(), Cells(), "today", fails, FIVE)
     assert recorded(file) == 0
     with pytest.raises(Refused, match="want dataset other"):
         Releases(file, dataset="other")
@@ -391,7 +391,7 @@ def test_two_processes_cannot_each_release_one_half_of_a_pair(file: Path) -> Non
 
         with Releases(file, dataset="people") as releases:
             try:
-                releases.admit(where, ask([where]), Model(1), "today", table_of_, FIVE)
+                releases.admit(where, "0" * 64, ask([where]), Model(1), "today", table_of_, FIVE)
                 outcomes.append("admitted")
             except Refused:
                 outcomes.append("refused")

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from statfed.client.guard.policy import Policy, admit, load_policy, write_policy
 from statfed.core.errors import Refused, UsageError
+from statfed.core.resolve import Resolved, resolve
 from tests.awkward import texts
 from tests.conftest import toy_terms
 
 BASE: dict[str, Any] = {
     "holder": {"name": "office-1"},
     "dataset": {"id": "toy", "path": "data.npz", "records": 600, "persons": 40},
-    "allow": {"scenarios": ["time-use"], "protections": ["plain"], "columns": ["*"], "public_seed": True},
+    "allow": {"methods": ["local-sgd"], "protections": ["plain"], "columns": ["*"], "public_seed": True},
     "minimum": {"records": 10},
     "budget": {"unit": "person", "epsilon": 2.0, "delta": 1e-5},
 }
@@ -27,27 +28,32 @@ def policy(**changes: dict[str, Any]) -> Policy:
     return Policy.model_validate({name: BASE.get(name, {}) | changes.get(name, {}) for name in {**BASE, **changes}})
 
 
-def refusal(terms: Any, **changes: dict[str, Any]) -> str:
+def toy(**changes: Any) -> Resolved:
+    """The toy study under the policy's holder, read."""
+    return resolve(toy_terms(**changes), "office-1")
+
+
+def refusal(study: Resolved, **changes: dict[str, Any]) -> str:
     with pytest.raises(Refused) as caught:
-        admit(policy(**changes), terms)
+        admit(policy(**changes), study)
     return str(caught.value)
 
 
 def test_what_the_policy_allows_is_admitted() -> None:
-    admit(policy(), toy_terms(**PRIVATE))
-    admit(policy(allow={"without_privacy": True}), toy_terms())
+    admit(policy(), toy(**PRIVATE))
+    admit(policy(allow={"without_privacy": True}), toy())
 
 
 @pytest.mark.parametrize(
     ("terms", "changes", "message"),
     [
         ({}, {"holder": {"name": "office-9"}}, "holder office-9 is not among the study's holders"),
-        ({}, {"allow": {"scenarios": ["labour"]}}, "scenario: got time-use, not allowed; want labour"),
-        ({}, {"allow": {"scenarios": []}}, "scenario: got time-use, not allowed; want none"),
+        ({}, {"allow": {"methods": ["describe"]}}, "method: got local-sgd, not allowed; want describe"),
+        ({}, {"allow": {"methods": []}}, "method: got local-sgd, not allowed; want none"),
         ({}, {"allow": {"protections": ["masked"]}}, "protection: got plain, not allowed; want masked"),
-        ({}, {"allow": {"columns": ["x", "y", "z"]}}, "columns: got p, q, r, not allowed; want only x, y, z"),
+        ({}, {"allow": {"columns": ["x", "y", "z", "class"]}}, "columns: got p, q, r, person, not allowed; want only"),
         ({}, {"allow": {"strategies": ["fedprox"]}}, "strategy: got fedavg, not allowed; want fedprox"),
-        ({}, {"allow": {"public_seed": False}}, "seed: got a public seed"),
+        ({"seed": 1}, {"allow": {"public_seed": False}}, "seed: got a public seed"),
         ({"privacy": None}, {}, "training without differential privacy is not allowed"),
         (
             {"privacy": {"unit": "record", "epsilon": 1.0}},
@@ -61,7 +67,7 @@ def test_what_the_policy_allows_is_admitted() -> None:
     ],
 )
 def test_each_rule_refuses_by_name(terms: dict[str, Any], changes: dict[str, Any], message: str) -> None:
-    text = refusal(toy_terms(**(PRIVATE | terms)), **changes)
+    text = refusal(toy(**(PRIVATE | terms)), **changes)
     assert message in text
     assert text.count("\n- ") == 1
     assert "7919" not in text
@@ -69,9 +75,9 @@ def test_each_rule_refuses_by_name(terms: dict[str, Any], changes: dict[str, Any
 
 def test_all_reasons_are_listed_in_one_message_without_any_secret() -> None:
     text = refusal(
-        toy_terms(),
+        toy(),
         holder={"name": "office-9"},
-        allow={"scenarios": ["labour"], "protections": [], "columns": ["w"]},
+        allow={"methods": ["describe"], "protections": [], "columns": ["w"]},
         minimum={"records": 7901, "persons": 7907, "holders": 7919},
     )
     assert text.count("\n- ") == 8
@@ -80,7 +86,7 @@ def test_all_reasons_are_listed_in_one_message_without_any_secret() -> None:
 
 def test_the_fewest_holders_are_those_of_a_sum_and_not_those_that_the_study_names() -> None:
     masked = {"name": "secure-aggregation", "minimum_holders": 4}
-    terms = toy_terms(holders=[f"office-{i}" for i in range(1, 6)], protection=masked, **PRIVATE)
+    terms = toy(holders=[f"office-{i}" for i in range(1, 6)], protection=masked, **PRIVATE)
     allow = {"protections": ["secure-aggregation"]}
     admit(policy(allow=allow, minimum={"holders": 4}), terms)
     assert "minimum number of holders: a sum" in refusal(terms, allow=allow, minimum={"holders": 5})
@@ -91,7 +97,7 @@ HIDES = ["secure-aggregation", "homomorphic-encryption"]
 
 def asked(name: str, **options: Any) -> Any:
     holders = [f"office-{i}" for i in range(1, 5)]
-    return toy_terms(holders=holders, protection={"name": name, "options": options}, **PRIVATE)
+    return toy(holders=holders, protection={"name": name, "options": options}, **PRIVATE)
 
 
 def test_a_pinned_party_is_no_key_holder_unless_the_policy_says_so() -> None:
@@ -119,11 +125,11 @@ def test_options_that_protect_less_are_allowed_by_name_only(name: str, option: s
 
 
 def test_a_delta_that_would_allow_to_publish_one_unit_is_wrong_usage() -> None:
-    terms = toy_terms(privacy={"unit": "person", "epsilon": 1.0, "delta": 0.025})
+    terms = toy(privacy={"unit": "person", "epsilon": 1.0, "delta": 0.025})
     with pytest.raises(UsageError, match=r"privacy.delta: got 0.025; want less than 1/40"):
         admit(policy(), terms)
-    assert "privacy.delta: got 0.025" in refusal(terms, allow={"scenarios": ["labour"]})
-    admit(policy(), toy_terms(privacy={"unit": "person", "epsilon": 1.0, "delta": 0.0249}))
+    assert "privacy.delta: got 0.025" in refusal(terms, allow={"methods": ["describe"]})
+    admit(policy(), toy(privacy={"unit": "person", "epsilon": 1.0, "delta": 0.0249}))
 
 
 def _written(path: Path, text: str) -> str:
@@ -181,7 +187,7 @@ def test_policies_survive_writing_and_reading(
     epsilon: float,
     strategies: list[str] | None,
 ) -> None:
-    allow = {"scenarios": names, "columns": names, "without_privacy": True, "strategies": strategies}
+    allow = {"methods": names, "columns": names, "without_privacy": True, "strategies": strategies}
     parties = {name: f"{i:064x}" for i, name in enumerate(pins)}
     made = policy(dataset={"id": data, "path": data}, allow=allow, budget={"epsilon": epsilon}, parties=parties)
     path = tmp_path_factory.getbasetemp() / "round-trip.toml"

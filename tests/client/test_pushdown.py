@@ -15,11 +15,12 @@ from sqlglot import exp
 from statfed.client.data.tables import connect, open_table
 from statfed.core.discovery import load, modules
 from statfed.core.method import (
-    PACKAGE,
+    ANALYSES,
     Ask,
+    Fixed,
+    budget_of,
     checked,
     columns_read,
-    private_asks,
     read_question,
 )
 from statfed.core.terms import Privacy, Terms, parse_condition
@@ -152,7 +153,9 @@ def test_the_ask_of_a_private_run_is_the_same_from_aggregations_alone(
         method=name, options=options, codebook=CODEBOOK, holders=("office",), seed=1, privacy=Privacy(epsilon=1.0)
     )
     analysis, question = read_question(query)
-    ask = Ask(private_asks(analysis, question)[0])
+    budget = budget_of(question)
+    assert isinstance(budget, Fixed)
+    ask = Ask(budget.order[0])
     parts = analysis.parts(question, ask)
     here = checked(analysis.contribute(table_of(FRAME, CODEBOOK), question, ask), parts, "memory")
     with connect(server.url("universe"), tmp_path) as raw:
@@ -169,6 +172,6 @@ def test_the_ask_of_a_private_run_is_the_same_from_aggregations_alone(
 
 
 def test_exceptions_are_named_where_there_are_some_and_nowhere_else() -> None:
-    for name in modules(PACKAGE):
-        text = load(PACKAGE, name, "analysis").PUSHES_DOWN
+    for name in modules(ANALYSES):
+        text = load(ANALYSES, name, "analysis").PUSHES_DOWN
         assert (text != "all") == ("streams" in text) == (name in PARTLY), name

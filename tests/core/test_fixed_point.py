@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from statfed.core.errors import EngineError, Refused, UsageError
-from statfed.core.fixed_point import MOST_RECORDS, Layout, Slot, layout_of, training_layout
-from statfed.core.method import Part
+from statfed.core.fixed_point import MOST_RECORDS, Layout, Slot, layout_of
+from statfed.core.method import Ask, Part
 from statfed.core.protection import agree
+from statfed.core.resolve import resolve
 from tests.conftest import toy_terms
 from tests.protocol import Network, agreement
 
@@ -110,6 +111,11 @@ def test_no_unit_is_coarse_beside_a_record_whatever_sizes_the_coordinator_tells(
     sizes = {"a": 1000, "b": 1000, "c": MOST_RECORDS - 2000}
     layout = layout_of({"x": Part((), bound=1.0)}, sizes)
     assert layout.decode(layout.encode({"x": np.array(2.0**-19)}))["x"] == 2.0**-19
-    terms = toy_terms(holders=("a", "b", "c"))
-    assert training_layout(terms, 3, {"a": 1000, "b": 1000, "c": 1000}, revealed=False).bits == 32
-    assert training_layout(terms, 3, {"a": 1000, "b": 1000, "c": 2**30 - 2000}, revealed=False).bits == 64
+
+
+def test_updates_travel_in_32_bits_unless_the_smallest_holder_would_lose_too_much() -> None:
+    study = resolve(toy_terms(holders=("a", "b", "c"), protection={"name": "secure-aggregation"}))
+    fit = Ask("fit")
+    for most, bits in ((1000, 32), (2**30 - 2000, 64)):
+        layout = study.layout(fit, study.parts(fit), None, {"a": 1000, "b": 1000, "c": most})
+        assert layout.bits == bits

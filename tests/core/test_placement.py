@@ -12,9 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from statfed.federation.study import make_analysis_study, noisy_parts
 
-from statfed.cli.analyse import read_privacy
 from statfed.core import discovery
 from statfed.core.applicability import obstacles
 from statfed.core.errors import Refused, UsageError
@@ -28,9 +26,10 @@ from statfed.core.protection import PACKAGE, Aggregate, Disclosure, Packet, Requ
 from statfed.core.randomness import stream
 from statfed.core.section import Section
 from statfed.core.statement import Closing
+from statfed.core.study import make_study, noisy_parts
 from statfed.core.terms import Privacy, Terms
 from statfed.federation import Federation
-from tests.client.test_inquiry import Office, query
+from tests.office import Office, query
 from tests.universe import CODEBOOK, people
 
 Floats = NDArray[np.float64]
@@ -313,7 +312,7 @@ def sums(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def asked(where: Mapping[str, Any], protection: str, holders: int = 3, minimum: int | None = None) -> Terms:
     return query(
-        analysis="count",
+        method="count",
         holders=tuple(f"h{i}" for i in range(holders)),
         privacy={"epsilon": 1.0} | dict(where),
         protection={"name": protection, "minimum_holders": minimum},
@@ -340,11 +339,11 @@ def test_shared_noise_is_refused_where_contributions_are_shown_and_the_choices_a
 def test_a_holder_refuses_shared_noise_under_a_protection_that_shows_it(tmp_path: Path) -> None:
     """Whatever the coordinator's own checks say: with a share of the noise alone nothing leaves."""
     office = Office(tmp_path / "home", people(200))
-    wanted = query(analysis="count", privacy={"epsilon": 1.0, "noise": "shared"}, holders=("office", "b", "c"))
+    wanted = query(method="count", privacy={"epsilon": 1.0, "noise": "shared"}, holders=("office", "b", "c"))
     assert "got shared under plain" in office.refusal("admit", wanted)
     assert "got shared under plain" in office.refusal("ask", wanted, 1, "noisy")
     assert office.entries == []
-    office.holder._inquiry.close()
+    office.close()
 
 
 @pytest.mark.parametrize(("holders", "minimum", "colluders"), [(3, None, 3), (9, 7, 7), (1, None, 1)])
@@ -388,10 +387,12 @@ def test_fields_that_do_not_go_together_are_refused_by_name(
     fields: dict[str, Any], budget: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=f"^study: privacy: .*{message}"):
-        make_analysis_study({"analysis": "count", "holders": {"a": "a.csv"}, "privacy": budget | fields})
+        make_study({"method": "count", "holders": {"a": "a.csv"}, "privacy": budget | fields})
 
 
 def test_the_command_line_puts_the_placement_in_front() -> None:
+    from statfed.cli.analyse import read_privacy
+
     assert read_privacy("central:epsilon=1,delta=1e-6") == {"noise": "central", "epsilon": "1", "delta": "1e-6"}
     assert read_privacy("shared: epsilon=1,colluders=2") == {"noise": "shared", "epsilon": "1", "colluders": "2"}
     assert read_privacy("epsilon=1") == {"epsilon": "1"}
@@ -407,7 +408,7 @@ def entries(tmp_path: Path, where: str, protection: str, **changes: Any) -> tupl
     allow = {"protections": ["*"], "noise": ["local", "central", "shared"]}
     office = Office(tmp_path / where, people(200), allow=allow, **changes)
     wanted = query(
-        analysis="count",
+        method="count",
         privacy={"epsilon": 1.0, "noise": where},
         protection={"name": protection},
         holders=("b", "c", "office"),
@@ -415,7 +416,7 @@ def entries(tmp_path: Path, where: str, protection: str, **changes: Any) -> tupl
     office.say("admit", wanted)
     office.say("ask", wanted, 1, "noisy")
     closing = office.say("release", wanted).facts
-    office.holder._inquiry.close()
+    office.close()
     assert isinstance(closing, Closing)
     with office.holder.ledger() as ledger:
         return [(entry.kind, entry.note) for entry in ledger.entries()], closing
@@ -448,11 +449,11 @@ def test_central_noise_is_charged_and_what_the_coordinator_gets_is_on_record(
 
 def test_central_noise_has_to_be_allowed_by_name(tmp_path: Path) -> None:
     office = Office(tmp_path / "home", people(200))
-    wanted = query(analysis="count", privacy={"epsilon": 1.0, "noise": "central"})
+    wanted = query(method="count", privacy={"epsilon": 1.0, "noise": "central"})
     assert "noise: got central, not allowed; want local or shared" in office.refusal("admit", wanted)
     assert "noise: got central, not allowed" in office.refusal("ask", wanted, 1, "noisy")
     assert office.entries == []
-    office.holder._inquiry.close()
+    office.close()
 
 
 CENTRAL: dict[str, Any] = {"privacy": {"epsilon": 1.0, "noise": "central"}}
@@ -471,7 +472,7 @@ def test_the_rules_for_exact_contributions_hold_for_what_a_trusted_coordinator_g
     said = []
     for minimum in (1, 40 if analysis == "quantile" else 150):
         office = Office(tmp_path / str(minimum), people(200), allow=allow, disclosure={"minimum_frequency": minimum})
-        wanted = query(analysis=analysis, options=options, **CENTRAL)
+        wanted = query(method=analysis, options=options, **CENTRAL)
         office.say("admit", wanted)
         if minimum == 1:
             assert office.say("ask", wanted, 1, ask).facts.rules == ("minimum frequency",)  # type: ignore[union-attr]
@@ -479,7 +480,7 @@ def test_the_rules_for_exact_contributions_hold_for_what_a_trusted_coordinator_g
         else:
             said.append(office.refusal("ask", wanted, 1, ask))
             assert office.entries[-1] == "charge"
-        office.holder._inquiry.close()
+        office.close()
     assert "minimum frequency" in said[0]
 
 
@@ -491,13 +492,13 @@ def test_central_noise_over_bounded_records_of_persons_is_refused_where_rules_co
         office = Office(
             tmp_path / str(minimum), people(200), allow=allow, budget=budget, disclosure={"minimum_frequency": minimum}
         )
-        wanted = query(analysis="count", **person)
+        wanted = query(method="count", **person)
         if minimum == "off":
             office.say("admit", wanted)
         else:
             assert "cannot follow; want local or shared noise" in office.refusal("admit", wanted)
             assert office.entries == []
-        office.holder._inquiry.close()
+        office.close()
 
 
 # ---- end to end
@@ -535,19 +536,19 @@ def test_every_placement_gives_noisy_whole_counts_and_says_against_whom_epsilon_
     assert sums
     fed = answered(where, protection)
     assert fed.last is not None
-    assert fed.last.query.privacy is not None
+    assert fed.last.terms.privacy is not None
     found = errors(fed)
-    parts, times = noisy_parts(fed.last.query)
-    std = noise.plan(parts, fed.last.query.privacy, times, shares(fed.last.query)).std(4)["count"].max()
+    parts, times = noisy_parts(fed.last.terms)
+    std = noise.plan(parts, fed.last.terms.privacy, times, shares(fed.last.terms)).std(4)["count"].max()
     assert (found == found.round()).all()
     assert found.any()
     assert np.abs(found).max() < 6 * std
     central = where.get("noise") == "central"
-    for closing in fed.last.closings.values():
+    for closing in fed.last.spending:
         assert 0.98 < (closing.study_epsilon or 0.0) <= 1.0
         assert (closing.history_epsilon is None) == central
         assert closing.disclosures == central
-    coordinator = in_words(fed.last.query.privacy, to_coordinator=True)
+    coordinator = in_words(fed.last.terms.privacy, to_coordinator=True)
     if protection != "secure-aggregation":
         assert coordinator == next(row.protected_by for row in fed.last.learns if row.role == "coordinator")
     notes = " ".join(fed.last.result.notes)
@@ -566,7 +567,7 @@ def test_the_epsilon_of_a_total_is_that_of_the_exact_sum_of_the_shares(sums: str
     """The ledger's own figure, recomputed from the noise that the holders of this run drew."""
     fed = answered({"noise": "shared", "colluders": 2}, sums)
     assert fed.last is not None
-    wanted = fed.last.query
+    wanted = fed.last.terms
     assert wanted.privacy is not None
     parts, times = noisy_parts(wanted)
     made = noise.plan(parts, wanted.privacy, times, 2)
@@ -575,5 +576,5 @@ def test_the_epsilon_of_a_total_is_that_of_the_exact_sum_of_the_shares(sums: str
     grid, (shift, _, count) = change
     assert count == 1
     spent = exact_epsilon(*losses(total_pmf(float(grid.scale.max()), 2), shift), wanted.privacy.delta)
-    for closing in fed.last.closings.values():
+    for closing in fed.last.spending:
         assert spent <= (closing.study_epsilon or 0.0) == pytest.approx(privacy.epsilon([made.event()], 1e-6))

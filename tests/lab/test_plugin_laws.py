@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from statfed.lab.laws.analyses import Subject as Asked
+from statfed.lab.laws.analyses import check_analysis
 from typer.testing import CliRunner
 
 from statfed.cli.main import app
@@ -12,8 +14,6 @@ from statfed.core.errors import UsageError
 from statfed.core.method import PACKAGE as ANALYSES
 from statfed.core.protection import PACKAGE
 from statfed.lab.laws import analyses, protections
-from statfed.lab.laws.analyses import Subject as Asked
-from statfed.lab.laws.analyses import check_analysis
 from statfed.lab.laws.check import Check, Law, judge
 from statfed.lab.laws.protections import check_protection
 from statfed.lab.laws.sums import Subject as Protected

@@ -44,7 +44,7 @@ PRIVATE = "person 17"
 @pytest.fixture(autouse=True, scope="module")
 def _echo_app_is_importable() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
         yield
 
 
@@ -295,7 +295,7 @@ def test_whoever_is_killed_ends_the_round_and_is_named_and_an_interrupt_leaves_n
         wait_for(lambda: all((tmp_path / name / "busy").exists() for name in session.nodes))
         for name, module, said in DEATHS:
             federation.processes.check()
-            pid = owned[name].supernode if module.endswith("_node") else owned[name].process.pid
+            pid = owned[name].supernode if module.endswith(".node") else owned[name].process.pid
             assert pid is not None
             assert module in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
             living = [holder for holder in session.nodes if holder in owned]

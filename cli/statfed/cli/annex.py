@@ -1,6 +1,5 @@
 """`statfed annex`: a run as pre-filled annexes to an impact assessment and to a data-sharing agreement."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -62,9 +61,9 @@ def annex(
 
 def _facts(folder: Path) -> "Facts":
     """What a finished run did. Raises UsageError where it is not finished or its result cannot be read."""
-    from statfed.federation.annex import answer_facts
-    from statfed.federation.trained_annex import training_facts
-    from statfed.federation.training import load_result, read_status
+    from statfed.federation import load_answer
+    from statfed.federation.annex import facts_of
+    from statfed.federation.runs import read_status
 
     status = read_status(folder)
     if status.get("state") != "finished":
@@ -72,11 +71,8 @@ def _facts(folder: Path) -> "Facts":
             f"run {folder.name}: got one that is {status.get('state')}; want a finished one, since an annex says what "
             "was done"
         )
+    answer = load_answer(folder)
     try:
-        if "analysis" not in status:
-            return training_facts(load_result(folder))
-        return answer_facts(json.loads((folder / "result.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"run {folder.name}: result.json cannot be read ({type(error).__name__})") from None
+        return facts_of(answer)
     except UsageError as error:
-        raise UsageError(f"run {folder.name}: {str(error).removeprefix(f'run {folder.name}: ')}") from None
+        raise UsageError(f"run {folder.name}: {error}") from None

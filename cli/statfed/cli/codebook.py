@@ -105,9 +105,15 @@ def _what(column: Column) -> str:
 def _allowed(column: Column) -> str:
     if column.categories:
         return ", ".join(f"{code} {label}".strip() for code, label in column.categories.items())
+    sizes = {"text": f"at most {column.length} characters", "array": f"{column.length} numbers"}
+    size = sizes.get(column.type, "")
     if column.low is None and column.high is None:
-        return ""
-    return f"{_plain(column.low)} to {_plain(column.high)}"
+        return size
+    ends = (
+        None if end is None else column.shown(end) if column.type == "date" else end
+        for end in (column.low, column.high)
+    )
+    return ", ".join(filter(None, (size, " to ".join(map(_plain, ends)))))
 
 
 def _plain(value: object) -> str:

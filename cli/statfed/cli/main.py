@@ -15,10 +15,12 @@ from statfed.cli import (
     identity,
     ledger,
     plugin,
+    predict,
     protections,
     recommend,
     run,
     runs,
+    train,
 )
 from statfed.cli._output import ReportingGroup, out
 from statfed.core import VERSION
@@ -30,8 +32,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Official statistics and machine learning across organisations that may not pool their microdata.\n\n"
-    "Start with [bold]statfed analyse --help[/bold] for statistics on your own files, or with "
-    "[bold]statfed run time-use[/bold] for a reference scenario.\n\n"
+    "Start with [bold]statfed analyse --help[/bold] for statistics on your own files, "
+    "[bold]statfed train --help[/bold] for models, or [bold]statfed run time-use[/bold] for a reference scenario.\n\n"
     "Exit codes: 0 done, 1 internal error, 2 wrong usage or data, 3 refused by policy or budget, "
     "4 a process or party failed, 5 a ledger does not verify, 130 interrupted.",
 )
@@ -63,6 +65,8 @@ app.add_typer(plugin.app, name="plugin")
 app.command("identity")(identity.identity)
 app.command("run")(run.run)
 app.add_typer(analyse.app, name="analyse")
+app.add_typer(train.app, name="train")
+app.command("predict")(predict.predict)
 app.add_typer(codebook.app, name="codebook")
 app.add_typer(runs.app, name="runs")
 app.command("annex")(annex.annex)

@@ -10,12 +10,10 @@ from rich.markup import escape
 from statfed.cli._output import Json, emit_json, out, show_learns, table
 from statfed.core.applicability import missing, obstacles, pip
 from statfed.core.card import Card, card_of
-from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load, modules
-from statfed.core.protection import PACKAGE, Protection, Requirements
-from statfed.core.records import Channel, WindowCodebook
-from statfed.core.study import make_study
-from statfed.core.terms import Privacy, Terms
+from statfed.core.protection import PACKAGE, Requirements
+from statfed.core.protection import Protection as Module
+from statfed.core.terms import Privacy, Protection, Terms
 
 
 def protections(
@@ -42,7 +40,7 @@ def protections(
         out.print("statfed protections NAME shows options, who learns what and questions to answer", highlight=False)
 
 
-def _list(found: Mapping[str, Protection]) -> None:
+def _list(found: Mapping[str, Module]) -> None:
     """Two tables: to choose by, and what each trusts."""
     columns = ("protection", "coordinator sees", "needs", "dropout", "cost")
     rows = table("Protections (--protect NAME)", *columns, numbers=("cost",))
@@ -100,7 +98,7 @@ def _needs(requires: Requirements) -> str:
     return "; ".join(needs) or "nothing"
 
 
-def _document(key: str, module: Protection) -> dict[str, Any]:
+def _document(key: str, module: Module) -> dict[str, Any]:
     """All that is known of a protection, JSON-ready. learns: by kind of study, with and without noise."""
     requires = module.REQUIRES
     return {
@@ -118,42 +116,26 @@ def _document(key: str, module: Protection) -> dict[str, Any]:
 
 
 def _samples(protection: str) -> dict[str, Terms]:
-    """A sum of a table and a training over four holders, each exact, under differential privacy, and with the noise
-    shared where the protection allows that."""
-    columns = {"region": {"type": "category", "categories": ["north", "south"]}}
-    window = WindowCodebook(
-        channels=(Channel(name="x", unit="g", low=-8, high=8, scale=1),), samples=8, classes=("still", "moving")
-    )
-    study = make_study({"scenario": "time-use", "protection": {"name": protection}})
-    query = Terms(
-        method="table",
-        options={"rows": ["region"]},
-        codebook=make_codebook({"columns": columns}),
-        holders=study.holders,
-        seed=None,
-        protection=study.protection,
-    )
-    training = study.terms(window)
-    steps = training.model_copy(
-        update={
-            "privacy": Privacy(epsilon=1, noise="shared"),
-            "training": training.training.model_copy(update={"method": "dp-fedsgd"}),
-        }
-    )
-    shared: dict[str, Terms] = {
-        "table, shared epsilon 1": query.model_copy(update={"privacy": Privacy(epsilon=1, noise="shared")}),
-        "dp-fedsgd, shared epsilon 1": steps,
+    """A table and a training over four holders, each exact, under differential privacy, and with the noise shared where
+    the protection allows that."""
+    from statfed.lab.samples import sample
+
+    chosen = Protection(name=protection)
+    shared = Privacy.model_validate({"epsilon": 1, "noise": "shared"})
+    always = {
+        "table": sample("a statistic", 4, chosen),
+        "table, epsilon 1": sample("a statistic", 4, chosen, Privacy(epsilon=1)),
+        "training": sample("training", 4, chosen),
+        "training, epsilon 1": sample("training", 4, chosen, Privacy(epsilon=1)),
     }
-    always: dict[str, Terms] = {
-        "table": query,
-        "table, epsilon 1": query.model_copy(update={"privacy": Privacy(epsilon=1)}),
-        "training": training,
-        "training, epsilon 1": training.model_copy(update={"privacy": Privacy(epsilon=1)}),
+    maybe = {
+        "table, shared epsilon 1": sample("a statistic", 4, chosen, shared),
+        "dp-fedsgd, shared epsilon 1": sample("training", 4, chosen, shared),
     }
-    return always | {kind: sample for kind, sample in shared.items() if not obstacles(sample)}
+    return always | {kind: terms for kind, terms in maybe.items() if not obstacles(terms)}
 
 
-def _show_one(name: str, module: Protection) -> None:
+def _show_one(name: str, module: Module) -> None:
     requires = module.REQUIRES
     out.print(f"[bold]{escape(name)}[/bold]: {escape(module.TITLE)}\n", highlight=False)
     facts = {

@@ -7,11 +7,12 @@ Source: Hundepool et al. 2012, Statistical Disclosure Control, chapters 4 and 5.
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_serializer, field_validator
 
 from statfed.core.section import Section
 
 Method = Literal["suppress", "round", "random-round", "controlled-round", "cell-key"]
+_SWITCHED = ("minimum_frequency", "dominance_k", "p_percent", "residual_df", "parameters_per_record")
 
 
 class Rules(Section):
@@ -40,12 +41,14 @@ class Rules(Section):
         protected = "protect" in (self.zeros, self.full_cells)
         return not protected and all(n is None for n in (*numbers, self.parameters_per_record))
 
-    @field_validator(
-        "minimum_frequency", "dominance_k", "p_percent", "residual_df", "parameters_per_record", mode="before"
-    )
+    @field_validator(*_SWITCHED, mode="before")
     @classmethod
     def _off(cls, value: object) -> object:
         return None if value == "off" else value
+
+    @field_serializer(*_SWITCHED, when_used="json")
+    def _written(self, value: int | float | None) -> int | float | str:
+        return "off" if value is None else value
 
 
 OFF = Rules(minimum_frequency=None, dominance_k=None, p_percent=None, residual_df=None, parameters_per_record=None)

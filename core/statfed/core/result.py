@@ -17,6 +17,85 @@ Row = Mapping[str, Scalar]
 
 
 @dataclass(frozen=True)
+class Additive:
+    """A table of cells whose numbers add up over `Basis.by`; a release suppresses, rounds or perturbs it.
+
+    margins: name of the table that holds its margins, null where they sum over a column of `by`, on the same basis.
+    total: column of sums of a value; empty in a table of counts. For the rules alone are columns with bounds of the
+    largest contribution to a total and of the two largest together (`bounds`), with what a protection decided on the
+    dominance rules (`decided`), and with sums of record keys, from 0 to 1 (`record_key`); each may be empty.
+    """
+
+    margins: str = ""
+    total: str = ""
+    bounds: tuple[str, str] | tuple[()] = ()
+    decided: str = ""
+    record_key: str = ""
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        return tuple(name for name in (*self.bounds, self.decided, self.record_key) if name)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """A table with a row for every parameter of a model. estimate: column that is null where a parameter was not
+    estimated. residual_df: fact with the residual degrees of freedom; empty for records less parameters."""
+
+    estimate: str = "estimate"
+    residual_df: str = ""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the rows of one table rest on: all that the rules of a release know of its columns.
+
+    Which row it is, from the question alone, say `by` (columns that break one total down; named as in the codebook,
+    whose hierarchies they follow) and `keys` (all others). How many records are behind it say `counts`, of which the
+    smallest is looked at; with `observations` all records are, of which there are `Result.observations`.
+
+    own: figures of the records behind this row. derived: figures of more than those, withheld as soon as a row is.
+    numbers: numbers of other records, such as those with a missing value; withheld alone, where they are too small.
+    flows: of `counts`, those by which records leave from one row to the next, so that the rows beside a withheld one
+    tell of it. hidden: for the rules alone, in no release; may be among `counts`. kind: what else the table is.
+
+    A table without a basis, or with a column that its basis does not name, is not released while a rule is on.
+    """
+
+    by: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
+    observations: bool = False
+    own: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    flows: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    kind: Additive | Coefficients | None = None
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Columns that follow from the question alone."""
+        return (*self.by, *self.keys)
+
+    @property
+    def total(self) -> tuple[str, ...]:
+        """The column of sums of a value, if it has one."""
+        return (self.kind.total,) if isinstance(self.kind, Additive) and self.kind.total else ()
+
+    @property
+    def secret(self) -> tuple[str, ...]:
+        """Columns that no release holds."""
+        return (*self.hidden, *(self.kind.hidden if isinstance(self.kind, Additive) else ()))
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """All columns that it names."""
+        figures = (*self.counts, *self.own, *self.derived, *self.numbers, *self.total)
+        return frozenset((*self.places, *figures, *self.secret))
+
+
+@dataclass(frozen=True)
 class Result:
     """The released result of one study.
 
@@ -25,6 +104,10 @@ class Result:
     deviation of privacy noise is included in `std_error` when `privacy` is not None. disclosure: which rules ran and
     what they treated, filled by the release. arrays: what is no table, such as the parameters of a trained model; in
     files of their own.
+
+    What the rules of a release go by, and no part of JSON: basis, of every table by name; observations, the fact with
+    the number of all records; numbers, facts that are numbers of other records; public, facts that are no figures of
+    records, such as settings.
     """
 
     analysis: str
@@ -37,11 +120,43 @@ class Result:
     privacy: Mapping[str, Scalar] | None = None
     disclosure: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    basis: Mapping[str, Basis] = field(default_factory=dict, repr=False)
+    observations: str | None = None
+    numbers: tuple[str, ...] = ()
+    public: tuple[str, ...] = ()
 
     @property
     def main(self) -> str:
         """Name of the main table."""
         return next(iter(self.tables))
+
+    def basis_of(self, table: str) -> Basis | None:
+        """What a table rests on: its own basis, or that of the cells that it has the margins of."""
+        cells = (b for b in self.basis.values() if isinstance(b.kind, Additive) and b.kind.margins == table)
+        return self.basis.get(table) or next(cells, None)
+
+    @property
+    def undeclared(self) -> tuple[str, ...]:
+        """What says nothing of the records that it rests on: tables, columns of tables, facts."""
+        found: list[str] = []
+        for name, rows in self.tables.items():
+            basis = self.basis_of(name)
+            if not rows:
+                continue
+            if basis is None:
+                found.append(f"table {name}")
+                continue
+            found += [
+                f"column {key} of table {name}"
+                for key in dict.fromkeys(k for row in rows for k in row)
+                if key not in basis.columns
+            ]
+            everywhere = basis.observations and self.observations in self.facts
+            if not basis.counts and not everywhere and basis.columns - {*basis.places}:
+                found.append(f"number of records of table {name}")
+        if self.observations not in self.facts:
+            found += [f"fact {name}" for name in self.facts if name not in self.public]
+        return tuple(found)
 
     def to_pandas(self, table: str | None = None) -> "pd.DataFrame":
         """One of the tables, by default the main one."""
@@ -61,7 +176,7 @@ class Result:
         if not 0 < level < 1:
             raise ValueError(f"level: got {level}; want a number between 0 and 1")
         frame = self.to_pandas(table)
-        value = next((c for c in ("estimate", "mean", "total", "count") if c in frame), None)
+        value = next((c for c in ("estimate", "mean", "accuracy", "total", "count") if c in frame), None)
         if value is None or "std_error" not in frame:
             raise ValueError(f"{self.analysis}: no estimates with standard errors in {table or self.main}")
         degrees = frame.get("df", self.df)

@@ -215,56 +215,92 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 
 def make_study(table: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "study") -> Study:
-    """Validate a study given as a mapping, after applying `key.path=value` overrides. Studies of format 1 are read."""
+    """Validate a study given as a mapping, after applying `key.path=value` overrides. Studies and overrides of format
+    1 are read. Where an override names another method, options that only the study's own method has are left out.
+    """
     merged: dict[str, Any] = json.loads(json.dumps(table, default=_plain))
+    if overrides and old_keys(merged):  # which keys of format 1 a study has depends on the method in the end
+        tried = json.loads(json.dumps(merged))
+        for override in overrides:
+            apply_override(tried, override)
+        merged = converted(merged, str(converted(tried).get("method", "")))
+    merged = converted(merged)
+    before = json.loads(json.dumps(merged))
     for override in overrides:
         apply_override(merged, override)
+        merged = converted(merged)
+    if merged.get("method") != before.get("method"):
+        merged["options"] = _fitting(str(merged.get("method")), merged.get("options", {}), before.get("options", {}))
     try:
-        return Study.model_validate(converted(merged))
+        return Study.model_validate(merged)
     except ValidationError as error:
         raise UsageError(describe(error, where, KEYS)) from None
+
+
+def _fitting(method: str, options: Any, before: Any) -> Any:
+    """Options without those that stand as they were and that `method` does not have."""
+    if method not in methods() or not isinstance(options, Mapping) or not isinstance(before, Mapping):
+        return options
+    known = load_method(method).Options.model_fields
+    return {key: value for key, value in options.items() if key in known or before.get(key, ...) != value}
 
 
 def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
 
 
-_TRAINING = (
-    "local_epochs",
-    "batch_size",
-    "learning_rate",
-    "momentum",
-    "weight_decay",
-    "update_norm",
-    "sampling_rate",
-)
 _OWN = {"local-sgd": ("sampling_rate",), "dp-fedsgd": ("local_epochs", "batch_size", "update_norm")}
-"""Keys of the old table [training] that the method never used."""
+"""Keys of the old table [training] that a method never used."""
 
 
-def old_format(table: Mapping[str, Any]) -> bool:
-    """Is a table a study of format 1, in which statistics and training had files of their own?"""
-    return bool({"analysis", "rounds", "model", "training", "strategy"} & set(table))
+_MOVED = ("rounds", "model", "training", "strategy")
 
 
-def converted(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A study of format 1 in the present one: `analysis` is `method`, and what training has of its own are options."""
+def old_keys(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of format 1 in a study, each with what it is read as; none in one of the present format.
+
+    In format 1 statistics and training had study files of their own.
+    """
+    found = ["analysis as method"] if "analysis" in table else []
+    training = table.get("training")
+    if isinstance(training, Mapping) and "method" in training:
+        found.append("training.method as method")
+    found += [f"{key} as options{'' if key == 'training' else f'.{key}'}" for key in _MOVED if key in table]
+    privacy = table.get("privacy")
+    if isinstance(privacy, Mapping) and "clipping_norm" in privacy:
+        found.append("privacy.clipping_norm as options.clipping_norm")
+    return tuple(found)
+
+
+def converted(table: Mapping[str, Any], to: str = "") -> dict[str, Any]:
+    """A study of format 1 in the present one: `analysis` is `method`, and what training has of its own are options.
+
+    to: another method than the table's. Keys of the old table [training] that the method never used are left out.
+    """
     found = dict(table)
     if "analysis" in found:
-        found.setdefault("method", found.pop("analysis"))
-    moved = {key: found.pop(key) for key in ("rounds", "model", "training", "strategy") if key in found}
-    if not moved and not (found.get("scenario") and "method" not in found):
+        found["method"] = found.pop("analysis")
+    if not old_keys(found) and not (found.get("scenario") and "method" not in found):
         return found
+    moved = {key: found.pop(key) for key in _MOVED if key in found}
     training = dict(moved.pop("training", None) or {})
-    method = found.setdefault("method", training.pop("method", "local-sgd"))
-    training.pop("method", None)
-    options = dict(found.get("options", {})) | moved
-    options |= {key: value for key, value in training.items() if key not in _OWN.get(str(method), ())}
+    named = training.pop("method", None)
+    method = found["method"] = to or named or found.get("method", "local-sgd")
+    own = {key: value for key, value in training.items() if key not in _OWN.get(str(method), ())}
+    options = _merged(found.get("options", {}), {**moved, **own})
     privacy = found.get("privacy")
     if isinstance(privacy, Mapping) and "clipping_norm" in privacy:
         found["privacy"] = {key: value for key, value in privacy.items() if key != "clipping_norm"}
         options["clipping_norm"] = privacy["clipping_norm"]
     return found | {"options": options}
+
+
+def _merged(below: Any, above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables one over the other, down to their values."""
+    found = dict(below) if isinstance(below, Mapping) else {}
+    for key, value in above.items():
+        found[key] = _merged(found.get(key), value) if isinstance(value, Mapping) else value
+    return found
 
 
 def agreed_functions(terms: Terms, rules: Rules) -> Protection:

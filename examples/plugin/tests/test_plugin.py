@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from statfed.lab.laws.analyses import check_analysis
 from statfed_example import _ring, dealer_masks, geometric_mean
 
 from statfed.core.applicability import obstacles
@@ -17,7 +18,6 @@ from statfed.core.fixed_point import Layout, Slot
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet, Replies, Stage, conduct
 from statfed.core.terms import Privacy, Protection, Terms
-from statfed.lab.laws.analyses import check_analysis
 from statfed.lab.laws.frames import dealt
 from statfed.lab.laws.network import Network, agreement, identities
 from statfed.lab.laws.protections import check_protection

@@ -31,19 +31,10 @@ def write_parquet(result: Result, path: Path) -> list[Path]:
 
 
 def write_html(answer: "Answer", path: Path) -> None:
-    """A self-contained report: tables, charts, disclosure record, ledger, who learned what."""
-    path.write_text(rendered(answer), encoding="utf-8")
-
-
-def rendered(answer: "Answer") -> str:
-    """The page of an answer: of a training with scored models, or of a table."""
-    if answer.training and answer.training.candidates:
-        from statfed.federation.trained_report import render as render_trained
-
-        return render_trained(answer)
+    """A self-contained report: figures, charts, disclosure record, ledger, who learned what."""
     from statfed.federation.report import render
 
-    return render(answer)
+    path.write_text(render(answer), encoding="utf-8")
 
 
 def write_run(answer: "Answer", folder: Path) -> None:

@@ -1,7 +1,5 @@
-"""One run of any study in simulation: codebook -> simulated holders -> protected sums -> release -> answer."""
+"""One run of any study: terms -> a session with its parties -> protected sums -> release -> answer."""
 
-import hashlib
-import json
 import secrets
 import tempfile
 import time
@@ -15,11 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.client.data.drafting import draft, union
 from statfed.client.data.sources import absolute
-from statfed.client.data.tables import connect
 from statfed.core import toml
-from statfed.core.codebook import Codebook, load_codebook
+from statfed.core.codebook import Codebook
 from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
 from statfed.core.method import is_training
@@ -28,21 +24,20 @@ from statfed.core.progress import Progress, silent
 from statfed.core.randomness import stream
 from statfed.core.resolve import Resolved, resolve_applicable
 from statfed.core.result import Result
-from statfed.core.scenario import Population, load_training
+from statfed.core.scenario import load_training
 from statfed.core.statement import Admission
 from statfed.core.study import Study, load_study, noisy_parts
 from statfed.core.terms import Terms
 from statfed.federation import checkpoint as checkpoints
 from statfed.federation.answers import Answer, learns, spending_of, versions
-from statfed.federation.homes import home_names, homes_under, make_homes
 from statfed.federation.parties import third_party_names
-from statfed.federation.population import described, write_tables
 from statfed.federation.runs import read_status, write_status
+from statfed.federation.simulation import Opener, World, simulated, world_of
 from statfed.federation.trained import Phase
 from statfed.federation.training import Scored, scored, scored_tables, training_of, warnings_of
 from statfed.server.disclosure.release import release
 from statfed.server.driver import Checkpoint, Driven, drive
-from statfed.server.engine import Deployment, Engine, Session
+from statfed.server.engine import Engine, Session
 
 Notify = Callable[[str], None]
 
@@ -215,46 +210,37 @@ def _recorded(job: _Job) -> Answer:
     return answer
 
 
-@dataclass(frozen=True)
-class _World:
-    """What a run is about. sources: of every holder, empty where the population's tables are written for it."""
-
-    study: Study
-    terms: Terms
-    drafted: bool
-    population: Population | None = None
-    form: Any = None
-
-    @property
-    def origin(self) -> str:
-        return self.population.origin if self.population else "tables of the holders"
-
-
 def _execute(job: _Job) -> Answer:
     started = time.perf_counter()
+    options = job.options
     with job.clock.phase("prepare data"):
-        world = _world(job)
+        world = world_of(job.study, options.base or Path.cwd(), options.codebook, job.progress)
+        job.warn(world.warnings)
+        if world.drafted:
+            job.on_codebook(world.terms.codebook)
         study = resolve_applicable(world.terms)
-        test = _held_out(job, world, study)
-    engine: Engine = job.options.engine or load("statfed.server.grid", job.study.engine, "engine")
+        test = _held_out(options, world, study)
+    engine: Engine = options.engine or load("statfed.server.grid", job.study.engine, "engine")
     with ExitStack() as stack:
-        root = _root(job, world, stack)
-        homes = _homes(job, world, root)
+        own = job.folder / "holders" if job.folder and (job.folder / "holders").exists() else None
+        shared = own is None and options.workspace is not None and not options.fresh
+        root = own or (options.workspace if shared else None)
+        if root is None:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-")))
         logs = job.folder / "logs" if job.folder else root / "logs"
-        driven, session = _driven(job, study, test, engine, Deployment(job.name, homes, logs))
+        opener = simulated(world, root, engine, job.name, logs, shared=shared)
+        driven, session = _driven(job, study, test, opener)
     job.warn(warnings_of(study, driven))
-    source = stream(world.terms.seed, study.digest, "release")
-    result = _released(job.study, study, driven.result, source)
+    result = _released(job.study, study, driven.result)
     training = None
     if study.training:
         with job.clock.phase("references"):
-            cache = (job.options.workspace or Path(tempfile.gettempdir())) / "cache"
-            training = training_of(study, driven, test, job.curve, job.options.references, cache, job.progress)
+            cache = (options.workspace or Path(tempfile.gettempdir())) / "cache"
+            training = training_of(study, driven, test, job.curve, options.references, cache, job.progress)
     return Answer(
         run=job.folder.name if job.folder else job.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        title=job.study.title
-        or (load_training(job.study.scenario).ABOUT.title if job.study.scenario else result.title),
+        title=world.title or result.title,
         study=world.study.model_dump(mode="json"),
         terms=world.terms,
         result=result,
@@ -265,7 +251,7 @@ def _execute(job: _Job) -> Answer:
         learns=learns(study),
         seconds=time.perf_counter() - started,
         origin=world.origin,
-        synthetic=world.population.synthetic if world.population else False,
+        synthetic=world.synthetic,
         warnings=tuple(job.warnings),
         phases=tuple(Phase(name=name, seconds=seconds) for name, seconds in job.clock.phases.items()),
         memory_mib=dict(session.memory),
@@ -275,94 +261,24 @@ def _execute(job: _Job) -> Answer:
     )
 
 
-def _held_out(job: _Job, world: _World, study: Resolved) -> Scored | None:
+def _held_out(options: Options, world: World, study: Resolved) -> Scored | None:
     """Records that the simulator scores models on: of a scenario's population, or of the holders' own tables."""
     if not study.training:
         return None
     if world.population:
         return scored(study, world.population)
-    asked = job.options.references and study.question.options.holdout > 0
+    asked = options.references and study.question.options.holdout > 0
     return scored_tables(study, world.study.holders) if asked else None
 
 
-def _title(study: Study) -> str:
-    return str(load_training(study.scenario).ABOUT.title) if study.scenario else ""
-
-
-def _released(asked: Study, study: Resolved, result: Result, source: Any) -> Result:
+def _released(asked: Study, study: Resolved, result: Result) -> Result:
+    """The result under the release's rules."""
     private = study.privacy.model_dump() if study.privacy else None
+    source = stream(study.terms.seed, study.digest, "release")
     return release(result.with_(privacy=private), study.terms.codebook, asked.disclosure, source=source)
 
 
-def _world(job: _Job) -> _World:
-    """The study with its codebook, or with the population of its scenario."""
-    study, progress = job.study, job.progress
-    if study.scenario:
-        scenario = load_training(study.scenario)
-        study = study if study.seed is not None else study.model_copy(update={"seed": 1})
-        progress("prepare data", 0, 1)
-        population, form = scenario.population(study, progress), scenario.codebook(study)
-        table = described(form, scenario.ABOUT.title)
-        named = {"features": list(table.features), "target": table.target}
-        study = study.model_copy(update={"options": {**named, **study.options}})
-        progress("prepare data", 1, 1)
-        job.warn([*population.warnings, *_class_warnings(population, form.classes)])
-        return _World(study, study.terms(table.codebook), False, population, form)
-    codebook = job.options.codebook
-    drafted = codebook is None and study.codebook is None
-    base = job.options.base or Path.cwd()
-    if codebook is None:
-        codebook = load_codebook(base / study.codebook) if study.codebook else _drafted(study, progress)
-    if drafted:
-        job.on_codebook(codebook)
-    others = {name: load_codebook(base / path) for name, path in study.codebooks.items()}
-    return _World(study, study.terms(codebook, others), drafted)
-
-
-def _class_warnings(population: Population, classes: Sequence[str]) -> list[str]:
-    found = []
-    for name, records in population.holders.items():
-        missing = sorted(set(range(len(classes))) - set(records.labels.tolist()))
-        if missing:
-            found.append(f"{name} holds no records of: {', '.join(classes[i] for i in missing)}")
-    return found
-
-
-def _root(job: _Job, world: _World, stack: ExitStack) -> Path:
-    """Where the parties' homes are."""
-    own = job.folder / "holders" if job.folder else None
-    if own and own.exists():
-        return own
-    if job.options.workspace is None or job.options.fresh:
-        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-")))
-    return job.options.workspace / ("holders" if world.population else "tables")
-
-
-def dataset_key(study: Study, synthetic: bool) -> str:
-    """Names a simulated data set and its privacy unit: scenario, unit and a digest of where the data come from.
-
-    synthetic tells real data from a generated stand-in for them: they are two data sets, with two ledgers.
-    """
-    made_of = [study.scenario, study.data, list(study.holders), study.seed, study.unit, synthetic]
-    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return f"{study.scenario}-{study.unit}-{digest}"
-
-
-def _homes(job: _Job, world: _World, root: Path) -> dict[str, Path]:
-    if world.population is None:
-        homes = homes_under(root, home_names(world.study))
-        return make_homes(world.study, world.terms, world.study.holders, homes, root)
-    dataset = dataset_key(world.study, world.population.synthetic)
-    own = job.folder is not None and root == job.folder / "holders"
-    place = root if own else root / dataset
-    homes = homes_under(place, {name: name for name in world.population.holders})
-    sources = write_tables(world.population.holders, world.form, homes)
-    return make_homes(world.study, world.terms, sources, homes, place, dataset)
-
-
-def _driven(
-    job: _Job, study: Resolved, test: Scored | None, engine: Engine, deployment: Deployment
-) -> tuple[Driven, Session]:
+def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> tuple[Driven, Session]:
     clock, opened = job.clock, time.perf_counter()
 
     def on_admission(admissions: Mapping[str, Admission]) -> None:
@@ -394,7 +310,7 @@ def _driven(
             )
         return driven, session, time.perf_counter()
 
-    driven, session, ended = engine.run(deployment, run, job.progress)
+    driven, session, ended = opener(run, job.progress)
     clock.add("stop engine", time.perf_counter() - ended)
     if test is not None:
         rounds = int(getattr(study.question.options, "rounds", 0))
@@ -415,17 +331,3 @@ def _started(job: _Job) -> dict[str, NDArray[Any]]:
     if not np.isfinite(vector).all():
         raise UsageError(f"start: {start!r} has parameters that are not finite")
     return {"model": vector}
-
-
-def _drafted(study: Study, progress: Progress) -> Codebook:
-    """The union of the holders' own drafts. In a simulation only: across organisations a draft never leaves."""
-    drafts = []
-    for number, (name, source) in enumerate(study.holders.items()):
-        progress("draft a codebook", number, len(study.holders))
-        try:
-            with connect(source, Path()) as opened:
-                drafts.append(draft(opened))
-        except UsageError as failed:
-            raise UsageError(f"{name}: {failed}") from None
-    progress("draft a codebook", len(drafts), len(drafts))
-    return union(drafts)

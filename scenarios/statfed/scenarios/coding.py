@@ -46,20 +46,30 @@ CODEBOOK = WindowCodebook(
 STUDY: Mapping[str, Any] = {
     "scenario": "coding",
     "title": "Occupation codes of answers in words",
+    "method": "local-sgd",
     "holders": ["office-1", "office-2", "office-3", "office-4", "office-5"],
-    "rounds": 20,
     "seed": 1,
     "data": {"records": 5000},
-    "model": {"name": "text", "hidden": 1},
-    "training": {"local_epochs": 1, "batch_size": 256, "learning_rate": 3.0},
-    "privacy": {"unit": "record", "epsilon": 3.0, "delta": 1e-5, "clipping_norm": 2.0},
+    "options": {
+        "rounds": 20,
+        "model": {"name": "text", "hidden": 1},
+        "local_epochs": 1,
+        "batch_size": 256,
+        "learning_rate": 3.0,
+        "clipping_norm": 2.0,
+    },
+    "privacy": {"unit": "record", "epsilon": 3.0, "delta": 1e-5},
 }
-SMALL_BATCHES = replace(EXACT, study={"training": {"batch_size": 64}})
+SMALL_BATCHES = replace(EXACT, study={"options": {"batch_size": 64}})
 """Without noise more, smaller steps are better; with noise, fewer and larger ones."""
 DESCENT: Mapping[str, Any] = {
-    "rounds": 30,
-    "training": {"method": "dp-fedsgd", "learning_rate": 1.0, "sampling_rate": 0.2},
-    "strategy": {"name": "fedavgm", "server_momentum": 0.9},
+    "method": "dp-fedsgd",
+    "options": {
+        "rounds": 30,
+        "learning_rate": 1.0,
+        "sampling_rate": 0.2,
+        "strategy": {"name": "fedavgm", "server_momentum": 0.9},
+    },
 }
 """Gradient descent on protected sums: a round is one step, of a fifth of the answers, with momentum after the noise."""
 LEVELS: Sequence[Level] = (
@@ -104,7 +114,7 @@ def options(study: Study) -> Options:
 def study(profile: Profile, seed: int) -> Mapping[str, Any]:
     """The study that is compared: 1,000 answers of an office on average and fewer rounds, or 5,000."""
     records, rounds = {"quick": (1000, 10), "full": (5000, 20)}[profile]
-    return {**STUDY, "seed": seed, "rounds": rounds, "data": {"records": records}}
+    return {**STUDY, "seed": seed, "options": {**STUDY["options"], "rounds": rounds}, "data": {"records": records}}
 
 
 def codebook(study: Study) -> WindowCodebook:

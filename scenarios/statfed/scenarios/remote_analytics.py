@@ -39,18 +39,24 @@ CODEBOOK = student.CODEBOOK
 STUDY: Mapping[str, Any] = {
     "scenario": "remote-analytics",
     "title": "A university's model of one office's records",
+    "method": "local-sgd",
     "holders": ["office"],
-    "rounds": 10,
     "seed": 1,
     "data": {"source": "generated"},
-    "model": {"name": "dense", "hidden": 64},
-    "training": {"local_epochs": 2, "batch_size": 128, "learning_rate": 0.3},
-    "privacy": {"unit": "record", "epsilon": 3.0, "delta": 1e-5, "clipping_norm": 1.0},
+    "options": {
+        "rounds": 10,
+        "model": {"name": "dense", "hidden": 64},
+        "local_epochs": 2,
+        "batch_size": 128,
+        "learning_rate": 0.3,
+        "clipping_norm": 1.0,
+    },
+    "privacy": {"unit": "record", "epsilon": 3.0, "delta": 1e-5},
 }
 FITTED = Level(
     "exact-fitted",
     "no noise, trained until the records are fitted",
-    study={"rounds": 30, "training": {"local_epochs": 10, "batch_size": 32}},
+    study={"options": {"rounds": 30, "local_epochs": 10, "batch_size": 32}},
 )
 """What happens where nobody stops the training early, as in the pilot: the level that an attack should find most in."""
 LEVELS: Sequence[Level] = (EXACT, FITTED, private(30.0), private(10.0), private(3.0), private(1.0), private(0.3))

@@ -31,7 +31,10 @@ _TEST_PERSONS = {"watch": 2, "generated": 40, "uci-har": 9}
 
 ABOUT = read_about(__file__)
 
-DESCENT = {"rounds": 40, "training": {"method": "dp-fedsgd", "sampling_rate": 0.3, "learning_rate": 1.0}}
+DESCENT: Mapping[str, Any] = {
+    "method": "dp-fedsgd",
+    "options": {"rounds": 40, "sampling_rate": 0.3, "learning_rate": 1.0},
+}
 """Gradient descent on protected sums: more, cheaper steps, and a larger one than holders take by themselves."""
 LEVELS: Sequence[Level] = (EXACT, private(10.0), private(3.0), private(1.0), private(3.0, "shared", study=DESCENT))
 SUCCESS = Success("accuracy lost against the tuned pooled model", shortfall("accuracy"), 0.05)
@@ -66,12 +69,17 @@ CODEBOOK = WindowCodebook(
 STUDY: Mapping[str, Any] = {
     "scenario": "time-use",
     "title": "Activity recognition from body sensors",
+    "method": "local-sgd",
     "holders": ["office-1", "office-2", "office-3", "office-4"],
-    "rounds": 20,
     "seed": 1,
     "data": {"source": "watch", "split": "iid"},
-    "model": {"name": "mlp", "hidden": 64},
-    "training": {"local_epochs": 1, "batch_size": 64, "learning_rate": 0.3},
+    "options": {
+        "rounds": 20,
+        "model": {"name": "mlp", "hidden": 64},
+        "local_epochs": 1,
+        "batch_size": 64,
+        "learning_rate": 0.3,
+    },
     "privacy": {"unit": "record", "epsilon": 3.0, "delta": 1e-5},
 }
 
@@ -126,7 +134,7 @@ def options(study: Study) -> Options:
 def study(profile: Profile, seed: int) -> Mapping[str, Any]:
     """The study that is compared: the watch data with fewer rounds, or all of them."""
     rounds = {"quick": 10, "full": 20}[profile]
-    return {**STUDY, "seed": seed, "rounds": rounds}
+    return {**STUDY, "seed": seed, "options": {**STUDY["options"], "rounds": rounds}}
 
 
 def codebook(study: Study) -> WindowCodebook:

@@ -17,9 +17,9 @@ from flwr.serverapp.strategy import (
     QFedAvg,
     Strategy,
 )
-from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 
 from statfed.core.errors import UsageError
+from statfed.server._flwr import weighs_metrics
 
 _AVERAGING = (FedAvg, FedProx, FedAvgM, FedAdam, FedYogi, FedAdagrad)
 _EACH = (Krum, MultiKrum, Bulyan, FedMedian, FedTrimmedAvg, QFedAvg, FedXgbBagging, FedXgbCyclic)
@@ -51,7 +51,7 @@ def check_strategy(strategy: Strategy, averages_only: bool = False) -> None:
                 "strategies, or averages_only=True where it uses replies by their weighted average alone"
             )
     for function in ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn"):
-        if getattr(strategy, function) is not aggregate_metricrecords:
+        if not weighs_metrics(getattr(strategy, function)):
             raise UsageError(
                 f"strategy {name}: its own {function} may need each node's metrics; want Flower's weighted average, or "
                 "averages_only=True where it does no more than that"

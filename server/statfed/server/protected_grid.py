@@ -19,11 +19,8 @@ from typing import Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.common.constant import ErrorCode
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore.run import Run
 from pydantic import ValidationError
 
 from statfed.core.averaging import (
@@ -40,11 +37,11 @@ from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
 from statfed.core.protection import Agreement, Coordinator, Packet, Stage, conduct, default_minimum, named_protection
 from statfed.core.statement import raise_failure
 from statfed.server._averaging_strategies import check_strategy
+from statfed.server._flwr import AWAY, NodeInfo, Run
 from statfed.server.carrier import Carrier
 from statfed.server.packets import packet_in, put_packet
 
 RECORD = "statfed"
-_AWAY = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
 RESERVED = (RECORD, "packet", "packet-arrays")
 
 log = logging.getLogger("statfed.coordinator")
@@ -182,7 +179,7 @@ class ProtectedGrid(Grid):
         silent = {f"node {node}": "no answer to hello" for node in new if node not in found}
         known = {one.name: node for node, one in self._joined.items()}
         for node, reply in sorted(found.items()):
-            if reply.has_error() and reply.error.code in _AWAY:
+            if reply.has_error() and reply.error.code in AWAY:
                 silent[f"node {node}"] = reply.error.reason or "not there"
                 continue
             one = _joined(reply, f"node {node}")

@@ -11,13 +11,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.core.discovery import load, modules
+from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
-from statfed.core.method import PACKAGE, Ask, Cells, Model, Question, Total, checked, read_question, summed
+from statfed.core.method import (
+    ANALYSES,
+    Ask,
+    Cells,
+    Model,
+    Question,
+    Total,
+    checked,
+    columns_read,
+    load_method,
+    read_question,
+    summed,
+)
 from statfed.core.privacy.noise import plan
 from statfed.core.result import Result
 from statfed.core.terms import Privacy, Terms
 from tests.federate import federate, table_of
+from tests.noise import scheduled
 from tests.universe import CODEBOOK, EXAMPLES, people
 
 CASES = [pytest.param(name, options, id=f"{name}-{i}") for name in EXAMPLES for i, options in enumerate(EXAMPLES[name])]
@@ -29,7 +42,7 @@ def query_of(name: str, options: dict[str, Any], **more: Any) -> Terms:
 
 def private(name: str, options: dict[str, Any]) -> bool:
     """Does the analysis answer these options privately? Others are refused before anything is sent."""
-    if not hasattr(load(PACKAGE, name, "analysis"), "private"):
+    if not hasattr(load_method(name), "budget"):
         return False
     try:
         read_question(query_of(name, options, privacy=Privacy(epsilon=1.0)))
@@ -59,7 +72,7 @@ def asked(name: str, options: dict[str, Any], frame: pd.DataFrame) -> Iterator[t
 
 
 def test_every_analysis_has_an_example_here() -> None:
-    assert set(EXAMPLES) == set(modules(PACKAGE))
+    assert set(EXAMPLES) == set(modules(ANALYSES))
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
@@ -131,14 +144,14 @@ def test_what_an_ask_discloses_names_columns_of_the_codebook(name: str, options:
         by = disclosed.by if isinstance(disclosed, Cells) else ()
         assert set(by) <= {n for n in CODEBOOK.columns if CODEBOOK.columns[n].levels}
         assert set(disclosed.complete) <= set(CODEBOOK.columns)
-        assert set(module.columns(question)) <= set(CODEBOOK.columns)
+        assert set(columns_read(question)) <= set(CODEBOOK.columns)
 
 
 @pytest.mark.parametrize(("name", "options"), PRIVATE)
 def test_a_private_form_has_finite_bounds(name: str, options: dict[str, Any]) -> None:
     privacy = Privacy(epsilon=1.0)
     module, question = read_question(query_of(name, options, privacy=privacy))
-    ask, times = module.private(question)  # type: ignore[attr-defined]  # optional in the contract
+    ask, times = scheduled(question)
     noise = plan(module.parts(question, Ask(ask)), privacy, times)
     assert all(np.isfinite(sd).all() for sd in noise.std().values())
 

@@ -16,15 +16,13 @@ from statfed.core.fixed_point import Layout, Slot
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet, named_protection
 from statfed.core.randomness import Stream
-from statfed.core.study import Study
+from statfed.core.study import make_study
 from statfed.core.terms import Privacy, Protection, Terms
-from statfed.federation import Federation
-from statfed.federation import training as _run
-from statfed.scenarios import time_use
+from statfed.federation import Federation, Options, run_study
 from statfed.strategies.protections import _he_planes as planes
 from statfed.strategies.protections import homomorphic_encryption as he
 from statfed.strategies.protections._he_codec import PRIMES, Residues, coarse
-from tests.conftest import toy_study
+from tests.conftest import toy_terms
 from tests.federate import split
 from tests.protocol import Network, agreement
 from tests.universe import CODEBOOK, people
@@ -339,8 +337,7 @@ def test_each_role_has_its_row_and_ckks_and_partial_encryption_say_what_they_giv
     assert "key holder: every sum of contributions, sizes, and who contributed" in rounded
     assert any("if the coordinator follows the protocol" in text for text in rounded.values())
     assert not any("if the coordinator follows the protocol" in text for text in exact.values())
-    study = Study(scenario="time-use", protection=Protection(name=NAME, options={"last_layer": 30}))
-    partial = rows(study.terms(time_use.CODEBOOK))
+    partial = rows(toy_terms(holders=3, protection={"name": NAME, "options": {"last_layer": 30}}))
     assert any(key.startswith("coordinator: partial: each holder's other layers") for key in partial)
 
 
@@ -383,11 +380,13 @@ def test_analyses_through_the_whole_path_equal_plain() -> None:
 def test_training_encrypted_wholly_partly_or_under_ckks_gives_the_same_model_as_in_clear(tmp_path: Path) -> None:
     def model(number: int, **protection: Any) -> NDArray[np.float64]:
         data = {"source": "generated", "persons": 4, "records_per_person": 10, "test_persons": 4}
-        study = toy_study(holders=3, protection=protection, data=data)
-        options = _run.Options(tmp_path / f"{number}-runs", tmp_path / f"{number}", fresh=True, references=False)
-        _, folder = _run.run_study(study, options)
-        saved = np.load(folder / "model.npz")
-        return np.concatenate([saved[key].reshape(-1) for key in saved.files if saved[key].dtype.kind == "f"])
+        options = {"rounds": 2, "model": {"hidden": 8}, "batch_size": 16}
+        study = {"method": "local-sgd", "scenario": "time-use", "holders": 3, "options": options, "data": data}
+        answer = run_study(
+            make_study(study | {"protection": protection, "seed": 1}),
+            Options(workspace=tmp_path / f"{number}", references=False),
+        )
+        return np.asarray(answer.result.arrays["model"])
 
     clear, whole = model(0, name="plain"), model(1, name=NAME)
     np.testing.assert_allclose(whole, clear, atol=1e-5)

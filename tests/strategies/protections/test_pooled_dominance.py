@@ -20,10 +20,11 @@ from statfed.core.method import Arrays, Ask, Part, read_question, summed
 from statfed.core.protection import Coordinator, Rounds
 from statfed.core.randomness import stream
 from statfed.core.result import Result, Row
+from statfed.core.study import make_study
 from statfed.core.terms import Protection, Terms
-from statfed.federation import Federation, make_analysis_study
+from statfed.federation import Federation
 from statfed.federation.report import render
-from statfed.server import analysis as coordinating
+from statfed.server import driver
 from statfed.server.disclosure.release import release
 from statfed.strategies.analyses import table as tables
 from statfed.strategies.analyses._contributors import contributors
@@ -108,8 +109,8 @@ def in_clear(sent: Mapping[str, Arrays], parts: Mapping[str, Part], options: Any
 def decided(frames: Sequence[pd.DataFrame], codebook: Codebook, rules: Rules = RULES, **options: Any) -> Result:
     """A table before its release, with verdicts, from both halves in memory."""
     holders = {f"h{i}": table_of(frame, codebook) for i, frame in enumerate(frames)}
-    study = make_analysis_study(study_of(rules, **options) | {"holders": dict.fromkeys(holders, "x")})
-    query = study.query(codebook)
+    study = make_study(study_of(rules, **options) | {"holders": dict.fromkeys(holders, "x")})
+    query = study.terms(codebook)
     module, question = read_question(query)
     (function,) = contract.functions_of(question).values()
     read = multi_party.Options.model_validate(query.protection.options)
@@ -118,7 +119,7 @@ def decided(frames: Sequence[pd.DataFrame], codebook: Codebook, rules: Rules = R
 
 def study_of(rules: Rules = RULES, **options: Any) -> dict[str, Any]:
     table = {"rows": ["branch"], "columns": ["size"], "value": "turnover"} | options
-    named = {"analysis": "table", "options": table, "disclosure": rules, "protection": {"name": "multi-party"}}
+    named = {"method": "table", "options": table, "disclosure": rules, "protection": {"name": "multi-party"}}
     return named | {"holders": {f"h{i}": "x.csv" for i in range(HOLDERS)}}
 
 
@@ -152,9 +153,9 @@ def test_a_released_table_hides_exactly_the_rows_that_the_pooled_contributors_ma
 def test_holders_agree_to_the_rules_and_record_what_they_gave_for_them(federation: Federation) -> None:
     answer = federation.last
     assert answer is not None
-    assert answer.query.protection.options == {"functions": ["dominance"], "n": 2, "k": 60.0, "p": 30.0}
+    assert answer.terms.protection.options == {"functions": ["dominance"], "n": 2, "k": 60.0, "p": 30.0}
     assert [one.ask for one in answer.sums] == ["cells", "contributors"]
-    assert {closing.disclosures for closing in answer.closings.values()} == {2}
+    assert {closing.disclosures for closing in answer.spending} == {2}
     (home,) = (federation._workspace / "tables").glob("h0-*")
     with read_only(home / "ledger.sqlite") as ledger:
         notes = [str(entry) for entry in ledger.entries()]
@@ -222,7 +223,7 @@ def test_with_enterprises_anywhere_no_row_that_is_unsafe_passes(seed: int) -> No
 
 def query_of(rules: Rules = RULES, protection: Mapping[str, Any] | None = None, **options: Any) -> Terms:
     named = study_of(rules, **options) | ({"protection": dict(protection)} if protection else {})
-    return make_analysis_study(named).query(FIRMS)
+    return make_study(named).terms(FIRMS)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_a_coordinator_that_wants_contributors_added_up_is_refused_by_holders(mo
     def greedy(coordinator: Coordinator, layout: Any, function: str = "") -> Rounds:
         return coordinator.total(layout)
 
-    monkeypatch.setattr(coordinating, "formed", greedy)
+    monkeypatch.setattr(driver, "formed", greedy)
     with (
         Federation(at_holders(firms()), FIRMS, seed=1, protection="multi-party", disclosure=RULES) as made,
         pytest.raises(Refused, match="got sum of what the analysis gives for dominance-spanning"),
@@ -352,6 +353,6 @@ def test_a_report_names_the_dominance_parameters_and_keeps_their_values_back() -
         federation.table("branch", value="turnover")
         assert federation.last is not None
         page = render(federation.last)
-    assert federation.last.query.protection.options["k"] == 60.0
+    assert federation.last.terms.protection.options["k"] == 60.0
     assert "; k not shown; p not shown" in page
     assert "60.0" not in page

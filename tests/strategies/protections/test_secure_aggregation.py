@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from statfed.core.errors import EngineError, Refused, UsageError
-from statfed.core.fixed_point import Layout, Slot, training_layout
+from statfed.core.fixed_point import Layout, Slot
 from statfed.core.identity import Identity
-from statfed.core.method import Arrays
+from statfed.core.method import Arrays, Ask
 from statfed.core.protection import Packet, Stage, conduct
-from statfed.core.study import Study
-from statfed.core.terms import Protection, Terms
-from statfed.scenarios.time_use import CODEBOOK
+from statfed.core.resolve import resolve
+from statfed.core.terms import Terms
 from statfed.strategies.protections import secure_aggregation
 from statfed.strategies.protections._secagg_graph import Graph, Shape, _bounds, _tail, least_width
 from statfed.strategies.protections._secagg_words import _PIECE, add, mask, subtract, to_numbers, to_words
+from tests.conftest import toy_terms
 from tests.protocol import Network, agreement, identities
 
 BITS: tuple[Literal[32, 64, 192], ...] = (32, 64, 192)
@@ -98,28 +98,28 @@ def test_any_layout_is_summed_exactly(
 
 @pytest.mark.parametrize("minimum", [5, 4])
 def test_model_updates_are_summed_in_32_bit_words(minimum: int) -> None:
-    study = terms(5)
-    layout = training_layout(study, 1000, dict.fromkeys("abcde", 100), revealed=False)
+    study = resolve(terms(5))
+    fit, norm = Ask("fit"), study.question.options.update_norm
+    layout = study.layout(fit, study.parts(fit), None, dict.fromkeys(study.holders, 100))
     assert layout.bits == 32
     network = Network(agreement("secure-aggregation", 5, minimum=minimum))
     rng = np.random.default_rng(1)
     given = {}
     for name in network.agreement.holders:
-        update = rng.normal(size=1000)
-        update *= study.training.update_norm / np.linalg.norm(update)
+        update = rng.normal(size=layout.slots["update"].shape)
+        update *= norm / np.linalg.norm(update)
         given[name] = {"update": 100 * update, "weight": np.array(100)}
     found = network.sum(given, layout).total
     assert same(found, reference(layout, given, given))
     plain = sum(arrays["update"] for arrays in given.values())
-    assert np.abs(found["update"] - plain).max() < 2.0**-25 * 500 * study.training.update_norm
+    assert np.abs(found["update"] - plain).max() < 2.0**-25 * 500 * norm
     assert int(found["weight"]) == 500
 
 
 def terms(holders: int, minimum: int | None = None) -> Terms:
     """A training study under this protection."""
     names = tuple(f"h{i}" for i in range(holders))
-    protection = Protection(name="secure-aggregation", minimum_holders=minimum)
-    return Study(scenario="time-use", holders=names, protection=protection).terms(CODEBOOK)
+    return toy_terms(holders=names, protection={"name": "secure-aggregation", "minimum_holders": minimum})
 
 
 # --- dropout

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 
 from statfed.core.codebook import make_codebook
-from statfed.core.study import make_study
 from statfed.core.terms import Privacy, Terms
-from statfed.scenarios import time_use
 from statfed.strategies.protections import homomorphic_encryption, plain, secure_aggregation
+from tests.conftest import toy_terms
 
 CODEBOOK = make_codebook({"columns": {"sex": {"type": "category", "categories": ["f", "m"]}}})
 MODULES = {
@@ -32,13 +31,12 @@ def query(name: str, holders: int = 4, minimum: int | None = None, **privacy: An
 
 
 def training(name: str, method: str, privacy: dict[str, Any] | None = None, minimum: int | None = None) -> Terms:
-    study = {
-        "scenario": "time-use",
-        "protection": {"name": name, "minimum_holders": minimum},
-        "training": {"method": method},
-        "privacy": privacy,
-    }
-    return make_study(study).terms(time_use.CODEBOOK)
+    return toy_terms(
+        holders=5,
+        protection={"name": name, "minimum_holders": minimum},
+        training={"method": method},
+        privacy=privacy,
+    )
 
 
 def rows(name: str, terms: Terms) -> dict[str, str]:

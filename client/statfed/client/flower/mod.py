@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Array, ConfigRecord, Context, Error, Message, RecordDict
-from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from statfed.client.flower.packets import ARRAYS, PACKET, packet_in, put_packet
 from statfed.client.flower.party import ANSWER, SOCKET, Seats, remote
@@ -30,6 +29,8 @@ RECORD = "statfed"
 NODE_CONFIG = "statfed-home"
 PUBLIC_FAILURE, INTERNAL_FAILURE = 200, 201  # Flower error codes, as `statfed.client.flower.app` uses them
 
+App = Callable[[Message, Context], Message]
+Mod = Callable[[Message, Context, App], Message]
 Home = str | Path | Callable[[Context], str | Path]
 log = logging.getLogger("statfed.holder")
 
@@ -39,7 +40,7 @@ def protect(home: Home | None = None) -> Mod:
     one, `statfed-home` of the node's configuration says it."""
     seats = Seats()
 
-    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    def mod(message: Message, context: Context, call_next: App) -> Message:
         try:
             content = _answer(seats, _home(home, context), message, context, call_next)
             return Message(content, reply_to=message)
@@ -61,7 +62,7 @@ def _home(home: Home | None, context: Context) -> Path:
     return Path(str(found)).resolve()
 
 
-def _answer(seats: Seats, home: Path, message: Message, context: Context, call_next: ClientAppCallable) -> RecordDict:
+def _answer(seats: Seats, home: Path, message: Message, context: Context, call_next: App) -> RecordDict:
     """The content of the reply."""
     kind = message.metadata.message_type.partition(".")[0]
     records = message.content.config_records if message.has_content() else {}

@@ -8,9 +8,7 @@ that no other process can take the port, and the fixed sleeps of Flower's loop (
 """
 
 import argparse
-import functools
 import gc
-import importlib
 import os
 import socket
 import subprocess
@@ -23,6 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from statfed.client.flower._flwr import at_exit, carry_messages, runtime_api, shorten_pauses
 from statfed.core.process import die_with_parent, how
 
 STOP_SECONDS = 4.0
@@ -138,23 +137,15 @@ def _run(link: Link, secret: bytes, listener: socket.socket) -> None:
     import uvicorn
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-    from flwr.common.constant import ISOLATION_MODE_PROCESS
-    from flwr.supercore.exit import add_exit_handler
-    from flwr.supercore.object_store import ObjectStoreFactory
-    from flwr.supernode.main import create_app
-    from flwr.supernode.nodestate import NodeStateFactory
 
-    loop = importlib.import_module("flwr.supernode.start_client_internal")
-    vars(loop)["time"] = _Clock(link.poll)
-    vars(loop)["pull_objects"] = functools.partial(loop.pull_objects, initial_backoff=link.poll, backoff_cap=1.0)
-
+    shorten_pauses(_Clock(link.poll), link.poll)
     key = load_ssh_private_key(link.node_key.read_bytes(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         sys.exit(f"node key {link.node_key}: got {type(key).__name__}; want a NIST EC private key")
-    state = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
+    api, state = runtime_api(secret)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(state_factory=state, superexec_auth_secret=secret),
+            api,
             ws="none",
             log_level="warning",
             access_log=False,
@@ -163,23 +154,16 @@ def _run(link: Link, secret: bytes, listener: socket.socket) -> None:
         )
     )
 
+    serving = threading.Thread(target=server.run, args=([listener],), name="runtime-api", daemon=True)
+
     def stop() -> None:
         server.should_exit = True
+        serving.join(1.0)  # a thread that still runs while the interpreter ends can crash it
         gc.freeze()  # the interpreter then ends at once, and not after half a second
 
-    threading.Thread(target=server.run, args=([listener],), name="runtime-api", daemon=True).start()
-    add_exit_handler(stop)
-    loop.start_client_internal(
-        state_factory=state,
-        server_address=link.superlink,
-        node_config={},
-        root_certificates=link.root_certificates.read_bytes(),
-        insecure=False,
-        authentication_keys=(key, key.public_key()),
-        isolation=ISOLATION_MODE_PROCESS,
-        superexec_auth_secret=secret,
-        runtime_dependency_install=False,
-    )
+    serving.start()
+    at_exit(stop)
+    carry_messages(state, link.superlink, link.root_certificates.read_bytes(), key, secret)
 
 
 if __name__ == "__main__":

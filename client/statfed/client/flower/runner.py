@@ -29,50 +29,19 @@ from types import FrameType
 
 import httpx
 from flwr.app import Context, Error, Message
-from flwr.common.constant import ErrorCode, SubStatus
-from flwr.common.serde import context_from_proto
-from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import (
-    AcquireTaskRequest,
-    PullAppMessagesRequest,
-    PullTaskInputRequest,
-    SendTaskHeartbeatRequest,
-)
-from flwr.supercore.constant import TASK_TOKEN_HEADER, TaskType
-from flwr.supercore.inflatable.inflatable_protobuf_utils import (
-    make_confirm_message_received_fn_protobuf,
-    make_pull_object_fn_protobuf,
-)
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
 
+from statfed.client.flower._flwr import APP_RAISED, BUNDLE_REFUSED, Tasks, tasks_of
 from statfed.client.flower.node import SECRET_BYTES, Link, pause, supernode
 from statfed.core.process import die_with_parent
 
 APP = "statfed.client.flower.app:app"
 NODE_ENDED = 71
 HEARTBEAT_SECONDS = 10.0
-ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 INTERNAL_ERROR = "internal error at the holder; see its log"
 
 log = logging.getLogger("statfed.runner")
 
 App = Callable[[Message, Context], Message]
-
-
-class TaskToken:
-    """Adds the token of the task in hand to requests, so that one connection serves all tasks."""
-
-    value: str | None = None
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        if self.value is not None:
-            context.request.headers[TASK_TOKEN_HEADER] = self.value
-        return call_next(context)
 
 
 class PinnedRunner:
@@ -82,9 +51,8 @@ class PinnedRunner:
     bundle: the SHA-256, in hexadecimal, of the only bundle that a run may carry.
     """
 
-    def __init__(self, client: RuntimeHttpClient, token: TaskToken, app: App, home: Path, bundle: str, poll: float):
-        self._client = client
-        self._token = token
+    def __init__(self, tasks: Tasks, app: App, home: Path, bundle: str, poll: float) -> None:
+        self._tasks = tasks
         self._app = app
         self._home = home
         self._bundle = bundle.lower()
@@ -96,28 +64,24 @@ class PinnedRunner:
         idle_since = time.monotonic()
         while True:
             try:
-                taken = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
+                taken = self._tasks.take()
             except httpx.TransportError:  # if the SuperNode has ended, its watcher ends this process
                 log.warning("SuperNode: no connection")
                 time.sleep(1)
                 continue
-            if not taken.token:
+            if not taken:
                 time.sleep(pause(self._poll, time.monotonic() - idle_since))
                 continue
-            self._token.value = taken.token
             try:
                 with self._heartbeats():
                     self._work()
             finally:
-                self._token.value = None
+                self._tasks.drop()
             idle_since = time.monotonic()
 
     def _work(self) -> None:
-        message, context, bundle = self._pull()
-        reply = self.answer(message, context, bundle)
-        status = SubStatus.FAILED if reply.has_error() else SubStatus.COMPLETED
-        push_message(self._client, reply, context)
-        push_task_output(self._client, context, status, "")
+        message, context, bundle = self._tasks.pull(self._poll)
+        self._tasks.push(self.answer(message, context, bundle), context)
 
     def answer(self, message: Message, context: Context, bundle: bytes) -> Message:
         """The reply to one message. Never raises an Exception, and never lets the text of one out."""
@@ -125,7 +89,7 @@ class PinnedRunner:
         if not secrets.compare_digest(got, self._bundle):
             log.error("bundle refused: got sha256 %s; want %s", got, self._bundle)
             refusal = f"bundle refused: got sha256 {got}; want {self._bundle}"
-            return Message(Error(ErrorCode.INVALID_FAB, refusal), reply_to=message)
+            return Message(Error(BUNDLE_REFUSED, refusal), reply_to=message)
         context.node_config = {"home": str(self._home)}
         try:
             reply = self._app(message, context)
@@ -133,37 +97,18 @@ class PinnedRunner:
                 raise TypeError(f"reply of the ClientApp: got {type(reply).__name__}; want Message")
         except Exception:
             log.exception("the ClientApp raised an exception")
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, INTERNAL_ERROR), reply_to=message)
+            return Message(Error(APP_RAISED, INTERNAL_ERROR), reply_to=message)
         return reply
-
-    def _pull(self) -> tuple[Message, Context, bytes]:
-        """The task's message, context and bundle."""
-        task = self._client.PullTaskInput(PullTaskInputRequest())
-        context = context_from_proto(task.context)
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run.run_id, context.node_id
-        while not (pulled := self._client.PullMessages(PullAppMessagesRequest())).messages_list:
-            time.sleep(self._poll)  # the SuperNode announces a task just before it stores its message
-        tree, node = pulled.message_object_trees[0], Node(node_id=context.node_id)
-        message = pull_and_inflate_object_from_tree(
-            tree,
-            make_pull_object_fn_protobuf(self._client.PullObject, node, context.run_id),
-            make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, node, context.run_id),
-            return_type=Message,
-            initial_backoff=self._poll,
-            backoff_cap=1.0,
-        )
-        vars(message.metadata)["_message_id"] = tree.object_id
-        return message, context, task.fab.content
 
     @contextmanager
     def _heartbeats(self) -> Iterator[None]:
-        """Keep the task alive at the SuperNode, which gives one up after a minute of silence."""
+        """Keep the task in hand alive."""
         done = threading.Event()
 
         def beat() -> None:
             while not done.wait(HEARTBEAT_SECONDS):
                 try:
-                    self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+                    self._tasks.beat()
                 except httpx.HTTPError as error:
                     log.warning("heartbeat: %s", error)
 
@@ -248,13 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = installed_app(options.app)
         for module in options.preload:
             importlib.import_module(module)
-        token = TaskToken()
-        authority = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={ACQUIRE})
-        with RuntimeHttpClient.from_server_address(
-            address, True, None, [RuntimeVersionHttpInterceptor("flwr-clientapp"), authority, token]
-        ) as client:
+        with tasks_of(address, secret) as tasks:
             status.tell(ready=True)
-            PinnedRunner(client, token, app, options.home, options.bundle_sha256, options.poll).serve()
+            PinnedRunner(tasks, app, options.home, options.bundle_sha256, options.poll).serve()
 
 
 if __name__ == "__main__":

@@ -132,7 +132,8 @@ def undeclared(parts: Mapping[str, Part], discloses: Cells | Model) -> list[str]
     """Parts of which nothing is known that rules could look at. Public.
 
     Sums of values need the cells and columns that dominance rules are evaluated on, or the records of a model; cross
-    products and updates need a model; counts are looked at themselves.
+    products and updates need a model; counts are looked at themselves. Sums over cells in which no column is summed,
+    such as of squared sizes of primary sampling units, are refused: no rule is about them.
     """
     model = isinstance(discloses, Model)
 
@@ -185,7 +186,7 @@ def _magnitudes(
     weighted total is what its contributors subtract themselves from, with weights that they may know."""
     columns = (*by, value)
     weight = table.codebook.role("weight")
-    weights = [None, weight] if weight in columns_read(question) else [None]
+    weights = [None, weight] if weight in columns_read(question) and weight != value else [None]
     zeros = False
     for each in weights:
         sums = _largest(table, by, value, each, rules.dominance_n)

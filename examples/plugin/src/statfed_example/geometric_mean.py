@@ -16,8 +16,8 @@ from pydantic import Field
 
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, fixed
-from statfed.core.result import Result
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, fixed
+from statfed.core.result import Basis, Result
 from statfed.core.section import Section
 from statfed.core.table import Table, real
 
@@ -56,9 +56,10 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     shape = tuple(len(question.codebook.category(name).levels) for name in question.options.by)
     found = {}
     for i in range(len(question.options.columns)):
-        found[f"count_{i}"] = Part(shape, 1.0, integer=True, single=True)
-        found[f"sum_{i}"] = Part(shape, 1.0, single=True)
-        found[f"squares_{i}"] = Part(shape, 1.0, single=True, share=0.5)  # for the standard error only
+        counts = Magnitude(f"count_{i}")
+        found[f"count_{i}"] = Part(shape, 1.0, integer=True, single=True, what=Counts(question.options.by))
+        found[f"sum_{i}"] = Part(shape, 1.0, single=True, what=counts)
+        found[f"squares_{i}"] = Part(shape, 1.0, single=True, share=0.5, what=counts)  # for the standard error
     return found
 
 
@@ -88,7 +89,8 @@ def coordinate(question: Question[Options]) -> Coordination:
             row: dict[str, Any] = {"column": name, **{b: codes[j] for b, codes, j in zip(by, levels, at, strict=True)}}
             unit = question.codebook.columns[name].unit
             rows.append(row | _estimated(n, first, second, noise, middle, half) | {"unit": unit})
-    return Result("geometric-mean", "Geometric means", {"estimates": rows}, {}, (NOTE,), by)
+    basis = {"estimates": Basis(by, ("column", "unit"), ("count",), own=("estimate", "std_error"))}
+    return Result("geometric-mean", "Geometric means", {"estimates": rows}, {}, (NOTE,), by, basis=basis)
 
 
 def _estimated(n: float, first: float, second: float, noise: list[float], middle: float, half: float) -> dict[str, Any]:

@@ -1,33 +1,34 @@
 """Reports as one self-contained HTML file each, without scripts, fonts or anything else to load.
 
+    render(answer)  the report of any answer
+
 The page carries a content security policy that forbids scripts and every request. All texts are escaped: names and
-notes come from other organisations. The style sheet, the number formats and the charts are shared with the reports of
-scenarios.
+notes come from other organisations. The page's frame, style sheet, number formats and charts are shared with annexes
+and the reports of comparisons.
 """
 
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
-from statfed.core.discovery import load
-from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.protection import shown_options
-from statfed.federation.report import figures, formats
+from statfed.federation.report import formats
 
 if TYPE_CHECKING:
     from statfed.federation.answers import Answer
 
 MOST_ROWS = 500  # of one table in the page; CSV and JSON have them all
 _FORMS = ("percent", "points", "count", "epsilon", "allowance", "delta", "number", "seconds", "size", "short")
+SHARED = ("report.css", "page.html.j2", "parts.html.j2")
+"""Files of this package that templates of others are made with."""
 
 
 def pages(package: str) -> Environment:
-    """A template environment over the files of `package`, with this package's style sheet and formats."""
+    """A template environment over the files of `package`, with this package's frame, style sheet and formats."""
 
     def read(name: str) -> str:
-        folder = __name__ if name == "report.css" else package
+        folder = __name__ if name in SHARED else package
         return resources.files(folder).joinpath(name).read_text(encoding="utf-8")
 
     environment = Environment(
@@ -44,26 +45,29 @@ def pages(package: str) -> Environment:
 
 
 def render(answer: "Answer") -> str:
-    """The report of one answer as an HTML page."""
-    result = answer.result
+    """The report of one answer as an HTML page: compared models, or the tables of its result.
+
+    Raises ValueError where models are compared and none is the federated one.
+    """
+    from statfed.federation.report import drawn, facts, figures
+    from statfed.federation.report.compared import Compared
+
+    parts: dict[str, Any] = {"remaining": facts.remaining, "show": facts.shown, "most": drawn.MOST_HOLDERS}
+    if answer.training and answer.training.candidates:
+        told = Compared(answer)
+        svg = drawn.of_compared(told) | drawn.of_any(told)
+        return _template("compared.html.j2").render(a=answer, facts=told, svg=svg, **parts)
+    result, read = answer.result, facts.Facts(answer)
     tables = {
         name: (list(dict.fromkeys(key for row in rows for key in row)), list(rows[:MOST_ROWS]), len(rows))
         for name, rows in result.tables.items()
         if rows
     }
-    protection = answer.terms.protection
-    options = shown_options(load(PROTECTIONS, protection.name, "protection"), protection.options)
-    return _template().render(a=answer, r=result, tables=tables, charts=figures.of(result), show=_show, options=options)
+    return _template("tables.html.j2").render(
+        a=answer, r=result, facts=read, tables=tables, charts=figures.of(result), svg=drawn.of_any(read), **parts
+    )
 
 
 @cache
-def _template() -> Template:
-    return pages(__name__).get_template("analysis.html.j2")
-
-
-def _show(value: object, margin: bool = False) -> str:
-    if value is None:
-        return "all" if margin else formats.DASH
-    if isinstance(value, float):
-        return f"{value:,.6g}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def _template(name: str) -> Template:
+    return pages(__name__).get_template(name)

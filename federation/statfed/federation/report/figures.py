@@ -1,4 +1,4 @@
-"""Charts of results, chosen by the shape of their rows: intervals, bins, curves."""
+"""Charts of results, chosen by the shape of their rows: intervals, bins, curves, confusion."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,9 @@ def of(result: Result) -> dict[str, Markup]:
     for name, rows in result.tables.items():
         if not rows:
             continue
-        if {"lower", "upper", "density"} <= rows[0].keys():
+        if {"class", "predicted", "count"} <= rows[0].keys():
+            made["Confusion matrix"] = _confusion(rows)
+        elif {"lower", "upper", "density"} <= rows[0].keys():
             made["Distribution"] = _bins(rows)
         elif {"time", "survival"} <= rows[0].keys():
             made["Survival"] = _survival(rows)
@@ -30,7 +32,7 @@ def of(result: Result) -> dict[str, Markup]:
 
 
 def _intervals(result: Result, rows: Sequence[Row]) -> Markup | None:
-    value = next((k for k in ("estimate", "mean", "total") if k in rows[0]), None)
+    value = next((k for k in ("estimate", "mean", "accuracy", "total") if k in rows[0]), None)
     if value is None:
         return None
     limits = result.conf_int().to_dict("records")
@@ -69,6 +71,14 @@ def _intervals(result: Result, rows: Sequence[Row]) -> Markup | None:
 def _label(result: Result, row: Row) -> str:
     keys = [k for k in ("name", "column", "group", *result.by) if k in row]
     return ", ".join(str(row[k]) for k in keys if row[k] is not None) or "all"
+
+
+def _confusion(rows: Sequence[Row]) -> Markup:
+    """Records of a true class by assigned class. Counts with noise may be below none: those are shown as none."""
+    classes = list(dict.fromkeys(str(row["class"]) for row in rows))
+    found = {(row["class"], row["predicted"]): max(0, int(row["count"] or 0)) for row in rows}
+    counts = [[found.get((true, taken), 0) for taken in classes] for true in classes]
+    return charts.matrix("confusion", "Confusion matrix of the model", classes, counts)
 
 
 def _bins(rows: Sequence[Row]) -> Markup:

@@ -12,8 +12,9 @@ from typing import Any
 
 from statfed.core.discovery import load, modules
 from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.scenario import PACKAGE, Figures, Profile, Reference, Success, World, kind_of
+from statfed.core.scenario import PACKAGE, Profile, kind_of
 from statfed.lab.compare import memory, wan
+from statfed.lab.compare.bench import Bench, tried, warm
 from statfed.lab.compare.trial import Cell, Technique, Trial
 
 Emit = Callable[[Trial], None]
@@ -52,12 +53,38 @@ def run_block(block: Block, emit: Emit) -> None:
     module = load(PACKAGE, first.scenario, "scenario")
     order = list(block.cells)
     random.Random(first.seed).shuffle(order)  # noqa: S311  # spreads drift of the machine over techniques
-    runner = {"statistics": _statistics, "training": _training}[kind_of(module)]
     try:
-        runner(module, order, block.cache, emit)
+        with tempfile.TemporaryDirectory(prefix="statfed-block-") as folder:
+            _tried(_bench(module, first, Path(folder), block.cache), order, emit)
     except Exception as error:  # noqa: BLE001  # whatever it is: recorded for every cell that has no trial yet
         for cell in order:
             emit(failed(cell, error))
+
+
+def _bench(module: Any, first: Cell, folder: Path, cache: Path) -> Bench:
+    if kind_of(module) == "training":
+        from statfed.lab.compare import training
+
+        return training.opened(module, first.profile, first.seed, folder, cache)
+    from statfed.lab.compare import statistics
+
+    return statistics.opened(module, first.profile, first.seed, folder)
+
+
+def _tried(bench: Bench, order: Sequence[Cell], emit: Emit) -> None:
+    warmed: set[str] = set()
+    local = bench.local
+    for cell in order:
+
+        def attempt(cell: Cell = cell) -> Trial:
+            if cell.technique.level.id not in warmed and warm(bench, cell):
+                warmed.add(cell.technique.level.id)
+            return tried(bench, cell)
+
+        trial = _attempt(cell, attempt)
+        trial.local = local
+        _probed(trial, bench.probed)
+        emit(trial)
 
 
 def failed(cell: Cell, error: BaseException | str) -> Trial:
@@ -85,64 +112,3 @@ def _probed(trial: Trial, probe: Callable[[Trial], Mapping[str, float]]) -> None
             trial.measures |= probe(trial)
         except Exception as error:  # noqa: BLE001  # recorded beside what was measured
             trial.reason = f"probe failed: {type(error).__name__}: {error}"
-
-
-def _local(success: Success, alone: Mapping[str, Figures], reference: Reference) -> float | None:
-    """The success measure of what holders find alone, mean over holders."""
-    errors = [success.measure(figures, reference) for figures in alone.values()]
-    return sum(errors) / len(errors) if errors else None
-
-
-def _statistics(module: Any, order: Sequence[Cell], _: Path, emit: Emit) -> None:
-    from statfed.lab.compare.probes import Probes
-    from statfed.lab.compare.statistics import run_alone, run_statistics, warm, write_sources
-
-    first = order[0]
-    world = module.world(first.profile, first.seed)
-    reference = module.pooled(world)
-    with tempfile.TemporaryDirectory(prefix="statfed-block-") as folder:
-        sources = write_sources(world, Path(folder))
-        alone = {
-            name: run_alone(module, world, name, sources[name], first.seed) for name in _some(world, first.profile)
-        }
-        local = _local(module.SUCCESS, alone, reference)
-        probes = Probes(module, world, sources, reference, first.profile, first.seed)
-        warmed: set[str] = set()
-        for cell in order:
-
-            def attempt(cell: Cell = cell) -> Trial:
-                if cell.technique.level.id not in warmed and warm(module, world, cell, sources):
-                    warmed.add(cell.technique.level.id)
-                return run_statistics(module, world, cell, sources, reference)
-
-            trial = _attempt(cell, attempt)
-            trial.local = local
-            _probed(trial, probes.of)
-            emit(trial)
-
-
-def _some(world: World, profile: Profile) -> list[str]:
-    """Holders that are tried alone: all, or in the quick profile the smallest, the middle one and the largest."""
-    names = sorted(world.holders, key=lambda name: (len(world.holders[name]), name))
-    return names if profile == "full" or len(names) <= 3 else [names[0], names[len(names) // 2], names[-1]]
-
-
-def _training(module: Any, order: Sequence[Cell], cache: Path, emit: Emit) -> None:
-    from statfed.lab.compare.training import references, run_training, warm
-
-    first = order[0]
-    world = references(module, first.profile, first.seed, cache)
-    local = _local(module.SUCCESS, world.alone, world.pooled)
-    warmed: set[str] = set()
-    for cell in order:
-
-        def attempt(cell: Cell = cell) -> Trial:
-            if cell.technique.level.id not in warmed:
-                warm(module, world, cell)
-                warmed.add(cell.technique.level.id)
-            trial, _ = run_training(module, world, cell)
-            return trial
-
-        trial = _attempt(cell, attempt)
-        trial.local = local
-        emit(trial)

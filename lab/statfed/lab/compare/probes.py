@@ -17,7 +17,8 @@ from statfed.core.errors import StatfedError
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.scenario import EXACT, Figures, Profile, Reference, World
 from statfed.lab.compare import release
-from statfed.lab.compare.statistics import Answered, Questions, write_sources
+from statfed.lab.compare.questions import Answered, Questions
+from statfed.lab.compare.statistics import write_sources
 from statfed.lab.compare.trial import Technique, Trial
 from statfed.lab.compare.views import Listener, holder_values, silent_from
 from statfed.server.engine import Engine

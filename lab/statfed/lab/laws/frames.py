@@ -3,13 +3,15 @@
 import itertools
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from statfed.core.codebook import Codebook, make_codebook
-from statfed.core.table import Table
+from statfed.core.randomness import Stream, stream
+from statfed.core.table import Size, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +54,23 @@ def table_of(frame: "pd.DataFrame", codebook: Codebook) -> Table:
     name, engine = f"t{next(_NUMBERS)}", _engine(threading.get_ident())
     engine.con.register(name, arrow)
     return Table(engine.table(name), codebook)
+
+
+def size_of(frame: "pd.DataFrame", codebook: Codebook) -> Size:
+    """The public size that a simulated holder of these records declares."""
+    unit = codebook.role("unit")
+    records = max(1, len(frame))
+    persons = records if unit is None or unit not in frame else max(1, int(frame[unit].nunique()))
+    return Size(records, persons)
+
+
+def holder_table(frame: "pd.DataFrame", codebook: Codebook) -> Table:
+    """As `table_of`, with what an ask brings: public size, random numbers, and room for what a method keeps."""
+
+    def random(purpose: str) -> Stream:
+        return stream(1, "holder", purpose)
+
+    return replace(table_of(frame, codebook), size=size_of(frame, codebook), random=random, kept={})
 
 
 @cache

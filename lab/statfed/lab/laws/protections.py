@@ -8,18 +8,16 @@ from pydantic import ValidationError
 
 from statfed.core.applicability import obstacles
 from statfed.core.card import TOPICS, card_of
-from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load
 from statfed.core.progress import Progress, silent
 from statfed.core.protection import PACKAGE, Cost, Disclosure, Requirements
-from statfed.core.records import Channel, WindowCodebook
 from statfed.core.section import NAME, Section
-from statfed.core.study import make_study
 from statfed.core.terms import Privacy, Protection, Terms
 from statfed.lab.laws import guards, sums
 from statfed.lab.laws.check import Broken, Check, Lacking, Law, holds, judge
 from statfed.lab.laws.sums import Subject
 from statfed.lab.laws.universe import CODEBOOK, people
+from statfed.lab.samples import Kind, sample
 
 
 def _contract(subject: Subject) -> str:
@@ -37,7 +35,7 @@ def _contract(subject: Subject) -> str:
     holds(requires.cost in get_args(Cost), f"REQUIRES.cost: got {requires.cost!r}; want one of {get_args(Cost)}")
     holds(
         isinstance(module.Options, type) and issubclass(module.Options, Section),
-        "Options: want a subclass of statfed.core.study.Section",
+        "Options: want a subclass of statfed.core.section.Section",
     )
     try:
         options = module.Options()
@@ -59,35 +57,16 @@ def _contract(subject: Subject) -> str:
 
 def samples(name: str, holders: int) -> Iterator[tuple[str, Terms]]:
     """Studies of statistics and of training, exact and with noise, as far as they apply."""
-    window = WindowCodebook(
-        channels=(Channel(name="x", unit="g", low=-8, high=8, scale=1),), samples=8, classes=("still", "moving")
-    )
-    study = make_study({"scenario": "time-use", "holders": holders, "protection": {"name": name}})
-    query = Terms(
-        method="table",
-        options={"rows": ["region"]},
-        codebook=make_codebook({"columns": {"region": {"type": "category", "categories": ["north", "south"]}}}),
-        holders=study.holders,
-        seed=None,
-        protection=Protection(name=name),
-    )
-    training = study.terms(window)
-    steps = training.training.model_copy(update={"method": "dp-fedsgd"})
-    every: dict[str, Terms] = {
-        "a statistic": query,
-        "a statistic with noise": query.model_copy(update={"privacy": Privacy(epsilon=1)}),
-        "a statistic with shared noise": query.model_copy(
-            update={"privacy": Privacy.model_validate({"epsilon": 1, "noise": "shared"})}
-        ),
-        "training": training,
-        "training with noise": training.model_copy(update={"privacy": Privacy(epsilon=1)}),
-        "training with shared noise": training.model_copy(
-            update={"privacy": Privacy.model_validate({"epsilon": 1, "noise": "shared"}), "training": steps}
-        ),
+    noise = {
+        "": None,
+        " with noise": Privacy(epsilon=1),
+        " with shared noise": Privacy.model_validate({"epsilon": 1, "noise": "shared"}),
     }
-    for kind, terms in every.items():
-        if not obstacles(terms):
-            yield kind, terms
+    for kind in get_args(Kind):
+        for suffix, privacy in noise.items():
+            terms = sample(kind, holders, Protection(name=name), privacy)
+            if not obstacles(terms):
+                yield kind + suffix, terms
 
 
 def _learns(subject: Subject) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook
-from statfed.core.progress import Progress, silent
+from statfed.core.progress import Progress
 from statfed.core.result import Result
+from statfed.core.terms import Privacy
 from statfed.lab.laws.check import holds
 from statfed.server.engine import Deployment, R, Session
 from statfed.server.grid import inprocess
@@ -29,68 +30,43 @@ class Wired:
 
 
 def asked(
-    analysis: str, options: Mapping[str, Any], codebook: Codebook, frames: "Sequence[pd.DataFrame]", protection: str
+    method: str,
+    options: Mapping[str, Any],
+    codebook: Codebook,
+    frames: "Sequence[pd.DataFrame]",
+    protection: str,
+    privacy: Privacy | None = None,
 ) -> Result:
-    """What an analysis releases over `frames`, one holder each, exactly and without rules."""
-    from statfed.federation.answering import run_analysis
-    from statfed.federation.study import make_analysis_study
+    """What a method releases over `frames`, one holder each, without rules; exactly unless there is to be noise."""
+    from statfed.core.study import make_study
+    from statfed.federation.run import Options, run_study
 
     with tempfile.TemporaryDirectory(prefix="statfed-check-") as folder:
         sources = {f"h{i + 1}": str(Path(folder) / f"h{i + 1}.parquet") for i in range(len(frames))}
         for source, frame in zip(sources.values(), frames, strict=True):
             frame.to_parquet(source, index=False)
         table = {
-            "analysis": analysis,
+            "method": method,
             "options": dict(options),
             "holders": sources,
             "protection": {"name": protection},
+            "privacy": privacy,
             "disclosure": "none",
             "seed": 1,
         }
-        study = make_analysis_study(table, analysis)
-        return run_analysis(study, codebook=codebook, workspace=Path(folder), engine=Wired()).result
+        how = Options(workspace=Path(folder), codebook=codebook, engine=Wired())
+        return run_study(make_study(table, where=method), how).result
 
 
 def trained(protection: str, holders: int) -> NDArray[np.float32]:
     """The parameters of a small model after two rounds over made-up records."""
-    from statfed.core.records import Channel, Records, WindowCodebook
-    from statfed.core.study import make_study
-    from statfed.federation.references import build
-    from statfed.federation.training_homes import make_homes
-    from statfed.server.app import Training, train
-    from statfed.strategies.learning.local import get_vector
+    from statfed.lab.laws.frames import dealt
+    from statfed.lab.laws.universe import CODEBOOK, examples_of, people
 
-    codebook = WindowCodebook(
-        channels=tuple(Channel(name=name, unit="g", low=-50, high=50, scale=1) for name in "xyz"),
-        samples=32,
-        classes=("still", "moving"),
-    )
-    table = {
-        "scenario": "time-use",
-        "holders": holders,
-        "rounds": 2,
-        "model": {"hidden": 4},
-        "training": {"batch_size": 16},
-        "protection": {"name": protection},
-    }
-    study = make_study(table)
-    terms = study.terms(codebook)
-    rng = np.random.default_rng(1)
-
-    def records(count: int, first: int) -> Records:
-        labels = rng.integers(0, 2, count)
-        windows = rng.normal(labels[:, None, None], 0.5, (count, 3, 32)).astype(np.float32)
-        return Records(windows, labels.astype(np.int64), first + np.arange(count) // 10)
-
-    initial = get_vector(build(terms, study.seed))
-    with tempfile.TemporaryDirectory(prefix="statfed-check-") as folder:
-        made = {name: records(30 + 10 * i, 100 * i) for i, name in enumerate(study.holders)}
-        homes = make_homes(study, made, Path(folder), "check")
-
-        def drive(session: Session) -> Training:
-            return train(session, terms, "check", initial, timeout=study.timeout, progress=silent)
-
-        return Wired().run(Deployment("check", homes, Path(folder) / "logs"), drive, silent).vector
+    frames = dealt(people(60 * holders, seed=1), None, holders)
+    result = asked("local-sgd", examples_of("local-sgd")[0], CODEBOOK, frames, protection)
+    vector: NDArray[np.float32] = result.arrays["model"]
+    return vector
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

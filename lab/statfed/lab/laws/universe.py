@@ -1,12 +1,14 @@
-"""One population that every built-in analysis can be asked about, and examples of each one's options.
+"""One population that every built-in method can be asked about, and examples of each one's options.
 
-An analysis from outside brings its own: `example()`.
+A method from outside brings its own: `example()`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statfed.core.terms import Privacy
+from statfed.lab.laws.check import Broken
 from statfed.lab.laws.frames import codebook_of
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ CODEBOOK = codebook_of(
     {
         "income": ("number", 0, 200_000),
         "hours": ("number", 0, 80),
-        "age": ("integer", 0, 110),
+        "age": {"type": "integer", "low": 0, "high": 110, "scale": 30},
         "employed": "boolean",
         "region": REGIONS,
         "sex": SEXES,
@@ -59,6 +61,30 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "survival": [{"time": "duration", "event": "event", "group": ["sex"]}],
     "cox": [{"time": "duration", "event": "event", "covariates": "age + C(sex)"}],
 }
+
+"""Of analyses."""
+_MODEL = {"model": {"name": "dense", "hidden": 1}, "rounds": 2, "features": ["age", "region", "sex"]}
+TRAINING: dict[str, list[dict[str, Any]]] = {
+    "local-sgd": [
+        {"target": "employed", "batch_size": 32, "holdout": 0.3, **_MODEL},
+        {"target": "income", "batch_size": 32, "holdout": 0.3, **_MODEL},
+    ],
+    "dp-fedsgd": [
+        {"target": "employed", "sampling_rate": 0.5, **_MODEL},
+        {"target": "income", "holdout": 0.3, **_MODEL},
+    ],
+}
+"""Of training methods: classes, and a number."""
+NOISE = Privacy(epsilon=5.0)
+"""Of a private form."""
+
+
+def examples_of(name: str) -> list[dict[str, Any]]:
+    """Options of a built-in method. Raises Broken where there are none."""
+    found = EXAMPLES.get(name) or TRAINING.get(name)
+    if found is None:
+        raise Broken(f"examples: got none of {name}; want one in statfed.lab.laws.universe")
+    return found
 
 
 def people(n: int, seed: int = 0) -> "pd.DataFrame":

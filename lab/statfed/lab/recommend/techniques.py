@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from statfed.core.beside import beside, closed, read_as
-from statfed.core.codebook import make_codebook
 from statfed.core.discovery import load, modules
-from statfed.core.protection import PACKAGE, Protection, Requirements
-from statfed.core.records import Channel, WindowCodebook
+from statfed.core.protection import PACKAGE, Requirements
+from statfed.core.protection import Protection as Module
 from statfed.core.scenario import Case, Partitioning
 from statfed.core.section import Section
-from statfed.core.study import make_study
-from statfed.core.terms import Privacy, Terms
+from statfed.core.terms import Privacy, Protection, Terms
+from statfed.lab.samples import sample
 
 Release = Literal["exact", "local", "central", "shared", "synthetic", "any"]
 """How results are kept safe: exact under disclosure rules; with noise, by who adds it; as synthetic records. `any`: a
@@ -81,7 +80,7 @@ class _Outside(Section):
 def installed() -> Iterator[Candidate]:
     """Every installed protection with every way to keep results safe that this software has."""
     for name in sorted(modules(PACKAGE)):
-        module: Protection = load(PACKAGE, name, "protection")
+        module: Module = load(PACKAGE, name, "protection")
         requires = module.REQUIRES
         for release in ("exact", *NOISE):
             yield Candidate(
@@ -100,36 +99,12 @@ def representative(case: Case, candidate: Candidate) -> Terms:
     """A study like the case's under an installed candidate: a table of counts, or a small model."""
     holders = min(case.parties, _MOST_HOLDERS)
     epsilon = min(case.epsilon or ASSUMED_EPSILON, 1000.0)
-    study = make_study({"scenario": "time-use", "holders": holders, "protection": {"name": candidate.protection}})
-    noise = candidate.release
+    privacy = Privacy.model_validate({"epsilon": epsilon, "noise": candidate.release}) if candidate.noisy else None
+    protection = Protection(name=candidate.protection or "plain")
     if case.output == "model":
-        terms = study.terms(_WINDOWS)
-        if noise == "exact" or noise not in NOISE:
-            return terms
-        method = "dp-fedsgd" if noise == "shared" else "local-sgd"
-        return terms.model_copy(
-            update={
-                "privacy": Privacy.model_validate({"epsilon": epsilon, "noise": noise}),
-                "training": terms.training.model_copy(update={"method": method}),
-            }
-        )
-    privacy = Privacy.model_validate({"epsilon": epsilon, "noise": noise}) if candidate.noisy else None
-    return Terms(
-        method="table",
-        options={"rows": ["region"]},
-        codebook=_TABLE,
-        holders=study.holders,
-        seed=None,
-        privacy=privacy,
-        protection=study.protection,
-        exact=case.exact,
-    )
+        return sample("training", holders, protection, privacy)
+    return sample("a statistic", holders, protection, privacy, exact=case.exact)
 
-
-_TABLE = make_codebook({"columns": {"region": {"type": "category", "categories": ["north", "south"]}}})
-_WINDOWS = WindowCodebook(
-    channels=(Channel(name="x", unit="g", low=-8, high=8, scale=1),), samples=8, classes=("still", "moving")
-)
 
 OUTSIDE = read_as(beside(__file__), _Outside, "fields of Candidate and Requirements only").techniques
 

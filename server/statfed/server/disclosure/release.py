@@ -1,79 +1,94 @@
 """Release of a pooled result: rules, treatment and the disclosure record.
 
-Contributions of single holders have passed those holders' own rules; this looks at what becomes public. The record
-says which rules ran and how many rows they treated, never a threshold.
+Contributions of single holders have passed those holders' own rules; this looks at what becomes public. What the rules
+know of a table is what its `Basis` says, never a name; what nobody has declared is not released while a rule is on. The
+record says which rules ran and how many rows they treated, never a threshold.
 
 Differentially private results pass unchanged: their guarantee holds whatever the data are, and their noisy numbers
 are not sums of each other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
 from statfed.core.randomness import Stream
-from statfed.core.result import Result, Row
+from statfed.core.result import Additive, Basis, Coefficients, Result, Row, Scalar
 from statfed.server.disclosure.primary import FREQUENCY
-from statfed.server.disclosure.tabular import Treated, blank_facts, control_table, number
-from statfed.server.disclosure.withhold import OBSERVATIONS, blank, control_rows, observations
+from statfed.server.disclosure.tabular import Treated, control_table, number
+from statfed.server.disclosure.withhold import blank, control_rows
 
 RESIDUAL, PARAMETERS = "residual degrees of freedom", "parameters per record"
-SECRET = ("dominance_bound", "dominance_decided", "cell_key")
-"""How the columns begin that analyses send for these rules alone; no release holds them."""
 
 
 def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream, seconds: float = 10.0) -> Result:
     """The result as it may be published, with its `disclosure` record.
 
     rules: the release's own. source: random numbers of random rounding. seconds: for the search for the best pattern.
-    A table (`cells`, `margins`) is treated by `rules.method`; other rows are withheld where too few records are behind
-    them, and so are rows that would give them away. Raises Refused, naming the rule, for a model of too few records;
-    UsageError where `rules.method` does not fit the result.
+    Tables of cells are treated by `rules.method`; other rows are withheld where too few records are behind them, and so
+    are rows that would give them away. Raises Refused, naming the rule, for a model of too few records, and naming what
+    is not declared while a rule is on; UsageError where `rules.method` does not fit the result.
     """
     if result.privacy is not None:
         record = _record(Treated(skipped=dict.fromkeys(_asked(rules), "differentially private")), rules)
-        return result.with_(tables=_without_secrets(result.tables), disclosure=record)
+        return result.with_(tables=_without_secrets(result, result.tables), disclosure=record)
     treated = Treated()
+    if result.undeclared:
+        if not rules.silent:
+            raise Refused(f"not declared: {', '.join(result.undeclared)}; nothing is released")
+        return result.with_(tables=_without_secrets(result, result.tables), disclosure=_record(treated, rules))
+    bases = {name: basis for name in result.tables if (basis := result.basis_of(name)) is not None}
     tables, facts = dict(result.tables), dict(result.facts)
-    if "coefficients" in tables:
-        _control_model(result, rules, treated)
-    if "cells" in tables and result.by:
-        tables, facts = control_table(tables, facts, result.by, codebook, rules, treated, source, seconds)
-        rest = [name for name in tables if name not in ("cells", "margins")]
-    else:
-        rest = list(tables)
-    few = rules.minimum_frequency is not None and 0 < (observations(facts) or 0) < rules.minimum_frequency
-    for name in rest:
-        if any(number(row, *OBSERVATIONS) is not None for row in tables[name]):
-            tables[name] = control_rows(name, tables[name], result, codebook, rules, treated, seconds)
-        elif few:
-            tables[name] = [blank(row, result.by) for row in tables[name]]
+    for name, basis in bases.items():
+        if isinstance(basis.kind, Coefficients):
+            _control_model(result, name, basis.kind, rules, treated)
+    done: set[str] = set()
+    for name, basis in bases.items():
+        if isinstance(basis.kind, Additive) and tables[name] and basis.kind.margins != name and name in result.basis:
+            cells = control_table(name, basis, result, codebook, rules, treated, source, seconds)
+            tables |= cells.tables
+            done |= {*cells.tables}
+            if cells.changed:
+                facts = _blanked(result, facts) | cells.facts
+    rest = {name: basis for name, basis in bases.items() if name not in done}
+    observed = None if result.observations is None else number(facts, result.observations)
+    few = rules.minimum_frequency is not None and 0 < (observed or 0) < rules.minimum_frequency
+    if treated.changed:
+        tables |= {name: [_place(row, basis) for row in tables[name]] for name, basis in rest.items()}
+    for name, basis in rest.items():
+        if few and not basis.counts:
+            tables[name] = [blank(row, basis) for row in tables[name]]
             treated.add(FREQUENCY, "withheld", len(tables[name]))
+        elif basis.counts and not treated.changed:
+            tables[name] = control_rows(name, tables[name], basis, result, codebook, rules, treated, seconds)
     if few:
         treated.add(FREQUENCY, "facts", sum(isinstance(v, int | float) for v in facts.values()))
     if few or treated.hides_total:
-        facts = blank_facts(facts)
+        facts = _blanked(result, facts)
+    tables, facts = _without_small_numbers(result, tables, facts, rules, treated)
+    if treated.counts.get("withheld"):
+        tables |= {name: [_without(row, basis.derived) for row in tables[name]] for name, basis in rest.items()}
     return result.with_(
-        tables=_without_secrets(tables),
+        tables=_without_secrets(result, tables),
         facts=facts,
         notes=(*_kept(result.notes, treated), *treated.notes),
         disclosure=_record(treated, rules),
     )
 
 
-def _control_model(result: Result, rules: Rules, treated: Treated) -> None:
+def _control_model(result: Result, table: str, model: Coefficients, rules: Rules, treated: Treated) -> None:
     """Refuse a model that says too much about too few records."""
-    found = observations(result.facts)
+    found = None if result.observations is None else number(result.facts, result.observations)
     if found is None:
         wanted = [r for r in (FREQUENCY, RESIDUAL, PARAMETERS) if r in _asked(rules)]
         if wanted:
             raise Refused(f"{', '.join(wanted)}: the result does not say how many records it is from; nothing released")
         return
-    parameters = sum(row.get("estimate") is not None for row in result.tables["coefficients"])
-    told = result.facts.get("residual_df")
-    residual = float(told) if isinstance(told, int | float) else found - parameters
+    parameters = sum(row.get(model.estimate) is not None for row in result.tables[table])
+    told = number(result.facts, model.residual_df)
+    residual = found - parameters if told is None else told
     checks = {
         FREQUENCY: rules.minimum_frequency is None or found >= rules.minimum_frequency,
         RESIDUAL: rules.residual_df is None or residual >= rules.residual_df,
@@ -97,6 +112,55 @@ def _asked(rules: Rules) -> tuple[str, ...]:
     return tuple(rule for rule, parameter in switches.items() if parameter is not None)
 
 
+def _without_small_numbers(
+    result: Result,
+    tables: Mapping[str, Sequence[Row]],
+    facts: Mapping[str, Scalar],
+    rules: Rules,
+    treated: Treated,
+) -> tuple[dict[str, Sequence[Row]], dict[str, Scalar]]:
+    """Tables and facts without the numbers of records that stand for themselves and are too small. Where one of a row
+    is, the number of all records goes too: it would give it away."""
+    minimum = rules.minimum_frequency
+
+    def small(row: Row, names: Sequence[str]) -> list[str]:
+        found = {name: number(row, name) or 0.0 for name in names}
+        return [name for name, n in found.items() if minimum is not None and 0 < n < minimum]
+
+    shown: dict[str, Sequence[Row]] = dict(tables)
+    hidden = 0
+    for name in tables:
+        basis = result.basis_of(name)
+        if basis is not None and basis.numbers:
+            lacking = [small(row, basis.numbers) for row in tables[name]]
+            shown[name] = [_without(row, names) for row, names in zip(tables[name], lacking, strict=True)]
+            hidden += sum(map(len, lacking))
+    if hidden:
+        treated.add(FREQUENCY, "numbers", hidden)
+    few = small(facts, result.numbers)
+    if hidden and result.observations is not None and facts[result.observations] is not None:
+        few.append(result.observations)
+    if few:
+        treated.add(FREQUENCY, "facts", len(few))
+    if few or hidden:
+        treated.notes.append("Numbers of records that are too small to be shown are withheld.")
+    return shown, _without(facts, few)
+
+
+def _blanked(result: Result, facts: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Facts without those that were computed from records."""
+    return {name: value if name in result.public else None for name, value in facts.items()}
+
+
+def _place(row: Row, basis: Basis) -> dict[str, Scalar]:
+    """A row with nothing but what says which it is."""
+    return _without(row, [key for key in row if key not in basis.places])
+
+
+def _without(row: Row, names: Sequence[str]) -> dict[str, Scalar]:
+    return {key: None if key in names else value for key, value in row.items()}
+
+
 def _kept(notes: tuple[str, ...], treated: Treated) -> tuple[str, ...]:
     """The analysis's own notes; those with figures only while everything is shown."""
     if not (treated.changed or treated.hides_total or treated.counts.get("facts")):
@@ -104,11 +168,13 @@ def _kept(notes: tuple[str, ...], treated: Treated) -> tuple[str, ...]:
     return tuple(note for note in notes if not any(c.isdigit() for c in note))
 
 
-def _without_secrets(tables: Mapping[str, Any]) -> dict[str, list[Row]]:
-    return {
-        name: [{key: value for key, value in row.items() if not key.startswith(SECRET)} for row in rows]
-        for name, rows in tables.items()
-    }
+def _without_secrets(result: Result, tables: Mapping[str, Sequence[Row]]) -> dict[str, Sequence[Row]]:
+    shown: dict[str, Sequence[Row]] = {}
+    for name, rows in tables.items():
+        basis = result.basis_of(name)
+        secret = basis.secret if basis else ()
+        shown[name] = [{key: value for key, value in row.items() if key not in secret} for row in rows]
+    return shown
 
 
 def _record(treated: Treated, rules: Rules) -> dict[str, Any]:

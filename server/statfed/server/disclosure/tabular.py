@@ -4,7 +4,7 @@ What is derived from several rows (chi-square, shares) would allow to solve for 
 as any row of the table is treated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from statfed.core.disclosure import Rules
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.privacy.cell_key import noise_table
 from statfed.core.randomness import Stream
-from statfed.core.result import Row, Scalar
+from statfed.core.result import Additive, Basis, Result, Row, Scalar
 from statfed.server.disclosure import rounding
 from statfed.server.disclosure.audit import intervals
 from statfed.server.disclosure.primary import Numbers, Unsafe, on_contributors, unsafe_rows
@@ -23,24 +23,6 @@ from statfed.server.disclosure.sums import Flags, Floats, Sums, sums_of_rows
 from statfed.server.disclosure.suppression import Measure, Problem, suppress
 
 _ADDITIVE = 1e-6
-OWN = (
-    "count",
-    "total",
-    "mean",
-    "estimate",
-    "std_error",
-    "variance",
-    "cv",
-    "quality",
-    "lower",
-    "upper",
-    "deff",
-    "unit",
-    "df",
-)
-"""Columns that say nothing about other rows than their own."""
-_EDGES = ("lower", "upper")
-"""Of the bins of a histogram: they follow from the question."""
 
 
 @dataclass
@@ -88,11 +70,6 @@ def number(row: Row, *names: str) -> float | None:
     return None
 
 
-def blank_facts(facts: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Facts without their numbers."""
-    return {key: value if isinstance(value, str | bool) else None for key, value in facts.items()}
-
-
 def suppression_of(
     sums: Sums, numbers: Numbers, rules: Rules, treated: Treated, seconds: float
 ) -> tuple[Flags, Flags, Unsafe]:
@@ -128,56 +105,68 @@ def suppression_of(
     return unsafe.rows, pattern.suppressed, unsafe
 
 
+@dataclass(frozen=True)
+class Controlled:
+    """A treated table. tables: its cells and, where shown, margins. changed: was any row treated? facts: the number of
+    all records as the table shows it, by the name that it has there."""
+
+    tables: dict[str, Sequence[Row]]
+    changed: bool
+    facts: dict[str, Scalar]
+
+
 def control_table(
-    tables: Mapping[str, Sequence[Row]],
-    facts: Mapping[str, Scalar],
-    by: Sequence[str],
+    name: str,
+    basis: Basis,
+    result: Result,
     codebook: Codebook,
     rules: Rules,
     treated: Treated,
     source: Stream,
     seconds: float,
-) -> tuple[dict[str, Sequence[Row]], dict[str, Scalar]]:
-    """`cells`, `margins` and the facts of a table, treated by `rules.method`; every row gets a `status`.
+) -> Controlled:
+    """Cells, margins and the number of all records of a table, treated by `rules.method`; every row gets a `status`.
 
-    Raises Refused where rows do not say how many records they hold, UsageError where the method does not fit.
+    basis: of the cells, additive. Raises Refused where rows do not say how many records they hold, UsageError where the
+    method does not fit.
     """
-    cells, margins = list(tables["cells"]), list(tables.get("margins", ()))
+    kind, by = _additive(basis), basis.by
+    cells, margins = list(result.tables[name]), list(result.tables.get(kind.margins, ()))
     shown = cells + margins
     grand = next((i for i, row in enumerate(shown) if i >= len(cells) and all(row[n] is None for n in by)), None)
     if grand is None:
         grand = len(shown)
-        shown.append(dict.fromkeys(by) | _grand_total(cells))
+        shown.append(dict.fromkeys(by) | _grand_total(cells, basis))
         margins.append(shown[grand])
     sums = sums_of_rows(cells, margins, by, codebook)
-    numbers = _numbers(shown)
+    numbers = _numbers(shown, basis)
     if rules.method == "suppress":
-        rows, changed = _suppressed(shown, sums, numbers, by, rules, treated, seconds)
+        rows, changed = _suppressed(shown, sums, numbers, basis, rules, treated, seconds)
     else:
-        rows, changed = _disturbed(shown, sums, numbers, by, rules, treated, source), True
-    told: dict[str, Scalar] = dict(facts)
-    others = {name: rows_ for name, rows_ in tables.items() if name not in ("cells", "margins")}
-    treated.changed = changed
+        rows, changed = _disturbed(shown, sums, numbers, basis, rules, treated, source), True
+    treated.changed |= changed
+    facts: dict[str, Scalar] = {}
+    if changed and result.observations in result.facts:
+        facts[str(result.observations)] = rows[grand][basis.counts[0]]
     if changed:
-        told = blank_facts(told)
-        if "observations" in told:
-            told["observations"] = rows[grand]["count"]
-        others = {
-            name: [{key: v if isinstance(v, str) or key in by else None for key, v in row.items()} for row in rows_]
-            for name, rows_ in others.items()
-        }
         treated.notes.append("What is derived from several cells (tests, shares) is withheld: cells were treated.")
-    done: dict[str, Sequence[Row]] = {"cells": rows[: len(cells)]}
-    if "margins" in tables:
-        done["margins"] = rows[len(cells) : len(cells) + len(tables["margins"])]
-    return {name: done.get(name, others.get(name, ())) for name in tables}, told
+    done: dict[str, Sequence[Row]] = {name: rows[: len(cells)]}
+    if kind.margins in result.tables:
+        done[kind.margins] = rows[len(cells) : len(cells) + len(result.tables[kind.margins])]
+    return Controlled(done, changed, facts)
+
+
+def _additive(basis: Basis) -> Additive:
+    if not isinstance(basis.kind, Additive):
+        raise EngineError("disclosure: got rows of another kind; want cells that add up")
+    return basis.kind
 
 
 def _suppressed(
     shown: Sequence[Row],
     sums: Sums,
     numbers: Numbers,
-    by: Sequence[str],
+    basis: Basis,
     rules: Rules,
     treated: Treated,
     seconds: float,
@@ -185,12 +174,11 @@ def _suppressed(
     primary, hidden, _ = suppression_of(sums, numbers, rules, treated, seconds)
     treated.count("primary", int(primary.sum()))
     treated.count("secondary", int((hidden & ~primary).sum()))
-    by = (*by, *_EDGES) if "bin" in by else tuple(by)
-    keep = (*by, *OWN)
+    keep = (*basis.places, *basis.counts, *basis.total, *basis.own)
     rows: list[dict[str, Scalar]] = []
     for i, row in enumerate(shown):
         status = "primary" if primary[i] else "secondary" if hidden[i] else "released"
-        kept = by if hidden[i] else keep if hidden.any() else tuple(row)
+        kept = basis.places if hidden[i] else keep if hidden.any() else tuple(row)
         rows.append({key: value if key in kept else None for key, value in row.items()} | {"status": status})
     return rows, bool(hidden.any())
 
@@ -199,7 +187,7 @@ def _disturbed(
     shown: Sequence[Row],
     sums: Sums,
     numbers: Numbers,
-    by: Sequence[str],
+    basis: Basis,
     rules: Rules,
     treated: Treated,
     source: Stream,
@@ -215,7 +203,7 @@ def _disturbed(
         treated.ran(rule)
     treated.method = rules.method
     status = "perturbed" if rules.method == "cell-key" else "rounded"
-    counts = _disturb(numbers.counts, sums, rules, shown, source, treated)
+    counts = _disturb(numbers.counts, sums, rules, shown, basis, source, treated)
     if numbers.totals is None:
         totals = None
     elif rules.method == "cell-key":  # as many mean records are added or taken away as in the count
@@ -224,21 +212,20 @@ def _disturbed(
         )
         totals = each * counts
     else:
-        totals = _disturb(numbers.totals, sums, rules, shown, source, treated)
+        totals = _disturb(numbers.totals, sums, rules, shown, basis, source, treated)
     treated.count(status, len(shown))
-    by = (*by, *_EDGES) if "bin" in by else tuple(by)
     rows: list[dict[str, Scalar]] = []
     for i, row in enumerate(shown):
-        values: dict[str, Scalar] = {key: row[key] if key in by else None for key in row}
-        values["count"] = round(float(counts[i]))
-        if "total" in row:
-            values["total"] = float(counts[i] if totals is None else totals[i])
+        values: dict[str, Scalar] = {key: row[key] if key in basis.places else None for key in row}
+        values[basis.counts[0]] = round(float(counts[i]))
+        for total in basis.total:
+            values[total] = float(counts[i] if totals is None else totals[i])
         rows.append(values | {"status": status})
     return rows
 
 
 def _disturb(
-    values: Floats, sums: Sums, rules: Rules, shown: Sequence[Row], source: Stream, treated: Treated
+    values: Floats, sums: Sums, rules: Rules, shown: Sequence[Row], basis: Basis, source: Stream, treated: Treated
 ) -> Floats:
     if rules.method == "round":
         return rounding.conventional(values, rules.base)
@@ -250,7 +237,7 @@ def _disturb(
         if rounded.reason:
             treated.notes.append(f"Controlled rounding: {rounded.reason}.")
         return rounded.values
-    keys = [number(row, "cell_key") for row in shown]
+    keys = [number(row, _additive(basis).record_key) for row in shown]
     if any(key is None for key in keys):
         raise UsageError("method: got cell-key for rows without keys; want a codebook column of role record-key")
     treated.notes.append("Cells and margins are perturbed by their own keys: they need not add up.")
@@ -258,20 +245,27 @@ def _disturb(
     return table.perturb(values.astype(np.int64), np.array(keys, float)).astype(float)
 
 
-def _numbers(shown: Sequence[Row]) -> Numbers:
-    counts = _column(shown, "count")
+def _numbers(shown: Sequence[Row], basis: Basis) -> Numbers:
+    kind = _additive(basis)
+    if len(basis.counts) != 1:
+        raise Refused("minimum frequency: want one column with the records of a cell; nothing is released")
+    counts = _column(shown, basis.counts[0])
     if counts is None:
         raise Refused("minimum frequency: a row does not say how many records it holds; nothing is released")
-    totals = np.array([number(row, "total") or 0.0 for row in shown])
-    if not _is_number(shown, "total") or (totals == counts).all():
+    if not kind.total:
         return Numbers(counts)
-    largest = _column(shown, "dominance_bound_1")
-    return Numbers(counts, totals, largest, _column(shown, "dominance_bound_2"), _decided(shown))
+    totals = _column(shown, kind.total)
+    if totals is None:
+        raise Refused("minimum frequency: a row does not tell its total; nothing is released")
+    if (totals == counts).all():
+        return Numbers(counts)
+    largest, two_largest = (_column(shown, name) for name in kind.bounds or ("", ""))
+    return Numbers(counts, totals, largest, two_largest, _decided(shown, kind))
 
 
-def _decided(shown: Sequence[Row]) -> Flags | None:
+def _decided(shown: Sequence[Row], kind: Additive) -> Flags | None:
     """What the protection decided on the rows; None where it was not asked."""
-    found = [row.get("dominance_decided") for row in shown]
+    found = [row.get(kind.decided) for row in shown]
     if all(verdict is None for verdict in found):
         return None
     if not all(isinstance(verdict, bool) for verdict in found):
@@ -279,8 +273,8 @@ def _decided(shown: Sequence[Row]) -> Flags | None:
     return np.array(found, bool)
 
 
-def _column(shown: Sequence[Row], *names: str) -> Floats | None:
-    found = [number(row, *names) for row in shown]
+def _column(shown: Sequence[Row], name: str) -> Floats | None:
+    found = [number(row, name) for row in shown]
     return None if any(value is None for value in found) else np.array(found, float)
 
 
@@ -290,16 +284,13 @@ def _check_additive(sums: Sums, numbers: Numbers) -> None:
             raise EngineError("audit: got margins that are not the sums of their cells; want sums, or no margins")
 
 
-def _grand_total(cells: Sequence[Row]) -> dict[str, Any]:
+def _grand_total(cells: Sequence[Row], basis: Basis) -> dict[str, Any]:
     """A margin over everything, where the analysis shows none: facts and holders' registers give it away."""
-    bounds = ("dominance_bound_1", "dominance_bound_2")  # sums of bounds are bounds
-    columns = [key for key in ("count", "total", *bounds) if _is_number(cells, key)]
+    kind = _additive(basis)
+    summed = (*basis.counts, *basis.total, *kind.bounds)  # sums of bounds are bounds
+    columns = [key for key in summed if any(number(row, key) is not None for row in cells)]
     total: dict[str, Any] = {key: sum(number(row, key) or 0.0 for row in cells) for key in columns}
-    keys = [number(row, "cell_key") for row in cells]
+    keys = [number(row, kind.record_key) for row in cells]
     if keys and all(key is not None for key in keys):
-        total["cell_key"] = float(np.mod(np.sum(np.array(keys, float)), 1.0))
+        total[kind.record_key] = float(np.mod(np.sum(np.array(keys, float)), 1.0))
     return total
-
-
-def _is_number(rows: Sequence[Row], name: str) -> bool:
-    return any(number(row, name) is not None for row in rows)

@@ -10,70 +10,88 @@ import numpy as np
 
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
-from statfed.core.result import Result, Row, Scalar
-from statfed.server.disclosure.primary import DOMINANCE, P_PERCENT, Numbers
-from statfed.server.disclosure.sums import Floats, Sum, Sums, published_sums, sums_of_rows
+from statfed.core.result import Basis, Result, Row, Scalar
+from statfed.server.disclosure.primary import DOMINANCE, P_PERCENT, Numbers, minimum_frequency
+from statfed.server.disclosure.sums import Flags, Floats, Sum, Sums, published_sums, sums_of_rows
 from statfed.server.disclosure.tabular import Treated, number, suppression_of
 
-OBSERVATIONS = ("count", "at_risk", "observations", "records")
-"""Columns that may say how many records are behind a row."""
-PLACES = ("time", "probability", "low", "high", "start", "end", "left", "right", "bin", "interval", "level")
-"""Numbers that say which row it is; they follow from the question and not from the data."""
-_DERIVED = ("quality",)
 
-
-def observations(facts: Mapping[str, Scalar]) -> float | None:
-    """How many records a result is from, if its facts say so."""
-    return number(facts, "observations", "records", "count")
-
-
-def blank(row: Row, by: Sequence[str]) -> dict[str, Scalar]:
+def blank(row: Row, basis: Basis) -> dict[str, Scalar]:
     """The row without anything that was computed from records."""
-    kept = {key for key, value in row.items() if key in by or key in PLACES or isinstance(value, str)}
-    kept -= set(_DERIVED)
-    return {key: value if key in kept else None for key, value in row.items()} | {"status": "withheld"}
+    return {key: value if key in basis.places else None for key, value in row.items()} | {"status": "withheld"}
 
 
 def control_rows(
-    name: str, rows: Sequence[Row], result: Result, codebook: Codebook, rules: Rules, treated: Treated, seconds: float
+    name: str,
+    rows: Sequence[Row],
+    basis: Basis,
+    result: Result,
+    codebook: Codebook,
+    rules: Rules,
+    treated: Treated,
+    seconds: float,
 ) -> list[Row]:
     """The rows of one table of estimates, each with a `status`: released, or withheld with nothing but its name."""
-    by = [column for column in result.by if any(column in row for row in rows)]
+    by = [column for column in basis.by if any(column in row for row in rows)]
     for rule, parameter in ((DOMINANCE, rules.dominance_k), (P_PERCENT, rules.p_percent)):
         if parameter is not None:
             treated.skipped[rule] = "the contributions behind the estimates are not known"
-    withheld = np.zeros(len(rows), bool)
+    frequent = rules.model_copy(update={"zeros": "allow", "full_cells": "allow"})
+    told = [[number(row, name) for name in basis.counts] for row in rows]
+    withheld = np.array([None in numbers for numbers in told], bool)
+    treated.count("withheld", int(withheld.sum()))
     groups: dict[tuple[Scalar, ...], list[int]] = {}
     for i, row in enumerate(rows):
-        groups.setdefault(_same(row, by), []).append(i)
+        if not withheld[i]:
+            groups.setdefault(tuple(row.get(key) for key in basis.keys), []).append(i)
     for places in groups.values():
         group = [rows[i] for i in places]
-        if all(_records(row) is None for row in group):
-            withheld[places] = True
-            continue
-        counts = np.array([_records(row) or 0.0 for row in group])
-        sums, counts, order = _structure(group, counts, by, codebook, result.facts)
-        primary, hidden, _ = suppression_of(sums, Numbers(counts), rules, treated, seconds)
-        treated.count("withheld", int(hidden[: len(group)].sum()))
-        treated.count("withheld for others", int((hidden & ~primary)[: len(group)].sum()))
-        treated.hides_total |= bool(hidden[len(group) :].any())
-        withheld[[places[j] for j in order]] = hidden[: len(group)]
+        all_counts = np.array([told[i] for i in places], float)
+        primary, hidden = np.zeros(len(group), bool), np.zeros(len(group), bool)
+        for j, each in enumerate(all_counts.T):
+            unsafe = minimum_frequency(each, rules.minimum_frequency or 0)
+            if j and not (unsafe & ~hidden).any():
+                continue
+            sums, counts, order = _structure(group, each, by, codebook, result.facts)
+            first, more, _ = suppression_of(sums, Numbers(counts), frequent if j else rules, treated, seconds)
+            primary[order], hidden[order] = primary[order] | first[: len(group)], hidden[order] | more[: len(group)]
+            treated.hides_total |= bool(more[len(group) :].any())
+        treated.count("withheld", int(hidden.sum()))
+        treated.count("withheld for others", int((hidden & ~primary).sum()))
+        withheld[places] = hidden
+    if basis.flows:
+        more = _between(rows, withheld, basis, rules.minimum_frequency)
+        for kind in ("withheld", "withheld for others"):
+            treated.count(kind, int((more & ~withheld).sum()))
+        withheld = more
     if withheld.any():
         treated.notes.append(f"{name}: rows from too few records, and rows that would give them away, are withheld.")
-    return [blank(row, by) if withheld[i] else {**row, "status": "released"} for i, row in enumerate(rows)]
+    return [blank(row, basis) if withheld[i] else {**row, "status": "released"} for i, row in enumerate(rows)]
 
 
-def _records(row: Row) -> float | None:
-    """Records behind a row; where it compares groups (count_1, count_2), those of the smallest."""
-    groups = [number(row, key) for key in row if key.startswith("count_")]
-    return min((n for n in (number(row, *OBSERVATIONS), *groups) if n is not None), default=None)
-
-
-def _same(row: Row, by: Sequence[str]) -> tuple[Scalar, ...]:
-    """What rows of one breakdown have in common: they differ in `by`, or in a domain, a group or a bin."""
-    told = ("column", "name", "name_1", "name_2", "statistic", "curve", "test", "component")
-    places = ("time", "probability") if by else ()
-    return tuple(row.get(key) for key in (*told, *places))
+def _between(rows: Sequence[Row], withheld: Flags, basis: Basis, minimum: int | None) -> Flags:
+    """`withheld` and further rows, so that those withheld between two that are shown stand for no records or for enough
+    in each of `flows`: what is shown before and after gives their sum away."""
+    withheld = withheld.copy()
+    sequences: dict[tuple[Scalar, ...], list[int]] = {}
+    for i, row in enumerate(rows):
+        sequences.setdefault(tuple(row.get(column) for column in basis.by), []).append(i)
+    for places in sequences.values():
+        start = 0
+        while minimum is not None and start < len(places):
+            end = start
+            while end < len(places) and withheld[places[end]]:
+                end += 1
+            sums = [sum(number(rows[i], flow) or 0.0 for i in places[start:end]) for flow in basis.flows]
+            before = [i for i in places[:start] if not withheld[i]]
+            if not any(0 < n < minimum for n in sums) or (end == len(places) and not before):
+                start = end + 1
+            elif end < len(places):
+                withheld[places[end]] = True
+            else:
+                withheld[before[-1]] = True
+                start = 0
+    return withheld
 
 
 def _structure(

@@ -15,31 +15,25 @@ from contextlib import ExitStack
 from importlib.metadata import version
 
 import httpx
-from flwr.common.constant import SUPERLINK_NODE_ID
-from flwr.common.serde import run_from_proto
-from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest
-from flwr.proto.fab_pb2 import Fab
-from flwr.proto.runtime_pb2 import (
-    AcquireTaskRequest,
-    PullTaskInputRequest,
-    PushTaskOutputRequest,
-    SendTaskHeartbeatRequest,
-)
-from flwr.supercore.constant import TaskType
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
 
 from statfed.core.errors import EngineError
-from statfed.server.grid._polling import PatientClient
+from statfed.server._flwr import Api, Task
 from statfed.server.grid._superlink import HEALTH, SECRET_HEADER
 
 CLIENT_APP = "statfed.client.flower.app:app"
-SERVER_APP = "statfed.server.app:app"
+SERVER_APP = "statfed.server.grid._coordinator:app"
 HEARTBEAT_SECONDS = 10.0
 START_SECONDS = 120.0
+
+app = ServerApp()
+"""What a bundle names as its ServerApp, since it has to name one."""
+
+
+@app.main()
+def _nobody(grid: Grid, context: Context) -> None:  # noqa: ARG001
+    raise EngineError("ServerApp: got a process for it; want the `statfed` command, which coordinates its runs itself")
 
 
 def bundle() -> bytes:
@@ -74,17 +68,6 @@ clientapp = "{CLIENT_APP}"
     return buffer.getvalue()
 
 
-class Secret:
-    """Adds the secret of the private listener to requests."""
-
-    def __init__(self, secret: str) -> None:
-        self._secret = secret
-
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        context.request.headers[SECRET_HEADER] = self._secret
-        return call_next(context)
-
-
 class Coordinator:
     """The coordinator's connections to the private listener: it registers nodes and holds the run's one task."""
 
@@ -95,14 +78,9 @@ class Coordinator:
         self._address = address
         self._authority = authority
         self._check = check
-        self._common: list[ProtobufClientInterceptor] = [
-            Secret(secret),
-            RuntimeVersionHttpInterceptor("flwr-serverapp"),
-        ]
-        self._control = ControlHttpClient.from_server_address(address, False, authority, self._common)
-        stack.enter_context(self._control)
-        self._task: PatientClient | None = None
         self._headers = {SECRET_HEADER: secret}
+        self._api = Api(stack, address, authority, self._headers, check)
+        self._task: Task | None = None
 
     def wait_until_up(self) -> None:
         """Wait for the SuperLink's first answer."""
@@ -122,42 +100,28 @@ class Coordinator:
 
     def register(self, name: str, public_key: bytes) -> int:
         """Make `public_key` that of holder `name`; the node id it will have."""
-        return self._control.RegisterNode(RegisterNodeRequest(public_key=public_key, name=name)).node_id
+        return self._api.register(name, public_key)
 
-    def open(self, fab: bytes) -> HttpGrid:
+    def open(self, fab: bytes) -> Grid:
         """Start a run, take its task, and open its grid."""
-        digest = hashlib.sha256(fab).hexdigest()
-        run_id = self._control.StartRun(StartRunRequest(fab=Fab(hash_str=digest, content=fab))).run_id
-        with PatientClient.from_server_address(self._address, False, self._authority, self._common) as runtime:
-            taken = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
-        if not taken.token or taken.task.run_id != run_id:
-            raise EngineError(f"task of run {run_id}: got run {taken.task.run_id}; want a task of it")
-        token = RuntimeTokenHttpInterceptor(taken.token)
-        client = PatientClient.from_server_address(self._address, False, self._authority, [*self._common, token])
-        self._task = self._stack.enter_context(client)
-        self._task.check = self._check
-        task = client.PullTaskInput(PullTaskInputRequest())
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, run_id, SUPERLINK_NODE_ID
-        grid = HttpGrid(self._address, False, self._authority, token=taken.token)
-        grid._client = client  # with the secret, and without Flower's endless retries
-        grid.set_run(run_from_proto(task.run))
+        self._task = self._api.start(fab)
         done = threading.Event()
-        threading.Thread(target=self._beat, args=(client, done), name="heartbeat", daemon=True).start()
+        threading.Thread(target=_beat, args=(self._task, done), name="heartbeat", daemon=True).start()
         self._stack.callback(done.set)
-        return grid
+        return self._task.grid
 
     def finish(self, outcome: str) -> None:
         """Tell the SuperLink that the run is over; it may be gone already."""
         if self._task is not None:
             try:
-                self._task.PushTaskOutput(PushTaskOutputRequest(sub_status=outcome))
+                self._task.finish(outcome)
             except httpx.HTTPError:
                 return
 
-    @staticmethod
-    def _beat(client: PatientClient, done: threading.Event) -> None:
-        while not done.wait(HEARTBEAT_SECONDS):
-            try:
-                client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
-            except (httpx.HTTPError, RuntimeError):
-                continue  # the grid's next call meets the same and says so
+
+def _beat(task: Task, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT_SECONDS):
+        try:
+            task.beat()
+        except (httpx.HTTPError, RuntimeError):
+            continue  # the grid's next call meets the same and says so

@@ -4,8 +4,9 @@ The simulation engines play the holders' part, so they load the same ClientApp t
 reference that the bundle's manifest names.
 """
 
+import importlib
+
 from flwr.clientapp import ClientApp
-from flwr.supercore.object_ref import load_app
 
 from statfed.core.errors import EngineError
 
@@ -14,8 +15,9 @@ HOLDER_APP = "statfed.client.flower.app:app"
 
 def holder_app() -> ClientApp:
     """The ClientApp of the installed holder package. Raises EngineError when that room is not installed."""
+    module, _, name = HOLDER_APP.partition(":")
     try:
-        app = load_app(HOLDER_APP, EngineError)
+        app = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         raise EngineError(f"holder application {HOLDER_APP}: not installed ({error})") from None
     if not isinstance(app, ClientApp):

@@ -9,20 +9,14 @@ from typing import TypeVar
 
 import httpx
 from flwr.app import Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
-from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
-from flwr.supercore.run import Run
-from flwr.supercore.runtime import RuntimeHttpClient
 
 from statfed.core.errors import EngineError
+from statfed.server._flwr import UNAVAILABLE, NodeInfo, ObjectPushError, Run, set_id, set_source
 
 T = TypeVar("T")
 
 LONGEST_PAUSE = 0.5
-PATIENCE = 10.0
 GRACE = 1.0
 
 
@@ -128,33 +122,13 @@ class PollingGrid(Grid):
 
 def _unavailable(message: Message, lost: Mapping[int, str]) -> Message:
     """The answer of a node that has ended."""
-    message.metadata.__dict__["_message_id"] = message.metadata.message_id or "unsent"
+    set_id(message, message.metadata.message_id or "unsent")
     node = message.metadata.dst_node_id
-    return _from(Message(Error(ErrorCode.NODE_UNAVAILABLE, lost[node]), reply_to=message), node)
+    return _from(Message(Error(UNAVAILABLE, lost[node]), reply_to=message), node)
 
 
 def _from(reply: Message, node: int) -> Message:
     """A reply, said to be from `node`: Flower names the SuperLink or the caller where none of the nodes has sent it."""
     if reply.has_error():
-        reply.metadata.__dict__["_src_node_id"] = node
+        set_source(reply, node)
     return reply
-
-
-class PatientClient(RuntimeHttpClient):
-    """A Runtime API client that waits in short steps for an object still on its way, where Flower waits a second.
-
-    A reply can be announced before its contents have been uploaded. `check` is called in every step.
-    """
-
-    check: Callable[[], None] = staticmethod(lambda: None)
-
-    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
-        end = time.monotonic() + PATIENCE
-        pause = 0.01
-        while True:
-            response = super().PullObject(request)
-            if not response.object_found or response.object_available or time.monotonic() > end:
-                return response
-            self.check()
-            time.sleep(pause)
-            pause = min(2 * pause, 0.2)

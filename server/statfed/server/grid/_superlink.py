@@ -22,11 +22,11 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import uvicorn
-from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from statfed.core.process import die_with_parent
+from statfed.server._flwr import superlink
 
 SECRET_HEADER = "x-statfed-secret"  # noqa: S105  the header's name
 FLEET = "/v1/fleet/"
@@ -124,42 +124,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-def flower_app() -> FastAPI:
-    """Flower's own SuperLink: nodes are authenticated, state is in memory, and it starts no process."""
-    from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
-    from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
-    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
-    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-    from flwr.superlink.config_loader import SuperLinkLifespanConfig
-    from flwr.superlink.main import create_app
-
-    config = SuperLinkLifespanConfig(
-        control_address="",
-        health_server_address=None,
-        host="127.0.0.1",
-        port=0,
-        insecure=False,
-        certificates=None,
-        superexec_auth_secret=None,
-        authn_plugin=NoOpControlAuthnPlugin(),
-        event_log_plugin=None,
-        fleet_event_log_plugin=None,
-        enable_event_log=False,
-        artifact_provider=None,
-        enable_supernode_auth=True,
-        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
-        fleet_api_address=None,
-        simulation=False,
-        ssl_ca_certfile=None,
-        ssl_certfile=None,
-        ssl_keyfile=None,
-        database=FLWR_IN_MEMORY_DB_NAME,
-        isolation=ISOLATION_MODE_PROCESS,
-        runtime_dependency_install=False,
-    )
-    return create_app(config, SuperLinkLifespan)
-
-
 async def serve(servers: Sequence[_Server], sockets: Sequence[socket.socket]) -> None:
     """Serve until told to stop by SIGTERM or SIGINT."""
 
@@ -187,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(secret) < 32:
         sys.exit(f"secret on standard input: got {len(secret)} characters; want 32 or more")
 
-    app = flower_app()
+    app = superlink()
 
     def server(gate: ASGIApp, *, lifespan: bool) -> _Server:
         config = uvicorn.Config(

@@ -11,19 +11,24 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from statfed.core.progress import Progress
+from statfed.server._flwr import (
+    APP_RAISED,
+    UNAVAILABLE,
+    NodeInfo,
+    Run,
+    act_for,
+    copied,
+    empty_run,
+    node_info,
+    set_id,
+)
+from statfed.server._flwr import over_the_wire as over_the_wire
 from statfed.server.engine import Deployment, Meter, R, Session
 from statfed.server.packets import size
 
@@ -40,26 +45,6 @@ def no_fault(holder: str, message: Message) -> str | None:  # noqa: ARG001
 
 def no_tap(party: str, message: Message, reply: Message) -> None:
     """Nobody listens."""
-
-
-def over_the_wire(message: Message) -> Message:
-    """The message as it would arrive over the network: encoded and decoded, its id kept."""
-    objects = {key: item.deflate() for key, item in get_all_nested_objects(message).items()}
-    arrived = inflate_object_from_contents(message.object_id, objects)
-    if not isinstance(arrived, Message):
-        raise TypeError(f"unexpected object: got {type(arrived).__name__}; want Message")
-    arrived.metadata.__dict__["_message_id"] = message.metadata.message_id
-    return arrived
-
-
-def copied(message: Message) -> Message:
-    """A message whose records can be changed without changing the original (array bytes are immutable)."""
-    twin = Message.__new__(Message)
-    twin.__dict__.update(message.__dict__)
-    if message.has_content():
-        records = {key: cast(type[Any], type(value))(dict(value)) for key, value in message.content.items()}
-        twin.__dict__["_content"] = RecordDict(records)
-    return twin
 
 
 @dataclass(frozen=True)
@@ -82,14 +67,14 @@ class InProcessGrid(Grid):
     ) -> None:
         self._app, self._wire, self._fault, self._tap = app, wire, fault, tap
         self.meters = {name: Meter() for name in homes}
-        self._run = Run.create_empty(run_id=1)
+        self._run = empty_run(1)
         self._ids = itertools.count(1)
         self._replies: dict[str, Message] = {}
         self._nodes = {
             1000 + i: _Node(name, Context(1, 1000 + i, {"home": home, "holder": name}, RecordDict(), {}))
             for i, (name, home) in enumerate(homes.items())
         }
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SUPERLINK_NODE_ID, 1
+        act_for(run=1, task=1)
 
     @property
     def nodes(self) -> dict[str, int]:
@@ -112,19 +97,19 @@ class InProcessGrid(Grid):
         return list(self._nodes)
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        return [NodeInfo(node_id=node_id) for node_id in self._nodes]
+        return [node_info(node_id) for node_id in self._nodes]
 
     def _deliver(self, message: Message) -> Message:
-        message.metadata.__dict__["_message_id"] = str(next(self._ids))
+        set_id(message, str(next(self._ids)))
         node = self._nodes[message.metadata.dst_node_id]
         if (reason := self._fault(node.holder, message)) is not None:
-            return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
+            return Message(Error(UNAVAILABLE, reason), reply_to=message)
         arrived = over_the_wire(message) if self._wire else copied(message)
         meter, started = self.meters[node.holder], time.process_time()
         try:
             reply = self._app(message=arrived, context=node.context)
         except Exception as error:  # noqa: BLE001  # what Flower's own runtime does with an app that raises
-            return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(error).__name__), reply_to=message)
+            return Message(Error(APP_RAISED, type(error).__name__), reply_to=message)
         meter.processor += time.process_time() - started
         meter.received, meter.sent = meter.received + size(message), meter.sent + size(reply)
         meter.messages += 1

@@ -23,11 +23,11 @@ from secrets import token_hex
 from typing import TypeVar
 
 import httpx
-from flwr.common.constant import SubStatus
 
 from statfed.core.errors import EngineError
 from statfed.core.process import how
 from statfed.core.progress import Progress
+from statfed.server._flwr import COMPLETED, FAILED
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import _pki
 from statfed.server.grid._coordinator import CLIENT_APP, START_SECONDS, Coordinator, bundle
@@ -246,10 +246,10 @@ def federation(
         keys.forget()
         session = Session(grid, nodes, survive=processes.dispensable.update)
         stack.callback(lambda: session.memory.update(processes.memory()))
-        outcome = SubStatus.FAILED
+        outcome = FAILED
         try:
             yield Federation(session, public, private, keys.authority, coordinator, processes)
-            outcome = SubStatus.COMPLETED
+            outcome = COMPLETED
         finally:
             coordinator.finish(outcome)
 

@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Coordination, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Coordination, Counts, Part, Product, Question, Total
 from statfed.core.result import Result, Scalar
 from statfed.core.table import Table, real
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, cross_products
-from statfed.strategies.analyses._regression import coefficient_rows
+from statfed.strategies.analyses._regression import coefficient_basis, coefficient_rows
 
 if TYPE_CHECKING:
     from statfed.strategies.analyses.ols import Options
@@ -64,8 +64,8 @@ def parts(question: "Question[Options]", design: Design) -> Mapping[str, Part]:
     layout = _layout(design)
     bound = np.prod(layout.bound[layout.pairs], axis=1)
     return {
-        "records": Part(integer=True, bound=1, share=1.0),
-        "products": Part(bound.shape, bound=bound, share=float(max(1, len(bound)))),
+        "records": Part(integer=True, bound=1, share=1.0, what=Counts()),
+        "products": Part(bound.shape, bound=bound, share=float(max(1, len(bound))), what=Product()),
     }
 
 
@@ -110,7 +110,9 @@ def coordinate(question: "Question[Options]", design: Design) -> Coordination:  
         "ridge": fit.ridge,
     }
     title = f"Private OLS regression: {design.formula}"
-    return Result("ols", title, {"coefficients": rows}, facts, tuple(notes), df=df)
+    basis = {"coefficients": coefficient_basis("t", "residual_df")}
+    tables = {"coefficients": rows}
+    return Result("ols", title, tables, facts, tuple(notes), df=df, basis=basis, observations="observations")
 
 
 def _r_squared(moments: Vector, design: Design, rss: float, n: int) -> float | None:

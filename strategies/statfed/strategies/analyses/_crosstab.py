@@ -23,7 +23,7 @@ from scipy import stats
 from statfed.core.fixed_point import WIDE_UNIT
 from statfed.core.method import Question, Total
 from statfed.core.privacy.cell_key import cell_keys
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.result import Additive, Basis, Result, Row, Scalar
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
 from statfed.strategies.analyses._margins import collapsed_axes, groups, views
 from statfed.strategies.analyses._replication import Replication, replication
@@ -163,7 +163,36 @@ def result(
         notes = ("chi-square is Pearson's with Rao and Scott's first-order correction, F with the second-order one",)
     elif question.options.value is None:
         notes = (f"no test of independence: want two columns and {LARGEST_TEST} cells at most, or no weights",)
-    return Result("table", TITLE, tables, facts | tests, notes, by, df)
+    kind = Additive(
+        "margins",
+        total="total",
+        bounds=("dominance_bound_1", "dominance_bound_2") if most else (),
+        decided="dominance_decided" if unsafe is not None else "",
+        record_key="cell_key" if "key" in total else "",
+    )
+    return _result(tables, facts | tests, notes, by, df, kind)
+
+
+def _result(
+    tables: Mapping[str, Sequence[Row]],
+    facts: Mapping[str, Scalar],
+    notes: tuple[str, ...],
+    by: tuple[str, ...],
+    df: float | None,
+    kind: Additive,
+) -> Result:
+    return Result(
+        "table",
+        TITLE,
+        tables,
+        facts,
+        notes,
+        by,
+        df,
+        basis={"cells": Basis(by, counts=("count",), own=("std_error",), kind=kind)},
+        observations="observations",
+        numbers=("missing", "left_out"),
+    )
 
 
 def noisy_result(question: Question[Any], by: tuple[str, ...], total: Total) -> Result:
@@ -187,7 +216,7 @@ def noisy_result(question: Question[Any], by: tuple[str, ...], total: Total) -> 
         "margins are sums of the noisy cells before that, so that they may differ from sums of what is shown",
         "no test of independence under privacy: its distribution with noise is another one",
     )
-    return Result("table", TITLE, tables, facts, notes, by)
+    return _result(tables, facts, notes, by, None, Additive("margins", total="total"))
 
 
 def _linearised(total: Total, question: Question[Any]) -> Linearised:

@@ -10,7 +10,7 @@ records that the sample consists of; a domain of a sample goes into `by`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ibis
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Part, Question
+from statfed.core.method import Arrays, Ask, Cells, Counts, Magnitude, Part, Question, What
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._linearisation import psu_counts, psu_shape, psu_sums
 from statfed.strategies.analyses._replication import replication
@@ -73,6 +73,10 @@ class Estimand:
         """Is X the number of records?"""
         return design.weight is None and self.measures[0].denominator is None
 
+    def plain(self, design: SurveyDesign) -> bool:
+        """Are X and Y both the number of records? Y - mu X and its products then follow from X."""
+        return self.counts and self.unit_x(design)
+
 
 def checked_columns(question: Question[Any], estimand: Estimand) -> tuple[str, ...]:
     """Columns that are read. Raises UsageError on options that do not fit the codebook or each other."""
@@ -114,14 +118,22 @@ def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str,
     mu = ask.arrays["centre"] if ask.name in ("squares", "replicates") else centre(question, estimand)
     y, x = _limits(codebook, estimand, np.zeros(k) if ask.name == "sums" else mu)
     wy, wx = times(largest(codebook, design.weight), y), times(largest(codebook, design.weight), x)
-    count = Part((k, d), integer=True, bound=1, single=k == 1)
+    counts, summed = Counts(question.options.by), Magnitude("count")
+    count = Part((k, d), integer=True, bound=1, single=k == 1, what=counts)
+    of_x: What = counts if estimand.unit_x(design) else summed
     if ask.name == "sums":
-        whole = Part(integer=True, bound=1)
-        return {"records": whole, "left_out": whole, "count": count, "y": _part((k, d), wy), "x": _part((k, d), wx)}
+        whole = Part(integer=True, bound=1, what=Counts())
+        of_y: What = counts if estimand.plain(design) else summed
+        sums = {"y": _part((k, d), wy, of_y), "x": _part((k, d), wx, of_x)}
+        return {"records": whole, "left_out": whole, "count": count} | sums
     if ask.name == "squares":
         shape = (k, *psu_shape(design, codebook), d)
-        found = {"psus": Part(psu_shape(design, codebook), integer=True, bound=1, single=True)}
-        found |= {"y": _part(shape, wy), "x": _part(shape, wx)}
+        found = {"psus": Part(shape[1:-1], integer=True, bound=1, single=True, what=Counts(design.strata))}
+        found["x"] = _part(shape, wx, Counts((*design.strata, *counts.by)) if of_x == counts else Magnitude())
+        if estimand.plain(design):
+            pairs = Part(shape, bound=np.inf, what=Magnitude())
+            return found | ({"xx": pairs} if design.psu is not None and not design.spans else {})
+        found["y"] = _part(shape, wy)
         if not design.spans:
             unlimited = design.psu is not None  # one record can change the square of its PSU's total by any amount
             products = {"yy": times(wy, wy), "yx": times(wy, wx), "xx": times(wx, wx)}
@@ -132,17 +144,17 @@ def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str,
     if ask.name == "replicates":
         shape = (k, len(design.replicates), d)
         heaviest = max(largest(codebook, name) for name in design.replicates)
-        return {name: Part(shape, bound=_spread(times(heaviest, b), shape)) for name, b in (("y", y), ("x", x))}
+        return {name: replace(_part(shape, times(heaviest, b)), single=False) for name, b in (("y", y), ("x", x))}
     if ask.name == "noisy":
         plain = estimand.unit_x(design)
         bounds = {} if plain else {"x": wx, "xx": times(wx, wx)}
         bounds |= {} if estimand.counts else {"y": wy, "yy": times(wy, wy)}
         bounds |= {} if plain or estimand.counts else {"yx": times(wy, wx)}
         noisy = {
-            "records": Part(integer=True, bound=1, share=SHARE),
-            "count": Part((k, d), integer=True, bound=1, single=k == 1, share=1.0 if plain else SHARE),
+            "records": Part(integer=True, bound=1, share=SHARE, what=Counts()),
+            "count": replace(count, share=1.0 if plain else SHARE),
         }
-        return noisy | {n: _part((k, d), b, 1.0 if len(n) == 1 else SHARE) for n, b in bounds.items()}
+        return noisy | {n: _part((k, d), b, summed, 1.0 if len(n) == 1 else SHARE) for n, b in bounds.items()}
     raise UsageError(f"{question.terms.method}: unknown ask: got {ask.name!r}; want sums, squares or replicates")
 
 
@@ -166,6 +178,10 @@ def contribute(table: Table, question: Question[Any], estimand: Estimand, ask: A
         return _replicated(sample, estimand, by, design.replicates, mu)
     values = _values(sample, estimand, design.weight, mu)
     pairs = [(f"{a}{i}", f"{b}{i}") for i in range(k) for a, b in PRODUCTS.values()]
+    if estimand.plain(design):
+        sums = psu_sums(sample, design, by, {"x0": values["x0"]}, [("x0", "x0")])
+        found = {"psus": psu_counts(sample, design), "x": sums["x0"][None]}
+        return found | ({} if design.psu is None or design.spans else {"xx": sums["x0*x0"][None]})
     sums = psu_sums(sample, design, by, values, pairs)
     arrays: dict[str, NDArray[Any]] = {"psus": psu_counts(sample, design)}
     arrays |= {name: np.stack([sums[f"{name}{i}"] for i in range(k)]) for name in ("y", "x")}
@@ -179,11 +195,15 @@ def contribute(table: Table, question: Question[Any], estimand: Estimand, ask: A
 
 
 def discloses(question: Question[Any], estimand: Estimand, ask: Ask) -> Cells:
-    """Cells of the domains; of strata (and PSUs, where they span holders) and domains for the squares."""
+    """Cells of the domains; of strata (and PSUs, where they span holders) and domains for the squares.
+
+    What is summed in them are the columns of the measures, and the weights, of which X is the sum.
+    """
     design, by = survey_design(question), question.options.by
     if ask.name == "squares":
         by = tuple(dict.fromkeys((*design.strata, *((design.psu,) if design.psu and design.spans else ()), *by)))
-    summed = dict.fromkeys(name for measure in estimand.measures for name in measure.columns)
+    weights = design.replicates if ask.name == "replicates" else (design.weight,) if design.weight else ()
+    summed = dict.fromkeys((*(name for measure in estimand.measures for name in measure.columns), *weights))
     complete = estimand.measures[0].columns if len(estimand.measures) == 1 else ()
     return Cells(by, tuple(summed), (*design.columns, *complete))
 
@@ -268,10 +288,7 @@ def _stacked(found: Mapping[str, NDArray[Any]], name: str, k: int) -> NDArray[An
     return np.stack([found[f"{name}{i}"].reshape(-1) for i in range(k)])
 
 
-def _part(shape: tuple[int, ...], bound: NDArray[np.float64], share: float = 1.0) -> Part:
-    """A part with one bound per measure, its first axis."""
-    return Part(shape, bound=_spread(bound, shape), single=shape[0] == 1, share=share)
-
-
-def _spread(bound: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    return np.broadcast_to(bound.reshape(-1, *(1,) * (len(shape) - 1)), shape).copy()
+def _part(shape: tuple[int, ...], bound: NDArray[np.float64], what: What | None = None, share: float = 1.0) -> Part:
+    """A part with one bound per measure, its first axis; of sums of values unless `what` says otherwise."""
+    each = np.broadcast_to(bound.reshape(-1, *(1,) * (len(shape) - 1)), shape).copy()
+    return Part(shape, bound=each, single=shape[0] == 1, share=share, what=what or Magnitude())

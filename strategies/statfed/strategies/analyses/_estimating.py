@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Table
 from statfed.strategies.analyses import _estimates
 from statfed.strategies.analyses._estimates import Estimand, centre
 from statfed.strategies.analyses._linearisation import Moments, check_lonely, degrees, moments, psus, variance
 from statfed.strategies.analyses._replication import replication
-from statfed.strategies.analyses._survey import Estimation, domains, estimate_row, survey_design
+from statfed.strategies.analyses._survey import ESTIMATE, Estimation, SurveyDesign, domains, estimate_row, survey_design
 
 Floats = NDArray[np.float64]
 T = TypeVar("T", bound=Estimation)
@@ -97,8 +97,9 @@ def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coord
         units = psus(design, second["psus"])
         check_lonely(design, units)
         df = degrees(units)
+        around = _around(estimand, design, second)
         a, b = _linear(estimand, value, x, mu, scale)
-        squared = fpc * variance(units, moments(second, design.spans), a, b, design.lonely)
+        squared = fpc * variance(units, moments(around, design.spans), a, b, design.lonely)
         if not design.declared and n < 2:
             squared = np.full(squared.shape, np.nan)
         if design.declared:
@@ -107,6 +108,14 @@ def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coord
             deff = _deff(squared, second, first["count"], value, x, mu, design.spans)
     found = Estimates(first["count"], value, squared, deff, n, df)
     return _result(question, estimand, title, found, facts, notes)
+
+
+def _around(estimand: Estimand, design: SurveyDesign, second: Total) -> Mapping[str, NDArray[Any]]:
+    """Sums of Y - mu X and X over PSUs. Of numbers of records mu is 1: Y - X is 0, and X a record's own square."""
+    if not estimand.plain(design):
+        return second
+    x = second["x"]
+    return {"x": x, "xx": second.get("xx", x)} | dict.fromkeys(("y", "yy", "yx"), np.zeros(x.shape))
 
 
 def _scales(question: Question[Any], estimand: Estimand, n: int) -> tuple[float, float]:
@@ -202,7 +211,21 @@ def _result(
             if found.deff is not None:
                 row["deff"] = _known(found.deff[i, j])
             rows.append(row)
-    return Result(question.terms.method, title, {"estimates": rows}, facts, notes, by, found.df)
+    own = (*ESTIMATE, *(("deff",) if found.deff is not None else ()))
+    basis = Basis(by, tuple(estimand.measures[0].keys), ("count",), own=(*own, estimand.key))
+    return Result(
+        question.terms.method,
+        title,
+        {"estimates": rows},
+        facts,
+        notes,
+        by,
+        found.df,
+        basis={"estimates": basis},
+        observations="observations",
+        numbers=("left_out",),
+        public=("replicates",),
+    )
 
 
 def _allowed(question: Question[Any], estimand: Estimand, i: int) -> tuple[float, float]:

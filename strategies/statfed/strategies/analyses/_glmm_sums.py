@@ -11,7 +11,7 @@ from dataclasses import replace
 import ibis
 import numpy as np
 
-from statfed.core.method import Arrays, Part
+from statfed.core.method import Arrays, Counts, Part, Product
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._families import Family, Values
 from statfed.strategies.analyses._matrix import ROWS, cross_products, once
@@ -31,13 +31,13 @@ def step_parts(family: Family, bound: Vector, groups: int) -> dict[str, Part]:
     with np.errstate(invalid="ignore"):
         products = np.nan_to_num(STEEPEST * np.outer(limit, limit), nan=np.inf, posinf=np.inf)
     return {
-        "information": Part((k, k), bound=products),
-        "score": Part((k,), bound=limit),
-        "deviance": Part(bound=DEEPEST if known else np.inf),
-        "invalid": Part(integer=True, bound=1),
-        "group_information": Part((groups, k), bound=STEEPEST * first),
-        "group_third": Part((groups, k), bound=STEEPEST * first),
-        "group_score": Part((groups,), bound=1.0 if known else np.inf),
+        "information": Part((k, k), bound=products, what=Product()),
+        "score": Part((k,), bound=limit, what=Product()),
+        "deviance": Part(bound=DEEPEST if known else np.inf, what=Product()),
+        "invalid": Part(integer=True, bound=1, what=Counts()),
+        "group_information": Part((groups, k), bound=STEEPEST * first, what=Product()),
+        "group_third": Part((groups, k), bound=STEEPEST * first, what=Product()),
+        "group_score": Part((groups,), bound=1.0 if known else np.inf, what=Product()),
     }
 
 

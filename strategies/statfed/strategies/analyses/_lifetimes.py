@@ -21,7 +21,7 @@ from pydantic import Field
 
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
-from statfed.core.method import Part
+from statfed.core.method import Counts, Part
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table
 
@@ -200,8 +200,9 @@ def tally(
 def counted(codebook: Codebook, options: Lifetimes, by: Sequence[str]) -> dict[str, Part]:
     """Parts of `count`: `exits` (*levels of by, T, 2) without and with an event, with an entry `entered` (..., T)."""
     shape = (*(len(codebook.category(name).levels) for name in by), len(make_grid(codebook, options)))
-    exits = {"exits": Part((*shape, 2), bound=1, integer=True, single=True)}
-    return exits | ({"entered": Part(shape, bound=1, integer=True, single=True)} if options.entry else {})
+    times = Counts((*by, options.time))
+    exits = {"exits": Part((*shape, 2), 1, integer=True, single=True, what=Counts((*times.by, options.event)))}
+    return exits | ({"entered": Part(shape, 1, integer=True, single=True, what=times)} if options.entry else {})
 
 
 def count(rows: Expr, codebook: Codebook, options: Lifetimes, by: Sequence[str]) -> dict[str, NDArray[np.int64]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Part
+from statfed.core.method import Arrays, Counts, Magnitude, Part
 from statfed.core.table import Expr, Table, real
 
 Bounds = tuple[float, float] | None
@@ -86,12 +86,16 @@ def reach(bounds: Sequence[Bounds], centre: Floats) -> Floats:
     return wide
 
 
-def sum_parts(bounds: Sequence[Bounds], shape: tuple[int, ...]) -> dict[str, Part]:
-    """Parts of `sums` for columns with these bounds; shape: number of levels of each grouping column."""
+def sum_parts(bounds: Sequence[Bounds], codebook: Codebook, by: Sequence[str]) -> dict[str, Part]:
+    """Parts of `sums` for columns with these bounds, in the cells of `by`."""
+    shape = level_shape(codebook, by)
     full = (len(bounds), *shape)
     one_cell = len(bounds) == 1
     limits = np.array([largest(b) for b in bounds]).reshape(-1, *[1] * len(shape)) * np.ones(full)
-    return {"count": Part(full, 1.0, integer=True, single=one_cell), "sum": Part(full, limits, single=one_cell)}
+    return {
+        "count": Part(full, 1.0, integer=True, single=one_cell, what=Counts(tuple(by))),
+        "sum": Part(full, limits, single=one_cell, what=Magnitude("count")),
+    }
 
 
 def sums(table: Table, numbers: Sequence[Expr], by: Sequence[str] = (), *, records: bool = False) -> Arrays:
@@ -111,7 +115,7 @@ def sums(table: Table, numbers: Sequence[Expr], by: Sequence[str] = (), *, recor
 def power_parts(bounds: Sequence[Bounds], centre: Floats, orders: Sequence[int]) -> dict[str, Part]:
     """Parts of `powers` about `centre`."""
     wide = reach(bounds, centre)
-    return {f"power_{r}": Part(centre.shape, wide**r, single=len(bounds) == 1) for r in orders}
+    return {f"power_{r}": Part(centre.shape, wide**r, single=len(bounds) == 1, what=Magnitude()) for r in orders}
 
 
 def powers(

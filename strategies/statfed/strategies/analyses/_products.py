@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Part
+from statfed.core.method import Arrays, Ask, Counts, Magnitude, Part, Product
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._moments import Bounds, Floats, centres, largest, reach
 
@@ -31,16 +31,17 @@ def symmetric(flat: Floats, columns: int) -> Floats:
 
 def product_parts(bounds: Sequence[Bounds], ask: Ask, analysis: str) -> dict[str, Part]:
     """Parts of the two asks of a covariance matrix, `means` and `products`, over complete records."""
+    count = Part(bound=1.0, integer=True, single=True, what=Counts())
     if ask.name == "means":
         limits = np.array([largest(b) for b in bounds])
-        return {"count": Part(bound=1.0, integer=True, single=True), "sum": Part(limits.shape, limits)}
+        return {"count": count, "sum": Part(limits.shape, limits, what=Magnitude("count"))}
     if ask.name == "products":
         wide = reach(bounds, ask.arrays["centre"])
         first, second = np.triu_indices(len(bounds))
         return {
-            "count": Part(bound=1.0, integer=True, single=True),
-            "sum": Part(wide.shape, wide),
-            "products": Part(first.shape, wide[first] * wide[second]),
+            "count": count,
+            "sum": Part(wide.shape, wide, what=Magnitude("count")),
+            "products": Part(first.shape, wide[first] * wide[second], what=Product()),
         }
     raise UsageError(f"{analysis}: unknown ask: got {ask.name!r}; want means or products")
 

@@ -14,10 +14,10 @@ import ibis
 import numpy as np
 
 from statfed.core.codebook import Codebook
-from statfed.core.method import Arrays, Part, Total
+from statfed.core.method import Arrays, Counts, Part, Total
 from statfed.core.table import Table, real
 from statfed.strategies.analyses import _bins, _hierarchy
-from statfed.strategies.analyses._moments import Floats, finite
+from statfed.strategies.analyses._moments import Floats, finite, level_shape
 
 FAN_OUT = 4
 DEPTH = 6
@@ -48,10 +48,11 @@ def leaves(codebook: Codebook, name: str) -> Leaves:
     return Leaves(low, float(np.ceil(values / FAN_OUT**depth)), depth, whole=True)
 
 
-def parts(codebook: Codebook, columns: Sequence[str], levels: tuple[int, ...]) -> Mapping[str, Part]:
+def parts(codebook: Codebook, columns: Sequence[str], by: tuple[str, ...]) -> Mapping[str, Part]:
     """One part per column and level of its tree: (*levels of by, nodes)."""
+    levels = level_shape(codebook, by)
     return {
-        f"count_{i}_{depth}": Part((*levels, FAN_OUT**depth), 1.0, integer=True, single=True)
+        f"count_{i}_{depth}": Part((*levels, FAN_OUT**depth), 1.0, integer=True, single=True, what=Counts((*by, name)))
         for i, name in enumerate(columns)
         for depth in range(leaves(codebook, name).depth + 1)
     }

@@ -15,8 +15,9 @@ from scipy import linalg, stats
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Part, Total
-from statfed.core.result import Row
+from statfed.core.method import Arrays, Ask, Counts, Magnitude, Part, Total
+from statfed.core.result import Basis as Grounds
+from statfed.core.result import Coefficients, Row
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._formula import LARGEST, Category, Number
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
@@ -66,10 +67,10 @@ def start_parts(design: Design) -> dict[str, Part]:
     numbers = [*design.numbers, design.left]
     bound = np.array([max(abs(x.low), abs(x.high)) for x in numbers if x is not None])
     return {
-        "records": Part(integer=True, bound=1),
-        "defined": Part(integer=True, bound=1),
-        "levels": Part((len(_codes(design)),), integer=True, bound=1),
-        "sums": Part(bound.shape, bound=bound),
+        "records": Part(integer=True, bound=1, what=Counts()),
+        "defined": Part(integer=True, bound=1, what=Counts()),
+        "levels": Part((len(_codes(design)),), integer=True, bound=1, what=Counts(tuple(design.categories))),
+        "sums": Part(bound.shape, bound=bound, what=Magnitude("records")),
     }
 
 
@@ -196,6 +197,12 @@ def coefficient_rows(
             tail = float(2 * (stats.norm.sf(abs(ratio)) if df is None else stats.t.sf(abs(ratio), df)))
         rows.append({"name": name, "estimate": float(estimate), "std_error": error, statistic: ratio, "p_value": tail})
     return rows
+
+
+def coefficient_basis(statistic: str, residual_df: str = "") -> Grounds:
+    """What rows of coefficients rest on. residual_df: fact with the residual degrees of freedom."""
+    own = ("estimate", "std_error", statistic, "p_value")
+    return Grounds(keys=("name",), observations=True, own=own, kind=Coefficients(residual_df=residual_df))
 
 
 def finite(value: float) -> float | None:

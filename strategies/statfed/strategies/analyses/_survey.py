@@ -25,6 +25,8 @@ from statfed.core.table import Expr, Table
 
 QUALITY = (("A", 0.05), ("B", 0.10), ("C", 0.15), ("D", 0.25), ("E", 0.35), ("F", math.inf))
 LEVEL = 0.95
+ESTIMATE = ("estimate", "std_error", "cv", "quality", "lower", "upper")
+"""Columns of `estimate_row` beside the keys: figures of the records that an estimate is made from."""
 LARGEST = 4_000_000  # entries of one array that a holder is asked for
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Magnitude, Part, Question, What
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._linearisation import (
     Moments,
@@ -41,6 +41,7 @@ from statfed.strategies.analyses._raking import (
     regress,
 )
 from statfed.strategies.analyses._survey import (
+    ESTIMATE,
     Weighting,
     categories,
     domains,
@@ -109,15 +110,18 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name == "cells":
         each = (len(names), *shape)
         wide = np.broadcast_to(times(weight, bounds).reshape(-1, *(1,) * len(shape)), each).copy()
-        whole = Part(integer=True, bound=1)
-        return {
+        whole, counts = Part(integer=True, bound=1, what=Counts()), Counts(tuple(question.options.margins))
+        weights: What = Magnitude("count") if design.weight else counts
+        found = {
             "records": whole,
             "left_out": whole,
-            "count": Part(shape, integer=True, bound=1, single=True),
-            "weight": Part(shape, bound=weight, single=True),
-            "known": Part(each, bound=weight, single=len(names) == 1),
-            "sum": Part(each, bound=wide, single=len(names) == 1),
+            "count": Part(shape, integer=True, bound=1, single=True, what=counts),
+            "weight": Part(shape, bound=weight, single=True, what=weights),
         }
+        if names:
+            found["known"] = Part(each, bound=weight, single=len(names) == 1, what=weights)
+            found["sum"] = Part(each, bound=wide, single=len(names) == 1, what=Magnitude("count"))
+        return found
     if ask.name != "squares":
         raise UsageError(f"calibrate: unknown ask: got {ask.name!r}; want cells or squares")
     axes = (2 * len(names), *psu_shape(design, codebook))
@@ -128,12 +132,12 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     residual = times(np.abs(given["scale"]), np.tile(bounds, 2) + np.abs(given["shift"])) + fitted
     bound = np.asarray(times(weight * factor, residual)).reshape(-1, *(1,) * (len(axes) - 1))
     found = {
-        "psus": Part(psu_shape(design, codebook), integer=True, bound=1, single=True),
-        "y": Part(axes, bound=np.broadcast_to(bound, axes).copy()),
+        "psus": Part(axes[1:], integer=True, bound=1, single=True, what=Counts(design.strata)),
+        "y": Part(axes, bound=np.broadcast_to(bound, axes).copy(), what=Magnitude()),
     }
     if not design.spans:
         square = np.full(axes, np.inf) if design.psu else np.broadcast_to(bound * bound, axes).copy()
-        found["yy"] = Part(axes, bound=square)
+        found["yy"] = Part(axes, bound=square, what=Magnitude())
     return found
 
 
@@ -150,14 +154,15 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
             value = known.number(name)
             asked |= {f"_known{i}": weight.sum(where=value.notnull()), f"_sum{i}": (weight * value).sum()}
         found = known.grid(margins, **asked)
-        shape = (len(names), *_shape(question))
+        of_columns = ("known", "sum") if names else ()
         return {
             "records": np.array(records),
             "left_out": np.array(counted - records),
             "count": found["_count"].astype(np.int64),
             "weight": found["_weight"].astype(np.float64),
-            "known": np.array([found[f"_known{i}"] for i in range(len(names))], np.float64).reshape(shape),
-            "sum": np.array([found[f"_sum{i}"] for i in range(len(names))], np.float64).reshape(shape),
+            **{
+                key: np.stack([found[f"_{key}{i}"] for i in range(len(names))]).astype(np.float64) for key in of_columns
+            },
         }
     given = ask.arrays
     codes = _coded(known, question, given["codes"])
@@ -185,7 +190,8 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:
     one = options.columns if len(options.columns) == 1 else ()
     psu = (design.psu,) if design.psu and design.spans else ()
     by = tuple(options.margins) if ask.name == "cells" else tuple(dict.fromkeys((*design.strata, *psu)))
-    return Cells(by, options.columns, (*one, *options.margins, *design.columns))
+    summed = dict.fromkeys((*options.columns, *((design.weight,) if design.weight else ())))
+    return Cells(by, tuple(summed), (*one, *options.margins, *design.columns))
 
 
 @dataclass(frozen=True)
@@ -224,7 +230,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     tables = {"factors": _factors(question, found, weight, first["count"])}
     tables["margins"] = _margins(question, weight, weight * found.factor, targets)
     if not options.columns:
-        return Result("calibrate", "Calibration", tables, facts, notes, names)
+        return _result(tables, facts, notes, names, None)
     estimates = _estimates(found.factor, weight, first["known"], first["sum"])
     linear = {"scale": estimates.scale, "shift": estimates.shift, "beta": estimates.beta}
     second = yield Ask("squares", {"codes": np.concatenate(found.codes), **linear})
@@ -242,7 +248,37 @@ def coordinate(question: Question[Options]) -> Coordination:
         value = float(estimates.value[i]) if np.isfinite(estimates.value[i]) else None
         error = float(squared[i]) if design.declared or records > 1 else None
         rows.append(estimate_row({"column": name, "statistic": what}, value, error, df=df))
-    return Result("calibrate", "Calibration", {"estimates": rows} | tables, facts, notes, names, df)
+    return _result({"estimates": rows} | tables, facts, notes, names, df)
+
+
+def _result(
+    tables: Mapping[str, list[Row]],
+    facts: Mapping[str, Scalar],
+    notes: tuple[str, ...],
+    names: tuple[str, ...],
+    df: float | None,
+) -> Result:
+    """What was sampled by margin is the sum of the cells' weights, so that it tells of a cell that is withheld."""
+    basis = {
+        "estimates": Basis(keys=("column", "statistic"), observations=True, own=ESTIMATE),
+        "factors": Basis(names, counts=("count",), own=("weight", "factor", "total")),
+        "margins": Basis(
+            keys=("column", "code", "target"), observations=True, own=("calibrated",), derived=("sampled",)
+        ),
+    }
+    return Result(
+        "calibrate",
+        "Calibration",
+        tables,
+        facts,
+        notes,
+        names,
+        df,
+        basis=basis,
+        observations="observations",
+        numbers=("missing", "left_out"),
+        public=("population",),
+    )
 
 
 def _estimates(factor: Floats, weight: Floats, known: Floats, sums: Floats) -> _Estimates:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
-from statfed.core.result import Result, Row
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Part, Question
+from statfed.core.result import Additive, Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.strategies.analyses import _moments as m
@@ -61,7 +61,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name != "counts":
         raise UsageError(f"chisq: unknown ask: got {ask.name!r}; want counts")
     shape = m.level_shape(question.codebook, question.options.columns)
-    return {"count": Part(shape, 1.0, integer=True, single=True)}
+    return {"count": Part(shape, 1.0, integer=True, single=True, what=Counts(question.options.columns))}
 
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  # noqa: ARG001
@@ -93,7 +93,21 @@ def coordinate(question: Question[Options]) -> Coordination:
         {**levels, "count": int(observed[at]), "expected": float(expected[at]) if n else None}
         for at, levels in m.level_rows(question.codebook, options.columns)
     ]
-    return Result("chisq", title, {"tests": [test], "cells": cells}, {"observations": n}, tuple(notes), options.columns)
+    figures = tuple(key for key in test if key not in ("name", "count"))
+    basis = {
+        "tests": Basis(keys=("name",), counts=("count",), own=figures),
+        "cells": Basis(options.columns, counts=("count",), derived=("expected",), kind=Additive()),
+    }
+    return Result(
+        "chisq",
+        title,
+        {"tests": [test], "cells": cells},
+        {"observations": n},
+        tuple(notes),
+        options.columns,
+        basis=basis,
+        observations="observations",
+    )
 
 
 def _independence(question: Question[Options], observed: NDArray[np.int64]) -> tuple[dict[str, Any], list[str]]:

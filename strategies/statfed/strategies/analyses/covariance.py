@@ -14,8 +14,21 @@ from collections.abc import Mapping
 import numpy as np
 from pydantic import Field
 
-from statfed.core.method import Arrays, Ask, Coordination, Fixed, Model, Part, Question, Total, fixed
-from statfed.core.result import Result, Row
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Coordination,
+    Counts,
+    Fixed,
+    Magnitude,
+    Model,
+    Part,
+    Product,
+    Question,
+    Total,
+    fixed,
+)
+from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses import _moments as m
@@ -25,6 +38,7 @@ TITLE = "Covariances and Pearson correlations of columns"
 GROUP = "Estimates"
 PUSHES_DOWN = "all"
 
+_OWN = ("covariance", "covariance_std_error", "correlation", "lower", "upper", "p_value")
 _PRIVATE = (
     "standard errors, limits and p-values include the privacy noise (delta method)",
     "post-processing: variances are kept from 0 on, correlations between -1 and 1 (and at -1 and 1 without limits)",
@@ -52,9 +66,9 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name == "scaled":
         pairs = len(names) * (len(names) + 1) // 2
         return {
-            "count": Part(bound=1.0, integer=True, single=True),
-            "sum": Part((len(names),), 1.0),
-            "products": Part((pairs,), 1.0),
+            "count": Part(bound=1.0, integer=True, single=True, what=Counts()),
+            "sum": Part((len(names),), 1.0, what=Magnitude("count")),
+            "products": Part((pairs,), 1.0, what=Product()),
         }
     return _products.product_parts([question.codebook.columns[name].bounds for name in names], ask, "covariance")
 
@@ -89,7 +103,16 @@ def coordinate(question: Question[Options]) -> Coordination:
         matrix = _products.covariance_matrix(first, second)
         noise = np.zeros(())
     rows = [_row(question, i, j, n, matrix, noise) for i in range(len(options.columns)) for j in range(i, len(matrix))]
-    return Result("covariance", "Covariance and correlation", {"pairs": rows}, {"observations": n}, tuple(notes))
+    basis = Basis(keys=("name_1", "name_2"), counts=("count",), own=_OWN)
+    return Result(
+        "covariance",
+        "Covariance and correlation",
+        {"pairs": rows},
+        {"observations": n},
+        tuple(notes),
+        basis={"pairs": basis},
+        observations="observations",
+    )
 
 
 def _row(question: Question[Options], i: int, j: int, n: int, matrix: m.Floats, noise: m.Floats) -> Row:

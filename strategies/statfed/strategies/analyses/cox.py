@@ -24,8 +24,20 @@ from pydantic import Field
 from scipy import stats
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Model, Part, Question, Total
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Cells,
+    Coordination,
+    Counts,
+    Magnitude,
+    Model,
+    Part,
+    Product,
+    Question,
+    Total,
+)
+from statfed.core.result import Basis, Coefficients, Result, Row, Scalar
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses._lifetimes import Grid, Lifetimes, check, count, counted, follow, make_grid, tally
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
@@ -44,6 +56,8 @@ TITLE = "Cox proportional hazards regression on an agreed time grid"
 GROUP = "Survival"
 PUSHES_DOWN = "all"
 _MOMENTS = {"exits": "leaving", "entered": "entering"}  # parts with the moments of the records that parts count
+_RATIO = ("hazard_ratio", "hazard_ratio_lower", "hazard_ratio_upper")
+_OWN = ("estimate", "std_error", "z", "p_value", "lower", "upper", *_RATIO, "mean")
 STEEPEST = 300.0  # largest |x'b| around the mean: exp of it is far from the ends of float64
 
 
@@ -89,12 +103,17 @@ def _design(question: Question[Options], used: NDArray[np.int64] | None = None) 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     counts = counted(question.codebook, question.options, question.options.strata)
-    scalar = Part(bound=1, integer=True, single=True)
+    scalar = Part(bound=1, integer=True, single=True, what=Counts())
     if ask.name == "counts":
         design = _design(question)
-        levels = Part((sum(map(len, design.categories.values())),), bound=1, integer=True)
-        sums = Part((len(design.names),), bound=np.abs(design.bounds).max(1))
-        return counts | {"records": scalar, "undefined": scalar, "levels": levels, "sums": sums}
+        by, ones = Counts(tuple(design.categories)), design.indicator
+        found = counts | {"records": scalar, "undefined": scalar}
+        found["levels"] = Part((sum(map(len, design.categories.values())),), bound=1, integer=True, what=by)
+        found["indicators"] = Part((int(ones.sum()),), bound=1, integer=True, what=by)
+        if not ones.all():
+            bound = np.abs(design.bounds[~ones]).max(1)
+            found["sums"] = Part(bound.shape, bound=bound, what=Magnitude())
+        return found
     if ask.name == "moments":
         design, center, beta = _asked(question, ask)
         reach = np.abs(design.bounds - center[:, None]).max(1)
@@ -102,7 +121,9 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         pairs = _product(reach[:, None], reach)[np.triu_indices(len(beta))]
         one = steep * np.concatenate([[1.0], reach, pairs])
         shapes = {_MOMENTS[name]: (*part.shape, len(one)) for name, part in counts.items()}
-        moments = {name: Part(shape, bound=np.broadcast_to(one, shape)) for name, shape in shapes.items()}
+        moments = {
+            name: Part(shape, bound=np.broadcast_to(one, shape), what=Product()) for name, shape in shapes.items()
+        }
         return counts | moments | {"beyond": scalar}
     raise UsageError(f"cox: unknown ask: got {ask.name!r}; want counts or moments")
 
@@ -134,13 +155,15 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         levels = [_levels(complete, options, name) for name in design.categories]
         sums = Table(rows, codebook).aggregate(**{name: rows[name].sum() for name in values})
         defined = complete.aggregate(n=complete.expr.count(), defined=design.defined(complete))
-        return {
+        numbers = np.array([sums[name] for name in values], np.float64)
+        found = {
             **count(rows, codebook, options, options.strata),
             "records": np.array(table.aggregate(n=table.expr.count())["n"], np.int64),
             "undefined": np.array(defined["n"] - defined["defined"], np.int64),
             "levels": np.concatenate([np.zeros(0, np.int64), *levels]).astype(np.int64),
-            "sums": np.array([sums[name] for name in values], np.float64),
+            "indicators": np.rint(numbers[design.indicator]).astype(np.int64),
         }
+        return found if design.indicator.all() else found | {"sums": numbers[~design.indicator]}
     design, center, beta = _asked(question, ask)
     centred = zip(design.expressions(complete), center, strict=True)
     rows = follow(complete, options, options.strata, **{f"z{k}": x - float(c) for k, (x, c) in enumerate(centred)})
@@ -174,7 +197,8 @@ def _weighted(rows: Expr, beta: NDArray[np.float64]) -> tuple[Expr, list[Expr]]:
 def discloses(question: Question[Options], ask: Ask) -> Cells | Model:
     options = question.options
     if ask.name == "counts":
-        return Cells(by=options.strata, complete=columns(question))
+        numbers = dict.fromkeys(name for number in _design(question).numbers for name in number.columns)
+        return Cells(options.strata, tuple(numbers), columns(question))
     return Model(parameters=len(_design(question).names), complete=columns(question))
 
 
@@ -187,7 +211,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     design = _design(question, used)
     if not design.names:
         raise UsageError(f"covariates: {options.covariates}: got records at one level only; want terms that vary")
-    means = dict(zip(_design(question).names, first["sums"] / observations, strict=True))
+    means = _means(_design(question), first, observations)
     center = np.array([means.get(name, 0.0) for name in design.names])
     covered = np.zeros(len(center))
 
@@ -205,6 +229,15 @@ def coordinate(question: Question[Options]) -> Coordination:
     identified(design.names, null, center)
     fit = yield from maximise(design.names, null, evaluate, options.max_iterations, options.tolerance)
     return _result(question, design, center, fit, first, deaths)
+
+
+def _means(design: Design, first: Total, observations: int) -> dict[str, float]:
+    """Mean of every covariate."""
+    sums = np.zeros(len(design.names))
+    sums[design.indicator] = first["indicators"]
+    if "sums" in first:
+        sums[~design.indicator] = first["sums"]
+    return dict(zip(design.names, sums / observations, strict=True))
 
 
 def _enough(undefined: int, observations: int, events: int) -> None:
@@ -278,6 +311,16 @@ def _result(
         facts,
         tuple(_notes(design, question, grid, fit)),
         by=options.strata,
+        basis={
+            "coefficients": Basis(keys=("name",), observations=True, own=_OWN, kind=Coefficients()),
+            "tests": Basis(keys=("name",), observations=True, own=("chi_square", "df", "p_value")),
+            "baseline": Basis(
+                options.strata, ("time",), ("events",), own=("cumulative_hazard", "survival"), flows=("events",)
+            ),
+        },
+        observations="observations",
+        numbers=("missing", "events"),
+        public=("intervals", "ties", "concordance"),
     )
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
-from statfed.core.result import Result, Row
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Part, Question
+from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.strategies.analyses import _moments as m
@@ -38,7 +38,10 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     bounds = [question.codebook.columns[name].bounds for name in question.options.columns]
     if ask.name == "means":
-        return {"records": Part(bound=1, integer=True, single=True), **m.sum_parts(bounds, ())}
+        return {
+            "records": Part(bound=1, integer=True, single=True, what=Counts()),
+            **m.sum_parts(bounds, question.codebook, ()),
+        }
     if ask.name == "squares":
         return m.power_parts(bounds, ask.arrays["mean"], _ORDERS)
     raise UsageError(f"describe: unknown ask: got {ask.name!r}; want means or squares")
@@ -75,4 +78,13 @@ def coordinate(question: Question[Options]) -> Coordination:
                 "unit": question.codebook.columns[name].unit,
             }
         )
-    return Result("describe", "Description of columns", {"columns": rows}, {"records": records})
+    own = ("mean", "variance", "std_dev", "std_error")
+    basis = Basis(keys=("column", "unit"), counts=("count",), own=own, numbers=("missing",))
+    return Result(
+        "describe",
+        "Description of columns",
+        {"columns": rows},
+        {"records": records},
+        basis={"columns": basis},
+        observations="records",
+    )

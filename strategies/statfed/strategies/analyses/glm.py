@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
+from statfed.core.method import Arrays, Ask, Coordination, Counts, Magnitude, Model, Part, Product, Question, Total
 from statfed.core.result import Result, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
@@ -24,6 +24,7 @@ from statfed.strategies.analyses._glm_search import Search, first, maximised
 from statfed.strategies.analyses._glm_sums import pushed_down, start_sums, streamed
 from statfed.strategies.analyses._matrix import Design, make_design
 from statfed.strategies.analyses._regression import (
+    coefficient_basis,
     coefficient_rows,
     make_basis,
     read_start,
@@ -76,16 +77,17 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     design = _model(question)
+    one, product = Part(integer=True, bound=1, what=Counts()), Part(what=Product())
     if ask.name == "start":
-        one = Part(integer=True, bound=1)
         counts = {"bad_response": one, "bad_weight": one, "bad_exposure": one}
-        return start_parts(design) | counts | {"weight": Part(), "response": Part(), "saturated": Part()}
+        sums = {"weight": Part(what=Magnitude("records")), "response": Part(what=Magnitude("records"))}
+        return start_parts(design) | counts | sums | {"saturated": product}
     k = make_basis(design, question.codebook, ask).size
     if ask.name in ("initial", "step"):
-        sums = {"information": Part((k, k)), "score": Part((k,)), "deviance": Part(), "pearson": Part()}
-        return sums | {"invalid": Part(integer=True, bound=1)}
+        sums = {"information": Part((k, k), what=Product()), "score": Part((k,), what=Product())}
+        return sums | {"deviance": product, "pearson": product, "invalid": one}
     if ask.name == "separation":
-        return {"moved": Part(integer=True, bound=1), "against": Part(integer=True, bound=1)}
+        return {"moved": one, "against": one}
     raise UsageError(f"glm: unknown ask: got {ask.name!r}; want start, initial, step or separation")
 
 
@@ -150,7 +152,16 @@ def coordinate(question: Question[Options]) -> Coordination:
     if design.response_levels:
         notes += (f"{design.response}: {design.response_levels[1]} counts as 1, {design.response_levels[0]} as 0",)
     title = f"GLM, {family.name} with {family.link} link: {design.formula}"
-    return Result("glm", title, {"coefficients": rows}, facts, notes)
+    return Result(
+        "glm",
+        title,
+        {"coefficients": rows},
+        facts,
+        notes,
+        basis={"coefficients": coefficient_basis("z", "residual_df")},
+        observations="observations",
+        public=("converged",),
+    )
 
 
 def _check_start(start: Total, design: Design, family: Family) -> None:

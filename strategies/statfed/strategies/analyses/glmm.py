@@ -29,8 +29,8 @@ from pydantic import Field, model_validator
 from scipy import stats
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question, Total
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.method import Arrays, Ask, Coordination, Counts, Magnitude, Model, Part, Product, Question, Total
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses import _glm_sums
@@ -41,6 +41,7 @@ from statfed.strategies.analyses._glmm_sums import pushed_down, step_parts, stre
 from statfed.strategies.analyses._matrix import Design, make_design
 from statfed.strategies.analyses._regression import (
     check_rank,
+    coefficient_basis,
     coefficient_rows,
     make_basis,
     read_start,
@@ -94,12 +95,14 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     design, family = _model(question), _family(question.options)
-    one = Part(integer=True, bound=1)
+    one = Part(integer=True, bound=1, what=Counts())
     if ask.name == "start":
         binomial = family.name == "binomial"
-        sums = {"response": Part(bound=_largest(design)), "saturated": Part(bound=1.0 if binomial else math.inf)}
+        saturated = Part(bound=1.0 if binomial else math.inf, what=Product())
+        sums = {"response": Part(bound=_largest(design), what=Magnitude("records")), "saturated": saturated}
+        count = Part((_groups(question),), 1, integer=True, single=True, what=Counts((question.options.group,)))
         counts = {"bad_response": one, "bad_exposure": one}
-        return start_parts(design) | counts | sums | {"count": Part((_groups(question),), 1, True, True)}
+        return start_parts(design) | counts | sums | {"count": count}
     if ask.name == "step":
         return step_parts(family, make_basis(design, question.codebook, ask).bound, _groups(question))
     if ask.name == "separation":
@@ -173,7 +176,20 @@ def coordinate(question: Question[Options]) -> Coordination:
         "likelihood_ratio_p_value": float(stats.chi2.sf(ratio, 1)) / 2 if ratio > 0 else 1.0,
     }
     title = f"Mixed model, {family.name} with {family.link} link: {design.formula}, random intercept of {options.group}"
-    return Result("glmm", title, tables, facts, notes + _notes(question, design, start, found), (options.group,))
+    by = (options.group,)
+    return Result(
+        "glmm",
+        title,
+        tables,
+        facts,
+        notes + _notes(question, design, start, found),
+        by,
+        basis={
+            "coefficients": coefficient_basis("z", "residual_df"),
+            "groups": Basis(by, counts=("records",), own=("estimate", "std_error")),
+        },
+        observations="observations",
+    )
 
 
 def _check_start(start: Total, question: Question[Options], design: Design) -> None:

@@ -4,7 +4,8 @@ Bins are public: equal ones over the codebook's bounds or explicit edges. They a
 both sides, as in numpy.histogram. In a column of whole numbers each equal bin holds the same number of values.
 
 The cells that leave a holder are the bins: the part `count` is the number of records in each, of shape
-(bins, *levels of by), and it is what a rule on frequencies has to look at.
+(bins, *levels of by), and it is what a rule on frequencies looks at. Rules on the contributions to a total of the
+weight look at the cells of `by`, not at single bins.
 """
 
 import math
@@ -14,8 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
-from statfed.core.result import Result, Row
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed
+from statfed.core.result import Additive, Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table, real
 from statfed.strategies.analyses import _bins
@@ -84,10 +85,11 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         raise UsageError(f"histogram: unknown ask: got {ask.name!r}; want counts")
     options = question.options
     shape = (len(edges_of(question)) - 1, *m.level_shape(question.codebook, options.by))
-    announced = {"count": Part(shape, 1.0, integer=True, single=True)}
+    cells = Counts((options.column, *options.by))
+    announced = {"count": Part(shape, 1.0, integer=True, single=True, what=cells)}
     if options.weight:
         weight = question.codebook.columns[options.weight].bounds
-        announced["total"] = Part(shape, m.largest(weight), single=True)
+        announced["total"] = Part(shape, m.largest(weight), single=True, what=Magnitude("count"))
     return announced
 
 
@@ -100,7 +102,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
     options = question.options
-    return Cells(by=options.by, complete=(options.column, *((options.weight,) if options.weight else ())))
+    weight = (options.weight,) if options.weight else ()
+    return Cells(options.by, weight, (options.column, *weight))
 
 
 def coordinate(question: Question[Options]) -> Coordination:
@@ -111,13 +114,20 @@ def coordinate(question: Question[Options]) -> Coordination:
         notes.append("std_error: the privacy noise alone; post-processing: what noise makes negative is shown as 0")
     rows = _rows(question, total, edges)
     observed = int(np.maximum(total["count"], 0).sum())
+    by = ("bin", *options.by)
+    kind = Additive(total="total" if options.weight else "")
+    noise = ("std_error",) if question.privacy else ()
+    basis = Basis(by, ("lower", "upper"), ("count",), own=noise, derived=("density",), kind=kind)
     return Result(
         "histogram",
         f"Histogram of {options.column}",
         {"cells": rows},
         {"observations": observed, "bins": len(edges) - 1, "unit": question.codebook.columns[options.column].unit},
         tuple(notes),
-        ("bin", *options.by),
+        by,
+        basis={"cells": basis},
+        observations="observations",
+        public=("bins", "unit"),
     )
 
 

@@ -16,7 +16,20 @@ from pydantic import Field
 from scipy import linalg, stats
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Coordination, Fixed, Model, Part, Question, Total, fixed
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Coordination,
+    Counts,
+    Fixed,
+    Magnitude,
+    Model,
+    Part,
+    Product,
+    Question,
+    Total,
+    fixed,
+)
 from statfed.core.result import Result, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
@@ -34,6 +47,7 @@ from statfed.strategies.analyses._regression import (
     Basis,
     Vector,
     check_rank,
+    coefficient_basis,
     coefficient_rows,
     condition,
     finite,
@@ -91,22 +105,24 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
         return _adassp.parts(question, design)
     if ask.name == "start":
-        return start_parts(design) | {"unusable": Part(integer=True, bound=1)}
+        return start_parts(design) | {"unusable": Part(integer=True, bound=1, what=Counts())}
     basis = make_basis(design, question.codebook, ask)
     bound, p, weight = _bound(basis, design, ask), len(basis.free), _heaviest(question)
     k = len(bound)
     if ask.name == "products":
-        return {"products": Part((k, k), bound=times(weight, np.outer(bound, bound))), "log_weight": Part()}
+        products = Part((k, k), bound=times(weight, np.outer(bound, bound)), what=Product())
+        return {"products": products, "log_weight": Part(what=Magnitude())}
     if ask.name == "refined":
         wide = times(bound[:, None], np.abs(ask.arrays["transform"])).sum(axis=0)
-        return {"products": Part((len(wide), len(wide)), bound=times(weight, np.outer(wide, wide)))}
+        return {"products": Part((len(wide), len(wide)), bound=times(weight, np.outer(wide, wide)), what=Product())}
     if ask.name == "meat":
-        return {"products": Part((p, p))}
+        return {"products": Part((p, p), what=Product())}
     if ask.name == "scores":
         survey = survey_design(question)
         shape = psu_shape(survey, question.codebook)
-        outer = {} if survey.spans else {"outer": Part((*shape, p * (p + 1) // 2))}
-        return {"psus": Part(shape, integer=True), "scores": Part((*shape, p))} | outer
+        outer = {} if survey.spans else {"outer": Part((*shape, p * (p + 1) // 2), what=Product())}
+        units = Part(shape, integer=True, what=Counts(survey.strata))
+        return {"psus": units, "scores": Part((*shape, p), what=Product())} | outer
     raise UsageError(f"ols: unknown ask: got {ask.name!r}; want start, products, refined, meat, scores or adassp")
 
 
@@ -182,7 +198,16 @@ def coordinate(question: Question[Options]) -> Coordination:
     rows = coefficient_rows(basis.design.names, beta, basis.matrix @ covariance @ basis.matrix.T, "t", df)
     kind = "WLS" if options.weight or options.design else "OLS"
     table = {"coefficients": rows}
-    return Result("ols", f"{kind} regression: {design.formula}", table, facts, notes + _notes(options), df=df)
+    return Result(
+        "ols",
+        f"{kind} regression: {design.formula}",
+        table,
+        facts,
+        notes + _notes(options),
+        df=df,
+        basis={"coefficients": coefficient_basis("t", "residual_df")},
+        observations="observations",
+    )
 
 
 @dataclass(frozen=True)

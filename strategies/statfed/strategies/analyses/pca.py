@@ -12,7 +12,7 @@ from pydantic import Field
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question
-from statfed.core.result import Result, Row
+from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.strategies.analyses import _moments as m
@@ -95,7 +95,20 @@ def coordinate(question: Question[Options]) -> Coordination:
     if np.any(-np.diff(values[: kept + 1]) <= _TIE * values[0]):
         notes.append("eigenvalues that are equal do not determine their loadings beyond the space that they span")
     facts = {"observations": n, "total_variance": float(values.sum()), "scale": options.scale}
-    return Result("pca", "Principal components", {"components": components, "loadings": rows}, facts, tuple(notes))
+    basis = {
+        "components": Basis(keys=("component",), observations=True, own=("eigenvalue", "explained", "cumulative")),
+        "loadings": Basis(keys=("name", "component"), observations=True, own=("loading",)),
+    }
+    return Result(
+        "pca",
+        "Principal components",
+        {"components": components, "loadings": rows},
+        facts,
+        tuple(notes),
+        basis=basis,
+        observations="observations",
+        public=("scale",),
+    )
 
 
 def decompose(matrix: m.Floats) -> tuple[m.Floats, m.Floats]:

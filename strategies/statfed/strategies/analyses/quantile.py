@@ -35,8 +35,8 @@ import numpy as np
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.strategies.analyses import _bins, _brackets, _quantile_tree
@@ -90,15 +90,15 @@ def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     options = question.options
     if ask.name == "tree":
-        levels = m.level_shape(question.codebook, _by(question))
-        return _quantile_tree.parts(question.codebook, options.columns, levels)
+        return _quantile_tree.parts(question.codebook, options.columns, _by(question))
     if ask.name != "cells":
         raise UsageError(f"quantile: unknown ask: got {ask.name!r}; want cells or tree")
     edges = _edges(question, ask).shape
     shape = (*edges[:-1], edges[-1] + 1) if _between(question) else (*edges, 2)
-    announced = {"count": Part(shape, 1.0, integer=True)}
+    announced = {"count": Part(shape, 1.0, integer=True, what=Counts(_by(question)))}
     if options.weight:
-        announced["total"] = Part(shape, m.largest(question.codebook.columns[options.weight].bounds))
+        weight = m.largest(question.codebook.columns[options.weight].bounds)
+        announced["total"] = Part(shape, weight, what=Magnitude("count"))
     return announced
 
 
@@ -127,7 +127,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
-    return Cells(by=_by(question))
+    weight = question.options.weight
+    return Cells(_by(question), (weight,) if weight else ())
 
 
 def coordinate(question: Question[Options]) -> Coordination:
@@ -163,7 +164,7 @@ def coordinate(question: Question[Options]) -> Coordination:
         notes.append("no standard errors for weighted quantiles: they depend on the design of the sample")
     else:
         notes.append(f"std_error, lower, upper: Woodruff's {options.level:.0%} limits for a simple random sample")
-    return Result("quantile", "Quantiles", {"estimates": rows}, facts, tuple(notes), _by(question))
+    return _result(question, rows, facts, tuple(notes))
 
 
 def _row(
@@ -211,7 +212,16 @@ def _private_result(question: Question[Options], total: Total) -> Result:
         "post-processing: levels of the tree are made consistent, cumulative counts increasing and not negative",
     )
     facts: dict[str, Scalar] = {"asks": 1, "method": "tree"}
-    return Result("quantile", "Quantiles", {"estimates": rows}, facts, notes, _by(question))
+    return _result(question, rows, facts, notes)
+
+
+def _result(
+    question: Question[Options], rows: list[Row], facts: Mapping[str, Scalar], notes: tuple[str, ...]
+) -> Result:
+    by, own = _by(question), ("estimate", "std_error", "lower", "upper", "bracket_lower", "bracket_upper")
+    basis = {"estimates": Basis(by, ("column", "probability"), ("count",), own=own)}
+    tables = {"estimates": rows}
+    return Result("quantile", "Quantiles", tables, facts, notes, by, basis=basis, public=tuple(facts))
 
 
 def _places(question: Question[Options]) -> Iterator[tuple[int, tuple[int, ...], dict[str, str], int]]:

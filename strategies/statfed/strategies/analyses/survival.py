@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Part, Question, Total, fixed
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Table
 from statfed.strategies.analyses._kaplan_meier import (
     CLEAR,
@@ -79,8 +79,8 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if question.privacy:
         return parts
     return parts | {
-        "records": Part(bound=1, integer=True, single=True),
-        "count": Part(_shape(question), bound=1, integer=True, single=True),
+        "records": Part(bound=1, integer=True, single=True, what=Counts()),
+        "count": Part(_shape(question), bound=1, integer=True, single=True, what=Counts(_by(question.options))),
     }
 
 
@@ -126,9 +126,15 @@ def coordinate(question: Question[Options]) -> Coordination:
         tables["tests"] = _tests(events, risk)
     if options.restricted_to is not None:
         tables["restricted_means"] = [
-            {**group, "time": options.restricted_to, "estimate": mean, "std_error": error}
-            for group, (mean, error) in zip(
-                groups, (restricted_mean(curve, options.restricted_to) for curve in curves), strict=True
+            {
+                **group,
+                "time": options.restricted_to,
+                "estimate": mean,
+                "std_error": error,
+                "records": row["records"],
+            }
+            for group, row, (mean, error) in zip(
+                groups, medians, (restricted_mean(curve, options.restricted_to) for curve in curves), strict=True
             )
         ]
     observations, records = int(total["count"].sum()), int(total["records"])
@@ -144,7 +150,26 @@ def coordinate(question: Question[Options]) -> Coordination:
 def _result(
     question: Question[Options], tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Scalar], notes: list[str]
 ) -> Result:
-    return Result("survival", "Survival (Kaplan-Meier)", tables, facts, tuple(notes), by=question.options.group)
+    by, leaving = question.options.group, ("events", "censored")
+    limits = ("lower", "upper")
+    basis = {
+        "curve": Basis(by, ("time",), ("at_risk", *leaving), own=("survival", "std_error", *limits), flows=leaving),
+        "medians": Basis(by, counts=("records", "events"), own=("median", *limits), derived=("expected",)),
+        "tests": Basis(keys=("name",), observations=True, own=("chi_square", "df", "p_value")),
+        "restricted_means": Basis(by, ("time",), ("records",), own=("estimate", "std_error"), hidden=("records",)),
+    }
+    return Result(
+        "survival",
+        "Survival (Kaplan-Meier)",
+        tables,
+        facts,
+        tuple(notes),
+        by=by,
+        basis=basis,
+        observations="observations",
+        numbers=("missing", "events"),
+        public=("intervals",),
+    )
 
 
 def _by(options: Options) -> tuple[str, ...]:

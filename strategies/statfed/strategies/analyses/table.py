@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, fixed
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, What, fixed
 from statfed.core.privacy.cell_key import MODULUS
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses import _crosstab
@@ -89,40 +89,43 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     design, codebook, shape = survey_design(question), question.codebook, _shape(question)
-    count = Part(shape, integer=True, bound=1, single=True)
+    by = _by(question.options)
+    count = Part(shape, integer=True, bound=1, single=True, what=Counts(by))
+    each: What = Magnitude("count") if _amounts(question) else Counts(by)
     bound = float(times(largest(codebook, design.weight), largest(codebook, question.options.value)))
     weighted = _weighted(question)
     square = bound * bound
     if ask.name == "noisy":
-        total = {"total": Part(shape, bound=bound, single=True)}
+        total = {"total": Part(shape, bound=bound, single=True, what=each)}
         return {"count": count} | (
-            total | {"squares": Part(shape, bound=square, single=True, share=SHARE)} if weighted else {}
+            total | {"squares": Part(shape, bound=square, single=True, share=SHARE, what=each)} if weighted else {}
         )
     if ask.name in functions(question):
         rows = sum(view.rows for view in views(codebook, _by(question.options)))
-        return {"total": Part((rows,), bound=bound), "largest": Part((2, rows), bound=bound)}
+        largest_two = Part((2, rows), bound=bound, what=Magnitude())
+        return {"total": Part((rows,), bound=bound, what=Magnitude()), "largest": largest_two}
     if ask.name != "cells":
         raise UsageError(f"table: unknown ask: got {ask.name!r}; want {', '.join(('cells', *functions(question)))}")
-    whole = Part(integer=True, bound=1)
+    whole = Part(integer=True, bound=1, what=Counts())
     found = {"records": whole, "left_out": whole, "count": count}
     if question.options.record_keys:
-        found["key"] = Part(shape, integer=True, bound=MODULUS, single=True)
+        found["key"] = Part(shape, integer=True, bound=MODULUS, single=True, what=Magnitude("count"))
     if design.replicates:
         heaviest = max(largest(codebook, name) for name in design.replicates)
-        each = float(times(heaviest, largest(codebook, question.options.value)))
-        found |= {"total": Part(shape, bound=bound, single=True)}
-        found |= {"replicates": Part((len(design.replicates), *shape), bound=each)}
+        most = float(times(heaviest, largest(codebook, question.options.value)))
+        found |= {"total": Part(shape, bound=bound, single=True, what=each)}
+        found |= {"replicates": Part((len(design.replicates), *shape), bound=most, what=Magnitude("count"))}
     elif weighted:
         axes = psu_shape(design, codebook)
-        found |= {"psus": Part(axes, integer=True, bound=1, single=True)}
-        found |= {"total": Part((*axes, *shape), bound=bound, single=True)}
+        found |= {"psus": Part(axes, integer=True, bound=1, single=True, what=Counts(design.strata))}
+        found |= {"total": Part((*axes, *shape), bound=bound, single=True, what=each)}
         if design.psu is None:
-            found |= {"squares": Part((*axes, *shape), bound=square, single=True)}
+            found |= {"squares": Part((*axes, *shape), bound=square, single=True, what=each)}
         elif not design.spans:
-            found |= {"products": Part((*axes, *shape, *shape))}
+            found |= {"products": Part((*axes, *shape, *shape), what=Magnitude("count"))}
     if _bounding(question):
         for i, kept in enumerate(_kept(question)):  # without a bound: wide words, whose unit is known
-            found[f"power{i}"] = Part(tuple(shape[axis] for axis in kept), bound=np.inf, single=True)
+            found[f"power{i}"] = Part(tuple(shape[axis] for axis in kept), bound=np.inf, single=True, what=Magnitude())
     return found
 
 
@@ -173,7 +176,8 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:
     value = (options.value,) if options.value else ()
     strata = design.strata if ask.name == "cells" else ()
     psu = (design.psu,) if design.psu and design.spans and ask.name == "cells" else ()
-    return Cells(tuple(dict.fromkeys((*strata, *psu, *_by(options)))), value, (*value, *design.columns))
+    by = tuple(dict.fromkeys((*strata, *psu, *_by(options))))
+    return Cells(by, _summed(question) if ask.name == "cells" else _amounts(question), (*value, *design.columns))
 
 
 def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
@@ -208,6 +212,19 @@ def deciding(question: Question[Options]) -> str:
 
 def _by(options: Options) -> tuple[str, ...]:
     return (*options.rows, *options.columns)
+
+
+def _amounts(question: Question[Options]) -> tuple[str, ...]:
+    """Columns whose product is the amount that a record adds to its cell; none where that is 1."""
+    names = (question.options.value, survey_design(question).weight)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _summed(question: Question[Options]) -> tuple[str, ...]:
+    """Columns that are summed in the cells, those of the record keys and replicate weights included."""
+    key = question.codebook.role("record-key") if question.options.record_keys else None
+    more = (*survey_design(question).replicates, *((key,) if key else ()))
+    return tuple(dict.fromkeys((*_amounts(question), *more)))
 
 
 def _shape(question: Question[Options]) -> tuple[int, ...]:

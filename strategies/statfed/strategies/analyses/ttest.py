@@ -11,7 +11,7 @@ from pydantic import Field
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
-from statfed.core.result import Result, Row
+from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses import _moments as m
@@ -21,6 +21,7 @@ GROUP = "Tests"
 PUSHES_DOWN = "all"
 
 _ORDERS = (1, 2)
+_OWN = ("estimate", "std_error", "df", "statistic", "p_value", "lower", "upper")
 
 
 class Options(Section):
@@ -59,7 +60,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     bounds = _bounds(question)
     if ask.name == "means":
         by = question.options.by
-        return m.sum_parts(bounds, m.level_shape(question.codebook, (by,) if by else ()))
+        return m.sum_parts(bounds, question.codebook, (by,) if by else ())
     if ask.name == "powers":
         return m.power_parts(bounds, ask.arrays["centre"], _ORDERS)
     raise UsageError(f"ttest: unknown ask: got {ask.name!r}; want means or powers")
@@ -96,7 +97,16 @@ def coordinate(question: Question[Options]) -> Coordination:
         notes.append("no statistic where a sample has too few records or its values do not differ")
     if options.by:
         notes.append(f"estimate: mean of {options.by} {' minus mean of '.join(_levels(question))}")
-    return Result("ttest", "t-test", {"tests": rows}, {"mu": options.mu, "level": options.level}, tuple(notes))
+    groups = (1, 2) if options.by else ()
+    basis = Basis(
+        keys=("name", "test", *(f"group_{j}" for j in groups)),
+        counts=("count", *(f"count_{j}" for j in groups)),
+        own=(*_OWN, *(f"mean_{j}" for j in groups)),
+    )
+    settings = {"mu": options.mu, "level": options.level}
+    return Result(
+        "ttest", "t-test", {"tests": rows}, settings, tuple(notes), basis={"tests": basis}, public=tuple(settings)
+    )
 
 
 def _row(question: Question[Options], name: str, found: m.Moments, i: int) -> Row:

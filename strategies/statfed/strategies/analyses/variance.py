@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
-from statfed.core.result import Result, Row
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed
+from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table, real
 from statfed.strategies.analyses import _moments as m
@@ -59,12 +59,14 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     bounds = [question.codebook.columns[name].bounds for name in names]
     shape = m.level_shape(question.codebook, question.options.by)
     if ask.name == "means":
-        return m.sum_parts(bounds, shape)
+        return m.sum_parts(bounds, question.codebook, question.options.by)
     if ask.name == "powers":
         return m.power_parts(bounds, ask.arrays["centre"], _ORDERS)
     if ask.name == "scaled":
         return {
-            _scaled(order, i): Part(shape, 1.0, integer=order == 0, single=True, share=share)
+            _scaled(order, i): Part(
+                shape, 1.0, integer=order == 0, single=True, share=share, what=_what(question, order, i)
+            )
             for i in range(len(names))
             for order, share in _SHARES.items()
         }
@@ -97,7 +99,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     if question.privacy:
         total = yield Ask("scaled")
         rows = [row for i in range(len(question.options.columns)) for row in _noisy_rows(question, total, i)]
-        return Result("variance", "Variance", {"estimates": rows}, {}, (*_NOTES, *_PRIVATE), question.options.by)
+        return _result(question, rows, (*_NOTES, *_PRIVATE))
     first = yield Ask("means")
     centre = m.centres(first)
     second = yield Ask("powers", {"centre": centre})
@@ -111,7 +113,13 @@ def coordinate(question: Question[Options]) -> Coordination:
             mean_error = float(np.sqrt(found.variance[cell] / n[cell]))
             values = (found.mean[cell], mean_error, found.variance[cell], error[cell])
             rows.append(_row(name, levels, int(found.count[cell]), *values, question.codebook.columns[name].unit))
-    return Result("variance", "Variance", {"estimates": rows}, {}, _NOTES, question.options.by)
+    return _result(question, rows, _NOTES)
+
+
+def _result(question: Question[Options], rows: list[Row], notes: tuple[str, ...]) -> Result:
+    by, own = question.options.by, ("mean", "mean_std_error", "estimate", "std_error", "std_dev")
+    basis = {"estimates": Basis(by, ("column", "unit"), ("count",), own=own)}
+    return Result("variance", "Variance", {"estimates": rows}, {}, notes, by, basis=basis)
 
 
 def _row(
@@ -135,6 +143,10 @@ def _row(
         "std_dev": m.finite(np.sqrt(variance)),
         "unit": unit,
     }
+
+
+def _what(question: Question[Options], order: int, column: int) -> Counts | Magnitude:
+    return Magnitude(_scaled(0, column)) if order else Counts(question.options.by)
 
 
 def _scaled(order: int, column: int) -> str:

@@ -178,7 +178,7 @@ def records_of(table: Table, inputs: Inputs, apart: float = 0.0) -> tuple[Record
     def key(row: int, unit: Any) -> bytes:
         if unit is not None:
             return str(unit).encode()
-        own = windows[row].tobytes() + labels[row].tobytes()
+        own: bytes = windows[row].tobytes() + labels[row].tobytes()
         seen[own] += 1
         return own + seen[own].to_bytes(8, "big")
 

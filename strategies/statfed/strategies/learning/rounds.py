@@ -80,6 +80,7 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
         f"Model {options.model.name} for {inputs_of(question).target}",
         {"model": [{"parameters": entries(question), "rounds": options.rounds}]},
         arrays={"model": vector},
+        basis={"model": scores.BASIS["model"]},
     )
     if not options.holdout:
         return result

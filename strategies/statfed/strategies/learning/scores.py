@@ -25,7 +25,7 @@ from statfed.core.method import Arrays, Ask, Counts, Magnitude, Part, Question, 
 from statfed.core.privacy.accountant import Event
 from statfed.core.privacy.noise import plan_share
 from statfed.core.privacy.placement import shares
-from statfed.core.result import Result, Row
+from statfed.core.result import Basis, Result, Row
 from statfed.core.table import Table
 from statfed.strategies.learning.inputs import Inputs, inputs_of
 from statfed.strategies.learning.options import TrainingOptions
@@ -38,6 +38,13 @@ EVALUATION = 0.1
 LARGEST = 1.0
 """Private regression: errors beyond half the target's range count as that, which the noise gets smaller by."""
 _SHARES = {"squared": 3.0}  # of a private regression's budget for scores, against 1 for each other sum
+BASIS = {
+    "scores": Basis(keys=("name",), counts=("count",), own=("accuracy", "std_error", "macro_f1", "rmse", "mae", "r2")),
+    "classes": Basis(("class",), counts=("count",), own=("precision", "recall", "f1")),
+    "confusion": Basis(("class", "predicted"), counts=("count",)),
+    "model": Basis(keys=("parameters", "rounds")),
+}
+"""What the tables of a training rest on."""
 Asked = Question[TrainingOptions]
 _Row = dict[str, Any]
 _Table = NDArray[np.float64]
@@ -133,7 +140,7 @@ def _scored(question: Asked, result: Result, total: Total) -> Result:
     if "confusion" in total:
         tables |= {"classes": _by_class(total, names), "confusion": _confusion(total, names)}
     facts = {**result.facts, "observations": tables["scores"][0]["count"]}
-    return result.with_(tables={**tables, **result.tables}, facts=facts)
+    return result.with_(tables={**tables, **result.tables}, facts=facts, basis=BASIS, observations="observations")
 
 
 def _noise(total: Total, part: str) -> float:

@@ -1,8 +1,8 @@
-"""A holder's half of a query: what it refuses, what its ledger says afterwards, and what its refusals tell."""
+"""A holder: what it refuses, what its ledger says afterwards, and what its refusals tell."""
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,76 +11,17 @@ import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from statfed.client.guard.policy import Policy, write_policy
-from statfed.client.holder import Answer, Holder
+from statfed.client.holder import Holder
 from statfed.client.protecting import MOST
 from statfed.core import VERSION
-from statfed.core.errors import Refused, UsageError
-from statfed.core.statement import Admission, Closing, Contributed, Statement, Step
+from statfed.core.statement import Admission, Closing, Receipt, Statement, Step
 from statfed.core.terms import Terms, parse_condition
 from statfed.server.grid._holder_app import holder_app
 from statfed.server.grid.inprocess import InProcessGrid
 from statfed.server.packets import arrays_out
 from tests.federate import codebook_of
-from tests.universe import CODEBOOK, people
-
-PRIVATE = {"privacy": {"epsilon": 1.0, "delta": 1e-6}}
-MEANS = {"analysis": "describe", "options": {"columns": ["income"]}}
-FREE = {"minimum_frequency": "off", "dominance_k": "off", "p_percent": "off", "residual_df": "off"}
-FREE |= {"parameters_per_record": "off"}
-BASE: dict[str, Any] = {
-    "holder": {"name": "office"},
-    "dataset": {"id": "people", "path": "people.parquet", "records": 200, "persons": 200},
-    "allow": {"analyses": ["*"], "protections": ["plain"], "columns": ["*"], "without_privacy": True},
-    "disclosure": FREE,
-    "budget": {"unit": "record", "epsilon": 20.0, "delta": 1e-5},
-}
-Open = Callable[..., "Office"]
-
-
-class Office:
-    """A holder in its home folder, and the words to speak to it."""
-
-    def __init__(self, home: Path, frame: pd.DataFrame, **changes: dict[str, Any]) -> None:
-        home.mkdir()
-        self.home, self.frame = home, frame
-        self.write(frame)
-        self.policy(**changes)
-        self.holder = Holder(home)
-
-    def write(self, frame: pd.DataFrame) -> None:
-        frame.to_parquet(self.home / "people.parquet")
-
-    def policy(self, **changes: dict[str, Any]) -> None:
-        made = {name: keys | changes.get(name, {}) for name, keys in (BASE | {"minimum": {}}).items()}
-        write_policy(Policy.model_validate(made), self.home / "policy.toml")
-
-    def say(
-        self,
-        step: Step,
-        query: Terms,
-        number: int = 0,
-        ask: str = "",
-        arrays: Mapping[str, Any] | None = None,
-        run: str = "r",
-    ) -> Answer:
-        sizes = dict.fromkeys(query.holders, self.holder.policy.dataset.records)
-        made = Statement(version=VERSION, run=run, step=step, round=number, ask=ask, sizes=sizes, terms=query)
-        return self.holder.answer(made.model_dump_json(), dict(arrays or {}))
-
-    def refusal(self, *words: Any, **more: Any) -> str:
-        with pytest.raises((Refused, UsageError)) as caught:
-            self.say(*words, **more)
-        return str(caught.value)
-
-    @property
-    def entries(self) -> list[str]:
-        """Kinds of the ledger's entries; none where there is no ledger yet."""
-        if not (self.home / "ledger.sqlite").exists():
-            return []
-        with self.holder.ledger() as ledger:
-            ledger.verify()
-            return [entry.kind for entry in ledger.entries()]
+from tests.office import MEANS, PRIVATE, Office, Open, query
+from tests.universe import people
 
 
 @pytest.fixture
@@ -93,16 +34,11 @@ def office(tmp_path: Path) -> Iterator[Open]:
 
     yield make
     for one in made:
-        one.holder._inquiry.close()
-
-
-def query(**terms: Any) -> Terms:
-    where = tuple(parse_condition(text, CODEBOOK) for text in terms.pop("where", ()))
-    return Terms.model_validate({"codebook": CODEBOOK, "holders": ("office",), "seed": None, "where": where} | terms)
+        one.close()
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "analysis": (MEANS, {"allow": {"analyses": ["table"]}}, "analysis: got describe, not allowed; want table"),
+    "method": (MEANS, {"allow": {"methods": ["table"]}}, "method: got describe, not allowed; want table"),
     "column": (MEANS, {"allow": {"columns": ["age"]}}, "columns: got income, not allowed; want only age"),
     "column of a condition": (
         MEANS | {"where": ["age >= 18"]},
@@ -114,14 +50,14 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "protection": (MEANS, {"allow": {"protections": ["masked"]}}, "protection: got plain, not allowed; want masked"),
     "other holders": (MEANS | {"holders": ("a",)}, {}, "holder office is not among the study's holders"),
     "unit": (
-        {"analysis": "count", "privacy": {"epsilon": 1.0, "unit": "person"}},
+        {"method": "count", "privacy": {"epsilon": 1.0, "unit": "person"}},
         {},
         "this dataset's budget is kept per record; got a study per person",
     ),
     "few records": (MEANS, {"minimum": {"records": 7919}}, "minimum number of records"),
     "few holders": (MEANS, {"minimum": {"holders": 7919}}, "minimum number of holders"),
     "delta": (
-        {"analysis": "count", "privacy": {"epsilon": 1.0, "delta": 0.01}},
+        {"method": "count", "privacy": {"epsilon": 1.0, "delta": 0.01}},
         {},
         "privacy.delta: got 0.01; want less than 1/200",
     ),
@@ -148,7 +84,7 @@ def test_an_exact_query_is_disclosed_once_per_sum_and_a_replayed_number_refused(
     assert (admission.epsilon, admission.delta) == (None, None)
     assert holder.entries == ["open"]
     first = holder.say("ask", exact, 1, "means")
-    assert isinstance(first.facts, Contributed)
+    assert isinstance(first.facts, Receipt)
     assert first.packet is not None
     assert (first.facts.holder, first.facts.round, first.facts.rules) == ("office", 1, ())
     assert int(np.asarray(first.packet["count"])[0]) == 200
@@ -163,7 +99,7 @@ def test_an_exact_query_is_disclosed_once_per_sum_and_a_replayed_number_refused(
 def test_a_private_query_is_reserved_charged_and_released_in_that_order_and_at_the_epsilon_asked_for(
     office: Open,
 ) -> None:
-    holder, private = office(), query(analysis="count", **PRIVATE)
+    holder, private = office(), query(method="count", **PRIVATE)
     admission = holder.say("admit", private).facts
     assert isinstance(admission, Admission)
     assert admission.epsilon is not None
@@ -181,14 +117,14 @@ def test_a_private_query_is_reserved_charged_and_released_in_that_order_and_at_t
 
 
 def test_under_privacy_only_the_one_ask_is_answered_as_often_as_reserved(office: Open) -> None:
-    holder, private = office(), query(analysis="count", **PRIVATE)
+    holder, private = office(), query(method="count", **PRIVATE)
     assert "got no outstanding reservation" in holder.refusal("ask", private, 1, "noisy")
     holder.say("admit", private)
     before = holder.entries
-    assert "ask: got sums number 1; want noisy, 1 to 1" in holder.refusal("ask", private, 1, "sums")
-    assert "ask: got noisy number 2; want noisy, 1 to 1" in holder.refusal("ask", private, 2, "noisy")
-    assert "ask: got noisy number 0; want noisy, 1 to 1" in holder.refusal("ask", private, 0, "noisy")
-    other = query(analysis="count", privacy={"epsilon": 0.5})
+    assert "ask: got sums number 1; want in this order noisy (1)" in holder.refusal("ask", private, 1, "sums")
+    assert "ask: got noisy number 2; want in this order noisy (1)" in holder.refusal("ask", private, 2, "noisy")
+    assert "ask: got noisy number 0; want in this order noisy (1)" in holder.refusal("ask", private, 0, "noisy")
+    other = query(method="count", privacy={"epsilon": 0.5})
     assert "describes the run otherwise than its first one did" in holder.refusal("ask", other, 1, "noisy")
     holder.holder._protecting._open.clear()  # as after a restart
     assert "got no outstanding reservation of this study" in holder.refusal("ask", other, 1, "noisy")
@@ -223,7 +159,7 @@ def test_every_mismatch_is_listed_at_once_and_the_reservation_freed(office: Open
     frame.loc[4, "income"] = 1234567.25
     frame = frame.drop(columns="hours")
     holder = office(frame)
-    terms = {"analysis": "mean", "options": {"columns": ["income", "hours"], "by": ["region"]}}
+    terms = {"method": "mean", "options": {"columns": ["income", "hours"], "by": ["region"]}}
     said = holder.refusal("admit", query(**terms, **PRIVATE))
     assert "region: got a category outside the codebook; want one of north, south, west" in said
     assert "income: got values above the codebook's bound; want at most 200000" in said
@@ -234,7 +170,7 @@ def test_every_mismatch_is_listed_at_once_and_the_reservation_freed(office: Open
 
 
 def test_an_exhausted_budget_is_refused_with_the_numbers_and_costs_nothing(office: Open) -> None:
-    holder, private = office(budget={"epsilon": 0.5}), query(analysis="count", **PRIVATE)
+    holder, private = office(budget={"epsilon": 0.5}), query(method="count", **PRIVATE)
     said = holder.refusal("admit", private)
     assert re.search(r"asked epsilon 0\.\d+, .* want at most epsilon 0\.5 at delta 1e-05 \(spent 0, ", said)
     assert "left 0.5" in said
@@ -245,7 +181,7 @@ def test_an_exhausted_budget_is_refused_with_the_numbers_and_costs_nothing(offic
 def test_data_that_change_during_a_run_do_not_slip_past_the_checks(office: Open, private: bool) -> None:
     """Noise is calibrated from the codebook's bounds; two sums of a run have to be about the same records."""
     holder = office()
-    asked = query(analysis="total", options={"columns": ["income"]}, **(PRIVATE if private else {}))
+    asked = query(method="total", options={"columns": ["income"]}, **(PRIVATE if private else {}))
     holder.say("admit", asked)
     changed = holder.frame.copy()
     changed.loc[0, "income"] = 2e6  # ten times the bound
@@ -257,12 +193,12 @@ def test_data_that_change_during_a_run_do_not_slip_past_the_checks(office: Open,
 @pytest.mark.parametrize("terms", [{}, PRIVATE])
 def test_a_holder_that_was_restarted_after_admission_checks_its_data_again(office: Open, terms: dict[str, Any]) -> None:
     holder = office()
-    asked = query(analysis="total", options={"columns": ["income"]}, **terms)
+    asked = query(method="total", options={"columns": ["income"]}, **terms)
     holder.say("admit", asked)
     changed = holder.frame.copy()
     changed.loc[0, "income"] = 2e6
     holder.write(changed)
-    holder.holder._inquiry.close()
+    holder.close()
     holder.holder = Holder(holder.home)
     said = holder.refusal("ask", asked, 1, "noisy" if terms else "sums")
     assert "income: got values above the codebook's bound" in said
@@ -284,7 +220,7 @@ def refused_by_rules(office: Open, name: str, minimum: int) -> tuple[str, Office
     frame = pd.DataFrame({"x": [1.0] * 60, "g": ["u"] * 57 + ["v"] * 3})
     dataset = {"records": 60, "persons": 60}
     holder = office(frame, name, dataset=dataset, disclosure={"minimum_frequency": minimum})
-    asked = query(analysis="table", options={"rows": ["g"]}, codebook=SMALL)
+    asked = query(method="table", options={"rows": ["g"]}, codebook=SMALL)
     holder.say("admit", asked)
     return holder.refusal("ask", asked, 1, "cells"), holder
 
@@ -322,10 +258,10 @@ def test_no_error_that_leaves_a_holder_holds_anything_of_its_data(office: Open) 
         frame.loc[0, name] = value
     home = office(frame, disclosure={"minimum_frequency": 150, "p_percent": 10.0}).home
     grid = InProcessGrid(holder_app(), {"office": str(home)}, wire=True)
-    region = {"analysis": "table", "options": {"rows": ["region"], "columns": ["sex"]}}
-    small = {"analysis": "table", "options": {"rows": ["sex"]}}
-    person = {"analysis": "count", "privacy": {"epsilon": 1.0, "unit": "person"}}
-    age = {"analysis": "describe", "options": {"columns": ["age"]}}
+    region = {"method": "table", "options": {"rows": ["region"], "columns": ["sex"]}}
+    small = {"method": "table", "options": {"rows": ["sex"]}}
+    person = {"method": "count", "privacy": {"epsilon": 1.0, "unit": "person"}}
+    age = {"method": "describe", "options": {"columns": ["age"]}}
     asked: list[tuple[Step, Terms, str]] = [
         ("admit", query(**region), ""),
         ("ask", query(**region), "cells"),
@@ -354,11 +290,11 @@ def test_no_error_that_leaves_a_holder_holds_anything_of_its_data(office: Open) 
 
 def test_a_policy_tightened_during_a_run_still_frees_what_was_reserved(office: Open) -> None:
     holder = office()
-    asked = query(analysis="count", **PRIVATE)
+    asked = query(method="count", **PRIVATE)
     holder.say("admit", asked)
     assert holder.entries[-1] == "reserve"
-    holder.policy(allow={"analyses": ["table"]})
-    assert "analysis: got count, not allowed" in holder.refusal("ask", asked, 1, "noisy")
+    holder.policy(allow={"methods": ["table"]})
+    assert "method: got count, not allowed" in holder.refusal("ask", asked, 1, "noisy")
     closing = holder.say("release", asked).facts
     assert isinstance(closing, Closing)
     assert holder.entries[-1] == "release"
@@ -372,8 +308,8 @@ def ruled(office: Open, minimum: int = 5) -> Office:
 
 def test_rules_that_one_query_passed_are_not_passed_for_another_under_the_same_run_name(office: Open) -> None:
     holder = ruled(office)
-    asked = query(analysis="total", options={"columns": ["x"]}, codebook=SMALL)
-    tiny = query(analysis="total", options={"columns": ["x"]}, codebook=SMALL.model_copy())
+    asked = query(method="total", options={"columns": ["x"]}, codebook=SMALL)
+    tiny = query(method="total", options={"columns": ["x"]}, codebook=SMALL.model_copy())
     where = tuple(parse_condition(text, SMALL) for text in ("x >= 57",))
     tiny = tiny.model_copy(update={"where": where})
     holder.say("admit", asked)
@@ -389,7 +325,7 @@ def test_rules_that_one_query_passed_are_not_passed_for_another_under_the_same_r
 
 def test_rules_tightened_during_a_run_hold_from_the_next_sum_on(office: Open) -> None:
     holder = ruled(office)
-    asked = query(analysis="total", options={"columns": ["x"]}, codebook=SMALL)
+    asked = query(method="total", options={"columns": ["x"]}, codebook=SMALL)
     holder.say("admit", asked)
     holder.say("ask", asked, 1, "sums")
     dataset = {"records": 60, "persons": 60}
@@ -399,7 +335,7 @@ def test_rules_tightened_during_a_run_hold_from_the_next_sum_on(office: Open) ->
 
 def test_pure_privacy_is_accounted_as_such_to_the_end(office: Open) -> None:
     pure = {"epsilon": 1.0, "delta": 0.0, "mechanism": "discrete-laplace"}
-    holder, asked = office(), query(analysis="count", privacy=pure)
+    holder, asked = office(), query(method="count", privacy=pure)
     admitted = holder.say("admit", asked).facts
     holder.say("ask", asked, 1, "noisy")
     closing = holder.say("release", asked).facts
@@ -411,7 +347,7 @@ def test_pure_privacy_is_accounted_as_such_to_the_end(office: Open) -> None:
 
 def test_a_run_that_has_ended_does_not_begin_again_under_its_name(office: Open) -> None:
     holder = ruled(office)
-    asked = query(analysis="total", options={"columns": ["x"]}, codebook=SMALL)
+    asked = query(method="total", options={"columns": ["x"]}, codebook=SMALL)
     holder.say("admit", asked)
     holder.say("ask", asked, 1, "sums")
     holder.say("release", asked)

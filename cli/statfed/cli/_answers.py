@@ -1,0 +1,259 @@
+"""Answers on the screen and as files: one assembly for every method."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+
+from statfed.cli._output import emit_json, out, progress_bars, say, show_learns, table
+from statfed.cli._study import Common, Outputs
+from statfed.core.codebook import Codebook
+from statfed.core.result import Result, Row
+from statfed.core.study import Study
+
+if TYPE_CHECKING:
+    from statfed.federation import Answer, DryRun
+    from statfed.federation.trained import Trained
+
+SHOWN_ROWS = 60
+
+
+def carry_out(study: Study, common: Common, outputs: Outputs, base: Path) -> "Answer | None":
+    """Run a study, write what was asked for and show the answer; None after a dry run."""
+    from statfed.federation import DryRun, Options, run_study
+
+    how = Options(
+        workspace=None if common.fresh else Path(common.workspace),
+        runs=Path(outputs.runs) if outputs.runs else None,
+        fresh=common.fresh and bool(outputs.runs),
+        dry_run=common.dry_run,
+        base=base,
+    )
+    try:
+        with progress_bars() as bars:
+            answer = run_study(study, how, progress=bars, notify=notify, on_codebook=show_drafted)
+    except DryRun as stop:
+        show_dry_run(stop, outputs.as_json)
+        return None
+    write_outputs(answer, outputs)
+    tell(answer, outputs.as_json)
+    if how.runs:
+        say(f"report: {how.runs / answer.run / 'report.html'}")
+    return answer
+
+
+def notify(text: str) -> None:
+    """A warning of a run, on stderr."""
+    say(f"note: {text}", "yellow")
+
+
+def tell(answer: "Answer", as_json: bool) -> None:
+    """The answer as the one document, or on the screen."""
+    if as_json:
+        emit_json(answer.to_dict())
+    else:
+        show_answer(answer)
+
+
+def show_drafted(codebook: Codebook) -> None:
+    """A drafted codebook, on stderr."""
+    from statfed.client.data.drafting import to_toml
+
+    say("codebook: none given; drafted from the union of the holders' own drafts (a simulation may):", "yellow")
+    say(to_toml(codebook))
+
+
+def show_dry_run(stop: "DryRun", as_json: bool) -> None:
+    """What a run would cost, and how exact it would be, before anything is spent."""
+    if as_json:
+        emit_json(
+            {
+                "dry_run": True,
+                "privacy": stop.privacy.model_dump(mode="json") if stop.privacy else None,
+                "admissions": [a.model_dump(mode="json") for a in stop.admissions.values()],
+                "margins": [{"part": part, "smallest": a, "largest": b} for part, (a, b) in stop.margins.items()],
+            }
+        )
+        return
+    rows = [
+        {
+            "holder": one.holder,
+            "records": str(one.size),
+            "epsilon": _figure(one.epsilon),
+            "delta": _figure(one.delta),
+            "steps": "" if one.steps is None else str(one.steps),
+            "rate": _figure(one.sampling_rate),
+            "sigma": _figure(one.noise_multiplier),
+            "noise / signal": _figure(one.noise_to_signal),
+        }
+        for one in stop.admissions.values()
+    ]
+    _filled("Dry run: nothing was spent", rows)
+    if stop.margins:
+        columns = ("noisy sum", "smallest", "largest")
+        errors = table("Noise in the totals: half-width of 95 %", *columns, numbers=columns[1:])
+        for part, ends in stop.margins.items():
+            errors.add_row(part, *(f"{end:,.5g}" for end in ends))
+        out.print(errors)
+
+
+def write_outputs(answer: "Answer", outputs: Outputs) -> None:
+    """The files that the user asked for."""
+    from statfed.federation import export
+
+    if outputs.csv:
+        export.write_csv(answer.result, Path(outputs.csv))
+    if outputs.parquet:
+        export.write_parquet(answer.result, Path(outputs.parquet))
+    if outputs.html:
+        export.write_html(answer, Path(outputs.html))
+
+
+def show_answer(answer: "Answer") -> None:
+    """A finished run: what came out, what it cost each holder, who learned what, what it took."""
+    if answer.synthetic:
+        out.print("[bold yellow]SYNTHETIC DATA[/bold yellow]: these figures describe a generator, not people")
+    out.print(f"[bold]{escape(answer.title)}[/bold]  ({answer.run})", highlight=False)
+    training = answer.training
+    if training and training.candidates:
+        _show_candidates(answer.origin, training)
+    else:
+        show_tables(answer.result)
+    if training is None:
+        _show_rules(answer)
+    _show_privacy(answer)
+    show_learns("Who learns what", answer.learns)
+    _show_cost(answer)
+
+
+def show_tables(result: Result) -> None:
+    """The tables, facts and notes of a result."""
+    for name, rows in result.tables.items():
+        if not rows:
+            continue
+        keys = _shown(rows)
+        numbers = tuple(key for key in keys if all(_is_number(row.get(key)) for row in rows))
+        heads = [key.replace("_", " ") for key in keys]
+        shown = table(name.replace("_", " "), *heads, numbers=tuple(key.replace("_", " ") for key in numbers))
+        shown.box, shown.pad_edge = box.SIMPLE_HEAD, False
+        for column, key in zip(shown.columns, keys, strict=True):
+            column.no_wrap = column.justify == "right"
+            longest = max(len(text) for text in (*key.split("_"), *(_cell(row.get(key)) for row in rows)))
+            column.min_width = 0 if column.no_wrap else min(12, longest)
+        for row in rows[:SHOWN_ROWS]:
+            shown.add_row(*(_cell(row.get(key), key in result.by) for key in keys))
+        out.print(shown, markup=False)
+        if len(rows) > SHOWN_ROWS:
+            out.print(f"... {len(rows) - SHOWN_ROWS} more rows; --csv or --json has them all", highlight=False)
+    facts = ", ".join(
+        f"{key.replace('_', ' ')} {_cell(value)}" for key, value in result.facts.items() if value is not None
+    )
+    if facts:
+        out.print(facts, highlight=False, markup=False)
+    for note in result.notes:
+        out.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _show_candidates(origin: str, training: "Trained") -> None:
+    """Scores of the model and of what it is compared with."""
+    out.print(
+        f"{origin}; {training.test_persons} held-out persons, {training.test_records} records\n",
+        highlight=False,
+        markup=False,
+    )
+    rows = table("Held-out persons", "model", "accuracy", "macro-F1", numbers=("accuracy", "macro-F1"))
+    for kind, title in (("local", "Local only, mean"), ("local-dp", "Local only, same privacy, mean")):
+        alone = [c for c in training.candidates if c.kind == kind]
+        if alone:
+            rows.add_row(
+                f"{title} of {len(alone)}",
+                f"{sum(c.scores.accuracy for c in alone) / len(alone):.3f}",
+                f"{sum(c.scores.macro_f1 for c in alone) / len(alone):.3f}",
+            )
+    for c in training.candidates:
+        if c.kind in ("federated", "pooled", "majority"):
+            style = "bold" if c.kind == "federated" else ""
+            rows.add_row(c.title, f"{c.scores.accuracy:.3f}", f"{c.scores.macro_f1:.3f}", style=style)
+    out.print(rows, markup=False)
+
+
+def _show_rules(answer: "Answer") -> None:
+    record = answer.result.disclosure
+    rules = ", ".join(record.get("rules", ())) or "none asked for; --disclosure standard applies them"
+    rules += f"; method {record['method']}" if record.get("method") and record.get("treated") else ""
+    treated = ", ".join(f"{count} {kind}" for kind, count in record.get("treated", {}).items() if count) or "none"
+    held = ", ".join(sorted({rule for one in answer.sums for rule in one.rules})) or "none set in the policies"
+    out.print(f"\nrelease rules: {rules}; treated cells: {treated}\nholders' rules: {held}", highlight=False)
+
+
+def _show_privacy(answer: "Answer") -> None:
+    """What the run and its history cost each holder."""
+    if not answer.terms.privacy:
+        if answer.training:
+            out.print("Trained without noise: every update is a disclosure in the holders' ledgers.")
+        return
+    rows = [
+        {
+            "holder": one.holder,
+            "unit": one.unit or "",
+            "n": str(one.units),
+            "sigma": _figure(one.noise_multiplier),
+            "this study": _figure(one.study_epsilon),
+            "history": _figure(one.history_epsilon),
+            "filter": _figure(one.filter_epsilon),
+            "budget": _figure(one.budget_epsilon),
+        }
+        for one in answer.spending
+    ]
+    _filled("Epsilon, composed per holder", rows, words=("holder", "unit"))
+    if answer.terms.seed is not None:
+        out.print("Simulated: the noise follows from the public seed. A rehearsal, not a release.")
+
+
+def _show_cost(answer: "Answer") -> None:
+    from statfed.federation.report import formats
+    from statfed.federation.report.facts import protection_of
+
+    left, asked = len(answer.spending), len(answer.terms.holders)
+    held = f"{asked} holders" if left == asked else f"{left} of {asked} holders to the end"
+    sums = f"{len(answer.sums)} sum{'' if len(answer.sums) == 1 else 's'}"
+    moved = sum(one.bytes_down + one.bytes_up for one in answer.sums)
+    out.print(
+        f"protection {protection_of(answer)}: {sums} over {held}, {formats.size(moved)} moved, {answer.seconds:.2f} s",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _filled(title: str, rows: Sequence[dict[str, str]], words: tuple[str, ...] = ("holder",)) -> None:
+    """A table of the columns in which any row says something."""
+    columns = [key for key in rows[0] if any(row[key] for row in rows)] if rows else ["holder"]
+    shown = table(title, *columns, numbers=tuple(key for key in columns if key not in words))
+    for row in rows:
+        shown.add_row(*(row[key] for key in columns))
+    out.print(shown, markup=False)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _shown(rows: Sequence[Row]) -> list[str]:
+    """Keys worth a column on the screen: not those that are empty, or say the same as another, in every row."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    columns = {key: [row.get(key) for row in rows] for key in keys}
+    empty = [key for key in keys if all(value in (None, "", "released") for value in columns[key])]
+    twice = [k for k in ("mean", "total") if "estimate" in columns and columns.get(k) == columns["estimate"]]
+    return [key for key in keys if key not in (*empty, *twice)]
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _cell(value: object, margin: bool = False) -> str:
+    if value is None:
+        return "all" if margin else ""
+    return f"{value:,.5g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,249 @@
+"""Studies of the command line: options that all methods share, as the keys of a study."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from typer.core import TyperOption
+
+from statfed.cli._output import remember_json
+from statfed.core.errors import UsageError
+from statfed.core.section import apply_override
+from statfed.core.terms import Placement
+
+COMMON = "Holders and privacy"
+OUTPUT = "Output"
+
+
+@dataclass(frozen=True)
+class Common:
+    """What the shared options say."""
+
+    holder: tuple[str, ...]
+    codebook: str | None
+    where: tuple[str, ...]
+    privacy: str | None
+    exact: bool
+    protect: str
+    protect_option: tuple[str, ...]
+    minimum_holders: int | None
+    disclosure: str
+    rule: tuple[str, ...]
+    engine: str | None
+    seed: int | None
+    budget: float | None
+    fresh: bool
+    workspace: str
+    dry_run: bool
+
+    def study(self, method: str, options: dict[str, Any]) -> dict[str, Any]:
+        """The study as a mapping."""
+        rules: dict[str, Any] = {}
+        for text in self.rule:
+            if "=" not in text:
+                raise UsageError(f"--rule: got {text!r}; want key=value, for example minimum_frequency=3")
+            apply_override(rules, text)
+        return {
+            "method": method,
+            "options": options,
+            "holders": read_holders(self.holder),
+            "codebook": self.codebook,
+            "where": self.where,
+            "privacy": read_privacy(self.privacy) if self.privacy else None,
+            "protection": read_protection(self.protect, self.protect_option, self.minimum_holders),
+            "exact": bool(self.exact),
+            "disclosure": rules or self.disclosure,
+            "engine": self.engine or "inprocess",
+            "seed": self.seed,
+            "simulation": {} if self.budget is None else {"lifetime_epsilon": self.budget},
+        }
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the answer goes beside the screen. runs: folder of runs, one of which it becomes."""
+
+    as_json: bool
+    csv: str | None
+    parquet: str | None
+    html: str | None
+    runs: str | None
+
+
+def panel(title: str) -> Any:
+    """Makes options under a heading of the help."""
+
+    def option(*names: str, help: str, **more: Any) -> TyperOption:
+        return TyperOption(param_decls=list(names), help=help, rich_help_panel=title, **more)
+
+    return option
+
+
+def common_options() -> list[TyperOption]:
+    """Options of `Common`."""
+    return [*_holders(), *_privacy(), *_protection(), *_simulation()]
+
+
+def _holders() -> list[TyperOption]:
+    option = panel(COMMON)
+    return [
+        option(
+            "holder",
+            "--holder",
+            multiple=True,
+            required=True,
+            metavar="NAME=SOURCE",
+            help="One holder's data: csv, parquet, arrow, or a URL such as duckdb:///c.db?table=people. Repeat.",
+        ),
+        option("codebook", "--codebook", metavar="FILE", help="Codebook; drafted from the data when left out."),
+        option("where", "--where", multiple=True, metavar="TEXT", help="Only records with e.g. 'age >= 18'. Repeat."),
+    ]
+
+
+def _privacy() -> list[TyperOption]:
+    option = panel(COMMON)
+    return [
+        option(
+            "privacy",
+            "--privacy",
+            metavar="TEXT",
+            help="Differential privacy: epsilon=1[,delta=1e-6][,unit=person,max-records=3][,mechanism=...]; "
+            "or margin=50[,part=count], the margin of error that the noise may add to a total. In front local: (each "
+            "holder adds noise), central: (a trusted coordinator does) or shared: (holders together, [,colluders=1]).",
+        ),
+        option(
+            "exact",
+            "--exact",
+            is_flag=True,
+            help="The result has to be exact, an official figure: noise is refused, and what does instead is named.",
+        ),
+        option(
+            "disclosure",
+            "--disclosure",
+            type=click.Choice(["none", "standard"]),
+            default="none",
+            help="Rules of the release. A simulation on your own files needs none; a release does.",
+        ),
+        option(
+            "rule",
+            "--rule",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Set one rule, e.g. minimum_frequency=3 or method=controlled-round; switches the standard ones on.",
+        ),
+    ]
+
+
+def _protection() -> list[TyperOption]:
+    option = panel(COMMON)
+    return [
+        option("protect", "--protect", default="plain", metavar="NAME", help="Protection (statfed protections)."),
+        option(
+            "protect_option",
+            "--protect-option",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Set one option of the protection (statfed protections NAME). Repeat.",
+        ),
+        option(
+            "minimum_holders",
+            "--minimum-holders",
+            type=int,
+            metavar="NUMBER",
+            help="Fewest holders of a sum, where the protection survives dropout (all; in training more than 2/3).",
+        ),
+    ]
+
+
+def _simulation() -> list[TyperOption]:
+    option = panel(COMMON)
+    return [
+        option("engine", "--engine", type=click.Choice(["inprocess", "processes", "ray"]), help="Where holders run."),
+        option("seed", "--seed", type=int, metavar="NUMBER", help="Simulation: everything random follows from it."),
+        option(
+            "budget", "--budget", type=float, metavar="NUMBER", help="Lifetime epsilon of every simulated holder [20]."
+        ),
+        option("fresh", "--fresh", is_flag=True, help="New holders with unspent budgets, for this run only."),
+        option(
+            "workspace",
+            "--workspace",
+            metavar="DIR",
+            default=".statfed",
+            envvar="STATFED_WORKSPACE",
+            help="Where simulated holders keep their ledgers between runs.",
+        ),
+        option("dry_run", "--dry-run", is_flag=True, help="Show what it would cost and how exact it would be; stop."),
+    ]
+
+
+def output_options(runs: str | None = None) -> list[TyperOption]:
+    """Options of `Outputs`. runs: where run folders go when the user does not say it; None: nowhere."""
+    option = panel(OUTPUT)
+    return [
+        option(
+            "as_json",
+            "--json",
+            is_flag=True,
+            callback=remember_json,
+            help="One JSON document on stdout (docs/json.md); messages on stderr.",
+        ),
+        option("csv", "--csv", metavar="FILE", help="Write the main table (others beside it) as CSV."),
+        option("parquet", "--parquet", metavar="FILE", help="The same as Parquet."),
+        option("html", "--html", metavar="FILE", help="Write a self-contained report."),
+        option(
+            "runs",
+            "--runs",
+            metavar="DIR",
+            default=runs,
+            envvar="STATFED_RUNS" if runs else None,
+            help="Keep the run in a folder of its own there, for statfed runs and statfed annex.",
+        ),
+    ]
+
+
+def read_holders(texts: Sequence[str]) -> dict[str, str]:
+    """`name=source`, or a source alone, which is then named after its file."""
+    holders: dict[str, str] = {}
+    for text in texts:
+        name, sign, source = text.partition("=")
+        if not sign or "/" in name or "?" in name:
+            name, source = Path(text.partition("?")[0]).stem.lower().replace("_", "-"), text
+        if name in holders:
+            raise UsageError(f"--holder: got {name} twice; want NAME=SOURCE with a name of its own for each")
+        holders[name] = source
+    return holders
+
+
+def read_protection(name: str, options: Sequence[str], minimum_holders: int | None) -> dict[str, Any]:
+    """The `[protection]` table of command-line options."""
+    read: dict[str, Any] = {}
+    for text in options:
+        if not text.partition("=")[2]:
+            raise UsageError(f"--protect-option: got {text!r}; want key=value (statfed protections {name})")
+        apply_override(read, text)
+    return {"name": name, "minimum_holders": minimum_holders, "options": read}
+
+
+_PRIVACY_KEYS = {"max_records": "max_records_per_unit", "margin": "margin_of_error"}
+
+
+def read_privacy(text: str) -> dict[str, Any]:
+    """`epsilon=1,delta=1e-6,unit=person,max-records=3`, or `margin=50,part=count`, as the fields of a section.
+
+    Who adds the noise stands in front: `central:epsilon=1`, `shared:epsilon=1,colluders=2`.
+    """
+    fields = {}
+    where, sign, rest = text.partition(":")
+    if sign:
+        if where.strip() not in get_args(Placement):
+            raise UsageError(f"--privacy: got {where!r} before the colon; want {', '.join(get_args(Placement))}")
+        fields["noise"], text = where.strip(), rest
+    for part in text.split(","):
+        key, sign, value = part.partition("=")
+        if not sign:
+            raise UsageError(f"--privacy: got {part!r}; want key=value, for example epsilon=1,delta=1e-6")
+        name = key.strip().replace("-", "_")
+        fields[_PRIVACY_KEYS.get(name, name)] = value.strip()
+    return fields

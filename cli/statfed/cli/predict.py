@@ -1,0 +1,42 @@
+"""`statfed predict`: what a model that was saved says of new records."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from statfed.cli._output import Json, emit_json, say
+from statfed.core.errors import UsageError
+
+_WRITERS = {".parquet": "to_parquet", ".csv": "to_csv"}
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="What `statfed train ... --save` wrote.")],
+    data: Annotated[str, typer.Argument(help="CSV, Parquet or Arrow file, or database URL?table=NAME.")],
+    output: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Parquet or CSV file of predictions.")],
+    as_json: Json = False,
+) -> None:
+    """Predict the target of new records, on this machine alone.
+
+    [bold]Example[/bold]
+
+    statfed predict employed.statfed new.parquet -o predicted.parquet
+    """
+    from statfed.federation.models import load_model
+
+    from statfed.client.data.tables import connect
+
+    write = _WRITERS.get(output.suffix)
+    if write is None:
+        raise UsageError(f"--out: got {output.name}; want a file ending in {' or '.join(_WRITERS)}")
+    saved = load_model(model)
+    with connect(data, Path.cwd()) as source:
+        frame = source.expr.to_pandas()
+    found = saved.predict(frame)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    getattr(found, write)(output, index=False)
+    if as_json:
+        emit_json({"file": str(output), "records": len(found), "columns": list(found.columns)})
+    else:
+        say(f"{len(found)} predictions: {output}")

@@ -1,0 +1,139 @@
+"""Simulated parties: the world that a study is run in on one machine, and how its parties are opened.
+
+Running a study (`statfed.federation.run`) needs the study's terms and something that opens a session with its parties;
+a pilot's parties bring their own homes, and nothing of this module is used.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from statfed.client.data.drafting import draft, union
+from statfed.client.data.tables import connect
+from statfed.core.codebook import Codebook, load_codebook
+from statfed.core.errors import UsageError
+from statfed.core.progress import Progress
+from statfed.core.records import WindowCodebook
+from statfed.core.scenario import Population, load_training
+from statfed.core.study import Study
+from statfed.core.terms import Terms
+from statfed.federation.homes import home_names, homes_under, make_homes
+from statfed.federation.population import described, write_tables
+from statfed.server.engine import Deployment, Engine, Session
+
+R = TypeVar("R")
+
+
+class Opener(Protocol):
+    """Opens a session with the parties of a study, hands it to `drive`, and always cleans up."""
+
+    def __call__(self, drive: Callable[[Session], R], progress: Progress) -> R: ...
+
+
+@dataclass(frozen=True)
+class World:
+    """What a study is run on. population: of its reference scenario, if it names one, with the form of its records."""
+
+    study: Study
+    terms: Terms
+    drafted: bool = False
+    population: Population | None = None
+    form: WindowCodebook | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """The data, in one line."""
+        return self.population.origin if self.population else "tables of the holders"
+
+    @property
+    def synthetic(self) -> bool:
+        """Are the data generated?"""
+        return self.population.synthetic if self.population else False
+
+    @property
+    def title(self) -> str:
+        """The study's title, or its scenario's; empty where neither has one."""
+        named = load_training(self.study.scenario).ABOUT.title if self.study.scenario else ""
+        return self.study.title or named
+
+
+def world_of(study: Study, base: Path, codebook: Codebook | None, progress: Progress) -> World:
+    """A study with its codebook, or with the population of its scenario.
+
+    base: folder that relative paths start from; codebook: instead of the study's file. Raises UsageError.
+    """
+    if study.scenario:
+        return _populated(study, progress)
+    drafted = codebook is None and study.codebook is None
+    if codebook is None:
+        codebook = load_codebook(base / study.codebook) if study.codebook else _drafted(study, progress)
+    others = {name: load_codebook(base / path) for name, path in study.codebooks.items()}
+    return World(study, study.terms(codebook, others), drafted)
+
+
+def _populated(study: Study, progress: Progress) -> World:
+    scenario = load_training(str(study.scenario))
+    study = study if study.seed is not None else study.model_copy(update={"seed": 1})
+    progress("prepare data", 0, 1)
+    population, form = scenario.population(study, progress), scenario.codebook(study)
+    table = described(form, scenario.ABOUT.title)
+    named = {"features": list(table.features), "target": table.target}
+    study = study.model_copy(update={"options": {**named, **study.options}})
+    progress("prepare data", 1, 1)
+    warnings = (*population.warnings, *_class_warnings(population, form.classes))
+    return World(study, study.terms(table.codebook), False, population, form, warnings)
+
+
+def _class_warnings(population: Population, classes: Sequence[str]) -> list[str]:
+    found = []
+    for name, records in population.holders.items():
+        missing = sorted(set(range(len(classes))) - set(records.labels.tolist()))
+        if missing:
+            found.append(f"{name} holds no records of: {', '.join(classes[i] for i in missing)}")
+    return found
+
+
+def _drafted(study: Study, progress: Progress) -> Codebook:
+    """The union of the holders' own drafts. In a simulation only: across organisations a draft never leaves."""
+    drafts = []
+    for number, (name, source) in enumerate(study.holders.items()):
+        progress("draft a codebook", number, len(study.holders))
+        try:
+            with connect(source, Path()) as opened:
+                drafts.append(draft(opened))
+        except UsageError as failed:
+            raise UsageError(f"{name}: {failed}") from None
+    progress("draft a codebook", len(drafts), len(drafts))
+    return union(drafts)
+
+
+def dataset_key(study: Study, synthetic: bool) -> str:
+    """Names a simulated data set and its privacy unit: scenario, unit and a digest of where the data come from.
+
+    synthetic tells real data from a generated stand-in for them: they are two data sets, with two ledgers.
+    """
+    made_of = [study.scenario, study.data, list(study.holders), study.seed, study.unit, synthetic]
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return f"{study.scenario}-{study.unit}-{digest}"
+
+
+def simulated(world: World, root: Path, engine: Engine, run: str, logs: Path, *, shared: bool) -> Opener:
+    """Homes of simulated parties under `root`, and what opens them. shared: may other studies have homes there too?"""
+    return partial(engine.run, Deployment(run, _homes(world, root, shared=shared), logs))
+
+
+def _homes(world: World, root: Path, *, shared: bool) -> Mapping[str, Path]:
+    study = world.study
+    if world.population is None or world.form is None:
+        place = root / "tables" if shared else root
+        return make_homes(study, world.terms, study.holders, homes_under(place, home_names(study)), place)
+    dataset = dataset_key(study, world.synthetic)
+    place = root / "holders" / dataset if shared else root
+    homes = homes_under(place, {name: name for name in world.population.holders})
+    sources = write_tables(world.population.holders, world.form, homes)
+    return make_homes(study, world.terms, sources, homes, place, dataset)

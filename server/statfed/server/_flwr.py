@@ -1,0 +1,247 @@
+"""All that this room uses of Flower beyond its public API, in one place, so that an upgrade has one file to read.
+
+Public are flwr.app, flwr.clientapp, flwr.serverapp, flwr.serverapp.strategy and flwr.simulation. What is here may
+change with any minor release: tests/server/test_flower_internals.py says of each part what it has to do, and TRIED has
+the versions for which it did. What only a SuperLink or its coordinator needs is imported when it is called.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+from flwr.app import Message, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.proto.node_pb2 import NodeInfo as NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError as ObjectPushError
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run as Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from statfed.core.errors import EngineError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
+    from flwr.supercore.runtime import RuntimeHttpClient
+
+TRIED = ("1.41.0", "1.42.0")
+"""Versions of flwr for which all of this was tried, in both rooms."""
+
+APP_RAISED = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+UNAVAILABLE = ErrorCode.NODE_UNAVAILABLE
+AWAY = (UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE)
+"""Codes of errors that Flower makes in place of a node that is not there."""
+COMPLETED, FAILED = SubStatus.COMPLETED, SubStatus.FAILED
+PATIENCE = 10.0
+
+
+def set_id(message: Message, name: str) -> None:
+    """Give a message the id that replies to it will carry. Flower leaves that to its SuperLink, and has no setter."""
+    message.metadata.__dict__["_message_id"] = name
+
+
+def set_source(reply: Message, node: int) -> None:
+    """Say which node a reply is from. Flower takes it from the message that is answered, and has no setter."""
+    reply.metadata.__dict__["_src_node_id"] = node
+
+
+def act_for(run: int, task: int) -> None:
+    """Make this process the coordinator of a run: Flower writes run, task and sender into each message from here."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task, run, SUPERLINK_NODE_ID
+
+
+def over_the_wire(message: Message) -> Message:
+    """The message as it would arrive over the network: encoded and decoded, its id kept."""
+    objects = {key: item.deflate() for key, item in get_all_nested_objects(message).items()}
+    arrived = inflate_object_from_contents(message.object_id, objects)
+    if not isinstance(arrived, Message):
+        raise TypeError(f"unexpected object: got {type(arrived).__name__}; want Message")
+    set_id(arrived, message.metadata.message_id)
+    return arrived
+
+
+def copied(message: Message) -> Message:
+    """A message whose records can be changed without changing the original (array bytes are immutable).
+
+    The metadata is shared; Flower's constructor would make another.
+    """
+    twin = Message.__new__(Message)
+    twin.__dict__.update(message.__dict__)
+    if message.has_content():
+        records = {key: cast(type[Any], type(value))(dict(value)) for key, value in message.content.items()}
+        twin.__dict__["_content"] = RecordDict(records)
+    return twin
+
+
+def empty_run(run: int) -> Run:
+    """A run of which nothing but its number is known."""
+    return Run.create_empty(run_id=run)
+
+
+def node_info(node: int) -> NodeInfo:
+    """What a Grid says of one of its nodes."""
+    return NodeInfo(node_id=node)
+
+
+def weighs_metrics(function: object) -> bool:
+    """If a strategy's way to join metrics is Flower's own: the average, weighted as the arrays are."""
+    from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+
+    return function is aggregate_metricrecords
+
+
+def superlink() -> "FastAPI":
+    """Flower's own SuperLink: nodes are authenticated, state is in memory, and it starts no process.
+
+    Flower makes one from a command line alone, which also opens ports that this house does not want open.
+    """
+    from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
+    from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
+    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+    from flwr.superlink.config_loader import SuperLinkLifespanConfig
+    from flwr.superlink.main import create_app
+
+    config = SuperLinkLifespanConfig(
+        control_address="",
+        health_server_address=None,
+        host="127.0.0.1",
+        port=0,
+        insecure=False,
+        certificates=None,
+        superexec_auth_secret=None,
+        authn_plugin=NoOpControlAuthnPlugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        database=FLWR_IN_MEMORY_DB_NAME,
+        isolation=ISOLATION_MODE_PROCESS,
+        runtime_dependency_install=False,
+    )
+    return create_app(config, SuperLinkLifespan)
+
+
+class Headers:
+    """Adds headers to every request to Flower's APIs."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._headers = dict(headers)
+
+    def intercept(self, context: "ProtobufRequestContext", call_next: "ProtobufCall") -> httpx.Response:
+        """Flower's hook around a request."""
+        context.request.headers.update(self._headers)
+        return call_next(context)
+
+
+class Task:
+    """The coordinator's task of one run. grid: Flower's own, which sends messages of that run."""
+
+    def __init__(self, client: "RuntimeHttpClient", grid: Grid) -> None:
+        self._client = client
+        self.grid = grid
+
+    def beat(self) -> None:
+        """Say that the coordinator lives. Raises httpx.HTTPError or RuntimeError where nobody listens."""
+        from flwr.proto.runtime_pb2 import SendTaskHeartbeatRequest
+
+        self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+
+    def finish(self, outcome: str) -> None:
+        """Say that the run is over: COMPLETED or FAILED. Raises httpx.HTTPError where nobody listens."""
+        from flwr.proto.runtime_pb2 import PushTaskOutputRequest
+
+        self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=outcome))
+
+
+class Api:
+    """A SuperLink's Control and Runtime APIs, which Flower's command and its processes of ServerApps call.
+
+    authority: certificate in PEM that vouches for the SuperLink. headers: of every request. check: called in every step
+    of waiting for an object; it may raise. Connections are closed with `stack`.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        address: str,
+        authority: bytes,
+        headers: Mapping[str, str],
+        check: Callable[[], None],
+    ) -> None:
+        from flwr.supercore.control import ControlHttpClient
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+        self._stack, self._address, self._authority, self._check = stack, address, authority, check
+        self._common: list[ProtobufClientInterceptor] = [
+            Headers(headers),
+            RuntimeVersionHttpInterceptor("flwr-serverapp"),
+        ]
+        self._control = ControlHttpClient.from_server_address(address, False, authority, self._common)
+        stack.enter_context(self._control)
+
+    def register(self, name: str, public_key: bytes) -> int:
+        """Make `public_key` that of node `name`; the node id it will have."""
+        from flwr.proto.control_pb2 import RegisterNodeRequest
+
+        return self._control.RegisterNode(RegisterNodeRequest(public_key=public_key, name=name)).node_id
+
+    def start(self, bundle: bytes) -> Task:
+        """Start a run of this bundle and take its one task, so that no process of a ServerApp does."""
+        from flwr.common.serde import run_from_proto
+        from flwr.proto.control_pb2 import StartRunRequest
+        from flwr.proto.fab_pb2 import Fab
+        from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
+        from flwr.supercore.constant import TaskType
+        from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
+        from flwr.superlink.grid import HttpGrid
+
+        fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
+        run = self._control.StartRun(StartRunRequest(fab=fab)).run_id
+        with self._runtime([]) as runtime:
+            taken = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+        if not taken.token or taken.task.run_id != run:
+            raise EngineError(f"task of run {run}: got run {taken.task.run_id}; want a task of it")
+        client = self._stack.enter_context(self._runtime([RuntimeTokenHttpInterceptor(taken.token)]))
+        task = client.PullTaskInput(PullTaskInputRequest())
+        act_for(run, task.task_id)
+        grid = HttpGrid(self._address, False, self._authority, token=taken.token)
+        grid._client = client  # with the headers, and without Flower's endless retries
+        grid.set_run(run_from_proto(task.run))
+        return Task(client, grid)
+
+    def _runtime(self, more: "list[ProtobufClientInterceptor]") -> "RuntimeHttpClient":
+        """A client that waits in short steps for an object on its way: Flower sleeps a second before it asks again.
+
+        A reply can be announced before its contents have been uploaded.
+        """
+        from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
+        from flwr.supercore.runtime import RuntimeHttpClient
+
+        check = self._check
+
+        class PatientClient(RuntimeHttpClient):
+            def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
+                end = time.monotonic() + PATIENCE
+                pause = 0.01
+                while True:
+                    response = super().PullObject(request)
+                    if not response.object_found or response.object_available or time.monotonic() > end:
+                        return response
+                    check()
+                    time.sleep(pause)
+                    pause = min(2 * pause, 0.2)
+
+        return PatientClient.from_server_address(self._address, False, self._authority, [*self._common, *more])
