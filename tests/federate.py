@@ -45,9 +45,7 @@ def federate(
 Summing = Callable[[Mapping[str, Arrays], Mapping[str, Part]], Arrays]
 
 
-def drive(
-    analysis: Method, question: Question[Any], tables: Mapping[str, Table], summing: Summing = summed
-) -> Result:
+def drive(analysis: Method, question: Question[Any], tables: Mapping[str, Table], summing: Summing = summed) -> Result:
     """The result of both halves over ready tables, one a holder. summing: forms the totals of contributions."""
     run = analysis.coordinate(question)
     total: Total | None = None

@@ -52,7 +52,11 @@ def test_what_the_policy_allows_is_admitted() -> None:
         ({}, {"allow": {"methods": ["describe"]}}, "method: got local-sgd, not allowed; want describe"),
         ({}, {"allow": {"methods": []}}, "method: got local-sgd, not allowed; want none"),
         ({}, {"allow": {"protections": ["masked"]}}, "protection: got plain, not allowed; want masked"),
-        ({}, {"allow": {"columns": ["x", "y", "z", "class"]}}, "columns: got p, q, r, person, not allowed; want only x, y"),
+        (
+            {},
+            {"allow": {"columns": ["x", "y", "z", "class"]}},
+            "columns: got p, q, r, person, not allowed; want only x, y",
+        ),
         ({}, {"allow": {"strategies": ["fedprox"]}}, "strategy: got fedavg, not allowed; want fedprox"),
         ({"seed": 1}, {"allow": {"public_seed": False}}, "seed: got a public seed"),
         ({"privacy": None}, {}, "training without differential privacy is not allowed"),
