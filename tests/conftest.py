@@ -42,6 +42,7 @@ def toy_study(**changes: Any) -> Study:
     base: dict[str, Any] = {
         "scenario": "time-use",
         "holders": 2,
+        "seed": 1,
         "rounds": 2,
         "model": {"hidden": 8},
         "training": {"batch_size": 16, "learning_rate": 0.1},

@@ -5,9 +5,12 @@ from typing import Any
 
 from statfed.client.guard.ledger import Ledger
 from statfed.core.privacy.accountant import Gaussian
+from statfed.core.privacy.spending import Reservation
 
 NOISY, CLEARER = Gaussian(noise_multiplier=40.0), Gaussian(noise_multiplier=15.0)
 DELTA = 1e-5
+CLAIM = Reservation((), CLEARER, 10)
+"""A budget that is spent in shares: one of NOISY is (15 / 40)^2 of it, so that seven are within it."""
 
 
 def opened(path: Path, epsilon: float = 1.0, **changes: Any) -> Ledger:

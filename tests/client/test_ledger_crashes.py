@@ -17,7 +17,9 @@ from statfed.client.guard.ledger import read_only
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, UsageError
 from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy.accountant import Gaussian
-from tests.ledgers import DELTA, NOISY, filled, opened
+from tests.ledgers import CLEARER, DELTA, NOISY, filled, opened
+
+BOTH = {("charge", "acknowledged"), ("share", "acknowledged")}
 
 # --- locks, crashes and races
 
@@ -56,7 +58,9 @@ from pathlib import Path
 from statfed.client.guard.ledger import Ledger
 from statfed.core.errors import Refused
 from statfed.core.privacy.accountant import Gaussian, filter_epsilon
+from statfed.core.privacy.spending import Reservation
 path, NOISY = Path(sys.argv[1]), Gaussian(noise_multiplier=40.0)
+CLAIM = Reservation((), Gaussian(noise_multiplier=15.0), 10)
 def opened(path):
     return Ledger(path, dataset="toy", unit="person", epsilon=1.0, delta=1e-5)
 filter_epsilon([NOISY], 8.0, 1e-5)  # the accountant is imported before any fork or race
@@ -65,20 +69,28 @@ filter_epsilon([NOISY], 8.0, 1e-5)  # the accountant is imported before any fork
 _CRASH = (
     _PRELUDE
     + """
+def reserved(ledger):
+    ledger.reserve("one", "study", 3, NOISY)
+    ledger.charge("one", "study", 1, NOISY)
+def shared(ledger):
+    ledger.set_aside("one", "study", CLAIM)
+    ledger.charge("one", "study", 1, NOISY)
 actions = {
-    "reserve": lambda ledger: ledger.reserve("two", "study", 2, NOISY),
-    "charge": lambda ledger: ledger.charge("one", "study", 2, NOISY),
-    "disclose": lambda ledger: ledger.disclose("one", "study", 1, "note"),
-    "release": lambda ledger: ledger.release("one"),
+    "reserve": (reserved, lambda ledger: ledger.reserve("two", "study", 2, NOISY)),
+    "charge": (reserved, lambda ledger: ledger.charge("one", "study", 2, NOISY)),
+    "disclose": (reserved, lambda ledger: ledger.disclose("one", "study", 1, "note")),
+    "release": (reserved, lambda ledger: ledger.release("one")),
+    "claim": (reserved, lambda ledger: ledger.set_aside("two", "study", CLAIM)),
+    "share": (shared, lambda ledger: ledger.charge("one", "study", 2, NOISY)),
+    "free": (shared, lambda ledger: ledger.release("one")),
 }
-for name, action in actions.items():
+for name, (before, action) in actions.items():
     for step in range(100):
         copy = path.with_name(f"{name}-{step}.sqlite")
         child = os.fork()
         if child == 0:
             with opened(copy) as ledger:
-                ledger.reserve("one", "study", 3, NOISY)
-                ledger.charge("one", "study", 1, NOISY)
+                before(ledger)
                 seen = 0
                 def die(statement):
                     global seen
@@ -99,19 +111,20 @@ for name, action in actions.items():
 def test_a_crash_at_any_statement_never_forgets_what_was_acknowledged(path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", _CRASH, str(path)], capture_output=True, text=True, check=True)
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert {name: sum(n == name for _, n, _ in lines) for name in ("reserve", "charge", "disclose", "release")} == {
-        "reserve": 5,  # killed before BEGIN, PRAGMA, INSERT and COMMIT, then not at all
-        "charge": 5,
-        "disclose": 5,
-        "release": 5,
-    }
+    names = ("reserve", "charge", "disclose", "release", "claim", "share", "free")
+    # killed before BEGIN, PRAGMA, INSERT and COMMIT, then not at all
+    assert {name: sum(n == name for _, n, _ in lines) for name in names} == dict.fromkeys(names, 5)
+    held = privacy.filter_epsilon([CLEARER], privacy.filter_order([CLEARER], 1.0, DELTA), DELTA)
     for file, name, status in lines:
         with opened(Path(file)) as ledger:
             ledger.verify()
             spent = ledger.spending()
-            assert spent.charged + spent.reserved + spent.disclosures >= (1 if name == "release" else 3)
-            assert spent.charged == (2 if (name, status) == ("charge", "acknowledged") else 1)
+            assert spent.charged + spent.reserved + spent.disclosures >= (1 if name in ("release", "free") else 3)
+            assert spent.charged == (2 if (name, status) in BOTH else 1)
             assert spent.entries == (4 if status == "acknowledged" else 3)
+            if name in ("share", "free"):  # all of a claim counts until it is known to have been given back
+                given = (name, status) == ("free", "acknowledged")
+                assert (spent.filter_epsilon < held) if given else (spent.filter_epsilon == held)
             if status == "killed":
                 ledger.charge("one", "study", 2, NOISY)
 

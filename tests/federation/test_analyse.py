@@ -17,10 +17,10 @@ from statfed.client.guard.ledger import read_only
 from statfed.core.disclosure import Rules
 from statfed.core.discovery import modules
 from statfed.core.errors import Refused, UsageError
-from statfed.core.method import Analysis
+from statfed.core.method import ANALYSES, Method, load_method
 from statfed.core.result import Result
 from statfed.core.terms import Privacy
-from statfed.federation import DryRun, Federation, load_analysis_study, make_analysis_study, run_analysis
+from statfed.federation import Answer, DryRun, Federation, Options, Study, load_study, make_study, run_study
 from statfed.federation.schema import answer_schema
 from statfed.server.grid import inprocess
 from tests.federate import codebook_of, federate, split
@@ -64,7 +64,7 @@ def assert_same(one: Result, other: Result) -> None:
 
 
 def test_every_analysis_has_an_example() -> None:
-    assert set(EXAMPLES) == set(modules("statfed.strategies.analyses"))
+    assert set(EXAMPLES) == set(modules(ANALYSES))
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
@@ -168,22 +168,22 @@ def test_a_private_answer_costs_what_was_asked_and_an_exact_one_ends_the_finite_
     result = fed.count("sex", privacy={"epsilon": 0.7, "delta": 1e-6})
     assert fed.last is not None
     assert result.privacy is not None
-    assert set(fed.last.closings) == {"a", "b"}
-    for closing in fed.last.closings.values():
+    assert [one.holder for one in fed.last.spending] == ["a", "b"]
+    for closing in fed.last.spending:
         assert closing.study_epsilon == pytest.approx(0.7, rel=0.02)
         assert (closing.study_epsilon or 1.0) <= 0.7
         assert closing.history_epsilon is not None
         assert closing.disclosures == 0
     assert all("epsilon 0.7 per record" in row.protected_by for row in fed.last.learns[:3])
-    first = fed.last.closings["a"].history_epsilon
+    first = fed.last.spending[0].history_epsilon
     fed.count("sex", privacy=Privacy(epsilon=0.7))
     assert first is not None
-    assert (fed.last.closings["a"].history_epsilon or 0) > first
+    assert (fed.last.spending[0].history_epsilon or 0) > first
     fed.count("sex")
-    assert all(c.history_epsilon is None and c.disclosures == 2 for c in fed.last.closings.values())
+    assert all(c.history_epsilon is None and c.disclosures == 2 for c in fed.last.spending)
     fed.count("sex", privacy=0.3)
-    assert all(c.history_epsilon is None for c in fed.last.closings.values())
-    assert fed.last.closings["a"].study_epsilon == pytest.approx(0.3, rel=0.02)
+    assert all(c.history_epsilon is None for c in fed.last.spending)
+    assert fed.last.spending[0].study_epsilon == pytest.approx(0.3, rel=0.02)
 
 
 def test_the_same_seed_gives_the_same_noise_and_another_seed_another() -> None:
@@ -203,11 +203,16 @@ def test_private_analyses_of_persons_name_what_the_codebook_lacks() -> None:
         fed.glm("age ~ income", family="gaussian", privacy=1.0)
 
 
-def study(tmp_path: Path, **changes: Any) -> Any:
+def study(tmp_path: Path, **changes: Any) -> Study:
     for name, frame in (("a", FRAMES[0]), ("b", FRAMES[1])):
         frame.to_parquet(tmp_path / f"{name}.parquet")
-    base: dict[str, Any] = {"analysis": "count", "holders": {"a": "a.parquet", "b": "b.parquet"}}
-    return make_analysis_study(base | changes)
+    base: dict[str, Any] = {"method": "count", "holders": {"a": "a.parquet", "b": "b.parquet"}}
+    return make_study(base | changes)
+
+
+def run(asked: Study, tmp_path: Path, **how: Any) -> Answer:
+    """Run a study whose files lie in the test's folder, under the common codebook."""
+    return run_study(asked, Options(base=tmp_path, codebook=CODEBOOK, **how))
 
 
 def entries(workspace: Path, holder: str) -> list[str]:
@@ -219,7 +224,7 @@ def entries(workspace: Path, holder: str) -> list[str]:
 def test_a_dry_run_reserves_and_frees_and_says_what_it_would_cost(tmp_path: Path) -> None:
     asked = study(tmp_path, privacy={"epsilon": 1.0})
     with pytest.raises(DryRun) as stop:
-        run_analysis(asked, workspace=tmp_path / "ws", base=tmp_path, codebook=CODEBOOK, dry_run=True)
+        run(asked, tmp_path, workspace=tmp_path / "ws", dry_run=True)
     assert [a.holder for a in stop.value.admissions.values()] == ["a", "b"]
     assert all(0.98 <= (a.epsilon or 0) <= 1.0 for a in stop.value.admissions.values())
     assert entries(tmp_path / "ws", "a") == ["open", "reserve", "release"]
@@ -230,7 +235,7 @@ def test_when_one_holder_cannot_take_part_nobody_spends_and_all_that_is_wrong_is
     odd = FRAMES[1].assign(region="atlantis")
     odd.to_parquet(tmp_path / "b.parquet")
     with pytest.raises(UsageError) as caught:
-        run_analysis(asked, workspace=tmp_path / "ws", base=tmp_path, codebook=CODEBOOK)
+        run(asked, tmp_path, workspace=tmp_path / "ws")
     assert "b: data do not fit the codebook:\n  region: got a category outside the codebook" in str(caught.value)
     assert "1 of 2 holders had agreed; nothing was spent" in str(caught.value)
     assert "atlantis" not in str(caught.value)
@@ -240,11 +245,11 @@ def test_when_one_holder_cannot_take_part_nobody_spends_and_all_that_is_wrong_is
 
 def test_budgets_outlive_runs_in_a_workspace_and_run_out_with_the_numbers(tmp_path: Path) -> None:
     asked = study(tmp_path, privacy={"epsilon": 1.0}, simulation={"lifetime_epsilon": 1.1, "lifetime_delta": 1e-5})
-    run_analysis(asked, workspace=tmp_path / "ws", base=tmp_path, codebook=CODEBOOK)
+    run(asked, tmp_path, workspace=tmp_path / "ws")
     with pytest.raises(Refused, match=r"(?s)a: privacy budget: asked epsilon .*\nb: privacy budget: asked epsilon"):
-        run_analysis(asked, workspace=tmp_path / "ws", base=tmp_path, codebook=CODEBOOK)
+        run(asked, tmp_path, workspace=tmp_path / "ws")
     assert entries(tmp_path / "ws", "a") == ["open", "reserve", "charge", "release"]
-    run_analysis(asked, base=tmp_path, codebook=CODEBOOK)  # without a workspace: holders of this run alone
+    run(asked, tmp_path)  # without a workspace: holders of this run alone
 
 
 def test_holders_rules_of_a_simulation_refuse_small_cells_with_all_their_names(tmp_path: Path) -> None:
@@ -256,16 +261,16 @@ def test_holders_rules_of_a_simulation_refuse_small_cells_with_all_their_names(t
     said = []
     for minimum in (10, 25):
         rules = {"minimum_frequency": minimum}
-        asked = make_analysis_study(
+        asked = make_study(
             {
-                "analysis": "count",
+                "method": "count",
                 "options": {"by": ["region"]},
                 "holders": holders,
                 "simulation": {"disclosure": rules},
             }
         )
         with pytest.raises(Refused) as caught:
-            run_analysis(asked, workspace=tmp_path / "ws", base=tmp_path, codebook=CODEBOOK)
+            run(asked, tmp_path, workspace=tmp_path / "ws")
         said.append(str(caught.value))
     assert said[0] == said[1]
     assert "minimum frequency" in said[0]
@@ -290,7 +295,7 @@ def test_standard_rules_treat_a_small_cell_of_the_release_and_say_so(tmp_path: P
 
 
 STUDY = """
-analysis = "mean"
+method = "mean"
 title = "Means"
 codebook = "books/people.codebook.toml"
 where = ["age >= 18"]
@@ -316,8 +321,8 @@ def test_a_study_file_starts_its_paths_at_its_own_folder(tmp_path: Path, monkeyp
     (folder / "books/people.codebook.toml").write_text(to_toml(CODEBOOK))
     (folder / "mean.study.toml").write_text(STUDY)
     monkeypatch.chdir(tmp_path)
-    loaded = load_analysis_study(Path("study/mean.study.toml"), ["options.by=['sex']"])
-    answer = run_analysis(loaded, base=Path("study"))
+    loaded = load_study(Path("study/mean.study.toml"), ["options.by=['sex']"])
+    answer = run_study(loaded, Options(base=Path("study")))
     pooled = pd.concat(FRAMES)
     means = pooled[pooled["age"] >= 18].groupby("sex")["income"].mean()
     assert [row["estimate"] for row in answer.result.tables["estimates"]] == pytest.approx(list(means), rel=1e-12)
@@ -326,13 +331,13 @@ def test_a_study_file_starts_its_paths_at_its_own_folder(tmp_path: Path, monkeyp
 
 
 def test_a_study_has_standard_rules_unless_it_says_none_and_refuses_other_words() -> None:
-    base: dict[str, Any] = {"analysis": "count", "holders": {"a": "a.csv"}}
-    assert make_analysis_study(base).disclosure == Rules()
-    assert make_analysis_study(base | {"disclosure": "none"}).disclosure.minimum_frequency is None
-    assert make_analysis_study(base | {"disclosure": None}).disclosure.minimum_frequency is None
-    assert make_analysis_study(base | {"disclosure": {"minimum_frequency": 3}}).disclosure.minimum_frequency == 3
+    base: dict[str, Any] = {"method": "count", "holders": {"a": "a.csv"}}
+    assert make_study(base).disclosure == Rules()
+    assert make_study(base | {"disclosure": "none"}).disclosure.minimum_frequency is None
+    assert make_study(base | {"disclosure": None}).disclosure.minimum_frequency is None
+    assert make_study(base | {"disclosure": {"minimum_frequency": 3}}).disclosure.minimum_frequency == 3
     with pytest.raises(UsageError, match="disclosure: got 'strict'; want none, standard or a table of rules"):
-        make_analysis_study(base | {"disclosure": "strict"})
+        make_study(base | {"disclosure": "strict"})
 
 
 def test_arrays_of_every_dtype_and_shape_that_analyses_send_survive_the_wire() -> None:
@@ -361,9 +366,6 @@ def test_arrays_of_every_dtype_and_shape_that_analyses_send_survive_the_wire() -
 
 def test_no_analysis_hides_its_halves_behind_more_than_the_contract() -> None:
     contract = {"TITLE", "GROUP", "PUSHES_DOWN", "Options", "columns", "coordinate", "parts", "contribute", "discloses"}
-    from statfed.core.discovery import load
-    from statfed.core.method import PACKAGE
-
-    for name in modules(PACKAGE):
-        module: Analysis = load(PACKAGE, name, "analysis")
+    for name in modules(ANALYSES):
+        module: Method = load_method(name)
         assert all(hasattr(module, part) for part in contract), name

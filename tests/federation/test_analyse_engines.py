@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from statfed.core.errors import Refused
-from statfed.federation import Answer, make_analysis_study, run_analysis
+from statfed.federation import Answer, Options, make_study, run_study
 from tests.federate import split
 from tests.universe import CODEBOOK, people
 
 FRAMES = split(people(300, 2), 2, seed=5)
-GLM = {"analysis": "glm", "options": {"formula": "employed ~ age + C(region)", "family": "binomial"}}
+GLM = {"method": "glm", "options": {"formula": "employed ~ age + C(region)", "family": "binomial"}}
 
 
 @pytest.fixture
@@ -23,16 +23,16 @@ def files(tmp_path: Path) -> Path:
 
 
 def answer(files: Path, engine: str, **terms: Any) -> Answer:
-    study = make_analysis_study(
+    study = make_study(
         {"holders": {"office-1": "a.parquet", "office-2": "b.csv"}, "engine": engine, "seed": 7, "timeout": 60} | terms
     )
-    return run_analysis(study, workspace=files / engine, base=files, codebook=CODEBOOK)
+    return run_study(study, Options(workspace=files / engine, base=files, codebook=CODEBOOK))
 
 
 def facts(found: Answer) -> dict[str, Any]:
     """What has to be the same in every engine: all but times, sizes of processes and names of runs."""
     shown = found.to_dict()
-    for key in ("run", "created", "engine", "seconds", "memory_mib", "query_digest", "query"):
+    for key in ("run", "created", "engine", "seconds", "phases", "memory_mib", "study", "study_digest", "terms"):
         shown.pop(key)
     for one in shown["sums"]:
         for key in ("seconds", "holder_seconds", "ledger_heads"):
@@ -48,14 +48,14 @@ def test_real_processes_give_the_identical_answer_and_spending_and_pass_refusals
     """Several sums with float and whole-number arrays and public parameters, there and back over TLS."""
     here, there = answer(files, "inprocess", **GLM), answer(files, "processes", **GLM)
     assert facts(there) == facts(here)
-    assert there.query.digest() == here.query.digest()
+    assert there.study_digest == here.study_digest
     assert {"superlink", "office-1/runner", "office-2/supernode"} <= set(there.memory_mib)
 
 
 @pytest.mark.processes
 def test_a_refusal_of_a_real_holder_names_the_rule_and_not_its_threshold(files: Path) -> None:
     terms = {
-        "analysis": "count",
+        "method": "count",
         "options": {"by": ["region"]},
         "simulation": {"disclosure": {"minimum_frequency": 97}},
     }
@@ -71,11 +71,8 @@ def test_a_refusal_of_a_real_holder_names_the_rule_and_not_its_threshold(files: 
 
 
 def test_private_noise_and_cost_follow_from_the_seed_and_not_from_the_run(files: Path) -> None:
-    terms = {"analysis": "mean", "options": {"columns": ["income"], "by": ["sex"]}, "privacy": {"epsilon": 1.0}}
+    terms = {"method": "mean", "options": {"columns": ["income"], "by": ["sex"]}, "privacy": {"epsilon": 1.0}}
     one = answer(files, "inprocess", **terms)
-    other = run_analysis(
-        make_analysis_study({"holders": {"office-1": "a.parquet", "office-2": "b.csv"}, "seed": 7} | terms),
-        base=files,
-        codebook=CODEBOOK,
-    )
+    study = make_study({"holders": {"office-1": "a.parquet", "office-2": "b.csv"}, "seed": 7} | terms)
+    other = run_study(study, Options(base=files, codebook=CODEBOOK))
     assert facts(one) == facts(other)

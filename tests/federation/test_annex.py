@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from click.testing import Result
 from markdown_it import MarkdownIt
+from statfed.federation.trained_annex import training_facts
 from typer.testing import CliRunner
 
 from statfed.cli.main import app
@@ -24,7 +25,6 @@ from statfed.federation.annex.bearing import of
 from statfed.federation.annex.document import LEFT_OUT, NO_CARD, TITLES, Annex, Asked, Section, Table
 from statfed.federation.report import formats
 from statfed.federation.trained import Result as Trained
-from statfed.federation.trained_annex import training_facts
 from tests.strategies.protections.test_cards import VERDICT
 
 HOSTILE = "</td><script>alert(1)</script>\"'><img src=x onerror=alert(2)> | & {{ 7 * 7 }} `x` [y](http://z) **b**"

@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 from statfed.federation.assemble import dropout_warnings
+from statfed.federation.trained_report.facts import Facts, remaining
 
 from statfed.core import toml
 from statfed.core.study import make_study
@@ -26,7 +27,6 @@ from statfed.federation.trained import (
     Scores,
     Spending,
 )
-from statfed.federation.trained_report.facts import Facts, remaining
 from statfed.scenarios import time_use
 
 CLASSES = ["vertical line", "horizontal line", "vertical sine", "horizontal sine", "clapping", "walking", "reading"]

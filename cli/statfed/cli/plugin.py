@@ -82,7 +82,7 @@ def check(
     name: Annotated[str, typer.Argument(help="A protection or a method, from outside or built in.")],
     as_json: Json = False,
 ) -> None:
-    """Put a protection, an analysis or a training method under the laws of its contract. Exit code 2 when it breaks one.
+    """Put a protection or a method under the laws of its contract. Exit code 2 when it breaks one.
 
     [bold]Examples[/bold]
 

@@ -216,7 +216,8 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> Study:
 
 def make_study(table: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "study") -> Study:
     """Validate a study given as a mapping, after applying `key.path=value` overrides. Studies and overrides of format
-    1 are read."""
+    1 are read. Where an override names another method, options that only the study's own method has are left out.
+    """
     merged: dict[str, Any] = json.loads(json.dumps(table, default=_plain))
     if overrides and old_keys(merged):  # which keys of format 1 a study has depends on the method in the end
         tried = json.loads(json.dumps(merged))
@@ -224,13 +225,24 @@ def make_study(table: Mapping[str, Any], overrides: Sequence[str] = (), where: s
             apply_override(tried, override)
         merged = converted(merged, str(converted(tried).get("method", "")))
     merged = converted(merged)
+    before = json.loads(json.dumps(merged))
     for override in overrides:
         apply_override(merged, override)
         merged = converted(merged)
+    if merged.get("method") != before.get("method"):
+        merged["options"] = _fitting(str(merged.get("method")), merged.get("options", {}), before.get("options", {}))
     try:
         return Study.model_validate(merged)
     except ValidationError as error:
         raise UsageError(describe(error, where, KEYS)) from None
+
+
+def _fitting(method: str, options: Any, before: Any) -> Any:
+    """Options without those that stand as they were and that `method` does not have."""
+    if method not in methods() or not isinstance(options, Mapping) or not isinstance(before, Mapping):
+        return options
+    known = load_method(method).Options.model_fields
+    return {key: value for key, value in options.items() if key in known or before.get(key, ...) != value}
 
 
 def _plain(value: Any) -> Any:

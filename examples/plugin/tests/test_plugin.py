@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from statfed.lab.laws.analyses import check_analysis
 from statfed_example import _ring, dealer_masks, geometric_mean
 
 from statfed.core.applicability import obstacles

@@ -52,9 +52,9 @@ class Spending:
     """What was spent. Figures are epsilons at `delta` unless said otherwise.
 
     study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
-    history_epsilon: PLD over all charges ever, None once anything left without noise, since then no finite epsilon
-    holds for the dataset; filter_epsilon: what the gate counts, charges and reservations (PLD
-    where `single`); left: budget - filter.
+    history_epsilon: PLD over all charges ever, or the filter's figure once a study chose its asks on seeing totals;
+    None once anything left without noise, since then no finite epsilon holds for the dataset; filter_epsilon: what the
+    gate counts, charges and reservations (PLD where `single`); left: budget - filter.
     """
 
     study_epsilon: float | None
@@ -139,6 +139,13 @@ class _State:
     @property
     def charges(self) -> int:
         return sum(len(run.charged) for run in self.runs.values())
+
+    @property
+    def history(self) -> float:
+        """The epsilon of all charges. Composition of privacy losses is for asks that were fixed beforehand."""
+        charged = self.events(reserved=False)
+        chosen = any(run.adaptive and run.charged for run in self.runs.values())
+        return self.figure(charged) if chosen else privacy.epsilon(charged, self.delta)
 
     @property
     def reserved(self) -> int:
@@ -251,10 +258,6 @@ class Ledger:
         Raises Refused, with the numbers, when the gate would pass the lifetime budget; UsageError on rounds < 1.
         Asking again for what is already reserved returns the head and adds nothing.
         """
-        if rounds < 1 or not run:
-            raise UsageError(
-                f"reservation of run {run!r}: got {rounds} rounds; want a named run and at least one round"
-            )
         return self._reserve(run, study, rounds, {privacy.event_to_json(event_per_round): rounds}, note)
 
     def set_aside(self, run: str, study: str, reservation: Reservation, note: str = "") -> str:
@@ -263,12 +266,18 @@ class Ledger:
             return self._reserve(
                 run, study, reservation.most, {privacy.event_to_json(reservation.claim): 1}, note, True
             )
-        events = {privacy.event_to_json(event): times for event, times in reservation.events}
-        return self._reserve(run, study, sum(events.values()), events, note)
+        events = Counter[str]()  # asks with equal noise have one event, as often as all of them together
+        for event, times in reservation.events:
+            events[privacy.event_to_json(event)] += times
+        return self._reserve(run, study, events.total(), events, note)
 
     def _reserve(
         self, run: str, study: str, rounds: int, events: Mapping[str, int], note: str, adaptive: bool = False
     ) -> str:
+        if rounds < 1 or not run:
+            raise UsageError(
+                f"reservation of run {run!r}: got {rounds} rounds; want a named run and at least one round"
+            )
         with self._chain.writing() as state:
             known = state.runs.get(run)
             if known:
@@ -353,7 +362,7 @@ class Ledger:
             closed = state.single and not state.new
             return Spending(
                 study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta, adaptive),
-                history_epsilon=None if state.disclosed else privacy.epsilon(state.events(reserved=False), state.delta),
+                history_epsilon=None if state.disclosed else state.history,
                 filter_epsilon=counted,
                 charged=state.charges,
                 reserved=state.reserved,

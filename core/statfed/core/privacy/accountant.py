@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Union
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from statfed.core.errors import LedgerCorrupt
+from statfed.core.errors import LedgerCorrupt, UsageError
 from statfed.core.privacy import discrete
 from statfed.core.privacy.closeness import apart
 
@@ -424,7 +424,10 @@ def rho(event: Event) -> float:
 
 def zcdp_epsilon(concentrated: float, delta: float) -> float:
     """Epsilon at `delta` of a mechanism of this rho: the best order of its Renyi curve (order * rho), converted."""
-    return min(order * concentrated + _conversion(order, delta) for order in _FINE_ORDERS) if concentrated else 0.0
+    if not concentrated:
+        return 0.0
+    found: float = min(order * concentrated + _conversion(order, delta) for order in _FINE_ORDERS)
+    return max(0.0, found)
 
 
 @lru_cache(maxsize=256)
@@ -435,16 +438,18 @@ def claim(mechanism: str, target: float, delta: float) -> Event:
     more have at most its Renyi divergence at every order, whatever was chosen when (a filter: Feldman and Zrnic 2021,
     theorem 4.3). Laplace noise: randomised response of epsilon `target`, which dominates every mechanism of that pure
     epsilon (Kairouz, Oh and Viswanath 2015), hence asks whose epsilons add up to no more.
+    Raises UsageError on a target that no noise reaches.
     """
-    if mechanism == "discrete-laplace":
-        return DiscreteLaplace(scale=1.0 / target, sensitivity=1)
     low, high = 1e-6, 1e6
-    if zcdp_epsilon(1.0 / (2.0 * high**2), delta) > target:
-        raise ValueError(f"no noise multiplier up to 10**6 gives epsilon {target} at delta {delta}")
+    laplace = mechanism == "discrete-laplace"
+    if 1.0 / target > discrete.LARGEST if laplace else zcdp_epsilon(1.0 / (2.0 * high**2), delta) > target:
+        raise UsageError(f"privacy: got epsilon {target:g} at delta {delta:g} in shares; want a larger epsilon")
+    if laplace:
+        return DiscreteLaplace(scale=1.0 / target, sensitivity=1)
     while high - low > 1e-9 * high:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if zcdp_epsilon(1.0 / (2.0 * middle**2), delta) <= target else (middle, high)
-    return Gaussian(noise_multiplier=float(f"{high * (1.0 + 1e-6):.6g}"))
+    return Gaussian(noise_multiplier=float(f"{high * (1.0 + 1e-5):.6g}"))  # more than six digits can take away
 
 
 def cost(claimed: Event, event: Event) -> float:

@@ -46,7 +46,8 @@ class Reservation:
         if self.claim is not None:
             return target
         all_asks = [repeated(event, times) for event, times in self.events]
-        return pld_epsilon(all_asks, delta) if delta > 0.0 else pure_epsilon(all_asks)
+        pure = pure_epsilon(all_asks)  # holds at every delta, and discretisation does not add to it
+        return min(pure, pld_epsilon(all_asks, delta)) if delta > 0.0 else pure
 
 
 def price(question: Question[Any], ask: Ask, size: Size | None, shares: int) -> Price | None:
