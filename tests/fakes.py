@@ -280,7 +280,9 @@ def _parts(**changes: Any) -> Any:
         found = variance.parts(question, ask)
         scale = changes.get("scale", 1.0)
         return {
-            name: replace(part, bound=changes.get("bound", np.asarray(part.bound) * scale))
+            name: replace(
+                part, bound=changes.get("bound", np.asarray(part.bound) * scale), what=changes.get("what", part.what)
+            )
             for name, part in found.items()
         }
 
@@ -309,6 +311,7 @@ ANALYSES: list[tuple[str, str, dict[str, Any]]] = [
     ("additive", "add up to something that is off", {"contribute": _contribute(_means)}),
     ("additive", "", {"contribute": _contribute(_one_more)}),
     ("public", "got other figures of other records", {"parts": _counted}),
+    ("declared", "not declared", {"parts": _parts(what=None)}),
     ("bounded", "one record changes an entry by 1; want at most 0.5", {"parts": _parts(scale=0.5)}),
     ("order", "want", {"contribute": _contribute(_First())}),
     ("json", "want text, finite numbers", {"coordinate": _coordinate}),
