@@ -64,13 +64,8 @@ def sums(
 
     def coordinate(question: Question[Any]) -> Coordination:
         total = yield Ask("sums")
-<<<<<<< HEAD
-        rows = [
-            {"region": code, "n": int(n), "sum": float(s), "all": int(total["n"].sum())}
-=======
         rows: list[Row] = [
-            {"region": code, "n": int(n), "sum": float(s)}
->>>>>>> labs
+            {"region": code, "n": int(n), "sum": float(s), "all": int(total["n"].sum())}
             for code, n, s in zip("ns", total["n"], total["sum"], strict=True)
         ]
         said = basis or Basis(("region",), counts=("n",), own=("sum", "all"))
