@@ -7,10 +7,18 @@ import numpy as np
 import pandas as pd
 
 from statfed.core.codebook import Codebook
-from statfed.core.method import Fixed, Total, budget_of, checked, read_question, summed
+from statfed.core.method import Fixed, Question, Total, budget_of, checked, read_question, summed
 from statfed.core.result import Result
 from statfed.core.terms import Privacy, Terms
 from tests.federate import table_of
+
+
+def scheduled(question: Question[Any]) -> tuple[str, int]:
+    """The one ask that a private run makes, and how often."""
+    budget = budget_of(question)
+    assert isinstance(budget, Fixed)
+    (ask,) = budget.asks
+    return ask.name, ask.times
 
 
 def noisy(

@@ -10,10 +10,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statfed.client.guard.disclosure import check, dominated, full_cells, p_percent, reads, unsafe_frequency
+from statfed.client.guard.disclosure import (
+    check,
+    dominated,
+    full_cells,
+    p_percent,
+    reads,
+    undeclared,
+    unsafe_frequency,
+)
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import Refused
-from statfed.core.method import Arrays, Ask, Cells, Model, Question, read_question
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Cells,
+    Counts,
+    Magnitude,
+    Model,
+    Part,
+    Product,
+    Public,
+    Question,
+    Update,
+    read_question,
+)
 from statfed.core.table import Table
 from statfed.core.terms import Terms
 from tests.federate import codebook_of, table_of
@@ -37,7 +58,9 @@ def run(
     contribution: Arrays | None = None,
     columns: tuple[str, ...] = ("income",),
 ) -> tuple[str, ...]:
-    return check(table, question(table, columns), ASK, contribution or {}, rules, discloses)
+    sent = contribution or {}
+    parts = {name: Part(np.shape(array), integer=True, what=Counts()) for name, array in sent.items()}
+    return check(table, question(table, columns), ASK, parts, sent, rules, discloses)
 
 
 def engines(frame: pd.DataFrame, codebook: Any = PLAIN) -> list[Table]:
@@ -118,12 +141,37 @@ def test_a_mean_of_a_column_that_one_record_has_is_refused() -> None:
         run(table, Cells(), only(minimum_frequency=3), {"count": np.array([1])})
 
 
-@pytest.mark.parametrize("part", ["count", "exits", "entered"])
+@pytest.mark.parametrize("part", ["count", "n", "anything"])
 def test_finer_cells_inside_a_contribution_have_to_be_frequent_too(part: str) -> None:
     table = table_of(persons(20), PLAIN)
     run(table, Cells(), only(minimum_frequency=3), {part: np.array([[17, 0], [3, 0]])})
     with pytest.raises(Refused, match="minimum frequency"):
         run(table, Cells(), only(minimum_frequency=3), {part: np.array([[18, 0], [2, 0]])})
+
+
+def test_a_part_that_does_not_say_what_it_is_leaves_no_holder_whose_rules_are_on() -> None:
+    table, cells = table_of(persons(20), PLAIN), Cells(values=("income",))
+    sent = {"count": np.array([1])}
+    for what in (None, Product(), Update(), Magnitude("n")):
+        with pytest.raises(Refused, match=r"\(means\):\n- what leaves is declared: count\Z"):
+            check(table, question(table), ASK, {"count": Part((1,), what=what)}, sent, only(p_percent=10.0), cells)
+    check(table, question(table), ASK, {"count": Part((1,), what=Public())}, sent, only(p_percent=10.0), cells)
+
+
+def test_what_goes_with_cells_and_what_with_models() -> None:
+    parts = {
+        "n": Part(what=Counts()),
+        "sum": Part(what=Magnitude("n")),
+        "alone": Part(what=Magnitude()),
+        "of_what": Part(what=Magnitude("sum")),
+        "product": Part(what=Product()),
+        "update": Part(what=Update()),
+        "one": Part(what=Public()),
+        "silent": Part(),
+    }
+    assert undeclared(parts, Cells(values=("income",))) == ["of_what", "product", "silent", "update"]
+    assert undeclared(parts, Cells()) == ["alone", "of_what", "product", "silent", "sum", "update"]
+    assert undeclared(parts, Model(3)) == ["of_what", "silent"]
 
 
 def test_one_enterprise_with_many_records_dominates_although_no_record_does() -> None:
@@ -158,6 +206,13 @@ def test_weights_that_the_query_reads_make_a_weighted_contribution_dominate() ->
     assert run(table, Cells(values=("income",)), rules) == ("(n,k) dominance",)
     with pytest.raises(Refused, match="dominance"):
         run(table, Cells(values=("income",)), rules, columns=("income", "w"))
+
+
+def test_a_weight_that_one_record_has_dominates_the_sum_of_the_weights() -> None:
+    codebook = codebook_of(COLUMNS | {"w": {"type": "number", "role": "weight"}})
+    table = table_of(persons(20, w=[1000.0] + [0.0] * 19), codebook)
+    with pytest.raises(Refused, match=r"dominance: w\Z"):
+        run(table, Cells(values=("w",)), only(dominance_n=1, dominance_k=90.0), columns=("w",))
 
 
 def test_empty_and_full_cells_only_where_they_are_protected() -> None:

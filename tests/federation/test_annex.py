@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from click.testing import Result
 from markdown_it import MarkdownIt
-from statfed.federation.trained_annex import training_facts
 from typer.testing import CliRunner
 
 from statfed.cli.main import app
@@ -20,11 +19,11 @@ from statfed.core.card import TOPICS, Card
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.terms import Protection, Terms
-from statfed.federation.annex import STATEMENT, TO_FILL, Facts, answer_facts, make_annex, to_html, to_markdown
+from statfed.federation.annex import STATEMENT, TO_FILL, Facts, facts_of, make_annex, to_html, to_markdown
 from statfed.federation.annex.bearing import of
 from statfed.federation.annex.document import LEFT_OUT, NO_CARD, TITLES, Annex, Asked, Section, Table
+from statfed.federation.answers import read_answer
 from statfed.federation.report import formats
-from statfed.federation.trained import Result as Trained
 from tests.strategies.protections.test_cards import VERDICT
 
 HOSTILE = "</td><script>alert(1)</script>\"'><img src=x onerror=alert(2)> | & {{ 7 * 7 }} `x` [y](http://z) **b**"
@@ -43,7 +42,7 @@ unit = "kEUR"
 type = "category"
 categories = ["f", "m"]
 """
-STUDY = """analysis = "table"
+STUDY = """method = "table"
 codebook = "people.codebook.toml"
 where = ["age >= 18"]
 disclosure = "{disclosure}"
@@ -57,8 +56,14 @@ west = "west.parquet"
 name = "secure-aggregation"
 {privacy}
 """
-TRAINING = ["data.source=generated", "data.persons=6", "data.records_per_person=12", "data.test_persons=4", "rounds=1"]
-TRAINING += ["model.hidden=8", "training.method=dp-fedsgd", "privacy.epsilon=3"]
+TRAINING = [
+    "data.source=generated",
+    "data.persons=6",
+    "data.records_per_person=12",
+    "data.test_persons=4",
+    "options.rounds=1",
+]
+TRAINING += ["options.rounds=1", "options.model.hidden=8", "method=dp-fedsgd", "privacy.epsilon=3"]
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +99,12 @@ def stored(folder: Path, name: str) -> Any:
 
 @pytest.fixture
 def private(folder: Path) -> Facts:
-    return answer_facts(stored(folder, "private"))
+    return facts_of(read_answer(stored(folder, "private")))
 
 
 @pytest.fixture
 def trained(folder: Path) -> Facts:
-    return training_facts(Trained.model_validate(stored(folder, "training")))
+    return facts_of(read_answer(stored(folder, "training")))
 
 
 def table(annex: Annex, caption: str) -> Table:
@@ -137,10 +142,10 @@ class Page(HTMLParser):
 def test_the_annex_of_an_analysis_has_the_figures_of_its_result(folder: Path, private: Facts) -> None:
     answer = stored(folder, "private")
     assert private.run == answer["run"]
-    assert private.digests["query"] == answer["query_digest"]
-    assert private.digests["codebook"] == make_codebook(answer["query"]["codebook"]).digest()
+    assert private.digests["study"] == answer["study_digest"]
+    assert private.digests["codebook"] == make_codebook(answer["terms"]["codebook"]).digest()
     assert [vars(row) for row in private.learns] == answer["learns"]
-    assert private.privacy == answer["query"]["privacy"]
+    assert private.privacy == answer["terms"]["privacy"]
     assert [party.name for party in private.holders] == ["north", "south", "west"]
     assert private.technique.minimum_holders == 3
     assert (private.bytes_down, private.bytes_up) == tuple(
@@ -154,13 +159,14 @@ def test_the_annex_of_an_analysis_has_the_figures_of_its_result(folder: Path, pr
             row["budget_epsilon"],
             row["ledger_head"],
         )
-        assert one.delta == answer["query"]["privacy"]["delta"], "the study's delta, not the lifetime's"
-        assert one.lifetime_delta == row["delta"]
+        assert one.delta == answer["terms"]["privacy"]["delta"], "the study's delta, not the lifetime's"
+        assert one.lifetime_delta == row["lifetime_delta"]
 
 
 def test_the_annex_of_a_training_has_the_figures_of_its_result(folder: Path, trained: Facts) -> None:
     result = stored(folder, "training")
-    assert trained.digests == {"study": result["study_digest"], "model": result["model_digest"]}
+    assert trained.digests["study"] == result["study_digest"]
+    assert trained.digests["model"] == result["training"]["model_digest"]
     assert [vars(row) for row in trained.learns] == result["learns"]
     assert trained.versions == result["versions"]
     assert trained.case.questions, "the scenario's own questions"
@@ -175,7 +181,7 @@ def test_the_annex_of_a_training_has_the_figures_of_its_result(folder: Path, tra
 @pytest.mark.parametrize("name", ["private", "exact", "training"])
 def test_both_formats_show_what_the_run_did_and_decide_nothing(folder: Path, name: str, kind: Any) -> None:
     result = stored(folder, name)
-    facts = training_facts(Trained.model_validate(result)) if name == "training" else answer_facts(result)
+    facts = facts_of(read_answer(result))
     annex = make_annex(facts, kind)
     page, text = Page(to_html(annex)), to_markdown(annex)
     for shown in (page.text, Page(MarkdownIt().enable("table").render(text)).text):
@@ -203,7 +209,7 @@ def test_the_table_of_epsilons_is_the_composition_per_holder(folder: Path, priva
 
 
 def test_an_exact_run_shows_no_epsilon_and_no_finite_history(folder: Path) -> None:
-    facts = answer_facts(stored(folder, "exact"))
+    facts = facts_of(read_answer(stored(folder, "exact")))
     annex = make_annex(facts, "agreement")
     for row in table(annex, "Composed for each holder").rows:
         assert row[1:4] == ("not private", formats.DASH, "none is finite")
@@ -214,11 +220,11 @@ def test_an_exact_run_shows_no_epsilon_and_no_finite_history(folder: Path) -> No
 
 def test_thresholds_that_nodes_apply_are_not_shown(folder: Path) -> None:
     answer = stored(folder, "exact")
-    query = Terms.model_validate(answer["query"])
+    query = Terms.model_validate(answer["terms"])
     options = {"functions": ["dominance"], "n": 3, "k": 87.65, "p": 12.34}
     changed = query.model_copy(update={"protection": Protection(name="multi-party", options=options)})
-    answer |= {"query": changed.model_dump(mode="json"), "query_digest": changed.digest()}
-    facts = answer_facts(answer)
+    answer |= {"terms": changed.model_dump(mode="json"), "study_digest": changed.digest()}
+    facts = facts_of(read_answer(answer))
     assert (facts.technique.options["n"], facts.technique.options["functions"]) == ("not shown", ["dominance"])
     for kind in TITLES:
         text = to_markdown(make_annex(facts, kind))
@@ -247,7 +253,7 @@ def test_every_topic_is_in_one_annex_at_least_with_what_the_run_says_on_it(priva
 
 def test_what_the_run_does_not_say_is_left_blank(private: Facts, trained: Facts) -> None:
     rows = table(make_annex(private, "agreement"), "Parties").rows
-    assert [row[2] for row in rows[:3]] == [None] * 3, "an answer does not say how many records a holder has"
+    assert [row[2] for row in rows[:3]] == ["60"] * 3, "public numbers of records"
     assert all(row[3] is None and row[4] is None for row in rows), "organisations and contacts"
     assert table(make_annex(trained, "agreement"), "Parties").rows[0][2] == "72"
     dpia = make_annex(private, "dpia")
@@ -259,7 +265,7 @@ def test_what_the_run_does_not_say_is_left_blank(private: Facts, trained: Facts)
 def test_a_holder_that_dropped_out_is_a_party_of_the_annex(folder: Path) -> None:
     answer = stored(folder, "private")
     answer["spending"] = answer["spending"][:2]
-    roles = {row[0]: row[1] for row in table(make_annex(answer_facts(answer), "dpia"), "Parties").rows}
+    roles = {row[0]: row[1] for row in table(make_annex(facts_of(read_answer(answer)), "dpia"), "Parties").rows}
     assert roles["west"] == "data holder; dropped out before the end"
     assert roles["north"] == "data holder"
 
@@ -361,18 +367,12 @@ def test_a_damaged_result_has_no_annex(runs: Path, beginning: str) -> None:
         assert path.parent.name in made.stderr
 
 
-def test_a_query_that_is_not_what_the_holders_saw_is_refused(folder: Path) -> None:
-    answer = stored(folder, "private")
-    answer["query"]["where"] = []
-    with pytest.raises(UsageError, match="digest differs"):
-        answer_facts(answer)
-
-
-def test_a_study_that_is_not_what_the_holders_saw_is_refused(folder: Path) -> None:
-    result = stored(folder, "training")
-    result["study"]["privacy"]["epsilon"] = 0.5
-    with pytest.raises(UsageError, match="digest differs"):
-        training_facts(Trained.model_validate(result))
+@pytest.mark.parametrize("name", ["private", "training"])
+def test_a_study_that_is_not_what_the_holders_saw_is_refused(folder: Path, name: str) -> None:
+    answer = stored(folder, name)
+    answer["terms"]["privacy"]["epsilon"] = 0.5
+    with pytest.raises(UsageError, match="whose digest is another than the one holders saw"):
+        read_answer(answer)
 
 
 def test_the_documented_keys_are_those_of_the_document(runs: Path) -> None:

@@ -278,7 +278,7 @@ def test_a_broken_policy_is_not_quoted_to_the_coordinator(homes: Homes, caplog: 
     study = toy_study()
     places = homes(study)
     path = places["office-1"] / "policy.toml"
-    path.write_text(path.read_text().replace("records = 10 ", "records = 7919.5 "))
+    path.write_text(path.read_text().replace("records = 60 ", "records = 7919.5 "))
     with pytest.raises(Refused, match=r"office-1: this holder's policy cannot be read") as caught:
         federate(study, places)
     assert "7919" not in str(caught.value)

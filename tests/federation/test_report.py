@@ -1,8 +1,10 @@
 """The run report: what it says equals the result, it loads nothing, and hostile names stay text."""
 
+import json
 import math
 import re
 import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -10,24 +12,23 @@ from typing import Any
 
 import jsonschema
 import pytest
-from statfed.federation.assemble import dropout_warnings
-from statfed.federation.trained_report.facts import Facts, remaining
 
-from statfed.core import toml
+from statfed.core.protection import Disclosure
+from statfed.core.result import Result
 from statfed.core.study import make_study
-from statfed.federation import trained_report as report
-from statfed.federation.report import charts, formats
-from statfed.federation.trained import (
-    Candidate,
-    ClassScore,
-    Disclosure,
-    Phase,
-    Result,
-    Round,
-    Scores,
-    Spending,
-)
+from statfed.federation import Answer, Federation
+from statfed.federation.answers import read_answer
+from statfed.federation.export import write_html
+from statfed.federation.population import described
+from statfed.federation.report import charts, drawn, formats, render
+from statfed.federation.report.compared import Compared
+from statfed.federation.report.facts import Facts, remaining
+from statfed.federation.schema import answer_schema
+from statfed.federation.trained import Candidate, ClassScore, Phase, Round, Scores, Spending, Trained
 from statfed.scenarios import time_use
+from statfed.server.driver import Sum
+from tests.federate import split
+from tests.universe import CODEBOOK, people
 
 CLASSES = ["vertical line", "horizontal line", "vertical sine", "horizontal sine", "clapping", "walking", "reading"]
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & {{ 7 * 7 }}"
@@ -69,6 +70,7 @@ def spending(holder: str, i: int, private: bool) -> Spending:
     return Spending(
         holder=holder,
         records=1_000 + 137 * i,
+        persons=30 + i,
         units=30 + i,
         unit="person" if private else None,
         delta=1e-5 if private else None,
@@ -88,8 +90,8 @@ def spending(holder: str, i: int, private: bool) -> Spending:
 
 def make(
     holders: int = 4, private: bool = True, rounds: int = 15, name: str = "office", classes: list[str] = CLASSES
-) -> Result:
-    """A result as a run of the time-use scenario gives it; `name` is put into every text that others may choose."""
+) -> Answer:
+    """An answer as a run of the time-use scenario gives it; `name` is put into every text that others may choose."""
     ids = [f"{name}-{i + 1}" for i in range(holders)]
     candidates = [
         Candidate(id="federated", title=f"Federated, {name}", kind="federated", scores=scores(0.85, classes)),
@@ -114,60 +116,87 @@ def make(
         ),
     ]
     end = candidates[0].scores
-    table: dict[str, Any] = {"scenario": "time-use", "holders": holders, "rounds": rounds, "title": name}
-    if private:
-        table["privacy"] = {"unit": "person", "epsilon": 4.0, "clipping_norm": 1.5}
-    return Result(
+    form = time_use.CODEBOOK
+    table = described(form.model_copy(update={"classes": tuple(dict.fromkeys(classes))}), name)
+    study = make_study(
+        {
+            "scenario": "time-use",
+            "method": "local-sgd",
+            "holders": [f"office-{i + 1}" for i in range(holders)],
+            "seed": 1,
+            "title": name,
+            "privacy": {"unit": "person", "epsilon": 4.0} if private else None,
+            "options": {
+                "rounds": rounds,
+                "clipping_norm": 1.5,
+                "features": list(table.features),
+                "target": table.target,
+            },
+        }
+    )
+    spent = tuple(spending(h, i, private) for i, h in enumerate(ids))
+    passed = [
+        Round(
+            round=n,
+            accuracy=end.accuracy - (end.accuracy - 0.14) * math.exp(-n / 3.0) * (n < rounds),
+            macro_f1=end.macro_f1 - (end.macro_f1 - 0.05) * math.exp(-n / 3.2) * (n < rounds),
+            seconds=2.1 + 0.4 * math.sin(n) if n else 0.0,
+            bytes_down=holders * 34_567 if n else 0,
+            bytes_up=holders * 35_001 if n else 0,
+            holder_seconds={h: 1.0 + 0.1 * i for i, h in enumerate(ids)} if n else {},
+        )
+        for n in range(rounds + 1)
+    ]
+    return Answer(
         run="20261122-081500-time-use-7f3a",
         created="2026-11-22T08:15:00Z",
         title=f"Time use from smart watches, {name}",
-        scenario="time-use",
+        study=study.model_dump(mode="json"),
+        terms=study.terms(table.codebook),
+        result=Result("local-sgd", "Model mlp for class", {"model": [{"parameters": 9, "rounds": rounds}]}),
         engine="processes",
-        synthetic=True,
-        simulated=True,
+        drafted=False,
+        sums=tuple(
+            Sum("fit", one.seconds, one.bytes_down, one.bytes_up, dict(one.holder_seconds), {}) for one in passed[1:]
+        ),
+        spending=spent,
+        learns=(
+            Disclosure(
+                "Coordinator (computing party)",
+                f"The sum of the updates of {name}, public sizes, timing, failure messages",
+                "Secure aggregation; Gaussian noise at every holder",
+            ),
+            Disclosure("Holder", "The global model of every round", "Differential privacy"),
+            Disclosure("Result party", "The final model, this report", "Differential privacy"),
+        ),
+        seconds=54.8,
         origin=f"seeded generator of the seglearn watch schema, seed 1, {name}.",
-        warnings=[f"Class clapping has few records at {name}-1."],
-        study=make_study(table).model_dump(mode="json"),
-        study_digest="5e" * 32,
-        classes=classes,
-        test_records=sum(c.support for c in end.classes),
-        test_persons=12,
-        candidates=candidates,
-        rounds=[
-            Round(
-                round=n,
-                accuracy=end.accuracy - (end.accuracy - 0.14) * math.exp(-n / 3.0) * (n < rounds),
-                macro_f1=end.macro_f1 - (end.macro_f1 - 0.05) * math.exp(-n / 3.2) * (n < rounds),
-                seconds=2.1 + 0.4 * math.sin(n) if n else 0.0,
-                bytes_down=holders * 34_567 if n else 0,
-                bytes_up=holders * 35_001 if n else 0,
-                holder_seconds={h: 1.0 + 0.1 * i for i, h in enumerate(ids)} if n else {},
-            )
-            for n in range(rounds + 1)
-        ],
-        spending=[spending(h, i, private) for i, h in enumerate(ids)],
-        accountant="dp-accounting 0.6: PLD, pessimistic; Renyi filter of order 8 for the lifetime budget",
-        phases=[
+        synthetic=True,
+        warnings=(f"Class clapping has few records at {name}-1.",),
+        phases=(
             Phase(name="data", seconds=1.913),
             Phase(name="start of processes", seconds=8.41),
             Phase(name="admission", seconds=0.72),
             Phase(name="training", seconds=31.5),
             Phase(name="baselines", seconds=12.25),
             Phase(name="report", seconds=0.04),
-        ],
+        ),
         memory_mib={"coordinator": 412.4, **{h: 505.2 + i for i, h in enumerate(ids)}},
-        learns=[
-            Disclosure(
-                role="Coordinator (computing party)",
-                learns=f"The sum of the updates of {name}, public sizes, timing, failure messages",
-                protected_by="Secure aggregation; Gaussian noise at every holder",
-            ),
-            Disclosure(role="Holder", learns="The global model of every round", protected_by="Differential privacy"),
-            Disclosure(role="Result party", learns="The final model, this report", protected_by="Differential privacy"),
-        ],
         versions={"statfed": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "flwr": "1.41.0", "opacus": "1.6.0"},
-        model_digest="c0ffee" * 10 + "beef",
+        training=Trained(
+            classes=classes,
+            test_records=sum(c.support for c in end.classes),
+            test_persons=12,
+            candidates=candidates,
+            rounds=passed,
+            model_digest="c0ffee" * 10 + "beef",
+        ),
     )
+
+
+def changed(answer: Answer, **training: Any) -> Answer:
+    """The answer with other fields of what its training has."""
+    return replace(answer, training=answer.trained.model_copy(update=training))
 
 
 class Page(HTMLParser):
@@ -231,20 +260,22 @@ CASES = {
 
 
 @pytest.fixture(params=list(CASES.values()), ids=list(CASES))
-def result(request: pytest.FixtureRequest) -> Result:
+def result(request: pytest.FixtureRequest) -> Answer:
     found = request.param
-    assert isinstance(found, Result)
+    assert isinstance(found, Answer)
     return found
 
 
-def test_fixture_is_a_result_by_its_json_schema(result: Result) -> None:
-    schema = Result.model_json_schema()
+def test_fixture_is_an_answer_by_its_json_schema_and_is_read_back(result: Answer) -> None:
+    schema = answer_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(result.model_dump(mode="json"), schema)
+    document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    jsonschema.validate(document, schema)
+    assert read_answer(document).to_dict() == result.to_dict()
 
 
-def test_every_tag_is_closed_and_ids_are_unique_and_references_meet_one(result: Result) -> None:
-    page = Page(report.render(result))
+def test_every_tag_is_closed_and_ids_are_unique_and_references_meet_one(result: Answer) -> None:
+    page = Page(render(result))
     ids = [a["id"] for _, a in page.seen if "id" in a]
     assert len(ids) == len(set(ids))
     for _, attrs in page.seen:
@@ -254,8 +285,8 @@ def test_every_tag_is_closed_and_ids_are_unique_and_references_meet_one(result: 
             assert (attrs["href"] or "")[1:] in ids
 
 
-def test_page_loads_nothing_and_forbids_scripts(result: Result) -> None:
-    text = report.render(result)
+def test_page_loads_nothing_and_forbids_scripts(result: Answer) -> None:
+    text = render(result)
     page = Page(text)
     for tag, attrs in page.seen:
         assert tag not in {"script", "link", "img", "iframe", "object", "embed", "base", "form", "image", "use"}
@@ -278,18 +309,18 @@ def test_page_loads_nothing_and_forbids_scripts(result: Result) -> None:
     assert "script" not in policy
 
 
-def test_every_chart_has_title_description_and_role(result: Result) -> None:
-    text = report.render(result)
+def test_every_chart_has_title_description_and_role(result: Answer) -> None:
+    text = render(result)
     shown = re.findall(r'<svg class="chart"[^>]*>.{0,60}', text)
-    assert len(shown) == len(report._charts(Facts(result))) >= 6
+    assert len(shown) == len(drawn.of_compared(Compared(result)) | drawn.of_any(Facts(result))) >= 6
     for start in shown:
         assert 'role="img"' in start
         assert "<title id=" in start
     assert text.count("<desc id=") == len(shown)
 
 
-def test_tables_have_captions_and_scopes_and_even_rows(result: Result) -> None:
-    page = Page(report.render(result))
+def test_tables_have_captions_and_scopes_and_even_rows(result: Answer) -> None:
+    page = Page(render(result))
     assert len(page.tables) == sum(tag == "table" for tag, _ in page.seen)
     assert all(page.tables)
     assert all("scope" in attrs for tag, attrs in page.seen if tag == "th")
@@ -298,14 +329,14 @@ def test_tables_have_captions_and_scopes_and_even_rows(result: Result) -> None:
 
 
 def test_hostile_names_stay_text() -> None:
-    text = report.render(CASES["hostile"])
+    text = render(CASES["hostile"])
     assert "<script" not in text
     assert "<img" not in text
     assert HOSTILE in "".join(Page(text).texts)
 
 
-def test_comparison_shows_the_results_figures(result: Result) -> None:
-    page, facts = Page(report.render(result)), Facts(result)
+def test_comparison_shows_the_results_figures(result: Answer) -> None:
+    page, facts = Page(render(result)), Compared(result)
     table = page.table("Comparison of models")[1:]
     pooled = facts.pooled
     assert pooled is not None
@@ -329,8 +360,8 @@ def test_comparison_shows_the_results_figures(result: Result) -> None:
         ]
 
 
-def test_class_table_and_matrix_show_the_results_figures(result: Result) -> None:
-    page, facts = Page(report.render(result)), Facts(result)
+def test_class_table_and_matrix_show_the_results_figures(result: Answer) -> None:
+    page, facts = Page(render(result)), Compared(result)
     assert facts.pooled is not None
     for row, own, other in zip(
         page.table("Scores by class")[2:], facts.federated.scores.classes, facts.pooled.scores.classes, strict=True
@@ -346,8 +377,8 @@ def test_class_table_and_matrix_show_the_results_figures(result: Result) -> None
     assert [[int(n.replace(",", "")) for n in row[1:]] for row in counts] == facts.federated.scores.confusion
 
 
-def test_privacy_table_shows_the_results_figures(result: Result) -> None:
-    page = Page(report.render(result))
+def test_privacy_table_shows_the_results_figures(result: Answer) -> None:
+    page = Page(render(result))
     heads = [a["title"] for t, a in page.seen if t == "code" and "title" in a]
     assert heads == [s.ledger_head for s in result.spending]
     for row, s in zip(page.table("Privacy by holder")[2:], result.spending, strict=True):
@@ -370,8 +401,8 @@ def test_privacy_table_shows_the_results_figures(result: Result) -> None:
         ]
 
 
-def test_rounds_phases_memory_roles_and_versions_show_the_results_figures(result: Result) -> None:
-    page = Page(report.render(result))
+def test_rounds_phases_memory_roles_and_versions_show_the_results_figures(result: Answer) -> None:
+    page = Page(render(result))
     for row, r in zip(page.table("Rounds")[1:], result.rounds, strict=True):
         assert row == [
             str(r.round),
@@ -392,35 +423,32 @@ def test_rounds_phases_memory_roles_and_versions_show_the_results_figures(result
 
 def test_verdict_names_figures_unit_rounds_and_origin() -> None:
     private, plain = CASES["private"], CASES["without privacy"]
-    text = Facts(private).verdict
+    text = Compared(private).verdict
     worst = max(s.study_epsilon or 0 for s in private.spending)
     assert f"at most epsilon {formats.epsilon(worst)} per person (delta 10⁻⁵)" in text
     assert "4 holders in 15 rounds" in text
     assert formats.percent(private.candidates[0].scores.accuracy) in text
     assert formats.percent(private.candidates[1].scores.accuracy) in text
     assert private.origin in text
-    assert "without differential privacy" in Facts(plain).verdict
-    assert "1 holder in" in Facts(CASES["one holder"]).verdict
-
-
-def test_holders_that_dropped_out_of_a_training_are_named() -> None:
-    terms = make_study({"scenario": "time-use", "holders": 3}).terms(time_use.CODEBOOK)
-    closings: Any = dict.fromkeys(terms.holders)
-    assert dropout_warnings(closings, terms) == []
-    del closings["office-2"]
-    (warning,) = dropout_warnings(closings, terms)
-    assert warning.startswith("office-2 dropped out: ")
+    assert "without differential privacy" in Compared(plain).verdict
+    assert "1 holder in" in Compared(CASES["one holder"]).verdict
 
 
 def test_steps_protection_and_shared_noise_are_named() -> None:
     base = CASES["private"]
-    changes = {
-        "training": {"method": "dp-fedsgd"},
-        "protection": {"name": "secure-aggregation", "minimum_holders": 3, "options": {"sums": 8}},
-        "privacy": {**base.study["privacy"], "noise": "shared", "colluders": 1},
-    }
-    made = base.model_copy(update={"study": {**base.study, **changes}})
-    text, page = Facts(made).verdict, report.render(made)
+    study = make_study(
+        base.study,
+        [
+            "method=dp-fedsgd",
+            "protection.name=secure-aggregation",
+            "protection.minimum_holders=3",
+            "protection.options={sums=8}",
+            "privacy.noise=shared",
+            "privacy.colluders=1",
+        ],
+    )
+    made = replace(base, study=study.model_dump(mode="json"), terms=study.terms(base.terms.codebook))
+    text, page = Compared(made).verdict, render(made)
     assert "in 15 steps under protection secure-aggregation" in text
     assert "by noise that the holders share, against whoever knows the noise of at most 1 holder" in text
     assert "secure-aggregation; at least 3 holders in a sum; sums 8" in page
@@ -431,19 +459,19 @@ def test_steps_protection_and_shared_noise_are_named() -> None:
 def test_one_holder_without_epsilon_makes_the_run_not_private() -> None:
     mixed = make()
     part = mixed.spending[2].model_copy(update={"study_epsilon": None})
-    mixed = mixed.model_copy(update={"spending": [*mixed.spending[:2], part, mixed.spending[3]]})
+    mixed = replace(mixed, spending=(*mixed.spending[:2], part, mixed.spending[3]))
     assert not Facts(mixed).private
-    assert "Trained without noise" in report.render(mixed)
+    assert "Trained without noise" in render(mixed)
 
 
 def test_banners_and_statement_appear_only_where_true() -> None:
-    text = report.render(CASES["private"])
+    text = render(CASES["private"])
     assert "Synthetic data" in text
     assert "do not publish as a DP release" in text
     assert "A model trained without noise is a disclosure" not in text
-    assert "A model trained without noise is a disclosure" in report.render(CASES["without privacy"])
-    pilot = CASES["private"].model_copy(update={"synthetic": False, "simulated": False, "origin": "own data"})
-    text = report.render(pilot)
+    assert "A model trained without noise is a disclosure" in render(CASES["without privacy"])
+    pilot = replace(CASES["private"], synthetic=False, simulated=False, origin="own data")
+    text = render(pilot)
     assert "Synthetic data" not in text
     assert "public seed" not in text
     assert "drew their noise in secret" in text
@@ -451,8 +479,8 @@ def test_banners_and_statement_appear_only_where_true() -> None:
 
 def test_pilot_without_baselines_is_reported() -> None:
     bare = CASES["private"]
-    bare = bare.model_copy(update={"candidates": bare.candidates[:1], "memory_mib": {}, "phases": [], "rounds": []})
-    page = Page(report.render(bare))
+    bare = replace(changed(bare, candidates=bare.candidates[:1], rounds=[]), memory_mib={}, phases=())
+    page = Page(render(bare))
     assert page.table("Comparison of models")[1][2] == "–"
     assert not [a for _, a in page.seen if a.get("href") == "#curves"]
 
@@ -460,13 +488,13 @@ def test_pilot_without_baselines_is_reported() -> None:
 def test_result_without_federated_model_is_refused() -> None:
     bare = CASES["private"]
     with pytest.raises(ValueError, match="got local, local-dp, majority, pooled; want one of kind federated"):
-        report.render(bare.model_copy(update={"candidates": bare.candidates[1:]}))
+        render(changed(bare, candidates=bare.candidates[1:]))
 
 
 def test_infinite_epsilon_is_shown_as_such() -> None:
     run = CASES["one holder"]
     unbounded = run.spending[0].model_copy(update={"study_epsilon": math.inf, "history_epsilon": math.inf})
-    text = report.render(run.model_copy(update={"spending": [unbounded]}))
+    text = render(replace(run, spending=(unbounded,)))
     assert "epsilon ∞ per person" in text
     assert "unbounded" in text
 
@@ -474,15 +502,15 @@ def test_infinite_epsilon_is_shown_as_such() -> None:
 def test_noise_above_signal_and_overdrawn_budget_are_warned_of() -> None:
     run = CASES["one holder"]
     bad = run.spending[0].model_copy(update={"noise_to_signal": 1.2, "filter_epsilon": 21.0})
-    said = " ".join(Facts(run.model_copy(update={"spending": [bad]})).warnings)
+    said = " ".join(Facts(replace(run, spending=(bad,))).warnings)
     assert "noise exceeds" in said
     assert "overdrawn at office-1" in said
     assert "overdrawn" not in " ".join(Facts(run).warnings)
 
 
-def test_study_shown_is_toml_that_gives_the_same_study(result: Result) -> None:
-    shown = toml.dumps(result.study).rstrip()
-    assert shown in "".join(Page(report.render(result)).texts)
+def test_study_shown_is_toml_that_gives_the_same_study(result: Answer) -> None:
+    shown = Facts(result).source
+    assert shown in "".join(Page(render(result)).texts)
     assert make_study(tomllib.loads(shown)).model_dump(mode="json") == result.study
 
 
@@ -510,7 +538,7 @@ def test_matrix_columns_and_stack_have_a_mark_for_every_figure() -> None:
 
 
 def test_budget_chart_keeps_the_holders_with_least_left() -> None:
-    shown = report.tightest(CASES["many holders and rounds"].spending)
+    shown = drawn.tightest(CASES["many holders and rounds"].spending)
     assert [row.label for row in shown] == [f"office-{i}" for i in range(37, 61)]
 
 
@@ -523,5 +551,82 @@ def test_labels_are_kept_apart_and_inside() -> None:
 
 
 def test_write_gives_the_rendered_page(tmp_path: Path) -> None:
-    report.write(CASES["private"], tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == report.render(CASES["private"])
+    write_html(CASES["private"], tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(CASES["private"])
+
+
+# ---- the same page of answers that compare no models
+
+
+@pytest.fixture(scope="module")
+def asked() -> dict[str, Answer]:
+    """Answers about tables: exact, private and under rules, and a training on them."""
+    frames = {f"office-{i}": frame for i, frame in enumerate(split(people(300, 1), 2, seed=4))}
+    found = {}
+    with Federation(frames, CODEBOOK, seed=1, disclosure="standard") as federation:
+        for name, ask in {
+            "exact": {"analysis": "mean", "columns": ["income"], "by": ["sex"]},
+            "private": {"analysis": "count", "by": ["sex"], "privacy": {"epsilon": 1.0}},
+            "trained": {
+                "analysis": "local-sgd",
+                "target": "sex",
+                "features": ["age", "hours", "income"],
+                "rounds": 2,
+                "holdout": 0.3,
+                "model": {"hidden": 4},
+            },
+        }.items():
+            federation.ask(**ask)  # type: ignore[arg-type]  # options of any method
+            assert federation.last is not None
+            found[name] = federation.last
+    return found
+
+
+@pytest.mark.parametrize("name", ["exact", "private", "trained"])
+def test_answers_about_tables_get_the_parts_of_every_report(asked: dict[str, Answer], name: str) -> None:
+    answer = asked[name]
+    page = Page(render(answer))
+    ids = [a["id"] for _, a in page.seen if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {"figures", "result", "disclosure", "privacy", "learns", "cost", "reproduce"} <= set(ids)
+    rows = page.table("Privacy by holder")[2:]
+    assert [row[0] for row in rows] == [s.holder for s in answer.spending]
+    assert {len(row) for row in rows} == {17 if name == "trained" else 13}  # without steps no columns of them
+    assert [row[-3] for row in rows] == [formats.delta(s.lifetime_delta) for s in answer.spending]
+    assert page.table("What each role")[1:] == [[d.role, d.learns, d.protected_by] for d in answer.learns]
+    assert page.table("Versions")[1:] == [[k, v] for k, v in answer.versions.items()]
+    text = "".join(page.texts)
+    assert answer.study_digest in text
+    assert "Simulated parties" in text
+    assert Facts(answer).verdict in text
+
+
+def test_thresholds_of_release_rules_are_not_in_the_page(asked: dict[str, Answer]) -> None:
+    text = render(asked["exact"])
+    assert "Rules that ran on this release: " in text
+    assert "[disclosure]" not in text
+    assert "their thresholds are not shown" in text
+
+
+def test_a_private_answer_says_what_it_cost_and_an_exact_one_that_it_is_none(asked: dict[str, Answer]) -> None:
+    private, exact = render(asked["private"]), render(asked["exact"])
+    assert "do not publish as a DP release" in private
+    assert f"epsilon {formats.epsilon(asked['private'].spending[0].study_epsilon)} per record" in private
+    assert "gradients clipped" not in private
+    assert "No noise was added" in exact
+    assert "Trained without noise" not in exact
+
+
+def test_a_training_on_tables_shows_scores_classes_and_the_confusion_matrix(asked: dict[str, Answer]) -> None:
+    answer = asked["trained"]
+    page = Page(render(answer))
+    scored = answer.result.tables["scores"]
+    assert [row[0] for row in page.table("Scores")[1:]] == [row["name"] for row in scored]
+    assert [row[0] for row in page.table("Classes")[1:]] == ["f", "m"]
+    text = "".join(page.texts)
+    assert "Confusion matrix of the model" in text
+    assert "Estimates with 95 % intervals" in text
+    assert "Trained without noise" in text
+    assert answer.model_digest in text
+    (low, high) = answer.result.conf_int().iloc[0][["lower", "upper"]]
+    assert low < scored[0]["accuracy"] < high  # type: ignore[operator]  # a number

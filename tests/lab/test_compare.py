@@ -34,9 +34,11 @@ from statfed.core.terms import Privacy
 from statfed.lab.compare import block as blocks
 from statfed.lab.compare import harness, memory, wan
 from statfed.lab.compare import trial as trials
+from statfed.lab.compare.bench import obstacle, tried
 from statfed.lab.compare.block import Block, run_block, techniques
 from statfed.lab.compare.harness import Comparison, Outcome, compare, plan
-from statfed.lab.compare.statistics import obstacle, part_of, run_alone, run_statistics, write_sources
+from statfed.lab.compare.questions import part_of
+from statfed.lab.compare.statistics import bench_of, run_alone, write_sources
 from statfed.lab.compare.store import TABLES, opened, overheads
 from statfed.lab.compare.trial import Cell, Role, Technique, Trial, compared
 from statfed.scenarios._measures import median_relative_error
@@ -106,10 +108,10 @@ def known(toy: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> SimpleNamesp
     return toy
 
 
-def tried(toy: SimpleNamespace, technique: Technique, folder: Path) -> Trial:
+def tried_on(toy: SimpleNamespace, technique: Technique, folder: Path) -> Trial:
     drawn = toy.world("quick", 1)
     sources = write_sources(drawn, folder)
-    return run_statistics(toy, drawn, Cell("toy", "quick", technique, 1), sources, toy.pooled(drawn))
+    return tried(bench_of(toy, drawn, sources, toy.pooled(drawn)), Cell("toy", "quick", technique, 1))
 
 
 def in_this_process(
@@ -123,7 +125,7 @@ def in_this_process(
 def test_an_exact_trial_agrees_with_pooled_data_and_says_what_each_party_moved(
     toy: SimpleNamespace, tmp_path: Path
 ) -> None:
-    trial = tried(toy, Technique("secure-aggregation", EXACT), tmp_path)
+    trial = tried_on(toy, Technique("secure-aggregation", EXACT), tmp_path)
     assert (trial.status, trial.reached, trial.epsilon) == ("done", True, None)
     assert trial.error is not None
     assert trial.error < 1e-12
@@ -138,7 +140,7 @@ def test_an_exact_trial_agrees_with_pooled_data_and_says_what_each_party_moved(
 def test_a_private_trial_reports_the_composed_epsilon_of_the_ledgers_and_covers_the_truth(
     toy: SimpleNamespace, tmp_path: Path
 ) -> None:
-    trial = tried(toy, Technique("plain", private(5.0)), tmp_path)
+    trial = tried_on(toy, Technique("plain", private(5.0)), tmp_path)
     assert trial.epsilon is not None
     assert 4.5 < trial.epsilon <= 5.0
     assert trial.disclosures == 0
@@ -160,12 +162,12 @@ def test_shares_of_the_budget_compose_to_the_level_and_more_than_all_of_it_is_re
 
     toy.pooled = lambda w: {str(k): float(v) for k, v in pd.concat(w.holders.values())["region"].value_counts().items()}
     toy.compute = twice(0.5)
-    half = tried(toy, Technique("plain", private(2.0)), tmp_path)
+    half = tried_on(toy, Technique("plain", private(2.0)), tmp_path)
     assert half.epsilon is not None
     assert half.epsilon <= 2.0
     toy.compute = twice(0.6)
     with pytest.raises(UsageError, match=r"add up to 1\.2; want at most 1"):
-        tried(toy, Technique("plain", private(2.0)), tmp_path)
+        tried_on(toy, Technique("plain", private(2.0)), tmp_path)
 
 
 @pytest.mark.parametrize(("epsilon", "shares"), [(3.0, (0.2, 0.5, 0.3)), (3.0, (0.5, 0.5)), (1.0, (0.7, 0.3))])
@@ -176,10 +178,10 @@ def test_tables_of_counts_with_shares_of_a_budget_stay_within_it(epsilon: float,
 
 
 def test_a_technique_that_does_not_apply_is_recorded_with_the_reason(toy: SimpleNamespace, tmp_path: Path) -> None:
-    trial = tried(toy, Technique("plain", private(1.0, "shared")), tmp_path)
+    trial = tried_on(toy, Technique("plain", private(1.0, "shared")), tmp_path)
     assert trial.status == "not-applicable"
     assert "got shared under plain" in trial.reason
-    assert obstacle(toy, toy.world("quick", 1), Technique("plain", EXACT)) == ""
+    assert obstacle(bench_of(toy, toy.world("quick", 1)), Technique("plain", EXACT)) == ""
 
 
 def test_a_holder_alone_answers_for_its_own_records(toy: SimpleNamespace, tmp_path: Path) -> None:

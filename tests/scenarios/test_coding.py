@@ -12,8 +12,8 @@ from statfed.core.progress import silent
 from statfed.core.records import Records, mismatches
 from statfed.core.scenario import Level, Population, Training
 from statfed.core.study import Study, make_study
-from statfed.federation.training import Options, run_study
-from statfed.lab.compare.training import study_of
+from statfed.federation.run import Options, run_study
+from statfed.lab.compare.training import study_of, terms_of
 from statfed.lab.compare.trial import Technique
 from statfed.scenarios import coding
 from statfed.scenarios._data import occupations
@@ -39,7 +39,7 @@ def test_module_fulfils_the_training_contract() -> None:
         for profile in ("quick", "full"):
             for level in scenario.LEVELS:
                 found = study_of(scenario, profile, 3, Technique("secure-aggregation", level))
-                assert not obstacles(found.terms(scenario.codebook(found)))
+                assert not obstacles(terms_of(scenario, found))
 
     check(coding)
 
@@ -201,8 +201,8 @@ def test_codable_share_is_that_of_trying_every_threshold() -> None:
 def test_a_level_trains_and_spends_what_it_says(level: Level, tmp_path: Path) -> None:
     protection = "secure-aggregation" if level.privacy and level.privacy["noise"] == "shared" else "plain"
     found = study_of(coding, "quick", 1, Technique(protection, level))
-    small = found.replace(rounds=3, data=SMALL)
-    result, _ = run_study(small, Options(tmp_path / "runs", tmp_path / "work", fresh=True, references=False))
+    small = found.replace(options={**found.options, "rounds": 3}, data=SMALL)
+    result = run_study(small, Options(workspace=tmp_path / "work", references=False))
     assert result.synthetic
     scores = result.candidates[0].scores
     assert scores.accuracy > {"exact": 0.5, "epsilon-1": 0.05}.get(level.id, 0.13)  # the largest group has 12 %

@@ -11,7 +11,9 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 
 from statfed.core.errors import UsageError
 from statfed.core.scenario import World, private
-from statfed.lab.compare.statistics import Questions, run_alone, run_statistics, write_sources
+from statfed.lab.compare.bench import tried
+from statfed.lab.compare.questions import Questions
+from statfed.lab.compare.statistics import bench_of, run_alone, write_sources
 from statfed.lab.compare.trial import Cell, Technique, Trial
 from statfed.scenarios import health
 from statfed.scenarios._data import wards
@@ -37,7 +39,7 @@ def trials(world: World, sources: dict[str, str]) -> dict[str, Trial]:
     """The first and the strictest level, under `plain`."""
     reference = health.pooled(world)
     cells = [Cell("health", "quick", Technique("plain", level), 1) for level in (health.LEVELS[0], health.LEVELS[-1])]
-    return {c.technique.level.id: run_statistics(health, world, c, sources, reference) for c in cells}
+    return {c.technique.level.id: tried(bench_of(health, world, sources, reference), c) for c in cells}
 
 
 def coded(patients: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from statfed.core.scenario import Figure, Figures, World
-from statfed.lab.compare.statistics import run_alone, run_statistics, write_sources
+from statfed.lab.compare.bench import tried
+from statfed.lab.compare.statistics import bench_of, run_alone, write_sources
 from statfed.lab.compare.trial import Cell, Technique, Trial
 from statfed.scenarios import hotspots as scenario
 from statfed.scenarios._data import incidents
@@ -33,7 +34,7 @@ def run(world: World, sources: dict[str, str]) -> Callable[[str], Trial]:
     def trial(level: str) -> Trial:
         chosen = next(each for each in scenario.LEVELS if each.id == level)
         cell = Cell("hotspots", "quick", Technique("secure-aggregation", chosen), 1)
-        return run_statistics(scenario, world, cell, sources, pooled)
+        return tried(bench_of(scenario, world, sources, pooled), cell)
 
     return trial
 

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from statfed.core.scenario import Figure, World
-from statfed.lab.compare.statistics import run_statistics, write_sources
+from statfed.lab.compare.bench import tried
+from statfed.lab.compare.statistics import bench_of, write_sources
 from statfed.lab.compare.trial import Cell, Technique, Trial
 from statfed.scenarios import income_tables as scenario
 from statfed.scenarios._data import incomes
@@ -32,7 +33,7 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     def trial(level: str, protection: str = "secure-aggregation") -> Trial:
         chosen = next(each for each in scenario.LEVELS if each.id == level)
         cell = Cell("income-tables", "quick", Technique(protection, chosen), 1)
-        return run_statistics(scenario, world, cell, sources, pooled)
+        return tried(bench_of(scenario, world, sources, pooled), cell)
 
     return trial
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from statfed.core.scenario import EXACT, Figure, Level, World, private
-from statfed.lab.compare.statistics import Questions, write_sources
+from statfed.lab.compare.questions import Questions
+from statfed.lab.compare.statistics import write_sources
 from statfed.lab.compare.trial import Technique
 from statfed.scenarios import mobility
 from statfed.scenarios._data import devices

@@ -19,7 +19,8 @@ from sklearn.metrics import roc_auc_score
 from statfed.core.errors import UsageError
 from statfed.core.result import Result
 from statfed.core.scenario import EXACT, Figure, World
-from statfed.lab.compare.statistics import Questions, write_sources
+from statfed.lab.compare.questions import Questions
+from statfed.lab.compare.statistics import write_sources
 from statfed.lab.compare.trial import Technique
 from statfed.scenarios import network_from_aggregates as scenario
 from statfed.scenarios._data import payments

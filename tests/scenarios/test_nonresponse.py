@@ -9,7 +9,9 @@ import statsmodels.api as sm
 
 from statfed.core.errors import UsageError
 from statfed.core.scenario import Figure, World, private
-from statfed.lab.compare.statistics import Questions, run_statistics, write_sources
+from statfed.lab.compare.bench import tried
+from statfed.lab.compare.questions import Questions
+from statfed.lab.compare.statistics import bench_of, write_sources
 from statfed.lab.compare.trial import Cell, Technique, Trial
 from statfed.scenarios import nonresponse
 from statfed.scenarios._data import fieldwork
@@ -26,7 +28,7 @@ def trials(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     sources = write_sources(world, tmp_path_factory.mktemp("nonresponse"))
     reference = nonresponse.pooled(world)
     cells = [Cell("nonresponse", "quick", Technique("plain", level), 2) for level in nonresponse.LEVELS]
-    return {c.technique.level.id: run_statistics(nonresponse, world, c, sources, reference) for c in cells}
+    return {c.technique.level.id: tried(bench_of(nonresponse, world, sources, reference), c) for c in cells}
 
 
 def test_margins_are_those_of_a_social_survey_and_countries_differ(world: World) -> None:

@@ -11,18 +11,20 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from statfed.core.applicability import obstacles
 from statfed.core.errors import UsageError
+from statfed.core.method import read_question
 from statfed.core.progress import silent
 from statfed.core.records import Records, mismatches
 from statfed.core.scenario import EXACT, Level, Population, Training
 from statfed.core.study import Study, make_study
-from statfed.federation.references import build, prepare
-from statfed.federation.training import Options, run_study
+from statfed.federation.references import prepare
+from statfed.federation.run import Options, run_study
 from statfed.lab.compare.membership import attack, standard_error
-from statfed.lab.compare.training import probabilities, study_of
+from statfed.lab.compare.training import probabilities, study_of, terms_of
 from statfed.lab.compare.trial import Technique
 from statfed.scenarios import remote_analytics
 from statfed.scenarios._data import student
 from statfed.strategies.learning.local import set_vector
+from statfed.strategies.learning.prepared import build
 
 
 def study(holders: Any = 1, seed: int = 1, **data: Any) -> Study:
@@ -44,7 +46,7 @@ def test_module_fulfils_the_training_contract() -> None:
             for level in scenario.LEVELS:
                 found = study_of(scenario, profile, 3, Technique("plain", level))
                 assert len(found.holders) == 1
-                assert not obstacles(found.terms(scenario.codebook(found)))
+                assert not obstacles(terms_of(scenario, found))
 
     check(remote_analytics)
 
@@ -180,7 +182,7 @@ def test_a_copy_that_lacks_a_column_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protection", ["secure-aggregation", "multi-party", "homomorphic-encryption"])
 def test_a_sum_over_one_office_is_refused_with_its_reason(protection: str) -> None:
     found = study_of(remote_analytics, "quick", 1, Technique(protection, EXACT))
-    (obstacle,) = obstacles(found.terms(remote_analytics.CODEBOOK))
+    (obstacle,) = obstacles(terms_of(remote_analytics, found))
     assert "each could subtract its own part from an exact total" in str(obstacle)
     assert "at least 3 holders" in str(obstacle)
     assert protection not in remote_analytics.ABOUT.protections
@@ -202,18 +204,17 @@ def test_a_level_trains_and_an_attack_finds_members_only_where_records_were_fitt
 ) -> None:
     found = study_of(remote_analytics, "quick", 1, Technique("plain", level))
     population = remote_analytics.population(found, silent)
-    result, folder = run_study(found, Options(tmp_path / "runs", tmp_path / "work", fresh=True, references=False))
+    result = run_study(found, Options(workspace=tmp_path / "work", references=False))
     epsilon = result.spending[0].study_epsilon
     if level.privacy is None:
         assert epsilon is None
     else:
         assert epsilon is not None
         assert 0.9 * level.privacy["epsilon"] < epsilon <= level.privacy["epsilon"]
-    terms = found.terms(remote_analytics.CODEBOOK)
-    model = build(terms, 1)
-    with np.load(folder / "model.npz") as file:
-        set_vector(model, file["vector"])
-    mine, test = prepare(population.holders["office"], terms), prepare(population.test, terms)
+    _, question = read_question(result.terms)
+    model = build(question)
+    set_vector(model, result.result.arrays["model"])
+    mine, test = prepare(population.holders["office"], question), prepare(population.test, question)
     leak = attack(probabilities(model, mine), mine.labels, probabilities(model, test), test.labels)
     error = standard_error(len(mine.labels), len(test.labels))
     if level.id == "exact-fitted":

@@ -24,15 +24,10 @@ from statfed.core.protection import PACKAGE as PROTECTIONS_PACKAGE
 from statfed.core.records import mismatches as record_mismatches
 from statfed.core.scenario import EXACT, PACKAGE, Figures, Level, Reference, World, kind_of
 from statfed.core.study import make_study
-from statfed.lab.compare.statistics import (
-    DELTA,
-    Questions,
-    obstacle,
-    run_alone,
-    run_statistics,
-    write_sources,
-)
-from statfed.lab.compare.training import study_of
+from statfed.lab.compare.bench import Bench, obstacle, tried
+from statfed.lab.compare.questions import DELTA, Questions
+from statfed.lab.compare.statistics import bench_of, run_alone, write_sources
+from statfed.lab.compare.training import study_of, terms_of
 from statfed.lab.compare.trial import Cell, Technique
 from statfed.lab.laws.spoil import KINDS, Kind, spoil, spoilable, spoiled_holder
 
@@ -62,6 +57,10 @@ class Drawn:
     figures: Figures
     read: tuple[str, ...]
 
+    @property
+    def bench(self) -> Bench:
+        return bench_of(self.module, self.world, self.sources, self.reference)
+
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Drawn]:
@@ -76,10 +75,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Drawn]:
             ask = Questions(sources, world.codebook, Technique("plain", EXACT), SEED, folder / "homes")
             figures = module.compute(ask, world.public)
             read = dict.fromkeys(
-                name for answer in ask.answers for name in columns_read(read_question(answer.query)[1])
+                name for answer in ask.answers for name in columns_read(read_question(answer.terms)[1])
             )
-            conditions = dict.fromkeys(one.column for answer in ask.answers for one in answer.query.where)
-        made[name] = Drawn(module, world, module.pooled(world), sources, figures, tuple(read | conditions))
+            made[name] = Drawn(module, world, module.pooled(world), sources, figures, tuple(read))
         return made[name]
 
     return draw
@@ -92,10 +90,10 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
 
 
-def first_level(module: Any, world: World, protection: str) -> Level:
+def first_level(one: Drawn, protection: str) -> Level:
     """The first release level at which a protection applies."""
-    for level in module.LEVELS:
-        if not obstacle(module, world, Technique(protection, level)):
+    for level in one.module.LEVELS:
+        if not obstacle(one.bench, Technique(protection, level)):
             return level  # type: ignore[no-any-return]
     raise AssertionError(f"{protection}: got no level at which it applies; want one, or not in ABOUT.protections")
 
@@ -253,8 +251,8 @@ def test_a_holder_alone_gets_figures_of_the_same_names(name: str, drawn: Callabl
 @pytest.mark.parametrize(("name", "protection"), [(name, one) for name in STATISTICS for one in listed(name)])
 def test_success_is_reached_at_the_first_level(name: str, protection: str, drawn: Callable[[str], Drawn]) -> None:
     one = drawn(name)
-    technique = Technique(protection, first_level(one.module, one.world, protection))
-    trial = run_statistics(one.module, one.world, Cell(name, "quick", technique, SEED), one.sources, one.reference)
+    technique = Technique(protection, first_level(one, protection))
+    trial = tried(one.bench, Cell(name, "quick", technique, SEED))
     assert trial.status == "done", trial.reason
     assert trial.reached, f"{technique.id}: got {trial.error}; want at most {trial.tolerance}"
     assert {role.role for role in trial.roles} >= {"holder", "coordinator"}
@@ -266,17 +264,15 @@ def test_a_protection_that_is_not_listed_is_refused_with_a_reason(name: str, dra
     one = drawn(name)
     for protection in sorted(set(PROTECTIONS) - set(listed(name))):
         for level in one.module.LEVELS:
-            assert obstacle(one.module, one.world, Technique(protection, level)), f"{protection}, {level.id}"
+            assert obstacle(one.bench, Technique(protection, level)), f"{protection}, {level.id}"
 
 
 @pytest.mark.parametrize(("name", "level"), [pair for name in STATISTICS for pair in noisy(name)], ids=_shown)
 def test_a_level_costs_no_more_than_it_says(name: str, level: Level, drawn: Callable[[str], Drawn]) -> None:
     one = drawn(name)
-    protection = next(
-        p for p in ("plain", "secure-aggregation") if not obstacle(one.module, one.world, Technique(p, level))
-    )
+    protection = next(p for p in ("plain", "secure-aggregation") if not obstacle(one.bench, Technique(p, level)))
     cell = Cell(name, "quick", Technique(protection, level), SEED)
-    trial = run_statistics(one.module, one.world, cell, one.sources, one.reference)
+    trial = tried(one.bench, cell)
     assert level.privacy is not None
     assert trial.epsilon is not None
     assert trial.delta is not None
@@ -326,7 +322,7 @@ def test_training_levels_are_valid_and_protections_apply_as_described(name: str)
     for protection in PROTECTIONS:
         for level in module.LEVELS:
             study = study_of(module, "quick", SEED, Technique(protection, level))
-            if not obstacles(study.terms(module.codebook(study))):
+            if not obstacles(terms_of(module, study)):
                 applies.setdefault(protection, []).append(level.id)
     assert sorted(applies) == sorted(module.ABOUT.protections)
     assert all(any(level.id in levels for levels in applies.values()) for level in module.LEVELS)

@@ -15,7 +15,8 @@ from statfed.core.errors import UsageError
 from statfed.core.result import Result
 from statfed.core.scenario import EXACT, Figure, Level, World, private
 from statfed.federation import Federation
-from statfed.lab.compare.statistics import Questions, write_sources
+from statfed.lab.compare.questions import Questions
+from statfed.lab.compare.statistics import write_sources
 from statfed.lab.compare.trial import Technique
 from statfed.scenarios import wages
 from statfed.scenarios._data import payroll

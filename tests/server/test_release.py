@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.randomness import stream
-from statfed.core.result import Result, Row, Scalar
+from statfed.core.result import Additive, Basis, Coefficients, Result, Row, Scalar
 from statfed.server.disclosure.audit import intervals
 from statfed.server.disclosure.release import release
 from statfed.server.disclosure.sums import sums_of_rows
@@ -53,7 +53,25 @@ def tabulated(
     cells = [_plain(row) for row in frame.to_dict("records")]
     facts: dict[str, Scalar] = {"observations": int(frame["count"].sum()), "chi_square": 12.5, "method": "pearson"}
     tables = {"cells": [row | (extra or {}) for row in cells], "margins": [{**row, **(extra or {})} for row in margins]}
-    return Result("table", "Table", tables, facts, ("smallest expected count 0.4",), ("branch", "area"))
+    by, told = ("branch", "area"), {*columns, *(extra or {})}
+    kind = Additive(
+        "margins",
+        total="total" if "total" in told else "",
+        bounds=("dominance_bound_1", "dominance_bound_2") if "dominance_bound_1" in told else (),
+        record_key="cell_key" if "cell_key" in told else "",
+    )
+    own = tuple(name for name in columns if name == "std_error")
+    return Result(
+        "table",
+        "Table",
+        tables,
+        facts,
+        ("smallest expected count 0.4",),
+        by,
+        basis={"cells": Basis(by, counts=("count",), own=own, kind=kind)},
+        observations="observations",
+        public=("method",),
+    )
 
 
 def _plain(row: dict[Any, Any]) -> dict[str, Any]:
@@ -174,7 +192,17 @@ def test_rounding_does_not_pretend_to_protect_dominated_totals() -> None:
 
 def model(observations: int, parameters: int, **facts: float) -> Result:
     rows: list[Row] = [{"name": f"x{i}", "estimate": 1.0, "std_error": 0.1} for i in range(parameters)]
-    return Result("ols", "OLS", {"coefficients": rows}, {"observations": observations, **facts})
+    basis = Basis(
+        keys=("name",), observations=True, own=("estimate", "std_error"), kind=Coefficients(residual_df="residual_df")
+    )
+    return Result(
+        "ols",
+        "OLS",
+        {"coefficients": rows},
+        {"observations": observations, **facts},
+        basis={"coefficients": basis},
+        observations="observations",
+    )
 
 
 def test_models_of_too_few_records_are_refused_by_the_name_of_the_rule_alone() -> None:
@@ -192,9 +220,9 @@ def test_models_of_too_few_records_are_refused_by_the_name_of_the_rule_alone() -
     assert "0.21" not in str(error.value)
     with pytest.raises(Refused, match="residual"):
         released(model(100, 4, residual_df=3), rules)
-    with pytest.raises(Refused, match="does not say"):
-        released(Result("ols", "OLS", model(50, 2).tables), rules)
-    assert released(Result("ols", "OLS", model(50, 2).tables), OFF).tables["coefficients"]
+    with pytest.raises(Refused, match="not declared: number of records of table coefficients"):
+        released(model(50, 2).with_(facts={}), rules)
+    assert released(model(50, 2).with_(facts={}), OFF).tables["coefficients"]
 
 
 def test_describe_withholds_columns_with_too_few_values_and_keeps_their_names() -> None:
@@ -216,7 +244,16 @@ def domains(counts: dict[str | None, int], **facts: Any) -> Result:
         {"branch": b, "column": "income", "estimate": n * 1.5, "std_error": 1.0, "quality": "A", "count": n}
         for b, n in counts.items()
     ]
-    return Result("mean", "Mean", {"estimates": rows}, facts, by=("branch",))
+    basis = Basis(("branch",), ("column",), ("count",), own=("estimate", "std_error", "quality"))
+    return Result(
+        "mean",
+        "Mean",
+        {"estimates": rows},
+        facts,
+        by=("branch",),
+        basis={"estimates": basis},
+        observations="observations" if facts else None,
+    )
 
 
 def statuses(result: Result) -> list[Any]:
@@ -241,15 +278,26 @@ def test_domains_withheld_together_stand_for_enough_records() -> None:
 
 
 def test_a_result_from_too_few_records_shows_no_figure_at_all() -> None:
-    result = Result("pca", "PCA", {"components": [{"component": 1, "eigenvalue": 2.5}]}, {"observations": 4, "sd": 1.0})
+    result = Result(
+        "pca",
+        "PCA",
+        {"components": [{"component": 1, "eigenvalue": 2.5}]},
+        {"observations": 4, "sd": 1.0, "scale": True},
+        basis={"components": Basis(keys=("component",), observations=True, own=("eigenvalue",))},
+        observations="observations",
+        public=("scale",),
+    )
     shown = released(result)
-    assert shown.tables["components"][0]["eigenvalue"] is None
-    assert shown.facts == {"observations": None, "sd": None}
+    assert shown.tables["components"][0] == {"component": 1, "eigenvalue": None, "status": "withheld"}
+    assert shown.facts == {"observations": None, "sd": None, "scale": True}
 
 
 def test_the_tail_of_a_survival_curve_is_withheld_and_its_times_are_kept() -> None:
     rows = [{"time": float(t), "at_risk": n, "survival": 0.9, "std_error": 0.1} for t, n in enumerate([90, 40, 6])]
-    shown = released(Result("survival", "Survival", {"curve": rows}, {"observations": 90}))
+    basis = {"curve": Basis(keys=("time",), counts=("at_risk",), own=("survival", "std_error"))}
+    shown = released(
+        Result("survival", "Survival", {"curve": rows}, {"observations": 90}, basis=basis, observations="observations")
+    )
     last = shown.tables["curve"][2]
     assert [row["status"] for row in shown.tables["curve"]] == ["released", "released", "withheld"]
     assert (last["time"], last["survival"]) == (2.0, None)
@@ -291,5 +339,63 @@ def test_tables_of_the_analysis_are_read_as_they_are_sent() -> None:
 
 def test_a_comparison_with_a_small_group_is_withheld_though_both_together_are_many() -> None:
     rows: list[Row] = [{"name": "income", "estimate": 2.0, "count": 90, "group_1": "f", "count_1": 4, "count_2": 86}]
-    row = released(Result("ttest", "t-test", {"tests": rows})).tables["tests"][0]
+    basis = {"tests": Basis(keys=("name", "group_1"), counts=("count", "count_1", "count_2"), own=("estimate",))}
+    row = released(Result("ttest", "t-test", {"tests": rows}, basis=basis)).tables["tests"][0]
     assert (row["status"], row["name"], row["estimate"], row["count_2"]) == ("withheld", "income", None, None)
+
+
+def test_what_is_not_declared_is_released_only_where_no_rule_is_on() -> None:
+    rows: list[Row] = [{"region": "n", "n": 1, "sum": 5000.0}, {"region": "s", "n": 90, "sum": 7000.0}]
+    bare = Result("plugin", "Plugin", {"rows": rows}, {"largest": 5000.0}, by=("region",))
+    with pytest.raises(Refused, match="not declared: table rows, fact largest; nothing is released"):
+        released(bare)
+    assert released(bare, OFF).tables["rows"] == rows
+    half = bare.with_(basis={"rows": Basis(("region",), counts=("n",))}, facts={})
+    with pytest.raises(Refused, match="not declared: column sum of table rows"):
+        released(half)
+    whole = half.with_(basis={"rows": Basis(("region",), counts=("n",), own=("sum",))})
+    assert [row["sum"] for row in released(whole).tables["rows"]] == [None, 7000.0]
+    for basis in (Basis(("region",), own=("n", "sum")), Basis(("region",), own=("n", "sum"), observations=True)):
+        with pytest.raises(Refused, match="number of records of table rows"):
+            released(half.with_(basis={"rows": basis}))
+
+
+def test_a_row_that_does_not_tell_its_records_is_withheld() -> None:
+    rows: list[Row] = [{"region": "n", "n": None, "sum": 5000.0}, {"region": "s", "n": 90, "sum": 7000.0}]
+    basis = {"rows": Basis(("region",), counts=("n",), own=("sum",))}
+    shown = released(Result("plugin", "Plugin", {"rows": rows}, basis=basis)).tables["rows"]
+    assert [row["status"] for row in shown] == ["withheld", "released"]
+    assert shown[0]["sum"] is None
+
+
+def test_rows_of_single_events_are_withheld_with_those_that_would_give_them_away() -> None:
+    left, at_risk, rows = [12, 1, 15, 30, 2, 3], 90, []
+    for t, n in enumerate(left):
+        rows.append({"time": float(t), "at_risk": at_risk, "events": n, "survival": 0.9})
+        at_risk -= n
+    basis = Basis(keys=("time",), counts=("at_risk", "events"), own=("survival",), flows=("events",))
+    shown = released(Result("survival", "Survival", {"curve": rows}, basis={"curve": basis})).tables["curve"]
+    assert [row["events"] for row in shown] == [12, None, None, None, None, None]
+    # 1 is the difference of its neighbours, so 15 goes with it; 2 and 3 are together too few, so 30 goes with them
+    assert [row["time"] for row in shown] == [0, 1, 2, 3, 4, 5]
+
+
+def test_numbers_of_other_records_are_withheld_alone_where_they_are_too_small() -> None:
+    few = domains({"x": 40, "y": 60}, observations=100, missing=1, left_out=0).with_(numbers=("missing", "left_out"))
+    shown = released(few.with_(notes=("1 record misses a weight: left out", "a note")))
+    assert shown.facts == {"observations": 100, "missing": None, "left_out": 0}
+    assert shown.notes == ("a note", "Numbers of records that are too small to be shown are withheld.")
+    assert statuses(shown) == ["released", "released"]
+    rows: list[Row] = [{"column": "a", "count": 97, "missing": 3}, {"column": "b", "count": 100, "missing": 0}]
+    basis = {"columns": Basis(keys=("column",), counts=("count",), numbers=("missing",))}
+    told = Result("describe", "D", {"columns": rows}, {"records": 100}, basis=basis, observations="records")
+    assert [row["missing"] for row in released(told).tables["columns"]] == [None, 0]
+    assert released(told).facts == {"records": None}
+
+
+def test_figures_of_several_rows_go_with_the_first_row_that_is_withheld() -> None:
+    result = domains({"x": 4, "y": 40, "z": 60})
+    basis = {**result.basis, "all": Basis(keys=("column",), counts=("count",), own=("mean",), derived=("f",))}
+    rows: list[Row] = [{"column": "income", "mean": 2.0, "f": 3.0, "count": 104}]
+    shown = released(result.with_(tables={**result.tables, "all": rows}, basis=basis)).tables["all"][0]
+    assert (shown["mean"], shown["f"]) == (2.0, None)

@@ -83,10 +83,10 @@ def _scenario(name: str, module: Any) -> dict[str, Any]:
 
 
 def analyses(as_json: Json = False) -> None:
-    """List the analyses: what each estimates, whether it has a private form, what runs in the holder's database."""
-    from statfed.core.method import PACKAGE
+    """List the methods: what each estimates or trains, whether it has a private form, what runs in the database."""
+    from statfed.core.method import is_training, load_method, methods
 
-    found = {key: load(PACKAGE, key, "analysis") for key in sorted(modules(PACKAGE))}
+    found = {key: load_method(key) for key in sorted(methods())}
     if as_json:
         emit_json(
             {
@@ -95,7 +95,8 @@ def analyses(as_json: Json = False) -> None:
                         "id": key,
                         "title": m.TITLE,
                         "group": m.GROUP,
-                        "private": hasattr(m, "private"),
+                        "training": is_training(key),
+                        "private": hasattr(m, "budget"),
                         "pushes_down": m.PUSHES_DOWN,
                         "options": m.Options.model_json_schema(),
                     }
@@ -104,7 +105,7 @@ def analyses(as_json: Json = False) -> None:
             }
         )
         return
-    rows = table("Analyses", "analysis", "group", "what", "private", "in the database")
+    rows = table("Methods", "method", "group", "what", "private", "in the database")
     for key, m in sorted(found.items(), key=lambda item: (item[1].GROUP, item[0])):
-        rows.add_row(key, m.GROUP, m.TITLE, "yes" if hasattr(m, "private") else "no", m.PUSHES_DOWN)
+        rows.add_row(key, m.GROUP, m.TITLE, "yes" if hasattr(m, "budget") else "no", m.PUSHES_DOWN)
     out.print(rows)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
 from statfed.core.discovery import GROUPS, Plugin, load, modules, origin, plugins
 from statfed.core.errors import UsageError
-from statfed.core.method import PACKAGE as ANALYSES
+from statfed.core.method import ANALYSES, TRAINING
 from statfed.core.protection import PACKAGE as PROTECTIONS
 
 if TYPE_CHECKING:
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Protections, analyses, models and scenarios of other packages (docs/plugins.md).\n\n"
+    help="Protections, methods, models, scenarios and sources of other packages (docs/plugins.md).\n\n"
     "statfed plugin list\n\n"
     "statfed plugin check dealer-masks",
 )
 KINDS = {
     PROTECTIONS: "protection",
     ANALYSES: "analysis",
+    TRAINING: "training method",
     "statfed.strategies.models": "model",
     "statfed.client.data.sources": "source",
 }
@@ -78,10 +79,10 @@ def _row(package: str, plugin: Plugin) -> dict[str, Any]:
 
 @app.command("check")
 def check(
-    name: Annotated[str, typer.Argument(help="A protection or an analysis, from outside or built in.")],
+    name: Annotated[str, typer.Argument(help="A protection or a method, from outside or built in.")],
     as_json: Json = False,
 ) -> None:
-    """Put a protection or an analysis under the laws of its contract. Exit code 2 when it breaks one.
+    """Put a protection or a method under the laws of its contract. Exit code 2 when it breaks one.
 
     [bold]Examples[/bold]
 
@@ -89,9 +90,9 @@ def check(
 
     statfed plugin check geometric-mean --json
     """
-    kinds = [package for package in (PROTECTIONS, ANALYSES) if name in modules(package)]
+    kinds = [package for package in (PROTECTIONS, ANALYSES, TRAINING) if name in modules(package)]
     if not kinds:
-        raise UsageError(f"plugin check: got {name!r}; want a protection or an analysis (statfed plugin list)")
+        raise UsageError(f"plugin check: got {name!r}; want a protection or a method (statfed plugin list)")
     checked = [(package, _check(package, name)) for package in kinds]
     broken = sum(one.passed is False for _, checks in checked for one in checks)
     if as_json:
@@ -114,9 +115,9 @@ def _check(package: str, name: str) -> "list[Check]":
             from statfed.lab.laws.protections import check_protection
 
             return check_protection(name, bars)
-        from statfed.lab.laws.analyses import check_analysis
+        from statfed.lab.laws.methods import check_method
 
-        return check_analysis(name, bars)
+        return check_method(name, bars)
 
 
 def _show(title: str, checks: "list[Check]") -> None:

@@ -1,9 +1,9 @@
 """One file, one thing: modules of a package are found by looking, never by a registry to edit.
 
-Other packages may bring protections, analyses, models, scenarios and sources: an entry point in the group
-`statfed.protections` (`statfed.analyses`, `statfed.models`, `statfed.scenarios`, `statfed.sources`) names the module
-that implements the contract. What comes from outside is found by its metadata, imported only when it is used, and
-never takes the name of a built-in.
+Other packages may bring protections, analyses, training methods, models, scenarios and sources: an entry point in the
+group `statfed.protections` (`statfed.analyses`, `statfed.training`, `statfed.models`, `statfed.scenarios`,
+`statfed.sources`) names the module that implements the contract. What comes from outside is found by its metadata,
+imported only when it is used, and never takes the name of a built-in.
 """
 
 import importlib
@@ -18,6 +18,7 @@ from statfed.core.errors import UsageError
 GROUPS = {
     "statfed.strategies.protections": "statfed.protections",
     "statfed.strategies.analyses": "statfed.analyses",
+    "statfed.strategies.training": "statfed.training",
     "statfed.strategies.models": "statfed.models",
     "statfed.scenarios": "statfed.scenarios",
     "statfed.client.data.sources": "statfed.sources",

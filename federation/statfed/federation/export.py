@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from statfed.core.result import Result
 
 if TYPE_CHECKING:
@@ -44,7 +42,9 @@ def write_run(answer: "Answer", folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
     if "model" in answer.result.arrays:
-        np.savez(folder / "model.npz", vector=answer.result.arrays["model"])
+        from statfed.federation.models import save_model
+
+        save_model(answer, folder / "model.npz")
     write_html(answer, folder / "report.html")
     write_csv(answer.result, folder / f"{answer.result.main}.csv")
 

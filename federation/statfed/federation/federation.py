@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from statfed.core.codebook import Codebook, load_codebook, make_codebook
 from statfed.core.disclosure import OFF, Rules
@@ -24,6 +24,11 @@ from statfed.core.study import make_study
 from statfed.core.terms import Privacy
 from statfed.federation.answers import Answer
 from statfed.federation.run import Options, run_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from statfed.federation.models import TrainedModel
 
 Names = str | Sequence[str]
 
@@ -77,12 +82,13 @@ class Federation:
         where: Names = (),
         privacy: Privacy | Mapping[str, Any] | float | None = None,
         exact: bool = False,
+        references: bool = False,
         **options: Any,
     ) -> Result:
         """The released result of any analysis, with its own options; None leaves an option at its default.
 
         where: conditions such as "age >= 18". privacy: epsilon, or the fields of `Privacy`. exact: an official figure,
-        for which noise is refused.
+        for which noise is refused. references: of a training, also what its model is compared with.
         Raises UsageError, Refused or EngineError.
         """
         given = {name: value for name, value in options.items() if value is not None}
@@ -107,7 +113,7 @@ class Federation:
         def keep(codebook: Codebook) -> None:
             self.codebook = codebook
 
-        how = Options(workspace=self._workspace, codebook=self.codebook)
+        how = Options(workspace=self._workspace, codebook=self.codebook, references=references)
         self.last = run_study(study, how, progress=self._progress, on_codebook=keep)
         return self.last.result
 
@@ -142,6 +148,53 @@ class Federation:
     def glm(self, formula: str, family: str | None = None, **more: Any) -> Result:
         """Generalised linear model; binomial unless another family is named."""
         return self.ask("glm", formula=formula, family=family, **more)
+
+    def train(
+        self,
+        model: str | Mapping[str, Any] = "mlp",
+        *,
+        target: str,
+        features: Names,
+        method: str | None = None,
+        epsilon: float | None = None,
+        privacy: Privacy | Mapping[str, Any] | None = None,
+        where: Names = (),
+        holdout: float = 0.2,
+        references: bool = False,
+        **options: Any,
+    ) -> "TrainedModel":
+        """Train a model that predicts `target` from `features`.
+
+        model: its name, or name and hidden. method: dp-fedsgd where epsilon is given, else local-sgd. epsilon: short
+        for privacy={"epsilon": ...}. holdout: share of the units that each holder keeps apart to score the model on.
+        references: also compare with a pooled model and with each holder alone, which only a simulation can. options:
+        further ones of the method. Raises UsageError, Refused or EngineError.
+        """
+        from statfed.federation.models import TrainedModel
+
+        if epsilon is not None and privacy is not None:
+            raise UsageError("epsilon, privacy: got both; want one of them")
+        self.ask(
+            method or ("local-sgd" if epsilon is None and privacy is None else "dp-fedsgd"),
+            where=where,
+            privacy=privacy if epsilon is None else epsilon,
+            references=references,
+            target=target,
+            features=_names(features),
+            model={"name": model} if isinstance(model, str) else dict(model),
+            holdout=holdout,
+            **options,
+        )
+        if self.last is None:
+            raise ValueError("an answer that was not kept")
+        return TrainedModel(self.last)
+
+    def predict(self, model: Any, data: Any) -> "pd.DataFrame":
+        """Predictions of a trained model, or of the file of one, for new records; see `Saved.predict`."""
+        from statfed.federation.models import load_model
+
+        found: pd.DataFrame = (load_model(model) if isinstance(model, str | Path) else model).predict(data)
+        return found
 
     def close(self) -> None:
         """Remove the copies of data frames and, without a workspace, the ledgers; so does the object's own end."""

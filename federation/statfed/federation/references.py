@@ -1,6 +1,8 @@
-"""What a federated model is compared with: a tuned pooled model, each holder alone, and the majority class.
+"""What a federated model is compared with: a tuned pooled model, each holder alone, and the majority class or mean; on
+tables of the user's own also the plain generalised linear model of the same inputs.
 
-These are computed by the simulator, which holds everybody's data; no pilot can have the pooled one.
+These are computed by the simulator, which holds everybody's data; no pilot can have the pooled one. Nothing of them is
+differentially private but what says so.
 """
 
 import hashlib
@@ -22,9 +24,9 @@ from statfed.core.method import Question
 from statfed.core.privacy.accountant import calibrate
 from statfed.core.progress import Progress
 from statfed.core.randomness import stream
-from statfed.core.records import Records, concatenate
+from statfed.core.records import Records
 from statfed.core.table import Size
-from statfed.federation.trained import Candidate, ClassScore, Scores
+from statfed.federation.trained import Candidate, ClassScore, NumberCandidate, NumberScores, Scores
 from statfed.strategies.learning.inputs import inputs_of
 from statfed.strategies.learning.local import Schedule, fit, schedule
 from statfed.strategies.learning.losses import mean_loss
@@ -49,6 +51,9 @@ GRID = tuple(
 )
 
 
+RIDGE = 100.0  # C of the logistic regression
+MOST_TUNED = 20_000
+"""Records that recipes are tried on, of tables of the user's own."""
 _UNDEFINED: Any = 0.0  # F1 of a class that is neither true nor predicted; scikit-learn's stub allows words only
 
 
@@ -59,12 +64,61 @@ def prepare(records: Records, question: Asked) -> Prepared:
     return Prepared(inputs, records.labels, records.persons, np.zeros(len(records), np.bool_))
 
 
-def scores(model: nn.Module, data: Prepared, classes: Sequence[str]) -> Scores:
-    """Accuracy, F1 and confusion of `model` on `data`."""
+def joined(parts: Sequence[Prepared]) -> Prepared:
+    """All records of `parts`, in order. Units of different parts are different ones where their numbers are."""
+    fields = ("inputs", "labels", "units", "apart")
+    return Prepared(*(np.concatenate([getattr(part, name) for part in parts]) for name in fields))
+
+
+def outputs_of(model: nn.Module, data: Prepared) -> NDArray[np.float32]:
+    """What a model gives for records, (records, outputs)."""
     model.eval()
     with torch.no_grad():
-        taken = model(torch.from_numpy(data.inputs)).argmax(1).numpy()
-    return score_labels(taken, data.labels, classes)
+        found: NDArray[np.float32] = model(torch.from_numpy(data.inputs)).numpy()
+    return found
+
+
+def scores(model: nn.Module, data: Prepared, classes: Sequence[str]) -> Scores:
+    """Accuracy, F1 and confusion of `model` on `data`."""
+    return score_labels(outputs_of(model, data).argmax(1), data.labels, classes)
+
+
+def score_numbers(scaled: NDArray[Any], true: NDArray[Any], half: float) -> NumberScores:
+    """Errors of predictions on the scale of -1 to 1, which they are brought within, in the target's unit."""
+    y = true.astype(np.float64)
+    off = np.clip(scaled.astype(np.float64), -1.0, 1.0) - y
+    spread = float(np.square(y - y.mean()).sum())
+    return NumberScores(
+        rmse=half * float(np.sqrt(np.square(off).mean())),
+        mae=half * float(np.abs(off).mean()),
+        r2=1.0 - float(np.square(off).sum()) / spread if spread > 0 else None,
+    )
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of getting a model, and what its model gives for the held-out records."""
+
+    id: str
+    title: str
+    outputs: NDArray[Any]
+    note: str = ""
+
+    @property
+    def kind(self) -> Any:
+        return self.id.partition("/")[0]
+
+
+def candidate(way: Way, test: Prepared, question: Asked) -> Candidate:
+    """How well a way tells classes."""
+    found = score_labels(way.outputs.argmax(1), test.labels, inputs_of(question).form.classes)
+    return Candidate(id=way.id, title=way.title, kind=way.kind, scores=found, note=way.note)
+
+
+def number_candidate(way: Way, test: Prepared, question: Asked) -> NumberCandidate:
+    """How well a way predicts a number."""
+    found = score_numbers(way.outputs[:, 0], test.labels, inputs_of(question).half)
+    return NumberCandidate(id=way.id, title=way.title, kind=way.kind, scores=found, note=way.note)
 
 
 def score_labels(taken: NDArray[np.int64], true: NDArray[np.int64], classes: Sequence[str]) -> Scores:
@@ -109,25 +163,31 @@ def train_alone(data: Prepared, question: Asked, recipe: Recipe, seed: int) -> n
 
 
 def tune(data: Prepared, question: Asked, seed: int, progress: Progress, folds: int = 2) -> Recipe:
-    """The recipe of GRID with the best mean macro-F1 over folds of held-out persons."""
+    """The recipe of GRID with the best mean macro-F1, or least squared error, over folds of held-out persons."""
     people = np.unique(data.units)
     people = people[stream(seed, "tuning").permutation(len(people))]
     parts = [part for part in np.array_split(people, max(2, folds)) if len(part)][:folds]
     if len(people) < 2:
         return GRID[0]
-    best, highest = GRID[0], -1.0
+    best, highest = GRID[0], -np.inf
     for number, recipe in enumerate(GRID):
         progress("tune the pooled reference", number, len(GRID))
         values = []
         for part in parts:
             inside = ~np.isin(data.units, part)
             model = train_alone(data.select(inside), question, recipe, seed)
-            values.append(scores(model, data.select(~inside), inputs_of(question).form.classes).macro_f1)
+            values.append(_merit(model, data.select(~inside), question))
         value = float(np.mean(values))
         if value > highest:
             best, highest = recipe, value
     progress("tune the pooled reference", len(GRID), len(GRID))
     return best
+
+
+def _merit(model: nn.Module, data: Prepared, question: Asked) -> float:
+    if inputs_of(question).regression:
+        return -score_numbers(outputs_of(model, data)[:, 0], data.labels, 1.0).rmse
+    return scores(model, data, inputs_of(question).form.classes).macro_f1
 
 
 def tuned(data: Prepared, question: Asked, seed: int, cache: Path, progress: Progress) -> Recipe:
@@ -170,57 +230,76 @@ def _alone(question: Asked, size: Size) -> tuple[LocalOptions, Schedule]:
 
 
 def references(
-    holders: Mapping[str, Records], test: Prepared, question: Asked, seed: int, cache: Path, progress: Progress
-) -> list[Candidate]:
-    """All references on the same held-out persons."""
-    classes = inputs_of(question).form.classes
-    mine = {name: prepare(records, question) for name, records in holders.items()}
-    pooled = prepare(concatenate(list(holders.values())), question)
-    recipe = tuned(pooled, question, seed, cache, progress)
+    mine: Mapping[str, Prepared],
+    test: Prepared,
+    question: Asked,
+    seed: int,
+    cache: Path,
+    progress: Progress,
+    own: bool = False,
+) -> list[Way]:
+    """All references on the same held-out records. mine: what each holder trains on; own: tables of the user's own."""
+    pooled = joined(list(mine.values()))
+    if not len(pooled):
+        return []
+    recipe = tuned(_some(pooled, seed) if own else pooled, question, seed, cache, progress)
     steps = 2 + len(mine) * (2 if question.privacy else 1)
     done = itertools.count(1)
     note = f"Adam, learning rate {recipe.learning_rate:g}, decay {recipe.weight_decay:g}, {recipe.epochs} epochs"
-    found = [
-        Candidate(
-            id="pooled",
-            title="Pooled, tuned, no privacy",
-            kind="pooled",
-            scores=scores(train_alone(pooled, question, recipe, seed), test, classes),
-            note=f"{note}; chosen on held-out persons of the pooled data",
-        )
-    ]
+    model = train_alone(pooled, question, recipe, seed)
+    chosen = f"{note}; chosen on held-out persons of the pooled data"
+    found = [Way("pooled", "Pooled, tuned, no privacy", outputs_of(model, test), chosen)]
     progress("train references", next(done), steps)
     for name, data in mine.items():
+        if not len(data):
+            continue
         model = train_alone(data, question, recipe, seed)
+        alone = outputs_of(model, test)
         found.append(
-            Candidate(
-                id=f"local/{name}",
-                title=f"{name} alone, no privacy",
-                kind="local",
-                scores=scores(model, test, classes),
-                note="the pooled recipe on this holder's data",
-            )
+            Way(f"local/{name}", f"{name} alone, no privacy", alone, "the pooled recipe on this holder's data")
         )
         progress("train references", next(done), steps)
-        if question.privacy:
-            found.append(
-                Candidate(
-                    id=f"local-dp/{name}",
-                    title=f"{name} alone, same privacy",
-                    kind="local-dp",
-                    scores=scores(local_private(data, question, name, seed), test, classes),
-                    note=f"epsilon {question.privacy.epsilon:g} per {question.privacy.unit}, as in the federation",
-                )
-            )
+        if question.privacy and len(np.unique(data.units)) > 1:
+            alone = outputs_of(local_private(data, question, name, seed), test)
+            cost = f"epsilon {question.privacy.epsilon:g} per {question.privacy.unit}, as in the federation"
+            found.append(Way(f"local-dp/{name}", f"{name} alone, same privacy", alone, cost))
             progress("train references", next(done), steps)
-    most = int(np.bincount(pooled.labels, minlength=len(classes)).argmax())
-    found.append(
-        Candidate(
-            id="majority",
-            title=f"Always {classes[most]}",
-            kind="majority",
-            scores=score_labels(np.full(len(test.labels), most), test.labels, classes),
-        )
-    )
+    found += [*(_glm(pooled, test, question) if own else ()), _constant(pooled, test, question)]
     progress("train references", steps, steps)
     return found
+
+
+def _some(data: Prepared, seed: int) -> Prepared:
+    """At most MOST_TUNED records, whole units as far as they fit."""
+    units = np.unique(data.units)
+    units = units[stream(seed, "tuning", "some").permutation(len(units))]
+    share = min(1.0, MOST_TUNED / len(data))
+    return data if share == 1.0 else data.select(np.isin(data.units, units[: max(2, int(share * len(units)))]))
+
+
+def _constant(pooled: Prepared, test: Prepared, question: Asked) -> Way:
+    inputs = inputs_of(question)
+    if inputs.regression:
+        mean = float(pooled.labels.mean())
+        shown = inputs.middle + inputs.half * mean
+        return Way("mean", f"Always {shown:.4g}", np.full((len(test), 1), mean), "the mean of the pooled data")
+    counts = np.bincount(pooled.labels, minlength=len(inputs.form.classes))
+    return Way("majority", f"Always {inputs.form.classes[int(counts.argmax())]}", np.tile(counts, (len(test), 1)))
+
+
+def _glm(pooled: Prepared, test: Prepared, question: Asked) -> list[Way]:
+    """The plain generalised linear model of the same inputs; none where there is one class only."""
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    x, new = (part.inputs.reshape(len(part), -1).astype(np.float64) for part in (pooled, test))
+    if inputs_of(question).regression:
+        fitted = LinearRegression().fit(x, pooled.labels)
+        return [Way("glm", "Pooled linear regression", fitted.predict(new)[:, None], "least squares")]
+    there = np.unique(pooled.labels)
+    if len(there) < 2:
+        return []
+    outputs = np.zeros((len(test), len(inputs_of(question).form.classes)))
+    logistic = LogisticRegression(C=RIDGE, max_iter=2000).fit(x, pooled.labels)
+    outputs[:, there] = logistic.predict_proba(new)
+    note = f"maximum likelihood with a ridge of {1 / RIDGE:g}, without which separable classes have no estimate"
+    return [Way("glm", "Pooled logistic regression", outputs, note)]

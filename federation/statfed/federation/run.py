@@ -32,9 +32,9 @@ from statfed.federation import checkpoint as checkpoints
 from statfed.federation.answers import Answer, learns, spending_of, versions
 from statfed.federation.parties import third_party_names
 from statfed.federation.runs import read_status, write_status
-from statfed.federation.simulation import Opener, simulated, world_of
+from statfed.federation.simulation import Opener, World, simulated, world_of
 from statfed.federation.trained import Phase
-from statfed.federation.training import Scored, scored, training_of, warnings_of
+from statfed.federation.training import Scored, scored, scored_tables, training_of, warnings_of
 from statfed.server.disclosure.release import release
 from statfed.server.driver import Checkpoint, Driven, drive
 from statfed.server.engine import Engine, Session
@@ -70,7 +70,7 @@ class Options:
 
     workspace: where simulated holders live between runs; None: new ones, for this run alone. runs: where the run's
     folder goes; None: none is written. fresh: new holders, kept inside the run's folder. dry_run: stop after admission
-    with DryRun. references: of a reference scenario, also train what the model is compared with. base: folder that
+    with DryRun. references: also train what a model is compared with, where records are held out. base: folder that
     relative paths start from. codebook: instead of the study's file. engine: instead of the study's.
     """
 
@@ -219,7 +219,7 @@ def _execute(job: _Job) -> Answer:
         if world.drafted:
             job.on_codebook(world.terms.codebook)
         study = resolve_applicable(world.terms)
-        test = scored(study, world.population, world.form) if world.population and world.form else None
+        test = _held_out(options, world, study)
     engine: Engine = options.engine or load("statfed.server.grid", job.study.engine, "engine")
     with ExitStack() as stack:
         own = job.folder / "holders" if job.folder and (job.folder / "holders").exists() else None
@@ -236,8 +236,7 @@ def _execute(job: _Job) -> Answer:
     if study.training:
         with job.clock.phase("references"):
             cache = (options.workspace or Path(tempfile.gettempdir())) / "cache"
-            compare = world.population if options.references else None
-            training = training_of(study, driven, test, job.curve, compare, cache, job.progress)
+            training = training_of(study, driven, test, job.curve, options.references, cache, job.progress)
     return Answer(
         run=job.folder.name if job.folder else job.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -260,6 +259,16 @@ def _execute(job: _Job) -> Answer:
         versions=versions(),
         training=training,
     )
+
+
+def _held_out(options: Options, world: World, study: Resolved) -> Scored | None:
+    """Records that the simulator scores models on: of a scenario's population, or of the holders' own tables."""
+    if not study.training:
+        return None
+    if world.population:
+        return scored(study, world.population)
+    asked = options.references and study.question.options.holdout > 0
+    return scored_tables(study, world.study.holders) if asked else None
 
 
 def _released(asked: Study, study: Resolved, result: Result) -> Result:

@@ -28,22 +28,45 @@ class Scores(_Part):
     confusion: list[list[int]]
 
 
-class Candidate(_Part):
-    """One line of the comparison: a way of getting a model, and how well it does."""
+class NumberScores(_Part):
+    """Scores of one model of a number on the held-out records, in the number's unit. r2: 1 for no error, 0 for the
+    errors of their mean, None where they are all equal."""
 
-    id: str = Field(description="federated, pooled, local/<holder>, local-dp/<holder>, majority")
+    rmse: float
+    mae: float
+    r2: float | None
+
+
+class _Way(_Part):
+    """A way of getting a model."""
+
+    id: str = Field(description="federated, pooled, local/<holder>, local-dp/<holder>, glm, majority, mean")
     title: str
-    kind: Literal["federated", "pooled", "local", "local-dp", "majority"]
-    scores: Scores
+    kind: Literal["federated", "pooled", "local", "local-dp", "glm", "majority", "mean"]
     note: str = ""
 
 
+class Candidate(_Way):
+    """One line of the comparison: a way of getting a model, and how well it tells classes."""
+
+    scores: Scores
+
+
+class NumberCandidate(_Way):
+    """One line of the comparison: a way of getting a model, and how well it predicts a number."""
+
+    scores: NumberScores
+
+
 class Round(_Part):
-    """One round: scores of the global model after it, where records are held out, and what it took."""
+    """One round: scores of the global model after it, where records are held out, and what it took. rmse, r2: of a
+    number."""
 
     round: int
     accuracy: float | None = None
     macro_f1: float | None = None
+    rmse: float | None = None
+    r2: float | None = None
     seconds: float
     bytes_down: int = Field(description="array bytes sent to all holders")
     bytes_up: int = Field(description="array bytes received from all holders")
@@ -95,12 +118,25 @@ class Trained(_Part):
     """What a run of training has beside its released result.
 
     classes: of the target, none where a number is predicted; test_records, test_persons: held out by the simulator, of
-    a reference scenario; candidates: ways of getting a model, the federated one first, none without held-out records.
+    a reference scenario, or kept apart by the holders; candidates, or numbers: ways of getting a model that the
+    simulator compares, the federated one first, none without held-out records.
     """
 
     classes: list[str]
     test_records: int = 0
     test_persons: int = 0
     candidates: list[Candidate] = Field(default_factory=list, description="federated first")
+    numbers: list[NumberCandidate] = Field(default_factory=list, description="where a number is predicted")
     rounds: list[Round] = Field(default_factory=list, description="round 0 is the initial model")
     model_digest: str = Field(description="SHA-256 of the final model's parameters")
+
+    @property
+    def comparison(self) -> list[dict[str, str | float | None]]:
+        """The compared ways as rows: their scores, of classes or of a number, and notes."""
+        rows: list[dict[str, str | float | None]] = []
+        for one in self.candidates:
+            figures = {"accuracy": one.scores.accuracy, "macro_f1": one.scores.macro_f1}
+            rows.append({"id": one.id, "title": one.title, **figures, "note": one.note})
+        for number in self.numbers:
+            rows.append({"id": number.id, "title": number.title, **number.scores.model_dump(), "note": number.note})
+        return rows

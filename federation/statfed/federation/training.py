@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.client.data.tables import connect, inspect, open_table
 from statfed.core.progress import Progress
-from statfed.core.records import WindowCodebook
-from statfed.core.resolve import Resolved
+from statfed.core.resolve import Resolved, resolve
 from statfed.core.scenario import Population
 from statfed.core.statement import Admission
-from statfed.federation.trained import Candidate, Round, Scores, Trained
+from statfed.federation.trained import Round, Trained
 from statfed.server.driver import Driven
 
 if TYPE_CHECKING:
@@ -29,46 +29,86 @@ FIT = "fit"
 
 @dataclass
 class Scored:
-    """Held-out records of a reference scenario, which the simulator scores models on after every round."""
+    """Held-out records, which the simulator scores models on after every round: of a reference scenario, or what the
+    holders of the user's own tables keep apart. fitted: what each holder trains on; own: of the user's own."""
 
     study: Resolved
-    classes: tuple[str, ...]
     data: "Prepared"
-    records: int
     persons: int
+    fitted: "Callable[[], Mapping[str, Prepared]]" = field(repr=False)
+    own: bool = False
     _model: "nn.Module | None" = field(default=None, repr=False)
 
-    def model(self, vector: NDArray[Any]) -> "nn.Module":
-        """The study's model with these parameters."""
+    @property
+    def regression(self) -> bool:
+        """Is a number predicted?"""
+        from statfed.strategies.learning.inputs import inputs_of
+
+        return inputs_of(self.study.question).regression
+
+    def outputs(self, vector: NDArray[Any]) -> NDArray[np.float32]:
+        """What the study's model with these parameters gives for the held-out records."""
+        from statfed.federation.references import outputs_of
         from statfed.strategies.learning.local import set_vector
         from statfed.strategies.learning.prepared import build
 
         if self._model is None:
             self._model = build(self.study.question)
         set_vector(self._model, np.asarray(vector, np.float32))
-        return self._model
-
-    def scores(self, vector: NDArray[Any]) -> Scores:
-        """Scores of a model."""
-        from statfed.federation.references import scores
-
-        return scores(self.model(vector), self.data, self.classes)
+        return outputs_of(self._model, self.data)
 
     def note(self, curve: list[tuple[float, float]], state: Mapping[str, NDArray[Any]]) -> None:
-        """Add the scores after a round to the curve, once for each round."""
+        """Add the scores after a round to the curve, once for each round: accuracy and macro-F1, or of a number the
+        root mean squared error and R squared."""
+        from statfed.federation.references import Way, candidate, number_candidate
+
         if "model" not in state or int(np.asarray(state["round"])) < len(curve):
             return
-        after = self.scores(state["model"])
-        curve.append((after.accuracy, after.macro_f1))
+        way = Way("federated", "", self.outputs(state["model"]))
+        if self.regression:
+            number = number_candidate(way, self.data, self.study.question).scores
+            curve.append((number.rmse, number.r2 or 0.0))
+        else:
+            after = candidate(way, self.data, self.study.question).scores
+            curve.append((after.accuracy, after.macro_f1))
 
 
-def scored(study: Resolved, population: Population, form: WindowCodebook) -> Scored:
+def scored(study: Resolved, population: Population) -> Scored:
     """The held-out records of a population, through the study's model."""
     from statfed.federation.references import prepare
 
-    test = population.test
-    persons = len(np.unique(test.persons))
-    return Scored(study, form.classes, prepare(test, study.question), len(test), persons)
+    test, question = population.test, study.question
+
+    def fitted() -> "Mapping[str, Prepared]":
+        return {name: prepare(records, question) for name, records in population.holders.items()}
+
+    return Scored(study, prepare(test, question), len(np.unique(test.persons)), fitted)
+
+
+def scored_tables(study: Resolved, sources: Mapping[str, str]) -> Scored | None:
+    """What holders keep apart of the user's own tables; None where that is nothing, or the tables do not fit the
+    codebook, which the run then says. sources: absolute."""
+    from statfed.federation.references import joined
+    from statfed.strategies.learning.prepared import Prepared, prepared
+
+    found: dict[str, Prepared] = {}
+    first = 0
+    for name, source in sources.items():
+        question = resolve(study.terms, name).question
+        with connect(source, Path()) as opened:
+            seen = inspect(opened, question.codebook, study.columns)
+            if seen.mismatches:
+                return None
+            table = open_table(opened, question.codebook, study.terms.where, study.columns, plain=seen.plain)
+            mine = prepared(table, question)
+        found[name] = Prepared(mine.inputs, mine.labels, mine.units + first, mine.apart)
+        first += len(mine)
+    test = joined(list(found.values())).scored
+    if not len(test):
+        return None
+    return Scored(
+        study, test, len(np.unique(test.units)), lambda: {name: data.fitted for name, data in found.items()}, True
+    )
 
 
 def digest(vector: NDArray[np.float32]) -> str:
@@ -81,36 +121,29 @@ def training_of(
     driven: Driven,
     test: Scored | None,
     curve: Sequence[tuple[float, float]],
-    population: Population | None,
+    compare: bool,
     cache: Path,
     progress: Progress,
 ) -> Trained:
-    """What a finished training has beside its result. population: to train references on; None for none."""
+    """What a finished training has beside its result. compare: train references too."""
     vector = np.asarray(driven.result.arrays["model"], np.float32)
-    compared: list[Candidate] = []
-    if test is not None:
-        compared.append(
-            Candidate(
-                id="federated",
-                title=f"Federated, {_how(study)}",
-                kind="federated",
-                scores=test.scores(vector),
-                note=f"{_rounds(study)}, {len(study.holders)} holders, protection {study.terms.protection.name}",
-            )
-        )
-        if population is not None:
-            from statfed.federation.references import references
+    found = Trained(classes=_classes(study), rounds=_round_rows(driven, curve, test), model_digest=digest(vector))
+    if test is None:
+        return found
+    from statfed.federation.references import Way, candidate, number_candidate, references
 
-            seed = study.terms.seed or 0
-            compared += references(population.holders, test.data, study.question, seed, cache, progress)
-    return Trained(
-        classes=list(test.classes) if test else _classes(study),
-        test_records=test.records if test else 0,
-        test_persons=test.persons if test else 0,
-        candidates=compared,
-        rounds=_round_rows(driven, curve),
-        model_digest=digest(vector),
-    )
+    note = f"{_rounds(study)}, {len(study.holders)} holders, protection {study.terms.protection.name}"
+    exact = "; scored by the simulator, without noise" if test.own else ""
+    ways = [Way("federated", f"Federated, {_how(study)}", test.outputs(vector), note + exact)]
+    if compare:
+        seed = study.terms.seed or 0
+        ways += references(test.fitted(), test.data, study.question, seed, cache, progress, test.own)
+    held_out = {"test_records": len(test.data), "test_persons": test.persons}
+    if test.regression:
+        numbers = [number_candidate(way, test.data, study.question) for way in ways]
+        return found.model_copy(update={**held_out, "numbers": numbers})
+    candidates = [candidate(way, test.data, study.question) for way in ways]
+    return found.model_copy(update={**held_out, "candidates": candidates})
 
 
 def _classes(study: Resolved) -> list[str]:
@@ -131,11 +164,12 @@ def _rounds(study: Resolved) -> str:
     return f"{study.question.options.rounds} {word}s"
 
 
-def _round_rows(driven: Driven, curve: Sequence[tuple[float, float]]) -> list[Round]:
+def _round_rows(driven: Driven, curve: Sequence[tuple[float, float]], test: Scored | None) -> list[Round]:
+    names = ("rmse", "r2") if test and test.regression else ("accuracy", "macro_f1")
     fits = [one for one in driven.sums if one.ask == FIT]
 
     def after(number: int) -> dict[str, Any]:
-        return {"accuracy": curve[number][0], "macro_f1": curve[number][1]} if number < len(curve) else {}
+        return dict(zip(names, curve[number], strict=True)) if number < len(curve) else {}
 
     first = Round(round=0, seconds=0.0, bytes_down=0, bytes_up=0, **after(0))
     return [first] + [

@@ -55,7 +55,7 @@ def question_of(
 ) -> Question[Any]:
     query = Terms.model_validate(
         {
-            "analysis": "ols",
+            "method": "ols",
             "options": {"formula": formula} | options,
             "codebook": codebook,
             "holders": [f"h{i}" for i in range(holders)],

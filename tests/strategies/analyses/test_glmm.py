@@ -15,7 +15,6 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Part, Total, read_question, summed
 from statfed.core.result import Result
 from statfed.core.terms import Terms
-from statfed.federation import Federation
 from tests.federate import codebook_of, drive, federate, split, table_of
 
 GROUPS = [f"g{i}" for i in range(8)]
@@ -262,6 +261,8 @@ def test_few_sums_are_enough(family: str, n: int, sigma: float) -> None:
 def test_groups_of_few_records_are_withheld_by_a_release_with_rules() -> None:
     frame = people(400, 0.8, 8, "binomial")
     frame["g"] = np.where(np.arange(400) < 4, "g0", np.where(frame["g"] == "g0", "g1", frame["g"]))
+    from statfed.federation import Federation
+
     federation = Federation({"a": frame[::2], "b": frame[1::2]}, CODEBOOK, disclosure="standard")
     shown = federation.ask("glmm", formula=FORMULA, group="g").to_pandas("groups").set_index("g")
     assert shown.loc["g0", "status"] == "withheld"
@@ -318,6 +319,8 @@ def test_data_without_an_answer_are_refused_in_words() -> None:
 
 
 def test_privacy_is_refused_before_anything_is_sent() -> None:
+    from statfed.federation import Federation
+
     federation = Federation({"a": people(50, 0.5, 12, "binomial")}, CODEBOOK)
     with pytest.raises(UsageError, match="glmm has no differentially private form"):
         federation.ask("glmm", formula=FORMULA, group="g", privacy=1.0)

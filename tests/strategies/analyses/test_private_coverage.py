@@ -15,6 +15,7 @@ from statfed.core.privacy.noise import plan
 from statfed.core.randomness import stream
 from statfed.core.terms import Privacy, Terms
 from tests.federate import codebook_of, table_of
+from tests.noise import scheduled
 
 CODEBOOK = codebook_of({"x": ("number", 0, 10), "y": ("number", 0, 10), "g": ["a", "b"]})
 DRAWS = 60
@@ -33,7 +34,7 @@ def answered(analysis: str, options: dict[str, Any], frame: pd.DataFrame, epsilo
         method=analysis, options=options, codebook=CODEBOOK, holders=("a",), seed=1, privacy=Privacy(epsilon=epsilon)
     )
     module, question = read_question(query)
-    name, times = module.private(question)  # type: ignore[attr-defined]  # optional in the contract
+    name, times = scheduled(question)
     parts = module.parts(question, Ask(name))
     noise = plan(parts, Privacy(epsilon=epsilon), times)
     exact = checked(module.contribute(table_of(frame, CODEBOOK), question, Ask(name)), parts, "a")

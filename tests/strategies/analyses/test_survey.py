@@ -17,6 +17,7 @@ from statfed.core.privacy.noise import plan
 from statfed.core.result import Result
 from statfed.core.terms import Privacy, Terms
 from tests.federate import codebook_of, federate, split, table_of
+from tests.noise import scheduled
 
 DATA = Path(__file__).parents[2] / "data"
 REFERENCE: dict[str, Any] = json.loads((DATA / "survey_reference.json").read_text())
@@ -293,7 +294,7 @@ def test_private_errors_are_sampling_plus_the_noise_that_estimates_really_have(a
         privacy=Privacy(epsilon=4),
     )
     module, question = read_question(query)
-    name, times = module.private(question)  # type: ignore[attr-defined]  # optional in the contract
+    name, times = scheduled(question)
     assert times == 1
     parts = module.parts(question, Ask(name))
     std = plan(parts, Privacy(epsilon=4), 1).std(2)

@@ -152,8 +152,7 @@ def parties_of(names: Sequence[str], finished: Sequence[str], records: Mapping[s
 def facts_of(answer: Answer) -> Facts:
     """The facts of a finished run.
 
-    Raises UsageError where its method, scenario or protection is not installed, or the study's digest is another with
-    the installed version than the holders saw.
+    Raises UsageError where its method, scenario or protection is not installed.
     """
     terms = answer.terms
     method, question = read_question(terms)

@@ -19,16 +19,17 @@ from statfed.core.progress import silent
 from statfed.core.records import concatenate
 from statfed.core.scenario import EXACT, Figure, Figures, Profile
 from statfed.core.study import Study, make_study
+from statfed.core.terms import Terms
 from statfed.federation import references
 from statfed.federation.answers import Answer
-from statfed.federation.population import described, write_tables
+from statfed.federation.population import Described, described, write_tables
 from statfed.lab.compare.bench import Bench
 from statfed.lab.compare.membership import best_slice, slices
 from statfed.lab.compare.questions import Questions, under
 from statfed.lab.compare.trial import Technique
 from statfed.strategies.learning.local import set_vector
 from statfed.strategies.learning.options import TrainingOptions
-from statfed.strategies.learning.rounds import Prepared, build
+from statfed.strategies.learning.prepared import Prepared, build
 
 _UNDEFINED: Any = 0.0  # F1 of a class that is neither true nor predicted
 SHARED = "dp-fedsgd"
@@ -58,6 +59,17 @@ def study_of(module: Any, profile: Profile, seed: int, technique: Technique) -> 
     return make_study(table, where=f"{table['scenario']}, {technique.id}")
 
 
+def terms_of(module: Any, study: Study) -> Terms:
+    """What the holders of a scenario's population agree to."""
+    found = described(module.codebook(study), module.ABOUT.title)
+    return study.replace(options={**_named(found), **study.options}).terms(found.codebook)
+
+
+def _named(found: Described) -> dict[str, Any]:
+    """The options that name a population's columns."""
+    return {"features": list(found.features), "target": found.target}
+
+
 @dataclass(frozen=True)
 class Judged:
     """Records that a model is judged by. members: those of the pooled holders, as the model sees them; test: held
@@ -79,17 +91,8 @@ def opened(module: Any, profile: Profile, seed: int, folder: Path, cache: Path) 
     for home in homes.values():
         home.mkdir(parents=True)
     sources = write_tables(population.holders, form, homes)
-    named = {"features": list(found.features), "target": found.target}
-
-    def asked(technique: Technique) -> dict[str, Any]:
-        table = table_of(module, profile, seed, technique)
-        kept = {key: value for key, value in table.items() if key not in ("scenario", "data")}
-        return {**kept, "options": {**named, **table["options"]}}
-
-    plain = make_study(under(Technique("plain", EXACT), {**asked(Technique("plain", EXACT)), "holders": sources}))
     question: Question[TrainingOptions]
-    _, question = read_question(plain.terms(found.codebook))
-    mine = {name: references.prepare(records, question) for name, records in population.holders.items()}
+    _, question = read_question(terms_of(module, study))
     pooled = references.prepare(concatenate(list(population.holders.values())), question)
     records = Judged(pooled, references.prepare(population.test, question))
     recipe = references.tuned(pooled, question, seed, cache, silent)
@@ -97,13 +100,11 @@ def opened(module: Any, profile: Profile, seed: int, folder: Path, cache: Path) 
     def trained(data: Prepared) -> Figures:
         return figures_of(module, references.train_alone(data, question, recipe, seed), records.test)
 
-    def model_of(answer: Answer) -> nn.Module:
-        model = build(read_question(answer.terms)[1])
-        set_vector(model, np.asarray(answer.result.arrays["model"], np.float32))
-        return model
-
     def compute(ask: Questions) -> Figures:
-        return figures_of(module, model_of(ask.put(asked(ask.technique))), records.test)
+        table = table_of(module, profile, seed, ask.technique)
+        kept = {key: value for key, value in table.items() if key not in ("scenario", "data")}
+        answer = ask.put({**kept, "options": {**_named(found), **table["options"]}})
+        return figures_of(module, _model(answer), records.test)
 
     reference = {name: figure.value for name, figure in trained(pooled).items() if figure.value is not None}
     return Bench(
@@ -112,9 +113,16 @@ def opened(module: Any, profile: Profile, seed: int, folder: Path, cache: Path) 
         codebook=found.codebook,
         success=module.SUCCESS,
         reference=reference,
-        alone={name: trained(data) for name, data in mine.items()},
-        beside=lambda _, answers: membership_of(model_of(answers[-1]), records),
+        alone={name: trained(references.prepare(mine, question)) for name, mine in population.holders.items()},
+        beside=lambda _, answers: membership_of(_model(answers[-1]), records),
     )
+
+
+def _model(answer: Answer) -> nn.Module:
+    """The model that came out."""
+    model = build(read_question(answer.terms)[1])
+    set_vector(model, np.asarray(answer.result.arrays["model"], np.float32))
+    return model
 
 
 def probabilities(model: nn.Module, data: Prepared) -> NDArray[np.float64]:

@@ -2,16 +2,20 @@
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from statfed.core.method import Adaptive, Arrays, Ask, Part, Total, checked, summed
 from statfed.core.privacy.spending import Price
+from statfed.core.progress import silent
 from statfed.core.randomness import stream
 from statfed.core.resolve import Resolved, resolve
 from statfed.core.table import Table
 from statfed.core.terms import Terms
 from statfed.lab.laws.check import holds
 from statfed.lab.laws.frames import holder_table
+from statfed.server.engine import Deployment
+from statfed.server.grid import inprocess
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,10 +37,17 @@ class Step:
         return checked(self.study.method.contribute(table, self.study.question, self.ask), self.parts, self.ask.name)
 
 
+def _coordinating() -> None:
+    """Flower's strategies ask which task they are of, which an engine tells this process when it opens."""
+    inprocess.run(Deployment("check", {}, Path()), lambda _: None, silent)
+
+
 def _line(terms: Terms, frames: "Mapping[str, pd.DataFrame]") -> Generator[Step, None, Any]:
     study = resolve(terms)
     tables = {name: holder_table(frame, terms.codebook) for name, frame in frames.items()}
     sizes = {name: table.size for name, table in tables.items()}
+    if study.training:
+        _coordinating()
     run = study.method.coordinate(study.question)
     total: Total | None = None
     number = 0

@@ -142,6 +142,8 @@ def _without_small_numbers(
         few.append(result.observations)
     if few:
         treated.add(FREQUENCY, "facts", len(few))
+    if few or hidden:
+        treated.notes.append("Numbers of records that are too small to be shown are withheld.")
     return shown, _without(facts, few)
 
 

@@ -10,6 +10,7 @@ Regression: the target is moved to the middle of its public bounds and divided b
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,7 +144,7 @@ def _indicator(name: str) -> Channel:
 
 
 def _moved(column: Column) -> float:
-    """What is taken off a column in float64, so that float32 tells its values apart: 0 unless bounds are far off."""
+    """What is taken off a column in float64, so that float32 tells values apart: 0 unless bounds are far off."""
     low, high = column.bounds or (0.0, 0.0)
     return low / 2 + high / 2 if max(abs(low), abs(high)) > _RESOLVED * (high - low) > 0.0 else 0.0
 
@@ -152,8 +153,10 @@ def records_of(table: Table, inputs: Inputs, apart: float = 0.0) -> tuple[Record
     """A holder's complete records, in the order of its data, and which of them are kept apart to score the model.
 
     Private. labels: int64 class numbers, or float32 scaled targets. apart: share of the units; which they are is a
-    public rule on a unit's id, or on a record's own numbers where it has none, so that a unit's records are on one
-    side whatever other units there are. Raises UsageError on records without a unit where each has to have one.
+    public rule on a unit's id, so that a unit's records are on one side whatever other units there are. A record
+    without one goes by its own numbers and by which of several equal records it is: then one record more or less is
+    one more or less on one side, and the sides are alike. Raises UsageError on records without a unit where each has
+    to have one.
     """
     found = table.complete((*inputs.features, inputs.target)).rows(inputs.columns)
     windows = windows_of(found, inputs)
@@ -170,10 +173,16 @@ def records_of(table: Table, inputs: Inputs, apart: float = 0.0) -> tuple[Record
     records = Records(windows, labels, persons.reshape(-1).astype(np.int64))
     if apart <= 0.0:
         return records, np.zeros(count, np.bool_)
-    keys = [
-        windows[i].tobytes() + labels[i].tobytes() if unit is None else str(unit).encode() for i, unit in enumerate(ids)
-    ]
-    return records, _apart(keys, apart)
+    seen: Counter[bytes] = Counter()
+
+    def key(row: int, unit: Any) -> bytes:
+        if unit is not None:
+            return str(unit).encode()
+        own: bytes = windows[row].tobytes() + labels[row].tobytes()
+        seen[own] += 1
+        return own + seen[own].to_bytes(8, "big")
+
+    return records, _apart([key(i, unit) for i, unit in enumerate(ids)], apart)
 
 
 def windows_of(found: Any, inputs: Inputs) -> NDArray[np.float32]:

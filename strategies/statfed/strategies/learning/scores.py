@@ -5,8 +5,9 @@ holder, whoever chose it. Each record's prediction is a function of that record 
 bit, since it is computed by itself; a prediction that is not a number counts as 0. So a record adds 1 to one entry of
 each table of counts, and at most the stated bound to each sum. Of a person at most `max_records_per_unit` records are
 looked at (`statfed.client.data.tables.open_table`), which depend on the person's own records alone. Which units are
-kept apart is a public rule on each unit alone. The noise of `statfed.core.privacy.noise` is calibrated from these
-bounds, to EVALUATION of the budget; training's is calibrated beside its event.
+kept apart is a public rule on each unit alone (`statfed.strategies.learning.inputs.records_of`). The noise of
+`statfed.core.privacy.noise` is calibrated from these bounds, to EVALUATION of the budget; training's is calibrated
+beside its event.
 
 Standard errors are those of a simple random sample of records, with the variance of the noise. Of the root mean squared
 error it is by the fourth moment of the errors, in a private study, which has none, by that of a normal law.
@@ -32,7 +33,7 @@ from statfed.strategies.learning.prepared import Prepared, loaded, prepared
 
 EVALUATE, ANSWERS = "evaluate", "answers"
 """Asks: all scores; right and wrong answers alone, where holders' rules keep the finer counts back."""
-EVALUATION = 0.05
+EVALUATION = 0.1
 """Share of a private study's budget that scores on the units kept apart take."""
 LARGEST = 1.0
 """Private regression: errors beyond half the target's range count as that, which the noise gets smaller by."""
