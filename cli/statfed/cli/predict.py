@@ -25,15 +25,11 @@ def predict(
     """
     from statfed.federation.models import load_model
 
-    from statfed.client.data.tables import connect
 
     write = _WRITERS.get(output.suffix)
     if write is None:
         raise UsageError(f"--out: got {output.name}; want a file ending in {' or '.join(_WRITERS)}")
-    saved = load_model(model)
-    with connect(data, Path.cwd()) as source:
-        frame = source.expr.to_pandas()
-    found = saved.predict(frame)
+    found = load_model(model).predict(data)
     output.parent.mkdir(parents=True, exist_ok=True)
     getattr(found, write)(output, index=False)
     if as_json:
