@@ -88,6 +88,8 @@ class TrainingOptions(Section):
 class LocalOptions(TrainingOptions):
     """Options of local-sgd: each holder trains by itself for a round."""
 
+    rounds: int = Field(default=20, ge=1, le=10_000)
+    learning_rate: float = Field(default=0.3, gt=0, le=100)
     local_epochs: int = Field(default=1, ge=1, le=100, description="passes over the holder's data per round")
     batch_size: int = Field(
         default=64, ge=1, description="records per step; expected persons per step for the person unit"
@@ -104,6 +106,8 @@ class LocalOptions(TrainingOptions):
 class DescentOptions(TrainingOptions):
     """Options of dp-fedsgd: a round is one step of gradient descent on the noisy sum of all holders' gradients."""
 
+    rounds: int = Field(default=30, ge=1, le=10_000)
+    learning_rate: float = Field(default=1.0, gt=0, le=100)
     sampling_rate: float = Field(
         default=1.0, gt=0, le=1, description="probability with which each unit is in a step; 1: all units"
     )
