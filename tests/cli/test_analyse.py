@@ -203,7 +203,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "missing table": ("describe --columns age --holder c=duckdb:///c.db?table=persons", 2, "a table 'persons'"),
     "holder twice": ("describe --columns age --holder a=a.parquet --holder a=b.csv", 2, "--holder: got a twice"),
     "holder name": ("describe --columns age --holder A_1=a.parquet", 2, "holders: got 'A_1'; want lower-case letters"),
-    "codebook": (f"describe --columns age --codebook no.toml {TWO}", 2, "codebook file not found: no.toml"),
+    "codebook": (f"describe --columns age --codebook no.toml {TWO}", 2, "codebook file not found: "),
     "where": (f"describe --columns age --where 'age !! 3' {TWO}", 2, "--where: got 'age !! 3'; want for example"),
     "level": (f"describe --columns age --where 'sex = x' {TWO}", 2, "want =, != or in, and codes of f, m"),
     "privacy": (f"count --privacy 1 {TWO}", 2, "--privacy: got '1'; want key=value"),

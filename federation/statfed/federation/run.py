@@ -214,7 +214,7 @@ def _execute(job: _Job) -> Answer:
     started = time.perf_counter()
     options = job.options
     with job.clock.phase("prepare data"):
-        world = world_of(job.study, options.base or Path.cwd(), options.codebook, job.progress)
+        world = world_of(job.study, options.base or Path(), options.codebook, job.progress)
         job.warn(world.warnings)
         if world.drafted:
             job.on_codebook(world.terms.codebook)

@@ -14,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from statfed.client.holder import bounded
 from statfed.core.errors import EngineError, Refused
-from statfed.core.fixed_point import Layout, training_layout
+from statfed.core.fixed_point import Layout
+from statfed.core.method import Ask
+from statfed.core.resolve import resolve
 from statfed.strategies.learning.aggregation import aggregated, make_strategy
 from statfed.strategies.learning.options import ROBUST, Strategy
+from statfed.strategies.training import local_sgd
+from statfed.strategies.training.local_sgd import bounded
 from tests.conftest import toy_study, toy_terms
-from tests.federation.test_federation import drive
+from tests.strategies.training.driven import driven, vector_of
 
 Models = NDArray[np.float32]
 
@@ -38,7 +41,7 @@ def combined(models: Models, weights: list[int] | None = None, **options: Any) -
     """The next model that Flower's strategy makes of (holders, parameters) models."""
     strategy = make_strategy(Strategy.model_validate(options), len(models))
     updates = list(zip(models, weights or [1] * len(models), strict=True))
-    return aggregated(strategy, 1, updates).astype(np.float64)
+    return aggregated(strategy, 1, models[0], updates).astype(np.float64)
 
 
 def scores(models: NDArray[Any], malicious: int) -> list[float]:
@@ -156,14 +159,14 @@ def test_robust_training_runs_through_a_federation_and_repeats(
 ) -> None:
     study = toy_study(holders=7, strategy={"name": name})
     places = homes(study)
-    one, two = drive(study, places, "r1"), drive(study, places, "r2", wire=True)
-    np.testing.assert_array_equal(one.vector, two.vector)
+    one, two = driven(study, places, "r1"), driven(study, places, "r2", wire=True)
+    np.testing.assert_array_equal(vector_of(one), vector_of(two))
 
 
 # Under a mask: what the encoding refuses, what the decoding notices, and what one liar can do at most.
 
 SIZES = {"a": 100, "b": 300, "c": 600}
-PARAMETERS = 40
+PARAMETERS = 947  # of the toy model
 
 
 def masked_sum(layout: Layout, words: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -189,7 +192,11 @@ def honest_words(layout: Layout) -> tuple[dict[str, NDArray[Any]], dict[str, NDA
 
 
 def layout() -> Layout:
-    return training_layout(toy_terms(training={"update_norm": 2.0}), PARAMETERS, SIZES, revealed=False)
+    terms = toy_terms(training={"update_norm": 2.0}, protection={"name": "secure-aggregation"}, holders=list(SIZES))
+    question = resolve(terms).question
+    found = local_sgd.layout(question, Ask("fit"), SIZES)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("entry", [2.1, -2.1, 1e6, np.inf, np.nan])

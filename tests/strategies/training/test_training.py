@@ -13,11 +13,26 @@ from torch.nn.functional import cross_entropy
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy.accountant import epsilon
 from statfed.core.randomness import Stream, stream
+from statfed.core.table import Size
+from statfed.core.terms import Privacy
 from statfed.strategies.learning.clipping import covers
 from statfed.strategies.learning.local import Schedule, UnitOptimizer, fit, get_vector, schedule, set_vector
+from statfed.strategies.learning.options import LocalOptions
 from tests.conftest import toy_terms
+from tests.strategies.training.driven import question_of
 
 PRIVATE = {"epsilon": 5.0, "delta": 1e-4, "clipping_norm": 0.5}
+Told = tuple[LocalOptions, Privacy | None]
+
+
+def told(**changes: Any) -> Told:
+    """Options and privacy of a toy study."""
+    question = question_of(toy_terms(**changes))
+    return question.options, question.privacy
+
+
+def planned(terms: Told, records: int, persons: int) -> Schedule:
+    return schedule(*terms, Size(records, persons))
 
 
 def model(inputs: int = 5, classes: int = 3) -> nn.Module:
@@ -45,16 +60,16 @@ class Silent(Stream):
 
 
 def trained(
-    terms: Any, plan: Schedule, noise: Stream | None = None, net: nn.Module | None = None, **kw: Any
+    terms: Told, plan: Schedule, noise: Stream | None = None, net: nn.Module | None = None, **kw: Any
 ) -> NDArray[np.float32]:
     net = net or model()
     x, y, persons = kw.get("data") or data()
-    fit(net, x, y, persons, terms, plan, stream(1, "s"), noise or stream(1, "n"))
+    fit(net, x, y, persons, *terms, plan, stream(1, "s"), noise or stream(1, "n"))
     return get_vector(net)
 
 
 def test_training_without_privacy_equals_plain_pytorch_step_for_step() -> None:
-    terms = toy_terms(training={"batch_size": 16, "learning_rate": 0.1, "momentum": 0.9, "local_epochs": 2})
+    terms = told(training={"batch_size": 16, "learning_rate": 0.1, "momentum": 0.9, "local_epochs": 2})
     x, y, _ = data()
     reference = model()
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9)
@@ -64,24 +79,24 @@ def test_training_without_privacy_equals_plain_pytorch_step_for_step() -> None:
             optimizer.zero_grad()
             cross_entropy(reference(torch.from_numpy(x)[rows]), torch.from_numpy(y)[rows]).backward()
             optimizer.step()
-    np.testing.assert_array_equal(trained(terms, schedule(terms, 60, 6)), get_vector(reference))
+    np.testing.assert_array_equal(trained(terms, planned(terms, 60, 6)), get_vector(reference))
 
 
 def test_full_batch_average_over_unequal_holders_equals_the_pooled_step() -> None:
-    terms = toy_terms(training={"batch_size": 1000, "learning_rate": 0.3})
+    terms = told(training={"batch_size": 1000, "learning_rate": 0.3})
     x, y, persons = data()
     parts = [slice(0, 10), slice(10, 25), slice(25, 60)]
     total = np.zeros_like(get_vector(model()))
     for part in parts:
         size = part.stop - part.start
-        updated = trained(terms, schedule(terms, size, 2), data=(x[part], y[part], persons[part]))
+        updated = trained(terms, planned(terms, size, 2), data=(x[part], y[part], persons[part]))
         total += updated * np.float32(size / 60)
-    np.testing.assert_allclose(total, trained(terms, schedule(terms, 60, 6)), atol=2e-7)
+    np.testing.assert_allclose(total, trained(terms, planned(terms, 60, 6)), atol=2e-7)
 
 
 def test_fedprox_pulls_towards_the_round_start() -> None:
-    far = toy_terms(training={"batch_size": 16, "learning_rate": 0.1, "local_epochs": 20})
-    near = toy_terms(
+    far = told(training={"batch_size": 16, "learning_rate": 0.1, "local_epochs": 20})
+    near = told(
         training={"batch_size": 16, "learning_rate": 0.1, "local_epochs": 20},
         strategy={"name": "fedprox", "proximal_mu": 5.0},
     )
@@ -90,7 +105,7 @@ def test_fedprox_pulls_towards_the_round_start() -> None:
     def moved(vector: NDArray[np.float32]) -> float:
         return float(np.square(vector - start).sum())
 
-    assert moved(trained(near, schedule(near, 60, 6))) < 0.5 * moved(trained(far, schedule(far, 60, 6)))
+    assert moved(trained(near, planned(near, 60, 6))) < 0.5 * moved(trained(far, planned(far, 60, 6)))
 
 
 def slow_clipped_sum(
@@ -108,7 +123,7 @@ def slow_clipped_sum(
 
 @pytest.mark.parametrize("unit", ["record", "person"])
 def test_noiseless_private_step_equals_the_clipped_sum_taken_one_unit_at_a_time(unit: str) -> None:
-    terms = toy_terms(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
+    terms = told(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
     x, y, persons = data()
     groups = (
         [np.array([i]) for i in range(60)] if unit == "record" else [np.flatnonzero(persons == p) for p in range(6)]
@@ -122,7 +137,7 @@ def test_noiseless_private_step_equals_the_clipped_sum_taken_one_unit_at_a_time(
 
 @pytest.mark.parametrize("unit", ["record", "person"])
 def test_one_unit_moves_the_sum_by_at_most_the_clipping_norm(unit: str) -> None:
-    terms = toy_terms(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
+    terms = told(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
     x, y, persons = data()
     x = x * 1000  # every gradient is clipped
     plan = Schedule(rate=1.0, steps_per_round=1, expected_batch=1.0, noise_multiplier=1.0)
@@ -135,7 +150,7 @@ def test_one_unit_moves_the_sum_by_at_most_the_clipping_norm(unit: str) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_record_that_is_not_finite_contributes_nothing_and_does_not_reveal_itself(bad: float) -> None:
-    terms = toy_terms(privacy=PRIVATE, training={"batch_size": 1000, "learning_rate": 1.0})
+    terms = told(privacy=PRIVATE, training={"batch_size": 1000, "learning_rate": 1.0})
     x, y, persons = data()
     plan = Schedule(rate=1.0, steps_per_round=1, expected_batch=60.0, noise_multiplier=1.0)
     spoiled = x.copy()
@@ -147,7 +162,7 @@ def test_a_record_that_is_not_finite_contributes_nothing_and_does_not_reveal_its
 
 
 def test_an_empty_poisson_batch_is_a_step_of_pure_noise() -> None:
-    terms = toy_terms(privacy=PRIVATE, training={"batch_size": 16, "learning_rate": 1.0})
+    terms = told(privacy=PRIVATE, training={"batch_size": 16, "learning_rate": 1.0})
     plan = Schedule(rate=1e-12, steps_per_round=1, expected_batch=1.0, noise_multiplier=2.0)
     moved = trained(terms, plan) - get_vector(model())
     np.testing.assert_allclose(moved, -stream(1, "n").normal(moved.size) * (2.0 * 0.5), atol=1e-6)
@@ -167,8 +182,8 @@ def test_noise_has_the_standard_deviation_that_the_event_is_charged_for() -> Non
 
 
 def test_the_divisor_and_the_rate_follow_from_the_public_size_not_from_the_data() -> None:
-    terms = toy_terms(privacy=PRIVATE, training={"batch_size": 20, "learning_rate": 1.0})
-    plan = schedule(terms, records=100, persons=10)
+    terms = told(privacy=PRIVATE, training={"batch_size": 20, "learning_rate": 1.0})
+    plan = planned(terms, 100, 10)
     assert (plan.rate, plan.expected_batch, plan.steps_per_round) == (0.2, 20.0, 5)
     x, y, _ = data(60)
     same_plan = Schedule(1.0, 1, plan.expected_batch, 1.0)
@@ -180,14 +195,14 @@ def test_the_divisor_and_the_rate_follow_from_the_public_size_not_from_the_data(
 
 @pytest.mark.parametrize(("records", "persons", "unit"), [(100, 10, "record"), (1000, 50, "person"), (30, 3, "record")])
 def test_noise_keeps_all_rounds_together_within_the_target(records: int, persons: int, unit: str) -> None:
-    terms = toy_terms(rounds=7, privacy=PRIVATE | {"unit": unit}, training={"batch_size": 10})
-    plan = schedule(terms, records, persons)
-    spent = epsilon([plan.event_per_round()] * 7, 1e-4)
+    terms = told(rounds=7, privacy=PRIVATE | {"unit": unit}, training={"batch_size": 10})
+    plan = planned(terms, records, persons)
+    spent = epsilon([plan.event] * 7, 1e-4)
     assert 0.9 * 5.0 < spent <= 5.0
 
 
 def test_person_unit_uses_at_most_the_agreed_records_of_one_person() -> None:
-    terms = toy_terms(
+    terms = told(
         privacy=PRIVATE | {"unit": "person", "max_records_per_unit": 1, "clipping_norm": 1e6},
         training={"batch_size": 1000, "learning_rate": 1.0},
     )
@@ -204,7 +219,7 @@ def test_person_unit_uses_at_most_the_agreed_records_of_one_person() -> None:
 
 def test_person_unit_over_one_person_is_refused() -> None:
     with pytest.raises(Refused, match="got a data set of one person; want at least two"):
-        schedule(toy_terms(privacy=PRIVATE | {"unit": "person"}), 100, 1)
+        planned(told(privacy=PRIVATE | {"unit": "person"}), 100, 1)
 
 
 def test_a_model_of_another_size_is_refused_with_both_sizes() -> None:
@@ -244,7 +259,7 @@ def test_models_that_are_not_plain_stacks_are_clipped_through_hooks_and_rightly(
     name: str, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("statfed.strategies.learning.local.clipped_sums", forbidden)
-    terms = toy_terms(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
+    terms = told(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 1000, "learning_rate": 1.0})
     x, y, persons = data()
     groups = (
         [np.array([i]) for i in range(60)] if unit == "record" else [np.flatnonzero(persons == p) for p in range(6)]
@@ -259,15 +274,15 @@ def test_models_that_are_not_plain_stacks_are_clipped_through_hooks_and_rightly(
 
 
 def test_a_layer_that_mixes_records_is_refused() -> None:
-    terms = toy_terms(privacy=PRIVATE)
+    terms = told(privacy=PRIVATE)
     net = nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Linear(7, 3))
     with pytest.raises(NotImplementedError, match="BatchNorm"):
-        trained(terms, schedule(terms, 60, 6), net=net)
+        trained(terms, planned(terms, 60, 6), net=net)
 
 
 @pytest.mark.parametrize("unit", ["record", "person"])
 def test_plain_stacks_take_the_fast_path_and_train_as_through_hooks(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    terms = toy_terms(
+    terms = told(
         privacy=PRIVATE | {"unit": unit, "max_records_per_unit": 7},
         training={"batch_size": 20 if unit == "record" else 3, "learning_rate": 0.1, "momentum": 0.9},
         strategy={"name": "fedprox", "proximal_mu": 0.5},
@@ -289,7 +304,7 @@ def test_plain_stacks_take_the_fast_path_and_train_as_through_hooks(unit: str, m
 
 @pytest.mark.parametrize("unit", ["record", "person"])
 def test_the_same_streams_give_the_same_bits_whatever_the_number_of_threads(unit: str) -> None:
-    terms = toy_terms(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 16})
+    terms = told(privacy=PRIVATE | {"unit": unit}, training={"batch_size": 16})
     plan = Schedule(rate=0.5, steps_per_round=5, expected_batch=30.0, noise_multiplier=1.0)
     runs = []
     for threads in (1, 4):
@@ -299,9 +314,9 @@ def test_the_same_streams_give_the_same_bits_whatever_the_number_of_threads(unit
 
 
 def test_training_leaves_no_trace_of_a_record_on_the_model() -> None:
-    terms = toy_terms(privacy=PRIVATE, training={"batch_size": 16})
+    terms = told(privacy=PRIVATE, training={"batch_size": 16})
     net = model()
-    trained(terms, schedule(terms, 60, 6), net=net)
+    trained(terms, planned(terms, 60, 6), net=net)
     assert covers(net)
     assert not any(hasattr(p, name) for p in net.parameters() for name in ("grad_sample", "summed_grad"))
 
