@@ -263,6 +263,9 @@ _OWN = {"local-sgd": ("sampling_rate",), "dp-fedsgd": ("local_epochs", "batch_si
 
 
 _MOVED = ("rounds", "model", "training", "strategy")
+_LEFT_OUT: dict[str, Any] = {"holders": [f"office-{i}" for i in range(1, 5)], "seed": 1}
+_LEFT_OUT_OPTIONS = {"rounds": 10, "learning_rate": 0.1}
+"""What a training study of format 1 meant by leaving these out."""
 
 
 def old_keys(table: Mapping[str, Any]) -> tuple[str, ...]:
@@ -289,10 +292,14 @@ def converted(table: Mapping[str, Any], to: str = "") -> dict[str, Any]:
     found = dict(table)
     if "analysis" in found:
         found["method"] = found.pop("analysis")
-    if not old_keys(found) and not (found.get("scenario") and "method" not in found):
+    first = bool(found.get("scenario")) and "method" not in found
+    if not old_keys(found) and not first:
         return found
     moved = {key: found.pop(key) for key in _MOVED if key in found}
-    training = dict(moved.pop("training", None) or {})
+    training = moved.pop("training", None) or {}
+    if not isinstance(training, Mapping):
+        raise UsageError(f"training: got {training!r}; want a table")
+    training = dict(training)
     named = training.pop("method", None)
     method = found["method"] = to or named or found.get("method", "local-sgd")
     own = {key: value for key, value in training.items() if key not in _OWN.get(str(method), ())}
@@ -301,6 +308,8 @@ def converted(table: Mapping[str, Any], to: str = "") -> dict[str, Any]:
     if isinstance(privacy, Mapping) and "clipping_norm" in privacy:
         found["privacy"] = {key: value for key, value in privacy.items() if key != "clipping_norm"}
         options["clipping_norm"] = privacy["clipping_norm"]
+    if first:
+        found, options = _LEFT_OUT | found, _LEFT_OUT_OPTIONS | options
     return found | {"options": options}
 
 
