@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Message
+from numpy.typing import NDArray
 
 from statfed.core.errors import EngineError
 from statfed.core.progress import silent
-from statfed.core.resolve import resolve
-from statfed.server import driver
-from statfed.server.driver import Checkpoint, Driven
+from statfed.core.resolve import resolve_applicable
+from statfed.server.driver import Driven
+from statfed.server.driver import drive as driven_by
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import inprocess, processes
 from tests.conftest import toy_study, toy_terms
@@ -26,13 +27,17 @@ SURVIVE: dict[str, Any] = {"name": "secure-aggregation", "minimum_holders": 3}
 
 
 def drive(homes: dict[str, Path], protection: dict[str, Any] = SURVIVE, run: str = "r", **options: Any) -> Driven:
-    study = resolve(toy_terms(holders=4, rounds=3, protection=protection, seed=1))
+    study = resolve_applicable(toy_terms(holders=4, rounds=3, protection=protection))
     return inprocess.run(
         Deployment(run, homes, Path("unused")),
-        lambda session: driver.drive(session, study, run, timeout=60, progress=silent),
+        lambda session: driven_by(session, study, run, timeout=60, progress=silent),
         silent,
         **options,
     )
+
+
+def model_of(done: Driven) -> NDArray[np.float32]:
+    return np.asarray(done.result.arrays["model"], np.float32)
 
 
 def silent_from(stage: str, number: int, *holders: str) -> Callable[[str, Message], str | None]:
@@ -54,7 +59,7 @@ def test_training_survives_a_holder_that_is_lost_at_any_stage(homes: Homes, stag
     places = homes(toy_study(holders=4, protection=SURVIVE))
     done = drive(places, fault=silent_from(stage, number, "office-4"))
     assert len(done.sums) == 3
-    assert np.isfinite(done.result.arrays["model"]).all()
+    assert np.isfinite(model_of(done)).all()
     assert set(done.closings) == {"office-1", "office-2", "office-3"}
     assert set(done.sums[-1].holder_seconds) == {"office-1", "office-2", "office-3"}
 
@@ -73,26 +78,25 @@ def test_where_every_holder_is_needed_the_first_that_is_lost_ends_the_run_with_i
 
 
 def test_training_under_secure_aggregation_is_training_in_clear(homes: Homes) -> None:
-    clear = drive(homes(toy_study(holders=4)), protection={"name": "plain"}).result.arrays["model"]
+    clear = drive(homes(toy_study(holders=4)), protection={"name": "plain"})
     for run, minimum in (("three", 3), ("four", 4)):
         protection = {"name": "secure-aggregation", "minimum_holders": minimum}
-        hidden = drive(homes(toy_study(holders=4, protection=protection)), protection, run).result.arrays["model"]
-        np.testing.assert_allclose(hidden, clear, atol=1e-5)
+        hidden = drive(homes(toy_study(holders=4, protection=protection)), protection, run)
+        np.testing.assert_allclose(model_of(hidden), model_of(clear), atol=1e-5)
 
 
 @pytest.mark.processes
 def test_a_killed_holder_process_does_not_end_a_run_that_can_do_without_it(homes: Homes) -> None:
-    study = toy_study(holders=4, rounds=3, protection=SURVIVE)
-    places = homes(study)
-    resolved = resolve(toy_terms(holders=4, rounds=3, protection=SURVIVE))
+    places = homes(toy_study(holders=4, rounds=3, protection=SURVIVE))
+    study = resolve_applicable(toy_terms(holders=4, rounds=3, protection=SURVIVE))
     deployment = Deployment("r", places, next(iter(places.values())).parent / "logs")
 
-    def on_state(checkpoint: Checkpoint) -> None:
+    def on_state(checkpoint: Any) -> None:
         if checkpoint.done == 1:
             os.kill(federation.processes.owned["office-4"].process.pid, signal.SIGKILL)
 
     def run(session: Session) -> Driven:
-        return driver.drive(session, resolved, "r", timeout=60, progress=silent, on_state=on_state)
+        return driven_by(session, study, "r", timeout=60, progress=silent, on_state=on_state)
 
     with processes.federation(deployment, silent) as federation:
         done = run(federation.session)
