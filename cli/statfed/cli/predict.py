@@ -25,7 +25,6 @@ def predict(
     """
     from statfed.federation.models import load_model
 
-
     write = _WRITERS.get(output.suffix)
     if write is None:
         raise UsageError(f"--out: got {output.name}; want a file ending in {' or '.join(_WRITERS)}")
