@@ -165,7 +165,7 @@ def facts_of(answer: Answer) -> Facts:
     if answer.training:
         digests["model"] = answer.training.model_digest
     tables = tuple(f"table {name} as CSV" for name in answer.result.tables)
-    kept = ("result.json", "report.html", *tables)
+    kept = ("study.toml", "result.json", "report.html", *tables, "logs")
     drafted = ", drafted from the holders' data" if answer.drafted else ""
     origin = f"tables of the holders; codebook {codebook.title or 'without a title'}{drafted}"
     if answer.scenario:
@@ -209,7 +209,7 @@ def facts_of(answer: Answer) -> Facts:
         digests=digests,
         versions=dict(answer.versions),
         notes=(*answer.warnings, *answer.result.notes),
-        kept=("study.toml", "model.npz", "checkpoint.npz", "logs", *kept) if training else kept,
+        kept=(*kept, "model.npz", "checkpoint.npz") if training else kept,
         purpose=about.purpose if about else "",
         source=about.source if about else "",
         gsbpm=about.gsbpm if about else "",
@@ -244,4 +244,6 @@ def _kind(column: Column) -> str:
 
 
 def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
