@@ -38,10 +38,12 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from statfed.core.method import Question, read_question
 from statfed.core.privacy.accountant import calibrate
 from statfed.core.randomness import stream
 from statfed.core.study import make_study
-from statfed.core.terms import Terms
+from statfed.core.table import Size
+from statfed.federation.population import described
 from statfed.scenarios import time_use
 from statfed.scenarios._data import generator
 from statfed.strategies.learning import step as fedsgd
@@ -70,6 +72,65 @@ class Split:
     @property
     def pooled(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         return self.inputs[self.owner >= 0], self.labels[self.owner >= 0]
+
+
+def split(name: str, seed: int, persons: int) -> Split:
+    """A data set, dealt with `seed`."""
+    inputs, labels, groups, build = loaded(name, persons)
+    order = stream(seed, "benchmark", name).permutation(int(groups.max()) + 1)
+    kept = round(0.25 * len(order))
+    owner = np.concatenate([np.full(kept, -1), np.arange(len(order) - kept) % HOLDERS])
+    return Split(inputs, labels, owner[np.argsort(order)][groups], lambda: build(seed))
+
+
+@cache
+def loaded(
+    name: str, persons: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], Callable[[int], nn.Module]]:
+    """Inputs, labels, what is dealt whole, and a model by seed."""
+    if name == "time-use":
+        codebook = time_use.CODEBOOK
+        records = generator.generate(persons, 40, 1)
+        inputs = mlp.prepare(records.windows, codebook)
+        return inputs, records.labels, records.persons, lambda seed: mlp.build(codebook, 32, seed)
+    from sklearn import datasets
+
+    table: Any = datasets.load_digits() if name == "digits" else datasets.load_breast_cancer()
+    x, y = np.asarray(table.data, np.float64), np.asarray(table.target, np.int64)
+    x = x / 16.0 if name == "digits" else (np.log1p(x) - np.log1p(x).mean(0)) / np.log1p(x).std(0) / 4.0
+    return x.astype(np.float32), y, np.arange(len(y)), lambda _: linear(x.shape[1], int(y.max()) + 1)
+
+
+def linear(features: int, classes: int) -> nn.Module:
+    layer = nn.Linear(features, classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(layer)
+
+
+def question(method: str, epsilon: float, options: argparse.Namespace, rate: float) -> Question[Any]:
+    """What holders would agree to, read."""
+    shared = {"noise": "shared", "colluders": options.colluders} if method == "dp-fedsgd" else {}
+    own: dict[str, Any] = {"sampling_rate": options.rate, "rounds": options.steps}
+    if method != "dp-fedsgd":
+        epochs = max(1, round(options.steps * options.rate / ROUNDS))
+        own = {"batch_size": options.batch, "local_epochs": epochs, "rounds": ROUNDS}
+    table = described(time_use.CODEBOOK)
+    agreed = make_study(
+        {
+            "scenario": "time-use",
+            "method": method,
+            "holders": HOLDERS,
+            "options": own | {"learning_rate": rate, "features": list(table.features), "target": table.target},
+            "privacy": {"epsilon": epsilon, "delta": 1e-5} | shared,
+            "protection": {"name": "secure-aggregation", "minimum_holders": HOLDERS} if shared else {},
+        }
+    ).terms(table.codebook)
+    return read_question(agreed)[1]
+
+
+def pooled(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    return self.inputs[self.owner >= 0], self.labels[self.owner >= 0]
 
 
 def split(name: str, seed: int, persons: int) -> Split:
@@ -151,8 +212,9 @@ def summed(data: Split, epsilon: float, seed: int, rate: float, options: argpars
     """`dp-fedsgd`: the holders' whole numbers, added up; a plain step along the mean."""
     model = data.build()
     vector = get_vector(model).astype(np.float64)
-    agreed = terms("dp-fedsgd", epsilon, options, rate)
-    step = fedsgd.step(agreed, len(vector))
+    agreed = question("dp-fedsgd", epsilon, options, rate)
+    step, privacy = fedsgd.step(agreed, len(vector)), agreed.privacy
+    assert privacy is not None
     units = len(data.pooled[1])
     for number in range(options.steps):
         total = np.zeros(len(vector), np.int64)
@@ -160,7 +222,7 @@ def summed(data: Split, epsilon: float, seed: int, rate: float, options: argpars
             x, y = data.of(holder)
             labels = (seed, holder, number)
             streams = stream(*labels, "sampling"), stream(*labels, "noise")
-            total += noisy_sum(model, x, y, np.arange(len(y)), agreed, step, *streams)
+            total += noisy_sum(model, x, y, np.arange(len(y)), privacy, step, *streams)
         vector -= rate * total * (step.unit / (step.rate * units))
         set_vector(model, vector.astype(np.float32))
     return model
@@ -169,14 +231,16 @@ def summed(data: Split, epsilon: float, seed: int, rate: float, options: argpars
 def averaged(data: Split, epsilon: float, seed: int, rate: float, options: argparse.Namespace) -> nn.Module:
     """FedAvg over holders' own DP-SGD."""
     model = data.build()
-    agreed = terms("local", epsilon, options, rate)
+    agreed = question("local-sgd", epsilon, options, rate)
+    how, privacy = agreed.options, agreed.privacy
     for number in range(ROUNDS):
         start, total, units = get_vector(model), np.zeros_like(get_vector(model)), len(data.pooled[1])
         for holder in range(HOLDERS):
             x, y = data.of(holder)
             set_vector(model, start)
             streams = stream(seed, holder, number, "local"), stream(seed, holder, number, "local noise")
-            fit(model, x, y, np.arange(len(y)), agreed, schedule(agreed, len(y), len(y)), *streams)
+            plan = schedule(how, privacy, Size(len(y), len(y)))
+            fit(model, x, y, np.arange(len(y)), how, privacy, plan, *streams)
             total += get_vector(model) * np.float32(len(y) / units)
         set_vector(model, total)
     return model
