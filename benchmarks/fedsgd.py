@@ -129,62 +129,6 @@ def question(method: str, epsilon: float, options: argparse.Namespace, rate: flo
     return read_question(agreed)[1]
 
 
-def pooled(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    return self.inputs[self.owner >= 0], self.labels[self.owner >= 0]
-
-
-def split(name: str, seed: int, persons: int) -> Split:
-    """A data set, dealt with `seed`."""
-    inputs, labels, groups, build = loaded(name, persons)
-    order = stream(seed, "benchmark", name).permutation(int(groups.max()) + 1)
-    kept = round(0.25 * len(order))
-    owner = np.concatenate([np.full(kept, -1), np.arange(len(order) - kept) % HOLDERS])
-    return Split(inputs, labels, owner[np.argsort(order)][groups], lambda: build(seed))
-
-
-@cache
-def loaded(
-    name: str, persons: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], Callable[[int], nn.Module]]:
-    """Inputs, labels, what is dealt whole, and a model by seed."""
-    if name == "time-use":
-        codebook = time_use.CODEBOOK
-        records = generator.generate(persons, 40, 1)
-        inputs = mlp.prepare(records.windows, codebook)
-        return inputs, records.labels, records.persons, lambda seed: mlp.build(codebook, 32, seed)
-    from sklearn import datasets
-
-    table: Any = datasets.load_digits() if name == "digits" else datasets.load_breast_cancer()
-    x, y = np.asarray(table.data, np.float64), np.asarray(table.target, np.int64)
-    x = x / 16.0 if name == "digits" else (np.log1p(x) - np.log1p(x).mean(0)) / np.log1p(x).std(0) / 4.0
-    return x.astype(np.float32), y, np.arange(len(y)), lambda _: linear(x.shape[1], int(y.max()) + 1)
-
-
-def linear(features: int, classes: int) -> nn.Module:
-    layer = nn.Linear(features, classes)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return nn.Sequential(layer)
-
-
-def terms(method: str, epsilon: float, options: argparse.Namespace, rate: float) -> Terms:
-    """What holders would agree to."""
-    shared = {"noise": "shared", "colluders": options.colluders} if method == "dp-fedsgd" else {}
-    training: dict[str, Any] = {"method": "dp-fedsgd", "sampling_rate": options.rate}
-    if method != "dp-fedsgd":
-        training = {"batch_size": options.batch, "local_epochs": max(1, round(options.steps * options.rate / ROUNDS))}
-    return make_study(
-        {
-            "scenario": "time-use",
-            "holders": HOLDERS,
-            "rounds": options.steps if method == "dp-fedsgd" else ROUNDS,
-            "training": training | {"learning_rate": rate},
-            "privacy": {"epsilon": epsilon, "delta": 1e-5} | shared,
-            "protection": {"name": "secure-aggregation", "minimum_holders": HOLDERS} if shared else {},
-        }
-    ).terms(time_use.CODEBOOK)
-
-
 def pooled(data: Split, epsilon: float | None, seed: int, rate: float, options: argparse.Namespace) -> nn.Module:
     """Opacus on the union; without epsilon, without noise."""
     model = data.build()
