@@ -207,10 +207,10 @@ class Fixed(AllParty):
 
 
 class Exotic(AllParty):
-    """Sends a field that is neither bytes nor an array."""
+    """Sends a field that is neither bytes nor numbers."""
 
     def contribute(self, packet: Packet, arrays: Arrays, layout: Layout) -> Packet:
-        return {**super().contribute(packet, arrays, layout), "number": 7}  # type: ignore[dict-item]
+        return {**super().contribute(packet, arrays, layout), "word": "seven"}  # type: ignore[dict-item]
 
 
 PROTECTIONS: list[tuple[str, str, dict[str, Any]]] = [

@@ -119,3 +119,13 @@ def test_updates_travel_in_32_bits_unless_the_smallest_holder_would_lose_too_muc
     for most, bits in ((1000, 32), (2**30 - 2000, 64)):
         layout = study.layout(fit, study.parts(fit), None, {"a": 1000, "b": 1000, "c": most})
         assert layout.bits == bits
+
+
+def test_a_holder_may_use_its_whole_share_whatever_the_sizes_are() -> None:
+    """15 / 22 * 22 is below 15 in float64, as of one pair of sizes in 25."""
+    for whole in range(2, 120):
+        for own in range(1, whole):
+            layout = Layout({"weight": Slot((), float(whole), integer=True)}, 2).for_holder(own / whole)
+            assert layout.encode({"weight": np.array(own)}).tolist() == [own]
+            with pytest.raises(Refused, match="outside the range"):
+                layout.encode({"weight": np.array(own + 1)})

@@ -26,6 +26,7 @@ HEADROOM = 2.0  # a public number of records may be out of date; the range is fo
 MOST_RECORDS = 2**40  # of all holders: so no unit is coarser than 2^-19 of the largest value of one record
 WIDE_UNIT = 2.0**-80
 """Unit of wide words, which all entries of a vector have where one has no finite bound."""
+_ROUNDED = 1.0 + 2.0**-50  # a part over the whole, times the whole, may come out below the part
 _WIDE_EXPONENT, _WIDE_RANGE = -80, 2.0**110
 _OUTSIDE = "total: {}: got a sum outside the agreed range; a contribution did not keep to it"
 _PIECE = 1 << 15
@@ -113,12 +114,13 @@ class Layout:
     def _check(self, name: str, slot: Slot, array: NDArray[Any]) -> None:
         if not array.size:
             return
+        most = np.asarray(slot.limit, np.float64) * (self.share * _ROUNDED)
         if np.ndim(slot.limit) == 0:
             low, high = float(array.min()), float(array.max())
-            inside = max(-low, high) <= float(np.asarray(slot.limit)) * self.share
+            inside = max(-low, high) <= float(most)
         else:
             low = high = 0.0
-            inside = bool((np.abs(array.astype(np.float64)) <= np.asarray(slot.limit) * self.share).all())
+            inside = bool((np.abs(array.astype(np.float64)) <= most).all())
         if not (math.isfinite(low) and math.isfinite(high)) or (not inside and not np.isfinite(array).all()):
             raise EngineError(f"encoding: {name}: got values that are not finite")
         if not inside or (
