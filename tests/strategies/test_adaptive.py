@@ -29,7 +29,7 @@ from statfed.core.terms import Terms
 from statfed.federation.answers import Answer
 from statfed.federation.run import Options, run_study
 from statfed.lab.laws.check import judge
-from statfed.lab.laws.methods import LAWS, Subject
+from statfed.lab.laws.methods import Subject, laws_of
 from tests.fakes import brought
 from tests.federate import codebook_of
 from tests.office import Office
@@ -289,5 +289,5 @@ def test_the_noise_that_comes_is_the_noise_that_was_planned(method: str, noise: 
 
 
 def test_the_method_keeps_every_law(method: str) -> None:
-    checks = judge(LAWS, Subject(method, load_method(method)), lambda *_: None)
+    checks = judge(laws_of(method), Subject(method, load_method(method)), lambda *_: None)
     assert [(one.id, one.detail) for one in checks if not one.passed] == []

@@ -9,7 +9,7 @@ from statfed.core.discovery import plugins
 from statfed.core.errors import UsageError
 from statfed.core.method import load_method, methods, package_of, read_question
 from statfed.lab.laws.check import Broken, Law, judge
-from statfed.lab.laws.methods import LAWS, Subject
+from statfed.lab.laws.methods import Subject, laws_of
 from statfed.lab.laws.universe import EXAMPLES, NOISE, TRAINING, examples_of
 
 
@@ -21,7 +21,7 @@ CASES = [
     pytest.param(Subject(name, load_method(name), example), law, id=f"{name}-{example}-{law.id}")
     for name in sorted(methods())
     for example in range(examples(name))
-    for law in LAWS
+    for law in laws_of(name)
 ]
 
 

@@ -206,12 +206,9 @@ def _declared(subject: Subject) -> str:
 
 
 def _said(law: Law[declared.Subject]) -> Law[Subject]:
-    """A law of what parts and results say of themselves. What leaves in training is of a model, and is looked at as
-    that."""
+    """A law of what parts and results say of themselves."""
 
     def test(subject: Subject) -> str:
-        if subject.training:
-            return "does not apply: what leaves is of a model"
         found = []
         for case in subject.cases:
             method, question = read_question(subject.terms(case))
@@ -348,8 +345,6 @@ def _protected(subject: Subject) -> str:
     return f"{figures} figures as under plain"
 
 
-SAID = tuple(_said(law) for law in (*declared.LEAVES, *declared.SHOWS) if law.id not in ("declared", "public"))
-"""Laws of `statfed.lab.laws.declared`, but for the two that hold of training too."""
 CONTRACT: Law[Subject] = Law("contract", "The module has what the contract asks for, and an example", _contract)
 LAWS: tuple[Law[Subject], ...] = (
     CONTRACT,
@@ -363,8 +358,15 @@ LAWS: tuple[Law[Subject], ...] = (
     Law("private", "A form with noise has finite bounds, and makes the asks that its budget says", _private),
     Law("budget", "What is charged over a private run is what was claimed, in several attempts too", _budget),
     Law("protected", "It gives under secure-aggregation, over the wire, what it gives under plain", _protected),
-    *SAID,
 )
+"""Of every method."""
+SAID = tuple(_said(law) for law in (*declared.LEAVES, *declared.SHOWS) if law.id not in ("declared", "public"))
+"""Of statistics alone; what leaves in training is of a model. Two of `statfed.lab.laws.declared` hold of both."""
+
+
+def laws_of(name: str) -> tuple[Law[Subject], ...]:
+    """The laws of a method."""
+    return LAWS if is_training(name) else (*LAWS, *SAID)
 
 
 def check_method(name: str, progress: Progress = silent) -> list[Check]:
@@ -376,4 +378,4 @@ def check_method(name: str, progress: Progress = silent) -> list[Check]:
     first = judge((CONTRACT,), subject, silent)
     if not first[0].passed:
         return first
-    return first + judge(LAWS[1:], subject, progress)
+    return first + judge(laws_of(name)[1:], subject, progress)
