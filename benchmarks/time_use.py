@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from statfed.core.study import make_study
-from statfed.federation.training import Options, run_study
+from statfed.federation.run import Options, run_study
 from statfed.scenarios.time_use import STUDY
 
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -72,8 +72,8 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             references = table["strategy"]["name"] == "fedavg"
-            options = Options(Path(folder), arguments.cache, fresh=True, references=references)
-            result, _ = run_study(make_study(table), options)
+            options = Options(arguments.cache, Path(folder), fresh=True, references=references)
+            result = run_study(make_study(table), options)
         scores: dict[str, list[tuple[float, float]]] = {}
         for candidate in result.candidates:
             scores.setdefault(candidate.kind, []).append((candidate.scores.accuracy, candidate.scores.macro_f1))
