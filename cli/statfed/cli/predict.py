@@ -13,7 +13,7 @@ _WRITERS = {".parquet": "to_parquet", ".csv": "to_csv"}
 
 def predict(
     model: Annotated[Path, typer.Argument(help="What `statfed train ... --save` wrote.")],
-    data: Annotated[str, typer.Argument(help="CSV, Parquet or Arrow file, or database URL?table=NAME.")],
+    data: Annotated[str, typer.Argument(help="CSV, Parquet or Arrow file, or duckdb:///FILE?table=NAME.")],
     output: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Parquet or CSV file of predictions.")],
     as_json: Json = False,
 ) -> None:
@@ -25,15 +25,10 @@ def predict(
     """
     from statfed.federation.models import load_model
 
-    from statfed.client.data.tables import connect
-
     write = _WRITERS.get(output.suffix)
     if write is None:
         raise UsageError(f"--out: got {output.name}; want a file ending in {' or '.join(_WRITERS)}")
-    saved = load_model(model)
-    with connect(data, Path.cwd()) as source:
-        frame = source.expr.to_pandas()
-    found = saved.predict(frame)
+    found = load_model(model).predict(data)
     output.parent.mkdir(parents=True, exist_ok=True)
     getattr(found, write)(output, index=False)
     if as_json:
