@@ -31,7 +31,8 @@ def public_table(name: str) -> tuple[pd.DataFrame, Codebook]:
     """A table that comes with scikit-learn, and its codebook: bounds of hundredths, and the target `y`."""
     found: Any = load_breast_cancer() if name == "breast-cancer" else load_diabetes()
     frame = pd.DataFrame(found.data[:, :8], columns=[f"x{i}" for i in range(8)])
-    ends = {c: (float(np.floor(frame[c].min() * 100) / 100), float(np.ceil(frame[c].max() * 100) / 100)) for c in frame}
+    low, high = np.floor(100 * frame.min()) / 100, np.ceil(100 * frame.max()) / 100
+    ends = {name: (float(low[name]), float(high[name])) for name in map(str, frame)}
     columns: dict[str, Any] = {c: {"type": "number", "low": low, "high": high} for c, (low, high) in ends.items()}
     frame["y"] = found.target if name == "diabetes" else np.array(["bad", "good"])[found.target]
     target = {"type": "number", "low": 0, "high": 400} if name == "diabetes" else {"type": "category"}
@@ -128,7 +129,7 @@ def clipped_steps(study: Any, codebook: Codebook, frame: pd.DataFrame, steps: in
             mean_loss(model(x[i : i + 1]), y[i : i + 1]).backward()
             slope = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
             total += slope * min(1.0, 0.3 / float(slope.norm()))
-        set_vector(model, get_vector(model) - 1.0 * (total / len(y)).numpy())
+        set_vector(model, (get_vector(model) - (total / len(y)).numpy()).astype(np.float32))
     return get_vector(model)
 
 

@@ -23,6 +23,7 @@ from statfed.core.table import Size, Table
 from statfed.federation.models import saved
 from statfed.strategies.learning import prepared as prepared_module
 from statfed.strategies.learning import scores
+from statfed.strategies.learning.inputs import records_of
 from statfed.strategies.learning.prepared import Prepared, entries
 from tests.strategies.training.tables import CODEBOOK, people, study_of, trained, written
 
@@ -178,7 +179,7 @@ def test_training_and_scores_together_are_charged_at_most_the_claimed_epsilon(
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pd.DataFrame, NDArray[np.bool_]]]:
     """The ids of the records that holders read, in every form that they keep, and which are kept apart."""
     found: list[tuple[pd.DataFrame, NDArray[np.bool_]]] = []
-    original = prepared_module.records_of
+    original = records_of
 
     def noted(table: Table, inputs: Any, apart: float = 0.0) -> Any:
         records, side = original(table, inputs, apart)
