@@ -28,20 +28,20 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and study of every run."""
     data: dict[str, Any] = {"source": arguments.source}
-    training = dict(STUDY["training"])
+    options = dict(STUDY["options"])
+    private: dict[str, Any] = {}
     if arguments.source == "generated":
         data["persons"] = arguments.persons
     if arguments.unit == "person":
-        training |= {"batch_size": max(1, arguments.persons // 6) if arguments.source == "generated" else 2}
-        training |= {"learning_rate": 0.5}
+        batch = max(1, arguments.persons // 6) if arguments.source == "generated" else 2
+        private = {"batch_size": batch, "learning_rate": 0.5}
     for seed in range(1, arguments.seeds + 1):
         for epsilon in (None if word == "none" else float(word) for word in arguments.epsilons.split(",")):
             for name in arguments.strategies.split(","):
                 strategy = STRATEGIES[name]
                 privacy = {"unit": arguments.unit, "epsilon": epsilon, "delta": 1e-5} if epsilon else None
-                changes = {"seed": seed, "data": data, "strategy": strategy, "privacy": privacy}
-                if epsilon:
-                    changes["training"] = training
+                own = options | {"strategy": strategy} | (private if epsilon else {})
+                changes = {"seed": seed, "data": data, "privacy": privacy, "options": own}
                 key = f"{prefix(arguments)}{seed}/{epsilon}/{name}"
                 yield key, {**STUDY, "simulation": {"lifetime_epsilon": 1000.0}, **changes}
 
@@ -71,7 +71,7 @@ def main() -> None:
         if key in known:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            references = table["strategy"]["name"] == "fedavg"
+            references = table["options"]["strategy"]["name"] == "fedavg"
             options = Options(arguments.cache, Path(folder), fresh=True, references=references)
             result = run_study(make_study(table), options)
         scores: dict[str, list[tuple[float, float]]] = {}
