@@ -191,7 +191,7 @@ def _public(subject: Subject) -> str:
 
 def _declared(subject: Subject) -> str:
     looked = []
-    asked = [(case, subject.terms(case)) for case in subject.cases] + _private_cases(subject)
+    asked = [(case, subject.terms(case)) for case in subject.cases] + _noisy_cases(subject)
     for case, terms in asked:
         for step in steps(terms, {"h1": case.frame}):
             discloses = step.study.method.discloses(step.study.question, step.ask)
@@ -299,6 +299,13 @@ def _names(subject: Subject) -> str:
 
 def _private_cases(subject: Subject) -> list[tuple[Case, Terms]]:
     """The examples that can be asked with noise. Raises Lacking where there is none, though there could be."""
+    found = _noisy_cases(subject)
+    if not found and hasattr(subject.module, "budget"):
+        raise Lacking("no example can be asked with noise; want one that can")
+    return found
+
+
+def _noisy_cases(subject: Subject) -> list[tuple[Case, Terms]]:
     found = []
     for case in subject.cases:
         terms = subject.terms(case, privacy=universe.NOISE)
@@ -307,8 +314,6 @@ def _private_cases(subject: Subject) -> list[tuple[Case, Terms]]:
         except UsageError:  # not with these options
             continue
         found.append((case, terms))
-    if not found and hasattr(subject.module, "budget"):
-        raise Lacking("no example can be asked with noise; want one that can")
     return found
 
 
