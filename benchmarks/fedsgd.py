@@ -38,10 +38,12 @@ from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from statfed.core.method import Question, read_question
 from statfed.core.privacy.accountant import calibrate
 from statfed.core.randomness import stream
 from statfed.core.study import make_study
-from statfed.core.terms import Terms
+from statfed.core.table import Size
+from statfed.federation.population import described
 from statfed.scenarios import time_use
 from statfed.scenarios._data import generator
 from statfed.strategies.learning import step as fedsgd
@@ -106,22 +108,25 @@ def linear(features: int, classes: int) -> nn.Module:
     return nn.Sequential(layer)
 
 
-def terms(method: str, epsilon: float, options: argparse.Namespace, rate: float) -> Terms:
-    """What holders would agree to."""
+def question(method: str, epsilon: float, options: argparse.Namespace, rate: float) -> Question[Any]:
+    """What holders would agree to, read."""
     shared = {"noise": "shared", "colluders": options.colluders} if method == "dp-fedsgd" else {}
-    training: dict[str, Any] = {"method": "dp-fedsgd", "sampling_rate": options.rate}
+    own: dict[str, Any] = {"sampling_rate": options.rate, "rounds": options.steps}
     if method != "dp-fedsgd":
-        training = {"batch_size": options.batch, "local_epochs": max(1, round(options.steps * options.rate / ROUNDS))}
-    return make_study(
+        epochs = max(1, round(options.steps * options.rate / ROUNDS))
+        own = {"batch_size": options.batch, "local_epochs": epochs, "rounds": ROUNDS}
+    table = described(time_use.CODEBOOK)
+    agreed = make_study(
         {
             "scenario": "time-use",
+            "method": method,
             "holders": HOLDERS,
-            "rounds": options.steps if method == "dp-fedsgd" else ROUNDS,
-            "training": training | {"learning_rate": rate},
+            "options": own | {"learning_rate": rate, "features": list(table.features), "target": table.target},
             "privacy": {"epsilon": epsilon, "delta": 1e-5} | shared,
             "protection": {"name": "secure-aggregation", "minimum_holders": HOLDERS} if shared else {},
         }
-    ).terms(time_use.CODEBOOK)
+    ).terms(table.codebook)
+    return read_question(agreed)[1]
 
 
 def pooled(data: Split, epsilon: float | None, seed: int, rate: float, options: argparse.Namespace) -> nn.Module:
@@ -151,8 +156,9 @@ def summed(data: Split, epsilon: float, seed: int, rate: float, options: argpars
     """`dp-fedsgd`: the holders' whole numbers, added up; a plain step along the mean."""
     model = data.build()
     vector = get_vector(model).astype(np.float64)
-    agreed = terms("dp-fedsgd", epsilon, options, rate)
-    step = fedsgd.step(agreed, len(vector))
+    agreed = question("dp-fedsgd", epsilon, options, rate)
+    step, privacy = fedsgd.step(agreed, len(vector)), agreed.privacy
+    assert privacy is not None
     units = len(data.pooled[1])
     for number in range(options.steps):
         total = np.zeros(len(vector), np.int64)
@@ -160,7 +166,7 @@ def summed(data: Split, epsilon: float, seed: int, rate: float, options: argpars
             x, y = data.of(holder)
             labels = (seed, holder, number)
             streams = stream(*labels, "sampling"), stream(*labels, "noise")
-            total += noisy_sum(model, x, y, np.arange(len(y)), agreed, step, *streams)
+            total += noisy_sum(model, x, y, np.arange(len(y)), privacy, step, *streams)
         vector -= rate * total * (step.unit / (step.rate * units))
         set_vector(model, vector.astype(np.float32))
     return model
@@ -169,14 +175,16 @@ def summed(data: Split, epsilon: float, seed: int, rate: float, options: argpars
 def averaged(data: Split, epsilon: float, seed: int, rate: float, options: argparse.Namespace) -> nn.Module:
     """FedAvg over holders' own DP-SGD."""
     model = data.build()
-    agreed = terms("local", epsilon, options, rate)
+    agreed = question("local-sgd", epsilon, options, rate)
+    how, privacy = agreed.options, agreed.privacy
     for number in range(ROUNDS):
         start, total, units = get_vector(model), np.zeros_like(get_vector(model)), len(data.pooled[1])
         for holder in range(HOLDERS):
             x, y = data.of(holder)
             set_vector(model, start)
             streams = stream(seed, holder, number, "local"), stream(seed, holder, number, "local noise")
-            fit(model, x, y, np.arange(len(y)), agreed, schedule(agreed, len(y), len(y)), *streams)
+            plan = schedule(how, privacy, Size(len(y), len(y)))
+            fit(model, x, y, np.arange(len(y)), how, privacy, plan, *streams)
             total += get_vector(model) * np.float32(len(y) / units)
         set_vector(model, total)
     return model

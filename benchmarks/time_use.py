@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from statfed.core.study import make_study
-from statfed.federation.training import Options, run_study
+from statfed.federation.run import Options, run_study
 from statfed.scenarios.time_use import STUDY
 
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -28,7 +28,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and study of every run."""
     data: dict[str, Any] = {"source": arguments.source}
-    training = dict(STUDY["training"])
+    training: dict[str, Any] = dict(STUDY["options"])
     if arguments.source == "generated":
         data["persons"] = arguments.persons
     if arguments.unit == "person":
@@ -39,9 +39,8 @@ def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]
             for name in arguments.strategies.split(","):
                 strategy = STRATEGIES[name]
                 privacy = {"unit": arguments.unit, "epsilon": epsilon, "delta": 1e-5} if epsilon else None
-                changes = {"seed": seed, "data": data, "strategy": strategy, "privacy": privacy}
-                if epsilon:
-                    changes["training"] = training
+                options = {**(training if epsilon else STUDY["options"]), "strategy": strategy}
+                changes = {"seed": seed, "data": data, "options": options, "privacy": privacy}
                 key = f"{prefix(arguments)}{seed}/{epsilon}/{name}"
                 yield key, {**STUDY, "simulation": {"lifetime_epsilon": 1000.0}, **changes}
 
@@ -71,9 +70,9 @@ def main() -> None:
         if key in known:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            references = table["strategy"]["name"] == "fedavg"
-            options = Options(Path(folder), arguments.cache, fresh=True, references=references)
-            result, _ = run_study(make_study(table), options)
+            references = table["options"]["strategy"]["name"] == "fedavg"
+            options = Options(arguments.cache, Path(folder), fresh=True, references=references)
+            result = run_study(make_study(table), options)
         scores: dict[str, list[tuple[float, float]]] = {}
         for candidate in result.candidates:
             scores.setdefault(candidate.kind, []).append((candidate.scores.accuracy, candidate.scores.macro_f1))

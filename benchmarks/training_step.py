@@ -18,20 +18,19 @@ import torch
 
 from statfed.core.discovery import load
 from statfed.core.randomness import stream
-from statfed.core.study import Study, make_study
+from statfed.core.section import Unit
+from statfed.core.terms import Privacy
 from statfed.scenarios.time_use import CODEBOOK
 from statfed.strategies.learning.local import Schedule, fit, get_vector
+from statfed.strategies.learning.options import LocalOptions
 
 STEPS, REPEATS, RECORDS_PER_PERSON = 20, 7, 16
 
 
-def variant(name: str, batch: int, unit: str | None, hooks: bool = False) -> Callable[[], float]:
+def variant(name: str, batch: int, unit: Unit | None, hooks: bool = False) -> Callable[[], float]:
     """A function that trains STEPS steps and returns seconds per step."""
-    table: dict[str, object] = {"scenario": "time-use", "model": {"name": name, "hidden": 64 if name == "mlp" else 16}}
-    table |= {"training": {"batch_size": batch, "local_epochs": STEPS}}
-    table |= {"privacy": {"epsilon": 1.0, "unit": unit} if unit else None}
-    study: Study = make_study(table)
-    terms = study.terms(CODEBOOK)
+    options = LocalOptions(batch_size=batch, local_epochs=STEPS)
+    privacy = Privacy(epsilon=1.0, delta=1e-5, unit=unit, max_records_per_unit=256) if unit else None
     module = load("statfed.strategies.models", name, "model")
     windows = np.random.default_rng(0).normal(size=(batch, len(CODEBOOK.channels), CODEBOOK.samples)).astype(np.float32)
     inputs = module.prepare(windows, CODEBOOK)
@@ -39,14 +38,14 @@ def variant(name: str, batch: int, unit: str | None, hooks: bool = False) -> Cal
     persons = np.arange(batch) // RECORDS_PER_PERSON
 
     def run() -> float:
-        model = module.build(CODEBOOK, terms.model.hidden, 0)
+        model = module.build(CODEBOOK, 64 if name == "mlp" else 16, 0)
         plan = Schedule(1.0, STEPS, float(batch), 1.0 if unit else None)
         started = time.process_time()
         if hooks:
             with patch("statfed.strategies.learning.local.covers", return_value=False):
-                fit(model, inputs, labels, persons, terms, plan, stream(1, "s"), stream(1, "n"))
+                fit(model, inputs, labels, persons, options, privacy, plan, stream(1, "s"), stream(1, "n"))
         else:
-            fit(model, inputs, labels, persons, terms, plan, stream(1, "s"), stream(1, "n"))
+            fit(model, inputs, labels, persons, options, privacy, plan, stream(1, "s"), stream(1, "n"))
         return (time.process_time() - started) / STEPS
 
     return run

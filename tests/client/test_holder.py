@@ -123,7 +123,7 @@ def test_under_privacy_only_the_one_ask_is_answered_as_often_as_reserved(office:
     before = holder.entries
     assert "ask: got sums number 1; want in this order noisy (1)" in holder.refusal("ask", private, 1, "sums")
     assert "ask: got noisy number 2; want in this order noisy (1)" in holder.refusal("ask", private, 2, "noisy")
-    assert "ask: got noisy number 0; want in this order noisy (1)" in holder.refusal("ask", private, 0, "noisy")
+    assert "sum: got number 0; want 1 or more" in holder.refusal("ask", private, 0, "noisy")
     other = query(method="count", privacy={"epsilon": 0.5})
     assert "describes the run otherwise than its first one did" in holder.refusal("ask", other, 1, "noisy")
     holder.holder._protecting._open.clear()  # as after a restart

@@ -290,6 +290,13 @@ def test_a_fixed_budget_with_shares_of_one_stays_within_epsilon_and_no_run_is_re
     assert reserved.epsilon(epsilon, 1e-6) <= epsilon
 
 
+def test_pure_privacy_is_not_refused_for_what_discretisation_adds() -> None:
+    """Composition of discretised losses is a little above the sum of pure epsilons, which holds at every delta."""
+    event = privacy.claim("discrete-laplace", 20.0, 1e-6)
+    assert privacy.epsilon([event], 1e-6) > 20.0
+    assert Reservation(((event, 1),)).epsilon(20.0, 1e-6) == Reservation(((event, 1),)).epsilon(20.0, 0.0) == 20.0
+
+
 def test_shares_beyond_the_whole_budget_are_refused_with_what_would_be_enough() -> None:
     greedy = question(several(("counts", 1, 1.0), ("sums", 1, 1.0)), of())
     with pytest.raises(UsageError, match=r"privacy.epsilon: got 1; want at least 1\.\d+ for all asks together"):

@@ -13,7 +13,7 @@ _WRITERS = {".parquet": "to_parquet", ".csv": "to_csv"}
 
 def predict(
     model: Annotated[Path, typer.Argument(help="What `statfed train ... --save` wrote.")],
-    data: Annotated[str, typer.Argument(help="CSV, Parquet or Arrow file, or database URL?table=NAME.")],
+    data: Annotated[str, typer.Argument(help="CSV, Parquet or Arrow file, or duckdb:///FILE?table=NAME.")],
     output: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Parquet or CSV file of predictions.")],
     as_json: Json = False,
 ) -> None:

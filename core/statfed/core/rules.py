@@ -273,8 +273,8 @@ def private_forms(terms: Terms) -> Iterator[Choice]:
     if terms.exact:
         return
     try:
-        given = getattr(load_method(terms.method), "PRIVACY", {})
-        private = terms.model_copy(update={"privacy": Privacy(**({"epsilon": 1.0} | given))})
+        given: dict[str, Any] = getattr(load_method(terms.method), "PRIVACY", {})
+        private = terms.model_copy(update={"privacy": Privacy.model_validate({"epsilon": 1.0, **given})})
         method, question = read_question(private)
         budget = budget_of(question)
         first = getattr(budget, "order", ("",))[0]

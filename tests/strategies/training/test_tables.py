@@ -213,7 +213,7 @@ def test_a_holder_without_a_complete_record_contributes_nothing(method: str, tmp
     empty = people(50, 3)
     empty["region"] = None
     private = {"privacy": {"epsilon": 8.0}} if method == "dp-fedsgd" else {}
-    more = {"holdout": 0.2, "rounds": 2, "model": {"hidden": 1}, **private}
+    more: dict[str, Any] = {"holdout": 0.2, "rounds": 2, "model": {"hidden": 1}, **private}
     holders = written(tmp_path, {"a": people(80, 1), "b": empty})
     result = trained(study_of(holders, "employed", ["age", "region"], method, **more)).result
     if method == "local-sgd":

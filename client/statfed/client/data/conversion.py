@@ -74,7 +74,8 @@ def convert(raw: Expr, column: Column, engine: str) -> Converted:
         value = coded(raw, text, column.levels) if column.type == "category" else text
     if codes is None:
         return Converted(value, missing, text)
-    return Converted(ibis.cases((codes, None), else_=value).cast(value.type()), missing | codes, text)
+    kind: Expr = value.type()
+    return Converted(ibis.cases((codes, None), else_=value).cast(kind), missing | codes, text)
 
 
 def raw_missing(raw: Expr) -> Expr:
@@ -125,7 +126,7 @@ def as_days(raw: Expr, engine: str) -> Expr:
     if kind.is_string():
         text = raw.strip()
         read = text.try_cast("date") if engine == "duckdb" else text.cast("date")
-        day = ibis.cases((text.re_search(_DAY), read))
+        day: Expr = ibis.cases((text.re_search(_DAY), read))
     elif kind.is_timestamp() and kind.timezone is None:
         day = ibis.cases((_midnight(raw), raw.cast("date")))
     elif kind.is_date():
@@ -149,7 +150,8 @@ def as_array(raw: Expr, engine: str) -> Expr:
     kind = raw.type()
     if engine == "postgres":  # where a column's type does not say how many dimensions its arrays have
         listed = raw.cast("array<float32>" if kind.value_type.is_float32() else "array<float64>")
-        return ibis.cases((_dimensions(raw.cast("array<float64>")) > 1, None), else_=listed).cast(listed.type())
+        dimensions: Expr = _dimensions(raw.cast("array<float64>"))
+        return ibis.cases((dimensions > 1, None), else_=listed).cast(listed.type())
     if kind.value_type.is_floating() and kind.length is None:
         return raw
     return raw.cast("array<float32>" if kind.value_type.is_float32() else "array<float64>")

@@ -215,7 +215,9 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
     if column.type == "number":
         infinite = value.isinf().fill_null(False)
         rules.append(_Rule(f"{name}: got infinite values; want finite numbers", infinite))
-    lowest, highest, what = value, value, "values"
+    lowest: Expr = value
+    highest: Expr = value
+    what = "values"
     if column.type == "text":
         message = f"{name}: got text that is too long; want at most {column.length} characters"
         rules.append(_Rule(message, (value.length() > column.length).fill_null(False)))
@@ -246,9 +248,9 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
 
 def _entries(name: str, column: Column, value: Expr, lowest: Expr, highest: Expr) -> list[_Rule]:
     """Of arrays. lowest, highest: of the entries of each; every engine takes NaN for the largest number."""
-    odd = lowest.isinf() | highest.isinf() | highest.isnan()
-    empty = value.filter(lambda entry: entry.isnull()).length() > 0
-    wrong = value.length() != column.length
+    odd: Expr = lowest.isinf() | highest.isinf() | highest.isnan()
+    empty: Expr = value.filter(lambda entry: entry.isnull()).length() > 0
+    wrong: Expr = value.length() != column.length
     return [
         _Rule(f"{name}: got arrays of another length; want {column.length} entries in each", wrong.fill_null(False)),
         _Rule(f"{name}: got arrays with missing entries; want a number in each", empty.fill_null(False)),

@@ -212,7 +212,7 @@ def _confusion(total: Total, names: Sequence[str]) -> list[_Row]:
 
 
 def _regression(total: Total, inputs: Inputs) -> list[_Row]:
-    """Errors of the model and of the mean, in the target's own unit.
+    """Errors of the model and of the mean, in the target's own unit; none where the noise is larger than they are.
 
     r2 is 1 - squared errors / squared deviations from the mean of these records.
     """
@@ -221,20 +221,22 @@ def _regression(total: Total, inputs: Inputs) -> list[_Row]:
     def row(name: str, squared: float, absolute: float | None, noise: float, spread: float, fourth: float) -> _Row:
         if n <= 1:
             return {"name": name, "count": max(0, round(n)), "rmse": None, "std_error": None, "mae": None, "r2": None}
-        mse = max(0.0, squared / n)
+        mse = squared / n
         variance = (max(0.0, fourth - mse**2) + (noise**2 + (mse * _noise(total, "records")) ** 2) / n) / n
+        error = math.sqrt(variance) / (2 * math.sqrt(mse)) if mse > 0 else 0.0
+        drowned = mse < 0 or (mse == 0 and noise > 0)  # in noise
         return {
             "name": name,
             "count": round(n),
-            "rmse": unit * math.sqrt(mse),
-            "std_error": unit * math.sqrt(variance) / (2 * math.sqrt(mse)) if mse > 0 else None,
+            "rmse": None if drowned else unit * math.sqrt(mse),
+            "std_error": None if drowned else unit * error,
             "mae": None if absolute is None else unit * max(0.0, absolute) / n,
             "r2": 1.0 - squared / spread if spread > 0 else None,
         }
 
     squared, y, yy = (float(total[name]) for name in ("squared", "y", "yy"))
     mean = y / n if n > 0 else 0.0
-    deviations = max(0.0, yy - n * mean**2)
+    deviations = yy - n * mean**2
     normal = 3 * (squared / n) ** 2 if n > 0 else 0.0
     fourth = float(total["fourth"]) / n if "fourth" in total and n > 0 else normal
     noise = math.hypot(_noise(total, "yy"), 2 * mean * _noise(total, "y"))

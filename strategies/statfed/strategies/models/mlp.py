@@ -1,6 +1,6 @@
-"""A small perceptron on fixed window features, or on single values as they are scaled. Few parameters, so it stays
-accurate under differential privacy.
+"""A small perceptron on fixed features of windows, or on single values as they are scaled.
 
+Few parameters, so it stays accurate under differential privacy.
 The front end has no parameter and uses no statistic of any data set: only the codebook's public bounds and scales
 and constants of this file. Each record's features depend on that record alone, so the sensitivity of everything
 computed from them to one record is what the clipping says.
