@@ -49,9 +49,9 @@ def aggregated(
     gives no model.
     """
     from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-    from flwr.serverapp.strategy import Bulyan, FedAdam, FedAvgM, Krum, MultiKrum
+    from flwr.serverapp.strategy import Bulyan, FedAdagrad, FedAdam, FedAvgM, FedYogi, Krum, MultiKrum
 
-    if isinstance(strategy, FedAdam.__bases__):  # FedOpt, which is no part of Flower's public API
+    if isinstance(strategy, FedAdagrad | FedAdam | FedYogi):
         strategy.current_arrays = {"vector": start}
     elif isinstance(strategy, FedAvgM) and strategy.current_arrays is None:
         strategy.current_arrays = ArrayRecord({"vector": Array(start)})
