@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from statfed.core.study import make_study
-from statfed.federation.training import Options, run_study
+from statfed.federation.run import Options, run_study
 
 
 def main() -> None:
@@ -36,7 +36,8 @@ def main() -> None:
         )
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            result, _ = run_study(study, Options(Path(folder), Path(folder), fresh=True, references=False))
+            options = Options(workspace=Path(folder), runs=Path(folder), fresh=True, references=False)
+            result = run_study(study, options)
             whole = time.perf_counter() - started
         phases = {phase.name: phase.seconds for phase in result.phases}
         seconds = [r.seconds for r in result.rounds[1:]]

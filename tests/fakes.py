@@ -1,4 +1,4 @@
-"""Protections and analyses that break a law each, as if another package had brought them.
+"""Protections and methods that break a law each, as if another package had brought them.
 
 Bases that keep every law: pairwise masks over every holder or none, and variances. A fake changes one thing.
 """
@@ -16,13 +16,14 @@ import pytest
 from statfed.core import discovery
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
-from statfed.core.method import Arrays, Cells, Coordination
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Public, fixed
 from statfed.core.protection import Aggregate, Agreement, Packet, Requirements, Rounds, Stage
 from statfed.core.section import Section
 from statfed.strategies.analyses import variance
 from statfed.strategies.protections import secure_aggregation
 from statfed.strategies.protections._secagg_all import AllCoordinator, AllParty
-from tests.universe import CODEBOOK, people
+from statfed.strategies.training import local_sgd
+from tests.universe import CODEBOOK, examples_of, people
 
 NAME = "outsider"
 
@@ -279,7 +280,9 @@ def _parts(**changes: Any) -> Any:
         found = variance.parts(question, ask)
         scale = changes.get("scale", 1.0)
         return {
-            name: replace(part, bound=changes.get("bound", np.asarray(part.bound) * scale))
+            name: replace(
+                part, bound=changes.get("bound", np.asarray(part.bound) * scale), what=changes.get("what", part.what)
+            )
             for name, part in found.items()
         }
 
@@ -291,6 +294,15 @@ def _coordinate(question: Any) -> Coordination:
     return result.with_(facts={"share": float("nan")})
 
 
+def _twice(question: Any) -> Coordination:
+    yield Ask("scaled") if question.privacy else Ask("means")
+    return (yield from variance.coordinate(question))
+
+
+def _counted(question: Any, ask: Any) -> Any:
+    return {name: replace(part, what=Public()) for name, part in variance.parts(question, ask).items()}
+
+
 ANALYSES: list[tuple[str, str, dict[str, Any]]] = [
     ("contract", "PUSHES_DOWN: missing", {"PUSHES_DOWN": None}),
     ("contract", "example: missing", {"example": None}),
@@ -298,12 +310,28 @@ ANALYSES: list[tuple[str, str, dict[str, Any]]] = [
     ("contract", "want 50 or more", {"example": lambda: (OPTIONS, CODEBOOK, people(5, 1))}),
     ("additive", "add up to something that is off", {"contribute": _contribute(_means)}),
     ("additive", "", {"contribute": _contribute(_one_more)}),
+    ("public", "got other figures of other records", {"parts": _counted}),
+    ("declared", "not declared", {"parts": _parts(what=None)}),
     ("bounded", "one record changes an entry by 1; want at most 0.5", {"parts": _parts(scale=0.5)}),
     ("order", "want", {"contribute": _contribute(_First())}),
     ("json", "want text, finite numbers", {"coordinate": _coordinate}),
     ("names", "got nowhere; want columns of the codebook", {"discloses": lambda *_: Cells(("nowhere",))}),
     ("names", "discloses sex, which", {"discloses": lambda *_: Cells(("sex",))}),
     ("private", "no finite bound", {"parts": _parts(bound=np.inf)}),
+    ("private", "got scaled number 2; want in this order", {"coordinate": _twice}),
+    ("budget", "got asks scaled; want those announced", {"budget": lambda _: fixed("scaled", 2)}),
     ("protected", "outside the range", {"parts": _parts(scale=1e-6)}),
 ]
-"""As `PROTECTIONS`, of analyses."""
+"""As `PROTECTIONS`, of methods."""
+
+TRAINING: dict[str, Any] = {name: item for name, item in vars(local_sgd).items() if not name.startswith("__")} | {
+    "example": lambda: (examples_of("local-sgd")[0], CODEBOOK, people(200, 1))
+}
+"""A training method that keeps every law."""
+
+
+def weighed_by_age(table: Any, question: Any, ask: Any) -> Arrays:
+    """Sends how many of its records are of old people, as if it were the public number of records."""
+    sent = local_sgd.contribute(table, question, ask)
+    old = int(table.filter(table["age"] > 60).expr.count().to_pyarrow().as_py())
+    return {**sent, "weight": np.array(old)} if "weight" in sent else sent

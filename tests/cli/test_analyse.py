@@ -1,4 +1,4 @@
-"""`statfed analyse` and `statfed run` of an analysis, as users type them: answers, documents, files and mistakes."""
+"""`statfed analyse` and `statfed run` of tables, as users type them: answers, documents, files and mistakes."""
 
 import html.parser
 import json
@@ -17,8 +17,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from statfed.cli.main import app
-from statfed.core.discovery import load, modules
-from statfed.core.method import PACKAGE, Analysis
+from statfed.core.discovery import modules
+from statfed.core.method import ANALYSES, load_method
 from statfed.federation.schema import answer_schema
 from tests.universe import people
 
@@ -167,16 +167,16 @@ def test_levels_that_differ_between_holders_do_not_shift_cells(call: Call, tmp_p
     answer = document(call(f"analyse table --rows g {holders} --json"))
     assert {row["g"]: row["count"] for row in answer["cells"]} == {"a": 60, "b": 110, "c": 100, "d": 30}
     assert answer["facts"]["observations"] == 300
-    assert answer["query"]["holders"] == ["x", "y", "z"]
+    assert answer["terms"]["holders"] == ["x", "y", "z"]
 
 
 # ---- help
 
 
-@pytest.mark.parametrize("name", sorted(modules(PACKAGE)))
+@pytest.mark.parametrize("name", sorted(modules(ANALYSES)))
 def test_help_of_every_analysis_names_every_option(call: Call, name: str) -> None:
     shown = call(f"analyse {name} --help").stdout
-    analysis: Analysis = load(PACKAGE, name, "analysis")
+    analysis = load_method(name)
     own = [f"--{key.replace('_', '-')}" for key in analysis.Options.model_fields]
     common = ["--holder", "--codebook", "--where", "--privacy", "--disclosure", "--rule", "--engine", "--dry-run"]
     for flag in [*own, *common, "--json", "--csv", "--parquet", "--html", "--budget", "--fresh", "--workspace"]:
@@ -186,7 +186,7 @@ def test_help_of_every_analysis_names_every_option(call: Call, name: str) -> Non
 
 def test_the_list_of_analyses_names_them_all(call: Call) -> None:
     shown = call("analyse --help").stdout
-    assert all(f" {name} " in shown for name in modules(PACKAGE))
+    assert all(f" {name} " in shown for name in modules(ANALYSES))
 
 
 # ---- mistakes
@@ -203,7 +203,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "missing table": ("describe --columns age --holder c=duckdb:///c.db?table=persons", 2, "a table 'persons'"),
     "holder twice": ("describe --columns age --holder a=a.parquet --holder a=b.csv", 2, "--holder: got a twice"),
     "holder name": ("describe --columns age --holder A_1=a.parquet", 2, "holders: got 'A_1'; want lower-case letters"),
-    "codebook": (f"describe --columns age --codebook no.toml {TWO}", 2, "codebook file not found: no.toml"),
+    "codebook": (f"describe --columns age --codebook no.toml {TWO}", 2, "codebook file not found: "),
     "where": (f"describe --columns age --where 'age !! 3' {TWO}", 2, "--where: got 'age !! 3'; want for example"),
     "level": (f"describe --columns age --where 'sex = x' {TWO}", 2, "want =, != or in, and codes of f, m"),
     "privacy": (f"count --privacy 1 {TWO}", 2, "--privacy: got '1'; want key=value"),
@@ -336,7 +336,7 @@ def test_ledgers_of_analyses_are_found_shown_and_verified_by_the_holders_name(ca
         "describe: means without noise",
         "describe: squares without noise",
     ]
-    assert {e["study"] for e in ledger["entries"][1:4]} == {answer["query_digest"]}
+    assert {e["study"] for e in ledger["entries"][1:4]} == {answer["study_digest"]}
     head = answer["spending"][0]["ledger_head"]
     assert call(f"ledger verify --holder a --anchor {head}").exit_code == 0
     assert len(document(call("ledger show --json"))["ledgers"]) == 2
@@ -358,7 +358,7 @@ def test_standard_rules_blank_small_cells_and_name_the_rule(call: Call, tmp_path
 
 
 STUDY = """
-analysis = "{analysis}"
+method = "{method}"
 codebook = "people.codebook.toml"
 {more}
 [options]
@@ -380,9 +380,9 @@ def study(tmp_path: Path, call: Call) -> Callable[..., Path]:
     PARTS[1].to_csv(tmp_path / "south.csv", index=False)
     call(f"codebook infer {tmp_path}/north.parquet {tmp_path}/south.csv --out {tmp_path}/people.codebook.toml")
 
-    def write(analysis: str = "describe", minimum: int | str = '"off"', more: str = "") -> Path:
+    def write(method: str = "describe", minimum: int | str = '"off"', more: str = "") -> Path:
         path = tmp_path / "people.study.toml"
-        path.write_text(STUDY.format(analysis=analysis, minimum=minimum, more=more))
+        path.write_text(STUDY.format(method=method, minimum=minimum, more=more))
         return path
 
     return write
@@ -395,7 +395,7 @@ def test_a_study_file_runs_is_listed_shown_and_reported(call: Call, study: Calla
     assert answer["disclosure"]["rules"]
     assert answer["columns"][0]["mean"] == pytest.approx(FRAME["age"][:290].mean(), rel=1e-12)
     (listed,) = document(call("runs list --json"))["runs"]
-    assert (listed["run"], listed["analysis"], listed["state"]) == (answer["run"], "describe", "finished")
+    assert (listed["run"], listed["method"], listed["state"]) == (answer["run"], "describe", "finished")
     assert document(call("runs show last --json")) == answer
     assert "Description of columns" in call("runs show last").stdout
     report = Path(document(call(f"runs report {answer['run'][:15]} --json"))["report"])
@@ -410,12 +410,12 @@ def test_keys_of_a_study_are_set_on_the_command_line(call: Call, study: Callable
     answer = document(call(f"""run {path} --set 'options.columns=["income"]' --set disclosure=none --fresh --json"""))
     assert [row["column"] for row in answer["columns"]] == ["income"]
     assert answer["disclosure"]["rules"] == []
-    plan = document(call(f"run {path} --set analysis=mean --set privacy.epsilon=1 --dry-run --json"))
+    plan = document(call(f"run {path} --set method=mean --set privacy.epsilon=1 --dry-run --json"))
     assert plan["admissions"][0]["epsilon"] == pytest.approx(1.0, rel=0.02)
     wrong = call(f"run {path} --set disclosure=strict")
     assert wrong.exit_code == 2
     assert "disclosure: got 'strict'; want none, standard or a table of rules" in wrong.stderr
-    assert "unknown analysis: got 'descibe'" in call(f"run {path} --set analysis=descibe").stderr
+    assert "unknown method: got 'descibe'" in call(f"run {path} --set method=descibe").stderr
 
 
 def test_holders_refuse_a_population_that_differs_by_few_from_one_of_an_earlier_run(
@@ -436,3 +436,22 @@ def test_a_run_without_codebook_shows_the_drafted_one_too(call: Call, study: Cal
     path = study()
     path.write_text(path.read_text().replace('codebook = "people.codebook.toml"\n', ""))
     assert "drafted from the union of the holders' own drafts" in call(f"run {path} --fresh").stderr
+
+
+def test_a_study_file_of_the_earlier_format_is_read_and_said_to_be_one(call: Call, study: Callable[..., Path]) -> None:
+    path = study()
+    now = call(f"run {path} --fresh --json")
+    assert "earlier format" not in now.stderr
+    path.write_text(path.read_text().replace("method =", "analysis ="))
+    earlier = call(f"run {path} --fresh --json")
+    assert f"{path}: a study of an earlier format; read analysis as method" in " ".join(earlier.stderr.split())
+    assert document(earlier)["study_digest"] == document(now)["study_digest"]
+    assert document(earlier)["columns"] == document(now)["columns"]
+
+
+def test_an_analysis_can_be_kept_as_a_run(call: Call, tmp_path: Path) -> None:
+    result = call(f"analyse count {TWO} --runs {tmp_path}/runs --json")
+    answer = document(result)
+    assert document(call("runs show last --json")) == answer
+    assert f"{answer['run']}/report.html" in result.stderr
+    assert not call(f"analyse count {TWO} --fresh").stderr.count("report:")

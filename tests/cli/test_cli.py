@@ -17,11 +17,11 @@ SMALL += [
     "--set",
     "data.test_persons=4",
     "--set",
-    "rounds=2",
+    "options.rounds=2",
     "--set",
     "holders=2",
     "--set",
-    "model.hidden=8",
+    "options.model.hidden=8",
     "--set",
     "privacy=none",
 ]
@@ -51,18 +51,24 @@ def test_scenarios_and_protections_are_listed(call: Any) -> None:
 
 
 def test_a_run_its_result_ledger_and_report(call: Any, tmp_path: Path) -> None:
-    schema = json.loads((Path(__file__).parents[2] / "docs" / "schema" / "result.json").read_text())
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "schema" / "answer.json").read_text())
     first = call("run", "time-use", *SMALL, "--set", "privacy.epsilon=2", "--set", "privacy.delta=1e-4", "--json")
     assert first.exit_code == 0, first.stderr
     result = document(first)
     jsonschema.validate(result, schema)
     assert result["synthetic"] is True
     assert all(1.8 < s["study_epsilon"] <= 2.0 for s in result["spending"])
-    assert {c["kind"] for c in result["candidates"]} == {"federated", "pooled", "local", "local-dp", "majority"}
+    assert {c["kind"] for c in result["training"]["candidates"]} == {
+        "federated",
+        "pooled",
+        "local",
+        "local-dp",
+        "majority",
+    }
 
     listed = document(call("runs", "list", "--json"))["runs"]
     assert [(r["run"], r["state"]) for r in listed] == [(result["run"], "finished")]
-    assert document(call("runs", "show", "last", "--json"))["model_digest"] == result["model_digest"]
+    assert document(call("runs", "show", "last", "--json")) == result
     report = Path(document(call("runs", "report", result["run"][:15], "--json"))["report"])
     assert "<html" in report.read_text()
 
@@ -76,7 +82,7 @@ def test_a_run_its_result_ledger_and_report(call: Any, tmp_path: Path) -> None:
     again = document(
         call("run", "time-use", *SMALL, "--set", "privacy.epsilon=2", "--set", "privacy.delta=1e-4", "--json")
     )
-    assert again["model_digest"] == result["model_digest"]
+    assert again["training"]["model_digest"] == result["training"]["model_digest"]
     assert again["spending"][0]["history_epsilon"] > result["spending"][0]["history_epsilon"]
 
 
@@ -84,7 +90,7 @@ def test_dry_run_spends_nothing_and_shows_the_noise(call: Any) -> None:
     words = ["run", "time-use", *SMALL, "--set", "privacy.epsilon=1", "--set", "privacy.unit=person"]
     plan = call(*words, "--dry-run", "--json")
     assert plan.exit_code == 0
-    assert document(plan)["plans"][0]["noise_to_signal"] > 1
+    assert document(plan)["admissions"][0]["noise_to_signal"] > 1
     assert "Expect no utility" in plan.stderr
     ledger = document(call("ledger", "show", "--holder", "office-1", "--json"))["ledgers"][0]
     assert ledger["spending"]["filter_epsilon"] == 0
@@ -103,9 +109,9 @@ def test_overspending_is_refused_with_the_numbers_and_exit_code_3(call: Any) -> 
 
 
 BAD = {
-    "unknown strategy": (["--set", "strategy.name=krumm"], 2, "strategy.name: got 'krumm'; want 'fedavg'"),
+    "unknown strategy": (["--strategy", "krumm"], 2, "strategy.name: got 'krumm'; want 'fedavg'"),
     "unknown key": (["--set", "rouds=3"], 2, "rouds: unknown key"),
-    "negative epsilon": (["--set", "privacy.epsilon=-1"], 2, "privacy.epsilon: got -1; want greater than 0"),
+    "negative epsilon": (["--set", "privacy.epsilon=-1"], 2, "privacy: epsilon: got -1; want greater than 0"),
     "delta too large": (
         ["--set", "privacy.epsilon=1", "--set", "privacy.delta=0.4"],
         2,
@@ -125,7 +131,7 @@ BAD = {
     "bad holder name": (["--set", 'holders=["../a"]'], 2, "got '../a'; want lower-case letters"),
     "no holders": (["--set", "holders=0"], 2, "holders: "),
     "unknown model": (
-        ["--set", "model.name=resnet"],
+        ["--set", "options.model.name=resnet"],
         2,
         "unknown model: got 'resnet'; want one of cnn, dense, mlp, text",
     ),
@@ -195,8 +201,8 @@ def test_missing_files_and_names_are_explained(call: Any, tmp_path: Path) -> Non
 
 
 def test_a_study_file_runs_like_its_scenario(call: Any, tmp_path: Path) -> None:
-    (tmp_path / "study.toml").write_text('scenario = "time-use"\nholders = ["north", "south"]\nrounds = 1\n')
-    words = [w for w in SMALL if not w.startswith(("holders", "rounds"))]
+    (tmp_path / "study.toml").write_text('scenario = "time-use"\nholders = ["north", "south"]\n[options]\nrounds = 1\n')
+    words = [w for w in SMALL if not w.startswith(("holders", "options.rounds"))]
     words = [w for i, w in enumerate(words) if not (w == "--set" and (i + 1 == len(words) or words[i + 1] == "--set"))]
     result = call("run", "study.toml", *words, "--no-references", "--json")
     assert result.exit_code == 0, result.stderr
@@ -207,7 +213,7 @@ def test_an_unforeseen_error_is_one_line_unless_debug(call: Any, monkeypatch: py
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("wires crossed")
 
-    monkeypatch.setattr("statfed.federation.training.run_study", broken)
+    monkeypatch.setattr("statfed.federation.run_study", broken)
     result = call("run", "time-use")
     assert result.exit_code == 1
     assert "internal error: RuntimeError: wires crossed" in result.stderr

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from statfed.cli.main import app
 from statfed.cli.protections import PLACEMENTS
 from statfed.client.third_party import load_party
-from statfed.core import _rules
+from statfed.core import rules
 from statfed.core.discovery import modules
 from statfed.core.identity import load_identity
 from statfed.core.protection import PACKAGE
@@ -101,7 +101,7 @@ def test_an_unknown_protection_names_those_there_are(call: Any) -> None:
 def test_a_missing_package_shows_in_the_list(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     needing = [row["id"] for row in document(call("protections", "--json"))["protections"] if row["extra"]]
     assert "homomorphic-encryption" in needing
-    monkeypatch.setattr(_rules, "find_spec", lambda _: None)
+    monkeypatch.setattr(rules, "find_spec", lambda _: None)
     for name in needing:
         (row,) = document(call("protections", name, "--json"))["protections"]
         assert row["installed"] is False
@@ -170,7 +170,7 @@ def test_an_analysis_says_the_same_under_every_protection_and_who_learns_what(
     (listed,) = document(call("protections", name, "--json"))["protections"]
     assert "coordinator" in {row["role"] for row in answer["learns"]}
     assert len(answer["learns"]) == len(listed["learns"]["table"])
-    assert answer["query"]["protection"]["name"] == name
+    assert answer["terms"]["protection"]["name"] == name
 
 
 @pytest.mark.parametrize("name", NAMES)

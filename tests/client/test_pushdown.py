@@ -5,7 +5,7 @@ Skipped where PostgreSQL's server binaries are not installed.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from sqlglot import exp
 
 from statfed.client.data.tables import connect, open_table
 from statfed.core.discovery import load, modules
+from statfed.core.errors import UsageError
 from statfed.core.method import (
     ANALYSES,
     Ask,
@@ -26,10 +27,45 @@ from statfed.core.method import (
 from statfed.core.terms import Privacy, Terms, parse_condition
 from tests.federate import drive, table_of
 from tests.postgres import Server, postgres
-from tests.strategies.analyses.test_analysis_laws import CASES, PRIVATE, assert_close
-from tests.universe import CODEBOOK, people
+from tests.universe import CODEBOOK, EXAMPLES, people
 
 __all__ = ["postgres"]
+
+CASES = [
+    pytest.param(name, options, id=f"{name}-{i}")
+    for name in sorted(modules(ANALYSES))
+    for i, options in enumerate(EXAMPLES[name])
+]
+
+
+def private(name: str, options: dict[str, Any]) -> bool:
+    """Does the analysis answer these options privately?"""
+    try:
+        read_question(
+            Terms(method=name, options=options, codebook=CODEBOOK, holders=("a",), seed=1, privacy=Privacy(epsilon=1.0))
+        )
+    except UsageError:
+        return False
+    return True
+
+
+PRIVATE = [case for case in CASES if private(str(case.values[0]), cast(dict[str, Any], case.values[1]))]
+
+
+def assert_close(one: Any, other: Any) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_close(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_close(a, b)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, rel=1e-9, abs=1e-12)
+    else:
+        assert one == other
+
 
 TYPES = {
     "income": "double precision",

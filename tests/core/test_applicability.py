@@ -9,18 +9,24 @@ from typing import Any, get_args
 import pandas as pd
 import pytest
 
-from statfed.core import _rules
-from statfed.core.applicability import EXTRAS, Obstacle, allowed, applicable, holders_for, obstacles
+from statfed.core import rules
+from statfed.core.applicability import EXTRAS, Obstacle, allowed, applicable, obstacles
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
+from statfed.core.method import read_question
+from statfed.core.progress import silent
 from statfed.core.protection import PACKAGE, Requirements, named_protection
+from statfed.core.resolve import resolve_applicable
 from statfed.core.section import Section
 from statfed.core.terms import Placement, Privacy, Protection, Terms
 from statfed.federation import Federation
+from statfed.server.driver import Driven, drive
+from statfed.server.engine import Deployment
+from statfed.server.grid import inprocess
 from statfed.strategies.learning.options import ROBUST, Strategies, Strategy
-from tests.conftest import toy_study, toy_terms
+from statfed.strategies.learning.rounds import holders_for
+from tests.conftest import TOY, toy_study, toy_terms
 from tests.federate import codebook_of
-from tests.federation.test_federation import drive
 
 INSTALLED = sorted(modules(PACKAGE))
 STRATEGIES = get_args(Strategies)
@@ -31,7 +37,7 @@ CODEBOOK = codebook_of({"age": ("integer", 0, 100), "sex": ["f", "m"], "free": "
 
 def query(holders: int, **changes: Any) -> Terms:
     names = tuple(f"h{i + 1}" for i in range(holders))
-    base: dict[str, Any] = {"analysis": "table", "options": {"rows": ["sex"]}, "codebook": CODEBOOK, "seed": 1}
+    base: dict[str, Any] = {"method": "table", "options": {"rows": ["sex"]}, "codebook": CODEBOOK, "seed": 1}
     return Terms.model_validate(base | {"holders": names} | changes)
 
 
@@ -136,15 +142,20 @@ def test_what_applies_trains_with_every_strategy(
 
 
 def runs_or_is_refused(study: Any, homes: Callable[..., dict[str, Path]]) -> None:
-    from tests.conftest import CODEBOOK as WINDOWS
+    places, terms = homes(study), study.terms(TOY.codebook)
 
-    places = homes(study)
-    if obstacles(study.terms(WINDOWS)):
+    def run() -> Driven:
+        def trained(session: Any) -> Driven:
+            return drive(session, resolve_applicable(terms), "r1", timeout=60, progress=silent)
+
+        return inprocess.run(Deployment("r1", places, Path("unused")), trained, silent)
+
+    if obstacles(terms):
         with pytest.raises(UsageError, match="; want "):
-            drive(study, places)
+            run()
         assert not any((home / "ledger.sqlite").exists() for home in places.values())  # refused before it was sent
     else:
-        assert drive(study, places).rounds
+        assert [one.ask for one in run().sums] == ["fit"]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +199,7 @@ def test_an_exact_total_of_two_holders_wants_a_third_or_noise(monkeypatch: pytes
 def test_noise_is_not_offered_where_the_question_has_no_private_form(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, minimum_holders=3)
     for analysis in ("describe", "mean"):  # no private form; a column without bounds
-        asked = query(2, analysis=analysis, options={"columns": ["free"]}, protection=Protection(name="hidden"))
+        asked = query(2, method=analysis, options={"columns": ["free"]}, protection=Protection(name="hidden"))
         (found,) = obstacles(asked)
         assert [choice.text for choice in found.choices] == ["at least 3 holders"], analysis
 
@@ -204,7 +215,7 @@ def test_an_official_figure_with_noise_names_an_exact_way(monkeypatch: pytest.Mo
 
 def test_a_missing_package_is_named_with_the_command_and_never_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, minimum_holders=3, extra="he")
-    monkeypatch.setattr(_rules, "find_spec", lambda name: None if name == "tenseal" else object())
+    monkeypatch.setattr(rules, "find_spec", lambda name: None if name == "tenseal" else object())
     (found,) = obstacles(query(3, protection=Protection(name="hidden")))
     assert found.reason == "protection hidden: needs tenseal: not installed"
     assert found.choices[0].text == "pip install 'statfed[he]'"
@@ -290,26 +301,32 @@ def test_every_combination_of_method_noise_and_strategy_applies_or_is_refused_wi
     name: str,
 ) -> None:
     needs = requires(name)
-    for method, noise, strategy, momentum, holders in itertools.product(
-        ("local-sgd", "dp-fedsgd"), (None, *get_args(Placement)), ("fedavg", "fedprox", "krum"), (0.0, 0.9), (1, 2, 5)
+    for method, noise, strategy, holders in itertools.product(
+        ("local-sgd", "dp-fedsgd"), (None, *get_args(Placement)), ("fedavg", "fedprox", "krum"), (1, 2, 5)
     ):
         terms = toy_terms(
             holders=holders,
             strategy={"name": strategy},
-            training={"method": method, "momentum": momentum},
+            training={"method": method},
             privacy=TRAINED | {"noise": noise} if noise else None,
             protection={"name": name},
         )
         found = obstacles(terms)
         descent = method == "dp-fedsgd"
         refused = (
-            (descent and (noise is None or strategy != "fedavg" or momentum > 0))
+            (descent and (noise is None or strategy != "fedavg"))
             or noise == "central"
             or (noise == "shared" and (not descent or needs.reveals_updates or holders < 2))
             or not expected(name, strategy, noise is not None, holders)
         )
-        assert bool(found) == refused, (method, noise, strategy, momentum, holders, [str(one) for one in found])
+        assert bool(found) == refused, (method, noise, strategy, holders, [str(one) for one in found])
         every_choice_helps(terms, found)
+
+
+def test_gradient_descent_has_no_momentum_of_a_holder() -> None:
+    terms = toy_terms(training={"method": "dp-fedsgd"}, privacy=TRAINED)
+    with pytest.raises(UsageError, match="dp-fedsgd: momentum: unknown key"):
+        read_question(terms.model_copy(update={"options": {**terms.options, "momentum": 0.9}}))
 
 
 def test_no_rule_recommends_what_another_rule_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,8 +350,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, options: type[Section] | None = Non
     def loaded(package: str, name: str, what: str) -> Any:
         return Hidden if name == "hidden" else load(package, name, what)
 
-    for module in ("_rules", "protection"):
+    for module in ("rules", "protection"):
         monkeypatch.setattr(f"statfed.core.{module}.load", loaded)
-    for module in ("_rules", "applicability"):
+    for module in ("rules", "applicability"):
         monkeypatch.setattr(f"statfed.core.{module}.modules", found)
     named_protection("hidden", {})  # can be read

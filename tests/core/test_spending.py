@@ -337,6 +337,25 @@ def test_an_ask_that_is_not_of_the_budget_has_no_price() -> None:
         spending.price(question(THREE, of()), Ask("wide"), SIZE, 1)
 
 
+def test_noise_of_a_fixed_budget_is_not_for_parts_that_an_ask_made_wider() -> None:
+    """Noise is planned before any total is seen: what a coordinator sends along must not move a bound."""
+    asked = question(THREE, of())
+    honest, wider = Ask("sums", {"at": np.zeros(2)}), Ask("sums", {"bound": np.array(1e9)})
+    method: Any = asked.method
+    method.parts = lambda _, ask: {"s": Part((), float(ask.arrays.get("bound", 1.0)))}
+    assert spending.price(asked, honest, SIZE, 1) == spending.price(asked, Ask("sums"), SIZE, 1)
+    with pytest.raises(UsageError, match="ask: got sums with other parts than noise was planned for"):
+        spending.price(asked, wider, SIZE, 1)
+    free = question(Adaptive(), of())
+    free.method.parts = method.parts  # type: ignore[method-assign]
+    one, other = (spending.price(free, Ask("sums", ask.arrays, 0.5), SIZE, 1) for ask in (honest, wider))
+    assert one is not None
+    assert other is not None
+    assert one.noise is not None
+    assert other.noise is not None
+    assert other.noise.std()["s"] == pytest.approx(one.noise.std()["s"] * 1e9, rel=0.01)
+
+
 def test_without_privacy_nothing_costs_and_nothing_is_set_aside() -> None:
     for budget in (THREE, Adaptive()):
         asked = question(budget, None)

@@ -629,4 +629,4 @@ def test_a_training_on_tables_shows_scores_classes_and_the_confusion_matrix(aske
     assert "Trained without noise" in text
     assert answer.model_digest in text
     (low, high) = answer.result.conf_int().iloc[0][["lower", "upper"]]
-    assert low < scored[0]["accuracy"] < high  # type: ignore[operator]  # a number
+    assert low < scored[0]["accuracy"] < high

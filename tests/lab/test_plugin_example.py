@@ -125,7 +125,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statfed.lab.compare.statistics import run_statistics, write_sources
+from statfed.lab.compare.bench import tried
+from statfed.lab.compare.statistics import bench_of, write_sources
 from statfed.lab.compare.trial import Cell, Technique
 from statfed.core.scenario import EXACT, Figure, Success, World, private
 from statfed.scenarios._measures import median_relative_error
@@ -149,7 +150,7 @@ rows = []
 for protection in ("plain", "secure-aggregation", "dealer-masks"):
     for level in levels:
         cell = Cell("toy", "quick", Technique(protection, level), 1)
-        trial = run_statistics(toy, world, cell, sources, pooled)
+        trial = tried(bench_of(toy, world, sources, pooled), cell)
         parties = {role.party: role.sent for role in trial.roles}
         rows.append([protection, level.id, trial.status, trial.error, trial.epsilon, trial.disclosures, parties])
 print(json.dumps(rows))
@@ -206,11 +207,11 @@ def test_a_holder_refuses_a_coordinator_with_another_version_of_a_plugin(install
     codebook = make_codebook({"columns": {"x": {"type": "number"}}})
     query = Terms(method="outsider", codebook=codebook, holders=("a", "b"), seed=1)
     said = Statement(version=VERSION, run="r", step="admit", outside=outside(query), terms=query)
-    assert said.outside == ("analysis outsider of outsider 1.0",)
+    assert said.outside == ("method outsider of outsider 1.0",)
     assert Statement.parse(said.model_dump_json(), VERSION) == said
-    for version, here in (("1.1", "analysis outsider of outsider 1.1"), ("", "none")):
+    for version, here in (("1.1", "method outsider of outsider 1.1"), ("", "none")):
         installed(version)
-        with pytest.raises(Refused, match=f"coordinator runs analysis outsider of outsider 1.0 .* holder runs {here}"):
+        with pytest.raises(Refused, match=f"coordinator runs method outsider of outsider 1.0 .* holder runs {here}"):
             Statement.parse(said.model_dump_json(), VERSION)
     left_out = said.model_copy(update={"outside": ()})
     installed("1.0")

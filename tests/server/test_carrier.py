@@ -114,7 +114,7 @@ def test_a_holder_refuses_hostile_arrays_of_a_coordinator_in_public_words(tmp_pa
     (home, *_) = make_homes(tmp_path).values()
     inprocess.InProcessGrid(client(), {"a": home})  # says whose messages these are
     content = RecordDict({"config": ConfigRecord({"statement": "{}"})})
-    content["model"] = ArrayRecord({"w": Array("object", (1,), "numpy.ndarray", b"\x93NUMPY\x01\x00\x80\x04.")})
-    message = Message(content, 1, "train")
+    content["arrays"] = ArrayRecord({"w": Array("object", (1,), "numpy.ndarray", b"\x93NUMPY\x01\x00\x80\x04.")})
+    message = Message(content, 1, "query.ask")
     reply = answer(message, Context(1, 1, {"home": home}, RecordDict(), {}))
     assert "header that is none" in str(reply.error.reason)

@@ -7,8 +7,7 @@ import pytest
 
 from statfed.core.errors import Refused, UsageError
 from statfed.core.study import Study, make_study
-from statfed.federation.trained import Result
-from statfed.federation.training import Options, run_study
+from statfed.federation import Answer, Options, run_study
 
 
 def small(engine: str, **changes: object) -> Study:
@@ -18,6 +17,7 @@ def small(engine: str, **changes: object) -> Study:
             "holders": 2,
             "rounds": 2,
             "engine": engine,
+            "seed": 1,
             "model": {"hidden": 8},
             "training": {"batch_size": 16},
             "privacy": {"epsilon": 4.0, "delta": 1e-4},
@@ -27,18 +27,17 @@ def small(engine: str, **changes: object) -> Study:
     )
 
 
-def result(engine: str, folder: Path, **changes: object) -> Result:
-    options = Options(folder / "runs", folder / "ws", fresh=True, references=False)
-    return run_study(small(engine, **changes), options)[0]
+def result(engine: str, folder: Path, **changes: object) -> Answer:
+    return run_study(small(engine, **changes), Options(workspace=folder / "ws", references=False))
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Answer:
     return result("inprocess", tmp_path_factory.mktemp("inprocess"))
 
 
 @pytest.mark.processes
-def test_real_processes_give_the_same_model_spending_and_scores(reference: Result, tmp_path: Path) -> None:
+def test_real_processes_give_the_same_model_spending_and_scores(reference: Answer, tmp_path: Path) -> None:
     real = result("processes", tmp_path)
     assert real.model_digest == reference.model_digest
     assert real.candidates[0].scores == reference.candidates[0].scores
@@ -51,7 +50,7 @@ def test_real_processes_give_the_same_model_spending_and_scores(reference: Resul
 @pytest.mark.ray
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra statfed[ray]")
 @pytest.mark.filterwarnings("ignore")
-def test_ray_gives_the_same_model(reference: Result, tmp_path: Path) -> None:
+def test_ray_gives_the_same_model(reference: Answer, tmp_path: Path) -> None:
     assert result("ray", tmp_path).model_digest == reference.model_digest
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from statfed.federation import make_analysis_study, run_analysis
+from statfed.federation import Options, make_study, run_study
 from tests.federate import split
 from tests.universe import CODEBOOK, people
 
@@ -16,7 +16,7 @@ def study(folder: Path, protection: str, **more: Any) -> dict[str, Any]:
     for i, frame in enumerate(split(people(300, seed=2), HOLDERS, seed=3)):
         frame.to_parquet(folder / f"h{i}.parquet")
     return {
-        "analysis": "mean",
+        "method": "mean",
         "options": {"columns": ["income", "age"], "by": ["sex"]},
         "holders": {f"h{i}": str(folder / f"h{i}.parquet") for i in range(HOLDERS)},
         "protection": {"name": protection},
@@ -30,12 +30,11 @@ def study(folder: Path, protection: str, **more: Any) -> dict[str, Any]:
 def test_a_protected_answer_is_the_same_across_processes(tmp_path: Path, protection: str) -> None:
     privacy = {"epsilon": 1.0, "noise": "shared", "colluders": 1}
     one, other = (
-        run_analysis(
-            make_analysis_study(study(tmp_path, protection, privacy=privacy, engine=engine)),
-            workspace=tmp_path / engine,
-            codebook=CODEBOOK,
+        run_study(
+            make_study(study(tmp_path, protection, privacy=privacy, engine=engine)),
+            Options(workspace=tmp_path / engine, codebook=CODEBOOK),
         )
         for engine in ("inprocess", "processes")
     )
     assert one.result.to_dict() == other.result.to_dict()
-    assert {closing.holder for closing in other.closings.values()} == {"h0", "h1", "h2"}
+    assert {closing.holder for closing in other.spending} == {"h0", "h1", "h2"}

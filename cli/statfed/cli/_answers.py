@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from statfed.federation.trained import Trained
 
 SHOWN_ROWS = 60
+_HEADS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "rmse": "RMSE", "mae": "MAE", "r2": "R2"}
 
 
-def carry_out(study: Study, common: Common, outputs: Outputs, base: Path) -> "Answer | None":
+def carry_out(study: Study, common: Common, outputs: Outputs, base: Path, references: bool = False) -> "Answer | None":
     """Run a study, write what was asked for and show the answer; None after a dry run."""
     from statfed.federation import DryRun, Options, run_study
 
@@ -29,6 +30,7 @@ def carry_out(study: Study, common: Common, outputs: Outputs, base: Path) -> "An
         runs=Path(outputs.runs) if outputs.runs else None,
         fresh=common.fresh and bool(outputs.runs),
         dry_run=common.dry_run,
+        references=references,
         base=base,
     )
     try:
@@ -116,11 +118,12 @@ def show_answer(answer: "Answer") -> None:
     if answer.synthetic:
         out.print("[bold yellow]SYNTHETIC DATA[/bold yellow]: these figures describe a generator, not people")
     out.print(f"[bold]{escape(answer.title)}[/bold]  ({answer.run})", highlight=False)
+    if answer.scenario:
+        out.print(answer.origin, highlight=False, markup=False)
+    show_tables(answer.result)
     training = answer.training
-    if training and training.candidates:
-        _show_candidates(answer.origin, training)
-    else:
-        show_tables(answer.result)
+    if training and training.comparison:
+        _show_comparison(training)
     if training is None:
         _show_rules(answer)
     _show_privacy(answer)
@@ -156,27 +159,23 @@ def show_tables(result: Result) -> None:
         out.print(f"note: {note}", highlight=False, markup=False)
 
 
-def _show_candidates(origin: str, training: "Trained") -> None:
-    """Scores of the model and of what it is compared with."""
-    out.print(
-        f"{origin}; {training.test_persons} held-out persons, {training.test_records} records\n",
-        highlight=False,
-        markup=False,
-    )
-    rows = table("Held-out persons", "model", "accuracy", "macro-F1", numbers=("accuracy", "macro-F1"))
+def _show_comparison(training: "Trained") -> None:
+    """Scores of the model and of what the simulator compares it with; of holders alone their mean."""
+    rows = training.comparison
+    figures = [key for key in rows[0] if key not in ("id", "title", "note")]
+    persons = f" of {training.test_persons} persons" if training.test_persons < training.test_records else ""
+    heads = tuple(_HEADS.get(key, key) for key in figures)
+    shown = table(f"Compared on {training.test_records} held-out records{persons}", "model", *heads, numbers=heads)
     for kind, title in (("local", "Local only, mean"), ("local-dp", "Local only, same privacy, mean")):
-        alone = [c for c in training.candidates if c.kind == kind]
+        alone = [row for row in rows if str(row["id"]).startswith(f"{kind}/")]
         if alone:
-            rows.add_row(
-                f"{title} of {len(alone)}",
-                f"{sum(c.scores.accuracy for c in alone) / len(alone):.3f}",
-                f"{sum(c.scores.macro_f1 for c in alone) / len(alone):.3f}",
-            )
-    for c in training.candidates:
-        if c.kind in ("federated", "pooled", "majority"):
-            style = "bold" if c.kind == "federated" else ""
-            rows.add_row(c.title, f"{c.scores.accuracy:.3f}", f"{c.scores.macro_f1:.3f}", style=style)
-    out.print(rows, markup=False)
+            means = ([float(row[key] or 0.0) for row in alone] for key in figures)
+            shown.add_row(f"{title} of {len(alone)}", *(f"{sum(found) / len(found):.3f}" for found in means))
+    for row in rows:
+        if "/" not in str(row["id"]):
+            values = ("" if row[key] is None else f"{row[key]:.3f}" for key in figures)
+            shown.add_row(str(row["title"]), *values, style="bold" if row["id"] == "federated" else "")
+    out.print(shown, markup=False)
 
 
 def _show_rules(answer: "Answer") -> None:

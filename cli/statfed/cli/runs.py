@@ -30,8 +30,7 @@ def list_runs(runs: Folder = RUNS, as_json: Json = False) -> None:
     rows = table("Runs", "run", "study", "engine", "state", *figures, numbers=figures)
     for status in found:
         scores = ("" if status.get(k) is None else f"{status[k]:.3f}" for k in ("accuracy", "macro_f1"))
-        method = str(status.get("method") or status.get("analysis") or "")
-        study = f"{status['scenario']}: {method}" if status.get("scenario") else method
+        study = str(status.get("scenario") or status.get("method") or status.get("analysis"))
         rows.add_row(status["run"], study, status["engine"], status["state"], *scores)
     out.print(rows if found else f"no runs in {runs}/; start with `statfed run time-use`", markup=False)
 

@@ -75,7 +75,7 @@ def _command(model: str) -> click.Command:
 
     def run(*, as_json: bool, csv: str | None, parquet: str | None, html: str | None, **values: Any) -> None:
         given = {key: values.pop(f"option_{key}") for key in fields}
-        method, save = values.pop("method"), values.pop("save")
+        method, save, references = values.pop("method"), values.pop("save"), values.pop("references")
         tables = {
             "model": {"name": model, "hidden": values.pop("hidden")},
             "strategy": {"name": values.pop("strategy")},
@@ -85,7 +85,7 @@ def _command(model: str) -> click.Command:
         outputs = Outputs(as_json, csv, parquet, html, values.pop("runs"))
         common = Common(**values)
         study = make_study(common.study(method, options), where=f"statfed train {model}")
-        answer = carry_out(study, common, outputs, Path.cwd())
+        answer = carry_out(study, common, outputs, Path.cwd(), references)
         if answer and save:
             from statfed.federation.models import save_model
 
@@ -144,7 +144,15 @@ def _training() -> list[Any]:
 
 def _save() -> list[Any]:
     option = panel("Output")
-    return [option("save", "--save", metavar="FILE", help="Write the model for statfed predict: a file or a folder.")]
+    return [
+        option(
+            "references",
+            "--references",
+            is_flag=True,
+            help="Also train a pooled model and each holder's own, to compare with: a simulation can.",
+        ),
+        option("save", "--save", metavar="FILE", help="Write the model into a file, for statfed predict."),
+    ]
 
 
 def _title(model: str) -> str:

@@ -176,7 +176,7 @@ class Result:
         if not 0 < level < 1:
             raise ValueError(f"level: got {level}; want a number between 0 and 1")
         frame = self.to_pandas(table)
-        value = next((c for c in ("estimate", "mean", "accuracy", "total", "count") if c in frame), None)
+        value = next((c for c in ("estimate", "mean", "accuracy", "rmse", "total", "count") if c in frame), None)
         if value is None or "std_error" not in frame:
             raise ValueError(f"{self.analysis}: no estimates with standard errors in {table or self.main}")
         degrees = frame.get("df", self.df)

@@ -16,6 +16,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_method, methods, read_question
 from statfed.core.privacy.noise import epsilon_for
 from statfed.core.privacy.placement import shares
+from statfed.core.privacy.spending import own_noise
 from statfed.core.protection import named_protection
 from statfed.core.section import NAME, Section, Unit, apply_override, describe, read_toml
 from statfed.core.terms import (
@@ -159,6 +160,9 @@ class Study(Section):
                 raise ValueError(f"holders: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
             if not source and self.scenario is None:
                 raise ValueError(f"holders: got no source for {name}; want a file or URL, or a scenario")
+        astray = sorted({*self.codebooks, *self.roles} - set(self.holders))
+        if astray:
+            raise ValueError(f"codebooks, roles: got some for {', '.join(astray)}; want holders of the study")
         return self
 
     @property
@@ -171,7 +175,8 @@ class Study(Section):
         return Study.model_validate(self.model_dump() | changes)
 
     def terms(self, codebook: Codebook, codebooks: Mapping[str, Codebook] | None = None) -> Terms:
-        """What holders agree to. Raises UsageError where no epsilon reaches the margin of error asked for."""
+        """What holders agree to. Raises UsageError where no epsilon reaches the margin of error asked for, and where
+        codebooks do not go together."""
         if not isinstance(self.privacy, Target):
             return self._terms(codebook, codebooks, self.privacy)
         target = self.privacy
@@ -192,19 +197,23 @@ class Study(Section):
 
     def _terms(self, codebook: Codebook, codebooks: Mapping[str, Codebook] | None, privacy: Privacy | None) -> Terms:
         keyed = self.method == "table" and self.disclosure.method == "cell-key" and privacy is None
-        terms = Terms(
-            method=self.method,
-            options=self.options | ({"record_keys": True} if keyed else {}),
-            codebook=codebook,
-            codebooks=dict(codebooks or {}),
-            where=tuple(parse_condition(text, codebook) for text in self.where),
-            holders=tuple(self.holders),
-            roles=self.roles,
-            seed=self.seed,
-            privacy=privacy,
-            protection=self.protection,
-            exact=self.exact,
-        )
+        where = tuple(parse_condition(text, codebook) for text in self.where)
+        try:
+            terms = Terms(
+                method=self.method,
+                options=self.options | ({"record_keys": True} if keyed else {}),
+                codebook=codebook,
+                codebooks=dict(codebooks or {}),
+                where=where,
+                holders=tuple(self.holders),
+                roles=self.roles,
+                seed=self.seed,
+                privacy=privacy,
+                protection=self.protection,
+                exact=self.exact,
+            )
+        except ValidationError as error:
+            raise UsageError(describe(error, "study", KEYS)) from None
         return terms.model_copy(update={"protection": agreed_functions(terms, self.disclosure)})
 
 
@@ -254,6 +263,9 @@ _OWN = {"local-sgd": ("sampling_rate",), "dp-fedsgd": ("local_epochs", "batch_si
 
 
 _MOVED = ("rounds", "model", "training", "strategy")
+_LEFT_OUT: dict[str, Any] = {"holders": [f"office-{i}" for i in range(1, 5)], "seed": 1}
+_LEFT_OUT_OPTIONS = {"rounds": 10, "learning_rate": 0.1}
+"""What a training study of format 1 meant by leaving these out."""
 
 
 def old_keys(table: Mapping[str, Any]) -> tuple[str, ...]:
@@ -280,10 +292,14 @@ def converted(table: Mapping[str, Any], to: str = "") -> dict[str, Any]:
     found = dict(table)
     if "analysis" in found:
         found["method"] = found.pop("analysis")
-    if not old_keys(found) and not (found.get("scenario") and "method" not in found):
+    first = bool(found.get("scenario")) and "method" not in found
+    if not old_keys(found) and not first:
         return found
     moved = {key: found.pop(key) for key in _MOVED if key in found}
-    training = dict(moved.pop("training", None) or {})
+    training = moved.pop("training", None) or {}
+    if not isinstance(training, Mapping):
+        raise UsageError(f"training: got {training!r}; want a table")
+    training = dict(training)
     named = training.pop("method", None)
     method = found["method"] = to or named or found.get("method", "local-sgd")
     own = {key: value for key, value in training.items() if key not in _OWN.get(str(method), ())}
@@ -292,6 +308,8 @@ def converted(table: Mapping[str, Any], to: str = "") -> dict[str, Any]:
     if isinstance(privacy, Mapping) and "clipping_norm" in privacy:
         found["privacy"] = {key: value for key, value in privacy.items() if key != "clipping_norm"}
         options["clipping_norm"] = privacy["clipping_norm"]
+    if first:
+        found, options = _LEFT_OUT | found, _LEFT_OUT_OPTIONS | options
     return found | {"options": options}
 
 
@@ -331,16 +349,13 @@ def agreed_functions(terms: Terms, rules: Rules) -> Protection:
 
 
 def noisy_parts(terms: Terms) -> tuple[Mapping[str, Part], int]:
-    """The parts of the one ask of a private study whose noise core adds, and how often it is made.
+    """The parts of the one ask of a private study, and how often it is made.
 
-    Raises UsageError where there are several such asks, or none: a margin of error is about one.
+    Raises UsageError where there are several asks, or the method adds the noise: a margin of error is about one.
     """
     method, question = read_question(terms)
     budget = budget_of(question)
-    own = getattr(method, "mechanism", None)
-    asks = (
-        [ask for ask in budget.asks if not (own and own(question, ask.name, None))] if isinstance(budget, Fixed) else []
-    )
-    if len(asks) != 1:
+    asks = budget.asks if isinstance(budget, Fixed) else ()
+    if len(asks) != 1 or asks[0].name in own_noise(method):
         raise UsageError(f"margin of error: {terms.method} does not answer by one noisy sum; want epsilon instead")
     return method.parts(question, Ask(asks[0].name)), asks[0].times

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from statfed.core.codebook import Codebook, day_of
+from statfed.core.codebook import Codebook, Column, day_of
 from statfed.core.errors import UsageError
 from statfed.core.section import Section, Unit
 
@@ -80,6 +80,11 @@ def _checked(condition: Condition, codebook: Codebook) -> Condition:
     return condition
 
 
+def _form(column: Column) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What of a column has to be the same at every holder: all but its words and how its missing values are written."""
+    return column.model_dump(exclude={"label", "missing", "required", "categories"}), tuple(column.categories)
+
+
 class Privacy(Section):
     """Differential privacy of a release, budget over all asks of the query; see `statfed.core.privacy.placement` for
     `noise`.
@@ -138,8 +143,9 @@ class Protection(Section):
 class Terms(Section):
     """What holders agree to and rebuild the computation from.
 
-    codebooks: of holders whose tables have other columns than `codebook`, which is everybody else's. roles: of parties
-    that a method tells apart, by name.
+    codebooks: of holders whose tables have other columns than `codebook`, which is everybody else's; a column of one
+    name has one form in all of them, since noise and encodings follow from it at every end. roles: of parties that a
+    method tells apart, by name.
     """
 
     method: str = Field(description="a file of statfed.strategies.analyses or .training")
@@ -159,6 +165,13 @@ class Terms(Section):
         astray = sorted({*self.codebooks, *self.roles} - set(self.holders))
         if astray:
             raise ValueError(f"codebooks, roles: got some for {', '.join(astray)}; want holders of the study")
+        known = dict(self.codebook.columns)
+        for holder, codebook in self.codebooks.items():
+            for name, column in codebook.columns.items():
+                if _form(known.setdefault(name, column)) != _form(column):
+                    raise ValueError(
+                        f"codebooks: {holder}: {name}: got another form than in another codebook; want one"
+                    )
         for condition in self.where:
             try:
                 for codebook in (self.codebook, *self.codebooks.values()):

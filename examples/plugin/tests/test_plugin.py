@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from statfed.lab.laws.analyses import check_analysis
 from statfed_example import _ring, dealer_masks, geometric_mean
 
 from statfed.core.applicability import obstacles
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.fixed_point import Layout, Slot
-from statfed.core.method import Arrays
+from statfed.core.method import Arrays, read_question
 from statfed.core.protection import Packet, Replies, Stage, conduct
 from statfed.core.terms import Privacy, Protection, Terms
 from statfed.lab.laws.frames import dealt
+from statfed.lab.laws.methods import check_method
 from statfed.lab.laws.network import Network, agreement, identities
 from statfed.lab.laws.protections import check_protection
 from statfed.lab.laws.runs import asked
@@ -48,7 +48,7 @@ def test_the_protection_keeps_every_law() -> None:
 
 
 def test_the_analysis_keeps_every_law() -> None:
-    assert [one for one in check_analysis("geometric-mean") if not one.passed] == []
+    assert [one for one in check_method("geometric-mean") if not one.passed] == []
 
 
 @pytest.mark.parametrize("by", [(), ("region",)])
@@ -84,7 +84,7 @@ def test_columns_that_may_be_zero_are_refused() -> None:
     zero = codebook.model_copy(update={"columns": {**codebook.columns, "rent": low}})
     query = Terms(method="geometric-mean", options={"columns": ["rent"]}, codebook=zero, holders=("a",), seed=1)
     with pytest.raises(UsageError, match="want low above 0"):
-        geometric_mean.columns(geometric_mean.Question(query, geometric_mean.Options(columns=("rent",))))
+        read_question(query)
 
 
 def test_what_fewer_than_all_holders_send_looks_like_noise_with_one_colluder_too() -> None:

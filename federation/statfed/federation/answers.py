@@ -142,11 +142,15 @@ class Answer:
 
 
 def read_answer(stored: Mapping[str, Any]) -> Answer:
-    """An answer from what `to_dict` gave. Raises UsageError where it is damaged or of another version."""
-    if stored.get("format") != FORMAT:
-        raise UsageError(f"result.json: got format {stored.get('format', 'none')}; want {FORMAT}, of this version")
+    """An answer from what `to_dict` gave.
+
+    Raises UsageError where it is damaged, of another version, or its terms are not those that the holders saw.
+    """
+    found = stored.get("format", "none") if isinstance(stored, Mapping) else "none"
+    if found != FORMAT:
+        raise UsageError(f"result.json: got format {found}; want {FORMAT}, of this version")
     try:
-        return Answer(
+        answer = Answer(
             run=stored["run"],
             created=stored["created"],
             title=stored["study_title"],
@@ -171,6 +175,9 @@ def read_answer(stored: Mapping[str, Any]) -> Answer:
     except (AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:
         what = type(error).__name__
         raise UsageError(f"result.json: got one that is damaged ({what}); want one that a run wrote") from None
+    if answer.study_digest != stored.get("study_digest"):
+        raise UsageError("result.json: got terms whose digest is another than the one holders saw; want it as written")
+    return answer
 
 
 def load_answer(folder: Path) -> Answer:

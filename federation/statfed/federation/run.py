@@ -149,7 +149,9 @@ def run_study(
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.scenario or study.method}-{secrets.token_hex(2)}"
     base = options.base or Path.cwd()
     holders = {holder: absolute(source, base) if source else "" for holder, source in study.holders.items()}
-    study = study.model_copy(update={"holders": holders})
+    own = {"codebook": str((base / study.codebook).resolve())} if study.codebook else {}
+    others = {holder: str((base / path).resolve()) for holder, path in study.codebooks.items()}
+    study = study.model_copy(update={"holders": holders, **own, "codebooks": others})
     if options.runs is None:
         return _execute(_Job(study, options, name, None, progress, notify, on_codebook))
     folder = options.runs / name
@@ -214,7 +216,7 @@ def _execute(job: _Job) -> Answer:
     started = time.perf_counter()
     options = job.options
     with job.clock.phase("prepare data"):
-        world = world_of(job.study, options.base or Path.cwd(), options.codebook, job.progress)
+        world = world_of(job.study, options.base or Path(), options.codebook, job.progress)
         job.warn(world.warnings)
         if world.drafted:
             job.on_codebook(world.terms.codebook)

@@ -4,6 +4,7 @@ A study is named by its digest, so that approval is of every word of it.
 """
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from statfed.client.guard.policy import Policy
 from statfed.core.errors import Refused
 
 FILE = "approvals.json"
+log = logging.getLogger("statfed.holder")
 
 
 def approved(home: Path, policy: Policy, digest: str) -> bool:
@@ -25,8 +27,11 @@ def read_approvals(home: Path) -> tuple[str, ...]:
         return ()
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["approved"]
-        return tuple(str(digest) for digest in found)
-    except (OSError, ValueError, KeyError, TypeError):
+        if not isinstance(found, list) or not all(isinstance(digest, str) for digest in found):
+            raise TypeError("approved: want a list of digests")
+        return tuple(found)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        log.error("approvals: %s: %s", path, error)
         raise Refused("this holder's record of approvals cannot be read; its own log says why") from None
 
 

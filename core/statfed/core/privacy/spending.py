@@ -19,6 +19,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Adaptive, Ask, Fixed, Mechanism, Method, Question, budget_of
 from statfed.core.privacy.accountant import Event, claim, pure_epsilon, repeated
 from statfed.core.privacy.accountant import epsilon as pld_epsilon
+from statfed.core.privacy.grid import facts_of
 from statfed.core.privacy.noise import Noise, plan, plan_share
 from statfed.core.table import Size
 
@@ -53,7 +54,8 @@ class Reservation:
 def price(question: Question[Any], ask: Ask, size: Size | None, shares: int) -> Price | None:
     """What one ask costs; None without privacy, and at the coordinator (size None) where the method adds the noise.
 
-    Raises UsageError on an ask that is not one of a fixed budget, and where no noise is enough.
+    Raises UsageError on an ask that is not one of a fixed budget or whose parts depend on its arrays there, since noise
+    was planned without them, and where no noise is enough.
     """
     privacy = question.privacy
     if privacy is None:
@@ -71,6 +73,12 @@ def price(question: Question[Any], ask: Ask, size: Size | None, shares: int) -> 
     if key not in kept:
         kept[key] = _fixed(question, budget, ask.name, size, shares)
     found: Price = kept[key]
+    if found.noise is not None and ask.arrays:
+        planned, asked = (question.method.parts(question, one) for one in (Ask(ask.name), ask))
+        if facts_of(asked, privacy) != facts_of(planned, privacy):
+            raise UsageError(
+                f"ask: got {ask.name} with other parts than noise was planned for; want an adaptive budget"
+            )
     return found
 
 

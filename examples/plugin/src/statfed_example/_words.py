@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from statfed.core.method import is_training
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Disclosure
 from statfed.core.terms import Terms
@@ -15,10 +16,10 @@ def rows(terms: Terms) -> Sequence[Disclosure]:
     public, released = "public parameters of every sum", "the released result"
     rules = "each holder's disclosure rules, as far as its policy sets any"
     seen, told, last = rules, rules, "release rules, as far as the study sets any"
-    if isinstance(terms, Terms) and terms.privacy:
+    if terms.privacy:
         seen, told = in_words(terms.privacy, to_coordinator=True), in_words(terms.privacy)
         last = told
-    if isinstance(terms, Terms):
+    if is_training(terms.method):
         one, every = "model update or gradient in every round", "the sum of all holders' updates in every round"
         public, released = "the model before every round", "the final model"
         seen = told = "nothing: without noise updates and their sums can reveal training records"

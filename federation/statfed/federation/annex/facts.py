@@ -152,8 +152,7 @@ def parties_of(names: Sequence[str], finished: Sequence[str], records: Mapping[s
 def facts_of(answer: Answer) -> Facts:
     """The facts of a finished run.
 
-    Raises UsageError where its method, scenario or protection is not installed, or the study's digest is another with
-    the installed version than the holders saw.
+    Raises UsageError where its method, scenario or protection is not installed.
     """
     terms = answer.terms
     method, question = read_question(terms)
@@ -166,7 +165,7 @@ def facts_of(answer: Answer) -> Facts:
     if answer.training:
         digests["model"] = answer.training.model_digest
     tables = tuple(f"table {name} as CSV" for name in answer.result.tables)
-    kept = ("result.json", "report.html", *tables)
+    kept = ("study.toml", "result.json", "report.html", *tables, "logs")
     drafted = ", drafted from the holders' data" if answer.drafted else ""
     origin = f"tables of the holders; codebook {codebook.title or 'without a title'}{drafted}"
     if answer.scenario:
@@ -210,7 +209,7 @@ def facts_of(answer: Answer) -> Facts:
         digests=digests,
         versions=dict(answer.versions),
         notes=(*answer.warnings, *answer.result.notes),
-        kept=("study.toml", "model.npz", "checkpoint.npz", "logs", *kept) if training else kept,
+        kept=(*kept, "model.npz", "checkpoint.npz") if training else kept,
         purpose=about.purpose if about else "",
         source=about.source if about else "",
         gsbpm=about.gsbpm if about else "",
@@ -245,4 +244,6 @@ def _kind(column: Column) -> str:
 
 
 def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -45,27 +45,27 @@ def pages(package: str) -> Environment:
 
 
 def render(answer: "Answer") -> str:
-    """The report of one answer as an HTML page: compared models, or the tables of its result.
+    """The report of one answer as an HTML page: what models are compared, and the tables of its result.
 
     Raises ValueError where models are compared and none is the federated one.
     """
     from statfed.federation.report import drawn, facts, figures
     from statfed.federation.report.compared import Compared
 
-    parts: dict[str, Any] = {"remaining": facts.remaining, "show": facts.shown, "most": drawn.MOST_HOLDERS}
-    if answer.training and answer.training.candidates:
-        told = Compared(answer)
-        svg = drawn.of_compared(told) | drawn.of_any(told)
-        return _template("compared.html.j2").render(a=answer, facts=told, svg=svg, **parts)
-    result, read = answer.result, facts.Facts(answer)
+    told = Compared(answer) if answer.training and answer.training.candidates else facts.Facts(answer)
+    result, svg, charts = answer.result, drawn.of_any(told), figures.of(answer.result)
     tables = {
         name: (list(dict.fromkeys(key for row in rows for key in row)), list(rows[:MOST_ROWS]), len(rows))
         for name, rows in result.tables.items()
         if rows
     }
-    return _template("tables.html.j2").render(
-        a=answer, r=result, facts=read, tables=tables, charts=figures.of(result), svg=drawn.of_any(read), **parts
-    )
+    name = "tables.html.j2"
+    if isinstance(told, Compared):
+        name, svg = "compared.html.j2", drawn.of_compared(told) | svg
+        if "scores" not in tables:  # what was released is the model alone
+            tables, charts = {}, {}
+    parts: dict[str, Any] = {"remaining": facts.remaining, "show": facts.shown, "most": drawn.MOST_HOLDERS}
+    return _template(name).render(a=answer, r=result, facts=told, tables=tables, charts=charts, svg=svg, **parts)
 
 
 @cache

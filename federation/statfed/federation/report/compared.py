@@ -63,9 +63,21 @@ class Compared(Facts):
         """The comparison: every federated and pooled model, local models as groups, the majority class."""
         single = [_line(c.title, "c-federated", [c]) for c in self.kind("federated")]
         single += [_line(c.title, "c-pooled", [c]) for c in self.kind("pooled")]
+        single += [_line(c.title, "c-best", [c]) for c in self.kind("glm")]
         groups = [self.local, _line("Local-only with DP", "c-private", self.kind("local-dp"))]
         rest = [_line(c.title, "c-majority", [c]) for c in self.kind("majority")]
         return [line for line in (*single, *groups, *rest) if line is not None]
+
+    @cached_property
+    def grouped(self) -> bool:
+        """Are there persons with several records?"""
+        return bool(self.answer.scenario) or self.trained.test_persons < self.trained.test_records
+
+    @cached_property
+    def held_out(self) -> str:
+        """What the models are measured on."""
+        persons = f" of {many(self.trained.test_persons, 'person')}" if self.grouped else ""
+        return f"{many(self.trained.test_records, 'held-out record')}{persons}"
 
     @cached_property
     def verdict(self) -> str:
@@ -93,10 +105,14 @@ class Compared(Facts):
             found.append("The federated model is no better than always naming the most frequent class.")
         if self.local and own < self.local.accuracy:
             found.append("The federated model is below the average holder that trains alone: federation did not pay.")
+        few = many(self.trained.test_persons, "person" if self.grouped else "record")
+        alike = "records of one person are alike, so " if self.grouped else ""
         if self.trained.test_persons < FEW_PERSONS:
+            found.append(f"Measured on {few}: {alike}differences of a few percentage points can be chance.")
+        if not self.answer.scenario:
             found.append(
-                f"Measured on {many(self.trained.test_persons, 'person')}: records of one person are alike, so "
-                "differences of a few percentage points can be chance."
+                "The comparison was made by the simulator, from all records that holders keep apart and without noise: "
+                "it is no part of what was released."
             )
         return found
 
@@ -108,7 +124,7 @@ class Compared(Facts):
             Tile(
                 "Federated accuracy",
                 formats.percent(scores.accuracy),
-                f"of {formats.count(trained.test_records)} held-out records, {many(trained.test_persons, 'person')}",
+                f"of {self.held_out}",
             ),
             Tile("Federated macro-F1", formats.percent(scores.macro_f1), f"mean over {len(trained.classes)} classes"),
         ]

@@ -32,7 +32,7 @@ def of(result: Result) -> dict[str, Markup]:
 
 
 def _intervals(result: Result, rows: Sequence[Row]) -> Markup | None:
-    value = next((k for k in ("estimate", "mean", "accuracy", "total") if k in rows[0]), None)
+    value = next((k for k in ("estimate", "mean", "accuracy", "rmse", "total") if k in rows[0]), None)
     if value is None:
         return None
     limits = result.conf_int().to_dict("records")
@@ -78,7 +78,7 @@ def _confusion(rows: Sequence[Row]) -> Markup:
     classes = list(dict.fromkeys(str(row["class"]) for row in rows))
     found = {(row["class"], row["predicted"]): max(0, int(row["count"] or 0)) for row in rows}
     counts = [[found.get((true, taken), 0) for taken in classes] for true in classes]
-    return charts.matrix("confusion", "Confusion matrix of the model", classes, counts)
+    return charts.matrix("released-confusion", "Confusion matrix of the model", classes, counts)
 
 
 def _bins(rows: Sequence[Row]) -> Markup:

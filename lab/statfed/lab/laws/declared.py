@@ -295,7 +295,7 @@ def told(subject: Subject, plant: Plant, sent: Arrays) -> str:
     """A part that holds a sum over the planted cell, weighted or not; empty where none does."""
     figures = []
     read = [name for name in columns_read(subject.question) if name in plant.frame]
-    numbers = [name for name in read if subject.codebook.columns[name].type == "number"]
+    numbers = [name for name in read if subject.codebook.columns[name].type == "number" and plant.value in ("", name)]
     weights = [name for name in read if subject.codebook.columns[name].role == "weight"]
     cell = plant.frame[plant.cell]
     for name in numbers:
@@ -399,9 +399,7 @@ def _rests(subject: Subject) -> str:
                 told_counts = [row.get(key) for key in (*basis.counts, *basis.numbers)]
                 numbers = [n for n in told_counts if isinstance(n, int | float)]
                 few = 0 < least < MINIMUM or any(0 < n < MINIMUM for n in numbers)
-                holds(
-                    not few, f"result: {name}: a row from fewer records than the minimum is released; want it withheld"
-                )
+                holds(not few, f"result: {name}: released a row from fewer records than the minimum; want it withheld")
                 rows += 1
     return f"{rows} released rows"
 

@@ -64,13 +64,16 @@ def size_of(frame: "pd.DataFrame", codebook: Codebook) -> Size:
     return Size(records, persons)
 
 
-def holder_table(frame: "pd.DataFrame", codebook: Codebook) -> Table:
-    """As `table_of`, with what an ask brings: public size, random numbers, and room for what a method keeps."""
+def holder_table(frame: "pd.DataFrame", codebook: Codebook, size: Size | None = None) -> Table:
+    """As `table_of`, with what an ask brings: public size, random numbers, and room for what a method keeps.
+
+    size: what the holder declares, its true size by default.
+    """
 
     def random(purpose: str) -> Stream:
         return stream(1, "holder", purpose)
 
-    return replace(table_of(frame, codebook), size=size_of(frame, codebook), random=random, kept={})
+    return replace(table_of(frame, codebook), size=size or size_of(frame, codebook), random=random, kept={})
 
 
 @cache

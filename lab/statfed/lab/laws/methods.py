@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statfed.client.guard.disclosure import undeclared
 from statfed.core.codebook import Codebook
 from statfed.core.discovery import plugins
 from statfed.core.errors import UsageError
@@ -30,10 +31,10 @@ from statfed.core.progress import Progress, silent
 from statfed.core.result import Result
 from statfed.core.section import Section
 from statfed.core.terms import Privacy, Terms
-from statfed.lab.laws import universe
+from statfed.lab.laws import declared, universe
 from statfed.lab.laws.budgets import accounted, private_form
 from statfed.lab.laws.check import Broken, Check, Lacking, Law, holds, judge
-from statfed.lab.laws.frames import dealt, holder_table
+from statfed.lab.laws.frames import dealt, holder_table, size_of
 from statfed.lab.laws.walk import Step, finished, steps
 
 if TYPE_CHECKING:
@@ -172,21 +173,52 @@ def _additive(subject: Subject) -> str:
 
 
 def _public(subject: Subject) -> str:
-    """Two holders of one public size and other records."""
+    """Holders of one public size and other records."""
     looked = []
     for case in subject.cases:
-        half = len(case.frame) // 2
+        size = size_of(case.frame, case.codebook)
         for step in _steps(subject, case):
             named = [key for key, part in step.parts.items() if isinstance(part.what, Public)]
-            if not named:
-                continue
-            halves = (case.frame.iloc[:half], case.frame.iloc[half : 2 * half])
-            one, two = (step.sent(holder_table(piece, case.codebook)) for piece in halves)
-            for key in named:
-                same = np.array_equal(one[key], two[key])
-                holds(same, f"{step.ask.name}: {key}: got other figures of other records; want the same, or not Public")
-                looked.append(f"{step.ask.name}: {key}")
+            for piece in (case.frame.iloc[:7], case.frame.iloc[7:]) if named else ():
+                sent = step.sent(holder_table(piece, case.codebook, size))
+                for key in named:
+                    same = np.array_equal(sent[key], step.contributions["h1"][key])
+                    text = "got other figures of other records; want the same, or not Public"
+                    holds(same, f"{step.ask.name}: {key}: {text}")
+            looked += [f"{step.ask.name}: {key}" for key in named]
     return ", ".join(dict.fromkeys(looked)) or "no part is declared public"
+
+
+def _declared(subject: Subject) -> str:
+    looked = []
+    asked = [(case, subject.terms(case)) for case in subject.cases] + _private_cases(subject)
+    for case, terms in asked:
+        for step in steps(terms, {"h1": case.frame}):
+            discloses = step.study.method.discloses(step.study.question, step.ask)
+            astray = undeclared(step.parts, discloses)
+            holds(
+                not astray,
+                f"{step.ask.name}: {', '.join(astray)}: not declared, or as what does not go with {discloses!r}; want "
+                "`what` of every part",
+            )
+            looked += [f"{step.ask.name}.{name}" for name in step.parts]
+    return f"{len(dict.fromkeys(looked))} parts"
+
+
+def _said(law: Law[declared.Subject]) -> Law[Subject]:
+    """A law of what parts and results say of themselves. What leaves in training is of a model, and is looked at as
+    that."""
+
+    def test(subject: Subject) -> str:
+        if subject.training:
+            return "does not apply: what leaves is of a model"
+        found = []
+        for case in subject.cases:
+            method, question = read_question(subject.terms(case))
+            found.append(law.test(declared.Subject(method, question, case.frame)))
+        return "; ".join(dict.fromkeys(found))
+
+    return Law(law.id, law.title, test)
 
 
 def _bounded(subject: Subject) -> str:
@@ -316,11 +348,14 @@ def _protected(subject: Subject) -> str:
     return f"{figures} figures as under plain"
 
 
+SAID = tuple(_said(law) for law in (*declared.LEAVES, *declared.SHOWS) if law.id not in ("declared", "public"))
+"""Laws of `statfed.lab.laws.declared`, but for the two that hold of training too."""
 CONTRACT: Law[Subject] = Law("contract", "The module has what the contract asks for, and an example", _contract)
 LAWS: tuple[Law[Subject], ...] = (
     CONTRACT,
     Law("additive", "Contributions add up over any split of the records; an empty holder sends zeros", _additive),
     Law("public", "What is declared public is the same whatever the records are", _public),
+    Law("declared", "Every part says what it is, and that goes with what the ask discloses", _declared),
     Law("bounded", "No record changes an entry by more than its bound", _bounded),
     Law("order", "The result does not depend on the order of the holders", _order),
     Law("json", "Results are JSON without NaN, and have a summary", _json),
@@ -328,6 +363,7 @@ LAWS: tuple[Law[Subject], ...] = (
     Law("private", "A form with noise has finite bounds, and makes the asks that its budget says", _private),
     Law("budget", "What is charged over a private run is what was claimed, in several attempts too", _budget),
     Law("protected", "It gives under secure-aggregation, over the wire, what it gives under plain", _protected),
+    *SAID,
 )
 
 

@@ -13,16 +13,16 @@ from statfed.core.fixed_point import Layout, Slot
 from statfed.core.identity import Identity
 from statfed.core.protection import Agreement, Packet, Party, Replies, Rounds, Stage, conduct, named_protection
 from statfed.core.scenario import Case
-from statfed.core.study import Study
 from statfed.lab.compare.trial import Role
 from statfed.lab.compare.wan import Line, seconds
 from statfed.lab.recommend.techniques import Candidate
+from statfed.strategies.learning.options import TrainingOptions
 
 PLAIN_SECONDS = 0.7e-9
 """Processor seconds of a plain sum, a number and a holder: 3.5 ms for 5 holders x 1,000,000 (docs/benchmarks.md)."""
 FUNCTION_SECONDS = 6e-3
 """The same of deciding dominance rules on shares, a cell and a holder: 2.9 s for 5 x 100 (docs/benchmarks.md)."""
-ROUNDS: int = Study.model_fields["rounds"].default
+ROUNDS: int = TrainingOptions.model_fields["rounds"].default
 PATIENCE = {"once": 24.0, "yearly": 24.0, "monthly": 8.0, "continuous": 1.0}
 """Hours that one release may take, by recurrence."""
 _BLOCK = 4096

@@ -251,7 +251,7 @@ RULES = (
         "Ben-Or, Goldwasser and Wigderson 1988, theorem 1; `TRUST` of multi-party",
         _malicious_functions,
     ),
-    Rule("exact", "official figures are exact", ("exact",), "Query.exact; docs/protections.md", _exact),
+    Rule("exact", "official figures are exact", ("exact",), "Terms.exact; docs/protections.md", _exact),
     Rule("epsilon", "a required epsilon is kept", ("epsilon",), "Dwork et al. 2006", _epsilon),
     Rule(
         "shared-noise-hidden",

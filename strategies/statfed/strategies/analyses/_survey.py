@@ -18,7 +18,7 @@ from scipy import stats
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.method import Question
+from statfed.core.method import Question, once
 from statfed.core.result import Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table
@@ -82,6 +82,7 @@ class SurveyDesign:
         return table.complete(self.columns)
 
 
+@once
 def survey_design(question: Question[Any]) -> SurveyDesign:
     """The design that the options ask for. Raises UsageError where options and codebook do not give one."""
     options, codebook = question.options, question.codebook

@@ -36,6 +36,7 @@ from statfed.core.method import (
     Product,
     Question,
     Total,
+    once,
 )
 from statfed.core.result import Basis, Coefficients, Result, Row, Scalar
 from statfed.core.table import Expr, Table
@@ -83,10 +84,16 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*read, *design.columns)))
 
 
+@once
+def _whole(question: Question[Options]) -> Design:
+    """The design of the covariates, every level in use."""
+    return make_design(question.options.covariates, question.codebook, response="none")
+
+
 def _design(question: Question[Options], used: NDArray[np.int64] | None = None) -> Design:
     """Covariates without the intercept, whose place the baseline hazard takes. used: 1 for levels that occur."""
     text = question.options.covariates
-    whole = make_design(text, question.codebook, response="none")
+    whole = _whole(question)
     if used is not None:
         start, kept = 0, {}
         for name, levels in whole.categories.items():

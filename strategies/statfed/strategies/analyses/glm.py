@@ -15,7 +15,19 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Coordination, Counts, Magnitude, Model, Part, Product, Question, Total
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Coordination,
+    Counts,
+    Magnitude,
+    Model,
+    Part,
+    Product,
+    Question,
+    Total,
+    once,
+)
 from statfed.core.result import Result, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
@@ -178,6 +190,7 @@ def _family(options: Options) -> Family:
     return Family(options.family, options.link or LINKS[options.family][0], options.alpha)
 
 
+@once
 def _model(question: Question[Options]) -> Design:
     response: Literal["binary", "number"] = "binary" if question.options.family == "binomial" else "number"
     return make_design(question.options.formula, question.codebook, response=response)

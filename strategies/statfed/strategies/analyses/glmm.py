@@ -29,7 +29,19 @@ from pydantic import Field, model_validator
 from scipy import stats
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Coordination, Counts, Magnitude, Model, Part, Product, Question, Total
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Coordination,
+    Counts,
+    Magnitude,
+    Model,
+    Part,
+    Product,
+    Question,
+    Total,
+    once,
+)
 from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
@@ -249,6 +261,7 @@ def _groups(question: Question[Options]) -> int:
     return len(question.codebook.category(question.options.group, "group").levels)
 
 
+@once
 def _model(question: Question[Options]) -> Design:
     response: Literal["binary", "number"] = "binary" if question.options.family == "binomial" else "number"
     return make_design(question.options.formula, question.codebook, response=response)

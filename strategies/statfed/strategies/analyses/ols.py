@@ -29,6 +29,7 @@ from statfed.core.method import (
     Question,
     Total,
     fixed,
+    once,
 )
 from statfed.core.result import Result, Scalar
 from statfed.core.section import Section
@@ -369,6 +370,7 @@ def _weight(table: Table, question: Question[Options]) -> Expr | None:
     return None if name is None else table.number(name)
 
 
+@once
 def _model(question: Question[Options]) -> Design:
     return make_design(question.options.formula, question.codebook)
 

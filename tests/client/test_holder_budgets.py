@@ -1,0 +1,341 @@
+"""A holder under studies of several asks: what is charged, what is refused before that, and who has to approve."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from statfed.client.contributions import Contributions
+from statfed.client.guard.approvals import FILE, approve, read_approvals
+from statfed.core.errors import Refused
+from statfed.core.statement import Admission, Closing, Receipt
+from statfed.core.terms import Terms
+from tests.office import PRIVATE, Office, query
+from tests.spender import installed
+from tests.universe import people
+
+Home = Callable[..., Office]
+
+
+@pytest.fixture
+def method() -> Iterator[str]:
+    with installed() as name:
+        yield name
+
+
+@pytest.fixture
+def home(tmp_path: Path, method: str) -> Iterator[Home]:
+    made: list[Office] = []
+
+    def make(**changes: Any) -> Office:
+        made.append(Office(tmp_path / f"home-{len(made)}", people(200), **changes))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by one whenever a holder's records are looked at for a contribution."""
+    found: list[str] = []
+    table = Contributions.table
+
+    def noted(self: Contributions, run: str, *more: Any) -> Any:
+        found.append(run)
+        return table(self, run, *more)
+
+    monkeypatch.setattr(Contributions, "table", noted)
+    return found
+
+
+def adaptive(*asks: tuple[str, float], **more: Any) -> Terms:
+    return query(method="outsider", options={"asks": asks} if asks else {}, **(PRIVATE | more))
+
+
+def scheduled(*asks: tuple[str, float], **more: Any) -> Terms:
+    return query(method="outsider", options={"asks": asks, "adaptive": False}, **(PRIVATE | more))
+
+
+# ---- shares that are chosen on the way
+
+
+def test_a_holder_charges_each_share_until_its_study_s_budget_is_spent(home: Home, reads: list[str]) -> None:
+    holder, asked = home(), adaptive()
+    admission = holder.say("admit", asked).facts
+    assert isinstance(admission, Admission)
+    assert admission.epsilon == 1.0
+    assert holder.entries == ["open", "reserve"]
+    first = holder.say("ask", asked, 1, "count", share=0.6)
+    assert isinstance(first.facts, Receipt)
+    assert first.packet is not None
+    assert np.asarray(first.packet["n"]).dtype == np.int64  # in whole units, with noise
+    assert holder.entries == ["open", "reserve", "charge"]
+    assert len(reads) == 1
+    said = holder.refusal("ask", asked, 2, "income", share=0.5)
+    assert re.match(
+        r"round 2 of run r: got 0\.49\d+ of the study's budget; want at most the 0\.40\d+ that is left", said
+    )
+    assert holder.entries == ["open", "reserve", "charge"]
+    assert len(reads) == 1
+    holder.say("ask", asked, 2, "income", share=0.39)
+    closing = holder.say("release", asked).facts
+    assert isinstance(closing, Closing)
+    assert holder.entries == ["open", "reserve", "charge", "charge", "release"]
+    assert closing.study_epsilon is not None
+    assert closing.history_epsilon is not None
+    assert 0.95 < closing.study_epsilon <= 1.0
+    assert closing.disclosures == 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "number", "more", "message"),
+    [
+        ("count", 1, {"share": 0.0}, "share of the privacy budget: got 0; want more than 0"),
+        ("count", 1, {}, "share of the privacy budget: got 0; want more than 0"),
+        ("count", 1, {"share": float("nan")}, "statement not understood: share"),
+        ("count", 1, {"share": float("inf")}, "statement not understood: share"),
+        ("count", 1, {"share": -0.1}, "statement not understood: share"),
+        ("count", 1, {"share": 1.1}, "statement not understood: share"),
+        ("count", 1, {"share": "much"}, "statement not understood: share"),
+        ("count", 1, {"share": 1e-15}, "want a larger epsilon or share"),
+        ("rows", 1, {"share": 0.5}, "unknown ask: got 'rows'"),
+        ("", 1, {"share": 0.5}, "unknown ask: got ''"),
+        ("count", 0, {"share": 0.5}, "sum: got number 0; want 1 or more"),
+        ("count", 7, {"share": 0.5}, "ask: got number 7; want 1 to 6"),
+        ("count", 2, {"share": 0.5, "done": 2}, "sum: got number 2; want 3 or more"),
+        ("count", 1, {"share": 0.5, "done": -1}, "statement not understood: done"),
+        ("count", 1, {"share": 0.5, "outside": []}, "plugins: the coordinator runs none for this study"),
+        ("count", 1, {"share": 0.5, "outside": ["method outsider of outsider 2.0"]}, "outsider 1.0"),
+    ],
+)
+def test_what_is_no_ask_of_the_study_is_refused_before_anything_is_charged_or_read(
+    home: Home, reads: list[str], ask: str, number: int, more: dict[str, Any], message: str
+) -> None:
+    holder, asked = home(), adaptive()
+    holder.say("admit", asked)
+    assert message in holder.refusal("ask", asked, number, ask, **more)
+    assert holder.entries == ["open", "reserve"]
+    assert reads == []
+    holder.say("ask", asked, 1, "count", share=1.0)  # and the run goes on
+
+
+def test_an_ask_is_answered_once_whatever_its_share(home: Home, reads: list[str]) -> None:
+    holder, asked = home(), adaptive()
+    holder.say("admit", asked)
+    holder.say("ask", asked, 1, "count", share=0.1)
+    for share in (0.1, 0.2):
+        assert "round 1 of run r was already charged" in holder.refusal("ask", asked, 1, "income", share=share)
+    assert "already charged" in holder.refusal("ask", asked, 2, "income", share=0.1, done=1)
+    assert holder.entries == ["open", "reserve", "charge"]
+    assert len(reads) == 1
+
+
+def test_an_adaptive_study_is_not_gone_on_with(home: Home) -> None:
+    holder, asked = home(), adaptive()
+    said = holder.refusal("admit", asked, done=1)
+    assert "spends its budget adaptively; want it begun anew" in said
+    assert holder.entries == []
+
+
+def test_shares_of_pure_privacy_add_up_to_its_epsilon(home: Home) -> None:
+    holder, asked = home(), adaptive(privacy={"epsilon": 1.0, "delta": 0.0, "mechanism": "discrete-laplace"})
+    holder.say("admit", asked)
+    for number, share in enumerate((0.5, 0.25, 0.25), start=1):
+        holder.say("ask", asked, number, "income", share=share)
+    assert "of the study's budget" in holder.refusal("ask", asked, 4, "count", share=0.01)
+    closing = holder.say("release", asked).facts
+    assert isinstance(closing, Closing)
+    assert closing.study_epsilon is not None
+    assert 0.98 <= closing.study_epsilon <= 1.0 + 1e-9
+
+
+def test_an_exact_study_of_an_adaptive_method_needs_no_shares(home: Home) -> None:
+    holder, asked = home(), query(method="outsider")
+    holder.say("admit", asked)
+    for number in range(1, 9):  # beyond the most of a private one
+        holder.say("ask", asked, number, "count")
+    assert holder.entries == ["open", *["disclose"] * 8]
+
+
+def test_a_budget_too_small_for_its_epsilon_in_shares_is_refused_in_words(home: Home) -> None:
+    holder = home()
+    said = holder.refusal("admit", adaptive(privacy={"epsilon": 1e-4, "delta": 1e-9}))
+    assert "in shares; want a larger epsilon" in said
+    assert holder.entries == []
+
+
+# ---- asks that are fixed beforehand
+
+ORDER = (("count", 0.3), ("income", 0.5), ("count", 0.3))
+TWO = (("count", 0.5), ("income", 0.5))
+
+
+def test_a_fixed_budget_is_charged_in_its_order_and_each_ask_once(home: Home, reads: list[str]) -> None:
+    holder, asked = home(), scheduled(*TWO)
+    admission = holder.say("admit", asked).facts
+    assert isinstance(admission, Admission)
+    assert admission.epsilon is not None
+    assert 0.9 < admission.epsilon <= 1.0
+    told = "want in this order count (1), income (1)"
+    for ask, number in (("income", 1), ("count", 2), ("income", 3), ("rows", 1)):
+        assert f"ask: got {ask} number {number}; {told}" in holder.refusal("ask", asked, number, ask)
+    assert "sum: got number 0" in holder.refusal("ask", asked, 0, "count")
+    assert (holder.entries, reads) == (["open", "reserve"], [])
+    holder.say("ask", asked, 1, "count")
+    assert told in holder.refusal("ask", asked, 1, "income")
+    assert "already charged" in holder.refusal("ask", asked, 1, "count")
+    holder.say("ask", asked, 2, "income", share=0.9)  # shares of a fixed budget are its own
+    closing = holder.say("release", asked).facts
+    assert isinstance(closing, Closing)
+    assert closing.study_epsilon == pytest.approx(admission.epsilon)
+    assert holder.entries == ["open", "reserve", "charge", "charge", "release"]
+
+
+def test_a_run_that_goes_on_reserves_what_is_left_and_answers_nothing_again(home: Home) -> None:
+    holder, asked = home(), scheduled(*TWO)
+    holder.say("admit", asked)
+    holder.say("ask", asked, 1, "count")
+    holder.say("release", asked)
+    holder.say("admit", asked, run="r~2", done=1)
+    assert "sum: got number 1; want 2 or more" in holder.refusal("ask", asked, 1, "count", run="r~2", done=1)
+    said = holder.refusal("ask", asked, 1, "count", run="r~2")  # as if nothing had been done
+    assert "got event" in said
+    before = holder.entries
+    assert before == ["open", "reserve", "charge", "release", "reserve"]
+    holder.say("ask", asked, 2, "income", run="r~2", done=1)
+    assert "already charged" in holder.refusal("ask", asked, 2, "income", run="r~2", done=1)
+    closing = holder.say("release", asked, run="r~2").facts
+    assert isinstance(closing, Closing)
+    assert closing.study_epsilon is not None
+    assert closing.study_epsilon <= 1.0
+    assert "resume: got 2 asks made; want fewer than all 2" in holder.refusal("admit", asked, run="r~3", done=2)
+
+
+def test_shares_of_more_than_the_whole_budget_are_refused_at_admission(home: Home) -> None:
+    holder = home()
+    said = holder.refusal("admit", scheduled(("count", 0.9), ("income", 0.9)))
+    assert "privacy.epsilon: got 1; want at least 1." in said
+    assert holder.entries == []
+
+
+def test_one_ask_named_twice_is_priced_and_reserved_alike_each_time(home: Home) -> None:
+    holder, asked = home(), scheduled(*ORDER, privacy={"epsilon": 1.2, "delta": 1e-6})
+    holder.say("admit", asked)
+    for number, (ask, _) in enumerate(ORDER, start=1):
+        holder.say("ask", asked, number, ask)
+    closing = holder.say("release", asked).facts
+    assert isinstance(closing, Closing)
+    assert closing.study_epsilon is not None
+    assert closing.study_epsilon <= 1.2
+
+
+# ---- approval
+
+APPROVED: dict[str, Any] = {"allow": {"after_approval": True}}
+
+
+def pending(holder: Office, asked: Terms) -> bool:
+    facts = holder.say("admit", asked, run=f"try-{asked.digest()[:8]}").facts
+    assert isinstance(facts, Admission)
+    if facts.pending:
+        assert facts.epsilon is None
+        assert set(holder.entries) <= {"open", "reserve", "charge", "release", "disclose"}
+        assert "waits for approval at this holder" in holder.refusal(
+            "ask", asked, 1, "count", share=0.5, run=f"try-{asked.digest()[:8]}"
+        )
+    return facts.pending
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_study_waits_for_a_person_and_nothing_is_reserved_charged_or_read(
+    home: Home, reads: list[str], private: bool
+) -> None:
+    holder = home(**APPROVED)
+    asked = adaptive() if private else query(method="outsider")
+    assert pending(holder, asked)
+    assert (holder.entries, reads) == (["open"], [])
+    approve(holder.home, asked.digest())
+    facts = holder.say("admit", asked).facts
+    assert isinstance(facts, Admission)
+    assert not facts.pending
+    holder.say("ask", asked, 1, "count", share=0.5)
+    holder.say("release", asked)
+    assert holder.entries == (["open", "reserve", "charge", "release"] if private else ["open", "disclose"])
+
+
+def test_approval_is_of_every_word_of_a_study(home: Home) -> None:
+    holder = home(**(APPROVED | {"allow": APPROVED["allow"] | {"public_seed": True, "noise": ["local", "central"]}}))
+    asked = adaptive(where=["age >= 18"])
+    approve(holder.home, asked.digest())
+    assert not pending(holder, asked)
+    label = asked.codebook.model_copy(update={"title": "another"})
+    for changed in (
+        adaptive(where=["age >= 18"], seed=1),
+        adaptive(where=["age >= 19"]),
+        adaptive(),
+        adaptive(("count", 0.5), where=["age >= 18"]),
+        adaptive(where=["age >= 18"], privacy={"epsilon": 1.0, "delta": 1e-7}),
+        adaptive(where=["age >= 18"], privacy={"epsilon": 1.0, "noise": "central"}),
+        adaptive(where=["age >= 18"], holders=("office", "b")),
+        adaptive(where=["age >= 18"], roles={"office": "agency"}),
+        adaptive(where=["age >= 18"], codebooks={"office": asked.codebook}),
+        asked.model_copy(update={"codebook": label}),
+        query(method="outsider", where=["age >= 18"]),
+    ):
+        assert pending(holder, changed), changed
+    assert not pending(holder, adaptive(where=["age >= 18"]))  # the same words again
+
+
+def test_what_the_policy_does_not_allow_is_refused_whoever_approved_it(home: Home) -> None:
+    holder = home(allow={"after_approval": True, "methods": ["describe"]})
+    approve(holder.home, adaptive().digest())
+    assert "method: got outsider, not allowed" in holder.refusal("admit", adaptive())
+
+
+def test_approval_that_is_asked_for_during_a_run_holds_from_the_next_sum_on(home: Home) -> None:
+    holder, asked = home(), adaptive()
+    holder.say("admit", asked)
+    holder.say("ask", asked, 1, "count", share=0.5)
+    holder.policy(**APPROVED)
+    assert "waits for approval" in holder.refusal("ask", asked, 2, "count", share=0.5)
+    holder.say("release", asked)
+    assert holder.entries == ["open", "reserve", "charge", "release"]
+
+
+DAMAGED = ("", "{", "[]", "null", '"approved"', "{}", '{"approved": 3}', '{"approved": null}', '{"approved": "all"}')
+
+
+@pytest.mark.parametrize("text", [*DAMAGED, '{"approved": [1]}', "\udcff", "[" * 10**5])
+def test_a_damaged_record_of_approvals_approves_nothing_and_is_left_as_it_is(home: Home, text: str) -> None:
+    holder, asked = home(**APPROVED), adaptive()
+    approve(holder.home, asked.digest())
+    file = holder.home / FILE
+    file.write_text(text, encoding="utf-8", errors="surrogateescape")
+    for step in ("admit", "ask"):
+        said = holder.refusal(step, asked, 1, "count", share=0.5)
+        assert said == "this holder's record of approvals cannot be read; its own log says why"
+    assert holder.entries == []
+    with pytest.raises(Refused, match="cannot be read"):
+        approve(holder.home, asked.digest())
+    assert file.read_text(encoding="utf-8", errors="surrogateescape") == text
+
+
+def test_the_record_of_approvals_is_private_and_keeps_what_was_there(home: Home) -> None:
+    holder = home(**APPROVED)
+    assert read_approvals(holder.home) == ()
+    for digest in ("a" * 64, "b" * 64, "a" * 64):
+        approve(holder.home, digest)
+    file = holder.home / FILE
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(file.read_text()) == {"approved": ["a" * 64, "b" * 64]}
+    assert {path.name for path in holder.home.iterdir()} == {"people.parquet", "policy.toml", FILE}
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(Refused, match="cannot be read"):
+        read_approvals(holder.home)
