@@ -204,9 +204,10 @@ class TestAnOpenFederation:
         with (
             socket.create_connection((host, int(port))) as plain,
             context.wrap_socket(plain, server_hostname=host) as secure,
+            secure.makefile("rb") as answer,
         ):
             secure.sendall(head.encode())
-            assert secure.makefile("rb").read().startswith(b"HTTP/1.1 413 ")  # `read` returns: it hangs up too
+            assert answer.read().startswith(b"HTTP/1.1 413 ")  # `read` returns: it hangs up too
 
     def test_no_process_shows_a_secret_and_no_private_key_is_left(self, opened: SimpleNamespace) -> None:
         secret = opened.federation.coordinator._headers[SECRET_HEADER]
