@@ -298,7 +298,7 @@ def _names(subject: Subject) -> str:
 
 
 def _private_cases(subject: Subject) -> list[tuple[Case, Terms]]:
-    """The examples that can be asked with noise. Raises Lacking where there is none, though there could be."""
+    """The examples that can be asked with noise."""
     found = []
     for case in subject.cases:
         terms = subject.terms(case, privacy=universe.NOISE)
@@ -307,6 +307,12 @@ def _private_cases(subject: Subject) -> list[tuple[Case, Terms]]:
         except UsageError:  # not with these options
             continue
         found.append((case, terms))
+    return found
+
+
+def _some_private(subject: Subject) -> list[tuple[Case, Terms]]:
+    """As `_private_cases`. Raises Lacking where there is none, though there could be."""
+    found = _private_cases(subject)
     if not found and hasattr(subject.module, "budget"):
         raise Lacking("no example can be asked with noise; want one that can")
     return found
@@ -316,12 +322,12 @@ NO_FORM = "has none, and is refused where noise is asked for"
 
 
 def _private(subject: Subject) -> str:
-    looked = [one for case, terms in _private_cases(subject) for one in private_form(terms, case.frame)]
+    looked = [one for case, terms in _some_private(subject) for one in private_form(terms, case.frame)]
     return f"finite noise of sums {', '.join(dict.fromkeys(looked))}" if looked else NO_FORM
 
 
 def _budget(subject: Subject) -> str:
-    looked = [accounted(terms, case.frame) for case, terms in _private_cases(subject)]
+    looked = [accounted(terms, case.frame) for case, terms in _some_private(subject)]
     return "; ".join(dict.fromkeys(looked)) if looked else NO_FORM
 
 
