@@ -28,19 +28,20 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 def cases(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and study of every run."""
     data: dict[str, Any] = {"source": arguments.source}
-    training: dict[str, Any] = dict(STUDY["options"])
+    options = dict(STUDY["options"])
+    private: dict[str, Any] = {}
     if arguments.source == "generated":
         data["persons"] = arguments.persons
     if arguments.unit == "person":
-        training |= {"batch_size": max(1, arguments.persons // 6) if arguments.source == "generated" else 2}
-        training |= {"learning_rate": 0.5}
+        batch = max(1, arguments.persons // 6) if arguments.source == "generated" else 2
+        private = {"batch_size": batch, "learning_rate": 0.5}
     for seed in range(1, arguments.seeds + 1):
         for epsilon in (None if word == "none" else float(word) for word in arguments.epsilons.split(",")):
             for name in arguments.strategies.split(","):
                 strategy = STRATEGIES[name]
                 privacy = {"unit": arguments.unit, "epsilon": epsilon, "delta": 1e-5} if epsilon else None
-                options = {**(training if epsilon else STUDY["options"]), "strategy": strategy}
-                changes = {"seed": seed, "data": data, "options": options, "privacy": privacy}
+                own = options | {"strategy": strategy} | (private if epsilon else {})
+                changes = {"seed": seed, "data": data, "privacy": privacy, "options": own}
                 key = f"{prefix(arguments)}{seed}/{epsilon}/{name}"
                 yield key, {**STUDY, "simulation": {"lifetime_epsilon": 1000.0}, **changes}
 

@@ -13,9 +13,12 @@ from statfed.core.discovery import load, modules
 from statfed.core.records import Channel, WindowCodebook
 from statfed.scenarios._data import generator, uci_har
 from statfed.scenarios.time_use import CODEBOOK
-from statfed.strategies.models import mlp
+from statfed.strategies.models import dense, mlp
 
 ONE = WindowCodebook(channels=(Channel(name="level", unit="V", low=-5, high=5),), samples=10, classes=("off", "on"))
+SINGLE = WindowCodebook(
+    channels=tuple(Channel(name=n, unit="", low=-5, high=3, scale=2) for n in "ab"), samples=1, classes=("off", "on")
+)
 CODEBOOKS = {"watch": CODEBOOK, "uci-har": uci_har.CODEBOOK, "one-channel": ONE}
 
 
@@ -82,6 +85,26 @@ def test_weights_follow_from_the_seed_and_leave_the_process_state_alone(model: M
 def test_scores_have_one_column_a_class(model: ModuleType, codebook: WindowCodebook) -> None:
     prepared = torch.from_numpy(model.prepare(windows(codebook), codebook))
     assert model.build(codebook, 8, 1)(prepared).shape == (8, len(codebook.classes))
+
+
+def test_a_model_of_a_number_has_one_output(model: ModuleType, codebook: WindowCodebook) -> None:
+    number = codebook.model_copy(update={"classes": ()})
+    prepared = torch.from_numpy(model.prepare(windows(codebook), number))
+    for hidden in (1, 8):
+        assert model.build(number, hidden, 1)(prepared).shape == (8, 1)
+
+
+@pytest.mark.parametrize("name", ["mlp", "dense", "text"])
+def test_hidden_1_is_a_linear_model(name: str) -> None:
+    net = load("statfed.strategies.models", name, "model").build(CODEBOOK, 1, 1)
+    assert [type(layer).__name__ for layer in net] == ["Linear"]
+
+
+def test_on_single_values_the_perceptron_is_that_of_dense_to_the_bit() -> None:
+    values = windows(SINGLE)
+    np.testing.assert_array_equal(mlp.prepare(values, SINGLE), dense.prepare(values, SINGLE))
+    one, other = (module.build(SINGLE, 6, 3).state_dict() for module in (mlp, dense))
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_front_end_and_model_classify_raw_windows(model: ModuleType, codebook: WindowCodebook) -> None:

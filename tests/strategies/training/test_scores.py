@@ -26,6 +26,7 @@ from statfed.strategies.learning import scores
 from statfed.strategies.learning.inputs import records_of
 from statfed.strategies.learning.prepared import Prepared, entries
 from tests.strategies.training.tables import CODEBOOK, people, study_of, trained, written
+from tests.strategies.training.test_fedsgd import chaotic
 
 HOLDERS = ("a", "b", "c")
 LOCAL = {"epsilon": 3.0, "noise": "local"}
@@ -227,6 +228,25 @@ def test_no_model_makes_a_record_count_for_more_than_its_bound_or_tells_that_it_
             assert np.isfinite(moved).all()
             assert moved.max() <= float(np.max(part.bound)) + 1e-12
             assert not part.single or np.count_nonzero(moved) <= 1
+
+
+def test_no_model_makes_rounding_move_more_than_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computed in one block, the records beside a record decide its last bit, and this model makes that its class: one
+    record more or less then moves dozens of answers."""
+    study = resolved(LOCAL, "employed")
+    monkeypatch.setattr(scores, "loaded", lambda *_: chaotic(119, 32))
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(300, 119)).astype(np.float32), rng.integers(0, 2, 300)
+    data = Prepared(x, y, np.arange(300), np.ones(300, np.bool_))
+
+    def confusion(some: Prepared) -> NDArray[np.int64]:
+        table = Table(None, CODEBOOK, kept={prepared_module.prepared: some})
+        ask = Ask("evaluate", {"vector": np.zeros(1, np.float32)})
+        return np.asarray(scores.evaluated(table, study.question, ask)["confusion"], np.int64)
+
+    whole = confusion(data)
+    for gone in (0, 7, 150, 298, 299):
+        assert np.abs(whole - confusion(data.select(np.arange(300) != gone))).sum() == 1
 
 
 def test_rules_that_keep_the_confusion_back_leave_the_accuracy(holders: dict[str, str]) -> None:

@@ -191,7 +191,7 @@ def _public(subject: Subject) -> str:
 
 def _declared(subject: Subject) -> str:
     looked = []
-    asked = [(case, subject.terms(case)) for case in subject.cases] + _private_cases(subject)
+    asked = [(case, subject.terms(case)) for case in subject.cases] + _noisy_cases(subject)
     for case, terms in asked:
         for step in steps(terms, {"h1": case.frame}):
             discloses = step.study.method.discloses(step.study.question, step.ask)
@@ -298,7 +298,14 @@ def _names(subject: Subject) -> str:
 
 
 def _private_cases(subject: Subject) -> list[tuple[Case, Terms]]:
-    """The examples that can be asked with noise."""
+    """The examples that can be asked with noise. Raises Lacking where there is none, though there could be."""
+    found = _noisy_cases(subject)
+    if not found and hasattr(subject.module, "budget"):
+        raise Lacking("no example can be asked with noise; want one that can")
+    return found
+
+
+def _noisy_cases(subject: Subject) -> list[tuple[Case, Terms]]:
     found = []
     for case in subject.cases:
         terms = subject.terms(case, privacy=universe.NOISE)
@@ -310,24 +317,16 @@ def _private_cases(subject: Subject) -> list[tuple[Case, Terms]]:
     return found
 
 
-def _some_private(subject: Subject) -> list[tuple[Case, Terms]]:
-    """As `_private_cases`. Raises Lacking where there is none, though there could be."""
-    found = _private_cases(subject)
-    if not found and hasattr(subject.module, "budget"):
-        raise Lacking("no example can be asked with noise; want one that can")
-    return found
-
-
 NO_FORM = "has none, and is refused where noise is asked for"
 
 
 def _private(subject: Subject) -> str:
-    looked = [one for case, terms in _some_private(subject) for one in private_form(terms, case.frame)]
+    looked = [one for case, terms in _private_cases(subject) for one in private_form(terms, case.frame)]
     return f"finite noise of sums {', '.join(dict.fromkeys(looked))}" if looked else NO_FORM
 
 
 def _budget(subject: Subject) -> str:
-    looked = [accounted(terms, case.frame) for case, terms in _some_private(subject)]
+    looked = [accounted(terms, case.frame) for case, terms in _private_cases(subject)]
     return "; ".join(dict.fromkeys(looked)) if looked else NO_FORM
 
 

@@ -49,10 +49,9 @@ def aggregated(
     gives no model.
     """
     from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-    from flwr.serverapp.strategy import Bulyan, FedAvgM, Krum, MultiKrum
-    from flwr.serverapp.strategy.fedopt import FedOpt
+    from flwr.serverapp.strategy import Bulyan, FedAdagrad, FedAdam, FedAvgM, FedYogi, Krum, MultiKrum
 
-    if isinstance(strategy, FedOpt):
+    if isinstance(strategy, FedAdagrad | FedAdam | FedYogi):
         strategy.current_arrays = {"vector": start}
     elif isinstance(strategy, FedAvgM) and strategy.current_arrays is None:
         strategy.current_arrays = ArrayRecord({"vector": Array(start)})
