@@ -327,6 +327,7 @@ def test_a_process_that_dies_loses_its_own_cells_only_and_says_how(
     known: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(harness, "_work", _dies)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where the new process looks for `_dies`
     kept: list[Trial] = []
     cells = tuple(Cell("time-use", "quick", Technique(name, EXACT), 1) for name in ("plain", "multi-party"))
     try:
