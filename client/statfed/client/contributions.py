@@ -25,6 +25,7 @@ from statfed.core.privacy.spending import Price
 from statfed.core.randomness import Stream
 from statfed.core.resolve import Resolved
 from statfed.core.table import Size, Table
+from statfed.core.weighing import Cuts
 
 
 @dataclass
@@ -131,13 +132,18 @@ class Contributions:
         columns = dict.fromkeys((*study.columns, *reads(question.codebook)))
         table = open_table(source, question.codebook, study.terms.where, tuple(columns), plain=plain)
         contribution = without_few(table, parts, contribution, rules)
-        passed = check(table, question, ask, parts, contribution, rules, discloses)
-        if key not in self._passed:
 
-            def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
-                return open_table(source, codebook, (), tuple(names))
+        def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
+            return open_table(source, codebook, (), tuple(names))
 
-            with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
+        with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
+
+            def on_cuts(cuts: Sequence[Cuts], least: int) -> None:
+                if cuts:
+                    releases.cut(run, study.digest, question, cuts, least)
+
+            passed = check(table, question, ask, parts, contribution, rules, discloses, on_cuts)
+            if key not in self._passed:
                 releases.admit(run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
         self._passed[key] = passed
         return passed, contribution
