@@ -3,12 +3,18 @@
 The one path of every request: parse (version) -> policy -> ledger -> data against the codebook -> compute ->
 disclosure control -> noise -> protect -> answer. The ledger is charged before data are read, and nothing leaves when a
 step fails. Stages of the protection that carry no request touch neither data nor ledger.
+
+Whatever is raised before data are looked at is a function of the study, the policy and the ledger, and says so in
+public. Whatever is raised from then on, be it a rule, a misfit, an option that does not suit the records or an error,
+is one refusal (`statfed.client.guard.refusals`): logged here, entered in the ledger, counted, and told in one text.
 """
 
 import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,13 +23,17 @@ from typing import Any
 import numpy as np
 
 from statfed.client.contributions import Contributions
+from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_parts
 from statfed.client.guard.approvals import approved
+from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
-from statfed.client.guard.policy import Policy, admit, load_policy
+from statfed.client.guard.policy import Policy, load_policy
+from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.protecting import Protecting, bound, own
 from statfed.core import VERSION
-from statfed.core.errors import Refused, UsageError
-from statfed.core.method import Arrays, Ask, checked
+from statfed.core.errors import LedgerCorrupt, Refused, UsageError
+from statfed.core.method import Arrays, Ask, Part, checked
+from statfed.core.privacy.spending import Price
 from statfed.core.protection import Packet
 from statfed.core.randomness import Stream, stream
 from statfed.core.resolve import Resolved, resolve
@@ -46,8 +56,10 @@ class Reply:
 
 
 def read_policy(home: Path) -> Policy:
-    """The policy in a home folder. Raises Refused in words that hold none of it: its thresholds are secret."""
+    """The policy in a home folder. Raises Refused in words that hold none of it, its thresholds being secret, also
+    where it or another file of the home is open to others than its owner."""
     try:
+        check_modes(home)
         return load_policy(home / "policy.toml")
     except UsageError as error:
         log.error("policy: %s", error)
@@ -92,6 +104,7 @@ class Holder:
             self._contributions.close()
             self._protecting.close(statement.run)
             return Reply(self._release(statement))
+        bounded(self.policy.limits, statement.terms)
         study = self._study(statement)
         admit(self.policy, study)
         match statement.step:
@@ -132,17 +145,22 @@ class Holder:
                 holder=self.policy.holder.name, pending=True, size=size.records, persons=size.persons, ledger_head=head
             )
         reserved = study.reservation(size, statement.done)
-        self._contributions.provable(statement.run, study, self.policy, size)
-        with self.ledger() as ledger:
-            head = ledger.verify()
-            if reserved:
-                head = ledger.set_aside(statement.run, study.digest, reserved, study.terms.method)
-        try:
-            self._contributions.checked(statement.run, study, self.policy)
-        except BaseException:
+        with one_at_a_time(self.home):
+            self._patient(study)
+            with self._looking(statement, study):
+                self._contributions.open(statement.run, self.policy)
+            self._contributions.provable(statement.run, study, self.policy, size)
             with self.ledger() as ledger:
-                ledger.release(statement.run)
-            raise
+                head = ledger.verify()
+                if reserved:
+                    head = ledger.set_aside(statement.run, study.digest, reserved, study.terms.method)
+            try:
+                with self._looking(statement, study):
+                    self._contributions.checked(statement.run, study, self.policy)
+            except BaseException:
+                with self.ledger() as ledger:
+                    ledger.release(statement.run)
+                raise
         first = study.question.method
         planned = getattr(first, "planned", None)
         steps, rate = planned(study.question, size) if planned and not privacy else (None, None)
@@ -163,6 +181,52 @@ class Holder:
             ledger_head=head,
         )
 
+    def _patient(self, study: Resolved) -> None:
+        """Raise Refused where an exact study is asked of a holder that has refused as often as its policy allows."""
+        limits = self.policy.limits
+        if limits.refusals is None or (study.privacy is not None and not study.central):
+            return
+        with self.ledger() as ledger:
+            if ledger.refusals(limits.days) >= limits.refusals:
+                raise Refused(SPENT.format(days=limits.days))
+
+    def _affordable(self, statement: Statement, figures: int) -> None:
+        """Raise Refused where an exact answer was given already, or would be more exact figures than the data give."""
+        most = self.policy.limits.figures
+        with self.ledger() as ledger:
+            if ledger.has_disclosed(statement.run, statement.round):
+                raise Refused(f"round {statement.round} of run {statement.run} was already disclosed; want a new round")
+            if most is not None and ledger.figures() + figures > most:
+                raise Refused(
+                    f"limits.figures: this dataset gave {ledger.figures():,} of the {most:,} exact figures that it "
+                    f"ever gives, and {figures:,} more are asked for; want fewer, or noise (a [privacy] section)"
+                )
+
+    @contextmanager
+    def _looking(self, statement: Statement, study: Resolved) -> Iterator[None]:
+        """Within it data are looked at: whatever is raised becomes the one refusal, logged, entered and counted."""
+        try:
+            yield
+        except LedgerCorrupt:
+            raise
+        except Exception as error:
+            log.warning("refused on seeing the data: run %s, %s", statement.run, statement.step, exc_info=error)
+            method = study.terms.method
+            found = record(
+                self.home,
+                run=statement.run,
+                study=study.digest,
+                method=method,
+                step=statement.step,
+                ask=statement.ask,
+                error=error,
+            )
+            with self.ledger() as ledger:
+                ledger.refused(statement.run, study.digest, f"{method}: refusal {found.id}")
+            if self.policy.rehearsal:
+                raise
+            raise Refused(public(found.id)) from None
+
     def _contribute(self, statement: Statement, study: Resolved, arrays: Arrays, packet: Packet) -> Reply:
         """The protected contribution to one sum. Raises Refused when a rule or the ledger does not allow it."""
         started = time.perf_counter()
@@ -177,40 +241,80 @@ class Holder:
                 raise Refused(f"{statement.ask}: {key}: got values that are not finite; want finite numbers")
         ask = Ask(statement.ask, arrays, statement.share)
         study.scheduled(ask, statement.round)
+        bounded_ask(self.policy.limits, study, ask, statement.round)
         parts = study.parts(ask)
-        function = study.functions.get(ask.name, "")
+        entries = bounded_parts(self.policy.limits, parts)
         paid = study.price(ask, size)
-        head = ""
-        if paid:
-            with self.ledger() as ledger:
-                number = statement.round - statement.done
-                head = ledger.charge(statement.run, study.digest, number, paid.event)
-
-        def random(purpose: str) -> Stream:
-            return stream(terms.seed, name, statement.round, purpose)
-
-        table = self._contributions.table(statement.run, study, self.policy, paid, random)
-        found = checked(study.method.contribute(table, study.question, ask), parts, "contribution")
-        rules: tuple[str, ...] = ()
-        if paid is None or study.central:
-            rules = self._contributions.controlled(statement.run, study, self.policy, ask, parts, found)
-            whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
-            use = f", for {function} by the protection" if function else ""
-            note = f"{terms.method}: {ask.name} without noise{whom}{use}"
-            with self.ledger() as ledger:
-                head = ledger.disclose(statement.run, study.digest, statement.round, note)
-        if paid and paid.noise:
-            found = paid.noise.units(found, stream(terms.seed, name, study.digest, statement.round, "noise"))
-        layout = study.layout(ask, parts, paid, agreement.sizes)
-        protected = party.contribute(bound(packet, statement, arrays, function), found, own(layout, agreement, name))
+        exact = paid is None or study.central
+        with one_at_a_time(self.home):
+            self._patient(study)
+            if exact:
+                self._affordable(statement, entries)
+            head = ""
+            if paid:
+                with self.ledger() as ledger:
+                    head = ledger.charge(statement.run, study.digest, statement.round - statement.done, paid.event)
+            function = study.functions.get(ask.name, "")
+            with self._looking(statement, study):
+                found, rules = self._found(statement, study, ask, parts, paid, exact=exact)
+                layout = study.layout(ask, parts, paid, agreement.sizes)
+                asked = bound(packet, statement, arrays, function)
+                protected = party.contribute(asked, found, own(layout, agreement, name))
+            if exact:
+                whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
+                use = f", for {function} by the protection" if function else ""
+                note = f"{terms.method}: {ask.name} without noise{whom}{use}"
+                with self.ledger() as ledger:
+                    what = figures_of(study, ask)
+                    head = ledger.disclose(statement.run, study.digest, statement.round, note, entries, what)
         seconds = time.perf_counter() - started
         facts = Receipt(holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head)
         return Reply(facts, protected)
 
+    def _found(
+        self,
+        statement: Statement,
+        study: Resolved,
+        ask: Ask,
+        parts: Mapping[str, Part],
+        paid: Price | None,
+        exact: bool,
+    ) -> tuple[Arrays, tuple[str, ...]]:
+        """The contribution to one sum, controlled or with its noise, and the rules that it passed."""
+        policy, run = self.policy, statement.run
+        name, seed = policy.holder.name, study.terms.seed
+
+        def random(purpose: str) -> Stream:
+            return stream(seed, name, statement.round, purpose)
+
+        rules: tuple[str, ...] = ()
+        if exact:
+            self._populated(run, study)
+        table = self._contributions.table(run, study, policy, paid, random)
+        found: Arrays = checked(study.method.contribute(table, study.question, ask), parts, "contribution")
+        if exact:
+            rules = self._contributions.controlled(run, study, policy, ask, parts, found)
+        if paid and paid.noise:
+            found = paid.noise.units(found, stream(seed, name, study.digest, statement.round, "noise"))
+        return found, rules
+
+    def _populated(self, run: str, study: Resolved) -> None:
+        """Raise Refused where conditions select no record here, or fewer than the minimum: one is as good as the other
+        for finding out where a known person's value lies."""
+        minimum = self.policy.disclosure.minimum_frequency
+        if (
+            study.terms.where
+            and minimum is not None
+            and self._contributions.selected(run, study, self.policy) < minimum
+        ):
+            raise Refused("minimum frequency: the conditions select fewer records than that, or none")
+
     def _release(self, statement: Statement) -> Closing:
         privacy = statement.terms.privacy
+        most = self.policy.limits.figures
         with self.ledger() as ledger:
             head = ledger.release(statement.run)
+            figures = ledger.figures()
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
         return Closing(
             holder=self.policy.holder.name,
@@ -221,5 +325,25 @@ class Holder:
             budget_epsilon=self.policy.budget.epsilon,
             delta=self.policy.budget.delta,
             disclosures=spent.disclosures,
+            figures=figures,
+            most_figures=most,
             ledger_head=head,
         )
+
+
+def figures_of(study: Resolved, ask: Ask) -> str:
+    """Names the exact figures that an ask gives: the same whoever asks, in whatever run and with whomever."""
+    terms = study.terms
+    facts = [
+        terms.method,
+        terms.options,
+        study.question.codebook.digest(),
+        [str(each) for each in terms.where],
+        ask.name,
+    ]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, array in sorted(ask.arrays.items()):
+        made = np.ascontiguousarray(array)
+        digest.update(json.dumps([name, made.dtype.str, made.shape]).encode())
+        digest.update(made.tobytes())
+    return digest.hexdigest()

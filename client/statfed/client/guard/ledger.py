@@ -1,9 +1,9 @@
 """A holder's privacy ledger: what one dataset has lost, for ever. A chain of entries, of which this says the meaning.
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
-(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose`, `release`
-(freed). A reservation of sums with different events has them in `events`, each with how often; one of a budget that is
-spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
+(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures, what),
+`refuse`, `release` (freed). A reservation of sums with different events has them in `events`, each with how often; one
+of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
 
 Formal guarantees.
 
@@ -29,6 +29,7 @@ The figures reported for a run that stopped early hold if the stop did not depen
 condition. Raising the budget is on record ("budget"); the promise then is the raised one, as if made at the start.
 """
 
+import datetime as dt
 import json
 import math
 from collections import Counter
@@ -128,6 +129,8 @@ class _State:
     single: bool = False
     runs: dict[str, _Run] = field(default_factory=dict)
     disclosed: set[tuple[str, int]] = field(default_factory=set)
+    given: dict[str, int] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
 
     def events(self, charged: bool = True, reserved: bool = True) -> list[Event]:
         """Composition of charges and outstanding reservations, one event for equal ones."""
@@ -196,6 +199,10 @@ class _State:
                 run.charged[entry.round] = entry.event
             case "disclose":
                 self.disclosed.add((entry.run, entry.round))
+                what = facts.get("what") or f"{entry.run} {entry.round}"
+                self.given[what] = max(self.given.get(what, 0), int(facts.get("figures", 0)))
+            case "refuse":
+                self.refused.append(entry.time)
             case "release" if run:
                 run.released = True
             case _:
@@ -337,12 +344,37 @@ class Ledger:
                     raise Refused(f"changed privacy budget: got epsilon {total:.4g}; want at most {state.epsilon:g}")
             return self._chain.append("charge", run, study, round, event=text)
 
-    def disclose(self, run: str, study: str, round: int, note: str) -> str:
-        """Record a release that is not differentially private, before it leaves. Each (run, round) once."""
+    def disclose(self, run: str, study: str, round: int, note: str, figures: int = 0, what: str = "") -> str:
+        """Record a release that is not differentially private, before it leaves. Each (run, round) once.
+
+        figures: how many exact figures leave; what: names them, so that the same ones count once.
+        """
         with self._chain.writing() as state:
             if (run, round) in state.disclosed:
                 raise Refused(f"round {round} of run {run} was already disclosed; want a new round")
-            return self._chain.append("disclose", run, study, round, note=note)
+            facts = {"figures": figures, "what": what} if figures else {}
+            return self._chain.append("disclose", run, study, round, facts=facts, note=note)
+
+    def refused(self, run: str, study: str, note: str) -> str:
+        """Record a refusal that depended on data. Returns the head hash, once the entry is on disk."""
+        with self._chain.writing():
+            return self._chain.append("refuse", run, study, note=note)
+
+    def refusals(self, days: float) -> int:
+        """Refusals that depended on data within so many days."""
+        since = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
+        with self._chain.reading() as state:
+            return sum(dt.datetime.fromisoformat(time) >= since for time in state.refused)
+
+    def figures(self) -> int:
+        """Distinct exact figures that the dataset has given so far."""
+        with self._chain.reading() as state:
+            return sum(state.given.values())
+
+    def has_disclosed(self, run: str, round: int) -> bool:
+        """Was this sum disclosed already?"""
+        with self._chain.reading() as state:
+            return (run, round) in state.disclosed
 
     def release(self, run: str) -> str:
         """Free what `run` reserved and did not charge. Idempotent; nothing to do for an unknown run."""
