@@ -61,9 +61,10 @@ class Contributions:
                 )
         _guardable(study, policy.disclosure)
 
-    def open(self, run: str, policy: Policy) -> None:
-        """Open the data source for a run, if it is not open already."""
-        self._open(run, policy)
+    def state(self, run: str, policy: Policy) -> str:
+        """Names the data as they are now, opened for a run; of a server, whose changes show nowhere, it is the run."""
+        source = self._open(run, policy)
+        return source.fingerprint() if source.embedded else run
 
     def selected(self, run: str, study: Resolved, policy: Policy) -> int:
         """How many records the conditions of a study select."""

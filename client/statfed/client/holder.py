@@ -148,7 +148,7 @@ class Holder:
         with one_at_a_time(self.home):
             self._patient(study)
             with self._looking(statement, study):
-                self._contributions.open(statement.run, self.policy)
+                self._contributions.state(statement.run, self.policy)
             self._contributions.provable(statement.run, study, self.policy, size)
             with self.ledger() as ledger:
                 head = ledger.verify()
@@ -190,17 +190,23 @@ class Holder:
             if ledger.refusals(limits.days) >= limits.refusals:
                 raise Refused(SPENT.format(days=limits.days))
 
-    def _affordable(self, statement: Statement, figures: int) -> None:
-        """Raise Refused where an exact answer was given already, or would be more exact figures than the data give."""
-        most = self.policy.limits.figures
+    def _figures(self, statement: Statement, study: Resolved, ask: Ask, figures: int) -> str:
+        """Names the exact figures of an answer. Raises Refused where it was given in this run already, or would be more
+        than the data ever give; those that left before are no more of them, as long as the data are the same."""
+        run, most = statement.run, self.policy.limits.figures
         with self.ledger() as ledger:
-            if ledger.has_disclosed(statement.run, statement.round):
-                raise Refused(f"round {statement.round} of run {statement.run} was already disclosed; want a new round")
-            if most is not None and ledger.figures() + figures > most:
+            if ledger.has_disclosed(run, statement.round):
+                raise Refused(f"round {statement.round} of run {run} was already disclosed; want a new round")
+        with self._looking(statement, study):
+            what = figures_of(study, ask, self._contributions.state(run, self.policy))
+        with self.ledger() as ledger:
+            given = ledger.figures()
+            if most is not None and not ledger.has_given(what) and given + figures > most:
                 raise Refused(
-                    f"limits.figures: this dataset gave {ledger.figures():,} of the {most:,} exact figures that it "
-                    f"ever gives, and {figures:,} more are asked for; want fewer, or noise (a [privacy] section)"
+                    f"limits.figures: this dataset gave {given:,} of the {most:,} exact figures that it ever gives, and "
+                    f"{figures:,} more are asked for; want fewer, or noise (a [privacy] section)"
                 )
+        return what
 
     @contextmanager
     def _looking(self, statement: Statement, study: Resolved) -> Iterator[None]:
@@ -248,8 +254,7 @@ class Holder:
         exact = paid is None or study.central
         with one_at_a_time(self.home):
             self._patient(study)
-            if exact:
-                self._affordable(statement, entries)
+            what = self._figures(statement, study, ask, entries) if exact else ""
             head = ""
             if paid:
                 with self.ledger() as ledger:
@@ -265,7 +270,6 @@ class Holder:
                 use = f", for {function} by the protection" if function else ""
                 note = f"{terms.method}: {ask.name} without noise{whom}{use}"
                 with self.ledger() as ledger:
-                    what = figures_of(study, ask)
                     head = ledger.disclose(statement.run, study.digest, statement.round, note, entries, what)
         seconds = time.perf_counter() - started
         facts = Receipt(holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head)
@@ -331,10 +335,14 @@ class Holder:
         )
 
 
-def figures_of(study: Resolved, ask: Ask) -> str:
-    """Names the exact figures that an ask gives: the same whoever asks, in whatever run and with whomever."""
+def figures_of(study: Resolved, ask: Ask, state: str) -> str:
+    """Names the exact figures that an ask gives: the same whoever asks, in whatever run and with whomever.
+
+    state: of the data.
+    """
     terms = study.terms
     facts = [
+        state,
         terms.method,
         terms.options,
         study.question.codebook.digest(),

@@ -23,7 +23,7 @@ PRIVATE = (
 def check_modes(home: Path) -> None:
     """Raise UsageError, naming the command, where a file of the home can be read or written by others than its owner.
 
-    As OpenSSH does with keys: whoever can write the policy or the ledger decides what leaves, and thresholds are secret.
+    As OpenSSH does with keys: whoever can write policy or ledger decides what leaves, and thresholds are secret.
     """
     for name in PRIVATE:
         path = home / name

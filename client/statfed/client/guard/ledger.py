@@ -1,9 +1,10 @@
 """A holder's privacy ledger: what one dataset has lost, for ever. A chain of entries, of which this says the meaning.
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
-(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures, what),
-`refuse`, `release` (freed). A reservation of sums with different events has them in `events`, each with how often; one
-of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
+(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures,
+what), `refuse`, `release` (freed). A reservation of sums with different events has them in `events`, each with how
+often; one of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget
+(`accountant.claim`).
 
 Formal guarantees.
 
@@ -370,6 +371,11 @@ class Ledger:
         """Distinct exact figures that the dataset has given so far."""
         with self._chain.reading() as state:
             return sum(state.given.values())
+
+    def has_given(self, what: str) -> bool:
+        """Did the exact figures of this name leave before?"""
+        with self._chain.reading() as state:
+            return what in state.given
 
     def has_disclosed(self, run: str, round: int) -> bool:
         """Was this sum disclosed already?"""

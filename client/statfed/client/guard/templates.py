@@ -34,6 +34,7 @@ Template = Literal["strict", "standard", "rehearsal"]
 TEMPLATES: tuple[Template, ...] = ("strict", "standard", "rehearsal")
 PRIVATE_TRAINING = "dp-fedsgd"
 FEWEST_HOLDERS = 3
+NOBODY = Parties()
 LARGE = Limits(
     categories=100_000,
     columns=20_000,
@@ -55,7 +56,7 @@ def made(
     holder: HolderName,
     dataset: Dataset,
     budget: Budget,
-    parties: Parties = Parties(),
+    parties: Parties = NOBODY,
     third_parties: Sequence[str] = (),
     **changes: Any,
 ) -> Policy:
