@@ -31,7 +31,7 @@ from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.protecting import Protecting, bound, own
 from statfed.core import VERSION
-from statfed.core.errors import LedgerCorrupt, Refused, UsageError
+from statfed.core.errors import LedgerCorrupt, Refused, StatfedError, UsageError
 from statfed.core.method import Arrays, Ask, Part, checked
 from statfed.core.privacy.spending import Price
 from statfed.core.protection import Packet
@@ -203,8 +203,8 @@ class Holder:
             given = ledger.figures()
             if most is not None and not ledger.has_given(what) and given + figures > most:
                 raise Refused(
-                    f"limits.figures: this dataset gave {given:,} of the {most:,} exact figures that it ever gives, and "
-                    f"{figures:,} more are asked for; want fewer, or noise (a [privacy] section)"
+                    f"limits.figures: this dataset gave {given:,} of the {most:,} exact figures that it ever gives, "
+                    f"and {figures:,} more are asked for; want fewer, or noise (a [privacy] section)"
                 )
         return what
 
@@ -216,7 +216,8 @@ class Holder:
         except LedgerCorrupt:
             raise
         except Exception as error:
-            log.warning("refused on seeing the data: run %s, %s", statement.run, statement.step, exc_info=error)
+            if not isinstance(error, StatfedError):
+                log.exception("internal error on seeing the data")
             method = study.terms.method
             found = record(
                 self.home,
@@ -315,10 +316,8 @@ class Holder:
 
     def _release(self, statement: Statement) -> Closing:
         privacy = statement.terms.privacy
-        most = self.policy.limits.figures
         with self.ledger() as ledger:
             head = ledger.release(statement.run)
-            figures = ledger.figures()
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
         return Closing(
             holder=self.policy.holder.name,
@@ -329,8 +328,8 @@ class Holder:
             budget_epsilon=self.policy.budget.epsilon,
             delta=self.policy.budget.delta,
             disclosures=spent.disclosures,
-            figures=figures,
-            most_figures=most,
+            figures=spent.figures,
+            most_figures=self.policy.limits.figures,
             ledger_head=head,
         )
 

@@ -56,7 +56,7 @@ class Spending:
     study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
     history_epsilon: PLD over all charges ever, or the filter's figure once a study chose its asks on seeing totals;
     None once anything left without noise, since then no finite epsilon holds for the dataset; filter_epsilon: what the
-    gate counts, charges and reservations (PLD where `single`); left: budget - filter.
+    gate counts, charges and reservations (PLD where `single`); left: budget - filter; figures: distinct exact ones.
     """
 
     study_epsilon: float | None
@@ -70,6 +70,7 @@ class Spending:
     order: float | None
     single: bool
     disclosures: int
+    figures: int
     entries: int
     head: str
 
@@ -410,6 +411,7 @@ class Ledger:
                 order=state.order,
                 single=closed,
                 disclosures=len(state.disclosed),
+                figures=sum(state.given.values()),
                 entries=self._chain.seq,
                 head=self._chain.head,
             )
