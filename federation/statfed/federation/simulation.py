@@ -28,9 +28,9 @@ from statfed.server.engine import Deployment, Engine, Session
 R = TypeVar("R")
 UNCOVERED = (
     "privacy: got a codebook that is drafted from the data: its bounds and categories tell of single records, and no "
-    "epsilon covers that. Want one that is known without them: write a draft with `statfed codebook infer FILE... --out "
-    "people.codebook.toml`, check every bound and category against what is publicly known, and pass it (--codebook FILE, "
-    "the study's key codebook, or Federation(..., codebook=FILE))"
+    "epsilon covers that. Want one that is known without them: write a draft with `statfed codebook infer FILE... "
+    "--out people.codebook.toml`, check every bound and category against what is publicly known, and pass it "
+    "(--codebook FILE, the study's key codebook, or Federation(..., codebook=FILE))"
 )
 
 
