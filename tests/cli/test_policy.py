@@ -170,7 +170,9 @@ def test_rules_of_the_command_line_reach_the_simulated_holders(call: Call) -> No
     said = call(f"{words} --rules standard")
     assert said.exit_code == 3
     assert "protection: got plain, not allowed" in said.stderr
-    assert call(f"{words} --rules standard --protect secure-aggregation").exit_code == 0
+    answered = call(f"{words} --rules standard --protect secure-aggregation")
+    assert answered.exit_code == 0
+    assert re.search(r"exact figures given, .*: a \d+ of 1,000, b \d+ of 1,000, c", answered.stdout)
 
 
 def test_a_private_study_wants_a_codebook_that_was_not_drafted_from_the_data(call: Call) -> None:

@@ -227,6 +227,8 @@ def spending_of(
                 budget_epsilon=closing.budget_epsilon,
                 noise_to_signal=admission.noise_to_signal,
                 disclosures=closing.disclosures,
+                figures=closing.figures,
+                most_figures=closing.most_figures,
                 ledger_head=closing.ledger_head,
             )
         )
