@@ -47,7 +47,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     ),
     "exact": (MEANS, {"allow": {"without_privacy": False}}, "a statistic without differential privacy is not allowed"),
     "public seed": (MEANS | {"seed": 1}, {}, "seed: got a public seed"),
-    "protection": (MEANS, {"allow": {"protections": ["masked"]}}, "protection: got plain, not allowed; want masked"),
+    "protection": (
+        MEANS,
+        {"allow": {"protections": ["secure-aggregation"]}},
+        "protection: got plain, not allowed; want secure-aggregation",
+    ),
     "other holders": (MEANS | {"holders": ("a",)}, {}, "holder office is not among the study's holders"),
     "unit": (
         {"method": "count", "privacy": {"epsilon": 1.0, "unit": "person"}},

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import ibis
+
 from statfed.client.data.tables import Source, connect, inspect, open_table
 from statfed.client.guard.differencing import FILE as RELEASES
 from statfed.client.guard.differencing import Releases
@@ -59,6 +61,17 @@ class Contributions:
                     f"noise covers {most:,} records; want its data in Parquet or DuckDB"
                 )
         _guardable(study, policy.disclosure)
+
+    def state(self, run: str, policy: Policy) -> str:
+        """Names the data as they are now, opened for a run; of a server, whose changes show nowhere, it is the run."""
+        source = self._open(run, policy)
+        return source.fingerprint() if source.embedded else run
+
+    def selected(self, run: str, study: Resolved, policy: Policy) -> int:
+        """How many records the conditions of a study select."""
+        source, plain = self.checked(run, study, policy)
+        table = open_table(source, study.question.codebook, study.terms.where, study.columns, plain=plain)
+        return int(table.aggregate(records=ibis._.count())["records"])
 
     def table(
         self, run: str, study: Resolved, policy: Policy, paid: Price | None, random: Callable[[str], Stream]

@@ -353,7 +353,11 @@ class Releases:
                 for one, made in named:
                     edges = tuple(sorted(one.edges))
                     if (edges, one.by) not in past[made]:
-                        facts: dict[str, Any] = {"column": one.column, "where": list(where), "cell": [list(c) for c in made[2]]}
+                        facts: dict[str, Any] = {
+                            "column": one.column,
+                            "where": list(where),
+                            "cell": [list(c) for c in made[2]],
+                        }
                         facts |= {"edges": [[edge, closed] for edge, closed in edges], "by": list(one.by)}
                         self._chain.append("cut", run, study, facts=facts)
                 return

@@ -116,12 +116,8 @@ def check(
     a rule is on: no part is told by its name. A holder without records passes all rules but `zeros`. Raises Refused
     naming every rule that fails and the columns concerned, nothing else.
     """
+    check_declared(question, ask, parts)
     weighs: Callable[..., Iterable[Weighed]] | None = getattr(question.method, "weighs", None)
-    astray = undeclared(parts, discloses, weighs is not None)
-    if astray:
-        raise Refused(
-            f"not allowed by this holder's disclosure rules ({ask.name}):\n- {UNDECLARED}: {', '.join(astray)}"
-        )
     counted = [
         (np.asarray(contribution[name]), part.what) for name, part in parts.items() if isinstance(part.what, Counts)
     ]
@@ -141,6 +137,15 @@ def check(
         raise Refused("\n".join([f"not allowed by this holder's disclosure rules ({ask.name}):", *lines]))
     on_cuts([told(one, few.least) for one in weighed if isinstance(one, Cuts)], few.least)
     return tuple(dict.fromkeys(finding.rule for finding in findings))
+
+
+def check_declared(question: Question[Any], ask: Ask, parts: Mapping[str, Part]) -> None:
+    """Raises Refused where an ask would send what nothing is known of. Looks at no data."""
+    astray = undeclared(parts, question.method.discloses(question, ask), hasattr(question.method, "weighs"))
+    if astray:
+        raise Refused(
+            f"not allowed by this holder's disclosure rules ({ask.name}):\n- {UNDECLARED}: {', '.join(astray)}"
+        )
 
 
 def undeclared(parts: Mapping[str, Part], discloses: Cells | Model, weighed: bool = False) -> list[str]:
