@@ -76,7 +76,7 @@ class Holder:
         self.policy: Policy = read_policy(home)
         self._known: dict[str, Terms] = {}
         self._studies: dict[int, tuple[str, Resolved]] = {}
-        self._asked: dict[str, list[Ask]] = {}
+        self._asked: dict[tuple[str, str], list[Ask]] = {}
         self._protecting = Protecting(home)
         self._contributions = Contributions(home)
 
@@ -106,7 +106,7 @@ class Holder:
         if statement.step == "release":  # whoever may no longer ask may still give back what was reserved
             self._contributions.close()
             self._protecting.close(statement.run)
-            self._asked.pop(statement.run, None)
+            self._asked.pop((statement.run, statement.terms.digest()), None)
             return Reply(self._release(statement))
         bounded(self.policy.limits, statement.terms)
         study = self._study(statement)
@@ -217,14 +217,15 @@ class Holder:
         if self.policy.disclosure.silent:
             return
         if not study.training and not study.privacy:
-            check_course(study.question, self._asked.get(run, ()), ask)
-        check_declared(study.question, ask, parts)
+            check_course(study.question, self._asked.get((run, study.digest), ()), ask)
+        check_declared(study.question, ask, parts, study.method.discloses(study.question, ask))
 
-    def _answered(self, run: str, ask: Ask) -> None:
+    def _answered(self, run: str, study: Resolved, ask: Ask) -> None:
         """Keep an exact ask that was answered, for the course of its study."""
-        while run not in self._asked and len(self._asked) >= MOST:
+        key = run, study.digest
+        while key not in self._asked and len(self._asked) >= MOST:
             self._asked.pop(next(iter(self._asked)))
-        self._asked.setdefault(run, []).append(ask)
+        self._asked.setdefault(key, []).append(ask)
 
     @contextmanager
     def _looking(self, statement: Statement, study: Resolved) -> Iterator[None]:
@@ -292,7 +293,7 @@ class Holder:
                 note = f"{terms.method}: {ask.name} without noise{whom}{use}"
                 with self.ledger() as ledger:
                     head = ledger.disclose(statement.run, study.digest, statement.round, note, entries, what)
-                self._answered(statement.run, ask)
+                self._answered(statement.run, study, ask)
         seconds = time.perf_counter() - started
         facts = Receipt(holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head)
         return Reply(facts, protected)

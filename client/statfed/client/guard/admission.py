@@ -204,7 +204,8 @@ def _functions(allow: Allow, study: Resolved) -> Iterator[str]:
         return
     used: Callable[..., frozenset[str]] = getattr(study.method, "functions_used", lambda _: frozenset())
     if others := sorted(used(study.question) - allowed):
-        yield f"formula: got {', '.join(others)}, not allowed; want columns, interactions and {', '.join(sorted(allowed))}"
+        listed = ", ".join(["columns", "interactions", *sorted(allowed)])
+        yield f"formula: got {', '.join(others)}, not allowed; want {listed}"
 
 
 def weighing(study: Resolved) -> tuple[str, ...]:

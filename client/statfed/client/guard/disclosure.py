@@ -116,7 +116,7 @@ def check(
     a rule is on: no part is told by its name. A holder without records passes all rules but `zeros`. Raises Refused
     naming every rule that fails and the columns concerned, nothing else.
     """
-    check_declared(question, ask, parts)
+    check_declared(question, ask, parts, discloses)
     weighs: Callable[..., Iterable[Weighed]] | None = getattr(question.method, "weighs", None)
     counted = [
         (np.asarray(contribution[name]), part.what) for name, part in parts.items() if isinstance(part.what, Counts)
@@ -139,9 +139,9 @@ def check(
     return tuple(dict.fromkeys(finding.rule for finding in findings))
 
 
-def check_declared(question: Question[Any], ask: Ask, parts: Mapping[str, Part]) -> None:
+def check_declared(question: Question[Any], ask: Ask, parts: Mapping[str, Part], discloses: Cells | Model) -> None:
     """Raises Refused where an ask would send what nothing is known of. Looks at no data."""
-    astray = undeclared(parts, question.method.discloses(question, ask), hasattr(question.method, "weighs"))
+    astray = undeclared(parts, discloses, hasattr(question.method, "weighs"))
     if astray:
         raise Refused(
             f"not allowed by this holder's disclosure rules ({ask.name}):\n- {UNDECLARED}: {', '.join(astray)}"
