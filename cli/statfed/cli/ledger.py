@@ -67,6 +67,7 @@ def show(
 
     `epsilon (PLD)` is the tight composition of everything charged. `epsilon (filter)` is what the lifetime budget
     is gated on: it also counts reservations, and holds even if each study was chosen after seeing earlier results.
+    A disclosure is a sum that left without noise, or a refusal that depended on data.
     """
     documents: list[dict[str, Any]] = []
     for path in find_ledgers(holder, home, run, runs, workspace):
@@ -91,7 +92,9 @@ def show(
         out.print(
             f"[bold]{document['holder']}[/bold]  dataset {document['dataset']}, per {document['unit']}\n"
             f"  epsilon (PLD) {history}, epsilon (filter) {spent['filter_epsilon']:.3f} "
-            f"of {spent['budget']:g}; left {spent['left']:.3f}; {spent['disclosures']} disclosures",
+            f"of {spent['budget']:g}; left {spent['left']:.3f}\n"
+            f"  {spent['disclosures']} disclosures, {spent['refusals']} of them refusals; "
+            f"{spent['figures']} distinct exact figures",
             highlight=False,
         )
         rows = table("", "#", "time", "what", "run", "round", "event or note", numbers=("#", "round"))

@@ -1,9 +1,10 @@
 """A holder's privacy ledger: what one dataset has lost, for ever. A chain of entries, of which this says the meaning.
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
-(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose`, `release`
-(freed). A reservation of sums with different events has them in `events`, each with how often; one of a budget that is
-spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
+(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures, what;
+where known), `refuse`, `release` (freed). A reservation of sums with different events has them in `events`, each with
+how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget
+(`accountant.claim`).
 
 Formal guarantees.
 
@@ -25,10 +26,17 @@ only over-count: a reservation counts in full until it is released, and `charge`
 returns after the entry is on disk. Dying at any point leaves either no entry and no data read, or an entry and perhaps
 no release. Two processes cannot both spend the last of the budget: each check and its entry are one transaction.
 
+What left exactly has no epsilon and is counted instead. Enough exact answers give everything away (Dinur and Nissim
+2003), so a policy can limit their number: `figures` counts the numbers that left, those of the same question about the
+same state of the data once, since it has one answer. A refusal that depended on data says something of them too: it is
+an entry, counted by itself and among the disclosures. Refusals of the last days are counted by a clock that only goes
+forward: an entry is no older than any before it, and one from the future is from now.
+
 The figures reported for a run that stopped early hold if the stop did not depend on results; the gate needs no such
 condition. Raising the budget is on record ("budget"); the promise then is the raised one, as if made at the start.
 """
 
+import datetime as dt
 import json
 import math
 from collections import Counter
@@ -54,7 +62,9 @@ class Spending:
     study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
     history_epsilon: PLD over all charges ever, or the filter's figure once a study chose its asks on seeing totals;
     None once anything left without noise, since then no finite epsilon holds for the dataset; filter_epsilon: what the
-    gate counts, charges and reservations (PLD where `single`); left: budget - filter.
+    gate counts, charges and reservations (PLD where `single`); left: budget - filter. disclosures: sums that left
+    without noise, and refusals that depended on data; figures: distinct exact numbers in those sums, as far as they
+    were counted; refusals: those of all time.
     """
 
     study_epsilon: float | None
@@ -68,6 +78,8 @@ class Spending:
     order: float | None
     single: bool
     disclosures: int
+    figures: int
+    refusals: int
     entries: int
     head: str
 
@@ -128,6 +140,34 @@ class _State:
     single: bool = False
     runs: dict[str, _Run] = field(default_factory=dict)
     disclosed: set[tuple[str, int]] = field(default_factory=set)
+    asked: dict[str, int] = field(default_factory=dict)  # figures of each named question
+    unnamed: int = 0  # figures of questions without a name
+    refusals: list[int] = field(default_factory=list)  # their places in `times`
+    times: list[dt.datetime] = field(default_factory=list)  # of all entries
+
+    @property
+    def figures(self) -> int:
+        return sum(self.asked.values()) + self.unnamed
+
+    def refused_since(self, start: dt.datetime, now: dt.datetime) -> int:
+        """Refusals from `start` on, by the times of the entries put right as the module says."""
+        latest, found, places = dt.datetime.min.replace(tzinfo=dt.UTC), 0, set(self.refusals)
+        for place, time in enumerate(self.times):
+            if time <= now:
+                latest = max(latest, time)
+            found += place in places and (time > now or latest >= start)
+        return found
+
+    def disclose(self, run: str, round: int, facts: Mapping[str, Any]) -> None:
+        """Count a release without noise. Raises ValueError on facts that this module could not have written."""
+        figures, what = facts.get("figures", 0), facts.get("what", "")
+        if type(figures) is not int or figures < 0 or not isinstance(what, str):
+            raise ValueError(f"figures: got {figures!r}; want a whole number from 0")
+        self.disclosed.add((run, round))
+        if what:
+            self.asked[what] = max(figures, self.asked.get(what, 0))
+        else:
+            self.unnamed += figures
 
     def events(self, charged: bool = True, reserved: bool = True) -> list[Event]:
         """Composition of charges and outstanding reservations, one event for equal ones."""
@@ -166,6 +206,8 @@ class _State:
 
     def apply(self, entry: Entry) -> None:
         facts: dict[str, Any] = json.loads(entry.facts)
+        time = dt.datetime.fromisoformat(entry.time)
+        self.times.append(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
         run = self.runs.get(entry.run)
         if (entry.kind == "open") != (entry.seq == 1):
             raise ValueError("open comes first and once")
@@ -195,7 +237,9 @@ class _State:
                     raise ValueError("charge that differs from its reservation")
                 run.charged[entry.round] = entry.event
             case "disclose":
-                self.disclosed.add((entry.run, entry.round))
+                self.disclose(entry.run, entry.round, facts)
+            case "refuse":
+                self.refusals.append(entry.seq - 1)
             case "release" if run:
                 run.released = True
             case _:
@@ -337,12 +381,44 @@ class Ledger:
                     raise Refused(f"changed privacy budget: got epsilon {total:.4g}; want at most {state.epsilon:g}")
             return self._chain.append("charge", run, study, round, event=text)
 
-    def disclose(self, run: str, study: str, round: int, note: str) -> str:
-        """Record a release that is not differentially private, before it leaves. Each (run, round) once."""
+    def disclose(
+        self, run: str, study: str, round: int, note: str, figures: int = 0, what: str = "", most: int | None = None
+    ) -> str:
+        """Record a release that is not differentially private, before it leaves. Each (run, round) once.
+
+        figures: exact numbers that leave; what: names the question and the state of the data (a digest of both), so
+        that its figures are counted once however often it is asked; most: Refused where the figures of all time would
+        come to more, in words that hold no number.
+        """
+        if figures < 0:
+            raise UsageError(f"disclosure: got {figures} figures; want 0 or more")
         with self._chain.writing() as state:
             if (run, round) in state.disclosed:
                 raise Refused(f"round {round} of run {run} was already disclosed; want a new round")
-            return self._chain.append("disclose", run, study, round, note=note)
+            more = max(0, figures - state.asked.get(what, 0)) if what else figures
+            if most is not None and more and state.figures + more > most:
+                raise Refused("exact figures: more than this holder gives of its data set; want fewer, or privacy")
+            facts = ({"figures": figures} if figures else {}) | ({"what": what} if what else {})
+            return self._chain.append("disclose", run, study, round, facts=facts, note=note)
+
+    def figures(self) -> int:
+        """Distinct exact numbers that left, of all time, as far as they were counted."""
+        with self._chain.reading() as state:
+            return state.figures
+
+    def refused(self, run: str, study: str, note: str) -> str:
+        """Record a refusal that depended on data, before it leaves: that much was disclosed. note: nothing of data."""
+        with self._chain.writing():
+            return self._chain.append("refuse", run, study, note=note)
+
+    def refusals(self, days: float) -> int:
+        """Refusals of the last days that depended on data. A clock that goes backwards forgives none."""
+        if not 0 < days < math.inf:
+            raise UsageError(f"refusals: got {days:g} days; want more than 0")
+        now = dt.datetime.now(dt.UTC)
+        start = now - dt.timedelta(days=min(days, 365_000.0))
+        with self._chain.reading() as state:
+            return state.refused_since(start, now)
 
     def release(self, run: str) -> str:
         """Free what `run` reserved and did not charge. Idempotent; nothing to do for an unknown run."""
@@ -362,7 +438,7 @@ class Ledger:
             closed = state.single and not state.new
             return Spending(
                 study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta, adaptive),
-                history_epsilon=None if state.disclosed else state.history,
+                history_epsilon=None if state.disclosed or state.refusals else state.history,
                 filter_epsilon=counted,
                 charged=state.charges,
                 reserved=state.reserved,
@@ -371,7 +447,9 @@ class Ledger:
                 left=0.0 if closed else max(0.0, state.epsilon - counted),
                 order=state.order,
                 single=closed,
-                disclosures=len(state.disclosed),
+                disclosures=len(state.disclosed) + len(state.refusals),
+                figures=state.figures,
+                refusals=len(state.refusals),
                 entries=self._chain.seq,
                 head=self._chain.head,
             )
