@@ -2,9 +2,9 @@
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
 (order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures, what;
-where known), `refuse`, `release` (freed). A reservation of sums with different events has them in `events`, each with
-how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget
-(`accountant.claim`).
+where known), `refuse`, `release` (freed), `restored` (anchor, lost). A reservation of sums with different events has
+them in `events`, each with how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for
+the whole budget (`accountant.claim`).
 
 Formal guarantees.
 
@@ -26,6 +26,12 @@ only over-count: a reservation counts in full until it is released, and `charge`
 returns after the entry is on disk. Dying at any point leaves either no entry and no data read, or an entry and perhaps
 no release. Two processes cannot both spend the last of the budget: each check and its entry are one transaction.
 
+3. *After a loss everything counts as spent.* Where entries were lost and nobody knows them, all of the budget at that
+   time, (epsilon, delta), does: a ledger that keeps within its budget has lost no more. What was set aside is let go,
+   since the lost entries may have. Later studies have what a raised budget goes beyond it, in both epsilon and delta,
+   with a filter of its own (basic composition, Dwork and Roth 2014, theorem 3.16). Figures that a policy limits are
+   refused, and refusals count as more than any limit.
+
 What left exactly has no epsilon and is counted instead. Enough exact answers give everything away (Dinur and Nissim
 2003), so a policy can limit their number: `figures` counts the numbers that left, those of the same question about the
 same state of the data once, since it has one answer. A refusal that depended on data says something of them too: it is
@@ -44,7 +50,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from statfed.client.guard import chain
 from statfed.client.guard.chain import Chain, Entry
@@ -53,6 +59,9 @@ from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy.accountant import Event, Repeated
 from statfed.core.privacy.spending import Reservation
 from statfed.core.section import Unit
+
+UNKNOWN = 2**31
+"""Refusals that a ledger counts which lost entries: more than any limit."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,13 @@ class _State:
     unnamed: int = 0  # figures of questions without a name
     refusals: list[int] = field(default_factory=list)  # their places in `times`
     times: list[dt.datetime] = field(default_factory=list)  # of all entries
+    lost: tuple[float, float] | None = None  # epsilon and delta of the budget when entries were lost
+
+    @property
+    def room(self) -> tuple[float, float]:
+        """Epsilon and delta that the entries of the chain have: the budget, without what was lost."""
+        epsilon, delta = self.lost or (0.0, 0.0)
+        return self.epsilon - epsilon, self.delta - delta
 
     @property
     def figures(self) -> int:
@@ -156,7 +172,7 @@ class _State:
             if time <= now:
                 latest = max(latest, time)
             found += place in places and (time > now or latest >= start)
-        return found
+        return found if self.lost is None else found + UNKNOWN
 
     def disclose(self, run: str, round: int, facts: Mapping[str, Any]) -> None:
         """Count a release without noise. Raises ValueError on facts that this module could not have written."""
@@ -185,7 +201,7 @@ class _State:
         """The epsilon of all charges. Composition of privacy losses is for asks that were fixed beforehand."""
         charged = self.events(reserved=False)
         chosen = any(run.adaptive and run.charged for run in self.runs.values())
-        return self.figure(charged) if chosen else privacy.epsilon(charged, self.delta)
+        return self.figure(charged) if chosen or self.lost else privacy.epsilon(charged, self.delta)
 
     @property
     def reserved(self) -> int:
@@ -194,15 +210,18 @@ class _State:
     @property
     def new(self) -> bool:
         """Nothing was ever released under the budget and nothing is about to be."""
-        return not self.charges and not self.reserved
+        return not self.charges and not self.reserved and not self.lost
 
     def figure(self, events: list[Event]) -> float:
         """The epsilon that the gate counts for `events` under the rule in force."""
+        gone, delta = self.lost[0] if self.lost else 0.0, self.room[1]
         if not events:
-            return 0.0
+            return gone
+        if delta <= 0:
+            return math.inf
         if self.single or self.order is None:
-            return privacy.epsilon(events, self.delta)
-        return privacy.filter_epsilon(events, self.order, self.delta)
+            return gone + privacy.epsilon(events, delta)
+        return gone + privacy.filter_epsilon(events, self.order, delta)
 
     def apply(self, entry: Entry) -> None:
         facts: dict[str, Any] = json.loads(entry.facts)
@@ -220,7 +239,8 @@ class _State:
             case "budget":
                 self.epsilon, self.delta = facts["epsilon"], facts["delta"]
             case "reserve":
-                follows = not self.single and (facts["order"], facts["single"]) == (self.order, False)
+                kept = self.order if self.order is not None or not self.lost else facts["order"]
+                follows = not self.single and (facts["order"], facts["single"]) == (kept, False)
                 if run or not (self.new or follows):
                     raise ValueError("reservation that could not have been admitted")
                 adaptive, events = bool(facts.get("adaptive")), dict(facts.get("events", {}))
@@ -240,6 +260,11 @@ class _State:
                 self.disclose(entry.run, entry.round, facts)
             case "refuse":
                 self.refusals.append(entry.seq - 1)
+            case "restored":
+                if facts["lost"]:
+                    self.lost = (self.epsilon, self.delta)
+                    for known in self.runs.values():
+                        known.released = True
             case "release" if run:
                 run.released = True
             case _:
@@ -345,8 +370,16 @@ class Ledger:
                 f"(spent {state.figure(state.events(reserved=False)):.4g}, spent and reserved "
                 f"{state.figure(state.events()):.4g}); left 0"
             )
-        order = privacy.filter_order(asked, state.epsilon, state.delta) if state.new else cast(float, state.order)
-        total = privacy.filter_epsilon([*state.events(), *asked], order, state.delta)
+        epsilon, delta = state.room
+        if not (epsilon > 0 and delta > 0):
+            raise Refused(
+                f"privacy budget: all of epsilon {state.epsilon:g} at delta {state.delta:g} counts as spent, since "
+                "entries of this ledger were lost; want epsilon and delta raised by whoever decides on the budget"
+            )
+        order = state.order
+        if order is None or state.new:
+            order = privacy.filter_order(asked, epsilon, delta)
+        total = privacy.filter_epsilon([*state.events(), *asked], order, delta) + state.epsilon - epsilon
         if total <= state.epsilon:
             return {"order": order, "single": False}
         alone = privacy.epsilon(asked, state.delta)
@@ -396,7 +429,7 @@ class Ledger:
             if (run, round) in state.disclosed:
                 raise Refused(f"round {round} of run {run} was already disclosed; want a new round")
             more = max(0, figures - state.asked.get(what, 0)) if what else figures
-            if most is not None and more and state.figures + more > most:
+            if most is not None and more and (state.lost or state.figures + more > most):
                 raise Refused("exact figures: more than this holder gives of its data set; want fewer, or privacy")
             facts = ({"figures": figures} if figures else {}) | ({"what": what} if what else {})
             return self._chain.append("disclose", run, study, round, facts=facts, note=note)
@@ -411,8 +444,16 @@ class Ledger:
         with self._chain.writing():
             return self._chain.append("refuse", run, study, note=note)
 
+    def restored(self, anchor: str, lost: bool, reason: str) -> str:
+        """Record that the chain was put back from a backup. lost: may entries be missing? Then all counts as spent."""
+        with self._chain.writing():
+            return self._chain.append("restored", facts={"anchor": anchor, "lost": lost}, note=reason)
+
     def refusals(self, days: float) -> int:
-        """Refusals of the last days that depended on data. A clock that goes backwards forgives none."""
+        """Refusals of the last days that depended on data; after a loss at least `UNKNOWN`.
+
+        A clock that goes backwards forgives none.
+        """
         if not 0 < days < math.inf:
             raise UsageError(f"refusals: got {days:g} days; want more than 0")
         now = dt.datetime.now(dt.UTC)
@@ -435,7 +476,7 @@ class Ledger:
             mine = [_times(text, n) for known in attempts for text, n in known.composed(True, False).items()]
             adaptive = any(known.adaptive for known in attempts)
             counted = state.figure(state.events())
-            closed = state.single and not state.new
+            closed = (state.single and not state.new) or min(state.room) <= 0
             return Spending(
                 study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta, adaptive),
                 history_epsilon=None if state.disclosed or state.refusals else state.history,
