@@ -44,6 +44,7 @@ condition. Raising the budget is on record ("budget"); the promise then is the r
 
 import datetime as dt
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -52,6 +53,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from statfed.client.data.identity import identity
 from statfed.client.guard import chain
 from statfed.client.guard.chain import Chain, Entry
 from statfed.core.errors import Refused, UsageError
@@ -59,6 +61,8 @@ from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy.accountant import Event, Repeated
 from statfed.core.privacy.spending import Reservation
 from statfed.core.section import Unit
+
+log = logging.getLogger("statfed.holder")
 
 UNKNOWN = 2**31
 """Refusals that a ledger counts which lost entries: more than any limit."""
@@ -275,13 +279,22 @@ class Ledger:
     """The ledger of one dataset, created with its first opening; see the module for what it guarantees.
 
     dataset, unit: bound for ever, others are Refused. epsilon, delta: lifetime budget; a change is appended to the
-    chain. create: False where the ledger must exist already. Safe between threads and between processes of one host;
-    the file belongs on a local disk, since SQLite's locks do not hold on every network file system.
+    chain. create: False where the ledger must exist already. source: where the data are, relative to the ledger's
+    folder: Refused where another ledger of this machine accounts for them. Safe between threads and between processes
+    of one host; the file belongs on a local disk, since SQLite's locks do not hold on every network file system.
     Raises LedgerCorrupt whenever the chain does not verify.
     """
 
     def __init__(
-        self, path: Path, *, dataset: str, unit: Unit, epsilon: float, delta: float, create: bool = True
+        self,
+        path: Path,
+        *,
+        dataset: str,
+        unit: Unit,
+        epsilon: float,
+        delta: float,
+        create: bool = True,
+        source: str | None = None,
     ) -> None:
         if not (0 < epsilon < math.inf and 0 < delta < 1):
             raise UsageError(f"budget: got epsilon {epsilon:g} at delta {delta:g}; want epsilon > 0 and 0 < delta < 1")
@@ -300,9 +313,34 @@ class Ledger:
                 if (state.epsilon, state.delta) != (budget["epsilon"], budget["delta"]):
                     was = f"was epsilon {state.epsilon:g} at delta {state.delta:g}"
                     self._chain.append("budget", facts=budget, note=was)
+            if source is not None:
+                self._bind(source, path.parent)
         except BaseException:
             self.close()
             raise
+
+    def _bind(self, source: str, home: Path) -> None:
+        """Bind the data to this ledger. Raises Refused, in words without a path, where they are bound to another."""
+        register = self._chain.register
+        if not register.binds:
+            return
+        try:
+            found = identity(source, home, register.content)
+        except (OSError, ValueError) as error:
+            log.error("data: %s", error)
+            raise UsageError("this holder's data cannot be opened; its own log says why") from None
+        other = register.bind(self._chain.first, found.keys, found.files)
+        if other is not None:
+            log.error(
+                "ledger: the data of %s are accounted for by another ledger, %s; want that home for them, since one "
+                "data set has one budget (or other data here, if these two only look alike)",
+                home,
+                other,
+            )
+            raise Refused(
+                "this holder's data set is accounted for by another ledger on its machine, and one data set has one "
+                "budget; its own log says which"
+            )
 
     @classmethod
     def read_only(cls, path: Path) -> "Ledger":

@@ -26,12 +26,13 @@ data: its homes are one a study, and it begins new budgets on purpose.
 import os
 import sqlite3
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from statfed.client.data.identity import content, stamp
 from statfed.core.errors import EngineError
 
 POINTER = "register.path"
@@ -164,17 +165,17 @@ class Register:
             db.executemany("INSERT OR REPLACE INTO data VALUES (?, ?)", [(key, first) for key in keys])
         return None
 
-    def digest(self, file: Path, stamp: str) -> str | None:
-        """What was taken down of a file's content under this stamp of its state."""
+    def content(self, file: Path) -> str:
+        """The digest of a file's content, read once for each state of it."""
+        now, name = stamp(file), str(file.resolve())
         with self._reading() as db:
-            found = db and db.execute("SELECT stamp, digest FROM digests WHERE file = ?", (str(file),)).fetchone()
-        return str(found[1]) if found and found[0] == stamp else None
-
-    def take_down(self, digests: Mapping[Path, tuple[str, str]]) -> None:
-        """Keep stamp and digest of files."""
+            found = db and db.execute("SELECT stamp, digest FROM digests WHERE file = ?", (name,)).fetchone()
+        if found and found[0] == now:
+            return str(found[1])
+        digest = content(file)
         with self._writing() as db:
-            rows = [(str(file), *both) for file, both in digests.items()]
-            db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", rows)
+            db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", (name, now, digest))
+        return digest
 
     def close(self) -> None:
         """Close the file. Closing twice is allowed."""

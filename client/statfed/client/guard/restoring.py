@@ -15,6 +15,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from statfed.client.guard import chain
 from statfed.client.guard.chain import Entry
@@ -116,8 +117,8 @@ def _said(home: Path, anchor: str, accept_loss: str | None) -> Restored:
     """Enter it in the ledger itself."""
     policy, path = load_policy(home / "policy.toml"), home / "ledger.sqlite"
     budget = policy.budget
-    terms = {"epsilon": budget.epsilon, "delta": budget.delta}
-    with Ledger(path, dataset=policy.dataset.id, unit=budget.unit, create=False, **terms) as ledger:
+    terms: dict[str, Any] = {"unit": budget.unit, "epsilon": budget.epsilon, "delta": budget.delta}
+    with Ledger(path, dataset=policy.dataset.id, create=False, **terms) as ledger:
         head = ledger.restored(anchor, accept_loss is not None, accept_loss or "anchored")
         entries = ledger.spending().entries
     said = (
