@@ -47,6 +47,7 @@ from statfed.core.weighing import WEIGHTS, owners
 MOST = 3_000  # vectors that are looked at together
 BATCH = 8_192  # records whose vectors are held at a time
 NULL = 1e-12  # of the largest eigenvalue of scaled cross-products: a combination that vanishes
+SMALL = 1e-9  # of a record's scaled coefficients: a combination that vanishes is smaller at every record
 Floats = NDArray[np.float64]
 
 
@@ -179,8 +180,10 @@ def _largest(vectors: Callable[[], Iterator[Floats]], width: int) -> float:
     values, turned = np.linalg.eigh(sums[np.ix_(used, used)] / np.outer(scale[used], scale[used]))
     kept = values > NULL * max(1.0, values[-1])
     whitened = turned[:, kept] / np.sqrt(values[kept]) / scale[used, None]
-    worst = 0.0
+    worst, null = 0.0, turned[:, ~kept] / scale[used, None]
     for block in vectors():
+        if (np.abs(block[:, used] @ null) > SMALL * np.abs(block[:, used] / scale[used]).sum(1, keepdims=True)).any():
+            return np.inf  # not null, and too small for cross-products to tell
         worst = max(worst, float(((block[:, used] @ whitened) ** 2).sum(axis=1).max(initial=0.0)))
     return worst
 
