@@ -98,7 +98,7 @@ class Slopes:
     @property
     def entries(self) -> int:
         """Values of one record's gradient that are formed where it has several positions."""
-        return self.a.shape[2] * self.g.shape[2]
+        return int(self.a.shape[2] * self.g.shape[2])
 
     def of_units(self, size: int) -> "Gradients":
         """Gradients summed over each unit's records, `size` of which are adjacent."""
@@ -299,7 +299,7 @@ def _folded(layer: nn.Conv1d, before: Array, slopes: Array) -> Array:
 
 
 def _length(layer: nn.AdaptiveAvgPool1d) -> int:
-    return int(layer.output_size)  # pyright: ignore[reportArgumentType]
+    return int(layer.output_size)  # type: ignore[arg-type]  # `covers` wants one number
 
 
 def _windows(samples: int, out: int) -> Sequence[tuple[int, int]]:
@@ -334,7 +334,7 @@ def _squared(rows: Array) -> tuple[Array, Array]:
     """
     units, entries = rows.shape
     kept, total = np.empty_like(rows), np.zeros(units)
-    finite = np.isfinite(rows).all(axis=1)
+    finite = np.asarray(np.isfinite(rows).all(axis=1))
     if not finite.all():
         rows = np.where(finite[:, None], rows, 0.0)
         total[~finite] = np.inf
