@@ -93,7 +93,7 @@ def homes_of(study: Study, homes: Any) -> dict[str, Path]:
 
 def test_a_start_that_no_holder_would_take_is_said_at_once() -> None:
     start = {"model": spoiled(0, 1e6)}
-    with pytest.raises(UsageError, match="start: model: layer 0.weight: got a largest parameter of 1e"):
+    with pytest.raises(UsageError, match=r"start: model: layer 0.weight: got a largest parameter of 1e"):
         next(rounds.coordinate(QUESTION, start, rounds.averaged))
 
 
@@ -102,5 +102,5 @@ def test_a_run_that_leaves_the_bounds_ends_with_what_would_do(homes: Any, monkey
     monkeypatch.setattr(
         "statfed.strategies.learning.aggregation.aggregated", lambda _s, _n, start, _u: start * np.float32(1e6)
     )
-    with pytest.raises(EngineError, match="round 1: the model diverged .*smaller learning_rate"):
+    with pytest.raises(EngineError, match=r"round 1: the model diverged .*smaller learning_rate"):
         driven(study, homes_of(study, homes))
