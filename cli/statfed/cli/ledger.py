@@ -91,7 +91,8 @@ def show(
         out.print(
             f"[bold]{document['holder']}[/bold]  dataset {document['dataset']}, per {document['unit']}\n"
             f"  epsilon (PLD) {history}, epsilon (filter) {spent['filter_epsilon']:.3f} "
-            f"of {spent['budget']:g}; left {spent['left']:.3f}; {spent['disclosures']} disclosures",
+            f"of {spent['budget']:g}; left {spent['left']:.3f}; {spent['disclosures']} disclosures, "
+            f"{spent['figures']:,} exact figures{_most(Path(document['ledger']).parent)}",
             highlight=False,
         )
         rows = table("", "#", "time", "what", "run", "round", "event or note", numbers=("#", "round"))
@@ -100,6 +101,17 @@ def show(
             rounds = f"{entry['round']} in all" if entry["kind"] == "reserve" else str(entry["round"] or "")
             rows.add_row(str(entry["seq"]), entry["time"][:16], entry["kind"], entry["run"], rounds, event)
         out.print(rows)
+
+
+def _most(home: Path) -> str:
+    """How many exact figures the policy beside a ledger allows, in words; nothing where it counts none."""
+    from statfed.client.guard.policy import load_policy
+
+    try:
+        most = load_policy(home / "policy.toml").limits.figures
+    except UsageError:
+        return ""
+    return "" if most is None else f" of {most:,}"
 
 
 @app.command()

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import ibis
+
 from statfed.client.data.tables import Source, connect, inspect, open_table
 from statfed.client.guard.differencing import FILE as RELEASES
 from statfed.client.guard.differencing import Releases
-from statfed.client.guard.disclosure import check, reads
+from statfed.client.guard.disclosure import check, reads, without_few
 from statfed.client.guard.policy import Policy
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
@@ -25,6 +27,7 @@ from statfed.core.privacy.spending import Price
 from statfed.core.randomness import Stream
 from statfed.core.resolve import Resolved
 from statfed.core.table import Size, Table
+from statfed.core.weighing import Cuts
 
 
 @dataclass
@@ -58,6 +61,17 @@ class Contributions:
                     f"noise covers {most:,} records; want its data in Parquet or DuckDB"
                 )
         _guardable(study, policy.disclosure)
+
+    def state(self, run: str, policy: Policy) -> str:
+        """Names the data as they are now, opened for a run; of a server, whose changes show nowhere, it is the run."""
+        source = self._open(run, policy)
+        return source.fingerprint() if source.embedded else run
+
+    def selected(self, run: str, study: Resolved, policy: Policy) -> int:
+        """How many records the conditions of a study select."""
+        source, plain = self.checked(run, study, policy)
+        table = open_table(source, study.question.codebook, study.terms.where, study.columns, plain=plain)
+        return int(table.aggregate(records=ibis._.count())["records"])
 
     def table(
         self, run: str, study: Resolved, policy: Policy, paid: Price | None, random: Callable[[str], Stream]
@@ -111,34 +125,41 @@ class Contributions:
         ask: Ask,
         parts: Mapping[str, Part],
         contribution: Arrays,
-    ) -> tuple[str, ...]:
-        """The disclosure rules and the differencing guard. Returns the names of the rules that were passed.
+    ) -> tuple[tuple[str, ...], Arrays]:
+        """The disclosure rules and the differencing guard. Returns the names of the rules that were passed, and what
+        may leave.
 
         Checked once while run, study, rules and what is disclosed are the same, unless the contribution itself has
-        counts in it.
+        counts in it or the method says how records weigh in it.
         """
         rules, question = policy.disclosure, study.question
         if rules.silent:
-            return ()
+            return (), contribution
         _guardable(study, rules)
         discloses = study.method.discloses(question, ask)
         key = (run, study.digest, rules, discloses)
         counted = any(isinstance(part.what, Counts) or part.what is None for part in parts.values())
-        if key in self._passed and not counted:
-            return self._passed[key]
+        if key in self._passed and not counted and not hasattr(study.method, "weighs"):
+            return self._passed[key], contribution
         source, plain = self.checked(run, study, policy)
-        columns = dict.fromkeys((*study.columns, *reads(question.codebook, discloses)))
+        columns = dict.fromkeys((*study.columns, *reads(question.codebook)))
         table = open_table(source, question.codebook, study.terms.where, tuple(columns), plain=plain)
-        passed = check(table, question, ask, parts, contribution, rules, discloses)
-        if key not in self._passed:
+        contribution = without_few(table, parts, contribution, rules)
 
-            def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
-                return open_table(source, codebook, (), tuple(names))
+        def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
+            return open_table(source, codebook, (), tuple(names))
 
-            with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
+        with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
+
+            def on_cuts(cuts: Sequence[Cuts], least: int) -> None:
+                if cuts:
+                    releases.cut(run, study.digest, question, cuts, least)
+
+            passed = check(table, question, ask, parts, contribution, rules, discloses, on_cuts)
+            if key not in self._passed:
                 releases.admit(run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
         self._passed[key] = passed
-        return passed
+        return passed, contribution
 
     def close(self) -> None:
         """Close the data source, if one is open."""

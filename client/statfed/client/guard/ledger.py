@@ -1,9 +1,10 @@
 """A holder's privacy ledger: what one dataset has lost, for ever. A chain of entries, of which this says the meaning.
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
-(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose`, `release`
-(freed). A reservation of sums with different events has them in `events`, each with how often; one of a budget that is
-spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
+(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures,
+what), `refuse`, `release` (freed). A reservation of sums with different events has them in `events`, each with how
+often; one of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget
+(`accountant.claim`).
 
 Formal guarantees.
 
@@ -29,6 +30,7 @@ The figures reported for a run that stopped early hold if the stop did not depen
 condition. Raising the budget is on record ("budget"); the promise then is the raised one, as if made at the start.
 """
 
+import datetime as dt
 import json
 import math
 from collections import Counter
@@ -54,7 +56,7 @@ class Spending:
     study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
     history_epsilon: PLD over all charges ever, or the filter's figure once a study chose its asks on seeing totals;
     None once anything left without noise, since then no finite epsilon holds for the dataset; filter_epsilon: what the
-    gate counts, charges and reservations (PLD where `single`); left: budget - filter.
+    gate counts, charges and reservations (PLD where `single`); left: budget - filter; figures: distinct exact ones.
     """
 
     study_epsilon: float | None
@@ -68,6 +70,7 @@ class Spending:
     order: float | None
     single: bool
     disclosures: int
+    figures: int
     entries: int
     head: str
 
@@ -128,6 +131,8 @@ class _State:
     single: bool = False
     runs: dict[str, _Run] = field(default_factory=dict)
     disclosed: set[tuple[str, int]] = field(default_factory=set)
+    given: dict[str, int] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
 
     def events(self, charged: bool = True, reserved: bool = True) -> list[Event]:
         """Composition of charges and outstanding reservations, one event for equal ones."""
@@ -196,6 +201,10 @@ class _State:
                 run.charged[entry.round] = entry.event
             case "disclose":
                 self.disclosed.add((entry.run, entry.round))
+                what = facts.get("what") or f"{entry.run} {entry.round}"
+                self.given[what] = max(self.given.get(what, 0), int(facts.get("figures", 0)))
+            case "refuse":
+                self.refused.append(entry.time)
             case "release" if run:
                 run.released = True
             case _:
@@ -337,12 +346,42 @@ class Ledger:
                     raise Refused(f"changed privacy budget: got epsilon {total:.4g}; want at most {state.epsilon:g}")
             return self._chain.append("charge", run, study, round, event=text)
 
-    def disclose(self, run: str, study: str, round: int, note: str) -> str:
-        """Record a release that is not differentially private, before it leaves. Each (run, round) once."""
+    def disclose(self, run: str, study: str, round: int, note: str, figures: int = 0, what: str = "") -> str:
+        """Record a release that is not differentially private, before it leaves. Each (run, round) once.
+
+        figures: how many exact figures leave; what: names them, so that the same ones count once.
+        """
         with self._chain.writing() as state:
             if (run, round) in state.disclosed:
                 raise Refused(f"round {round} of run {run} was already disclosed; want a new round")
-            return self._chain.append("disclose", run, study, round, note=note)
+            facts = {"figures": figures, "what": what} if figures else {}
+            return self._chain.append("disclose", run, study, round, facts=facts, note=note)
+
+    def refused(self, run: str, study: str, note: str) -> str:
+        """Record a refusal that depended on data. Returns the head hash, once the entry is on disk."""
+        with self._chain.writing():
+            return self._chain.append("refuse", run, study, note=note)
+
+    def refusals(self, days: float) -> int:
+        """Refusals that depended on data within so many days."""
+        since = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
+        with self._chain.reading() as state:
+            return sum(dt.datetime.fromisoformat(time) >= since for time in state.refused)
+
+    def figures(self) -> int:
+        """Distinct exact figures that the dataset has given so far."""
+        with self._chain.reading() as state:
+            return sum(state.given.values())
+
+    def has_given(self, what: str) -> bool:
+        """Did the exact figures of this name leave before?"""
+        with self._chain.reading() as state:
+            return what in state.given
+
+    def has_disclosed(self, run: str, round: int) -> bool:
+        """Was this sum disclosed already?"""
+        with self._chain.reading() as state:
+            return (run, round) in state.disclosed
 
     def release(self, run: str) -> str:
         """Free what `run` reserved and did not charge. Idempotent; nothing to do for an unknown run."""
@@ -372,6 +411,7 @@ class Ledger:
                 order=state.order,
                 single=closed,
                 disclosures=len(state.disclosed),
+                figures=sum(state.given.values()),
                 entries=self._chain.seq,
                 head=self._chain.head,
             )
