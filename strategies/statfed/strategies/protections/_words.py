@@ -57,7 +57,10 @@ def words_of(terms: Terms) -> Words:
             released=in_words(private) if private else "release rules, as far as the study sets any",
         )
     one, many, round_, model = getattr(load_method(terms.method), "WORDS", _TRAINING)
-    noise = "nothing: without differential privacy updates and their sums can reveal training records"
+    noise = (
+        "nothing: without differential privacy updates and their sums can reveal training records, and single ones to "
+        "a coordinator that sends a model made for it"
+    )
     if terms.privacy:
         shared = terms.privacy.noise == "shared"
         who = "shared by the holders" if shared else "at the holder"
