@@ -7,6 +7,7 @@ coordinator.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from statfed.core.randomness import Stream
 from statfed.core.resolve import Resolved
 from statfed.core.table import Size, Table
 from statfed.core.weighing import Cuts
+
+log = logging.getLogger("statfed.holder")
 
 
 @dataclass
@@ -92,7 +95,11 @@ class Contributions:
         """The data source, kept open for one run."""
         if self._source is None or self._source[0] != run:
             self.close()
-            self._source = (run, connect(policy.dataset.path, self._home))
+            try:
+                self._source = (run, connect(policy.dataset.path, self._home))
+            except UsageError as error:  # of the source nothing travels: where it is, is this holder's own business
+                log.error("data: %s", error)
+                raise UsageError("this holder's data cannot be opened; its own log says why") from None
         return self._source[1]
 
     def checked(self, run: str, study: Resolved, policy: Policy) -> tuple[Source, frozenset[str]]:
@@ -157,7 +164,9 @@ class Contributions:
 
             passed = check(table, question, ask, parts, contribution, rules, discloses, on_cuts)
             if key not in self._passed:
-                releases.admit(run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
+                told = (run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
+                releases.admit(*told)
+                releases.together(*told)
         self._passed[key] = passed
         return passed, contribution
 

@@ -89,6 +89,7 @@ class Holder:
             unit=budget.unit,
             epsilon=budget.epsilon,
             delta=budget.delta,
+            source=self.policy.dataset.path,
         )
 
     @property
