@@ -19,9 +19,9 @@ OPTIONS = {"target": "region", "features": ["age", "hours"], "model": {"name": "
 RULES = {"disclosure": {"minimum_frequency": 5}}
 
 
-def of_persons(persons: int) -> pd.DataFrame:
+def of_persons(persons: int, seed: int) -> pd.DataFrame:
     """12 records of the last region, of so many persons; every other person has one record."""
-    frame = people(200, 1)
+    frame = people(200, seed)
     last = sorted(frame["region"].dropna().unique())[-1]
     others = frame[frame["region"] != last].copy()
     few = frame.dropna().iloc[:12].copy().assign(region=last)
@@ -60,6 +60,5 @@ def trained(office: Office) -> bool:
 def test_a_class_of_too_few_persons_is_refused_however_many_records_they_have(
     persons: int, leaves: bool, office: Callable[..., Office]
 ) -> None:
-    frame = of_persons(persons)
-    assert trained(office(frame)), "without rules it leaves"
-    assert trained(office(frame, **RULES)) == leaves
+    assert trained(office(of_persons(persons, 1))), "without rules it leaves"
+    assert trained(office(of_persons(persons, 2), **RULES)) == leaves
