@@ -4,7 +4,8 @@
 
 The floor of private training is the same forward and backward pass without per-unit clipping and noise. `together`
 takes many units at once (`statfed.strategies.learning.exact`), `alone` one by one, as for models that it does not
-cover; `noise` is the part of a private step that draws the noise. All variants are timed in turn, round robin, in one process on one
+cover; `noise` is the part of a private step that draws the noise. All variants are timed in turn,
+round robin, in one process on one
 thread, by the processor time that they use; the median of the ratios is printed.
 """
 
