@@ -127,6 +127,21 @@ LIES: dict[str, tuple[str, Callable[[], Method], str]] = {
     "discloses less than it sends": ("stopped", lambda: sums(discloses=Cells((), ("x",))), "sum: one record has 95%"),
     "discloses nothing": ("declared", lambda: sums(discloses=Cells()), "sum: not declared"),
     "says nothing of a part": ("declared", lambda: sums(count=Part((2,), 1, integer=True)), "n, sum: not declared"),
+    "a breakdown that it does not disclose": (
+        "broken down",
+        lambda: sums(discloses=Cells((), ("x",), ("x",))),
+        "counts by region, which Cells",
+    ),
+    "a breakdown that nothing discloses": (
+        "broken down",
+        lambda: sums(count=Part((2,), 1, integer=True, what=Counts()), discloses=Cells((), ("x",), ("x",))),
+        "n: broken down by region",
+    ),
+    "a breakdown of sums that is only said to be complete": (
+        "broken down",
+        lambda: sums(discloses=Cells((), ("x",), ("region", "x"))),
+        "sum: broken down by region",
+    ),
     "counts that are called public": (
         "public",
         lambda: sums(extra=(Part((2,), 1, integer=True, what=Public()), counts_of)),
