@@ -110,7 +110,7 @@ def test_explain_says_what_would_be_refused_and_why_without_reading_data(call: C
     assert "protection: got plain, not allowed" in said.stdout
     assert "seed: got a public seed" in said.stdout
     shown = call("policy explain --home home").stdout
-    assert "exact figures: at most 1,000" in shown
+    assert "exact figures: at most 5,000" in shown
     assert "what they tell: one text, no reason" in shown
 
 
@@ -172,7 +172,7 @@ def test_rules_of_the_command_line_reach_the_simulated_holders(call: Call) -> No
     assert "protection: got plain, not allowed" in said.stderr
     answered = call(f"{words} --rules standard --protect secure-aggregation")
     assert answered.exit_code == 0
-    assert re.search(r"exact figures given, .*: a \d+ of 1,000, b \d+ of 1,000, c", answered.stdout)
+    assert re.search(r"exact figures given, .*: a \d+ of 5,000, b \d+ of 5,000, c", answered.stdout)
 
 
 def test_a_private_study_wants_a_codebook_that_was_not_drafted_from_the_data(call: Call) -> None:

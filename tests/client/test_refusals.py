@@ -364,6 +364,17 @@ def test_a_home_whose_files_are_open_to_others_answers_nothing(office: Make, nam
     holder.say("admit", query(**MEANS), run="three")
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o702])
+def test_a_home_that_others_can_write_to_answers_nothing(office: Make, mode: int) -> None:
+    holder = office(**pinned())
+    holder.home.chmod(mode)
+    with pytest.raises(UsageError, match=f"chmod go-w {holder.home}"):
+        check_modes(holder.home)
+    assert "its own log says why" in holder.refusal("admit", query(**MEANS))
+    holder.home.chmod(0o755)
+    holder.say("admit", query(**MEANS))
+
+
 def test_every_file_of_a_home_is_made_private_under_any_umask(office: Make) -> None:
     import os
 
