@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from statfed.client.contributions import _engine
 from statfed.client.guard.admission import allowed_functions
 from statfed.client.guard.files import check_modes
 from statfed.client.guard.policy import Allow, load_policy
@@ -342,6 +343,18 @@ def test_rule_parameters_of_a_study_are_the_holders_own(office: Make) -> None:
         assert "rule parameters: got others for dominance rules than this holder's own" in said
         assert "90" not in said.replace(CODEBOOK.digest(), "")
     holder.say("admit", asked(90.0))
+
+
+def test_a_query_that_takes_longer_than_the_policy_allows_is_interrupted(office: Make) -> None:
+    holder = office(**pinned(limits={"seconds": 0.05, "memory": 512}))
+    contributions, policy = holder.holder._contributions, holder.holder.policy
+    endless = "select sum(a.range * b.range) from range(100000000) a, range(100000000) b"
+    with contributions.within("r", policy), pytest.raises(Exception, match="Interrupted"):
+        _engine(contributions._open("r", policy)).execute(endless)
+    limit = _engine(contributions._open("r", policy)).execute("select current_setting('memory_limit')").fetchone()
+    assert limit == ("488.2 MiB",)
+    later = _engine(contributions._open("r", policy)).execute("select 1").fetchone()
+    assert later == (1,)  # and is not interrupted
 
 
 FILES = ("policy.toml", "ledger.sqlite", "refusals.jsonl", "releases.sqlite")

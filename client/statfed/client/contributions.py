@@ -7,9 +7,11 @@ coordinator.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import ibis
@@ -92,7 +94,29 @@ class Contributions:
         if self._source is None or self._source[0] != run:
             self.close()
             self._source = (run, connect(policy.dataset.path, self._home))
-        return self._source[1]
+        source, most = self._source[1], policy.limits.memory
+        if source.embedded and most is not None:
+            _engine(source).execute(f"SET memory_limit = '{most}MB'")
+        return source
+
+    @contextmanager
+    def within(self, run: str, policy: Policy) -> Iterator[None]:
+        """Interrupt what the database does in this process when it takes longer than the policy's `limits.seconds`.
+
+        The engine then raises. A server's queries have its own limit (PostgreSQL: statement_timeout of the role).
+        """
+        source, seconds = self._open(run, policy), policy.limits.seconds
+        if not source.embedded or seconds is None:
+            yield
+            return
+        timer = Timer(seconds, _engine(source).interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # one that is firing is about these queries and not about later ones
 
     def checked(self, run: str, study: Resolved, policy: Policy) -> tuple[Source, frozenset[str]]:
         """The data source, found to fit the codebook, and its columns that need no conversion.
@@ -160,6 +184,11 @@ class Contributions:
             self._source = None
         self._began.clear()
         self._passed.clear()
+
+
+def _engine(source: Source) -> Any:
+    """The DuckDB connection of a source in this process."""
+    return source.expr.get_backend().con
 
 
 def per_unit(study: Resolved) -> int | None:

@@ -44,6 +44,7 @@ LARGE = Limits(
     entries=500_000_000,
     asks=1_000_000,
     megabytes=4_096,
+    seconds=None,
     figures=None,
     refusals=None,
 )
