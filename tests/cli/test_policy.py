@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 
 from statfed.cli.main import app
 from statfed.client.data.drafting import to_toml
-from statfed.client.guard.policy import load_policy, write_policy
+from statfed.client.guard.policy import Dataset, Parties, load_policy, write_policy
 from statfed.client.holder import Holder
 from statfed.core.codebook import load_codebook
 from statfed.core.errors import Refused, UsageError
+from statfed.core.study import make_study
 from statfed.federation import Federation
+from statfed.federation.homes import policy_of
 from tests.universe import CODEBOOK, people
 
 Call = Callable[[str], Result]
@@ -159,6 +161,12 @@ def test_simulated_holders_under_strict_answer_with_noise_only() -> None:
             federation.count()
         noise = {"epsilon": 1.0, "noise": "shared", "unit": "person"}
         assert federation.count(privacy=noise).to_dict()
+
+
+def test_an_implausible_rule_of_simulated_holders_is_wrong_usage() -> None:
+    study = make_study({"method": "count", "holders": {"a": "a.csv"}, "simulation": {"disclosure": {"p_percent": 0.1}}})
+    with pytest.raises(UsageError, match=r"simulation.disclosure: p_percent: implausible: got 0.1; want 1 to 100"):
+        policy_of(study, "a", Dataset(id="a", path="a.csv", records=9, persons=9), Parties(), ())
 
 
 def test_rules_of_the_command_line_reach_the_simulated_holders(call: Call) -> None:
