@@ -96,11 +96,16 @@ CAUSES: dict[str, Callable[[Make], str]] = {
     "a column that the data lack": lambda office: office(people(200).drop(columns="income"), **pinned()).refusal(
         "admit", query(**MEANS)
     ),
-    "arrays that make it raise an unexpected error": lambda office: office(**pinned()).refusal(
-        "ask", query(**MEANS), 1, "squares", {"mean": np.zeros(7)}
+    "arrays that make it raise an unexpected error": lambda office: begun(office(**pinned())).refusal(
+        "ask", query(**MEANS), 2, "squares", {"mean": np.zeros(7)}
     ),
     "data that cannot be opened": lambda office: missing(office).refusal("admit", query(**MEANS)),
 }
+
+
+def begun(office: Office) -> Office:
+    office.say("ask", query(**MEANS), 1, "means")
+    return office
 
 
 def missing(office: Make) -> Office:

@@ -7,6 +7,7 @@ coordinator.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ import ibis
 from statfed.client.data.tables import Source, connect, inspect, open_table
 from statfed.client.guard.differencing import FILE as RELEASES
 from statfed.client.guard.differencing import Releases
-from statfed.client.guard.disclosure import check, reads
+from statfed.client.guard.disclosure import check, reads, without_few
 from statfed.client.guard.policy import Policy
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
@@ -29,6 +30,9 @@ from statfed.core.privacy.spending import Price
 from statfed.core.randomness import Stream
 from statfed.core.resolve import Resolved
 from statfed.core.table import Size, Table
+from statfed.core.weighing import Cuts
+
+log = logging.getLogger("statfed.holder")
 
 
 @dataclass
@@ -93,7 +97,11 @@ class Contributions:
         """The data source, kept open for one run."""
         if self._source is None or self._source[0] != run:
             self.close()
-            self._source = (run, connect(policy.dataset.path, self._home))
+            try:
+                self._source = (run, connect(policy.dataset.path, self._home))
+            except UsageError as error:  # of the source nothing travels: where it is, is this holder's own business
+                log.error("data: %s", error)
+                raise UsageError("this holder's data cannot be opened; its own log says why") from None
         source, most = self._source[1], policy.limits.memory
         if source.embedded and most is not None:
             _engine(source).execute(f"SET memory_limit = '{most}MB'")
@@ -148,34 +156,43 @@ class Contributions:
         ask: Ask,
         parts: Mapping[str, Part],
         contribution: Arrays,
-    ) -> tuple[str, ...]:
-        """The disclosure rules and the differencing guard. Returns the names of the rules that were passed.
+    ) -> tuple[tuple[str, ...], Arrays]:
+        """The disclosure rules and the differencing guard. Returns the names of the rules that were passed, and what
+        may leave.
 
         Checked once while run, study, rules and what is disclosed are the same, unless the contribution itself has
-        counts in it.
+        counts in it or the method says how records weigh in it.
         """
         rules, question = policy.disclosure, study.question
         if rules.silent:
-            return ()
+            return (), contribution
         _guardable(study, rules)
         discloses = study.method.discloses(question, ask)
         key = (run, study.digest, rules, discloses)
         counted = any(isinstance(part.what, Counts) or part.what is None for part in parts.values())
-        if key in self._passed and not counted:
-            return self._passed[key]
+        if key in self._passed and not counted and not hasattr(study.method, "weighs"):
+            return self._passed[key], contribution
         source, plain = self.checked(run, study, policy)
-        columns = dict.fromkeys((*study.columns, *reads(question.codebook, discloses)))
+        columns = dict.fromkeys((*study.columns, *reads(question.codebook)))
         table = open_table(source, question.codebook, study.terms.where, tuple(columns), plain=plain)
-        passed = check(table, question, ask, parts, contribution, rules, discloses)
-        if key not in self._passed:
+        contribution = without_few(table, parts, contribution, rules)
 
-            def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
-                return open_table(source, codebook, (), tuple(names))
+        def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
+            return open_table(source, codebook, (), tuple(names))
 
-            with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
-                releases.admit(run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
+        with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
+
+            def on_cuts(cuts: Sequence[Cuts], least: int) -> None:
+                if cuts:
+                    releases.cut(run, study.digest, question, cuts, least)
+
+            passed = check(table, question, ask, parts, contribution, rules, discloses, on_cuts)
+            if key not in self._passed:
+                told = (run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
+                releases.admit(*told)
+                releases.together(*told)
         self._passed[key] = passed
-        return passed
+        return passed, contribution
 
     def close(self) -> None:
         """Close the data source, if one is open."""

@@ -25,12 +25,14 @@ import numpy as np
 from statfed.client.contributions import Contributions
 from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_parts
 from statfed.client.guard.approvals import approved
+from statfed.client.guard.disclosure import check_declared
 from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.protecting import Protecting, bound, own
 from statfed.core import VERSION
+from statfed.core.course import check_course
 from statfed.core.errors import LedgerCorrupt, Refused, StatfedError, UsageError
 from statfed.core.method import Arrays, Ask, Part, checked
 from statfed.core.privacy.spending import Price
@@ -74,6 +76,7 @@ class Holder:
         self.policy: Policy = read_policy(home)
         self._known: dict[str, Terms] = {}
         self._studies: dict[int, tuple[str, Resolved]] = {}
+        self._asked: dict[tuple[str, str], list[Ask]] = {}
         self._protecting = Protecting(home)
         self._contributions = Contributions(home)
 
@@ -86,6 +89,7 @@ class Holder:
             unit=budget.unit,
             epsilon=budget.epsilon,
             delta=budget.delta,
+            source=self.policy.dataset.path,
         )
 
     @property
@@ -103,6 +107,7 @@ class Holder:
         if statement.step == "release":  # whoever may no longer ask may still give back what was reserved
             self._contributions.close()
             self._protecting.close(statement.run)
+            self._asked.pop((statement.run, statement.terms.digest()), None)
             return Reply(self._release(statement))
         bounded(self.policy.limits, statement.terms)
         study = self._study(statement)
@@ -208,6 +213,21 @@ class Holder:
                 )
         return what
 
+    def _may_ask(self, run: str, study: Resolved, ask: Ask, parts: Mapping[str, Part]) -> None:
+        """Raise Refused where an exact ask is out of its method's course, or does not say what it sends. Public."""
+        if self.policy.disclosure.silent:
+            return
+        if not study.training and not study.privacy:
+            check_course(study.question, self._asked.get((run, study.digest), ()), ask)
+        check_declared(study.question, ask, parts, study.method.discloses(study.question, ask))
+
+    def _answered(self, run: str, study: Resolved, ask: Ask) -> None:
+        """Keep an exact ask that was answered, for the course of its study."""
+        key = run, study.digest
+        while key not in self._asked and len(self._asked) >= MOST:
+            self._asked.pop(next(iter(self._asked)))
+        self._asked.setdefault(key, []).append(ask)
+
     @contextmanager
     def _looking(self, statement: Statement, study: Resolved) -> Iterator[None]:
         """Within it data are looked at: whatever is raised becomes the one refusal, logged, entered and counted."""
@@ -253,6 +273,8 @@ class Holder:
         entries = bounded_parts(self.policy.limits, parts)
         paid = study.price(ask, size)
         exact = paid is None or study.central
+        if exact:
+            self._may_ask(statement.run, study, ask, parts)
         with one_at_a_time(self.home):
             self._patient(study)
             what = self._figures(statement, study, ask, entries) if exact else ""
@@ -273,6 +295,7 @@ class Holder:
                 note = f"{terms.method}: {ask.name} without noise{whom}{use}"
                 with self.ledger() as ledger:
                     head = ledger.disclose(statement.run, study.digest, statement.round, note, entries, what)
+                self._answered(statement.run, study, ask)
         seconds = time.perf_counter() - started
         facts = Receipt(holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head)
         return Reply(facts, protected)
@@ -299,7 +322,8 @@ class Holder:
         table = self._contributions.table(run, study, policy, paid, random)
         found: Arrays = checked(study.method.contribute(table, study.question, ask), parts, "contribution")
         if exact:
-            rules = self._contributions.controlled(run, study, policy, ask, parts, found)
+            rules, sent = self._contributions.controlled(run, study, policy, ask, parts, found)
+            found = checked(sent, parts, "contribution")
         if paid and paid.noise:
             found = paid.noise.units(found, stream(seed, name, study.digest, statement.round, "noise"))
         return found, rules

@@ -53,9 +53,18 @@ class Ask:
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of records, or of their contributors, one cell an entry. by: columns of the cells, for people."""
+    """Numbers of records, one cell an entry. by: columns of the cells, for people.
+
+    units: they are numbers of sampling units or of enterprises, not of records. beside: part of numbers of records that
+    this one is only told beside, to say how many were left out or miss a value: where those are too few, a holder with
+    rules does not count them. sides: the last axis has the numbers on both sides of an edge: where those on one side
+    are too few, a holder with rules counts them on the other.
+    """
 
     by: tuple[str, ...] = ()
+    units: bool = False
+    beside: str = ""
+    sides: bool = False
 
 
 @dataclass(frozen=True)
@@ -274,6 +283,15 @@ class Method(Protocol):
     - UPDATES = True: its sums are of model updates, not of figures.
     - TOLERANT = True: its sums need not all be about the same holders, so that it goes on without some.
     - PRIVACY: defaults of a study's `[privacy]` table.
+    - `weighs(table, question, ask) -> Iterable[Weighed]`: how single records weigh in what leaves with an ask, for the
+      holder's rules (`statfed.core.weighing`). Products over the records of a model do not leave without it while a
+      rule is on; sums in cells are then looked at by the columns that `discloses` names.
+    - `spans(table, question) -> Sequence[Expr]`, of one that discloses a model: the columns that values are multiplied
+      by in what leaves, for the rule on all exact figures together.
+    - `functions_used(question) -> frozenset[str]`: what the formula of a study does to columns, for policies that list
+      functions; see `statfed.strategies.analyses._formula`.
+    - `follows(question, before, ask) -> str`: why an ask cannot come after those before it, empty where it can; see
+      `statfed.core.course`. Without it a study makes each ask once.
     - `example() -> tuple[dict[str, Any], Codebook, pandas.DataFrame]`, of one from outside: options, and the codebook
       and records that `statfed plugin check` asks about.
     """

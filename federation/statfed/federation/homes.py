@@ -23,6 +23,7 @@ from statfed.client.guard.policy import (
     load_policy,
     write_policy,
 )
+from statfed.client.guard.register import point
 from statfed.client.guard.templates import Template, made
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import OFF, Rules
@@ -31,6 +32,9 @@ from statfed.core.section import describe
 from statfed.core.study import Study
 from statfed.core.terms import Terms
 from statfed.federation.parties import admit_third_parties, home_of, identities, third_parties
+
+REGISTER = "register.sqlite"
+"""What simulated holders take down of their ledgers, beside their homes: a simulation is a machine of its own."""
 
 
 def home_names(study: Study) -> dict[str, str]:
@@ -48,12 +52,14 @@ def make_homes(
     """Complete the holders' homes and make those of third parties under `root`. Returns party name to folder.
 
     sources: holder to data file or URL, absolute. dataset: name of the data set in every ledger, that of the home by
-    default. Raises UsageError when a source cannot be opened.
+    default. A register of their own lies under `root`, so that a workspace that is deleted is gone as a whole. Raises
+    UsageError when a source cannot be opened.
     """
     others = third_parties(study.protection, study.holders, study.engine, root)
     pins = identities({**homes, **others})
     admit_third_parties(others, study.protection.name, pins)
     for name, source in sources.items():
+        point(homes[name], root / REGISTER)
         records, persons = _sizes(source, terms.codebook_of(name))
         policy = policy_of(
             study,

@@ -10,7 +10,7 @@ finds the largest value of a column by declaring bounds, and exempts itself from
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from statfed.client.guard.policy import ANY, Allow, Limits, Policy
@@ -19,9 +19,7 @@ from statfed.core.method import Ask, Cells, Fixed, Model, Part, budget_of
 from statfed.core.protection import named_protection
 from statfed.core.resolve import Resolved
 from statfed.core.terms import Condition, Terms, read_condition
-
-WEIGHTS = ("weight", "replicate")
-"""Roles of columns that may weigh the records of an exact study."""
+from statfed.core.weighing import WEIGHTS
 
 
 def admit(policy: Policy, study: Resolved) -> None:
@@ -42,6 +40,7 @@ def admit(policy: Policy, study: Resolved) -> None:
         *_pinned(policy, study),
         *_filters(allow, terms.where),
         *_weights(allow, study),
+        *_functions(allow, study),
         *_parameters(policy, terms),
         *_parties(policy, study),
         *_schedule(policy.limits, study),
@@ -193,6 +192,18 @@ def _weights(allow: Allow, study: Resolved) -> Iterator[str]:
         if name not in allow.weights and (column is None or column.role not in WEIGHTS):
             wanted = " or ".join(["a column with role weight or replicate", *allow.weights])
             yield f"weight: got {name}, by which records may not be weighed; want {wanted}, or a private study"
+
+
+def _functions(allow: Allow, study: Resolved) -> Iterator[str]:
+    """The formula of an exact study uses functions that the policy lists: with others a column can be built that is 0
+    for all but one record, or that takes two records apart in its last digits."""
+    allowed = allowed_functions(allow)
+    if allowed is None or study.privacy is not None:
+        return
+    used: Callable[..., frozenset[str]] = getattr(study.method, "functions_used", lambda _: frozenset())
+    if others := sorted(used(study.question) - allowed):
+        listed = ", ".join(["columns", "interactions", *sorted(allowed)])
+        yield f"formula: got {', '.join(others)}, not allowed; want {listed}"
 
 
 def weighing(study: Resolved) -> tuple[str, ...]:

@@ -31,14 +31,17 @@ from typing import Any
 
 import ibis
 
-from statfed.client.guard import chain
+from statfed.client.guard import chain, joint
 from statfed.client.guard.chain import Chain, Entry
+from statfed.client.guard.cuts import Edges, unsafe
+from statfed.client.guard.weights import FREQUENCY
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused
 from statfed.core.method import Cells, Model, Question, columns_read
 from statfed.core.table import Expr, Table
 from statfed.core.terms import Condition
+from statfed.core.weighing import Cuts, owners
 
 FILE = "releases.sqlite"
 RULE = "not allowed by this holder's differencing rule"
@@ -46,6 +49,7 @@ _FEW = (
     f"{RULE}: with an earlier exact release, of these data or of data that were updated since, this one would tell "
     "about a few records only; want the same population as before, or a release with noise ([privacy])"
 )
+_JOINT = f"{RULE}: combined with all earlier exact answers this one would tell too much of one contributor"
 _CHUNK = 32  # past populations compared in one query
 TableOf = Callable[[Codebook, Sequence[str]], Table]
 
@@ -216,12 +220,18 @@ class Release:
     total: int = field(repr=False)
 
 
+Cut = tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]
+"""Of which records a column was cut: the column, conditions as sorted JSON, and the cell."""
+
+
 @dataclass
 class _State:
     """What the entries of the file say. `apply` refuses what this module could not have written."""
 
     dataset: str = ""
     releases: list[Release] = field(default_factory=list)
+    recipes: dict[str, str] = field(default_factory=dict)
+    cuts: dict[Cut, list[tuple[Edges, tuple[str, ...]]]] = field(default_factory=dict)
 
     def apply(self, entry: Entry) -> None:
         facts = json.loads(entry.facts)
@@ -231,6 +241,14 @@ class _State:
             if facts["format"] != chain.FORMAT:
                 raise ValueError(f"format: got {facts['format']}; want {chain.FORMAT}")
             self.dataset = facts["dataset"]
+            return
+        if entry.kind == "sums":
+            self.recipes[facts["recipe"]] = facts["fingerprint"]
+            return
+        if entry.kind == "cut":
+            made = (facts["column"], tuple(facts["where"]), tuple((a, b) for a, b in facts["cell"]))
+            edges = tuple((float(edge), bool(closed)) for edge, closed in facts["edges"])
+            self.cuts.setdefault(made, []).append((edges, tuple(facts["by"])))
             return
         if entry.kind != "exact" or not isinstance(facts["total"], int):
             raise ValueError(f"unknown kind {entry.kind!r}")
@@ -315,6 +333,75 @@ class Releases:
                     if one not in known:
                         facts = _facts(question.terms.method, fingerprint, one, totals[one])
                         self._chain.append("exact", run, study, facts=facts)
+                return
+
+    def together(
+        self,
+        run: str,
+        study: str,
+        question: Question[Any],
+        discloses: Cells | Model,
+        fingerprint: str,
+        table_of: TableOf,
+        rules: Rules,
+    ) -> None:
+        """Judge an exact answer together with all earlier ones (`statfed.client.guard.joint`), and record it.
+
+        As `admit`. Raises Refused. Coefficients of earlier answers are those over the data of today.
+        """
+        if rules.joint_share is None:
+            return
+        new = joint.recipe(question, discloses)
+        while True:
+            with _named(), self._chain.reading() as state:
+                past = dict(state.recipes)
+            if past.get(new) == fingerprint:
+                return
+            asked = [(question, discloses, new)]
+            asked += [(*joint.read_recipe(text, question.codebook), text) for text in past if text != new]
+            names = dict.fromkeys(
+                name for one, _, text in asked for name in (*columns_read(one), *joint.names_of(text))
+            )
+            table = table_of(question.codebook, (*names, *owners(question.codebook)))
+            found = [block for one, of, text in asked for block in joint.blocks(table, one, of, text)]
+            if 100 * joint.determined(table, found) > rules.joint_share * (1 + 1e-9):
+                raise Refused(_JOINT)
+            with _named(), self._chain.writing() as state:
+                if state.recipes != past:
+                    continue
+                self._chain.append("sums", run, study, facts={"recipe": new, "fingerprint": fingerprint})
+                return
+
+    def cut(self, run: str, study: str, question: Question[Any], cuts: Sequence[Cuts], least: int) -> None:
+        """Judge cuts of columns together with all earlier ones, and record them. Raises Refused.
+
+        least: fewest records between two edges. What others recorded meanwhile is compared before recording.
+        """
+        where = tuple(sorted({_canonical(_sorted(c).model_dump(mode="json")) for c in question.terms.where}))
+        named = [(one, (one.column, where, tuple(sorted(one.cell)))) for one in cuts]
+        compared: dict[Cut, int] = {}
+        while True:
+            with _named(), self._chain.reading() as state:
+                past = {made: tuple(state.cuts.get(made, ())) for _, made in named}
+            for one, made in named:
+                if (tuple(sorted(one.edges)), one.by) in past[made]:
+                    continue
+                if unsafe(one, past[made], least):
+                    raise Refused(f"{FREQUENCY}: {one.column}: too few records between two edges")
+            compared = {made: len(found) for made, found in past.items()}
+            with _named(), self._chain.writing() as state:
+                if any(len(state.cuts.get(made, ())) > n for made, n in compared.items()):
+                    continue
+                for one, made in named:
+                    edges = tuple(sorted(one.edges))
+                    if (edges, one.by) not in past[made]:
+                        facts: dict[str, Any] = {
+                            "column": one.column,
+                            "where": list(where),
+                            "cell": [list(c) for c in made[2]],
+                        }
+                        facts |= {"edges": [[edge, closed] for edge, closed in edges], "by": list(one.by)}
+                        self._chain.append("cut", run, study, facts=facts)
                 return
 
     def verify(self) -> str:

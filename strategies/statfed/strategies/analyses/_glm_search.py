@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from statfed.core.errors import UsageError
+from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Ask, Total
 from statfed.strategies.analyses._families import Family
 from statfed.strategies.analyses._regression import Basis, Vector, check_rank, whitening
@@ -59,6 +59,27 @@ class At:
         step = np.zeros(len(self.b))
         step[list(free)] = w @ (w.T @ self.total["score"][list(free)])
         return step
+
+
+def course(before: Sequence[Ask], ask: Ask, most: Mapping[str, int]) -> str:
+    """Why an ask of an iterative fit cannot come after those before it; empty where it can.
+
+    most: how often asks are made, beside the first one. What is not the point that the sums are taken at stays the same
+    from the second ask on; where the points may lie is decided by how records weigh there.
+    """
+    made = [one for one in before if one.name == ask.name]
+    if len(made) >= most.get(ask.name, 0):
+        return f"got {ask.name} number {len(made) + 1}; want {most.get(ask.name, 0)} at most"
+    moving = {"coefficients", "effects", "beta"}
+    for one in before[1:2]:
+        kept = [name for name in {*one.arrays, *ask.arrays} - moving if not _same(one.arrays, ask.arrays, name)]
+        if kept:
+            return f"got other {', '.join(sorted(kept))} than in the asks before; want them kept"
+    return ""
+
+
+def _same(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]], name: str) -> bool:
+    return name in a and name in b and np.array_equal(a[name], b[name])
 
 
 def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At]]:
@@ -133,8 +154,15 @@ def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Tot
 
 
 def _separated(search: Search, step: Vector) -> Generator[Ask, Total, bool]:
-    """Does the step make no record's fit worse, and move some? Then the likelihood rises along it for ever."""
-    total = yield search.ask("separation", step)
+    """Does the step make no record's fit worse, and move some? Then the likelihood rises along it for ever.
+
+    A holder whose rules are on does not tell: it would count records on both sides of any plane. Then the search ends
+    without convergence instead.
+    """
+    try:
+        total = yield search.ask("separation", step)
+    except Refused:
+        return False
     return bool(total["moved"] > 0 and total["against"] == 0)
 
 
