@@ -97,7 +97,7 @@ def _shared_data(holders: Mapping[str, str], base: Path) -> list[str]:
     for name, source in holders.items():
         try:
             keys = identity(source, base, content).keys
-        except (OSError, ValueError):  # it cannot be opened either
+        except (OSError, ValueError, RuntimeError):  # it cannot be opened either
             continue
         if twin := next((known[key] for key in sorted(keys) if key in known), None):
             found.append(

@@ -339,7 +339,10 @@ def absolute(source: str, base: Path) -> str:
     Raises UsageError when a database file is not there.
     """
     if "://" not in source:
-        return str((base / Path(source).expanduser()).absolute())
+        try:
+            return str((base / Path(source).expanduser()).absolute())
+        except RuntimeError:
+            raise UsageError(f"{shown(source)}: got the folder of a user that is none; want {FORMS}") from None
     try:
         url = urlsplit(source)
     except ValueError:
