@@ -190,7 +190,7 @@ def load_answer(folder: Path) -> Answer:
         raise UsageError(f"run {folder.name}: no result, since it is {state}; see status.json and logs/ in {folder}")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"run {folder.name}: result.json is damaged ({type(error).__name__})") from None
     try:
         return read_answer(stored)
