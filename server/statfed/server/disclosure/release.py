@@ -2,7 +2,8 @@
 
 Contributions of single holders have passed those holders' own rules; this looks at what becomes public. What the rules
 know of a table is what its `Basis` says, never a name; what nobody has declared is not released while a rule is on. The
-record says which rules ran and how many rows they treated, never a threshold.
+record says which rules ran and how many rows were treated, never a threshold, nor which rule treated a row: a row
+that is known to break the minimum frequency is known to within it.
 
 Differentially private results pass unchanged: their guarantee holds whatever the data are, and their noisy numbers
 are not sums of each other.
@@ -15,9 +16,9 @@ from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
 from statfed.core.randomness import Stream
-from statfed.core.result import Additive, Basis, Coefficients, Result, Row, Scalar
+from statfed.core.result import Additive, Coefficients, Result, Row, Scalar
 from statfed.server.disclosure.primary import FREQUENCY
-from statfed.server.disclosure.tabular import Treated, control_table, number
+from statfed.server.disclosure.tabular import SUPPRESSED, Treated, control_table, number
 from statfed.server.disclosure.withhold import blank, control_rows
 
 RESIDUAL, PARAMETERS = "residual degrees of freedom", "parameters per record"
@@ -56,11 +57,11 @@ def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream,
     observed = None if result.observations is None else number(facts, result.observations)
     few = rules.minimum_frequency is not None and 0 < (observed or 0) < rules.minimum_frequency
     if treated.changed:
-        tables |= {name: [_place(row, basis) for row in tables[name]] for name, basis in rest.items()}
+        tables |= {name: [blank(row, basis) for row in tables[name]] for name, basis in rest.items()}
     for name, basis in rest.items():
         if few and not basis.counts:
             tables[name] = [blank(row, basis) for row in tables[name]]
-            treated.add(FREQUENCY, "withheld", len(tables[name]))
+            treated.add(FREQUENCY, SUPPRESSED, len(tables[name]))
         elif basis.counts and not treated.changed:
             tables[name] = control_rows(name, tables[name], basis, result, codebook, rules, treated, seconds)
     if few:
@@ -68,7 +69,7 @@ def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream,
     if few or treated.hides_total:
         facts = _blanked(result, facts)
     tables, facts = _without_small_numbers(result, tables, facts, rules, treated)
-    if treated.counts.get("withheld"):
+    if treated.counts.get(SUPPRESSED):
         tables |= {name: [_without(row, basis.derived) for row in tables[name]] for name, basis in rest.items()}
     return result.with_(
         tables=_without_secrets(result, tables),
@@ -152,11 +153,6 @@ def _blanked(result: Result, facts: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {name: value if name in result.public else None for name, value in facts.items()}
 
 
-def _place(row: Row, basis: Basis) -> dict[str, Scalar]:
-    """A row with nothing but what says which it is."""
-    return _without(row, [key for key in row if key not in basis.places])
-
-
 def _without(row: Row, names: Sequence[str]) -> dict[str, Scalar]:
     return {key: None if key in names else value for key, value in row.items()}
 
@@ -183,7 +179,6 @@ def _record(treated: Treated, rules: Rules) -> dict[str, Any]:
         "rules": sorted(treated.rules),
         "not_evaluated": dict(treated.skipped),
         "treated": dict(treated.counts),
-        "by_rule": dict(treated.by_rule),
         "method": treated.method or rules.method,
         "audit": dict(treated.audit),
     }

@@ -5,7 +5,7 @@ as any row of the table is treated.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,16 @@ from statfed.core.privacy.cell_key import noise_table
 from statfed.core.randomness import Stream
 from statfed.core.result import Additive, Basis, Result, Row, Scalar
 from statfed.server.disclosure import rounding
-from statfed.server.disclosure.audit import intervals
+from statfed.server.disclosure.audit import whole_widths
 from statfed.server.disclosure.primary import Numbers, Unsafe, on_contributors, unsafe_rows
 from statfed.server.disclosure.sums import Flags, Floats, Sums, sums_of_rows
-from statfed.server.disclosure.suppression import Measure, Problem, suppress
+from statfed.server.disclosure.suppression import Measure, Pattern, Problem, Unprotectable, suppress
 
 _ADDITIVE = 1e-6
+_ATTEMPTS = 3
+UNSAFE = "release: this result cannot be shown beside what is public of it; nothing is released"
+SUPPRESSED = "suppressed"
+"""The one status of whatever is not shown, for whatever reason."""
 
 
 @dataclass
@@ -33,32 +37,21 @@ class Treated:
     rules: set[str] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    by_rule: dict[str, int] = field(default_factory=dict)
     audit: dict[str, Scalar] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     method: str = ""
     hides_total: bool = False
     changed: bool = False
 
-    def ran(self, rule: str, rows: int = 0) -> None:
+    def ran(self, rule: str) -> None:
         self.rules.add(rule)
-        self.by_rule[rule] = self.by_rule.get(rule, 0) + rows
 
     def count(self, what: str, rows: int) -> None:
         self.counts[what] = self.counts.get(what, 0) + rows
 
     def add(self, rule: str, what: str, rows: int) -> None:
-        self.ran(rule, rows)
+        self.ran(rule)
         self.count(what, rows)
-
-    def audited(self, rows: int, ratio: float) -> None:
-        """Record that `rows` intervals were checked; ratio: width by width asked, least over rows."""
-        least = self.audit.get("least_width_by_asked")
-        self.audit = {
-            "intervals": int(self.audit.get("intervals") or 0) + rows,
-            "least_width_by_asked": round(min(ratio, float(least) if least is not None else ratio), 6),
-            "passed": True,
-        }
 
 
 def number(row: Row, *names: str) -> float | None:
@@ -73,36 +66,63 @@ def number(row: Row, *names: str) -> float | None:
 def suppression_of(
     sums: Sums, numbers: Numbers, rules: Rules, treated: Treated, seconds: float
 ) -> tuple[Flags, Flags, Unsafe]:
-    """Primary rows, all suppressed rows, and why. Raises EngineError when the audit fails: nothing is released."""
+    """Primary rows, all suppressed rows, and why. Raises Refused when the audit fails: nothing is released.
+
+    Three attackers are kept out: one of the counts who knows that they are whole and not negative; one of them who has
+    been told the minimum frequency and which rows break it; and one of the totals. Whoever only guesses which rows break
+    it, or the threshold, knows less than the second.
+    """
     unsafe = unsafe_rows(sums, numbers, rules)
-    for rule, rows in unsafe.rules.items():
-        treated.ran(rule, int(rows.sum()))
+    for rule in unsafe.rules:
+        treated.ran(rule)
     treated.skipped = unsafe.skipped | treated.skipped
-    measures = [Measure(numbers.counts, unsafe.count_width)]
-    cost = np.log1p(numbers.counts)
+    _check_additive(sums, numbers)
+    none, unbounded = np.zeros(len(sums)), np.full(len(sums), np.inf)
+    counted = Measure(numbers.counts, unsafe.count_width, none, unbounded, whole=True)
+    told = Measure(numbers.counts, unsafe.told_width, *unsafe.told, whole=True)
+    measures = [counted, told] if unsafe.told_width.any() else [counted]
     if numbers.totals is not None:
         measures.append(Measure(numbers.totals, unsafe.total_width))
-    _check_additive(sums, numbers)
     problem = Problem(
         sums,
         tuple(measures),
         unsafe.rows,
         unsafe.hideable,
-        np.maximum(cost, 0.1) * np.maximum(1, sums.leaves),
+        np.maximum(np.log1p(numbers.counts), 0.1) * np.maximum(1, sums.leaves),
         numbers.counts,
         rules.minimum_frequency or 0,
     )
-    pattern = suppress(problem, seconds=seconds)
-    if not problem.safe(pattern.suppressed):
-        raise EngineError("audit: a suppressed number can be worked out too closely; nothing is released")
-    for measure in measures:
-        asked = measure.width > 0
-        if asked.any():
-            found = intervals(sums, measure.values, pattern.suppressed, measure.width)
-            treated.audited(int(asked.sum()), float(((found[:, 1] - found[:, 0])[asked] / measure.width[asked]).min()))
+    pattern = audited(problem, seconds)
     treated.method = "suppress"
-    treated.audit["pattern"] = pattern.method
+    treated.audit = {"passed": True, "pattern": pattern.method}
     return unsafe.rows, pattern.suppressed, unsafe
+
+
+def audited(problem: Problem, seconds: float) -> Pattern:
+    """A safe pattern, of which every width is proven on whole tables where the numbers are counts. Where those are
+    narrower than the linear programs say, wider intervals are asked for. Raises Refused where none is found."""
+    for _ in range(_ATTEMPTS):
+        try:
+            pattern = suppress(problem, seconds=seconds)
+        except Unprotectable:
+            break
+        if not problem.safe(pattern.suppressed):
+            break
+        short = [_short(problem, m, pattern.suppressed) for m in problem.measures]
+        if not any(rows.any() for rows in short):
+            return pattern
+        wider = zip(problem.measures, short, strict=True)
+        problem = replace(problem, measures=tuple(replace(m, width=m.width + rows) for m, rows in wider))
+    raise Refused(UNSAFE)
+
+
+def _short(problem: Problem, measure: Measure, suppressed: Flags) -> Flags:
+    """Rows of which whole tables do not prove the width that was asked."""
+    asked = measure.width
+    if not measure.whole or not asked.any():
+        return np.zeros(len(asked), bool)
+    proven = whole_widths(problem.sums, measure.values, measure.hidden(suppressed), asked, *measure.bounds)
+    return np.asarray(proven < asked * (1 - 1e-6) - 1e-6) & (asked > 0)
 
 
 @dataclass(frozen=True)
@@ -171,16 +191,26 @@ def _suppressed(
     treated: Treated,
     seconds: float,
 ) -> tuple[list[dict[str, Scalar]], bool]:
-    primary, hidden, _ = suppression_of(sums, numbers, rules, treated, seconds)
-    treated.count("primary", int(primary.sum()))
-    treated.count("secondary", int((hidden & ~primary).sum()))
-    keep = (*basis.places, *basis.counts, *basis.total, *basis.own)
+    _, hidden, _ = suppression_of(sums, numbers, rules, treated, seconds)
+    treated.count(SUPPRESSED, int(hidden.sum()))
+    keep = (*basis.places, *basis.counts, *basis.total)
+    over = _over(sums, hidden)
     rows: list[dict[str, Scalar]] = []
     for i, row in enumerate(shown):
-        status = "primary" if primary[i] else "secondary" if hidden[i] else "released"
-        kept = basis.places if hidden[i] else keep if hidden.any() else tuple(row)
+        status = SUPPRESSED if hidden[i] else "released"
+        kept = basis.places if hidden[i] else keep if over[i] else (*keep, *basis.own) if hidden.any() else tuple(row)
         rows.append({key: value if key in kept else None for key, value in row.items()} | {"status": status})
     return rows, bool(hidden.any())
+
+
+def _over(sums: Sums, hidden: Flags) -> Flags:
+    """Rows that hold records of a suppressed one, (n,). Their other figures (a standard error is a sum of squares) say
+    more of it than their total does."""
+    below = hidden[: sums.cells].astype(float)
+    seen = np.concatenate([below, np.zeros(len(sums) - sums.cells)])
+    for equation in sorted(sums.equations, key=lambda e: int(sums.leaves[e.total])):
+        seen[equation.total] = max(seen[equation.total], float(max((seen[i] for i in equation.terms), default=0.0)))
+    return np.asarray(seen > 0)
 
 
 def _disturbed(

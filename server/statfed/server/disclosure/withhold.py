@@ -13,12 +13,12 @@ from statfed.core.disclosure import Rules
 from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.server.disclosure.primary import DOMINANCE, P_PERCENT, Numbers, minimum_frequency
 from statfed.server.disclosure.sums import Flags, Floats, Sum, Sums, published_sums, sums_of_rows
-from statfed.server.disclosure.tabular import Treated, number, suppression_of
+from statfed.server.disclosure.tabular import SUPPRESSED, Treated, number, suppression_of
 
 
 def blank(row: Row, basis: Basis) -> dict[str, Scalar]:
     """The row without anything that was computed from records."""
-    return {key: value if key in basis.places else None for key, value in row.items()} | {"status": "withheld"}
+    return {key: value if key in basis.places else None for key, value in row.items()} | {"status": SUPPRESSED}
 
 
 def control_rows(
@@ -31,7 +31,7 @@ def control_rows(
     treated: Treated,
     seconds: float,
 ) -> list[Row]:
-    """The rows of one table of estimates, each with a `status`: released, or withheld with nothing but its name."""
+    """The rows of one table of estimates, each with a `status`: released, or suppressed with nothing but its name."""
     by = [column for column in basis.by if any(column in row for row in rows)]
     for rule, parameter in ((DOMINANCE, rules.dominance_k), (P_PERCENT, rules.p_percent)):
         if parameter is not None:
@@ -39,7 +39,7 @@ def control_rows(
     frequent = rules.model_copy(update={"zeros": "allow", "full_cells": "allow"})
     told = [[number(row, name) for name in basis.counts] for row in rows]
     withheld = np.array([None in numbers for numbers in told], bool)
-    treated.count("withheld", int(withheld.sum()))
+    treated.count(SUPPRESSED, int(withheld.sum()))
     groups: dict[tuple[Scalar, ...], list[int]] = {}
     for i, row in enumerate(rows):
         if not withheld[i]:
@@ -47,25 +47,23 @@ def control_rows(
     for places in groups.values():
         group = [rows[i] for i in places]
         all_counts = np.array([told[i] for i in places], float)
-        primary, hidden = np.zeros(len(group), bool), np.zeros(len(group), bool)
+        hidden = np.zeros(len(group), bool)
         for j, each in enumerate(all_counts.T):
             unsafe = minimum_frequency(each, rules.minimum_frequency or 0)
             if j and not (unsafe & ~hidden).any():
                 continue
             sums, counts, order = _structure(group, each, by, codebook, result.facts)
-            first, more, _ = suppression_of(sums, Numbers(counts), frequent if j else rules, treated, seconds)
-            primary[order], hidden[order] = primary[order] | first[: len(group)], hidden[order] | more[: len(group)]
+            _, more, _ = suppression_of(sums, Numbers(counts), frequent if j else rules, treated, seconds)
+            hidden[order] |= more[: len(group)]
             treated.hides_total |= bool(more[len(group) :].any())
-        treated.count("withheld", int(hidden.sum()))
-        treated.count("withheld for others", int((hidden & ~primary).sum()))
+        treated.count(SUPPRESSED, int(hidden.sum()))
         withheld[places] = hidden
     if basis.flows:
         more = _between(rows, withheld, basis, rules.minimum_frequency)
-        for kind in ("withheld", "withheld for others"):
-            treated.count(kind, int((more & ~withheld).sum()))
+        treated.count(SUPPRESSED, int((more & ~withheld).sum()))
         withheld = more
     if withheld.any():
-        treated.notes.append(f"{name}: rows from too few records, and rows that would give them away, are withheld.")
+        treated.notes.append(f"{name}: rows from too few records, and rows that would give them away, are suppressed.")
     return [blank(row, basis) if withheld[i] else {**row, "status": "released"} for i, row in enumerate(rows)]
 
 
