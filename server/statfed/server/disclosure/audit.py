@@ -138,8 +138,9 @@ def intervals(
 ) -> Floats:
     """What an attacker can know of every row: shape (n, 2), lower and upper end; infinite where nothing bounds it.
 
-    values: (n,), private. low, high: what is known to bound each, see `Attacker`. enough: (n,) widths at which to stop: the interval given is then part of the true one, and
-    proves at least that width. Without it the intervals are exact, two programs per suppressed row.
+    values: (n,), private. low, high: what is known to bound each, see `Attacker`. enough: (n,) widths at which to stop:
+    the interval given is then part of the true one, and proves at least that width. Without it the intervals are exact,
+    two programs per suppressed row.
     """
     found = np.column_stack([values, values]).astype(float)
     if not suppressed.any():

@@ -69,8 +69,8 @@ def suppression_of(
     """Primary rows, all suppressed rows, and why. Raises Refused when the audit fails: nothing is released.
 
     Three attackers are kept out: one of the counts who knows that they are whole and not negative; one of them who has
-    been told the minimum frequency and which rows break it; and one of the totals. Whoever only guesses which rows break
-    it, or the threshold, knows less than the second.
+    been told the minimum frequency and which rows break it; and one of the totals. Whoever only guesses the threshold, or
+    which rows break it, knows less than the second.
     """
     unsafe = unsafe_rows(sums, numbers, rules)
     for rule in unsafe.rules:
