@@ -1,5 +1,5 @@
-"""What is published of a study tells no parameter of disclosure control (TRIAL L17), and rules that did not run are said
-where people look (TRIAL D)."""
+"""What is published of a study tells no parameter of disclosure control, and rules that did not run are said where
+people look."""
 
 import json
 import re

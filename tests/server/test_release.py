@@ -180,7 +180,11 @@ def test_cell_keys_perturb_each_row_by_its_own_key_and_are_never_released() -> N
         assert row["status"] == "perturbed"
         assert "cell_key" not in row
         assert 0 <= int(str(row["count"])) <= int(str(true["count"])) + 5
-        assert row["total"] == pytest.approx(2 * int(str(row["count"])))
+        moved = (float(str(row["total"])) - 2 * int(str(true["count"]))) / 2  # in mean contributions
+        assert moved == pytest.approx(round(moved))
+        assert abs(moved) <= 5
+    quotients = [float(str(row["total"])) / int(str(row["count"])) for row in first.tables["cells"] if row["count"]]
+    assert any(abs(q - 2) > 0.01 for q in quotients)  # of perturbed numbers, so not the mean of 2
     with pytest.raises(UsageError, match="record-key"):
         released(tabulated(random_counts(4)), rules)
 

@@ -1,5 +1,5 @@
 """What hidden rows say of themselves: nothing. An attacker who is told the threshold, and even which rows broke it,
-cannot work one out (TRIAL K4)."""
+cannot work one out."""
 
 import itertools
 from dataclasses import replace
@@ -12,9 +12,9 @@ from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
 from statfed.server.disclosure.audit import intervals, whole_widths
 from statfed.server.disclosure.primary import Numbers, minimum_frequency, told_bounds, told_width
+from statfed.server.disclosure.protect import audited, protect
 from statfed.server.disclosure.sums import Floats, Sums, published_sums
 from statfed.server.disclosure.suppression import Measure, Problem, suppress
-from statfed.server.disclosure.tabular import Treated, audited, suppression_of
 from tests.server.test_suppression import random_table, table
 
 
@@ -45,7 +45,7 @@ def test_knowing_threshold_and_unsafe_rows_recovers_none_where_it_recovered_some
     for seed in range(12):
         sums, counts = table(random_table((4, 5), mean, seed))
         hit, there = recovered(sums, counts, before(sums, counts, fewest), fewest)
-        _, hidden, _ = suppression_of(sums, Numbers(counts), rules(fewest), Treated(), 1.0)
+        hidden = protect(sums, Numbers(counts), rules(fewest), 1.0).suppressed
         old, cells = old + hit, cells + there
         new += recovered(sums, counts, hidden, fewest)[0]
     assert cells > 20
@@ -57,7 +57,7 @@ def test_two_cells_of_nine_are_not_hidden_behind_a_margin_of_eighteen() -> None:
     sums, counts = table(np.array([[9, 9, 60], [9, 9, 70], [50, 40, 80]]))
     alone = minimum_frequency(counts, 10)
     assert recovered(sums, counts, alone, 10) == (4, 4)
-    _, hidden, _ = suppression_of(sums, Numbers(counts), rules(10), Treated(), 1.0)
+    hidden = protect(sums, Numbers(counts), rules(10), 1.0).suppressed
     assert recovered(sums, counts, hidden, 10)[0] == 0
     # the same by trying every guess: whoever takes all hidden inner cells for unsafe ones does not name one either
     guess = np.where(hidden & (counts < 10), 9.0, np.inf)

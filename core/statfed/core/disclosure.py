@@ -12,7 +12,7 @@ from pydantic import Field, field_serializer, field_validator
 from statfed.core.section import Section
 
 Method = Literal["suppress", "round", "random-round", "controlled-round", "cell-key"]
-_SWITCHED = ("minimum_frequency", "dominance_k", "p_percent", "residual_df", "parameters_per_record")
+_SWITCHED = ("minimum_frequency", "dominance_k", "p_percent", "residual_df", "parameters_per_record", "rosters")
 
 
 class Rules(Section):
@@ -30,6 +30,9 @@ class Rules(Section):
     parameters_per_record: float | None = Field(default=0.33, gt=0, description="models: most parameters per record")
     method: Method = Field(default="suppress", description="what happens to unsafe cells")
     base: int = Field(default=5, ge=2, description="rounding base; largest absolute cell-key noise")
+    rosters: int | None = Field(
+        default=3, ge=1, description="releases: fewest holders by which two sums over holders may differ"
+    )
     interval: float = Field(
         default=1.0, ge=0, description="audit: width of a suppressed cell's feasible interval, in units of the cell"
     )
@@ -51,4 +54,11 @@ class Rules(Section):
         return "off" if value is None else value
 
 
-OFF = Rules(minimum_frequency=None, dominance_k=None, p_percent=None, residual_df=None, parameters_per_record=None)
+OFF = Rules(
+    minimum_frequency=None,
+    dominance_k=None,
+    p_percent=None,
+    residual_df=None,
+    parameters_per_record=None,
+    rosters=None,
+)

@@ -9,6 +9,7 @@ Differentially private results pass unchanged: their guarantee holds whatever th
 are not sums of each other.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
 from statfed.core.randomness import Stream
 from statfed.core.result import Additive, Coefficients, Result, Row, Scalar
+from statfed.server.disclosure.history import Asked, Beside, beside
+from statfed.server.disclosure.memory import Memory
 from statfed.server.disclosure.primary import FREQUENCY
 from statfed.server.disclosure.tabular import SUPPRESSED, Treated, control_table, number
 from statfed.server.disclosure.withhold import blank, control_rows
@@ -24,10 +27,21 @@ from statfed.server.disclosure.withhold import blank, control_rows
 RESIDUAL, PARAMETERS = "residual degrees of freedom", "parameters per record"
 
 
-def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream, seconds: float = 10.0) -> Result:
+def release(
+    result: Result,
+    codebook: Codebook,
+    rules: Rules,
+    *,
+    source: Stream,
+    seconds: float = 10.0,
+    asked: Asked | None = None,
+    memory: Memory | None = None,
+) -> Result:
     """The result as it may be published, with its `disclosure` record.
 
     rules: the release's own. source: random numbers of random rounding. seconds: for the search for the best pattern.
+    asked, memory: what was asked, and what was released before, which this release is compared with and added to; both
+    or none. Without them each release is looked at by itself.
     Tables of cells are treated by `rules.method`; other rows are withheld where too few records are behind them, and so
     are rows that would give them away. Raises Refused, naming the rule, for a model of too few records, and naming what
     is not declared while a rule is on; UsageError where `rules.method` does not fit the result.
@@ -36,6 +50,7 @@ def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream,
         record = _record(Treated(skipped=dict.fromkeys(_asked(rules), "differentially private")), rules)
         return result.with_(tables=_without_secrets(result, result.tables), disclosure=record)
     treated = Treated()
+    now = beside(asked, rules, memory) if asked is not None and memory is not None and not rules.silent else None
     if result.undeclared:
         if not rules.silent:
             raise Refused(f"not declared: {', '.join(result.undeclared)}; nothing is released")
@@ -48,7 +63,7 @@ def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream,
     done: set[str] = set()
     for name, basis in bases.items():
         if isinstance(basis.kind, Additive) and tables[name] and basis.kind.margins != name and name in result.basis:
-            cells = control_table(name, basis, result, codebook, rules, treated, source, seconds)
+            cells = control_table(name, basis, result, codebook, rules, treated, source, seconds, now)
             tables |= cells.tables
             done |= {*cells.tables}
             if cells.changed:
@@ -63,7 +78,7 @@ def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream,
             tables[name] = [blank(row, basis) for row in tables[name]]
             treated.add(FREQUENCY, SUPPRESSED, len(tables[name]))
         elif basis.counts and not treated.changed:
-            tables[name] = control_rows(name, tables[name], basis, result, codebook, rules, treated, seconds)
+            tables[name] = control_rows(name, tables[name], basis, result, codebook, rules, treated, seconds, now)
     if few:
         treated.add(FREQUENCY, "facts", sum(isinstance(v, int | float) for v in facts.values()))
     if few or treated.hides_total:
@@ -71,12 +86,24 @@ def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream,
     tables, facts = _without_small_numbers(result, tables, facts, rules, treated)
     if treated.counts.get(SUPPRESSED):
         tables |= {name: [_without(row, basis.derived) for row in tables[name]] for name, basis in rest.items()}
+    if now:
+        _remember(now, result, facts)
+        now.commit()
+    record = _record(treated, rules) | ({"memory": len(now.memory.entries)} if now else {})
     return result.with_(
         tables=_without_secrets(result, tables),
         facts=facts,
         notes=(*_kept(result.notes, treated), *treated.notes),
-        disclosure=_record(treated, rules),
+        disclosure=record,
     )
+
+
+def _remember(now: Beside, result: Result, facts: Mapping[str, Scalar]) -> None:
+    """The number of records of a model: what it says of a population is compared with later figures of it."""
+    models = [basis for basis in result.basis.values() if isinstance(basis.kind, Coefficients)]
+    found = None if result.observations is None else number(facts, result.observations)
+    if models and found is not None:
+        now.remember(now.box({}, models[0], {}, (-math.inf, math.inf)), {"hidden": False, "count": found})
 
 
 def _control_model(result: Result, table: str, model: Coefficients, rules: Rules, treated: Treated) -> None:
