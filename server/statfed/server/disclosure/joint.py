@@ -58,7 +58,7 @@ class Joint:
     """A table's sums, and after them rows of earlier figures, of differences and of unknown cells, (n,) in all.
 
     sums: with all equations. table: how many rows the table has. figures: of the rows after them. differences: numbers
-    of records of the rows after those, each between two boxes; all others are unknown cells.
+    of records of the rows after those, each between two boxes; all others are unknown cells and margins of them.
     """
 
     sums: Sums
@@ -139,18 +139,26 @@ def _system(
             raise Refused(TOO_LARGE)
     inside = _inside(tree, at, start, masks, boxes)
     agree = _agreements(tree, at, start, masks)
+    margins = _margins(tree, at, start, masks)
+    m = margins.shape[0]
+    if start + m > MOST:
+        raise Refused(TOO_LARGE)
     pairs, differences = _differences(masks, counts, figures, fewest)
     d = len(pairs)
-    n = boxes + d + start
-    linked = hstack([csr_array(-np.eye(boxes)) if boxes < 2 else _minus(boxes), csr_array((boxes, d)), inside])
-    rows = [_widened(sums.matrix, n), csr_array(linked)]
+    n = boxes + d + start + m
+    rows = [
+        _widened(sums.matrix, n),
+        csr_array(hstack([_minus(boxes), csr_array((boxes, d)), inside, csr_array((boxes, m))])),
+        csr_array(hstack([csr_array((m, boxes + d)), margins, _minus(m)])),
+    ]
     if d:
         places = np.arange(d)
         signs = np.concatenate([np.ones(d), -np.ones(d), -np.ones(d)])
         columns = np.concatenate([[p[0] for p in pairs], [p[1] for p in pairs], boxes + places])
         rows.append(csr_array((signs, (np.tile(places, 3), columns)), shape=(d, n)))
     if agree.shape[0]:
-        rows.append(csr_array(hstack([csr_array((agree.shape[0], boxes + d)), agree])))
+        wide = csr_array((agree.shape[0], boxes + d)), agree, csr_array((agree.shape[0], m))
+        rows.append(csr_array(hstack(wide)))
     matrix = csr_array(vstack(rows))
     more = n - len(sums)
     extended = replace(
@@ -246,18 +254,33 @@ def _agreements(
         if parent < 0:
             continue
         shared = tuple(name for name in clique if name in tree[parent][0])
-        margins = []
-        for k in (c, parent):
-            shape = [masks[name].shape[1] for name in tree[k][0]]
-            index = np.indices(shape).reshape(len(shape), -1) if shape else np.zeros((0, 1), np.int64)
-            key = np.zeros(index.shape[1], np.int64)
-            for name in shared:
-                key = key * masks[name].shape[1] + index[tree[k][0].index(name)]
-            columns = np.arange(index.shape[1]) + at[k]
-            rows = int(np.prod([masks[name].shape[1] for name in shared], dtype=float))
-            margins.append(csr_array((np.ones(len(key)), (key, columns)), shape=(rows, size)))
-        found.append(csr_array(margins[0] - margins[1]))
+        mine, theirs = (_margin(tree[k][0], shared, at[k], size, masks) for k in (c, parent))
+        found.append(csr_array(mine - theirs))
     return csr_array(vstack(found)) if found else csr_array((0, size))
+
+
+def _margins(
+    tree: Sequence[tuple[tuple[str, ...], int]], at: Sequence[int], size: int, masks: Mapping[str, Flags]
+) -> csr_array:
+    """All margins of every clique, by fewer of its columns: groups that may be known though none of their cells is."""
+    found: dict[tuple[str, ...], csr_array] = {}
+    for (clique, _), start in zip(tree, at, strict=True):
+        for many in range(1, len(clique)):
+            for kept in combinations(clique, many):
+                if kept not in found:
+                    found[kept] = _margin(clique, kept, start, size, masks)
+    return csr_array(vstack(list(found.values()))) if found else csr_array((0, size))
+
+
+def _margin(clique: Sequence[str], kept: Sequence[str], start: int, size: int, masks: Mapping[str, Flags]) -> csr_array:
+    """Sums of a clique's cells over the columns that are not kept, (rows, cells)."""
+    shape = [masks[name].shape[1] for name in clique]
+    index = np.indices(shape).reshape(len(shape), -1) if shape else np.zeros((0, 1), np.int64)
+    key = np.zeros(index.shape[1], np.int64)
+    for name in kept:
+        key = key * masks[name].shape[1] + index[list(clique).index(name)]
+    rows = int(np.prod([masks[name].shape[1] for name in kept], dtype=float))
+    return csr_array((np.ones(len(key)), (key, np.arange(len(key)) + start)), shape=(rows, size))
 
 
 def _differences(
