@@ -60,7 +60,8 @@ def test_no_parameter_of_a_rule_is_in_what_is_published(run: Path) -> None:
 
 
 def test_the_runs_own_folder_keeps_them_for_its_owner_alone(run: Path) -> None:
-    assert stat.S_IMODE((run / "parameters.json").stat().st_mode) == 0o600
+    for name in ("parameters.json", "study.toml"):
+        assert stat.S_IMODE((run / name).stat().st_mode) == 0o600
     answer = load_answer(run)
     assert Rules.model_validate(answer.study["disclosure"]).p_percent == SECRET["p_percent"]
     assert answer.study_digest == answer.terms.digest()

@@ -161,6 +161,7 @@ def run_study(
         return _execute(_Job(study, options, name, None, progress, notify, on_codebook))
     folder = options.runs / name
     (folder / "logs").mkdir(parents=True, exist_ok=True)
+    (folder / "study.toml").touch(mode=0o600)
     (folder / "study.toml").write_text(toml.dumps(study.model_dump(mode="json")), encoding="utf-8")
     if options.fresh:
         (folder / "holders").mkdir()

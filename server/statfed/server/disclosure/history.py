@@ -75,7 +75,7 @@ class Beside:
         """Which records a row is of. keys: its coordinates along the columns that break the total down; ends: the least
         and the greatest limit of the classes in its table."""
         asked, codebook = self.asked, self.asked.codebook
-        named = [name for name in asked.values if any(row.get(key) == name for key in basis.keys)]
+        named = [str(row[key]) for key in basis.keys if row.get(key) in codebook.columns]
         columns = (*asked.complete, *(named or asked.values))
         found = population(asked.where, [name for name in columns if name in codebook.columns], codebook)
         for name, coordinate in keys.items():

@@ -93,10 +93,11 @@ def joint(
     raise Refused(CONTRADICTION)
 
 
-def agreeing(sums: Sums, known: Floats, least: float) -> Floats | None:
+def agreeing(sums: Sums, known: Floats, least: float, slack: float = 0.0) -> Floats | None:
     """Values of all rows, (n,), at least `least`, that satisfy all equations; None if there are none.
 
-    known: of the first rows, nan where it is not known.
+    known: of the first rows, nan where it is not known. slack: by how much equations may be missed, in units of the
+    median of the known values: sums that were rounded on their way need some.
     """
     n, given = len(sums), np.full(len(sums), np.nan)
     given[: len(known)] = known
@@ -105,6 +106,8 @@ def agreeing(sums: Sums, known: Floats, least: float) -> Floats | None:
     scale = max(1.0, float(np.nanmedian(np.abs(given))) if (~free).any() else 1.0)
     low, high = np.where(free, least, given) / scale, np.where(free, np.inf, given) / scale
     linear_program(highs, csc_array(sums.matrix), np.zeros(n), low, high)
+    for row in range(sums.matrix.shape[0] if slack else 0):
+        highs.changeRowBounds(row, -slack, slack)
     highs.setOptionValue("time_limit", 60.0)
     highs.run()
     if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:

@@ -32,6 +32,7 @@ from statfed.server.disclosure.suppression import Measure, Pattern, Problem, Unp
 UNSAFE = "release: this result cannot be shown beside what is public of it; nothing is released"
 _ATTEMPTS = 4
 _ADDITIVE = 1e-6
+_ROUNDED = 1e-5
 _SECONDS = 60.0
 
 
@@ -154,7 +155,7 @@ def _totals(
     if not figures and totals is not None:
         return [Measure(totals, unsafe.total_width)]
     nonnegative = beside is not None and beside.asked.nonnegative
-    values = agreeing(system.sums, np.concatenate([mine, before]), 0.0 if nonnegative else -np.inf)
+    values = agreeing(system.sums, np.concatenate([mine, before]), 0.0 if nonnegative else -np.inf, _ROUNDED)
     if values is None:
         raise Refused(CONTRADICTION)
     told = [one is not None and one.told for one in same]
