@@ -9,6 +9,7 @@ Source: Fischetti and Salazar 2001; Hundepool et al. 2012, sections 4.4.1 and 4.
 """
 
 import math
+import time
 
 import highspy
 import numpy as np
@@ -19,6 +20,9 @@ from statfed.server.disclosure.sums import Flags, Floats, Sums
 
 TOLERANCE = 1e-6
 """Relative slack when widths are compared: the solver's own tolerance is 1e-7."""
+
+
+_ONE_PROGRAM = 5.0
 
 
 def solver() -> highspy.Highs:
@@ -174,12 +178,12 @@ def too_narrow(
 
 
 def whole_widths(
-    sums: Sums, values: Floats, suppressed: Flags, width: Floats, low: Floats, high: Floats, seconds: float = 2.0
+    sums: Sums, values: Floats, suppressed: Flags, width: Floats, low: Floats, high: Floats, seconds: float = 60.0
 ) -> Floats:
     """How far apart whole tables that agree with everything published are in each row, shape (n,); at least that far.
 
     values: of all rows, a table that adds up, not necessarily whole. width: (n,), what is asked; looks no further once
-    it is reached, and only where it is not 0. seconds: for the integer program of one end of a row.
+    it is reached, and only where it is not 0. seconds: for all integer programs; what they miss is not counted.
     """
     least, greatest = np.full(len(values), math.inf), np.full(len(values), -math.inf)
     if (np.abs(values - np.round(values)) < 1e-6).all():
@@ -201,33 +205,47 @@ def whole_widths(
             np.minimum(least, whole, out=least)
             np.maximum(greatest, whole, out=greatest)
 
-    for row in np.flatnonzero(suppressed & (width > 0)):
-        for solve in (attacker.table, lambda r, d: _whole_extreme(sums, values, suppressed, low, high, r, d, seconds)):
-            for direction in (1, -1):
-                if greatest[row] - least[row] >= width[row] - 1e-9:
-                    break
-                found = solve(int(row), direction)
+    deadline = time.monotonic() + seconds
+    for row in map(int, np.flatnonzero(suppressed & (width > 0))):
+        for direction in (1, -1):
+            if greatest[row] - least[row] < width[row] - 1e-9:
+                saw(attacker.table(row, direction))
+        for direction in (1, -1):
+            left = deadline - time.monotonic()
+            if left > 0 and greatest[row] - least[row] < width[row] - 1e-9:
+                other = (least[row] if least[row] <= greatest[row] else values[row]) if direction > 0 else greatest[row]
+                to = (other if np.isfinite(other) else values[row]) + direction * width[row]
+                found = _whole_table(sums, values, suppressed, low, high, row, direction, to, min(left, _ONE_PROGRAM))
                 if found is not None:
                     saw(found)
     return np.where(greatest >= least, greatest - least, 0.0)
 
 
-def _whole_extreme(
-    sums: Sums, values: Floats, suppressed: Flags, low: Floats, high: Floats, row: int, direction: int, seconds: float
+def _whole_table(
+    sums: Sums,
+    values: Floats,
+    suppressed: Flags,
+    low: Floats,
+    high: Floats,
+    row: int,
+    direction: int,
+    to: float,
+    seconds: float,
 ) -> Floats | None:
-    """A whole table with the greatest or least value of a row that was found in time; None if none was."""
+    """A whole table that agrees with what is published, and in which a row is `to` at least (direction 1) or at most
+    (-1); None if none was found in time."""
     n = len(values)
     most = 4.0 * (float(np.abs(values).sum()) + 1.0)
-    cost = np.zeros(n)
-    cost[row] = -float(direction)
+    least = np.where(suppressed, np.maximum(low, -most), np.round(values))
+    greatest = np.where(suppressed, np.minimum(high, most), np.round(values))
+    if direction > 0:
+        least[row] = max(least[row], math.ceil(to - 1e-9))
+    else:
+        greatest[row] = min(greatest[row], math.floor(to + 1e-9))
+    if least[row] > greatest[row]:
+        return None
     highs = solver()
-    linear_program(
-        highs,
-        csc_array(sums.matrix),
-        cost,
-        np.where(suppressed, np.maximum(low, -most), np.round(values)),
-        np.where(suppressed, np.minimum(high, most), np.round(values)),
-    )
+    linear_program(highs, csc_array(sums.matrix), np.zeros(n), least, greatest)
     highs.changeColsIntegrality(
         n, np.arange(n, dtype=np.int32), np.full(n, int(highspy.HighsVarType.kInteger), np.uint8)
     )

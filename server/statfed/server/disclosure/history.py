@@ -185,6 +185,11 @@ def merged(one: Figure, other: Figure) -> Figure:
     )
 
 
+def of_parts(box: Box) -> bool:
+    """Is it a box of some records only, told apart by keys? What it shares with other boxes is not known."""
+    return any(name.startswith(" ") and name != HOLDERS for name in box)
+
+
 def name_of(box: Box) -> str:
     """One text for one box."""
     return json.dumps(to_json(box), sort_keys=True)

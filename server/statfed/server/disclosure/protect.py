@@ -23,7 +23,7 @@ from statfed.core.disclosure import Rules
 from statfed.core.errors import EngineError, Refused
 from statfed.server.disclosure.audit import Attacker, whole_widths
 from statfed.server.disclosure.boxes import Box
-from statfed.server.disclosure.history import Beside, name_of
+from statfed.server.disclosure.history import Beside, name_of, of_parts
 from statfed.server.disclosure.joint import CONTRADICTION, TOO_LARGE, Figure, Joint, agreeing, joint
 from statfed.server.disclosure.primary import Numbers, Unsafe, unsafe_rows
 from statfed.server.disclosure.sums import Flags, Floats, Sums
@@ -77,11 +77,17 @@ def protect(
         return Protected(forced, unsafe, "as before", nothing, nothing)
     names = {name_of(box) for box in boxes}
     others = [figure for name, figure in beside.figures.items() if name not in names] if beside else []
+    others = [] if any(map(of_parts, boxes)) else [figure for figure in others if not of_parts(figure.box)]
     problem, system = _problem(sums, numbers, rules, unsafe, forced, shown, counts_known, same, boxes, others, beside)
     pattern = audited(problem, seconds, system, rules.minimum_frequency or 0)
     hidden = pattern.suppressed[:n]
-    wide = [_widths(problem, m, pattern.suppressed, hidden) for m in (problem.measures[0], problem.measures[-1])]
-    return Protected(hidden, unsafe, pattern.method, wide[0], wide[1] if numbers.totals is not None else nothing)
+    if not beside:
+        return Protected(hidden, unsafe, pattern.method, nothing, nothing)
+    wide = _widths(problem, problem.measures[0], pattern.suppressed, hidden)
+    if numbers.totals is None:
+        return Protected(hidden, unsafe, pattern.method, wide, nothing)
+    wide_total = _widths(problem, problem.measures[-1], pattern.suppressed, hidden)
+    return Protected(hidden, unsafe, pattern.method, wide, wide_total)
 
 
 def check_additive(sums: Sums, numbers: Numbers) -> None:
