@@ -193,10 +193,12 @@ def _asked(wide: float | None) -> float:
 def audited(problem: Problem, seconds: float, system: Joint | None = None, fewest: int = 0) -> Pattern:
     """A safe pattern, of which every width is proven on whole tables where the numbers are counts. Where those are
     narrower than the linear programs say, wider intervals are asked for, and where a small cell of the system is known,
-    an interval of it. Raises Refused where none is found."""
-    for _ in range(_ATTEMPTS):
+    an interval of it. The best pattern is looked for where a table stands alone, beside others the heuristic's is
+    taken. Raises Refused where none is found."""
+    for attempt in range(_ATTEMPTS):
+        alone = attempt == 0 and (system is None or not system.figures)
         try:
-            pattern = suppress(problem, seconds=seconds)
+            pattern = suppress(problem, seconds=seconds) if alone else suppress(problem, exact_rows=0)
         except Unprotectable:
             break
         if not problem.safe(pattern.suppressed):
