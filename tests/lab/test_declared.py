@@ -109,7 +109,7 @@ def test_columns_of_a_release_are_looked_at_whatever_they_are_called() -> None:
     made = subject(sums())
     result = run(made, small())[1]
     shown = release(result, BOOK, RULES, source=stream(1))
-    assert shown.tables["sums"][1] == {"region": "s", "n": None, "sum": None, "all": None, "status": "withheld"}
+    assert shown.tables["sums"][1] == {"region": "s", "n": None, "sum": None, "all": None, "status": "suppressed"}
     with pytest.raises(Refused, match="not declared: table sums; nothing is released"):
         release(result.with_(basis={}), BOOK, RULES, source=stream(1))
 

@@ -191,7 +191,10 @@ def _show_rules(answer: "Answer") -> None:
     rules += f"; method {record['method']}" if record.get("method") and record.get("treated") else ""
     treated = ", ".join(f"{count} {kind}" for kind, count in record.get("treated", {}).items() if count) or "none"
     held = ", ".join(sorted({rule for one in answer.sums for rule in one.rules})) or "none set in the policies"
-    out.print(f"\nrelease rules: {rules}; treated cells: {treated}\nholders' rules: {held}", highlight=False)
+    out.print(f"\nrelease rules: {rules}; treated: {treated}", highlight=False)
+    for rule, why in record.get("not_evaluated", {}).items():
+        out.print(f"not evaluated: {rule}: {why}", highlight=False, markup=False)
+    out.print(f"holders' rules: {held}", highlight=False)
 
 
 def _show_privacy(answer: "Answer") -> None:

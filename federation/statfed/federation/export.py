@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from statfed.core.outputs import Destinations, plain_cell, plain_cells
 from statfed.core.result import Result
+from statfed.federation.published import keep
 
 if TYPE_CHECKING:
     from statfed.federation.answers import Answer
@@ -58,9 +59,13 @@ def write_html(answer: "Answer", path: Path, to: Destinations = OWN) -> None:
 
 
 def write_run(answer: "Answer", folder: Path) -> None:
-    """Write result.json, report.html, one CSV file a table and, of a training, model.npz into a run's folder."""
+    """Write result.json, report.html, one CSV file a table and, of a training, model.npz into a run's folder; beside
+    them parameters.json, which is not to be published."""
+    from statfed.federation.answers import kept_back
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    keep(folder, kept_back(answer))
     if "model" in answer.result.arrays:
         from statfed.federation.models import save_model
 
