@@ -165,9 +165,12 @@ def test_a_large_file_is_told_by_blocks_of_it_and_read_once_for_each_state(
         file.write(b"!")
     assert content(large) != before  # the last block counts
     read: list[Path] = []
-    monkeypatch.setattr(
-        "statfed.client.guard.register.content", lambda file: read.append(file) or f"digest {len(read)}"
-    )
+
+    def digest(file: Path) -> str:
+        read.append(file)
+        return f"digest {len(read)}"
+
+    monkeypatch.setattr("statfed.client.guard.register.content", digest)
     known = Register(register)
     assert [known.content(large) for _ in range(3)] == ["digest 1"] * 3
     large.touch()

@@ -29,7 +29,7 @@ def people(n: int = 60, seed: int = 1) -> pd.DataFrame:
 
 
 def of(table: Table, codebook: Codebook, *questions: dict[str, Any]) -> list[Block]:
-    found = []
+    found: list[Block] = []
     for given in questions:
         where = tuple(parse_condition(text, codebook) for text in given.get("where", ()))
         terms = Terms(

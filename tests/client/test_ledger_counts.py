@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ class Clock(dt.datetime):
     days = 0.0
 
     @classmethod
-    def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
+    def now(cls, tz: dt.tzinfo | None = None) -> Any:
         return dt.datetime(2030, 1, 1, tzinfo=tz) + dt.timedelta(days=cls.days)
 
 

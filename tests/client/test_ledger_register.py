@@ -124,7 +124,15 @@ def test_a_copied_home_cannot_go_on_beside_the_first(path: Path, tmp_path: Path)
 
 def test_releases_put_back_are_noticed_too(tmp_path: Path) -> None:
     path = tmp_path / "releases.sqlite"
-    facts = {"analysis": "m", "fingerprint": "f", "where": [], "complete": [], "by": [], "readings": [], "of": None}
+    facts: dict[str, object] = {
+        "analysis": "m",
+        "fingerprint": "f",
+        "where": [],
+        "complete": [],
+        "by": [],
+        "readings": [],
+        "of": None,
+    }
     with Releases(path, dataset="toy") as releases:
         shutil.copy(path, tmp_path / "earlier")
         with releases._chain.writing():

@@ -59,7 +59,8 @@ def bare(text: str) -> str:
 
 
 ONE = bare(public("0123456789ab"))
-FIRMS = {"method": "table", "options": {"rows": ["region"], "value": "income", "nested_enterprises": True}}
+OF_FIRMS: dict[str, Any] = {"rows": ["region"], "value": "income", "nested_enterprises": True}
+FIRMS: dict[str, Any] = {"method": "table", "options": OF_FIRMS}
 
 
 def misfit() -> pd.DataFrame:
@@ -83,9 +84,9 @@ CAUSES: dict[str, Callable[[Make], str]] = {
     ).refusal("ask", query(method="total", options={"columns": ["income"]}), 1, "sums"),
     "an option that raises on the largest contributor": lambda office: office(**pinned()).refusal(
         "ask",
-        query(**{**FIRMS, "options": FIRMS["options"] | {"largest_contributor": 1.0}}),
+        query(**{**FIRMS, "options": {**OF_FIRMS, "largest_contributor": 1.0}}),
         1,
-        "cells",  # type: ignore[dict-item]
+        "cells",
     ),
     "data that do not fit, at admission": lambda office: office(misfit(), **pinned()).refusal(
         "admit", query(method="count", options={"by": ["region"]})
@@ -212,11 +213,12 @@ def test_a_codebook_that_is_not_pinned_is_refused_before_data_are_looked_at(offi
 
 def test_roles_and_hierarchies_are_those_of_the_pinned_codebook(office: Make) -> None:
     holder = office(**pinned())
-    for name, changes in {
+    others: dict[str, dict[str, Any]] = {
         "region": {"role": "stratum"},
         "income": {"missing": (187_423.0,)},
         "sex": {"parents": {"f": "m"}},
-    }.items():
+    }
+    for name, changes in others.items():
         column = CODEBOOK.columns[name].model_copy(update=changes)
         other = CODEBOOK.model_copy(update={"columns": CODEBOOK.columns | {name: column}})
         assert "has not pinned" in holder.refusal("admit", query(method="count", codebook=other))
@@ -328,7 +330,7 @@ def test_filters_are_columns_or_whole_conditions_that_the_policy_lists(office: M
 
 def test_functions_that_formulas_may_use_are_the_policys() -> None:
     allow = Allow(protections=("plain",), columns=("*",))
-    assert allowed_functions(allow) == {"log", "log1p", "sqrt", "square", "standardise"}
+    assert allowed_functions(allow) == frozenset({"log", "log1p", "sqrt", "square", "standardise"})
     assert allowed_functions(allow.model_copy(update={"functions": ("*",)})) is None
 
 

@@ -37,13 +37,14 @@ def rows_of(table: Table, *names: str, **more: Any) -> Rows:
 def hat(vectors: np.ndarray) -> np.ndarray:
     left, values, _ = np.linalg.svd(vectors, full_matrices=False)
     left = left[:, values > 1e-9 * values.max()]
-    return left @ left.T
+    return np.asarray(left @ left.T)
 
 
 def pairs(projection: np.ndarray) -> float:
     """The largest share that two contributors have in any combination: the top eigenvalue of their block."""
     n = len(projection)
-    return max(np.linalg.eigvalsh(projection[np.ix_((i, j), (i, j))])[-1] for i in range(n) for j in range(i))
+    blocks = (projection[np.ix_((i, j), (i, j))] for i in range(n) for j in range(i))
+    return max(float(np.linalg.eigvalsh(block)[-1]) for block in blocks)
 
 
 @settings(max_examples=15, deadline=None)

@@ -86,7 +86,7 @@ def test_a_table_that_comes_after_a_filter_hides_the_rest() -> None:
 def test_a_lower_threshold_and_a_shifted_limit_do_not_isolate_two_records() -> None:
     frame = people({("A", "f"): 40, ("A", "m"): 40, ("B", "f"): 40, ("B", "m"): 40})
     frame["age"] = 30
-    frame.iloc[[0, 1], frame.columns.get_loc("age")] = 16
+    frame.loc[[0, 1], "age"] = 16
     with office(frame) as asked:
         everybody = asked.count("region")
         assert shown(everybody, region="A") == 80
@@ -226,7 +226,7 @@ def recovered(known: list[tuple[set[str], float]], areas: list[str]) -> set[str]
     for i, area in enumerate(areas):
         cost = np.eye(len(areas))[i]
         ends = [linprog(sign * cost, A_eq=matrix, b_eq=right, bounds=(0, None)) for sign in (1, -1)]
-        if all(one.status == 0 for one in ends) and ends[0].fun + ends[1].fun > -0.999:
+        if all(one.status == 0 for one in ends) and float(ends[0].fun or 0.0) + float(ends[1].fun or 0.0) > -0.999:
             found.add(area)
     return found
 

@@ -90,10 +90,13 @@ def named_groups(frame: pd.DataFrame, known: list[tuple[np.ndarray, float]]) -> 
                     continue
                 rows = LinearConstraint(matrix, right, right)
                 ends = [
-                    milp(sign * inside, constraints=rows, integrality=np.ones(len(CELLS)), bounds=None)
+                    milp(sign * inside, constraints=rows, integrality=np.ones(len(CELLS), np.int64), bounds=None)
                     for sign in (1, -1)
                 ]
-                if all(one.status == 0 for one in ends) and ends[0].fun + ends[1].fun > -0.5:
+                if (
+                    all(one.status == 0 for one in ends)
+                    and float(ends[0].fun or 0.0) + float(ends[1].fun or 0.0) > -0.5
+                ):
                     found.append(codes)
     return found
 

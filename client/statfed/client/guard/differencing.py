@@ -170,7 +170,7 @@ def guard(
 def _shifted(new: Population, old: Population, codebook: Codebook) -> bool:
     """Do the two differ in a condition on a number or a date? Then that they have the same records tells that nobody
     lies between, which would be found by shifting it until they have not: as much as that there are few."""
-    apart = {condition.column for condition in {*new.conditions} ^ {*old.conditions}}
+    apart = {Condition.model_validate_json(text).column for text in {*new.where} ^ {*old.where}}
     return any(not codebook.columns[name].levels for name in apart)
 
 

@@ -80,11 +80,11 @@ def blocks(table: Table, question: Question[Any], one: Cells | Model, made: str)
         columns = tuple(spans(table, question)) if spans else ()
         for weight in weights:
             times = [x if weight is None else x * table.number(weight) for x in columns]
-            chosen = tuple(ibis.ifelse(member, x, real(0.0)).fill_null(0.0) for x in times)
+            chosen = tuple(ibis.ifelse(member, x, real(0.0)).fill_null(real(0.0)) for x in times)
             yield Block(f"{made} {weight}", columns=chosen, of=("", *sorted(complete)))
         return
     for value in (None, *one.values):
-        full = sorted({*complete, *([value] if value else [])})
+        full: list[str] = sorted({*complete, *([value] if value else [])})
         member = _all([*inside, *(table[name].notnull() for name in full)])
         for weight in weights:
             key = _canonical([sorted(one.by), full, json.loads(made)["where"], weight])
@@ -129,10 +129,11 @@ def _determined(table: Table, found: Sequence[Block], owner: str | None) -> floa
     whose = {} if owner is None else {"owner": ibis.dense_rank().over(order_by=table.expr[owner]).cast("float64")}
     chosen = table.expr.select(**whose, **named)
     data = np.concatenate([*_batches(table, chosen, [*whose, *named])] or [np.zeros((0, len(whose) + len(named)))])
-    if owner is not None:
+    starts, ends = np.zeros(0, np.int64), list[int]()
+    if owner is not None and len(data):
         data = data[np.argsort(data[:, 0], kind="stable")]
-        starts = np.flatnonzero(np.r_[True, np.diff(data[:, 0]) > 0]) if len(data) else np.zeros(0, np.int64)
-        ends = [*starts[1:], len(data)] if len(starts) else []
+        starts = np.flatnonzero(np.r_[True, np.diff(data[:, 0]) > 0])
+        ends = [*starts[1:].tolist(), len(data)]
     at = {name: i + len(whose) for i, name in enumerate(named)}
     cells = {i: int(data[:, at[f"code{i}"]].max(initial=0)) for i, block in enumerate(found) if block.code is not None}
     width = sum(cells.values()) + sum(len(block.columns) for block in found)

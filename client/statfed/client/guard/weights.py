@@ -278,21 +278,20 @@ def _whitening(stream: Stream) -> Floats | None:
     for _ in range(STAGES):
         if made.shape[1]:
             for _ in range(2):
-                left = left - made @ _sums(stream, lambda block: (block @ made, block @ left))  # noqa: B023
+                left = left - made @ _products(stream, made, left)
             if _vanish(stream, left):
                 return made
-        sums = _sums(stream, lambda block: (block @ left, block @ left))  # noqa: B023
-        scale = np.sqrt(np.diag(sums))
+        scale = np.sqrt(np.diag(_squares(stream, left)))
         if not np.isfinite(scale).all():
             return None
         left, scale = left[:, scale > 0], scale[scale > 0]
         if not len(scale):
             return made
-        values, turned = np.linalg.eigh(_sums(stream, lambda block: (block @ left,) * 2) / np.outer(scale, scale))  # noqa: B023
+        values, turned = np.linalg.eigh(_squares(stream, left) / np.outer(scale, scale))
         kept = values > DIGITS * max(1.0, values[-1])
         turned = turned / scale[:, None]
         new = left @ (turned[:, kept] / np.sqrt(values[kept]))
-        inner, back = np.linalg.eigh(_sums(stream, lambda block: (block @ new,) * 2))  # noqa: B023
+        inner, back = np.linalg.eigh(_squares(stream, new))
         if inner[0] <= 0.25:
             return None
         made = np.concatenate([made, new @ (back / np.sqrt(inner))], axis=1)
@@ -310,13 +309,17 @@ def _vanish(stream: Stream, directions: Floats) -> bool:
     return True
 
 
-def _sums(stream: Stream, sides: Callable[[Floats], tuple[Floats, Floats]]) -> Floats:
-    """Sum over the batches of the products of two sides."""
-    found: Floats = np.zeros((0, 0))
+def _products(stream: Stream, one: Floats, other: Floats) -> Floats:
+    """Sums over all contributors of the products of two sets of combinations."""
+    found: Floats = np.zeros((one.shape[1], other.shape[1]))
     for block in stream():
-        one, other = sides(block)
-        found = one.T @ other if not found.size else found + one.T @ other
+        found = found + (block @ one).T @ (block @ other)
     return found
+
+
+def _squares(stream: Stream, one: Floats) -> Floats:
+    """Cross-products of combinations."""
+    return _products(stream, one, one)
 
 
 def _own(rows: Rows, owner: str, size: int) -> float:
