@@ -113,6 +113,8 @@ def test_each_rule_refuses_exactly_when_the_brute_force_does(seed: int, firms: b
         size_of = np.sort(each.abs().to_numpy())[::-1]
         total, first = size_of.sum(), size_of[:1].sum()
         unsafe["minimum frequency"] |= len(cell) < minimum or 0 < len(given_) < minimum
+        if firms:
+            unsafe["minimum frequency"] |= cell["firm"].nunique() < minimum or 0 < given_["firm"].nunique() < minimum
         unsafe["(n,k) dominance"] |= bool(size_of[:n].sum() > k / 100 * total * (1 + 1e-12))
         unsafe["p% rule"] |= bool(max(0, total - size_of[:2].sum()) < p / 100 * first)
     rules = only(minimum_frequency=minimum, dominance_n=n, dominance_k=k, p_percent=p)
@@ -171,7 +173,9 @@ def test_what_goes_with_cells_and_what_with_models() -> None:
     }
     assert undeclared(parts, Cells(values=("income",))) == ["of_what", "product", "silent", "update"]
     assert undeclared(parts, Cells()) == ["alone", "of_what", "product", "silent", "sum", "update"]
-    assert undeclared(parts, Model(3)) == ["of_what", "silent"]
+    assert undeclared(parts, Model(3)) == ["alone", "of_what", "product", "silent", "sum"]
+    assert undeclared(parts, Model(3), weighed=True) == ["of_what", "silent"]
+    assert undeclared(parts, Cells(), weighed=True) == ["of_what", "product", "silent", "update"]
 
 
 def test_one_enterprise_with_many_records_dominates_although_no_record_does() -> None:
@@ -181,8 +185,8 @@ def test_one_enterprise_with_many_records_dominates_although_no_record_does() ->
         with pytest.raises(Refused, match="dominance: region, income"):
             run(table, Cells(by=("region",), values=("income",)), rules)
     run(table_of(frame, PLAIN), Cells(by=("region",), values=("income",)), rules)
-    assert reads(FIRMS, Cells(values=("income",))) == ("firm",)
-    assert reads(FIRMS, Cells()) == reads(PLAIN, Cells(values=("income",))) == ()
+    assert reads(FIRMS) == ("firm",)
+    assert reads(PLAIN) == ()
 
 
 def test_records_without_an_enterprise_count_as_one_and_do_not_cancel() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from statfed.client.data.tables import Source, connect, inspect, open_table
 from statfed.client.guard.differencing import FILE as RELEASES
 from statfed.client.guard.differencing import Releases
-from statfed.client.guard.disclosure import check, reads
+from statfed.client.guard.disclosure import check, reads, without_few
 from statfed.client.guard.policy import Policy
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
@@ -111,24 +111,26 @@ class Contributions:
         ask: Ask,
         parts: Mapping[str, Part],
         contribution: Arrays,
-    ) -> tuple[str, ...]:
-        """The disclosure rules and the differencing guard. Returns the names of the rules that were passed.
+    ) -> tuple[tuple[str, ...], Arrays]:
+        """The disclosure rules and the differencing guard. Returns the names of the rules that were passed, and what
+        may leave.
 
         Checked once while run, study, rules and what is disclosed are the same, unless the contribution itself has
-        counts in it.
+        counts in it or the method says how records weigh in it.
         """
         rules, question = policy.disclosure, study.question
         if rules.silent:
-            return ()
+            return (), contribution
         _guardable(study, rules)
         discloses = study.method.discloses(question, ask)
         key = (run, study.digest, rules, discloses)
         counted = any(isinstance(part.what, Counts) or part.what is None for part in parts.values())
-        if key in self._passed and not counted:
-            return self._passed[key]
+        if key in self._passed and not counted and not hasattr(study.method, "weighs"):
+            return self._passed[key], contribution
         source, plain = self.checked(run, study, policy)
-        columns = dict.fromkeys((*study.columns, *reads(question.codebook, discloses)))
+        columns = dict.fromkeys((*study.columns, *reads(question.codebook)))
         table = open_table(source, question.codebook, study.terms.where, tuple(columns), plain=plain)
+        contribution = without_few(table, parts, contribution, rules)
         passed = check(table, question, ask, parts, contribution, rules, discloses)
         if key not in self._passed:
 
@@ -138,7 +140,7 @@ class Contributions:
             with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
                 releases.admit(run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
         self._passed[key] = passed
-        return passed
+        return passed, contribution
 
     def close(self) -> None:
         """Close the data source, if one is open."""

@@ -193,7 +193,8 @@ class Holder:
         found = checked(study.method.contribute(table, study.question, ask), parts, "contribution")
         rules: tuple[str, ...] = ()
         if paid is None or study.central:
-            rules = self._contributions.controlled(statement.run, study, self.policy, ask, parts, found)
+            rules, sent = self._contributions.controlled(statement.run, study, self.policy, ask, parts, found)
+            found = checked(sent, parts, "contribution")
             whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
             use = f", for {function} by the protection" if function else ""
             note = f"{terms.method}: {ask.name} without noise{whom}{use}"

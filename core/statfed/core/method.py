@@ -53,9 +53,16 @@ class Ask:
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of records, or of their contributors, one cell an entry. by: columns of the cells, for people."""
+    """Numbers of records, one cell an entry. by: columns of the cells, for people.
+
+    units: they are numbers of sampling units or of enterprises, not of records. beside: part of numbers of records that
+    this one is only told beside, to say how many were left out or miss a value: where those are too few, a holder with
+    rules does not count them.
+    """
 
     by: tuple[str, ...] = ()
+    units: bool = False
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -274,6 +281,11 @@ class Method(Protocol):
     - UPDATES = True: its sums are of model updates, not of figures.
     - TOLERANT = True: its sums need not all be about the same holders, so that it goes on without some.
     - PRIVACY: defaults of a study's `[privacy]` table.
+    - `weighs(table, question, ask) -> Iterable[Weighed]`: how single records weigh in what leaves with an ask, for the
+      holder's rules (`statfed.core.weighing`). Products over the records of a model do not leave without it while a
+      rule is on; sums in cells are then looked at by the columns that `discloses` names.
+    - `follows(question, before, ask) -> str`: why an ask cannot come after those before it, empty where it can; see
+      `statfed.core.course`. Without it a study makes each ask once.
     - `example() -> tuple[dict[str, Any], Codebook, pandas.DataFrame]`, of one from outside: options, and the codebook
       and records that `statfed plugin check` asks about.
     """

@@ -13,15 +13,15 @@ contributors, negative contributions by absolute values) and chapter 5 (zeros an
 The functions from `unsafe_frequency` to `full_cells` are pure: arrays of cells in, arrays of bool of their shape out.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ibis
-import ibis.expr.datatypes as dt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from statfed.client.guard.weights import FREQUENCY, failing
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
@@ -40,8 +40,8 @@ from statfed.core.method import (
     columns_read,
 )
 from statfed.core.table import Expr, Table
+from statfed.core.weighing import Amounts, Weighed, owners
 
-FREQUENCY, DOMINANCE, P_PERCENT = "minimum frequency", "(n,k) dominance", "p% rule"
 ZEROS, FULL = "zeros", "full cells"
 RESIDUAL, PARAMETERS = "residual degrees of freedom", "parameters per record"
 UNDECLARED = "what leaves is declared"
@@ -113,27 +113,37 @@ def check(
     rule is on: no part is told by its name. A holder without records passes all rules but `zeros`. Raises Refused
     naming every rule that fails and the columns concerned, nothing else.
     """
-    astray = undeclared(parts, discloses)
+    weighs: Callable[..., Iterable[Weighed]] | None = getattr(question.method, "weighs", None)
+    astray = undeclared(parts, discloses, weighs is not None)
     if astray:
         raise Refused(
             f"not allowed by this holder's disclosure rules ({ask.name}):\n- {UNDECLARED}: {', '.join(astray)}"
         )
-    counts = [np.asarray(contribution[name]) for name, part in parts.items() if isinstance(part.what, Counts)]
+    counted = [
+        (np.asarray(contribution[name]), part.what) for name, part in parts.items() if isinstance(part.what, Counts)
+    ]
+    few = _Few(table, rules)
+    whole = None if isinstance(discloses, Cells) else table.complete(discloses.complete)
+    findings = [_Finding(FREQUENCY, _named(question, discloses), fails) for fails in few.unsafe(counted, whole)]
     found = _cells if isinstance(discloses, Cells) else _model
-    findings = list(found(table, question, counts, rules, discloses))  # type: ignore[arg-type]
-    failing = [finding for finding in findings if finding.fails]
-    if failing:
-        lines = dict.fromkeys(f"- {f.rule}: {', '.join(f.columns) or 'all records'}" for f in failing)
+    findings += found(table, question, [array for array, _ in counted], rules, discloses)  # type: ignore[arg-type]
+    findings += _weighed(table, question, ask, weighs, rules, discloses)
+    if isinstance(discloses, Cells):
+        findings += _summed(table, question, rules, discloses)
+    broken = [finding for finding in findings if finding.fails]
+    if broken:
+        lines = dict.fromkeys(f"- {f.rule}: {', '.join(f.columns) or 'all records'}" for f in broken)
         raise Refused("\n".join([f"not allowed by this holder's disclosure rules ({ask.name}):", *lines]))
     return tuple(dict.fromkeys(finding.rule for finding in findings))
 
 
-def undeclared(parts: Mapping[str, Part], discloses: Cells | Model) -> list[str]:
+def undeclared(parts: Mapping[str, Part], discloses: Cells | Model, weighed: bool = False) -> list[str]:
     """Parts of which nothing is known that rules could look at. Public.
 
-    Sums of values need the cells and columns that dominance rules are evaluated on, or the records of a model; cross
-    products and updates need a model; counts are looked at themselves. Sums over cells in which no column is summed,
-    such as of squared sizes of primary sampling units, are refused: no rule is about them.
+    Sums of values need the cells and columns that dominance rules are evaluated on, or, like cross products, a method
+    that says how records weigh in them (weighed); updates need a model; counts are looked at themselves. Sums over
+    cells in which no column is summed, such as of squared sizes of primary sampling units, are refused: no rule is
+    about them.
     """
     model = isinstance(discloses, Model)
 
@@ -143,126 +153,154 @@ def undeclared(parts: Mapping[str, Part], discloses: Cells | Model) -> list[str]
                 return True
             case Magnitude(counts=counts):
                 said = not counts or (counts in parts and isinstance(parts[counts].what, Counts))
-                return said and (model or bool(discloses.values))  # type: ignore[union-attr]
-            case Product() | Update():
+                return said and (weighed or bool(isinstance(discloses, Cells) and discloses.values))
+            case Product():
+                return model and weighed
+            case Update():
                 return model
         return False
 
     return sorted(name for name, part in parts.items() if not known(part))
 
 
-def reads(codebook: Codebook, discloses: Cells | Model) -> tuple[str, ...]:
-    """Columns that `check` looks at although the query itself may not read them: the id of the enterprise."""
-    enterprise = codebook.role("enterprise")
-    return (enterprise,) if enterprise and isinstance(discloses, Cells) and discloses.values else ()
+def reads(codebook: Codebook) -> tuple[str, ...]:
+    """Columns that `check` looks at although the query itself may not read them: whose a record is."""
+    return owners(codebook)
+
+
+def without_few(table: Table, parts: Mapping[str, Part], contribution: Arrays, rules: Rules) -> Arrays:
+    """The contribution with numbers that are only told beside others (`Counts.beside`) as if the few records that they
+    would tell of were not there: those that are left out, or that miss a value, where they are fewer than the rule on
+    frequencies asks for."""
+    told: dict[str, NDArray[Any]] = {name: np.asarray(array) for name, array in contribution.items()}
+    few = _Few(table, rules)
+    for name, part in parts.items():
+        if isinstance(part.what, Counts) and part.what.beside:
+            most = 0 if part.what.beside == name else _most(told[part.what.beside], parts[part.what.beside])
+            more = told[name] - most
+            told[name] = np.where((more > 0) & (more < few.least), most, told[name]).astype(told[name].dtype)
+    return told
+
+
+def _most(counts: NDArray[Any], part: Part) -> int:
+    """Records that an array of counts tells of: all its cells together, or those of the measure that has most."""
+    measures = counts.reshape(1, -1) if part.single or counts.ndim < 1 else counts.reshape(len(counts), -1)
+    return int(measures.sum(axis=1).max(initial=0))
+
+
+class _Few:
+    """How many records are too few: such that fewer than the minimum of contributors could be behind them."""
+
+    def __init__(self, table: Table, rules: Rules) -> None:
+        self._table, self._minimum = table, rules.minimum_frequency
+        self._known: int | None = None
+
+    @property
+    def least(self) -> int:
+        """Fewest records that are enough, whoever they belong to: one more than the minimum less one of contributors
+        with most records have. 0 without a rule."""
+        if self._minimum is None:
+            return 0
+        if self._known is None:
+            expr, least = self._table.expr, self._minimum
+            for owner in owners(self._table.codebook):
+                sizes = expr.group_by(expr[owner]).aggregate(_size=expr.count())
+                top = sizes.order_by(sizes["_size"].desc()).limit(self._minimum - 1).to_pyarrow()["_size"].to_pylist()
+                least = max(least, sum(top) + 1)
+            self._known = least
+        return self._known
+
+    def unsafe(self, counted: Iterable[tuple[NDArray[Any], Counts]], whole: Table | None) -> Iterator[bool]:
+        """For each array of counts: is one of them too small, or does it leave too few of the records of `whole`?"""
+        if self._minimum is None:
+            return
+        records = 0 if whole is None else int(whole.aggregate(n=whole.expr.count())["n"])
+        for array, what in counted:
+            if what.units:
+                yield bool(unsafe_frequency(array, self._minimum).any())
+                continue
+            others = records - array if whole is not None else array
+            yield bool((unsafe_frequency(array, self.least) | ((others > 0) & (others < self.least))).any())
 
 
 def _cells(
     table: Table, question: Question[Any], finer: list[NDArray[Any]], rules: Rules, cells: Cells
 ) -> Iterator[_Finding]:
-    names = [*cells.by, *cells.complete, *cells.values]
-    columns = tuple(dict.fromkeys(names)) or columns_read(question)
+    columns = _named(question, cells)
     complete = table.complete((*cells.complete, *cells.by))
     counted: dict[str, Expr] = {"records": ibis._.count()}
     for i, name in enumerate(cells.values):
         counted[f"contributors_{i}"] = complete[name].count()
+    for owner in owners(table.codebook):
+        if owner not in cells.by:
+            counted[f"{owner} of records"] = complete[owner].nunique()
+            for i, name in enumerate(cells.values):
+                counted[f"{owner} of {i}"] = complete[owner].nunique(where=complete[name].notnull())
     grids = complete.grid(cells.by, **counted)
     if rules.minimum_frequency is not None:
-        unsafe = [unsafe_frequency(counts, rules.minimum_frequency).any() for counts in (*grids.values(), *finer)]
-        yield _Finding(FREQUENCY, columns, any(unsafe))
+        unsafe = [unsafe_frequency(counts, rules.minimum_frequency) for counts in grids.values()]
+        nobody = [
+            (grids["records"] > 0) & (counts == 0) for name, counts in grids.items() if name.endswith("of records")
+        ]
+        yield _Finding(FREQUENCY, columns, any(flags.any() for flags in (*unsafe, *nobody)))
     if rules.full_cells == "protect":
         yield _Finding(FULL, columns, any(full_cells(counts).any() for counts in (grids["records"], *finer)))
     empty = any(not np.all(counts) for counts in (grids["records"], *finer))
-    for name in cells.values:
-        yield from _magnitudes(complete, question, rules, cells.by, name, empty)
-    if not cells.values and rules.zeros == "protect":
-        yield _Finding(ZEROS, columns, empty)
-
-
-def _magnitudes(
-    table: Table, question: Question[Any], rules: Rules, by: tuple[str, ...], value: str, empty: bool
-) -> Iterator[_Finding]:
-    """Rules on the contributions to `value`. Where the query reads the weights, on weighted ones as well: the
-    weighted total is what its contributors subtract themselves from, with weights that they may know."""
-    columns = (*by, value)
-    weight = table.codebook.role("weight")
-    weights = [None, weight] if weight in columns_read(question) and weight != value else [None]
-    zeros = False
-    for each in weights:
-        sums = _largest(table, by, value, each, rules.dominance_n)
-        zeros |= bool(np.any(sums["total"] == 0))
-        if rules.dominance_k is not None:
-            fails = dominated(sums["top"], sums["total"], rules.dominance_k).any()
-            yield _Finding(DOMINANCE, columns, bool(fails))
-        if rules.p_percent is not None:
-            fails = p_percent(sums["total"], sums["first"], sums["second"], rules.p_percent).any()
-            yield _Finding(P_PERCENT, columns, bool(fails))
     if rules.zeros == "protect":  # a cell in which everybody contributes zero tells each contribution
-        yield _Finding(ZEROS, columns, empty or zeros)
+        sums = {f"s{i}": complete.number(name).abs().sum() for i, name in enumerate(cells.values)}
+        found = complete.grid(cells.by, **sums) if sums else {}
+        yield _Finding(ZEROS, columns, empty or any(np.any(sizes == 0) for sizes in found.values()))
 
 
-@ibis.udf.agg.builtin(name="max")  # type: ignore[untyped-decorator]
-def _maxima(x: float, n: int) -> dt.Array(dt.float64):  # type: ignore[valid-type]
-    """DuckDB's max(x, n): the n largest in descending order, fewer where there are fewer."""
+def _named(question: Question[Any], cells: Cells | Model) -> tuple[str, ...]:
+    names = (*cells.by, *cells.complete, *cells.values) if isinstance(cells, Cells) else cells.complete
+    return tuple(dict.fromkeys(names)) or columns_read(question)
 
 
-def _largest(table: Table, by: tuple[str, ...], value: str, weight: str | None, n: int) -> dict[str, NDArray[Any]]:
-    """Per cell: `total` of the absolute contributions, the `first` and `second` largest, `top`: sum of the n largest.
+def _summed(table: Table, question: Question[Any], rules: Rules, cells: Cells) -> Iterator[_Finding]:
+    """The dominance rules on the columns that a method says it sums. Where the query reads the weights, on weighted
+    values as well: the weighted total is what its contributors subtract themselves from."""
+    complete = table.complete((*cells.complete, *cells.by))
+    weight = table.codebook.role("weight")
+    for name in cells.values:
+        value = complete.number(name)
+        amounts = [value, *([value * complete.number(weight)] if weight in columns_read(question) else [])]
+        for rule, fails in failing(Amounts(complete, tuple(amounts), cells.by), rules):
+            yield _Finding(rule, (*cells.by, name), fails)
 
-    A contributor is an enterprise where the codebook has that role, else a record; records without the enterprise's id
-    count as one contributor, which can only refuse more.
-    """
-    given = table.filter(table[value].notnull())
-    amount = given.number(value)
-    if weight:
-        amount = amount * given.number(weight).fill_null(0.0)
-    records = given.expr.mutate(_amount=amount)
-    enterprise = table.codebook.role("enterprise")
-    if enterprise:
-        keys = list(dict.fromkeys((*by, enterprise)))
-        sums = records.group_by(keys).aggregate(
-            _net=records["_amount"].sum().abs(), _gross=records["_amount"].abs().sum()
-        )
-        each = sums.mutate(_amount=sums[enterprise].isnull().ifelse(sums["_gross"], sums["_net"]))
-    else:
-        each = records.mutate(_amount=records["_amount"].abs())
-    size = each["_amount"]
-    if table.embedded:
-        two: Expr = _maxima(size, 2)
-        top: Expr = _maxima(size, n)
-        values = {"first": two[0], "second": two[1], "top": top.sums()}
-    else:
-        each = each.mutate(_rank=ibis.row_number().over(group_by=list(by), order_by=size.desc()))
-        size, rank = each["_amount"], each["_rank"]
-        values = {
-            "first": size.sum(where=rank == 0),
-            "second": size.sum(where=rank == 1),
-            "top": size.sum(where=rank < n),
-        }
-    grids = replace(table, expr=each).grid(by, total=size.sum(), **values)
-    return {name: grid.astype(np.float64) for name, grid in grids.items()}
+
+def _weighed(
+    table: Table,
+    question: Question[Any],
+    ask: Ask,
+    weighs: Callable[..., Iterable[Weighed]] | None,
+    rules: Rules,
+    discloses: Cells | Model,
+) -> Iterator[_Finding]:
+    """The rules on how contributors weigh, in what the method says that its sums are made of."""
+    for weighed in weighs(table, question, ask) if weighs else ():
+        for rule, fails in failing(weighed, rules):
+            yield _Finding(rule, _named(question, discloses), fails)
 
 
 def _model(
     table: Table,
     question: Question[Any],  # noqa: ARG001
-    finer: list[NDArray[Any]],
+    finer: list[NDArray[Any]],  # noqa: ARG001
     rules: Rules,
     model: Model,
 ) -> Iterator[_Finding]:
     """Rules on a contribution to a model. A dummy variable of a level is a cell: the levels of the categorical columns
-    that the model uses, those with a role in the design aside, have to be frequent enough one by one."""
+    that the model uses have to be frequent enough one by one."""
     complete = table.complete(model.complete)
     records = int(complete.aggregate(records=ibis._.count())["records"])
     if rules.minimum_frequency is not None:
-        sizes = [np.asarray(records), *finer]
-        unsafe = any(unsafe_frequency(size, rules.minimum_frequency).any() for size in sizes)
-        yield _Finding(FREQUENCY, model.complete, unsafe)
-        for name in dict.fromkeys(model.complete):
-            column = table.codebook.column(name)
-            if column.levels and column.role is None:
-                counts = complete.grid((name,), records=ibis._.count())["records"]
-                yield _Finding(FREQUENCY, (name,), bool(unsafe_frequency(counts, rules.minimum_frequency).any()))
+        whose = {owner: complete[owner].nunique() for owner in owners(table.codebook)}
+        for name in dict.fromkeys(("", *model.complete)):
+            if not name or table.codebook.column(name).levels:
+                grids = complete.grid((name,) if name else (), records=ibis._.count(), **whose)
+                unsafe = [unsafe_frequency(counts, rules.minimum_frequency).any() for counts in grids.values()]
+                yield _Finding(FREQUENCY, (name,) if name else model.complete, any(unsafe))
     if rules.zeros == "protect":
         yield _Finding(ZEROS, model.complete, records == 0)
     if rules.residual_df is not None:

@@ -42,7 +42,7 @@ def counts(
     complete = table.complete((name, weight) if weight else (name,))
     if table.embedded and weight is None and len(edges):
         return _gathered(complete, _histograms(complete, name, edges, closed, by), len(edges) + 1, by)
-    return at_index(complete, _place(complete.number(name), edges, closed), len(edges) + 1, by, weight)
+    return at_index(complete, place(complete.number(name), edges, closed), len(edges) + 1, by, weight)
 
 
 def at_index(table: Table, index: Expr, bins: int, by: Sequence[str], weight: str | None = None) -> Arrays:
@@ -89,7 +89,7 @@ def _histograms(table: Table, name: str, edges: Floats, closed: Closed, by: Sequ
     return rows if closed == "right" else rows.mutate(**{index: len(edges) - rows[index]})
 
 
-def _place(x: Expr, edges: Floats, closed: Closed) -> Expr:
+def place(x: Expr, edges: Floats, closed: Closed) -> Expr:
     """Index of the bin that x lies in, by binary search."""
 
     def search(first: int, last: int) -> Expr:

@@ -9,7 +9,7 @@ a mean is s / sqrt(n). Records that miss a value or a domain stay in the design 
 records that the sample consists of; a domain of a sample goes into `by`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Counts, Magnitude, Part, Question, What
 from statfed.core.table import Expr, Table
+from statfed.core.weighing import Amounts, Weighed
 from statfed.strategies.analyses._linearisation import psu_counts, psu_shape, psu_sums
 from statfed.strategies.analyses._replication import replication
 from statfed.strategies.analyses._survey import (
@@ -33,6 +34,7 @@ from statfed.strategies.analyses._survey import (
     survey_design,
     times,
 )
+from statfed.strategies.analyses._weighing import two_ways
 
 SHARE = 0.1  # of the privacy budget, for parts that only serve standard errors, relative to those that estimate
 TOGETHER = 400  # sums of one statement; PostgreSQL allows 1,600 columns
@@ -122,13 +124,14 @@ def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str,
     count = Part((k, d), integer=True, bound=1, single=k == 1, what=counts)
     of_x: What = counts if estimand.unit_x(design) else summed
     if ask.name == "sums":
-        whole = Part(integer=True, bound=1, what=Counts())
+        whole = Part(integer=True, bound=1, what=Counts(beside="count"))
+        left_out = Part(integer=True, bound=1, what=Counts(beside="left_out"))
         of_y: What = counts if estimand.plain(design) else summed
         sums = {"y": _part((k, d), wy, of_y), "x": _part((k, d), wx, of_x)}
-        return {"records": whole, "left_out": whole, "count": count} | sums
+        return {"records": whole, "left_out": left_out, "count": count} | sums
     if ask.name == "squares":
         shape = (k, *psu_shape(design, codebook), d)
-        found = {"psus": Part(shape[1:-1], integer=True, bound=1, single=True, what=Counts(design.strata))}
+        found = {"psus": Part(shape[1:-1], integer=True, bound=1, single=True, what=Counts(design.strata, units=True))}
         found["x"] = _part(shape, wx, Counts((*design.strata, *counts.by)) if of_x == counts else Magnitude())
         if estimand.plain(design):
             pairs = Part(shape, bound=np.inf, what=Magnitude())
@@ -192,6 +195,29 @@ def contribute(table: Table, question: Question[Any], estimand: Estimand, ask: A
         squares = {f"s{i}": (values[f"y{i}"] * plain[f"y{i}"]).sum() for i in range(k)}
         arrays["spread"] = _stacked(sample.grid(by, **squares), "s", k).astype(np.float64)
     return arrays
+
+
+def weighs(table: Table, question: Question[Any], estimand: Estimand, ask: Ask) -> Iterator[Weighed]:
+    """How records weigh in `sums`, `squares` and `replicates`: each by itself, with its weight, in the cells asked for.
+
+    Totals of PSUs are looked at by the records that they are made of.
+    """
+    design, k = survey_design(question), len(estimand.measures)
+    by = discloses(question, estimand, ask).by
+    sample = design.sample(table).complete(by)
+    mu = np.zeros(k) if ask.name == "sums" else np.asarray(ask.arrays["centre"], np.float64)
+    if ask.name == "replicates":
+        values = _values(sample, estimand, None, mu)
+        amounts = [value * sample.number(name) for name in design.replicates for value in values.values()]
+    else:
+        values = _values(sample, estimand, design.weight, mu)
+        amounts = list(values.values())
+        if ask.name == "squares":
+            amounts += [value * value for value in amounts]
+        elif design.weight:
+            amounts.append(sample.number(design.weight))
+            yield from two_ways(sample, [*_values(sample, estimand, None, mu).values()], design.weight, by)
+    yield Amounts(sample, tuple(amounts), by)
 
 
 def discloses(question: Question[Any], estimand: Estimand, ask: Ask) -> Cells:

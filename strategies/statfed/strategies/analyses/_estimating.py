@@ -3,7 +3,7 @@
 The latter and the sums are in `_estimates`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,6 +14,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Question, Total, fixed
 from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Table
+from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _estimates
 from statfed.strategies.analyses._estimates import Estimand, centre
 from statfed.strategies.analyses._linearisation import Moments, check_lonely, degrees, moments, psus, variance
@@ -30,6 +31,7 @@ class Halves(NamedTuple):
     columns: Callable[[Question[Any]], tuple[str, ...]]
     parts: Callable[[Question[Any], Ask], Mapping[str, Part]]
     contribute: Callable[[Table, Question[Any], Ask], Arrays]
+    weighs: Callable[[Table, Question[Any], Ask], Iterable[Weighed]]
     discloses: Callable[[Question[Any], Ask], Cells]
     budget: Callable[[Question[Any]], Fixed]
     coordinate: Callable[[Question[Any]], Coordination]
@@ -41,6 +43,7 @@ def estimated(estimand: Callable[[Question[T]], Estimand], title: str) -> Halves
         columns=lambda question: _estimates.checked_columns(question, estimand(question)),
         parts=lambda question, ask: _estimates.parts(question, estimand(question), ask),
         contribute=lambda table, question, ask: _estimates.contribute(table, question, estimand(question), ask),
+        weighs=lambda table, question, ask: _estimates.weighs(table, question, estimand(question), ask),
         discloses=lambda question, ask: _estimates.discloses(question, estimand(question), ask),
         budget=lambda _: fixed("noisy"),
         coordinate=lambda question: coordinate(question, estimand(question), title),

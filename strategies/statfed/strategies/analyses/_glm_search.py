@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from statfed.core.errors import UsageError
+from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Ask, Total
 from statfed.strategies.analyses._families import Family
 from statfed.strategies.analyses._regression import Basis, Vector, check_rank, whitening
@@ -133,8 +133,15 @@ def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Tot
 
 
 def _separated(search: Search, step: Vector) -> Generator[Ask, Total, bool]:
-    """Does the step make no record's fit worse, and move some? Then the likelihood rises along it for ever."""
-    total = yield search.ask("separation", step)
+    """Does the step make no record's fit worse, and move some? Then the likelihood rises along it for ever.
+
+    A holder whose rules are on does not tell: it would count records on both sides of any plane. Then the search ends
+    without convergence instead.
+    """
+    try:
+        total = yield search.ask("separation", step)
+    except Refused:
+        return False
     return bool(total["moved"] > 0 and total["against"] == 0)
 
 

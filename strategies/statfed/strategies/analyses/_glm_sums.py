@@ -1,6 +1,6 @@
 """The holder's half of a generalised linear model: sums over records, in batches or in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from statfed.core.method import Arrays, Ask
 from statfed.core.table import Expr, Table, real
-from statfed.strategies.analyses._families import Family
+from statfed.core.weighing import Amounts, Rows, Weighed
+from statfed.strategies.analyses._families import Family, Weights
 from statfed.strategies.analyses._matrix import ROWS, Design, cross_products, once
 from statfed.strategies.analyses._regression import Vector, start_contribution
 
@@ -70,6 +71,47 @@ def streamed(table: Table, z: Sequence[Expr], record: Record, family: Family, as
         "pearson": sums[1],
         "invalid": np.array(invalid),
     }
+
+
+def saturated_weighs(table: Table, family: Family, y: Expr, f: Expr) -> Weighed:
+    """How records weigh in the part of the likelihood that the response alone decides."""
+
+    def compute(block: Vector) -> Vector:
+        usable = np.where(family.allowed(block[:, 0]), block[:, 0], 1.0)
+        return np.asarray(block[:, 1] * family.saturated(usable))[:, None]
+
+    return Amounts(table, (y, f), compute=compute)
+
+
+def sums_weigh(table: Table, z: Sequence[Expr], record: Record, family: Family, ask: Ask) -> Iterator[Weighed]:
+    """How records weigh in `initial` and `step`, at the coefficients of the ask: by their weight there."""
+    k, b = len(z), ask.arrays["coefficients"]
+    columns = (*z, *record)
+
+    def at(block: Vector) -> tuple[Vector, Weights]:
+        x, y, f, offset = block[:, :k], block[:, k], block[:, k + 1], block[:, k + 2]
+        if ask.name == "step":
+            return x, family.weights(y, x @ b + offset, f)
+        eta, weight = family.initial(y, float(b[0]))
+        none = np.zeros(len(y))
+        return x, Weights(weight * f, weight * f * (eta - offset), none, none, none)
+
+    def information(block: Vector) -> Vector:
+        x, w = at(block)
+        return np.asarray(x * np.sqrt(np.maximum(w.information, 0.0))[:, None])
+
+    def score(block: Vector) -> Vector:
+        x, w = at(block)
+        return np.asarray(x * w.score[:, None])
+
+    def fit(block: Vector) -> Vector:
+        _, w = at(block)
+        return np.stack([w.deviance, w.pearson], axis=1)
+
+    yield Rows(table, columns, counting=True, compute=information)
+    yield Rows(table, columns, compute=score)
+    if ask.name == "step":
+        yield Amounts(table, columns, compute=fit)
 
 
 def pushed_down(table: Table, z: Sequence[Expr], record: Record, family: Family, b: Vector) -> Arrays:

@@ -5,7 +5,7 @@ w' its derivative in eta, the sums are those of w x x', of the score, of the dev
 and the score. They are all that the Laplace approximation and its gradient need, and of length groups x columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import ibis
@@ -13,7 +13,8 @@ import numpy as np
 
 from statfed.core.method import Arrays, Counts, Part, Product
 from statfed.core.table import Expr, Table, real
-from statfed.strategies.analyses._families import Family, Values
+from statfed.core.weighing import Amounts, Rows, Weighed
+from statfed.strategies.analyses._families import Family, Values, Weights
 from statfed.strategies.analyses._matrix import ROWS, cross_products, once
 from statfed.strategies.analyses._regression import Vector
 
@@ -70,6 +71,37 @@ def streamed(
         "group_third": third,
         "group_score": own,
     }
+
+
+def sums_weigh(
+    table: Table, z: Sequence[Expr], record: Record, group: str, family: Family, b: Vector, u: Vector
+) -> Iterator[Weighed]:
+    """How records weigh in what `streamed` sends: over all, and group by group."""
+    k = len(z)
+    columns = (*z, *record, _by_group(table, group, range(len(u))))
+
+    def at(block: Vector) -> tuple[Vector, Weights, Vector]:
+        x, y, offset, place = block[:, :k], block[:, k], block[:, k + 1], block[:, k + 2].astype(np.int64)
+        mu, nu, slope, valid = family.mean(x @ b + offset + u[place])
+        w = family.weights_at(y, mu, nu, slope, valid.astype(np.float64), valid)
+        return x, w, _bend(family, w.information, mu, nu)
+
+    def information(block: Vector) -> Vector:
+        x, w, _ = at(block)
+        return np.asarray(x * np.sqrt(np.maximum(w.information, 0.0))[:, None])
+
+    def score(block: Vector) -> Vector:
+        x, w, _ = at(block)
+        return np.asarray(x * w.score[:, None])
+
+    def by_group(block: Vector) -> Vector:
+        x, w, bend = at(block)
+        sums = [w.deviance[:, None], x * w.information[:, None], x * bend[:, None], w.score[:, None]]
+        return np.concatenate(sums, axis=1)
+
+    yield Rows(table, columns, counting=True, compute=information)
+    yield Rows(table, columns, compute=score)
+    yield Amounts(table, columns, (group,), compute=by_group)
 
 
 def pushed_down(

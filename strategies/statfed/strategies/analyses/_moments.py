@@ -5,7 +5,7 @@ leaves over is removed with the first power (corrected two-pass algorithm, Chan,
 for several columns at once and, with `by`, in every combination of levels: arrays have shape (columns, *levels).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Counts, Magnitude, Part
 from statfed.core.table import Expr, Table, real
+from statfed.core.weighing import Amounts, Weighed
 
 Bounds = tuple[float, float] | None
 Floats = NDArray[np.float64]
@@ -131,6 +132,22 @@ def powers(
                 asked[f"power_{order}_{i}"] = power.sum()
             power = power * deviation
     return _stacked(table.grid(by, **asked), {f"power_{r}": np.float64 for r in orders}, len(numbers))
+
+
+def sums_weigh(table: Table, numbers: Sequence[Expr], by: Sequence[str] = ()) -> Iterator[Weighed]:
+    """How records weigh in `sums`."""
+    yield Amounts(table.complete(by), tuple(numbers), tuple(by))
+
+
+def powers_weigh(
+    table: Table, numbers: Sequence[Expr], centre: Floats, orders: Sequence[int], by: Sequence[str] = ()
+) -> Iterator[Weighed]:
+    """How records weigh in `powers`."""
+    amounts: list[Expr] = []
+    for i, x in enumerate(numbers):
+        deviation = x - by_level(table, by, lambda at, i=i: real(centre[(i, *at)]))  # type: ignore[misc]
+        amounts += [deviation**order if order > 1 else deviation for order in orders]
+    yield Amounts(table.complete(by), tuple(amounts), tuple(by))
 
 
 def _stacked(found: Arrays, kinds: Mapping[str, type], columns: int) -> Arrays:

@@ -4,7 +4,7 @@ Symmetric matrices travel as their upper triangle, row by row. As in `_moments`,
 over is removed with the sums of the deviations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Counts, Magnitude, Part, Product
 from statfed.core.table import Expr, Table, real
+from statfed.core.weighing import Rows, Weighed
 from statfed.strategies.analyses._moments import Bounds, Floats, centres, largest, reach
 
 
@@ -65,6 +66,14 @@ def products(complete: Table, numbers: Sequence[Expr], ask: Ask) -> Arrays:
     if centre is not None:
         sent["products"] = np.array([found[f"product_{i}_{j}"] for i, j in pairs], np.float64)
     return sent
+
+
+def weighs(complete: Table, numbers: Sequence[Expr], ask: Ask) -> Iterator[Weighed]:
+    """How records weigh in the sums of `products`, whose centre does not matter to the span."""
+    if ask.name == "products":
+        centre = np.asarray(ask.arrays["centre"], np.float64)
+        numbers = [x - real(float(c)) for x, c in zip(numbers, centre, strict=True)]
+    yield Rows(complete, (real(1.0), *numbers))
 
 
 def covariance_matrix(first: Arrays, second: Arrays) -> Floats:

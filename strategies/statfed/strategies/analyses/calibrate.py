@@ -8,7 +8,7 @@ left out of the calibration. Source: Deville and Särndal 1992, section 3; Lumle
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from pydantic import Field, field_validator
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Magnitude, Part, Question, What
 from statfed.core.result import Basis, Result, Row, Scalar
-from statfed.core.table import Expr, Table
+from statfed.core.table import Expr, Table, real
+from statfed.core.weighing import Amounts, Weighed
 from statfed.strategies.analyses._linearisation import (
     Moments,
     check_lonely,
@@ -52,6 +53,7 @@ from statfed.strategies.analyses._survey import (
     survey_design,
     times,
 )
+from statfed.strategies.analyses._weighing import two_ways
 
 TITLE = "Calibration of weights to known margins (raking, GREG), with totals and means"
 GROUP = "Estimates"
@@ -110,11 +112,13 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name == "cells":
         each = (len(names), *shape)
         wide = np.broadcast_to(times(weight, bounds).reshape(-1, *(1,) * len(shape)), each).copy()
-        whole, counts = Part(integer=True, bound=1, what=Counts()), Counts(tuple(question.options.margins))
+        whole = Part(integer=True, bound=1, what=Counts(beside="count"))
+        left_out = Part(integer=True, bound=1, what=Counts(beside="left_out"))
+        counts = Counts(tuple(question.options.margins))
         weights: What = Magnitude("count") if design.weight else counts
         found = {
             "records": whole,
-            "left_out": whole,
+            "left_out": left_out,
             "count": Part(shape, integer=True, bound=1, single=True, what=counts),
             "weight": Part(shape, bound=weight, single=True, what=weights),
         }
@@ -132,7 +136,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     residual = times(np.abs(given["scale"]), np.tile(bounds, 2) + np.abs(given["shift"])) + fitted
     bound = np.asarray(times(weight * factor, residual)).reshape(-1, *(1,) * (len(axes) - 1))
     found = {
-        "psus": Part(axes[1:], integer=True, bound=1, single=True, what=Counts(design.strata)),
+        "psus": Part(axes[1:], integer=True, bound=1, single=True, what=Counts(design.strata, units=True)),
         "y": Part(axes, bound=np.broadcast_to(bound, axes).copy(), what=Magnitude()),
     }
     if not design.spans:
@@ -164,6 +168,19 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
                 key: np.stack([found[f"_{key}{i}"] for i in range(len(names))]).astype(np.float64) for key in of_columns
             },
         }
+    values = _linearised(known, question, weight, ask)
+    sums = psu_sums(known, design, (), values, [(name, name) for name in values])
+    axes = (2 * len(names), *psu_shape(design, question.codebook))
+    arrays: dict[str, NDArray[Any]] = {"psus": psu_counts(sample, design)}
+    arrays["y"] = np.array([sums[name] for name in values]).reshape(axes)
+    if not design.spans:
+        arrays["yy"] = np.array([sums[f"{name}*{name}"] for name in values]).reshape(axes)
+    return arrays
+
+
+def _linearised(known: Table, question: Question[Options], weight: Expr, ask: Ask) -> dict[str, Expr]:
+    """What each record adds to the totals of linearised values, by place among totals and then means."""
+    names = question.options.columns
     given = ask.arrays
     codes = _coded(known, question, given["codes"])
     factor = codes[0]
@@ -176,13 +193,23 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         for fitted in _coded(known, question, given["beta"][i]):
             residual = residual - fitted
         values[str(i)] = weight * factor * residual
-    sums = psu_sums(known, design, (), values, [(name, name) for name in values])
-    axes = (2 * len(names), *psu_shape(design, question.codebook))
-    arrays: dict[str, NDArray[Any]] = {"psus": psu_counts(sample, design)}
-    arrays["y"] = np.array([sums[name] for name in values]).reshape(axes)
-    if not design.spans:
-        arrays["yy"] = np.array([sums[f"{name}*{name}"] for name in values]).reshape(axes)
-    return arrays
+    return values
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    design, names, margins = survey_design(question), question.options.columns, tuple(question.options.margins)
+    known = design.sample(table).complete(margins)
+    weight = known.number(design.weight) if design.weight else ones(known)
+    by = discloses(question, ask).by
+    if ask.name == "cells":
+        values = [known.number(name) for name in names]
+        kept = [value.notnull().ifelse(weight, real(0.0)) for value in values]
+        yield Amounts(known, (weight, *kept, *values, *(weight * value for value in values)), by)
+        if design.weight:
+            yield from two_ways(known, [ones(known), *values], design.weight, by)
+        return
+    linear = tuple(_linearised(known, question, weight, ask).values())
+    yield Amounts(known.complete(by), (*linear, *(value * value for value in linear)), by)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:

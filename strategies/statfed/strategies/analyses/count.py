@@ -18,4 +18,4 @@ def _estimand(_: Question[Options]) -> Estimand:
     return Estimand("total", "total", (Measure({}, None),))
 
 
-columns, parts, contribute, discloses, budget, coordinate = estimated(_estimand, "Counts")
+columns, parts, contribute, weighs, discloses, budget, coordinate = estimated(_estimand, "Counts")

@@ -9,7 +9,7 @@ With differential privacy there is one sum: count, sums and products of (x - mid
 codebook's bounds. The variance of the noise is added to all three by the delta method, and p_value is that of z.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from pydantic import Field
@@ -31,6 +31,7 @@ from statfed.core.method import (
 from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
+from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses import _products
 
@@ -82,6 +83,12 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     frames = [m.frame(question.codebook, name) for name in names]
     scaled = [(x - real(middle)) / real(half) for x, (middle, half) in zip(numbers, frames, strict=True)]
     return _products.products(complete, scaled, Ask("products", {"centre": np.zeros(len(names))}))
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    complete = table.complete(question.options.columns)
+    numbers = [complete.number(name) for name in question.options.columns]
+    return _products.weighs(complete, numbers, ask)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001

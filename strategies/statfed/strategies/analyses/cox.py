@@ -12,7 +12,7 @@ numbers of records in its intervals, `exits` and `entered`, so that a holder's m
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import product
 from operator import add
@@ -39,7 +39,8 @@ from statfed.core.method import (
     once,
 )
 from statfed.core.result import Basis, Coefficients, Result, Row, Scalar
-from statfed.core.table import Expr, Table
+from statfed.core.table import Expr, Table, real
+from statfed.core.weighing import Amounts, Rows, Weighed, owners
 from statfed.strategies.analyses._lifetimes import Grid, Lifetimes, check, count, counted, follow, make_grid, tally
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
 from statfed.strategies.analyses._partial_likelihood import (
@@ -52,6 +53,7 @@ from statfed.strategies.analyses._partial_likelihood import (
     maximise,
     packed,
 )
+from statfed.strategies.analyses._weighing import of_design
 
 TITLE = "Cox proportional hazards regression on an agreed time grid"
 GROUP = "Survival"
@@ -183,6 +185,30 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         entering = tally(rows, codebook, options.strata, {"enter": size}, moments)
         found |= {"entered": entering[..., -1].astype(np.int64), "entering": entering[..., :-2]}
     return found
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    """The covariates of all records as a design, and at given coefficients what each record adds to an interval."""
+    options = question.options
+    complete = table.complete(columns(question))
+    if ask.name == "counts":
+        yield from of_design(complete, _whole(question))
+        return
+    design, center, beta = _asked(question, ask)
+    expressions = zip(design.expressions(complete), center, strict=True)
+    owner = {name: complete.expr[name] for name in owners(table.codebook)}
+    own = {f"whose{i}": column for i, column in enumerate(owner.values())}
+    centred = {f"z{k}": x - real(float(c)) for k, (x, c) in enumerate(expressions)}
+    rows, _ = _weighted(follow(complete, options, options.strata, **own, **centred), beta)
+    rows = rows.rename({name: f"whose{i}" for i, name in enumerate(owner)})
+    z, w = [rows[name] for name in centred], rows["w"]
+    followed = Table(rows, table.codebook, table.embedded)
+    yield Rows(followed, tuple(w.sqrt() * x for x in (real(1.0), *z)), counting=True)
+    amounts = (w, *(w * x for x in z), *(w * x * x for x in z))
+    strata = tuple(rows[f"level_{i}"] for i in range(len(options.strata)))
+    yield Amounts(followed, amounts, (*strata, rows["exit"], rows["event"]))
+    if options.entry is not None:
+        yield Amounts(followed, amounts, (*strata, rows["enter"]))
 
 
 def _levels(complete: Table, options: Options, name: str) -> NDArray[np.int64]:

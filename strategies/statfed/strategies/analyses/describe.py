@@ -4,7 +4,7 @@ The first sum gives counts and means; the second the squares around those means 
 n - 1; `std_error` is that of the mean under simple random sampling without finite population correction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +14,7 @@ from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Part, 
 from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table
+from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 
 TITLE = "Count, missing values, mean, variance and standard error of columns"
@@ -39,7 +40,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     bounds = [question.codebook.columns[name].bounds for name in question.options.columns]
     if ask.name == "means":
         return {
-            "records": Part(bound=1, integer=True, single=True, what=Counts()),
+            "records": Part(bound=1, integer=True, single=True, what=Counts(beside="count")),
             **m.sum_parts(bounds, question.codebook, ()),
         }
     if ask.name == "squares":
@@ -52,6 +53,13 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     if ask.name == "means":
         return m.sums(table, numbers, records=True)
     return m.powers(table, numbers, ask.arrays["mean"], _ORDERS)
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    numbers = [table.number(name) for name in question.options.columns]
+    if ask.name == "means":
+        return m.sums_weigh(table, numbers)
+    return m.powers_weigh(table, numbers, ask.arrays["mean"], _ORDERS)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001

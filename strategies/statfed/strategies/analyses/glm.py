@@ -7,7 +7,7 @@ gets worse is looked for and named (separation; Albert and Anderson 1984). Value
 from the expected information; the scale of gamma and gaussian is Pearson's chi-square over residual degrees of freedom.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import ibis
@@ -31,9 +31,10 @@ from statfed.core.method import (
 from statfed.core.result import Result, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
+from statfed.core.weighing import Weighed
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
 from statfed.strategies.analyses._glm_search import Search, first, maximised
-from statfed.strategies.analyses._glm_sums import pushed_down, start_sums, streamed
+from statfed.strategies.analyses._glm_sums import pushed_down, saturated_weighs, start_sums, streamed, sums_weigh
 from statfed.strategies.analyses._matrix import Design, make_design
 from statfed.strategies.analyses._regression import (
     coefficient_basis,
@@ -44,6 +45,7 @@ from statfed.strategies.analyses._regression import (
     whitening,
 )
 from statfed.strategies.analyses._survey import weight_column
+from statfed.strategies.analyses._weighing import of_design
 
 TITLE = "Generalised linear models: logistic, probit, Poisson, gamma, negative binomial, gaussian"
 GROUP = "Models"
@@ -90,6 +92,7 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     design = _model(question)
     one, product = Part(integer=True, bound=1, what=Counts()), Part(what=Product())
+    unsaid = Part(integer=True, bound=1)  # numbers of records in half spaces of the coordinator's
     if ask.name == "start":
         counts = {"bad_response": one, "bad_weight": one, "bad_exposure": one}
         sums = {"weight": Part(what=Magnitude("records")), "response": Part(what=Magnitude("records"))}
@@ -99,7 +102,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         sums = {"information": Part((k, k), what=Product()), "score": Part((k,), what=Product())}
         return sums | {"deviance": product, "pearson": product, "invalid": one}
     if ask.name == "separation":
-        return {"moved": one, "against": one}
+        return {"moved": unsaid, "against": unsaid}
     raise UsageError(f"glm: unknown ask: got {ask.name!r}; want start, initial, step or separation")
 
 
@@ -113,6 +116,18 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     if complete.embedded or not family.in_database or ask.name != "step":
         return streamed(complete, z, (y, f, offset), family, ask)
     return pushed_down(complete, z, (y, f, offset), family, ask.arrays["coefficients"])
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    design, family = _model(question), _family(question.options)
+    complete = table.complete(_reads(question, design))
+    y, f, offset = design.response_expression(complete), _weight(complete, question), _offset(complete, question)
+    if ask.name == "start":
+        yield from of_design(complete, design, f if question.options.weight else None)
+        yield saturated_weighs(complete, family, y, f)
+    if ask.name in ("initial", "step"):
+        z = make_basis(design, question.codebook, ask).expressions(complete)
+        yield from sums_weigh(complete, z, (y, f, offset), family, ask)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001

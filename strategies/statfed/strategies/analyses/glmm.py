@@ -18,7 +18,7 @@ degrees of freedom (Self and Liang 1987). There is no differentially private for
 """
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -45,11 +45,12 @@ from statfed.core.method import (
 from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
+from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _glm_sums
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
 from statfed.strategies.analyses._glm_search import At, Search, maximised
 from statfed.strategies.analyses._glmm_fit import Mode, find_variance, start_variance
-from statfed.strategies.analyses._glmm_sums import pushed_down, step_parts, streamed
+from statfed.strategies.analyses._glmm_sums import pushed_down, step_parts, streamed, sums_weigh
 from statfed.strategies.analyses._matrix import Design, make_design
 from statfed.strategies.analyses._regression import (
     check_rank,
@@ -60,6 +61,7 @@ from statfed.strategies.analyses._regression import (
     start_parts,
     whitening,
 )
+from statfed.strategies.analyses._weighing import of_design
 
 TITLE = "Mixed models with a random intercept: logistic and Poisson, Laplace approximation"
 GROUP = "Models"
@@ -108,6 +110,7 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     design, family = _model(question), _family(question.options)
     one = Part(integer=True, bound=1, what=Counts())
+    unsaid = Part(integer=True, bound=1)  # numbers of records in half spaces of the coordinator's
     if ask.name == "start":
         binomial = family.name == "binomial"
         saturated = Part(bound=1.0 if binomial else math.inf, what=Product())
@@ -118,7 +121,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name == "step":
         return step_parts(family, make_basis(design, question.codebook, ask).bound, _groups(question))
     if ask.name == "separation":
-        return {"moved": one, "against": one}
+        return {"moved": unsaid, "against": unsaid}
     raise UsageError(f"glmm: unknown ask: got {ask.name!r}; want start, step or separation")
 
 
@@ -135,6 +138,19 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         return _glm_sums.streamed(complete, z, (y, real(1.0), offset), family, ask)
     at = ask.arrays["coefficients"], ask.arrays["effects"]
     return (streamed if complete.embedded else pushed_down)(complete, z, (y, offset), group, family, *at)
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    design, family, group = _model(question), _family(question.options), question.options.group
+    complete = table.complete(_reads(question, design))
+    y, offset = design.response_expression(complete), _offset(complete, question)
+    if ask.name == "start":
+        yield from of_design(complete, design)
+        yield _glm_sums.saturated_weighs(complete, family, y, real(1.0))
+    if ask.name == "step":
+        z = make_basis(design, question.codebook, ask).expressions(complete)
+        at = ask.arrays["coefficients"], ask.arrays["effects"]
+        yield from sums_weigh(complete, z, (y, offset), group, family, *at)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001

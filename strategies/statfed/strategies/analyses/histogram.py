@@ -9,7 +9,7 @@ weight look at the cells of `by`, not at single bins.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from pydantic import Field
@@ -19,8 +19,11 @@ from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed,
 from statfed.core.result import Additive, Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table, real
+from statfed.core.weighing import Amounts, Weighed
 from statfed.strategies.analyses import _bins
 from statfed.strategies.analyses import _moments as m
+from statfed.strategies.analyses._survey import ones
+from statfed.strategies.analyses._weighing import two_ways
 
 TITLE = "Histogram of a numeric column, weighted or not, also in groups"
 GROUP = "Distributions"
@@ -98,6 +101,16 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
     x = table.number(options.column)
     inside = table.filter(x >= real(edges[0]), x <= real(edges[-1]))
     return _bins.counts(inside, options.column, edges[1:-1], "left", options.weight, options.by)
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:  # noqa: ARG001
+    options, edges = question.options, edges_of(question)
+    if options.weight:
+        x = table.number(options.column)
+        inside = table.filter(x >= real(edges[0]), x <= real(edges[-1])).complete(options.by)
+        place = _bins.place(inside.number(options.column), edges[1:-1], "left")
+        yield Amounts(inside, (inside.number(options.weight),), (place, *options.by))
+        yield from two_ways(inside, [ones(inside)], options.weight, options.by)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001

@@ -32,4 +32,4 @@ def _estimand(question: Question[Options]) -> Estimand:
     return Estimand("total" if known else "ratio", "mean", measures, per_unit=known)
 
 
-columns, parts, contribute, discloses, budget, coordinate = estimated(_estimand, "Means")
+columns, parts, contribute, weighs, discloses, budget, coordinate = estimated(_estimand, "Means")

@@ -7,7 +7,7 @@ Values as statsmodels' OLS and WLS; robust HC0 and HC1 after White 1980 and MacK
 on the residual degrees of freedom; design-based variance by Taylor linearisation after Binder 1983.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +34,7 @@ from statfed.core.method import (
 from statfed.core.result import Result, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
+from statfed.core.weighing import Amounts, Rows, Weighed
 from statfed.strategies.analyses._linearisation import (
     check_lonely,
     degrees,
@@ -59,6 +60,7 @@ from statfed.strategies.analyses._regression import (
     whitening,
 )
 from statfed.strategies.analyses._survey import SurveyDesign, survey_design, times, weight_column
+from statfed.strategies.analyses._weighing import of_design
 
 TITLE = "Linear regression (OLS, WLS) from an R-style formula"
 GROUP = "Models"
@@ -122,7 +124,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         survey = survey_design(question)
         shape = psu_shape(survey, question.codebook)
         outer = {} if survey.spans else {"outer": Part((*shape, p * (p + 1) // 2), what=Product())}
-        units = Part(shape, integer=True, what=Counts(survey.strata))
+        units = Part(shape, integer=True, what=Counts(survey.strata, units=True))
         return {"psus": units, "scores": Part((*shape, p), what=Product())} | outer
     raise UsageError(f"ols: unknown ask: got {ask.name!r}; want start, products, refined, meat, scores or adassp")
 
@@ -150,6 +152,26 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         return _scores(table, question, basis, ask)
     residual = _residual(z, basis, ask) if weight is None else _residual(z, basis, ask) * weight
     return {"products": cross_products(complete, [z[i] for i in basis.free], residual * residual)}
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    """Everything but the middle of a sandwich is in the span of what `start` is looked at for."""
+    design = _model(question)
+    complete = table.complete(_reads(question, design))
+    weight = _weight(complete, question)
+    if ask.name == "start":
+        yield from of_design(complete, design, weight)
+    if ask.name in ("meat", "scores"):
+        basis, survey = make_basis(design, question.codebook, ask), survey_design(question)
+        z = _columns(complete, basis, design, ask)
+        residual = _residual(z, basis, ask) if weight is None else _residual(z, basis, ask) * weight
+        scores = tuple(z[i] * residual for i in basis.free)
+        yield Rows(complete, scores)
+        if ask.name == "scores":
+            psu = (survey.psu,) if survey.psu and survey.spans else ()
+            yield Amounts(complete, (*scores, *(x * x for x in scores)), (*survey.strata, *psu))
+    if ask.name == "products" and weight is not None:
+        yield Amounts(complete, (weight.ln(),))
 
 
 def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001

@@ -5,7 +5,7 @@ never computed. Variances have divisor n - 1. A component's sign is such that it
 positive; where several are equally large, the first of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,7 @@ from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question
 from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table
+from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses import _products
 
@@ -50,6 +51,12 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     complete = table.complete(question.options.columns)
     return _products.products(complete, [complete.number(name) for name in question.options.columns], ask)
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    complete = table.complete(question.options.columns)
+    numbers = [complete.number(name) for name in question.options.columns]
+    return _products.weighs(complete, numbers, ask)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001

@@ -39,8 +39,11 @@ from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed,
 from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Table
+from statfed.core.weighing import Amounts, Weighed
 from statfed.strategies.analyses import _bins, _brackets, _quantile_tree
 from statfed.strategies.analyses import _moments as m
+from statfed.strategies.analyses._survey import ones
+from statfed.strategies.analyses._weighing import two_ways
 
 TITLE = "Quantiles and median of columns to a stated tolerance, weighted or not, also in groups"
 GROUP = "Distributions"
@@ -124,6 +127,18 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         for i, name in enumerate(options.columns)
     ]
     return {key: np.stack([each[key] for each in found]) for key in found[0]}
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    """Weights between the edges of any bracket, of which what lies up to an edge is a sum."""
+    options, by, edges = question.options, _by(question), _edges(question, ask)
+    if options.weight:
+        known = table.complete(by)
+        yield from two_ways(known, [ones(known)], options.weight, by)
+        for i, name in enumerate(options.columns):
+            inside = known.complete((name,))
+            place = _bins.place(inside.number(name), np.unique(edges[i]), "right")
+            yield Amounts(inside, (inside.number(options.weight),), (place, *by))
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001

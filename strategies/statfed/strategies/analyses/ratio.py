@@ -25,4 +25,4 @@ def _estimand(question: Question[Options]) -> Estimand:
     return Estimand("ratio", "ratio", (measure,))
 
 
-columns, parts, contribute, discloses, budget, coordinate = estimated(_estimand, "Ratio")
+columns, parts, contribute, weighs, discloses, budget, coordinate = estimated(_estimand, "Ratio")

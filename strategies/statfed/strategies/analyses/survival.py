@@ -79,7 +79,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if question.privacy:
         return parts
     return parts | {
-        "records": Part(bound=1, integer=True, single=True, what=Counts()),
+        "records": Part(bound=1, integer=True, single=True, what=Counts(beside="count")),
         "count": Part(_shape(question), bound=1, integer=True, single=True, what=Counts(_by(question.options))),
     }
 

@@ -8,7 +8,7 @@ second ask instead, `contributors`: each holder's total and two largest contribu
 a row is opened. Levels come from the codebook; one that nobody has is a row of zeros.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -21,6 +21,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, What, fixed
 from statfed.core.privacy.cell_key import MODULUS
 from statfed.core.table import Expr, Table
+from statfed.core.weighing import Amounts, Weighed
 from statfed.strategies.analyses import _crosstab
 from statfed.strategies.analyses._contributors import contributors
 from statfed.strategies.analyses._linearisation import psu_counts, psu_products, psu_shape, psu_sums
@@ -36,6 +37,7 @@ from statfed.strategies.analyses._survey import (
     survey_design,
     times,
 )
+from statfed.strategies.analyses._weighing import two_ways
 
 TITLE = "Contingency tables, with margins, standard errors and tests of independence"
 GROUP = "Estimates"
@@ -106,8 +108,9 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         return {"total": Part((rows,), bound=bound, what=Magnitude()), "largest": largest_two}
     if ask.name != "cells":
         raise UsageError(f"table: unknown ask: got {ask.name!r}; want {', '.join(('cells', *functions(question)))}")
-    whole = Part(integer=True, bound=1, what=Counts())
-    found = {"records": whole, "left_out": whole, "count": count}
+    whole = Part(integer=True, bound=1, what=Counts(beside="count"))
+    left_out = Part(integer=True, bound=1, what=Counts(beside="left_out"))
+    found = {"records": whole, "left_out": left_out, "count": count}
     if question.options.record_keys:
         found["key"] = Part(shape, integer=True, bound=MODULUS, single=True, what=Magnitude("count"))
     if design.replicates:
@@ -117,7 +120,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         found |= {"replicates": Part((len(design.replicates), *shape), bound=most, what=Magnitude("count"))}
     elif weighted:
         axes = psu_shape(design, codebook)
-        found |= {"psus": Part(axes, integer=True, bound=1, single=True, what=Counts(design.strata))}
+        found |= {"psus": Part(axes, integer=True, bound=1, single=True, what=Counts(design.strata, units=True))}
         found |= {"total": Part((*axes, *shape), bound=bound, single=True, what=each)}
         if design.psu is None:
             found |= {"squares": Part((*axes, *shape), bound=square, single=True, what=each)}
@@ -169,6 +172,21 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     if _bounding(question):
         found |= _powers(known.filter(weighted > 0), question, weighted)
     return found
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    options, design = question.options, survey_design(question)
+    by = discloses(question, ask).by
+    known = design.sample(table).complete((*((options.value,) if options.value else ()), *by))
+    amount = known.number(options.value) if options.value else ones(known)
+    weighted = known.number(design.weight) * amount if design.weight else amount
+    amounts = [amount, weighted, weighted * weighted] if _weighted(question) else []
+    if design.weight and ask.name == "cells":
+        amounts.append(known.number(design.weight))
+        yield from two_ways(known, [amount], design.weight, by)
+    if ask.name == "cells":
+        amounts += [known.number(name) * amount for name in design.replicates]
+    yield Amounts(known, tuple(amounts), by)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:

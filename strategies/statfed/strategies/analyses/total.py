@@ -22,4 +22,4 @@ def _estimand(question: Question[Options]) -> Estimand:
     return Estimand("total", "total", tuple(Measure({"column": name}, name) for name in question.options.columns))
 
 
-columns, parts, contribute, discloses, budget, coordinate = estimated(_estimand, "Totals")
+columns, parts, contribute, weighs, discloses, budget, coordinate = estimated(_estimand, "Totals")

@@ -4,7 +4,7 @@ One sample against `mu`; two samples, the two levels of a grouping column, with 
 Satterthwaite's degrees of freedom) or pooled ones; paired, two columns of the same records. Two-sided p-values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +14,7 @@ from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question
 from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table
+from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 
 TITLE = "t-tests of means: one sample, two samples (Welch or pooled), paired"
@@ -67,16 +68,28 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
-    options = question.options
-    numbers: list[Expr] = [table.number(name) for name in options.columns]
-    if options.paired:
-        numbers = [numbers[0] - numbers[1]]
-    by = (options.by,) if options.by else ()
-    if options.by and options.levels:
-        table = table.filter(table[options.by].cast("string").isin(options.levels))
+    table, numbers, by = _samples(table, question)
     if ask.name == "means":
         return m.sums(table, numbers, by)
     return m.powers(table, numbers, ask.arrays["centre"], _ORDERS, by)
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    table, numbers, by = _samples(table, question)
+    if ask.name == "means":
+        return m.sums_weigh(table, numbers, by)
+    return m.powers_weigh(table, numbers, ask.arrays["centre"], _ORDERS, by)
+
+
+def _samples(table: Table, question: Question[Options]) -> tuple[Table, list[Expr], tuple[str, ...]]:
+    """The records to look at, the numbers that are tested, and the column of the samples."""
+    options = question.options
+    if options.by and options.levels:
+        table = table.filter(table[options.by].cast("string").isin(options.levels))
+    numbers: list[Expr] = [table.number(name) for name in options.columns]
+    if options.paired:
+        numbers = [numbers[0] - numbers[1]]
+    return table, numbers, (options.by,) if options.by else ()
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001

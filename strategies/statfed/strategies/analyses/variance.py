@@ -8,7 +8,7 @@ half are those of the codebook's bounds, so that each power lies in [-1, 1] what
 adds the variance of the noise by the delta method; the bias that noise in the mean causes in its square is removed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,7 @@ from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed,
 from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table, real
+from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 
 TITLE = "Variance and standard deviation of columns, with standard errors, also in groups"
@@ -89,6 +90,14 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     return {_scaled(r, i): found[f"power_{r}"][i] for i in range(len(scaled)) for r in _ORDERS} | {
         _scaled(0, i): count[i] for i in range(len(scaled))
     }
+
+
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    by = question.options.by
+    numbers = [table.number(name) for name in question.options.columns]
+    if ask.name == "means":
+        return m.sums_weigh(table, numbers, by)
+    return m.powers_weigh(table, numbers, ask.arrays["centre"], _ORDERS, by)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001

@@ -1,0 +1,66 @@
+"""How records weigh in the sums of regressions and of moments: what `weighs` of several analyses shares."""
+
+from collections.abc import Iterator, Sequence
+
+from statfed.core.codebook import Codebook
+from statfed.core.table import Expr, Table, real
+from statfed.core.weighing import Amounts, Rows, Weighed
+from statfed.strategies.analyses._matrix import Design
+
+
+def of_design(table: Table, design: Design, frequency: Expr | None = None) -> Iterator[Weighed]:
+    """Everything that counts, means, cross products and scores of a design and its response can tell, whatever basis
+    they are taken in. table: complete records. frequency: weights, above 0.
+
+    The columns of the design count records, and so do those of the cases and of the others where the response is 0 or
+    1; products with the response are values, and so are squares of any residual.
+    """
+    columns = scaled(table, design)
+    root = None if frequency is None else frequency.sqrt()
+    yield Rows(table, weighted(columns, root), counting=True)
+    if root is not None:
+        yield Amounts(table, (frequency,))
+    if design.left is None:
+        return
+    y = design.response_expression(table)
+    if binary(design, table.codebook):
+        yield Rows(table, weighted([x * y for x in columns], root), counting=True)
+        yield Rows(table, weighted([x * (real(1.0) - y) for x in columns], root), counting=True)
+        return
+    low, high = design.response_bounds
+    if abs(low) < float("inf") and abs(high) < float("inf") and high > low:
+        y = (y - real(low / 2 + high / 2)) / real(high / 2 - low / 2)
+    one = real(1.0)
+    yield Rows(table, weighted([one, *columns, y], root))
+    yield Rows(table, weighted([one, *columns, y, *(x * y for x in columns)], frequency))
+
+
+def binary(design: Design, codebook: Codebook) -> bool:
+    """Is the response 0 or 1, by the codebook?"""
+    if design.response_levels:
+        return True
+    column = codebook.columns.get(design.response)
+    return column is not None and (
+        column.type == "boolean" or (column.type == "integer" and (column.low, column.high) == (0, 1))
+    )
+
+
+def scaled(table: Table, design: Design) -> list[Expr]:
+    """The columns of a design, brought into [-1, 1] where the codebook tells how: better conditioned, same span."""
+    pairs = zip(design.expressions(table), *design.scaling(), strict=True)
+    return [x if (c, s) == (0, 1) else (x - real(float(c))) / real(float(s)) for x, c, s in pairs]
+
+
+def weighted(columns: Sequence[Expr], weight: Expr | None) -> tuple[Expr, ...]:
+    """Each column times the weight, if there is one."""
+    return tuple(columns if weight is None else (x * weight for x in columns))
+
+
+def two_ways(table: Table, values: Sequence[Expr], weight: str, by: Sequence[str]) -> Iterator[Weighed]:
+    """That totals with and without the weight tell of nobody by any multiple of their difference.
+
+    values: what records add without the weight.
+    """
+    w = table.number(weight)
+    for value in values:
+        yield Rows(table, (value, value * w), by=tuple(by))
