@@ -64,6 +64,14 @@ def toy_table(records: Records) -> Table:
     return Table(engine.table("toy"), TOY.codebook, size=size)
 
 
+@pytest.fixture(autouse=True)
+def register(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's machine keeps what it knows of ledgers; never the user's own."""
+    path = tmp_path_factory.mktemp("register") / "register.sqlite"
+    monkeypatch.setenv("STATFED_REGISTER", str(path))
+    return path
+
+
 @pytest.fixture
 def homes(tmp_path: Path) -> Callable[..., dict[str, Path]]:
     """Make home folders of simulated holders from records; returns party name to folder."""

@@ -23,8 +23,16 @@ FREE |= {"parameters_per_record": "off"}
 BASE: dict[str, Any] = {
     "holder": {"name": "office"},
     "dataset": {"id": "people", "path": "people.parquet", "records": 200, "persons": 200},
-    "allow": {"methods": ["*"], "protections": ["plain"], "columns": ["*"], "without_privacy": True},
+    "allow": {
+        "methods": ["*"],
+        "protections": ["plain"],
+        "columns": ["*"],
+        "weights": ["*"],
+        "without_privacy": True,
+    },
     "disclosure": FREE,
+    "refusals": {"explain": True},
+    "limits": {"figures": "off", "refusals": "off"},
     "budget": {"unit": "record", "epsilon": 20.0, "delta": 1e-5},
 }
 Open = Callable[..., "Office"]
@@ -76,13 +84,19 @@ class Office:
         return str(caught.value)
 
     @property
+    def refused(self) -> int:
+        """How many refusals the ledger counts."""
+        with self.holder.ledger() as ledger:
+            return ledger.refusals(30.0)
+
+    @property
     def entries(self) -> list[str]:
-        """Kinds of the ledger's entries; none where there is no ledger yet."""
+        """Kinds of the ledger's entries, refusals left out; none where there is no ledger yet."""
         if not (self.home / "ledger.sqlite").exists():
             return []
         with self.holder.ledger() as ledger:
             ledger.verify()
-            return [entry.kind for entry in ledger.entries()]
+            return [entry.kind for entry in ledger.entries() if not entry.kind.startswith("refus")]
 
     def close(self) -> None:
         """Let go of the data."""

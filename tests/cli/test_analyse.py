@@ -17,16 +17,19 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from statfed.cli.main import app
+from statfed.client.data.drafting import to_toml
 from statfed.core.discovery import modules
 from statfed.core.method import ANALYSES, load_method
 from statfed.federation.schema import answer_schema
-from tests.universe import people
+from tests.universe import CODEBOOK, people
 
 COLUMNS = ["income", "age", "employed", "region", "sex"]
 FRAME = people(360, 1)[[*COLUMNS, "w"]]
 PARTS = [FRAME[:200], FRAME[200:290], FRAME[290:]]
 ALL = "--holder a=a.parquet --holder b=b.csv --holder c=duckdb:///c.db?table=people"
 TWO = "--holder a=a.parquet --holder b=b.csv"
+KNOWN = f"{TWO} --codebook people.codebook.toml"
+"""With a codebook that was not drafted for the occasion: private studies want one."""
 Call = Callable[[str], Result]
 
 
@@ -39,6 +42,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with duckdb.connect(str(folder / "c.db")) as connection:
         connection.register("part", PARTS[2])
         connection.execute("create table people as select * from part")
+    columns = {name: CODEBOOK.columns[name] for name in FRAME.columns}
+    (folder / "people.codebook.toml").write_text(to_toml(CODEBOOK.model_copy(update={"columns": columns})))
     return folder
 
 
@@ -208,7 +213,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "level": (f"describe --columns age --where 'sex = x' {TWO}", 2, "want =, != or in, and codes of f, m"),
     "privacy": (f"count --privacy 1 {TWO}", 2, "--privacy: got '1'; want key=value"),
     "epsilon": (f"count --privacy epsilon=-1 {TWO}", 2, "epsilon: got '-1'; want greater than 0"),
-    "no private form": (f"ols --formula 'age ~ nope' --privacy epsilon=1 {TWO}", 2, "nope"),
+    "no private form": (f"ols --formula 'age ~ nope' --privacy epsilon=1 {KNOWN}", 2, "nope"),
     "rule": (f"count --rule minimum_frequency {TWO}", 2, "--rule: got 'minimum_frequency'; want key=value"),
     "rule name": (f"count --rule minimum=3 {TWO}", 2, "disclosure.minimum: unknown key"),
     "budget of zero": (f"count --budget 0 {TWO}", 2, "lifetime_epsilon: got 0.0; want greater than 0"),
@@ -220,7 +225,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     ),
     "json": (f"calibrate --columns income --weight w --margins '{{bad' {TWO}", 2, "--margins: got '{bad'; want JSON"),
     "number": (f"histogram --column income --bins ten {TWO}", 2, "bins: got 'ten'; want integer"),
-    "budget exhausted": (f"count --privacy epsilon=1 --budget 0.5 {TWO}", 3, "a: privacy budget: asked epsilon"),
+    "budget exhausted": (f"count --privacy epsilon=1 --budget 0.5 {KNOWN}", 3, "a: privacy budget: asked epsilon"),
     "too few records": (
         f"ols --formula 'income ~ age' --where 'age > 80' --rule minimum_frequency=50 {TWO}",
         3,
@@ -299,7 +304,7 @@ def test_every_mismatch_with_a_given_codebook_is_listed_at_once_for_every_holder
 
 
 def test_a_private_answer_shows_its_cost_and_says_so_everywhere(call: Call, tmp_path: Path) -> None:
-    words = f"analyse count --by sex --privacy epsilon=1,delta=1e-6 --seed 5 {TWO} --disclosure standard"
+    words = f"analyse count --by sex --privacy epsilon=1,delta=1e-6 --seed 5 {KNOWN} --disclosure standard"
     answer = document(call(f"{words} --json --html {tmp_path}/p.html"))
     assert answer["privacy"]["epsilon"] == 1.0
     assert [s["study_epsilon"] for s in answer["spending"]] == pytest.approx([1.0, 1.0], rel=0.02)
@@ -313,7 +318,7 @@ def test_a_private_answer_shows_its_cost_and_says_so_everywhere(call: Call, tmp_
 
 
 def test_a_dry_run_spends_nothing_and_says_how_exact_it_would_be(call: Call) -> None:
-    words = f"analyse count --by sex --privacy epsilon=1,delta=1e-6 {TWO} --dry-run"
+    words = f"analyse count --by sex --privacy epsilon=1,delta=1e-6 {KNOWN} --dry-run"
     plan = document(call(f"{words} --json"))
     assert plan["dry_run"] is True
     assert [a["epsilon"] for a in plan["admissions"]] == pytest.approx([1.0, 1.0], rel=0.02)
@@ -326,7 +331,7 @@ def test_a_dry_run_spends_nothing_and_says_how_exact_it_would_be(call: Call) -> 
 
 
 def test_ledgers_of_analyses_are_found_shown_and_verified_by_the_holders_name(call: Call) -> None:
-    answer = document(call(f"analyse count --privacy epsilon=0.5,delta=1e-6 {TWO} --json"))
+    answer = document(call(f"analyse count --privacy epsilon=0.5,delta=1e-6 {KNOWN} --json"))
     document(call(f"analyse describe --columns age {TWO} --json"))
     (ledger,) = document(call("ledger show --holder a --json"))["ledgers"]
     kinds = [e["kind"] for e in ledger["entries"]]

@@ -15,6 +15,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from statfed.cli.main import app
+from statfed.client.data.drafting import draft, to_toml
+from statfed.client.data.tables import connect
 from statfed.core.discovery import modules
 from statfed.core.method import TRAINING, load_method
 from statfed.federation.schema import answer_schema
@@ -41,6 +43,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records(200, 2).to_csv(folder / "b.csv", index=False)
     records(250, 3).to_parquet(folder / "c.parquet")
     records(40, 4).drop(columns="employed").to_parquet(folder / "new.parquet")
+    with connect(str(folder / "a.parquet"), folder) as source:
+        (folder / "people.codebook.toml").write_text(to_toml(draft(source)))
     return folder
 
 
@@ -94,6 +98,10 @@ def test_a_model_is_trained_scored_kept_saved_and_predicts(call: Call, tmp_path:
 
 def test_private_steps_under_secure_aggregation_say_what_they_cost(call: Call) -> None:
     words = f"train mlp {SHORT} --method dp-fedsgd --privacy shared:epsilon=3,delta=1e-5 --protect secure-aggregation"
+    drafted = call(words)
+    assert drafted.exit_code == 2
+    assert "no epsilon covers that" in drafted.stderr
+    words += " --codebook people.codebook.toml"
     plan = document(call(f"{words} --dry-run --json"))
     assert [a["epsilon"] for a in plan["admissions"]] == pytest.approx([3.0] * 3, rel=0.02)
     assert all(a["noise_multiplier"] > 0 and a["steps"] == 1 for a in plan["admissions"])

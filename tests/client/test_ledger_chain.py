@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_dropped_triggers_are_noticed_and_triggers_abort_edits(path: Path) -> No
         opened(path)
 
 
-def test_a_truncated_tail_is_found_by_the_anchor_and_by_whoever_saw_it(path: Path) -> None:
+def test_a_truncated_tail_is_found_by_the_anchor_and_by_whoever_saw_it(path: Path, register: Path) -> None:
     head = filled(path)
     with opened(path) as ledger:
         _sql("DELETE FROM entries WHERE seq > 5")(path)
@@ -118,6 +119,10 @@ def test_a_truncated_tail_is_found_by_the_anchor_and_by_whoever_saw_it(path: Pat
             ledger.reserve("four", "study", 1, NOISY)
         with pytest.raises(LedgerCorrupt, match="truncated: entry 7, seen by this process"):
             ledger.reserve("four", "study", 1, NOISY)
+    with pytest.raises(LedgerCorrupt, match="truncated: entry 7, seen by this process"):
+        read_only(path)
+    chain.forget(genesis_of(path))
+    register.unlink()  # an auditor's machine knows nothing of it
     with read_only(path) as ledger:
         ledger.verify()
         with pytest.raises(LedgerCorrupt, match=f"truncated: the head {head[:16]} .* ends with entry 5"):
@@ -153,6 +158,12 @@ def test_a_file_that_is_no_ledger_is_corrupt_and_left_alone(path: Path, content:
 # --- deletion
 
 
+def genesis_of(path: Path) -> str:
+    """The hash of the first entry, of any file."""
+    with closing(sqlite3.connect(path)) as db:
+        return str(db.execute("SELECT hash FROM entries WHERE seq = 1").fetchone()[0])
+
+
 def genesis(path: Path) -> str:
     with read_only(path) as ledger:
         return ledger.entries()[0].hash
@@ -176,14 +187,19 @@ def test_a_deleted_ledger_is_missed_and_not_begun_anew_until_it_is_restored(path
         assert ledger.verify() == head
 
 
-def test_another_ledger_in_its_place_is_refused(path: Path) -> None:
+def test_another_ledger_in_its_place_is_refused_by_the_register_and_without_it_by_the_marker(
+    path: Path, register: Path
+) -> None:
     filled(path)
     viewer, first = read_only(path), genesis(path)
     opened(path.with_name("other.sqlite")).close()
     path.with_name("other.sqlite").replace(path)
     for open_it in OPENINGS:
-        with pytest.raises(LedgerCorrupt, match=f"^ledger replaced: got .*; want {first[:16]}, with which"):
+        with pytest.raises(LedgerCorrupt, match=r"^ledger replaced: got a chain of 1 entries where one of 7 was kept"):
             open_it(path)
+    register.unlink()
+    with pytest.raises(LedgerCorrupt, match=f"^ledger replaced: got .*; want {first[:16]}, with which"):
+        read_only(path)
     viewer.close()
 
 
@@ -205,11 +221,15 @@ def test_a_ledger_without_a_marker_gets_one_from_its_holder_and_not_from_a_viewe
     assert marker.read_text() == genesis(path) + "\n"
 
 
-def test_who_deletes_both_begins_anew(path: Path) -> None:
-    """The limit that the module states: only an anchor shows it."""
+def test_who_deletes_both_is_found_by_the_register_and_who_deletes_that_too_by_an_anchor_only(
+    path: Path, register: Path
+) -> None:
     head = filled(path)
     path.unlink()
     path.with_name("ledger.opened").unlink()
+    with pytest.raises(LedgerCorrupt, match=r"^ledger missing: ledger.sqlite was kept here, with 7 entries"):
+        opened(path)
+    register.unlink()
     with opened(path) as ledger, pytest.raises(LedgerCorrupt, match="truncated"):
         ledger.verify(head)
 

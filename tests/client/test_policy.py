@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statfed.client.guard.policy import Policy, admit, load_policy, write_policy
+from statfed.client.guard.admission import admit
+from statfed.client.guard.policy import Budget, Dataset, HolderName, Policy, load_policy, write_policy
+from statfed.client.guard.templates import TEMPLATES, made
+from statfed.core import toml
 from statfed.core.errors import Refused, UsageError
+from statfed.core.method import load_method
 from statfed.core.resolve import Resolved, resolve
 from tests.awkward import texts
-from tests.conftest import toy_terms
+from tests.conftest import TOY, toy_terms
 
 BASE: dict[str, Any] = {
     "holder": {"name": "office-1"},
@@ -19,6 +23,7 @@ BASE: dict[str, Any] = {
     "allow": {"methods": ["local-sgd"], "protections": ["plain"], "columns": ["*"], "public_seed": True},
     "minimum": {"records": 10},
     "budget": {"unit": "person", "epsilon": 2.0, "delta": 1e-5},
+    "refusals": {"explain": True},
 }
 PRIVATE = {"privacy": {"unit": "person", "epsilon": 1.0}}
 
@@ -50,7 +55,11 @@ def test_what_the_policy_allows_is_admitted() -> None:
         ({}, {"holder": {"name": "office-9"}}, "holder office-9 is not among the study's holders"),
         ({}, {"allow": {"methods": ["describe"]}}, "method: got local-sgd, not allowed; want describe"),
         ({}, {"allow": {"methods": []}}, "method: got local-sgd, not allowed; want none"),
-        ({}, {"allow": {"protections": ["masked"]}}, "protection: got plain, not allowed; want masked"),
+        (
+            {},
+            {"allow": {"protections": ["secure-aggregation"]}},
+            "protection: got plain, not allowed; want secure-aggregation",
+        ),
         ({}, {"allow": {"columns": ["x", "y", "z", "class"]}}, "columns: got p, q, r, person, not allowed; want only"),
         ({}, {"allow": {"strategies": ["fedprox"]}}, "strategy: got fedavg, not allowed; want fedprox"),
         ({"seed": 1}, {"allow": {"public_seed": False}}, "seed: got a public seed"),
@@ -162,6 +171,123 @@ def test_a_wrong_policy_file_names_the_key_what_was_got_and_what_is_wanted(tmp_p
     assert "dataset.id: missing" in missing
 
 
+REHEARSED = {"refusals": {"explain": True}}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("disclosure", "minimum_frequency", True, "disclosure.minimum_frequency: got True; want integer"),
+        ("disclosure", "minimum_frequency", 1, "disclosure.minimum_frequency: implausible: got 1; want 2 to 100000"),
+        ("disclosure", "p_percent", 0.1, "disclosure.p_percent: implausible: got 0.1; want 1 to 100 per cent"),
+        ("disclosure", "dominance_k", 0.9, "disclosure.dominance_k: implausible: got 0.9; want 1 to 100 per cent"),
+        ("disclosure", "p_percent", True, "disclosure.p_percent: got True; want number"),
+        ("disclosure", "parameters_per_record", 3.0, "implausible: got 3; want 1e-06 to 1 parameters per record"),
+        ("budget", "epsilon", True, "budget.epsilon: got True; want number"),
+        ("budget", "epsilon", "3", "budget.epsilon: got '3'; want number"),
+        ("dataset", "records", 600.0, "dataset.records: got 600.0; want integer"),
+        ("dataset", "codebooks", ["people"], "dataset.codebooks: got 'people'; want the 64 hexadecimal digits"),
+        ("allow", "without_privacy", 1, "allow.without_privacy: got 1; want boolean"),
+        ("allow", "public_seed", "yes", "allow.public_seed: got 'yes'; want boolean"),
+        ("allow", "columns", "age", "allow.columns: got 'age'; want tuple"),
+        ("allow", "methods", ["meen"], "allow.methods: unknown method: got 'meen'; want mean?"),
+        ("allow", "methods", ["me*"], "allow.methods: unknown method: got 'me*'; want"),
+        ("allow", "protections", ["secure-agregation"], "got 'secure-agregation'; want secure-aggregation?"),
+        ("allow", "protections", ["plain", "secure-aggregation:coluders"], "option of secure-aggregation: got"),
+        ("allow", "columns", ["inc*"], "allow.columns: got 'inc*'; want whole names"),
+        ("allow", "filters", ["age >"], "allow.filters: got 'age >'; want a column, or a condition"),
+        ("limits", "asks", 0, "limits.asks: got 0; want greater than or equal to 1"),
+        ("limits", "asks", True, "limits.asks: got True; want integer"),
+        ("limits", "refusals", "none", "limits.refusals: got 'none'; want integer"),
+        ("refusals", "explain", "true", "refusals.explain: got 'true'; want boolean"),
+    ],
+)
+def test_what_cannot_have_been_meant_is_refused_by_key(
+    tmp_path: Path, section: str, key: str, value: Any, message: str
+) -> None:
+    path = tmp_path / "policy.toml"
+    table = {name: dict(keys) for name, keys in (BASE | REHEARSED).items()}
+    table.setdefault(section, {})[key] = value
+    assert message in _written(path, toml.dumps(table))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("dataset", "codebooks", ["*"], 'dataset.codebooks: got "*"; want digests'),
+        ("limits", "refusals", "off", 'limits.refusals: got "off"; want a number, or refusals.explain'),
+        ("limits", "figures", "off", 'limits.figures: got "off"; want a number, or refusals.explain'),
+    ],
+)
+def test_what_only_a_rehearsal_leaves_open(tmp_path: Path, section: str, key: str, value: Any, message: str) -> None:
+    path = tmp_path / "policy.toml"
+    table: dict[str, Any] = {name: dict(keys) for name, keys in (BASE | {"refusals": {"explain": False}}).items()}
+    table.setdefault(section, {})[key] = value
+    assert message in _written(path, toml.dumps(table))
+    table["refusals"] = {"explain": True}
+    path.write_text(toml.dumps(table))
+    assert load_policy(path).rehearsal
+
+
+def test_a_policy_that_pins_no_codebook_admits_nothing_unless_it_is_a_rehearsal() -> None:
+    text = refusal(toy(**PRIVATE), refusals={"explain": False})
+    assert "codebook: got" in text
+    assert text.count("\n- ") == 1
+    admit(policy(refusals={"explain": False}, dataset={"codebooks": [TOY.codebook.digest()]}), toy(**PRIVATE))
+    assert "has not pinned" in refusal(toy(**PRIVATE), dataset={"codebooks": ["0" * 64]})
+
+
+def _of(template: Any, records: int = 600) -> Policy:
+    return made(
+        template,
+        holder=HolderName(name="office-1"),
+        dataset=Dataset(id="toy", path="t.parquet", records=records, persons=40, codebooks=(TOY.codebook.digest(),)),
+        budget=Budget(unit="person", epsilon=2.0, delta=1e-5),
+    )
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_templates_survive_writing_and_reading(tmp_path: Path, template: Any) -> None:
+    path = tmp_path / "policy.toml"
+    write_policy(_of(template), path)
+    assert load_policy(path) == _of(template)
+
+
+def test_what_templates_allow() -> None:
+    strict, standard, rehearsal = map(_of, TEMPLATES)
+    assert not strict.allow.without_privacy
+    assert standard.allow.without_privacy
+    assert not standard.disclosure.silent
+    for shut in (strict, standard):
+        assert not shut.rehearsal
+        assert not {"plain", "*"} & set(shut.allow.protections)
+        assert "secure-aggregation" in shut.allow.protections
+        assert "local-sgd" not in shut.allow.methods
+        assert "dp-fedsgd" in shut.allow.methods
+        assert not shut.allow.public_seed
+        assert "central" not in shut.allow.noise
+        assert shut.minimum.holders == 3
+        assert (shut.limits.figures, shut.limits.refusals, shut.limits.days) == (1_000, 10, 30.0)
+    assert {"ols", "table"} <= set(standard.allow.methods)
+    assert all(hasattr(load_method(name), "budget") for name in strict.allow.methods)
+    assert rehearsal.rehearsal
+    assert rehearsal.limits.refusals is None
+    assert _of("standard", records=500_000).limits.figures == 50_000
+
+
+def test_under_strict_nothing_leaves_without_noise_and_under_standard_nothing_in_clear() -> None:
+    exact, private = toy(privacy=None), toy(**PRIVATE)
+    for template, study, message in (
+        ("strict", exact, "without differential privacy is not allowed"),
+        ("standard", exact, "method: got local-sgd, not allowed"),
+        ("standard", private, "protection: got plain, not allowed"),
+        ("strict", private, "protection: got plain, not allowed"),
+    ):
+        with pytest.raises(Refused) as caught:
+            admit(_of(template), study)
+        assert message in str(caught.value)
+
+
 def test_the_written_file_teaches_each_key_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     write_policy(policy(), path)
@@ -187,7 +313,8 @@ def test_policies_survive_writing_and_reading(
     epsilon: float,
     strategies: list[str] | None,
 ) -> None:
-    allow = {"methods": names, "columns": names, "without_privacy": True, "strategies": strategies}
+    names = [name for name in names if "*" not in name]
+    allow = {"methods": ["table"], "columns": names, "without_privacy": True, "strategies": strategies}
     parties = {name: f"{i:064x}" for i, name in enumerate(pins)}
     made = policy(dataset={"id": data, "path": data}, allow=allow, budget={"epsilon": epsilon}, parties=parties)
     path = tmp_path_factory.getbasetemp() / "round-trip.toml"

@@ -240,7 +240,12 @@ def test_when_one_holder_cannot_take_part_nobody_spends_and_all_that_is_wrong_is
     assert "1 of 2 holders had agreed; nothing was spent" in str(caught.value)
     assert "atlantis" not in str(caught.value)
     for holder in ("a", "b"):
-        assert entries(tmp_path / "ws", holder) == ["open", "reserve", "release"]
+        assert entries(tmp_path / "ws", holder) == [
+            "open",
+            "reserve",
+            *(["refuse"] if holder == "b" else []),
+            "release",
+        ]
 
 
 def test_budgets_outlive_runs_in_a_workspace_and_run_out_with_the_numbers(tmp_path: Path) -> None:
@@ -276,7 +281,7 @@ def test_holders_rules_of_a_simulation_refuse_small_cells_with_all_their_names(t
     assert "minimum frequency" in said[0]
     assert said[0].startswith("a: not allowed by this holder's disclosure rules")
     assert "\nb: not allowed" in said[0]
-    assert entries(tmp_path / "ws", "a") == ["open"]
+    assert entries(tmp_path / "ws", "a") == ["open", "refuse", "refuse"]
 
 
 def test_standard_rules_treat_a_small_cell_of_the_release_and_say_so(tmp_path: Path) -> None:

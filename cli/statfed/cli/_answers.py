@@ -189,6 +189,9 @@ def _show_rules(answer: "Answer") -> None:
 
 def _show_privacy(answer: "Answer") -> None:
     """What the run and its history cost each holder."""
+    gauges = [f"{s.holder} {s.figures:,} of {s.most_figures:,}" for s in answer.spending if s.most_figures is not None]
+    if gauges:
+        out.print(f"exact figures given, of those that the data ever give: {', '.join(gauges)}", highlight=False)
     if not answer.terms.privacy:
         if answer.training:
             out.print("Trained without noise: every update is a disclosure in the holders' ledgers.")

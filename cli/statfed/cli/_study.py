@@ -34,6 +34,7 @@ class Common:
     engine: str | None
     seed: int | None
     budget: float | None
+    rules: str
     fresh: bool
     workspace: str
     dry_run: bool
@@ -57,7 +58,7 @@ class Common:
             "disclosure": rules or self.disclosure,
             "engine": self.engine or "inprocess",
             "seed": self.seed,
-            "simulation": {} if self.budget is None else {"lifetime_epsilon": self.budget},
+            "simulation": {"rules": self.rules} | ({} if self.budget is None else {"lifetime_epsilon": self.budget}),
         }
 
 
@@ -164,6 +165,13 @@ def _simulation() -> list[TyperOption]:
         option("seed", "--seed", type=int, metavar="NUMBER", help="Simulation: everything random follows from it."),
         option(
             "budget", "--budget", type=float, metavar="NUMBER", help="Lifetime epsilon of every simulated holder [20]."
+        ),
+        option(
+            "rules",
+            "--rules",
+            type=click.Choice(["none", "standard", "strict"]),
+            default="none",
+            help="What simulated holders allow: everything, or what that template of statfed policy init does.",
         ),
         option("fresh", "--fresh", is_flag=True, help="New holders with unspent budgets, for this run only."),
         option(

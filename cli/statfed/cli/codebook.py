@@ -92,6 +92,31 @@ def show(codebook_file: Book, as_json: Json = False) -> None:
     _show_design(codebook)
 
 
+@app.command()
+def pin(
+    codebook_file: Book,
+    home: Annotated[Path, typer.Option("--home", help="The holder's home folder, with its policy.toml.")] = Path(),
+    only: Annotated[bool, typer.Option("--only", help="Instead of those that were pinned before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Pin a codebook in this holder's policy: studies are answered under pinned codebooks only.
+
+    Roles, hierarchies, missing codes and bounds are then the holder's and not whoever asks. Check them first.
+    """
+    from statfed.client.guard.policy import ANY, load_policy, write_policy
+
+    path = home / "policy.toml"
+    digest, policy = load_codebook(codebook_file).digest(), load_policy(path)
+    before = () if only else tuple(one for one in policy.dataset.codebooks if one not in (digest, ANY))
+    pinned = (*before, digest)
+    dataset = policy.dataset.model_copy(update={"codebooks": pinned})
+    write_policy(policy.model_copy(update={"dataset": dataset}), path)
+    if as_json:
+        emit_json({"policy": str(path), "codebook": str(codebook_file), "digest": digest, "codebooks": list(pinned)})
+    else:
+        say(f"pinned {codebook_file} in {path}: {digest}; {len(pinned)} in all")
+
+
 def _show_design(codebook: Codebook) -> None:
     given: dict[str, Any] = codebook.design.model_dump(exclude_defaults=True)
     for key, value in given.items():

@@ -36,7 +36,9 @@ def find_ledgers(holder: str | None, home: Path | None, run: str | None, runs: P
         where = f"{training} and {tables}"
     gone = [path for path in found if not path.exists()]
     if gone:
-        raise LedgerCorrupt(f"{gone[0]}: missing, although it was opened before; want it restored from a backup")
+        raise LedgerCorrupt(
+            f"{gone[0]}: missing, although it was opened before; want `statfed ledger restore --home {gone[0].parent}`"
+        )
     if not found:
         raise UsageError(f"ledger of {holder or 'any holder'}: none found in {where}; name one with --home or --run")
     return found
@@ -67,6 +69,7 @@ def show(
 
     `epsilon (PLD)` is the tight composition of everything charged. `epsilon (filter)` is what the lifetime budget
     is gated on: it also counts reservations, and holds even if each study was chosen after seeing earlier results.
+    A disclosure is a sum that left without noise, or a refusal that depended on data.
     """
     documents: list[dict[str, Any]] = []
     for path in find_ledgers(holder, home, run, runs, workspace):
@@ -91,7 +94,14 @@ def show(
         out.print(
             f"[bold]{document['holder']}[/bold]  dataset {document['dataset']}, per {document['unit']}\n"
             f"  epsilon (PLD) {history}, epsilon (filter) {spent['filter_epsilon']:.3f} "
-            f"of {spent['budget']:g}; left {spent['left']:.3f}; {spent['disclosures']} disclosures",
+<<<<<<< HEAD
+            f"of {spent['budget']:g}; left {spent['left']:.3f}; {spent['disclosures']} disclosures, "
+            f"{spent['figures']:,} exact figures{_most(Path(document['ledger']).parent)}",
+=======
+            f"of {spent['budget']:g}; left {spent['left']:.3f}\n"
+            f"  {spent['disclosures']} disclosures, {spent['refusals']} of them refusals; "
+            f"{spent['figures']} distinct exact figures",
+>>>>>>> ledger
             highlight=False,
         )
         rows = table("", "#", "time", "what", "run", "round", "event or note", numbers=("#", "round"))
@@ -100,6 +110,17 @@ def show(
             rounds = f"{entry['round']} in all" if entry["kind"] == "reserve" else str(entry["round"] or "")
             rows.add_row(str(entry["seq"]), entry["time"][:16], entry["kind"], entry["run"], rounds, event)
         out.print(rows)
+
+
+def _most(home: Path) -> str:
+    """How many exact figures the policy beside a ledger allows, in words; nothing where it counts none."""
+    from statfed.client.guard.policy import load_policy
+
+    try:
+        most = load_policy(home / "policy.toml").limits.figures
+    except UsageError:
+        return ""
+    return "" if most is None else f" of {most:,}"
 
 
 @app.command()
@@ -128,3 +149,42 @@ def verify(
         return
     for result in results:
         out.print(f"intact: {result['ledger']}, {result['entries']} entries, head {result['head']}", highlight=False)
+
+
+@app.command()
+def restore(
+    home: Annotated[Path, typer.Option(help="Your home folder, with its ledger put back from a backup, or gone.")],
+    anchor: Annotated[
+        str | None,
+        typer.Option(
+            help="The head of this ledger that the last result carried, where this machine knows no later one."
+        ),
+    ] = None,
+    accept_loss: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-loss",
+            metavar="REASON",
+            help="Entries are lost: count all of the budget as spent, for this reason.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put back what a ledger lost. It gives no budget back.
+
+    This machine's register has a copy of every entry, and completes ledger and releases from it. On another machine, or
+    without the register, want the anchor: `ledger_head` of this holder in the last result.json. If that is not in the
+    ledger, entries are lost for good, and --accept-loss counts the whole budget as spent, on record.
+
+    [bold]Example[/bold]
+
+    statfed ledger restore --home /srv/statfed/office
+    """
+    from statfed.client.guard.restoring import restore as put_back
+
+    done = put_back(home, anchor, accept_loss)
+    if as_json:
+        emit_json({"restored": [asdict(one) | {"path": str(one.path)} for one in done]})
+        return
+    for one in done:
+        out.print(f"{one.path}: {one.said}; {one.entries} entries, head {one.head}", highlight=False, soft_wrap=True)

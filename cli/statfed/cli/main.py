@@ -12,9 +12,11 @@ from statfed.cli import (
     codebook,
     compare,
     data,
+    holder,
     identity,
     ledger,
     plugin,
+    policy,
     predict,
     protections,
     recommend,
@@ -72,6 +74,8 @@ app.add_typer(runs.app, name="runs")
 app.command("annex")(annex.annex)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(data.app, name="data")
+app.add_typer(policy.app, name="policy")
+app.add_typer(holder.app, name="holder")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """`statfed run`: run a scenario or a study file in simulation."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -51,6 +51,12 @@ def run(
         typer.Option(metavar="NAME", help="How updates become the next model: fedavg, krum, ... (docs/study.md)."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Your own copy of the data (time-use: a UCI HAR folder).")] = None,
+    rules: Annotated[
+        Literal["none", "standard", "strict"] | None,
+        typer.Option(
+            help="What simulated holders allow: everything, or what that template of statfed policy init does."
+        ),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option(help="New simulated holders with unspent budgets, kept inside this run only.")
     ] = False,
@@ -91,6 +97,7 @@ def run(
 
     options = Options(workspace, runs, fresh, dry_run, references)
     changes = [*(set_ or []), *_changes(protect, protect_option or [], minimum_holders, strategy)]
+    changes += [f"simulation.rules={literal(rules)}"] if rules else []
     if resume and (study or changes or engine or data or fresh):
         raise UsageError(
             "--resume: goes on with the same study; want no study, --set, --protect, --strategy, --engine, --data or "

@@ -7,10 +7,13 @@ coordinator.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import ibis
 
 from statfed.client.data.tables import Source, connect, inspect, open_table
 from statfed.client.guard.differencing import FILE as RELEASES
@@ -25,6 +28,9 @@ from statfed.core.privacy.spending import Price
 from statfed.core.randomness import Stream
 from statfed.core.resolve import Resolved
 from statfed.core.table import Size, Table
+from statfed.core.weighing import Cuts
+
+log = logging.getLogger("statfed.holder")
 
 
 @dataclass
@@ -59,6 +65,17 @@ class Contributions:
                 )
         _guardable(study, policy.disclosure)
 
+    def state(self, run: str, policy: Policy) -> str:
+        """Names the data as they are now, opened for a run; of a server, whose changes show nowhere, it is the run."""
+        source = self._open(run, policy)
+        return source.fingerprint() if source.embedded else run
+
+    def selected(self, run: str, study: Resolved, policy: Policy) -> int:
+        """How many records the conditions of a study select."""
+        source, plain = self.checked(run, study, policy)
+        table = open_table(source, study.question.codebook, study.terms.where, study.columns, plain=plain)
+        return int(table.aggregate(records=ibis._.count())["records"])
+
     def table(
         self, run: str, study: Resolved, policy: Policy, paid: Price | None, random: Callable[[str], Stream]
     ) -> Table:
@@ -78,7 +95,11 @@ class Contributions:
         """The data source, kept open for one run."""
         if self._source is None or self._source[0] != run:
             self.close()
-            self._source = (run, connect(policy.dataset.path, self._home))
+            try:
+                self._source = (run, connect(policy.dataset.path, self._home))
+            except UsageError as error:  # of the source nothing travels: where it is, is this holder's own business
+                log.error("data: %s", error)
+                raise UsageError("this holder's data cannot be opened; its own log says why") from None
         return self._source[1]
 
     def checked(self, run: str, study: Resolved, policy: Policy) -> tuple[Source, frozenset[str]]:
@@ -131,13 +152,18 @@ class Contributions:
         columns = dict.fromkeys((*study.columns, *reads(question.codebook)))
         table = open_table(source, question.codebook, study.terms.where, tuple(columns), plain=plain)
         contribution = without_few(table, parts, contribution, rules)
-        passed = check(table, question, ask, parts, contribution, rules, discloses)
-        if key not in self._passed:
 
-            def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
-                return open_table(source, codebook, (), tuple(names))
+        def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
+            return open_table(source, codebook, (), tuple(names))
 
-            with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
+        with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
+
+            def on_cuts(cuts: Sequence[Cuts], least: int) -> None:
+                if cuts:
+                    releases.cut(run, study.digest, question, cuts, least)
+
+            passed = check(table, question, ask, parts, contribution, rules, discloses, on_cuts)
+            if key not in self._passed:
                 releases.admit(run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
         self._passed[key] = passed
         return passed, contribution

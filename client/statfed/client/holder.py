@@ -3,12 +3,18 @@
 The one path of every request: parse (version) -> policy -> ledger -> data against the codebook -> compute ->
 disclosure control -> noise -> protect -> answer. The ledger is charged before data are read, and nothing leaves when a
 step fails. Stages of the protection that carry no request touch neither data nor ledger.
+
+Whatever is raised before data are looked at is a function of the study, the policy and the ledger, and says so in
+public. Whatever is raised from then on, be it a rule, a misfit, an option that does not suit the records or an error,
+is one refusal (`statfed.client.guard.refusals`): logged here, entered in the ledger, counted, and told in one text.
 """
 
 import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,13 +23,19 @@ from typing import Any
 import numpy as np
 
 from statfed.client.contributions import Contributions
+from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_parts
 from statfed.client.guard.approvals import approved
+from statfed.client.guard.disclosure import check_declared
+from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
-from statfed.client.guard.policy import Policy, admit, load_policy
+from statfed.client.guard.policy import Policy, load_policy
+from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.protecting import Protecting, bound, own
 from statfed.core import VERSION
-from statfed.core.errors import Refused, UsageError
-from statfed.core.method import Arrays, Ask, checked
+from statfed.core.course import check_course
+from statfed.core.errors import LedgerCorrupt, Refused, StatfedError, UsageError
+from statfed.core.method import Arrays, Ask, Part, checked
+from statfed.core.privacy.spending import Price
 from statfed.core.protection import Packet
 from statfed.core.randomness import Stream, stream
 from statfed.core.resolve import Resolved, resolve
@@ -46,8 +58,10 @@ class Reply:
 
 
 def read_policy(home: Path) -> Policy:
-    """The policy in a home folder. Raises Refused in words that hold none of it: its thresholds are secret."""
+    """The policy in a home folder. Raises Refused in words that hold none of it, its thresholds being secret, also
+    where it or another file of the home is open to others than its owner."""
     try:
+        check_modes(home)
         return load_policy(home / "policy.toml")
     except UsageError as error:
         log.error("policy: %s", error)
@@ -62,6 +76,7 @@ class Holder:
         self.policy: Policy = read_policy(home)
         self._known: dict[str, Terms] = {}
         self._studies: dict[int, tuple[str, Resolved]] = {}
+        self._asked: dict[tuple[str, str], list[Ask]] = {}
         self._protecting = Protecting(home)
         self._contributions = Contributions(home)
 
@@ -74,6 +89,7 @@ class Holder:
             unit=budget.unit,
             epsilon=budget.epsilon,
             delta=budget.delta,
+            source=self.policy.dataset.path,
         )
 
     @property
@@ -91,7 +107,9 @@ class Holder:
         if statement.step == "release":  # whoever may no longer ask may still give back what was reserved
             self._contributions.close()
             self._protecting.close(statement.run)
+            self._asked.pop((statement.run, statement.terms.digest()), None)
             return Reply(self._release(statement))
+        bounded(self.policy.limits, statement.terms)
         study = self._study(statement)
         admit(self.policy, study)
         match statement.step:
@@ -132,17 +150,22 @@ class Holder:
                 holder=self.policy.holder.name, pending=True, size=size.records, persons=size.persons, ledger_head=head
             )
         reserved = study.reservation(size, statement.done)
-        self._contributions.provable(statement.run, study, self.policy, size)
-        with self.ledger() as ledger:
-            head = ledger.verify()
-            if reserved:
-                head = ledger.set_aside(statement.run, study.digest, reserved, study.terms.method)
-        try:
-            self._contributions.checked(statement.run, study, self.policy)
-        except BaseException:
+        with one_at_a_time(self.home):
+            self._patient(study)
+            with self._looking(statement, study):
+                self._contributions.state(statement.run, self.policy)
+            self._contributions.provable(statement.run, study, self.policy, size)
             with self.ledger() as ledger:
-                ledger.release(statement.run)
-            raise
+                head = ledger.verify()
+                if reserved:
+                    head = ledger.set_aside(statement.run, study.digest, reserved, study.terms.method)
+            try:
+                with self._looking(statement, study):
+                    self._contributions.checked(statement.run, study, self.policy)
+            except BaseException:
+                with self.ledger() as ledger:
+                    ledger.release(statement.run)
+                raise
         first = study.question.method
         planned = getattr(first, "planned", None)
         steps, rate = planned(study.question, size) if planned and not privacy else (None, None)
@@ -163,6 +186,74 @@ class Holder:
             ledger_head=head,
         )
 
+    def _patient(self, study: Resolved) -> None:
+        """Raise Refused where an exact study is asked of a holder that has refused as often as its policy allows."""
+        limits = self.policy.limits
+        if limits.refusals is None or (study.privacy is not None and not study.central):
+            return
+        with self.ledger() as ledger:
+            if ledger.refusals(limits.days) >= limits.refusals:
+                raise Refused(SPENT.format(days=limits.days))
+
+    def _figures(self, statement: Statement, study: Resolved, ask: Ask, figures: int) -> str:
+        """Names the exact figures of an answer. Raises Refused where it was given in this run already, or would be more
+        than the data ever give; those that left before are no more of them, as long as the data are the same."""
+        run, most = statement.run, self.policy.limits.figures
+        with self.ledger() as ledger:
+            if ledger.has_disclosed(run, statement.round):
+                raise Refused(f"round {statement.round} of run {run} was already disclosed; want a new round")
+        with self._looking(statement, study):
+            what = figures_of(study, ask, self._contributions.state(run, self.policy))
+        with self.ledger() as ledger:
+            given = ledger.figures()
+            if most is not None and not ledger.has_given(what) and given + figures > most:
+                raise Refused(
+                    f"limits.figures: this dataset gave {given:,} of the {most:,} exact figures that it ever gives, "
+                    f"and {figures:,} more are asked for; want fewer, or noise (a [privacy] section)"
+                )
+        return what
+
+    def _may_ask(self, run: str, study: Resolved, ask: Ask, parts: Mapping[str, Part]) -> None:
+        """Raise Refused where an exact ask is out of its method's course, or does not say what it sends. Public."""
+        if self.policy.disclosure.silent:
+            return
+        if not study.training and not study.privacy:
+            check_course(study.question, self._asked.get((run, study.digest), ()), ask)
+        check_declared(study.question, ask, parts, study.method.discloses(study.question, ask))
+
+    def _answered(self, run: str, study: Resolved, ask: Ask) -> None:
+        """Keep an exact ask that was answered, for the course of its study."""
+        key = run, study.digest
+        while key not in self._asked and len(self._asked) >= MOST:
+            self._asked.pop(next(iter(self._asked)))
+        self._asked.setdefault(key, []).append(ask)
+
+    @contextmanager
+    def _looking(self, statement: Statement, study: Resolved) -> Iterator[None]:
+        """Within it data are looked at: whatever is raised becomes the one refusal, logged, entered and counted."""
+        try:
+            yield
+        except LedgerCorrupt:
+            raise
+        except Exception as error:
+            if not isinstance(error, StatfedError):
+                log.exception("internal error on seeing the data")
+            method = study.terms.method
+            found = record(
+                self.home,
+                run=statement.run,
+                study=study.digest,
+                method=method,
+                step=statement.step,
+                ask=statement.ask,
+                error=error,
+            )
+            with self.ledger() as ledger:
+                ledger.refused(statement.run, study.digest, f"{method}: refusal {found.id}")
+            if self.policy.rehearsal:
+                raise
+            raise Refused(public(found.id)) from None
+
     def _contribute(self, statement: Statement, study: Resolved, arrays: Arrays, packet: Packet) -> Reply:
         """The protected contribution to one sum. Raises Refused when a rule or the ledger does not allow it."""
         started = time.perf_counter()
@@ -177,36 +268,75 @@ class Holder:
                 raise Refused(f"{statement.ask}: {key}: got values that are not finite; want finite numbers")
         ask = Ask(statement.ask, arrays, statement.share)
         study.scheduled(ask, statement.round)
+        bounded_ask(self.policy.limits, study, ask, statement.round)
         parts = study.parts(ask)
-        function = study.functions.get(ask.name, "")
+        entries = bounded_parts(self.policy.limits, parts)
         paid = study.price(ask, size)
-        head = ""
-        if paid:
-            with self.ledger() as ledger:
-                number = statement.round - statement.done
-                head = ledger.charge(statement.run, study.digest, number, paid.event)
-
-        def random(purpose: str) -> Stream:
-            return stream(terms.seed, name, statement.round, purpose)
-
-        table = self._contributions.table(statement.run, study, self.policy, paid, random)
-        found = checked(study.method.contribute(table, study.question, ask), parts, "contribution")
-        rules: tuple[str, ...] = ()
-        if paid is None or study.central:
-            rules, sent = self._contributions.controlled(statement.run, study, self.policy, ask, parts, found)
-            found = checked(sent, parts, "contribution")
-            whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
-            use = f", for {function} by the protection" if function else ""
-            note = f"{terms.method}: {ask.name} without noise{whom}{use}"
-            with self.ledger() as ledger:
-                head = ledger.disclose(statement.run, study.digest, statement.round, note)
-        if paid and paid.noise:
-            found = paid.noise.units(found, stream(terms.seed, name, study.digest, statement.round, "noise"))
-        layout = study.layout(ask, parts, paid, agreement.sizes)
-        protected = party.contribute(bound(packet, statement, arrays, function), found, own(layout, agreement, name))
+        exact = paid is None or study.central
+        if exact:
+            self._may_ask(statement.run, study, ask, parts)
+        with one_at_a_time(self.home):
+            self._patient(study)
+            what = self._figures(statement, study, ask, entries) if exact else ""
+            head = ""
+            if paid:
+                with self.ledger() as ledger:
+                    head = ledger.charge(statement.run, study.digest, statement.round - statement.done, paid.event)
+            function = study.functions.get(ask.name, "")
+            with self._looking(statement, study):
+                found, rules = self._found(statement, study, ask, parts, paid, exact=exact)
+                layout = study.layout(ask, parts, paid, agreement.sizes)
+                asked = bound(packet, statement, arrays, function)
+                protected = party.contribute(asked, found, own(layout, agreement, name))
+            if exact:
+                whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
+                use = f", for {function} by the protection" if function else ""
+                note = f"{terms.method}: {ask.name} without noise{whom}{use}"
+                with self.ledger() as ledger:
+                    head = ledger.disclose(statement.run, study.digest, statement.round, note, entries, what)
+                self._answered(statement.run, study, ask)
         seconds = time.perf_counter() - started
         facts = Receipt(holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head)
         return Reply(facts, protected)
+
+    def _found(
+        self,
+        statement: Statement,
+        study: Resolved,
+        ask: Ask,
+        parts: Mapping[str, Part],
+        paid: Price | None,
+        exact: bool,
+    ) -> tuple[Arrays, tuple[str, ...]]:
+        """The contribution to one sum, controlled or with its noise, and the rules that it passed."""
+        policy, run = self.policy, statement.run
+        name, seed = policy.holder.name, study.terms.seed
+
+        def random(purpose: str) -> Stream:
+            return stream(seed, name, statement.round, purpose)
+
+        rules: tuple[str, ...] = ()
+        if exact:
+            self._populated(run, study)
+        table = self._contributions.table(run, study, policy, paid, random)
+        found: Arrays = checked(study.method.contribute(table, study.question, ask), parts, "contribution")
+        if exact:
+            rules, sent = self._contributions.controlled(run, study, policy, ask, parts, found)
+            found = checked(sent, parts, "contribution")
+        if paid and paid.noise:
+            found = paid.noise.units(found, stream(seed, name, study.digest, statement.round, "noise"))
+        return found, rules
+
+    def _populated(self, run: str, study: Resolved) -> None:
+        """Raise Refused where conditions select no record here, or fewer than the minimum: one is as good as the other
+        for finding out where a known person's value lies."""
+        minimum = self.policy.disclosure.minimum_frequency
+        if (
+            study.terms.where
+            and minimum is not None
+            and self._contributions.selected(run, study, self.policy) < minimum
+        ):
+            raise Refused("minimum frequency: the conditions select fewer records than that, or none")
 
     def _release(self, statement: Statement) -> Closing:
         privacy = statement.terms.privacy
@@ -222,5 +352,29 @@ class Holder:
             budget_epsilon=self.policy.budget.epsilon,
             delta=self.policy.budget.delta,
             disclosures=spent.disclosures,
+            figures=spent.figures,
+            most_figures=self.policy.limits.figures,
             ledger_head=head,
         )
+
+
+def figures_of(study: Resolved, ask: Ask, state: str) -> str:
+    """Names the exact figures that an ask gives: the same whoever asks, in whatever run and with whomever.
+
+    state: of the data.
+    """
+    terms = study.terms
+    facts = [
+        state,
+        terms.method,
+        terms.options,
+        study.question.codebook.digest(),
+        [str(each) for each in terms.where],
+        ask.name,
+    ]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, array in sorted(ask.arrays.items()):
+        made = np.ascontiguousarray(array)
+        digest.update(json.dumps([name, made.dtype.str, made.shape]).encode())
+        digest.update(made.tobytes())
+    return digest.hexdigest()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from statfed.client.guard.files import check_modes
 from statfed.client.guard.policy import HolderName, Parties
 from statfed.client.protecting import Protecting
 from statfed.core import VERSION
@@ -68,6 +69,7 @@ class ThirdParty:
         """Answer one statement. Raises Refused or UsageError with a public message, and then nothing leaves."""
         statement = Statement.parse(text, VERSION)
         try:
+            check_modes(self.home)
             policy = load_party(self.home / FILE)
         except UsageError as error:
             log.error("party: %s", error)

@@ -33,6 +33,8 @@ _NUMERIC: frozenset[str] = frozenset({"number", "integer", "boolean"})
 _BOUNDED: frozenset[str] = frozenset({"number", "integer", "date", "array"})
 _SIZED: frozenset[str] = frozenset({"text", "array"})
 _SCALED: frozenset[str] = frozenset({"number", "integer", "array"})
+MOST_CATEGORIES, MOST_COLUMNS = 100_000, 20_000
+"""Of a codebook: more is not read, at any end. A holder's policy says how many of them it works on."""
 _ISO = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EPOCH = date(1970, 1, 1)
 
@@ -75,9 +77,15 @@ class Column(Section):
     given_scale: float | None = Field(
         default=None, alias="scale", gt=0, description="public divisor that models use; default half the range"
     )
-    categories: dict[str, str] = Field(default_factory=dict, description="code to label, in order; a list is allowed")
-    parents: dict[str, str] = Field(default_factory=dict, description="code to code one level up, for hierarchies")
-    missing: tuple[str | float, ...] = Field(default=(), description="values that mean missing, besides null")
+    categories: dict[str, str] = Field(
+        default_factory=dict, max_length=MOST_CATEGORIES, description="code to label, in order; a list is allowed"
+    )
+    parents: dict[str, str] = Field(
+        default_factory=dict, max_length=MOST_CATEGORIES, description="code to code one level up, for hierarchies"
+    )
+    missing: tuple[str | float, ...] = Field(
+        default=(), max_length=1_000, description="values that mean missing, besides null"
+    )
     required: bool = Field(default=False, description="are missing values an error?")
     role: Role | None = None
 
@@ -186,7 +194,7 @@ class Codebook(Section):
     """The columns of a table and the design of its sample. Columns that are not listed do not exist for a query."""
 
     title: str = ""
-    columns: dict[str, Column] = Field(min_length=1)
+    columns: dict[str, Column] = Field(min_length=1, max_length=MOST_COLUMNS)
     design: Design = Design()
 
     @model_validator(mode="after")

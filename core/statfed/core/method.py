@@ -57,12 +57,14 @@ class Counts:
 
     units: they are numbers of sampling units or of enterprises, not of records. beside: part of numbers of records that
     this one is only told beside, to say how many were left out or miss a value: where those are too few, a holder with
-    rules does not count them.
+    rules does not count them. sides: the last axis has the numbers on both sides of an edge: where those on one side
+    are too few, a holder with rules counts them on the other.
     """
 
     by: tuple[str, ...] = ()
     units: bool = False
     beside: str = ""
+    sides: bool = False
 
 
 @dataclass(frozen=True)

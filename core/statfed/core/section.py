@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from statfed.core.errors import UsageError
 
@@ -20,13 +20,27 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
+class Strict(Section):
+    """A table whose values are taken as they are written: true is no number, 1 is no switch, "10" is no count."""
+
+    model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listed(cls, given: object) -> object:
+        """Lists, of which a file has no other kind than arrays, as tuples."""
+        if not isinstance(given, dict):
+            return given
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+
+
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The table in a TOML file. Raises UsageError when there is none or it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{what} file not found: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # of numbers with thousands of digits, and of depth, too
         raise UsageError(f"{path}: not a readable TOML file: {error}") from None
 
 

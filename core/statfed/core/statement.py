@@ -17,6 +17,8 @@ from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.terms import Terms
 
 MODELS = "statfed.strategies.models"
+MOST_TEXT, MOST_NESTED = 16_000_000, 50
+"""Of a statement: characters, and tables and lists within one another."""
 M = TypeVar("M", bound=BaseModel)
 Step = Literal["admit", "protect", "ask", "release"]
 
@@ -75,8 +77,12 @@ def understood(
 
     Raises Refused on another version or anything not understood, naming keys and never what they hold.
     """
+    if len(text) > MOST_TEXT:
+        raise Refused(f"statement not understood: got {len(text):,} characters; want at most {MOST_TEXT:,}")
     try:
         table = json.loads(text)
+        if _deep(table):
+            raise ValueError
         version = str(table["version"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Refused("statement not understood: want JSON with a version") from None
@@ -89,6 +95,21 @@ def understood(
         raise Refused(f"statement not understood: {keys}") from None
     except KeyError as error:
         raise Refused(f"statement not understood: {error.args[0]}") from None
+
+
+def _deep(value: Any) -> bool:
+    """Are tables and lists nested deeper than any study has them? Without recursion: that is what depth attacks."""
+    level = [value]
+    for _ in range(MOST_NESTED):
+        level = [
+            item
+            for one in level
+            if isinstance(one, dict | list)
+            for item in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def outside(terms: Terms) -> tuple[str, ...]:
@@ -153,6 +174,10 @@ class Closing(_Message):
     budget_epsilon: float | None
     delta: float | None
     disclosures: int = Field(description="entries that are not differentially private")
+    figures: int = Field(default=0, description="distinct exact figures that the dataset has given so far")
+    most_figures: int | None = Field(
+        default=None, description="most that it ever gives; None where nothing counts them"
+    )
     ledger_head: str
 
 

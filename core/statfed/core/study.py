@@ -21,6 +21,7 @@ from statfed.core.protection import named_protection
 from statfed.core.section import NAME, Section, Unit, apply_override, describe, read_toml
 from statfed.core.terms import (
     COLLUDERS,
+    MOST_HOLDERS,
     NOISE,
     Placement,
     Privacy,
@@ -43,6 +44,11 @@ class Simulation(Section):
         default=True, description="may exact statistics, or a model trained without noise, leave a holder?"
     )
     disclosure: Rules = Field(default=OFF, description="each holder's own rules, off unless this table is given")
+    rules: Literal["none", "standard", "strict"] = Field(
+        default="none",
+        description="what the simulated holders allow: everything, explained (none), or what that template of statfed "
+        "policy init does, pinned to the study's codebook",
+    )
 
 
 class Target(Section):
@@ -84,7 +90,7 @@ class Study(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="options of the method")
     holders: dict[str, str] = Field(
         min_length=1,
-        max_length=10_000,
+        max_length=MOST_HOLDERS,
         description="simulation: holder name to its data file or URL; for a scenario names alone, or how many",
     )
     scenario: str | None = Field(default=None, description="a training scenario, whose population the holders have")
@@ -123,6 +129,8 @@ class Study(Section):
     @classmethod
     def _holders(cls, value: object) -> object:
         if isinstance(value, int) and not isinstance(value, bool):
+            if not 1 <= value <= MOST_HOLDERS:
+                raise ValueError(f"got {_short(value)}; want 1 to {MOST_HOLDERS:,}")
             return {f"office-{i + 1}": "" for i in range(value)}
         if isinstance(value, list | tuple):
             twice = sorted({str(name) for name in value if value.count(name) > 1})
@@ -252,6 +260,11 @@ def _fitting(method: str, options: Any, before: Any) -> Any:
         return options
     known = load_method(method).Options.model_fields
     return {key: value for key, value in options.items() if key in known or before.get(key, ...) != value}
+
+
+def _short(number: int) -> str:
+    """A number of any size: its digits are written out only where they are few."""
+    return str(number) if abs(number) < 10**18 else "a number of more than 18 digits"
 
 
 def _plain(value: Any) -> Any:

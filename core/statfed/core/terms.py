@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from statfed.core.codebook import Codebook, Column, day_of
+from statfed.core.codebook import MOST_CATEGORIES, Codebook, Column, day_of
 from statfed.core.errors import UsageError
 from statfed.core.section import Section, Unit
 
@@ -18,6 +18,8 @@ NOISE = (
     "protection shows it; shared, each holder a part, under a protection that shows sums only"
 )
 COLLUDERS = "shared noise: holders that may pool what they know, the noise they added included; 1 by default there"
+MOST_HOLDERS, MOST_CONDITIONS = 10_000, 1_000
+"""Of a study: more is not read, at any end."""
 _CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(==|!=|<=|>=|<|>|=|\bin\b)\s*(.+?)\s*")
 
 
@@ -29,7 +31,7 @@ class Condition(Section):
 
     column: str
     op: Operator
-    value: float | str | tuple[str, ...]
+    value: float | str | Annotated[tuple[str, ...], Field(max_length=MOST_CATEGORIES)]
 
     def __str__(self) -> str:
         value = ",".join(self.value) if isinstance(self.value, tuple) else self.value
@@ -38,12 +40,17 @@ class Condition(Section):
 
 def parse_condition(text: str, codebook: Codebook) -> Condition:
     """Read `age >= 18`, `sex = f`, `region in north,south` or `start < 2021-01-01`. Raises UsageError on others."""
+    name, op, value = read_condition(text)
+    read = {"column": name, "op": op, "value": _value(name, op, value, codebook)}
+    return _checked(Condition.model_validate(read), codebook)
+
+
+def read_condition(text: str) -> tuple[str, str, str]:
+    """Column, operator and value of a condition, as texts. Raises UsageError on what is none."""
     match = _CONDITION.fullmatch(text)
     if not match:
         raise UsageError(f"--where: got {text!r}; want for example 'age >= 18', 'sex = f' or 'region in north,south'")
-    name, op, value = match[1], "==" if match[2] == "=" else match[2], match[3].strip("'\"")
-    read = {"column": name, "op": op, "value": _value(name, op, value, codebook)}
-    return _checked(Condition.model_validate(read), codebook)
+    return match[1], "==" if match[2] == "=" else match[2], match[3].strip("'\"")
 
 
 def _value(name: str, op: str, text: str, codebook: Codebook) -> float | str | tuple[str, ...]:
@@ -151,9 +158,9 @@ class Terms(Section):
     method: str = Field(description="a file of statfed.strategies.analyses or .training")
     options: dict[str, Any] = Field(default_factory=dict, description="that method's options")
     codebook: Codebook
-    codebooks: dict[str, Codebook] = Field(default_factory=dict)
-    where: tuple[Condition, ...] = ()
-    holders: tuple[str, ...] = Field(min_length=1)
+    codebooks: dict[str, Codebook] = Field(default_factory=dict, max_length=MOST_HOLDERS)
+    where: tuple[Condition, ...] = Field(default=(), max_length=MOST_CONDITIONS)
+    holders: tuple[str, ...] = Field(min_length=1, max_length=MOST_HOLDERS)
     roles: dict[str, str] = Field(default_factory=dict)
     seed: int | None = Field(description="None in a pilot: the holder then draws from its operating system")
     privacy: Privacy | None = None

@@ -55,7 +55,24 @@ class Rows:
     by: tuple[Expr | str, ...] = ()
 
 
-Weighed = Amounts | Rows
+@dataclass(frozen=True)
+class Cuts:
+    """Numbers of records of `table` up to each of `edges` of a column, in every cell of `by`.
+
+    edges: (value, is the value itself included?), in any order. cell: codes of columns that all records of the table
+    have, where it is one cell of more. tails: edges with too few records on one side tell nothing, since those were
+    counted on the other (`Counts.sides`); without `by`.
+    """
+
+    table: Table
+    column: str
+    edges: tuple[tuple[float, bool], ...]
+    by: tuple[str, ...] = ()
+    cell: tuple[tuple[str, str], ...] = ()
+    tails: bool = False
+
+
+Weighed = Amounts | Rows | Cuts
 Weighs = Callable[[Table, Any, Any], Iterable[Weighed]]
 
 

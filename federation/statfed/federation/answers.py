@@ -227,6 +227,8 @@ def spending_of(
                 budget_epsilon=closing.budget_epsilon,
                 noise_to_signal=admission.noise_to_signal,
                 disclosures=closing.disclosures,
+                figures=closing.figures,
+                most_figures=closing.most_figures,
                 ledger_head=closing.ledger_head,
             )
         )
@@ -238,11 +240,10 @@ def learns(study: Resolved) -> tuple[Disclosure, ...]:
     public = "nothing: declared public in the holder's policy"
     always = (
         ("coordinator", "each holder's public numbers of records and persons, and its ledger's head hash", public),
-        ("coordinator", "whether a holder refuses, and by which rule", "thresholds stay secret"),
         (
             "coordinator",
-            "whether a holder's data fit the codebook, and if not, in which column",
-            "no value or count is named",
+            "whether a holder refuses; by which rule, where that does not depend on data",
+            "those that do are one text, counted in the ledger and limited by policy; a rehearsal is told all",
         ),
         ("coordinator", "how long each holder computes each time", "nothing: time varies with its records"),
     )

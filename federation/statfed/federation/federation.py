@@ -38,9 +38,11 @@ class Federation:
 
     holders: name to data file, database URL, pandas DataFrame or Arrow table. codebook: a Codebook, a mapping, or
     the path of a *.codebook.toml file; None drafts one from the union of the local drafts, which only a simulation
-    may do. workspace: folder where ledgers live between sessions; None keeps them while this object lives.
-    disclosure: rules for every release. protection: its name, or the fields of a `[protection]` table (name,
-    minimum_holders, options); see `statfed protections`.
+    may do, and only for studies without privacy: a draft tells of the data, and no epsilon covers that. workspace:
+    folder where ledgers live between sessions; None keeps them while this object lives. disclosure: rules for every
+    release. rules: what the simulated holders allow, everything or what that template of `statfed policy init` does.
+    protection: its name, or the fields of a `[protection]` table (name, minimum_holders, options); see
+    `statfed protections`.
     `last` is the whole answer to the last question: sums, ledger, who learns what.
     """
 
@@ -53,6 +55,7 @@ class Federation:
         workspace: Path | str | None = None,
         disclosure: Rules | Literal["none", "standard"] = "none",
         protection: str | Mapping[str, Any] = "plain",
+        rules: Literal["none", "standard", "strict"] = "none",
         seed: int | None = None,
         progress: Progress = silent,
     ) -> None:
@@ -73,6 +76,7 @@ class Federation:
             )
         self._protection = {"name": protection} if isinstance(protection, str) else dict(protection)
         self._rules = {"none": OFF, "standard": Rules()}[disclosure] if isinstance(disclosure, str) else disclosure
+        self._policy, self._drafted = rules, False
         self.last: Answer | None = None
 
     def ask(
@@ -106,14 +110,15 @@ class Federation:
                 "protection": self._protection,
                 "exact": exact,
                 "disclosure": self._rules,
+                "simulation": {"rules": self._policy},
             },
             where=analysis,
         )
 
         def keep(codebook: Codebook) -> None:
-            self.codebook = codebook
+            self.codebook, self._drafted = codebook, True
 
-        how = Options(workspace=self._workspace, codebook=self.codebook, references=references)
+        how = Options(workspace=self._workspace, codebook=self.codebook, drafted=self._drafted, references=references)
         self.last = run_study(study, how, progress=self._progress, on_codebook=keep)
         return self.last.result
 

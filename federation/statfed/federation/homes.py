@@ -8,25 +8,30 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from statfed.client.data.tables import connect
 from statfed.client.guard.policy import (
-    Allow,
     Budget,
     Dataset,
     Disclosure,
     HolderName,
-    Minimum,
     Parties,
     Policy,
     load_policy,
     write_policy,
 )
+from statfed.client.guard.register import point
+from statfed.client.guard.templates import Template, made
 from statfed.core.codebook import Codebook
+from statfed.core.disclosure import OFF
 from statfed.core.errors import UsageError
 from statfed.core.study import Study
 from statfed.core.terms import Terms
 from statfed.federation.parties import admit_third_parties, home_of, identities, third_parties
+
+REGISTER = "register.sqlite"
+"""What simulated holders take down of their ledgers, beside their homes: a simulation is a machine of its own."""
 
 
 def home_names(study: Study) -> dict[str, str]:
@@ -44,33 +49,27 @@ def make_homes(
     """Complete the holders' homes and make those of third parties under `root`. Returns party name to folder.
 
     sources: holder to data file or URL, absolute. dataset: name of the data set in every ledger, that of the home by
-    default. Raises UsageError when a source cannot be opened.
+    default. A register of their own lies under `root`, so that a workspace that is deleted is gone as a whole. Raises
+    UsageError when a source cannot be opened.
     """
     others = third_parties(study.protection, study.holders, study.engine, root)
     pins = identities({**homes, **others})
     admit_third_parties(others, study.protection.name, pins)
     for name, source in sources.items():
+        point(homes[name], root / REGISTER)
         records, persons = _sizes(source, terms.codebook_of(name))
-        units = records if study.unit == "record" else persons
-        policy = Policy(
-            holder=HolderName(name=name),
-            dataset=Dataset(id=dataset or homes[name].name, path=source, records=records, persons=persons),
-            allow=Allow(
-                methods=("*",),
-                protections=("*",),
-                columns=("*",),
-                without_privacy=study.simulation.allow_without_privacy,
-                noise=("local", "central", "shared"),
-                public_seed=True,
+        policy = policy_of(
+            study,
+            name,
+            Dataset(
+                id=dataset or homes[name].name,
+                path=source,
+                records=records,
+                persons=persons,
+                codebooks=() if study.simulation.rules == "none" else (terms.codebook_of(name).digest(),),
             ),
-            minimum=Minimum(records=study.simulation.minimum_records),
-            disclosure=Disclosure.model_validate(study.simulation.disclosure.model_dump()),
-            parties=Parties(pins),
-            budget=Budget(
-                unit=study.unit,
-                epsilon=study.simulation.lifetime_epsilon,
-                delta=min(study.simulation.lifetime_delta, 0.5 / units),
-            ),
+            Parties(pins),
+            tuple(others),
         )
         path = homes[name] / "policy.toml"
         known = None
@@ -80,6 +79,35 @@ def make_homes(
         if known != policy:
             write_policy(policy, path)
     return {**homes, **others}
+
+
+def policy_of(study: Study, name: str, dataset: Dataset, parties: Parties, third_parties: tuple[str, ...]) -> Policy:
+    """What a simulated holder allows: all that its study's section [simulation] does not close.
+
+    Under rules standard or strict it is that template, pinned to the study's codebook; a public seed and noise that the
+    coordinator adds stay allowed under none alone, the seed everywhere: it is a simulation.
+    """
+    simulation = study.simulation
+    template: Template = "rehearsal" if simulation.rules == "none" else simulation.rules
+    units = dataset.records if study.unit == "record" else dataset.persons
+    budget = Budget(
+        unit=study.unit, epsilon=simulation.lifetime_epsilon, delta=min(simulation.lifetime_delta, 0.5 / units)
+    )
+    policy = made(
+        template,
+        holder=HolderName(name=name),
+        dataset=dataset,
+        budget=budget,
+        parties=parties,
+        third_parties=third_parties,
+    )
+    allow = {"public_seed": True, "without_privacy": policy.allow.without_privacy and simulation.allow_without_privacy}
+    changes: dict[str, Any] = {"allow": policy.allow.model_copy(update=allow)}
+    if template == "rehearsal" or simulation.disclosure != OFF:
+        changes["disclosure"] = Disclosure.model_validate(simulation.disclosure.model_dump())
+    records = max(policy.minimum.records, simulation.minimum_records)
+    changes["minimum"] = policy.minimum.model_copy(update={"records": records})
+    return policy.model_copy(update=changes)
 
 
 def homes_under(root: Path, names: Mapping[str, str]) -> dict[str, Path]:

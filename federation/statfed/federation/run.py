@@ -71,7 +71,8 @@ class Options:
     workspace: where simulated holders live between runs; None: new ones, for this run alone. runs: where the run's
     folder goes; None: none is written. fresh: new holders, kept inside the run's folder. dry_run: stop after admission
     with DryRun. references: also train what a model is compared with, where records are held out. base: folder that
-    relative paths start from. codebook: instead of the study's file. engine: instead of the study's.
+    relative paths start from. codebook: instead of the study's file; drafted: was it made from the data? engine:
+    instead of the study's.
     """
 
     workspace: Path | None = None
@@ -81,6 +82,7 @@ class Options:
     references: bool = True
     base: Path | None = None
     codebook: Codebook | None = None
+    drafted: bool = False
     engine: Engine | None = None
 
 
@@ -216,7 +218,7 @@ def _execute(job: _Job) -> Answer:
     started = time.perf_counter()
     options = job.options
     with job.clock.phase("prepare data"):
-        world = world_of(job.study, options.base or Path(), options.codebook, job.progress)
+        world = world_of(job.study, options.base or Path(), options.codebook, job.progress, drafted=options.drafted)
         job.warn(world.warnings)
         if world.drafted:
             job.on_codebook(world.terms.codebook)

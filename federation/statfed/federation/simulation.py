@@ -26,6 +26,12 @@ from statfed.federation.population import described, write_tables
 from statfed.server.engine import Deployment, Engine, Session
 
 R = TypeVar("R")
+UNCOVERED = (
+    "privacy: got a codebook that is drafted from the data: its bounds and categories tell of single records, and no "
+    "epsilon covers that. Want one that is known without them: write a draft with `statfed codebook infer FILE... "
+    "--out people.codebook.toml`, check every bound and category against what is publicly known, and pass it "
+    "(--codebook FILE, the study's key codebook, or Federation(..., codebook=FILE))"
+)
 
 
 class Opener(Protocol):
@@ -62,14 +68,19 @@ class World:
         return self.study.title or named
 
 
-def world_of(study: Study, base: Path, codebook: Codebook | None, progress: Progress) -> World:
+def world_of(
+    study: Study, base: Path, codebook: Codebook | None, progress: Progress, *, drafted: bool = False
+) -> World:
     """A study with its codebook, or with the population of its scenario.
 
-    base: folder that relative paths start from; codebook: instead of the study's file. Raises UsageError.
+    base: folder that relative paths start from; codebook: instead of the study's file; drafted: it was made from the
+    data. Raises UsageError, also where a private study has no other codebook than a drafted one.
     """
     if study.scenario:
         return _populated(study, progress)
-    drafted = codebook is None and study.codebook is None
+    drafted = drafted or (codebook is None and study.codebook is None)
+    if drafted and study.privacy:
+        raise UsageError(UNCOVERED)
     if codebook is None:
         codebook = load_codebook(base / study.codebook) if study.codebook else _drafted(study, progress)
     others = {name: load_codebook(base / path) for name, path in study.codebooks.items()}

@@ -96,6 +96,8 @@ class Spending(_Part):
     budget_epsilon: float | None = Field(description="lifetime budget in the holder's policy")
     noise_to_signal: float | None = None
     disclosures: int = Field(description="ledger entries that are not differentially private")
+    figures: int = Field(default=0, description="distinct exact figures that the dataset has given so far")
+    most_figures: int | None = Field(default=None, description="most that it ever gives; None where none are counted")
     ledger_head: str
 
 

@@ -42,6 +42,10 @@ FORMS = "a .csv, .csv.gz, .tsv, .parquet, .arrow or .feather file, a folder of .
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".arrow", ".feather", ".ipc")
 """Of built-in files."""
 _POSTGRES = ("postgres", "postgresql")
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#@]*@)?"
+    r"(?P<place>(?:[A-Za-z0-9._~*-]*|\[[0-9A-Fa-f:.]*\])(?::[0-9]+)?(?:/[^?#@]*)?)(?:\?[^@]*)?"
+)
 _EXTRA = {"postgres": "statfed[postgres]", "postgresql": "statfed[postgres]"}
 
 
@@ -82,19 +86,41 @@ def connect(source: str, home: Path) -> Source:
 
     Raises UsageError when it is not there, is of no known form or cannot be opened; never with a password in it.
     """
-    shown = _shown(urlsplit(source)) if "://" in source else source
-    kind = find(source, home, shown, _schemes(), SUFFIXES)
+    try:
+        return _connect(source, home)
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a malformed source, or a folder that may not be read; its words may quote either
+        raise UsageError(f"{shown(source)}: cannot be opened ({type(error).__name__}); want {FORMS}") from None
+
+
+def shown(source: str) -> str:
+    """`source` without what may be secret: of a URL its scheme, host and path, of a file its name as it was written.
+
+    What is neither a well-formed URL nor plainly a path is not shown at all, apart from its scheme: a URL with a slash
+    too few, or with signs in its password that belong quoted, has the password in a place where nobody looks for it.
+    """
+    if found := _URL.fullmatch(source):
+        return f"{found['scheme']}://{found['place']}"
+    scheme, sign, _ = source.partition(":/")
+    if sign and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return f"{scheme}:..."
+    return "the data source" if "@" in source or ":" in source else source
+
+
+def _connect(source: str, home: Path) -> Source:
+    kind = find(source, home, shown(source), _schemes(), SUFFIXES)
     if kind:
-        return _opened(kind, source, home, shown)
+        return _opened(kind, source, home, shown(source))
     if "://" in source:
         url = urlsplit(source)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         table = query.pop("table", "")
         if not table:
-            raise UsageError(f"{_shown(url)}: got no table; want ?table=NAME at the end of the URL")
+            raise UsageError(f"{shown(source)}: got no table; want ?table=NAME at the end of the URL")
         if url.scheme in ("duckdb", "sqlite"):
-            return _database_file(url, table, home)
-        return _server(url, table, query)
+            return _database_file(source, table, home)
+        return _server(source, table, query)
     return _files(source, home)
 
 
@@ -107,7 +133,8 @@ def _files(source: str, home: Path) -> Source:
     else:
         found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path] * path.exists()
     if not found:
-        raise UsageError(f"{source}: {'no .parquet file in it' if path.is_dir() else 'no such file'}; want {FORMS}")
+        what = "no .parquet file in it" if path.is_dir() else "no such file"
+        raise UsageError(f"{shown(source)}: {what}; want {FORMS}")
     with ExitStack() as stack:
         connection = _duckdb(stack)
         try:
@@ -123,11 +150,11 @@ def _files(source: str, home: Path) -> Source:
                 connection.con.register("arrow_file", pyarrow.dataset.dataset(str(path), format="ipc"))
                 expr = connection.table("arrow_file")
             else:
-                raise UsageError(f"{source}: got {path.suffix or 'no'} extension; want {FORMS}")
+                raise UsageError(f"{shown(source)}: got {path.suffix or 'no'} extension; want {FORMS}")
         except UsageError:
             raise
         except Exception as error:  # the engine's message may quote a line of the data
-            raise UsageError(f"{source}: not readable as {path.suffix.lstrip('.')}") from error
+            raise UsageError(f"{shown(source)}: not readable as {path.suffix.lstrip('.')}") from error
         return Source(expr, True, lambda: _stamp(found), stack.pop_all())
 
 
@@ -161,8 +188,8 @@ def _opened(kind: Kind, source: str, home: Path, shown: str) -> Source:
         return Source(expr, connection.name == "duckdb", state, stack.pop_all())
 
 
-def _database_file(url: SplitResult, table: str, home: Path) -> Source:
-    path = _database_path(url, home)
+def _database_file(source: str, table: str, home: Path) -> Source:
+    path, url = database_path(source, home), urlsplit(source)
     with ExitStack() as stack:
         connection = _duckdb(stack)
         try:
@@ -174,18 +201,20 @@ def _database_file(url: SplitResult, table: str, home: Path) -> Source:
                 _copy_sqlite(path, table, connection.con)
                 expr = connection.table("copied")
         except Exception as error:
-            raise UsageError(f"{_shown(url)}: no readable {url.scheme} database with a table {table!r}") from error
+            raise UsageError(f"{shown(source)}: no readable {url.scheme} database with a table {table!r}") from error
         parts = [p for p in (path, Path(f"{path}.wal"), Path(f"{path}-wal")) if p.exists()]
         return Source(expr, True, lambda: f"{table}\n{_stamp(parts)}", stack.pop_all())
 
 
-def _database_path(url: SplitResult, home: Path) -> Path:
-    """`duckdb://c.db` and `duckdb:///c.db` are relative to home, the latter absolute if there is no such file."""
+def database_path(source: str, home: Path) -> Path:
+    """The file of a database by URL. `duckdb://c.db` and `duckdb:///c.db` are relative to home, the latter absolute if
+    there is no such file. Raises UsageError when there is neither."""
+    url = urlsplit(source)
     tail = unquote(url.netloc + url.path)
     relative = home / tail.lstrip("/")
     found = next((p for p in (relative, Path(tail)) if p.is_file()), None)
     if found is None:
-        raise UsageError(f"{_shown(url)}: no such file; want {url.scheme}:///PATH?table=NAME")
+        raise UsageError(f"{shown(source)}: no such file; want {url.scheme}:///PATH?table=NAME")
     return found
 
 
@@ -213,9 +242,10 @@ def _text(value: object) -> str | None:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _server(url: SplitResult, table: str, query: Mapping[str, str]) -> Source:
+def _server(source: str, table: str, query: Mapping[str, str]) -> Source:
     import ibis
 
+    url = urlsplit(source)
     schema, _, name = table.rpartition(".")
     with ExitStack() as stack:
         try:
@@ -228,9 +258,10 @@ def _server(url: SplitResult, table: str, query: Mapping[str, str]) -> Source:
             expr = connection.table(name, database=database)
         except ImportError as error:
             extra = _EXTRA.get(url.scheme, f"ibis-framework[{url.scheme}]")
-            raise UsageError(f"{_shown(url)}: its driver is not installed; want pip install '{extra}'") from error
-        except Exception as error:
-            raise UsageError(f"{_shown(url)}: table {table!r} cannot be opened: {_reason(error, url)}") from error
+            raise UsageError(f"{shown(source)}: its driver is not installed; want pip install '{extra}'") from error
+        except Exception as error:  # noqa: BLE001  # whatever a driver raises; without its words where they may tell
+            reason = "" if shown(source).endswith("...") else f": {_reason(error, url)}"
+            raise UsageError(f"{shown(source)}: table {table!r} cannot be opened{reason}") from None
         return Source(expr, connection.name == "duckdb", lambda: _contents(expr, table), stack.pop_all())
 
 
@@ -275,12 +306,6 @@ def _stamp(paths: Sequence[Path]) -> str:
     return "\n".join(f"{p.name} {s.st_size} {s.st_mtime_ns}" for p, s in stats)
 
 
-def _shown(url: SplitResult) -> str:
-    """The URL without user, password and parameters."""
-    host = url.netloc.rpartition("@")[2]
-    return f"{url.scheme}://{host}{url.path}"
-
-
 def _reason(error: Exception, url: SplitResult) -> str:
     """First line of a driver's message, without the secrets that came with the URL."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -310,7 +335,10 @@ def absolute(source: str, base: Path) -> str:
     """
     if "://" not in source:
         return str((base / Path(source).expanduser()).absolute())
-    url = urlsplit(source)
+    try:
+        url = urlsplit(source)
+    except ValueError:
+        raise UsageError(f"{shown(source)}: got a malformed URL; want {FORMS}") from None
     if url.scheme not in ("duckdb", "sqlite"):
         return source
-    return f"{url.scheme}:///{_database_path(url, base).absolute()}?{url.query}"
+    return f"{url.scheme}:///{database_path(source, base).absolute()}?{url.query}"

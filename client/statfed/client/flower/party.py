@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from statfed.client.guard.policy import conceded
+from statfed.client.guard.admission import conceded
 from statfed.client.protecting import own
 from statfed.client.third_party import FILE, PartyPolicy, load_party
 from statfed.core import toml

@@ -17,9 +17,12 @@ Formal guarantees.
    only.
 4. *Deletion shows.* Beside `ledger.sqlite` stands `ledger.opened` with the hash of the first entry, on disk before the
    chain can be seen. While it stands, a missing chain is not begun anew, and another chain in its place is refused. A
-   crash between the two can only over-refuse; the message says what to do. Not protected against: someone who deletes
-   both, or who puts back an older copy of the same chain. These show against an anchor only. A chain without the file
-   (begun before there was one, or restored without it) gets one at its next opening for writing.
+   crash between the two can only over-refuse; the message says what to do. A chain without the file (begun before there
+   was one, or restored without it) gets one at its next opening for writing.
+5. *Going back shows.* `statfed.client.guard.register` keeps, apart from the file, how far each chain came and which one
+   was kept at which place. A chain that is behind it, differs from it, or stands where another was, is refused, and is
+   completed from the register's copy (`statfed.client.guard.restoring`). A process besides remembers what it saw. Who
+   puts back the register too is found by an anchor only.
 """
 
 import datetime as dt
@@ -29,13 +32,14 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from statfed.client.guard.register import register_of
 from statfed.core.errors import EngineError, LedgerCorrupt, UsageError
 
 FORMAT = 1
@@ -49,6 +53,8 @@ _SCHEMA = (
     "CREATE TRIGGER never_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
 )
 _BUSY_SECONDS = 60.0
+_RESTORE = "a copy put back gives no budget back; want `statfed ledger restore --home {}`, which completes it"
+_met: dict[str, tuple[int, str]] = {}  # by first entry: number and hash of the last entry that this process saw
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,10 @@ S = TypeVar("S", bound=State)
 class Chain(Generic[S]):
     """An open chain and the state that its entries add up to.
 
-    path: must exist, see `create`; fresh: makes the state of no entries. Safe between threads and between processes of
-    one host; the file belongs on a local disk, since neither SQLite's locks nor those of `create` hold on every network
-    file system. Raises LedgerCorrupt whenever the chain does not verify, UsageError if there is none.
+    path: must exist, see `create`; fresh: makes the state of no entries; writable: else the register is compared with,
+    where it knows the chain, and neither file is written. Safe between threads and between processes of one host; the
+    file belongs on a local disk, since neither SQLite's locks nor those of `create` hold on every network file system.
+    Raises LedgerCorrupt whenever the chain does not verify, UsageError if there is none.
     """
 
     def __init__(self, path: Path, fresh: Callable[[], S], *, writable: bool) -> None:
@@ -97,6 +104,7 @@ class Chain(Generic[S]):
             check_marker(path, None)
             raise UsageError(f"ledger not found: {path}")
         self.path, self._fresh, self._lock = path, fresh, threading.RLock()
+        self._writable, self._appended, self.register = writable, list[Entry](), register_of(path.parent)
         self.state: S = fresh()
         self.seq, self.head, self._first = 0, GENESIS, GENESIS
         self._seen = (0, GENESIS)  # the last entry known to be on disk
@@ -105,7 +113,8 @@ class Chain(Generic[S]):
             self.db = connect(path, writable)
         try:
             if writable:
-                path.chmod(0o600)
+                with translated(path):
+                    path.chmod(0o600)
             with self.writing() if writable else self.reading():
                 check_marker(path, self._first, adopt=writable)
         except BaseException:
@@ -123,10 +132,12 @@ class Chain(Generic[S]):
         """Exclusive writing on a verified chain: all that is appended in the block is committed, or nothing."""
         with self._lock, translated(self.path):
             self.db.execute("BEGIN IMMEDIATE")
+            self._appended.clear()
             try:
                 yield self._refresh()
                 self.db.execute("COMMIT")
-                self._seen = (self.seq, self.head)
+                self._saw()
+                self._record(self._appended)
             except BaseException:
                 if (self.seq, self.head) != self._seen:  # what was appended here is not on disk
                     self._version = None
@@ -143,6 +154,7 @@ class Chain(Generic[S]):
         self.seq, self.head = entry.seq, entry.hash
         self.state.apply(entry)
         insert(self.db, entry)
+        self._appended.append(entry)
         return entry.hash
 
     def entries(self) -> list[Entry]:
@@ -171,6 +183,20 @@ class Chain(Generic[S]):
     def close(self) -> None:
         """Close the file."""
         self.db.close()
+        self.register.close()
+
+    @property
+    def first(self) -> str:
+        """The hash of the first entry, which names the chain."""
+        return self._first
+
+    def _saw(self) -> None:
+        self._seen = _met[self._first] = (self.seq, self.head)
+
+    def _record(self, entries: Sequence[Entry]) -> None:
+        """Take entries down in the register; the act that they account for goes on only then."""
+        if entries:
+            self.register.record(self._first, self.path, [fields(entry) for entry in entries])
 
     def _refresh(self) -> S:
         """The state of a verified chain. Own appends are trusted; after another connection's, all is verified anew."""
@@ -178,30 +204,74 @@ class Chain(Generic[S]):
         if version != self._version:
             self._version, found, state = None, list(rows(self.db)), self._fresh()
             replay(found, state.apply)
-            seq, head = self._seen
+            seq, head = max(self._seen, _met.get(found[0].hash, self._seen))
             if seq and (len(found) < seq or found[seq - 1].hash != head):
-                raise LedgerCorrupt(f"ledger truncated: entry {seq}, seen by this process, is no longer there")
+                raise LedgerCorrupt(
+                    f"ledger truncated: entry {seq}, seen by this process, is no longer there; "
+                    + _RESTORE.format(self.path.parent)
+                )
             check_file(self.db, quick=True)
+            more = self._compared(found)
             self.state, self._first = state, found[0].hash
-            self.seq, self.head = self._seen = found[-1].seq, found[-1].hash
+            self.seq, self.head = found[-1].seq, found[-1].hash
+            self._saw()
+            if self._writable:
+                self._record(more)
             self._version = version
         return self.state
+
+    def _compared(self, found: list[Entry]) -> list[Entry]:
+        """The entries that the register does not know yet. Raises LedgerCorrupt where it knows more, or others."""
+        first, restore = found[0].hash, _RESTORE.format(self.path.parent)
+        mark = self.register.mark(first)
+        if mark is None:
+            if self._writable and json.loads(found[0].facts).get("registered"):
+                raise LedgerCorrupt(
+                    f"ledger of unknown age: got entry {len(found)} as its last, and no record of it in the register "
+                    f"{self.register.path}, under which it was begun; want that register, or the head that the last "
+                    f"result carried: `statfed ledger restore --home {self.path.parent} --anchor HEAD`"
+                )
+        else:
+            now = found if len(found) >= mark.seq else list(rows(self.db))  # others may have appended while this looked
+            if len(now) < mark.seq:
+                raise LedgerCorrupt(
+                    f"ledger rolled back: got entry {len(now)} as its last; want entry {mark.seq}, which it had on "
+                    f"this machine; {restore}"
+                )
+            if now[mark.seq - 1].hash != mark.head:
+                raise LedgerCorrupt(
+                    f"ledger rolled back: entry {mark.seq} is another than it had on this machine; {restore}"
+                )
+        if other := self.register.others(self.path, first):
+            raise LedgerCorrupt(
+                f"ledger replaced: got a chain of {len(found)} entries where one of {other.seq} was kept; {restore}"
+            )
+        return found[mark.seq if mark else 0 :]
 
 
 def create(path: Path, facts: Mapping[str, Any]) -> None:
     """Begin a chain at `path` with an entry of kind "open", unless there is one by the time it is this process's turn.
 
     Schema and first entry are written under another name and linked into place: a chain is never seen without its
-    first entry, nor before its marker is on disk. Raises LedgerCorrupt if a chain was begun here before.
+    first entry, nor before its marker is on disk and the register knows it. Raises LedgerCorrupt if a chain was begun
+    here before.
     """
+    register = register_of(path.parent)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with translated(path), _held(path.parent) as folder:
             if path.exists():
                 return
             check_marker(path, None)
+            if known := register.others(path, GENESIS):
+                raise LedgerCorrupt(
+                    f"ledger missing: {path.name} was kept here, with {known.seq} entries; "
+                    + _RESTORE.format(path.parent)
+                )
             try:
-                _mark(path, _draft(draft, facts), folder)
+                first = _draft(draft, {**facts, "registered": True})
+                register.record(first.hash, path, [fields(first)])
+                _mark(path, first.hash, folder)
                 try:
                     os.link(draft, path)
                 except OSError:
@@ -215,6 +285,13 @@ def create(path: Path, facts: Mapping[str, Any]) -> None:
         pass  # a process that does not wait for its turn was first: its chain is the chain
     except OSError as error:
         raise UsageError(f"ledger cannot be created at {path}: {error.strerror}") from None
+    finally:
+        register.close()
+
+
+def forget(first: str) -> None:
+    """Let this process take a chain as it now is: it was restored."""
+    _met.pop(first, None)
 
 
 def marker(path: Path) -> Path:
@@ -237,8 +314,9 @@ def check_marker(path: Path, first: str | None, *, adopt: bool = False) -> None:
         raise EngineError(f"ledger {path.name}: storage of {file.name} failed: {error.strerror}") from None
     if begun is not None and first is None:
         raise LedgerCorrupt(
-            f"ledger missing: {path.name} was opened before, with the first entry {begun[:16]}; want it restored from "
-            f"backup (or {file.name} deleted too, if that very first opening was cut off and nothing was ever released)"
+            f"ledger missing: {path.name} was opened before, with the first entry {begun[:16]}; want it restored: "
+            f"`statfed ledger restore --home {path.parent}` (or {file.name} deleted too, if that very first opening "
+            "was cut off and nothing was ever released)"
         )
     if begun is not None and begun != first:
         raise LedgerCorrupt(
@@ -273,16 +351,22 @@ def _held(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _draft(draft: Path, facts: Mapping[str, Any]) -> str:
-    """Write a file of one entry and return that entry's hash."""
-    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+def _draft(draft: Path, facts: Mapping[str, Any]) -> Entry:
+    """Write a file of one entry and return that entry."""
     first = sealed(1, GENESIS, "open", facts=facts)
+    written(draft, [first])
+    return first
+
+
+def written(draft: Path, entries: Sequence[Entry]) -> None:
+    """Write a new file of these entries as they are, to be put in place under its own name."""
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     with closing(connect(draft, writable=True)) as db:
         for statement in ("PRAGMA journal_mode=DELETE", f"PRAGMA user_version={FORMAT}", "BEGIN", *_SCHEMA):
             db.execute(statement)
-        insert(db, first)
+        for entry in entries:
+            insert(db, entry)
         db.execute("COMMIT")
-    return first.hash
 
 
 def sealed(
@@ -319,10 +403,12 @@ def connect(path: Path, writable: bool) -> sqlite3.Connection:
 
 def insert(db: sqlite3.Connection, entry: Entry) -> None:
     """Write one entry as it is."""
-    db.execute(
-        f"INSERT INTO entries VALUES ({','.join('?' * len(_FIELDS))})",  # noqa: S608
-        [getattr(entry, name) for name in _FIELDS],
-    )
+    db.execute(f"INSERT INTO entries VALUES ({','.join('?' * len(_FIELDS))})", fields(entry))  # noqa: S608
+
+
+def fields(entry: Entry) -> tuple[Any, ...]:
+    """The fields of an entry, in the order of the file."""
+    return tuple(getattr(entry, name) for name in _FIELDS)
 
 
 def rows(db: sqlite3.Connection) -> Iterator[Entry]:
@@ -375,6 +461,11 @@ def translated(path: Path) -> Iterator[None]:
     """SQLite's errors as ours: a lock held by another process, or a file that is no ledger any more."""
     try:
         yield
+    except PermissionError:
+        raise UsageError(
+            f"ledger {path.name}: got files that this account may not read or write; want its holder's account, and "
+            "the folder and its files owned by it. Nothing was charged"
+        ) from None
     except sqlite3.ProgrammingError:  # used after close: a fault of the caller, not of the file
         raise
     except sqlite3.DatabaseError as error:

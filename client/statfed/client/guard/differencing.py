@@ -33,12 +33,15 @@ import ibis
 
 from statfed.client.guard import chain
 from statfed.client.guard.chain import Chain, Entry
+from statfed.client.guard.cuts import Edges, unsafe
+from statfed.client.guard.weights import FREQUENCY
 from statfed.core.codebook import Codebook, Column
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused
 from statfed.core.method import Cells, Model, Question, columns_read
 from statfed.core.table import Expr, Table
 from statfed.core.terms import Condition
+from statfed.core.weighing import Cuts
 
 FILE = "releases.sqlite"
 RULE = "not allowed by this holder's differencing rule"
@@ -216,12 +219,17 @@ class Release:
     total: int = field(repr=False)
 
 
+Cut = tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]
+"""Of which records a column was cut: the column, conditions as sorted JSON, and the cell."""
+
+
 @dataclass
 class _State:
     """What the entries of the file say. `apply` refuses what this module could not have written."""
 
     dataset: str = ""
     releases: list[Release] = field(default_factory=list)
+    cuts: dict[Cut, list[tuple[Edges, tuple[str, ...]]]] = field(default_factory=dict)
 
     def apply(self, entry: Entry) -> None:
         facts = json.loads(entry.facts)
@@ -231,6 +239,11 @@ class _State:
             if facts["format"] != chain.FORMAT:
                 raise ValueError(f"format: got {facts['format']}; want {chain.FORMAT}")
             self.dataset = facts["dataset"]
+            return
+        if entry.kind == "cut":
+            made = (facts["column"], tuple(facts["where"]), tuple((a, b) for a, b in facts["cell"]))
+            edges = tuple((float(edge), bool(closed)) for edge, closed in facts["edges"])
+            self.cuts.setdefault(made, []).append((edges, tuple(facts["by"])))
             return
         if entry.kind != "exact" or not isinstance(facts["total"], int):
             raise ValueError(f"unknown kind {entry.kind!r}")
@@ -315,6 +328,38 @@ class Releases:
                     if one not in known:
                         facts = _facts(question.terms.method, fingerprint, one, totals[one])
                         self._chain.append("exact", run, study, facts=facts)
+                return
+
+    def cut(self, run: str, study: str, question: Question[Any], cuts: Sequence[Cuts], least: int) -> None:
+        """Judge cuts of columns together with all earlier ones, and record them. Raises Refused.
+
+        least: fewest records between two edges. What others recorded meanwhile is compared before recording.
+        """
+        where = tuple(sorted({_canonical(_sorted(c).model_dump(mode="json")) for c in question.terms.where}))
+        named = [(one, (one.column, where, tuple(sorted(one.cell)))) for one in cuts]
+        compared: dict[Cut, int] = {}
+        while True:
+            with _named(), self._chain.reading() as state:
+                past = {made: tuple(state.cuts.get(made, ())) for _, made in named}
+            for one, made in named:
+                if (tuple(sorted(one.edges)), one.by) in past[made]:
+                    continue
+                if unsafe(one, past[made], least):
+                    raise Refused(f"{FREQUENCY}: {one.column}: too few records between two edges")
+            compared = {made: len(found) for made, found in past.items()}
+            with _named(), self._chain.writing() as state:
+                if any(len(state.cuts.get(made, ())) > n for made, n in compared.items()):
+                    continue
+                for one, made in named:
+                    edges = tuple(sorted(one.edges))
+                    if (edges, one.by) not in past[made]:
+                        facts: dict[str, Any] = {
+                            "column": one.column,
+                            "where": list(where),
+                            "cell": [list(c) for c in made[2]],
+                        }
+                        facts |= {"edges": [[edge, closed] for edge, closed in edges], "by": list(one.by)}
+                        self._chain.append("cut", run, study, facts=facts)
                 return
 
     def verify(self) -> str:

@@ -13,7 +13,7 @@ contributors, negative contributions by absolute values) and chapter 5 (zeros an
 The functions from `unsafe_frequency` to `full_cells` are pure: arrays of cells in, arrays of bool of their shape out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ import ibis
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from statfed.client.guard.cuts import told
 from statfed.client.guard.weights import FREQUENCY, failing
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
@@ -40,7 +41,7 @@ from statfed.core.method import (
     columns_read,
 )
 from statfed.core.table import Expr, Table
-from statfed.core.weighing import Amounts, Weighed, owners
+from statfed.core.weighing import Amounts, Cuts, Weighed, owners
 
 ZEROS, FULL = "zeros", "full cells"
 RESIDUAL, PARAMETERS = "residual degrees of freedom", "parameters per record"
@@ -104,21 +105,19 @@ def check(
     contribution: Arrays,
     rules: Rules,
     discloses: Cells | Model,
+    on_cuts: Callable[[Sequence[Cuts], int], None] = lambda _, __: None,
 ) -> tuple[str, ...]:
     """Names of the rules that a contribution passed, before it leaves.
 
     table: the holder's records that the study looks at, with the columns of `columns_read` and `reads`; contribution:
     what would leave, of which `parts` say what it is; rules: the holder's secret thresholds; discloses: what the method
-    says of the ask. What a part does not say of itself, or what does not go with `discloses`, is refused whenever a
-    rule is on: no part is told by its name. A holder without records passes all rules but `zeros`. Raises Refused
+    says of the ask; on_cuts: judges cuts of columns, with the fewest records between two of
+    them, after all else. What a part does not say of itself, or what does not go with `discloses`, is refused whenever
+    a rule is on: no part is told by its name. A holder without records passes all rules but `zeros`. Raises Refused
     naming every rule that fails and the columns concerned, nothing else.
     """
+    check_declared(question, ask, parts, discloses)
     weighs: Callable[..., Iterable[Weighed]] | None = getattr(question.method, "weighs", None)
-    astray = undeclared(parts, discloses, weighs is not None)
-    if astray:
-        raise Refused(
-            f"not allowed by this holder's disclosure rules ({ask.name}):\n- {UNDECLARED}: {', '.join(astray)}"
-        )
     counted = [
         (np.asarray(contribution[name]), part.what) for name, part in parts.items() if isinstance(part.what, Counts)
     ]
@@ -127,14 +126,26 @@ def check(
     findings = [_Finding(FREQUENCY, _named(question, discloses), fails) for fails in few.unsafe(counted, whole)]
     found = _cells if isinstance(discloses, Cells) else _model
     findings += found(table, question, [array for array, _ in counted], rules, discloses)  # type: ignore[arg-type]
-    findings += _weighed(table, question, ask, weighs, rules, discloses)
+    weighed = list(weighs(table, question, ask)) if weighs else []
+    for one in weighed:
+        findings += [_Finding(rule, _named(question, discloses), fails) for rule, fails in failing(one, rules)]
     if isinstance(discloses, Cells):
         findings += _summed(table, question, rules, discloses)
     broken = [finding for finding in findings if finding.fails]
     if broken:
         lines = dict.fromkeys(f"- {f.rule}: {', '.join(f.columns) or 'all records'}" for f in broken)
         raise Refused("\n".join([f"not allowed by this holder's disclosure rules ({ask.name}):", *lines]))
+    on_cuts([told(one, few.least) for one in weighed if isinstance(one, Cuts)], few.least)
     return tuple(dict.fromkeys(finding.rule for finding in findings))
+
+
+def check_declared(question: Question[Any], ask: Ask, parts: Mapping[str, Part], discloses: Cells | Model) -> None:
+    """Raises Refused where an ask would send what nothing is known of. Looks at no data."""
+    astray = undeclared(parts, discloses, hasattr(question.method, "weighs"))
+    if astray:
+        raise Refused(
+            f"not allowed by this holder's disclosure rules ({ask.name}):\n- {UNDECLARED}: {', '.join(astray)}"
+        )
 
 
 def undeclared(parts: Mapping[str, Part], discloses: Cells | Model, weighed: bool = False) -> list[str]:
@@ -179,6 +190,11 @@ def without_few(table: Table, parts: Mapping[str, Part], contribution: Arrays, r
             most = 0 if part.what.beside == name else _most(told[part.what.beside], parts[part.what.beside])
             more = told[name] - most
             told[name] = np.where((more > 0) & (more < few.least), most, told[name]).astype(told[name].dtype)
+        elif isinstance(part.what, Counts) and part.what.sides:
+            up, beyond = told[name][..., 0], told[name][..., 1]
+            whole = up + beyond
+            up = np.where(beyond < few.least, whole, np.where(up < few.least, 0, up))
+            told[name] = np.stack([up, whole - up], axis=-1).astype(told[name].dtype)
     return told
 
 
@@ -267,20 +283,6 @@ def _summed(table: Table, question: Question[Any], rules: Rules, cells: Cells) -
         amounts = [value, *([value * complete.number(weight)] if weight in columns_read(question) else [])]
         for rule, fails in failing(Amounts(complete, tuple(amounts), cells.by), rules):
             yield _Finding(rule, (*cells.by, name), fails)
-
-
-def _weighed(
-    table: Table,
-    question: Question[Any],
-    ask: Ask,
-    weighs: Callable[..., Iterable[Weighed]] | None,
-    rules: Rules,
-    discloses: Cells | Model,
-) -> Iterator[_Finding]:
-    """The rules on how contributors weigh, in what the method says that its sums are made of."""
-    for weighed in weighs(table, question, ask) if weighs else ():
-        for rule, fails in failing(weighed, rules):
-            yield _Finding(rule, _named(question, discloses), fails)
 
 
 def _model(

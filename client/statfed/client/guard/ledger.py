@@ -1,9 +1,17 @@
 """A holder's privacy ledger: what one dataset has lost, for ever. A chain of entries, of which this says the meaning.
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
-(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose`, `release`
-(freed). A reservation of sums with different events has them in `events`, each with how often; one of a budget that is
-spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
+<<<<<<< HEAD
+(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures,
+what), `refuse`, `release` (freed). A reservation of sums with different events has them in `events`, each with how
+often; one of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget
+(`accountant.claim`).
+=======
+(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures, what;
+where known), `refuse`, `release` (freed), `restored` (anchor, lost). A reservation of sums with different events has
+them in `events`, each with how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for
+the whole budget (`accountant.claim`).
+>>>>>>> ledger
 
 Formal guarantees.
 
@@ -25,19 +33,34 @@ only over-count: a reservation counts in full until it is released, and `charge`
 returns after the entry is on disk. Dying at any point leaves either no entry and no data read, or an entry and perhaps
 no release. Two processes cannot both spend the last of the budget: each check and its entry are one transaction.
 
+3. *After a loss everything counts as spent.* Where entries were lost and nobody knows them, all of the budget at that
+   time, (epsilon, delta), does: a ledger that keeps within its budget has lost no more. What was set aside is let go,
+   since the lost entries may have. Later studies have what a raised budget goes beyond it, in both epsilon and delta,
+   with a filter of its own (basic composition, Dwork and Roth 2014, theorem 3.16). Figures that a policy limits are
+   refused, and refusals count as more than any limit.
+
+What left exactly has no epsilon and is counted instead. Enough exact answers give everything away (Dinur and Nissim
+2003), so a policy can limit their number: `figures` counts the numbers that left, those of the same question about the
+same state of the data once, since it has one answer. A refusal that depended on data says something of them too: it is
+an entry, counted by itself and among the disclosures. Refusals of the last days are counted by a clock that only goes
+forward: an entry is no older than any before it, and one from the future is from now.
+
 The figures reported for a run that stopped early hold if the stop did not depend on results; the gate needs no such
 condition. Raising the budget is on record ("budget"); the promise then is the raised one, as if made at the start.
 """
 
+import datetime as dt
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
+from statfed.client.data.identity import identity
 from statfed.client.guard import chain
 from statfed.client.guard.chain import Chain, Entry
 from statfed.core.errors import Refused, UsageError
@@ -45,6 +68,11 @@ from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy.accountant import Event, Repeated
 from statfed.core.privacy.spending import Reservation
 from statfed.core.section import Unit
+
+log = logging.getLogger("statfed.holder")
+
+UNKNOWN = 2**31
+"""Refusals that a ledger counts which lost entries: more than any limit."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +82,13 @@ class Spending:
     study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
     history_epsilon: PLD over all charges ever, or the filter's figure once a study chose its asks on seeing totals;
     None once anything left without noise, since then no finite epsilon holds for the dataset; filter_epsilon: what the
-    gate counts, charges and reservations (PLD where `single`); left: budget - filter.
+<<<<<<< HEAD
+    gate counts, charges and reservations (PLD where `single`); left: budget - filter; figures: distinct exact ones.
+=======
+    gate counts, charges and reservations (PLD where `single`); left: budget - filter. disclosures: sums that left
+    without noise, and refusals that depended on data; figures: distinct exact numbers in those sums, as far as they
+    were counted; refusals: those of all time.
+>>>>>>> ledger
     """
 
     study_epsilon: float | None
@@ -68,6 +102,11 @@ class Spending:
     order: float | None
     single: bool
     disclosures: int
+    figures: int
+<<<<<<< HEAD
+=======
+    refusals: int
+>>>>>>> ledger
     entries: int
     head: str
 
@@ -128,6 +167,46 @@ class _State:
     single: bool = False
     runs: dict[str, _Run] = field(default_factory=dict)
     disclosed: set[tuple[str, int]] = field(default_factory=set)
+<<<<<<< HEAD
+    given: dict[str, int] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+=======
+    asked: dict[str, int] = field(default_factory=dict)  # figures of each named question
+    unnamed: int = 0  # figures of questions without a name
+    refusals: list[int] = field(default_factory=list)  # their places in `times`
+    times: list[dt.datetime] = field(default_factory=list)  # of all entries
+    lost: tuple[float, float] | None = None  # epsilon and delta of the budget when entries were lost
+
+    @property
+    def room(self) -> tuple[float, float]:
+        """Epsilon and delta that the entries of the chain have: the budget, without what was lost."""
+        epsilon, delta = self.lost or (0.0, 0.0)
+        return self.epsilon - epsilon, self.delta - delta
+
+    @property
+    def figures(self) -> int:
+        return sum(self.asked.values()) + self.unnamed
+
+    def refused_since(self, start: dt.datetime, now: dt.datetime) -> int:
+        """Refusals from `start` on, by the times of the entries put right as the module says."""
+        latest, found, places = dt.datetime.min.replace(tzinfo=dt.UTC), 0, set(self.refusals)
+        for place, time in enumerate(self.times):
+            if time <= now:
+                latest = max(latest, time)
+            found += place in places and (time > now or latest >= start)
+        return found if self.lost is None else found + UNKNOWN
+
+    def disclose(self, run: str, round: int, facts: Mapping[str, Any]) -> None:
+        """Count a release without noise. Raises ValueError on facts that this module could not have written."""
+        figures, what = facts.get("figures", 0), facts.get("what", "")
+        if type(figures) is not int or figures < 0 or not isinstance(what, str):
+            raise ValueError(f"figures: got {figures!r}; want a whole number from 0")
+        self.disclosed.add((run, round))
+        if what:
+            self.asked[what] = max(figures, self.asked.get(what, 0))
+        else:
+            self.unnamed += figures
+>>>>>>> ledger
 
     def events(self, charged: bool = True, reserved: bool = True) -> list[Event]:
         """Composition of charges and outstanding reservations, one event for equal ones."""
@@ -145,7 +224,7 @@ class _State:
         """The epsilon of all charges. Composition of privacy losses is for asks that were fixed beforehand."""
         charged = self.events(reserved=False)
         chosen = any(run.adaptive and run.charged for run in self.runs.values())
-        return self.figure(charged) if chosen else privacy.epsilon(charged, self.delta)
+        return self.figure(charged) if chosen or self.lost else privacy.epsilon(charged, self.delta)
 
     @property
     def reserved(self) -> int:
@@ -154,18 +233,23 @@ class _State:
     @property
     def new(self) -> bool:
         """Nothing was ever released under the budget and nothing is about to be."""
-        return not self.charges and not self.reserved
+        return not self.charges and not self.reserved and not self.lost
 
     def figure(self, events: list[Event]) -> float:
         """The epsilon that the gate counts for `events` under the rule in force."""
+        gone, delta = self.lost[0] if self.lost else 0.0, self.room[1]
         if not events:
-            return 0.0
+            return gone
+        if delta <= 0:
+            return math.inf
         if self.single or self.order is None:
-            return privacy.epsilon(events, self.delta)
-        return privacy.filter_epsilon(events, self.order, self.delta)
+            return gone + privacy.epsilon(events, delta)
+        return gone + privacy.filter_epsilon(events, self.order, delta)
 
     def apply(self, entry: Entry) -> None:
         facts: dict[str, Any] = json.loads(entry.facts)
+        time = dt.datetime.fromisoformat(entry.time)
+        self.times.append(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
         run = self.runs.get(entry.run)
         if (entry.kind == "open") != (entry.seq == 1):
             raise ValueError("open comes first and once")
@@ -178,7 +262,8 @@ class _State:
             case "budget":
                 self.epsilon, self.delta = facts["epsilon"], facts["delta"]
             case "reserve":
-                follows = not self.single and (facts["order"], facts["single"]) == (self.order, False)
+                kept = self.order if self.order is not None or not self.lost else facts["order"]
+                follows = not self.single and (facts["order"], facts["single"]) == (kept, False)
                 if run or not (self.new or follows):
                     raise ValueError("reservation that could not have been admitted")
                 adaptive, events = bool(facts.get("adaptive")), dict(facts.get("events", {}))
@@ -195,7 +280,22 @@ class _State:
                     raise ValueError("charge that differs from its reservation")
                 run.charged[entry.round] = entry.event
             case "disclose":
+<<<<<<< HEAD
                 self.disclosed.add((entry.run, entry.round))
+                what = facts.get("what") or f"{entry.run} {entry.round}"
+                self.given[what] = max(self.given.get(what, 0), int(facts.get("figures", 0)))
+            case "refuse":
+                self.refused.append(entry.time)
+=======
+                self.disclose(entry.run, entry.round, facts)
+            case "refuse":
+                self.refusals.append(entry.seq - 1)
+            case "restored":
+                if facts["lost"]:
+                    self.lost = (self.epsilon, self.delta)
+                    for known in self.runs.values():
+                        known.released = True
+>>>>>>> ledger
             case "release" if run:
                 run.released = True
             case _:
@@ -206,13 +306,22 @@ class Ledger:
     """The ledger of one dataset, created with its first opening; see the module for what it guarantees.
 
     dataset, unit: bound for ever, others are Refused. epsilon, delta: lifetime budget; a change is appended to the
-    chain. create: False where the ledger must exist already. Safe between threads and between processes of one host;
-    the file belongs on a local disk, since SQLite's locks do not hold on every network file system.
+    chain. create: False where the ledger must exist already. source: where the data are, relative to the ledger's
+    folder: Refused where another ledger of this machine accounts for them. Safe between threads and between processes
+    of one host; the file belongs on a local disk, since SQLite's locks do not hold on every network file system.
     Raises LedgerCorrupt whenever the chain does not verify.
     """
 
     def __init__(
-        self, path: Path, *, dataset: str, unit: Unit, epsilon: float, delta: float, create: bool = True
+        self,
+        path: Path,
+        *,
+        dataset: str,
+        unit: Unit,
+        epsilon: float,
+        delta: float,
+        create: bool = True,
+        source: str | None = None,
     ) -> None:
         if not (0 < epsilon < math.inf and 0 < delta < 1):
             raise UsageError(f"budget: got epsilon {epsilon:g} at delta {delta:g}; want epsilon > 0 and 0 < delta < 1")
@@ -231,9 +340,34 @@ class Ledger:
                 if (state.epsilon, state.delta) != (budget["epsilon"], budget["delta"]):
                     was = f"was epsilon {state.epsilon:g} at delta {state.delta:g}"
                     self._chain.append("budget", facts=budget, note=was)
+            if source is not None:
+                self._bind(source, path.parent)
         except BaseException:
             self.close()
             raise
+
+    def _bind(self, source: str, home: Path) -> None:
+        """Bind the data to this ledger. Raises Refused, in words without a path, where they are bound to another."""
+        register = self._chain.register
+        if not register.binds:
+            return
+        try:
+            found = identity(source, home, register.content)
+        except (OSError, ValueError) as error:
+            log.error("data: %s", error)
+            raise UsageError("this holder's data cannot be opened; its own log says why") from None
+        other = register.bind(self._chain.first, found.keys, found.files)
+        if other is not None:
+            log.error(
+                "ledger: the data of %s are accounted for by another ledger, %s; want that home for them, since one "
+                "data set has one budget (or other data here, if these two only look alike)",
+                home,
+                other,
+            )
+            raise Refused(
+                "this holder's data set is accounted for by another ledger on its machine, and one data set has one "
+                "budget; its own log says which"
+            )
 
     @classmethod
     def read_only(cls, path: Path) -> "Ledger":
@@ -301,8 +435,16 @@ class Ledger:
                 f"(spent {state.figure(state.events(reserved=False)):.4g}, spent and reserved "
                 f"{state.figure(state.events()):.4g}); left 0"
             )
-        order = privacy.filter_order(asked, state.epsilon, state.delta) if state.new else cast(float, state.order)
-        total = privacy.filter_epsilon([*state.events(), *asked], order, state.delta)
+        epsilon, delta = state.room
+        if not (epsilon > 0 and delta > 0):
+            raise Refused(
+                f"privacy budget: all of epsilon {state.epsilon:g} at delta {state.delta:g} counts as spent, since "
+                "entries of this ledger were lost; want epsilon and delta raised by whoever decides on the budget"
+            )
+        order = state.order
+        if order is None or state.new:
+            order = privacy.filter_order(asked, epsilon, delta)
+        total = privacy.filter_epsilon([*state.events(), *asked], order, delta) + state.epsilon - epsilon
         if total <= state.epsilon:
             return {"order": order, "single": False}
         alone = privacy.epsilon(asked, state.delta)
@@ -337,12 +479,91 @@ class Ledger:
                     raise Refused(f"changed privacy budget: got epsilon {total:.4g}; want at most {state.epsilon:g}")
             return self._chain.append("charge", run, study, round, event=text)
 
-    def disclose(self, run: str, study: str, round: int, note: str) -> str:
-        """Record a release that is not differentially private, before it leaves. Each (run, round) once."""
+<<<<<<< HEAD
+    def disclose(self, run: str, study: str, round: int, note: str, figures: int = 0, what: str = "") -> str:
+        """Record a release that is not differentially private, before it leaves. Each (run, round) once.
+
+        figures: how many exact figures leave; what: names them, so that the same ones count once.
+        """
         with self._chain.writing() as state:
             if (run, round) in state.disclosed:
                 raise Refused(f"round {round} of run {run} was already disclosed; want a new round")
-            return self._chain.append("disclose", run, study, round, note=note)
+            facts = {"figures": figures, "what": what} if figures else {}
+            return self._chain.append("disclose", run, study, round, facts=facts, note=note)
+
+    def refused(self, run: str, study: str, note: str) -> str:
+        """Record a refusal that depended on data. Returns the head hash, once the entry is on disk."""
+        with self._chain.writing():
+            return self._chain.append("refuse", run, study, note=note)
+
+    def refusals(self, days: float) -> int:
+        """Refusals that depended on data within so many days."""
+        since = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
+        with self._chain.reading() as state:
+            return sum(dt.datetime.fromisoformat(time) >= since for time in state.refused)
+
+    def figures(self) -> int:
+        """Distinct exact figures that the dataset has given so far."""
+        with self._chain.reading() as state:
+            return sum(state.given.values())
+
+    def has_given(self, what: str) -> bool:
+        """Did the exact figures of this name leave before?"""
+        with self._chain.reading() as state:
+            return what in state.given
+
+    def has_disclosed(self, run: str, round: int) -> bool:
+        """Was this sum disclosed already?"""
+        with self._chain.reading() as state:
+            return (run, round) in state.disclosed
+=======
+    def disclose(
+        self, run: str, study: str, round: int, note: str, figures: int = 0, what: str = "", most: int | None = None
+    ) -> str:
+        """Record a release that is not differentially private, before it leaves. Each (run, round) once.
+
+        figures: exact numbers that leave; what: names the question and the state of the data (a digest of both), so
+        that its figures are counted once however often it is asked; most: Refused where the figures of all time would
+        come to more, in words that hold no number.
+        """
+        if figures < 0:
+            raise UsageError(f"disclosure: got {figures} figures; want 0 or more")
+        with self._chain.writing() as state:
+            if (run, round) in state.disclosed:
+                raise Refused(f"round {round} of run {run} was already disclosed; want a new round")
+            more = max(0, figures - state.asked.get(what, 0)) if what else figures
+            if most is not None and more and (state.lost or state.figures + more > most):
+                raise Refused("exact figures: more than this holder gives of its data set; want fewer, or privacy")
+            facts = ({"figures": figures} if figures else {}) | ({"what": what} if what else {})
+            return self._chain.append("disclose", run, study, round, facts=facts, note=note)
+
+    def figures(self) -> int:
+        """Distinct exact numbers that left, of all time, as far as they were counted."""
+        with self._chain.reading() as state:
+            return state.figures
+
+    def refused(self, run: str, study: str, note: str) -> str:
+        """Record a refusal that depended on data, before it leaves: that much was disclosed. note: nothing of data."""
+        with self._chain.writing():
+            return self._chain.append("refuse", run, study, note=note)
+
+    def restored(self, anchor: str, lost: bool, reason: str) -> str:
+        """Record that the chain was put back from a backup. lost: may entries be missing? Then all counts as spent."""
+        with self._chain.writing():
+            return self._chain.append("restored", facts={"anchor": anchor, "lost": lost}, note=reason)
+
+    def refusals(self, days: float) -> int:
+        """Refusals of the last days that depended on data; after a loss at least `UNKNOWN`.
+
+        A clock that goes backwards forgives none.
+        """
+        if not 0 < days < math.inf:
+            raise UsageError(f"refusals: got {days:g} days; want more than 0")
+        now = dt.datetime.now(dt.UTC)
+        start = now - dt.timedelta(days=min(days, 365_000.0))
+        with self._chain.reading() as state:
+            return state.refused_since(start, now)
+>>>>>>> ledger
 
     def release(self, run: str) -> str:
         """Free what `run` reserved and did not charge. Idempotent; nothing to do for an unknown run."""
@@ -359,10 +580,10 @@ class Ledger:
             mine = [_times(text, n) for known in attempts for text, n in known.composed(True, False).items()]
             adaptive = any(known.adaptive for known in attempts)
             counted = state.figure(state.events())
-            closed = state.single and not state.new
+            closed = (state.single and not state.new) or min(state.room) <= 0
             return Spending(
                 study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta, adaptive),
-                history_epsilon=None if state.disclosed else state.history,
+                history_epsilon=None if state.disclosed or state.refusals else state.history,
                 filter_epsilon=counted,
                 charged=state.charges,
                 reserved=state.reserved,
@@ -371,7 +592,14 @@ class Ledger:
                 left=0.0 if closed else max(0.0, state.epsilon - counted),
                 order=state.order,
                 single=closed,
+<<<<<<< HEAD
                 disclosures=len(state.disclosed),
+                figures=sum(state.given.values()),
+=======
+                disclosures=len(state.disclosed) + len(state.refusals),
+                figures=state.figures,
+                refusals=len(state.refusals),
+>>>>>>> ledger
                 entries=self._chain.seq,
                 head=self._chain.head,
             )

@@ -1,33 +1,71 @@
 """A holder's policy: what its organisation allows to be computed on one dataset. `policy.toml`, read here and nowhere
-else.
+else; `statfed.client.guard.admission` holds studies against it.
 
-Formal guarantees. `admit` is checked before data are read and before anything is charged; every rule is a conjunction,
-so an admitted study satisfies all of them. A refusal lists each rule that failed; of the thresholds under [minimum],
-which are the holder's secret, it names the rule and never the number. The numbers of records and of persons under
-[dataset] are public by definition: step counts, weights and sampling rates are derived from them.
+What is written is taken as it stands: `true` is no number, a name that nothing here has is no name, and a threshold
+that no office can have meant is refused. A policy that says less than was meant would be worse than none.
+
+A *rehearsal* is a policy with `refusals.explain`: whoever asks is told why, data included, so one person has to own
+all of them. Only there may any codebook be used, and refusals and exact figures go uncounted. Everywhere else a study
+is answered under a codebook that the policy pins, and a refusal that depended on data tells nothing (see
+`statfed.client.guard.refusals`).
+
+The numbers of records and of persons under [dataset] are public by definition: step counts, weights and sampling rates
+are derived from them.
 
 One dataset has one privacy unit. Neither unit's guarantee implies the other's: removing one person removes many
 records, and add-or-remove-one-record neighbours need not be add-or-remove-one-person neighbours, so charges in both
 units cannot be composed in one budget (Dwork and Roth 2014, section 2.3, group privacy).
 """
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
+from statfed.client.guard.files import write_private
 from statfed.core import toml
 from statfed.core.disclosure import Rules
-from statfed.core.errors import Refused, UsageError
+from statfed.core.discovery import modules
+from statfed.core.errors import UsageError
+from statfed.core.method import methods
+from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import named_protection
-from statfed.core.resolve import Resolved
-from statfed.core.section import NAME, Section, Unit, describe, read_toml
-from statfed.core.terms import Placement
+from statfed.core.section import NAME, Section, Strict, Unit, describe, read_toml
+from statfed.core.terms import Placement, read_condition
 
-_ANY = "*"
+ANY = "*"
+DIGEST = re.compile("[0-9a-f]{64}")
+FUNCTIONS = ("log", "log1p", "sqrt", "square", "standardise")
+"""Functions that an exact formula may use unless a policy says otherwise: none of them can make a bump that one record
+stands in alone."""
+
+
+def known(names: Sequence[str], there: Iterable[str], what: str) -> tuple[str, ...]:
+    """`names` as they are. Raises ValueError on one that nothing here has, naming what is nearest to it."""
+    among = sorted(there)
+    for name in names:
+        if name not in among and name != ANY:
+            near = get_close_matches(name, among, 1, 0.4)
+            meant = f"{near[0]}?" if near else f"one of {', '.join(among)}"
+            raise ValueError(f"unknown {what}: got {name!r}; want {meant}")
+    return tuple(names)
+
+
+def _plausible(value: float | None, low: float, high: float, what: str) -> None:
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"implausible: got {value:g}; want {low:g} to {high:g} {what}")
 
 
 class HolderName(Section):
@@ -43,7 +81,7 @@ class HolderName(Section):
         return value
 
 
-class Dataset(Section):
+class Dataset(Strict):
     """The dataset that the policy is about. Its sizes are public."""
 
     id: str = Field(min_length=1, max_length=80, description="the dataset's name; its ledger is bound to it")
@@ -54,6 +92,19 @@ class Dataset(Section):
         ge=1, description="PUBLIC number of records; sampling rate and divisor follow from it, not from the file"
     )
     persons: int = Field(ge=1, description="PUBLIC number of persons")
+    codebooks: tuple[str, ...] = Field(
+        default=(),
+        description="SHA-256 digests of the codebooks that a study may use (statfed codebook pin): roles, hierarchies, "
+        'missing codes and bounds are then this holder\'s; ["*"] or none for any, in a rehearsal only',
+    )
+
+    @field_validator("codebooks")
+    @classmethod
+    def _digests(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for digest in value:
+            if not DIGEST.fullmatch(digest) and value != (ANY,):
+                raise ValueError(f"got {digest!r}; want the 64 hexadecimal digits of statfed codebook show --json")
+        return value
 
     @model_validator(mode="after")
     def _sizes(self) -> "Dataset":
@@ -62,7 +113,7 @@ class Dataset(Section):
         return self
 
 
-class Allow(Section):
+class Allow(Strict):
     """What may be asked of the dataset. What is not listed is refused."""
 
     methods: tuple[str, ...] = Field(
@@ -82,6 +133,19 @@ class Allow(Section):
         description="key holders and compute nodes that may be trusted with their part; a pinned key does not say so",
     )
     columns: tuple[str, ...] = Field(description='columns (or sensor channels) that may be used; ["*"] for all')
+    filters: tuple[str, ...] = Field(
+        default=(ANY,),
+        description='what records may be selected by: columns, or whole conditions such as "age >= 18"; ["*"] for all '
+        "columns, none for studies of all records only",
+    )
+    functions: tuple[str, ...] = Field(
+        default=FUNCTIONS, description='functions that the formula of an exact study may use; ["*"] for all'
+    )
+    weights: tuple[str, ...] = Field(
+        default=(),
+        description="columns that may weigh records of an exact study beside those with role weight or replicate in a "
+        'pinned codebook; ["*"] for all',
+    )
     without_privacy: bool = Field(
         default=False, description="may exact statistics, or a model that was trained without noise, leave?"
     )
@@ -94,8 +158,42 @@ class Allow(Section):
     )
     strategies: tuple[str, ...] | None = Field(default=None, description="aggregation strategies; leave out for all")
 
+    @field_validator("methods")
+    @classmethod
+    def _methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return known(value, methods(), "method")
 
-class Minimum(Section):
+    @field_validator("protections")
+    @classmethod
+    def _protections(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known([entry.partition(":")[0] for entry in value], modules(PROTECTIONS), "protection")
+        for entry in value:
+            name, sign, option = entry.partition(":")
+            if sign:
+                known((option,), type(named_protection(name, {})[1]).model_fields, f"option of {name}")
+        return value
+
+    @field_validator("columns", "filters", "weights")
+    @classmethod
+    def _whole(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if ANY in name and name != ANY:
+                raise ValueError(f'got {name!r}; want whole names, or "*" alone: patterns are not read')
+        return value
+
+    @field_validator("filters")
+    @classmethod
+    def _conditions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if any(sign in text for sign in "<>=") or " in " in text:
+                try:
+                    read_condition(text)
+                except UsageError:
+                    raise ValueError(f"got {text!r}; want a column, or a condition such as 'age >= 18'") from None
+        return value
+
+
+class Minimum(Strict):
     """Thresholds below which the holder takes no part. Secret: a refusal never tells the number."""
 
     records: int = Field(default=10, ge=1, description="SECRET fewest records")
@@ -121,7 +219,7 @@ class Parties(RootModel[dict[str, str]]):
         return self
 
 
-class Budget(Section):
+class Budget(Strict):
     """The privacy that the dataset may ever lose, over all studies. The ledger enforces it."""
 
     unit: Unit = Field(description="who is protected: one record, or all records of one person")
@@ -129,8 +227,69 @@ class Budget(Section):
     delta: float = Field(gt=0, lt=0.5, description="over the dataset's whole life; below 1 / number of units")
 
 
-class Disclosure(Rules):
-    """Rules of disclosure control for what leaves this holder without noise. SECRET: a refusal names the rule only."""
+class Disclosure(Strict, Rules):
+    """Rules of disclosure control for what leaves this holder without noise. SECRET, and a refusal names none."""
+
+    @field_validator("minimum_frequency")
+    @classmethod
+    def _frequency(cls, value: int | None) -> int | None:
+        _plausible(value, 2, 100_000, "records behind a cell, a number of them")
+        return value
+
+    @field_validator("dominance_k", "p_percent")
+    @classmethod
+    def _per_cent(cls, value: float | None) -> float | None:
+        _plausible(value, 1, 100, "per cent, 90 and not .9")
+        return value
+
+    @field_validator("parameters_per_record")
+    @classmethod
+    def _share(cls, value: float | None) -> float | None:
+        _plausible(value, 1e-6, 1, "parameters per record")
+        return value
+
+
+class Refusals(Strict):
+    """What a refusal that depended on data tells whoever asked."""
+
+    explain: bool = Field(
+        default=False,
+        description="a rehearsal: is whoever asks told which rule, column or record it was? Only where one person owns "
+        "all data; else refusals are one and the same text",
+    )
+
+
+class Limits(Strict):
+    """Bounds on everything that a study may ask for; public, and held against it before any work is done."""
+
+    categories: int = Field(default=5_000, ge=1, description="most categories of a column")
+    columns: int = Field(default=1_000, ge=1, description="most columns of a codebook")
+    holders: int = Field(default=1_000, ge=1, description="most holders of a study")
+    cells: int = Field(default=1_000_000, ge=1, description="most cells of one table: the product of its levels")
+    parameters: int = Field(default=2_000, ge=1, description="most parameters of a statistical model")
+    entries: int = Field(default=5_000_000, ge=1, description="most numbers of one contribution")
+    asks: int = Field(default=200, ge=1, description="most sums of one study")
+    megabytes: int = Field(default=64, ge=1, le=4_096, description="most public parameters with one statement")
+    figures: int | None = Field(
+        default=10_000,
+        ge=1,
+        description="most distinct exact figures that the dataset ever gives; off in a rehearsal only",
+    )
+    refusals: int | None = Field(
+        default=10,
+        ge=1,
+        description="refusals that depended on data, after which nothing exact is answered; off in a rehearsal only",
+    )
+    days: float = Field(default=30.0, gt=0, le=36_500, description="period over which refusals are counted")
+
+    @field_validator("figures", "refusals", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        return None if value == "off" else value
+
+    @field_serializer("figures", "refusals", when_used="json")
+    def _written(self, value: int | None) -> int | str:
+        return "off" if value is None else value
 
 
 class Policy(Section):
@@ -141,13 +300,31 @@ class Policy(Section):
     allow: Allow
     minimum: Minimum = Minimum()
     disclosure: Disclosure = Disclosure()
+    refusals: Refusals = Refusals()
+    limits: Limits = Limits()
     parties: Parties = Parties()
     budget: Budget
+
+    @property
+    def rehearsal(self) -> bool:
+        """Is whoever asks told why it is refused? Then one person owns all data."""
+        return self.refusals.explain
 
     @property
     def units(self) -> int:
         """The public number of privacy units of the budget."""
         return self.dataset.records if self.budget.unit == "record" else self.dataset.persons
+
+    @model_validator(mode="after")
+    def _open(self) -> "Policy":
+        if self.rehearsal:
+            return self
+        if ANY in self.dataset.codebooks:
+            raise ValueError('dataset.codebooks: got "*"; want digests (statfed codebook pin), or refusals.explain')
+        for key in ("figures", "refusals"):
+            if getattr(self.limits, key) is None:
+                raise ValueError(f'limits.{key}: got "off"; want a number, or refusals.explain: this is a rehearsal')
+        return self
 
     @model_validator(mode="after")
     def _delta(self) -> "Policy":
@@ -197,99 +374,4 @@ def write_policy(policy: Policy, path: Path) -> None:
                 lines.append(f"# {key}: not set; {field.description}")
             else:
                 lines.append(toml.line(key, value, field.description or ""))
-    path.touch(mode=0o600, exist_ok=True)
-    os.chmod(path, 0o600)  # noqa: PTH101
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def admit(policy: Policy, study: Resolved) -> None:
-    """Raise Refused, listing every rule of `policy` that a study does not satisfy; return silently when all are.
-
-    study: public. Raises UsageError instead when the only fault is a delta that gives no protection (delta >= 1/n for
-    the n units of this dataset): no policy could admit it. Reads no data and no ledger.
-    """
-    allow, terms = policy.allow, study.terms
-    strategy = getattr(getattr(study.question.options, "strategy", None), "name", None)
-    rules = [
-        None if _ANY in allow.methods else _listed("method", terms.method, allow.methods),
-        _listed("strategy", strategy, allow.strategies) if strategy and allow.strategies is not None else None,
-        _columns(allow, study.columns),
-        _listed("noise", terms.privacy.noise, allow.noise) if terms.privacy else None,
-        None if _ANY in allow.protections else _listed("protection", terms.protection.name, allow.protections),
-        *conceded(terms.protection.name, terms.protection.options, allow.protections, allow.third_parties),
-        *_parties(policy, study),
-    ]
-    unusable = None
-    if terms.privacy is None:
-        if not allow.without_privacy:
-            what = "training" if study.training else "a statistic"
-            rules.append(f"{what} without differential privacy is not allowed; want a [privacy] section")
-    elif terms.privacy.unit != policy.budget.unit:
-        rules.append(
-            f"this dataset's budget is kept per {policy.budget.unit}; got a study per {terms.privacy.unit}: "
-            "one dataset has one privacy unit, since neither guarantee implies the other"
-        )
-    elif terms.privacy.delta * policy.units >= 1.0:
-        unusable = (
-            f"privacy.delta: got {terms.privacy.delta:g}; want less than 1/{policy.units}, "
-            f"one over this dataset's {policy.budget.unit}s"
-        )
-    if terms.seed is not None and not allow.public_seed:
-        rules.append(
-            "seed: got a public seed, from which anyone could subtract the noise; this holder draws its noise from "
-            "its operating system; want a study without seed"
-        )
-    rules += study.obstacles  # not left to the coordinator to look
-    reasons = [rule for rule in rules if rule is not None]
-    if reasons:
-        raise Refused("\n".join(["not allowed by policy:", *(f"- {r}" for r in [*reasons, *filter(None, [unusable])])]))
-    if unusable:
-        raise UsageError(unusable)
-
-
-def conceded(name: str, options: Mapping[str, Any], allowed: Sequence[str], third_parties: Sequence[str]) -> list[str]:
-    """What a study asks for beyond the protection's name, and is not allowed: rules that fail, in public words.
-
-    The study is the coordinator's: it could name a party of its own as key holder, or an option that leaves a part in
-    clear. Nothing is asked of a policy that allows plain: it trusts the coordinator with every contribution.
-    """
-    if name not in allowed or "plain" in allowed or _ANY in allowed:
-        return []
-    module, read = named_protection(name, options)
-    rules = []
-    if strangers := sorted(set(module.third_parties(read)) - set(third_parties)):
-        wanted = " or ".join(third_parties) or "none: the list is empty"
-        rules.append(f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}")
-    for key, field in type(read).model_fields.items():
-        marked = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("weaker")
-        if marked and getattr(read, key) != field.default and f"{name}:{key}" not in allowed:
-            rules.append(f"protection.options.{key}: got one with which {name} protects less; want it left out")
-    return rules
-
-
-def _columns(allow: Allow, names: Sequence[str]) -> str | None:
-    closed = [] if _ANY in allow.columns else [name for name in names if name not in allow.columns]
-    return f"columns: got {', '.join(closed)}, not allowed; want only {', '.join(allow.columns)}" if closed else None
-
-
-def _parties(policy: Policy, study: Resolved) -> list[str]:
-    minimum, rules, terms = policy.minimum, list[str](), study.terms
-    if policy.holder.name not in terms.holders:
-        rules.append(f"holder {policy.holder.name} is not among the study's holders; want a study that names it")
-    if policy.dataset.records < minimum.records:
-        rules.append("minimum number of records: this dataset has fewer records than its policy's minimum")
-    if policy.dataset.persons < minimum.persons:
-        rules.append("minimum number of persons: this dataset has fewer persons than its policy's minimum")
-    try:
-        fewest = study.minimum_holders
-    except UsageError:
-        fewest = minimum.holders  # among the study's obstacles
-    if fewest < minimum.holders:
-        rules.append("minimum number of holders: a sum of this study may be over fewer than this policy's minimum")
-    return rules
-
-
-def _listed(what: str, got: str, allowed: tuple[str, ...]) -> str | None:
-    if got in allowed:
-        return None
-    return f"{what}: got {got}, not allowed; want {' or '.join(allowed) or 'none: the list is empty'}"
+    write_private(path, "\n".join(lines) + "\n")

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 
 from statfed.core.disclosure import Rules
 from statfed.core.table import Expr, Table
-from statfed.core.weighing import Amounts, Rows, Weighed, owners
+from statfed.core.weighing import Amounts, Cuts, Rows, Weighed, owners
 
 FREQUENCY, DOMINANCE, P_PERCENT = "minimum frequency", "(n,k) dominance", "p% rule"
 UNDECIDED = "nearly collinear columns"
@@ -70,7 +70,10 @@ class Leverages:
 
 
 def failing(weighed: Weighed, rules: Rules) -> Iterator[tuple[str, bool]]:
-    """Names of the rules that are looked at, and whether they fail, for each kind of contributor."""
+    """Names of the rules that are looked at, and whether they fail, for each kind of contributor. Cuts are looked at
+    together with earlier ones, in `statfed.client.guard.cuts`."""
+    if isinstance(weighed, Cuts):
+        return
     for owner in owners(weighed.table.codebook) or (None,):
         found = _amounts(weighed, rules, owner) if isinstance(weighed, Amounts) else _rows(weighed, rules, owner)
         yield from found

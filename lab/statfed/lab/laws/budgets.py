@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statfed.client.guard.ledger import Ledger
+from statfed.client.guard.register import point
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Adaptive, Ask, Fixed
 from statfed.core.privacy.accountant import Event
@@ -116,6 +117,7 @@ def _charged(study: Resolved, size: Size, attempts: Sequence[tuple[Sequence[Even
     privacy = _privacy(study.terms)
     with tempfile.TemporaryDirectory(prefix="statfed-check-") as folder:
         path = Path(folder) / "ledger.sqlite"
+        point(path.parent, path.with_name("register.sqlite"))  # a machine of its own: this is no holder's ledger
         with Ledger(path, dataset="example", unit=privacy.unit, epsilon=LIFETIME, delta=1e-5) as ledger:
             run = "run"
             for number, (events, done) in enumerate(attempts, 1):

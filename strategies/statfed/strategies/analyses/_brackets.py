@@ -48,13 +48,16 @@ def goals(probabilities: Floats, size: NDArray[np.int64] | Floats, *, whole: boo
 @dataclass(frozen=True)
 class State:
     """Current brackets. goal: see `goals`; tolerance: (columns,), NaN for whole numbers; moved: which of the lower and
-    upper ends an ask was about, the others being those the brackets began with."""
+    upper ends an ask was about, the others being those the brackets began with. least: fewest records in a bracket that
+    is narrowed; then the estimate is interpolated. upto: records up to the lower and the upper ends, where known."""
 
     low: Floats
     high: Floats
     goal: Floats
     tolerance: Floats
     moved: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+    least: int = 0
+    upto: tuple[Floats, Floats] | None = None
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -74,18 +77,32 @@ class State:
     def done(self) -> NDArray[np.bool_]:
         """Narrow enough, or no number left between the ends."""
         middle = self.low + (self.high - self.low) / 2
-        return ~self.known | (self.high - self.low <= self._wide) | (middle <= self.low) | (middle >= self.high)
+        narrow = (self.high - self.low <= self._wide) | (middle <= self.low) | (middle >= self.high)
+        if self.least and self.upto is not None:
+            narrow |= self.upto[1] - self.upto[0] < self.least
+        return ~self.known | narrow
 
     @property
     def estimate(self) -> Floats:
-        """Exact for whole numbers, else the middle of the bracket; NaN where there is none."""
+        """Exact for whole numbers, else the middle of the bracket; NaN where there is none. With `least` a value of the
+        bracket, as if its records were spread evenly."""
+        if self.least and self.upto is not None:
+            inside = np.maximum(self.upto[1] - self.upto[0], 1.0)
+            share = np.clip((self.goal - self.upto[0]) / inside, 0.0, 1.0)
+            value = self.low + share * (self.high - self.low)
+            return np.where(self.known, np.where(self._whole, np.ceil(value), value), np.nan)
         return np.where(self.known, np.where(self._whole, self.high, (self.low + self.high) / 2), np.nan)
 
     @property
     def bracket(self) -> tuple[Floats, Floats]:
         """Where the quantile lies for certain."""
-        low = np.where(self._whole, self.high, self.low)
+        low = np.where(self._whole & ~self._spread, self.high, self.low)
         return np.where(self.known, low, np.nan), np.where(self.known, self.high, np.nan)
+
+    @property
+    def _spread(self) -> NDArray[np.bool_]:
+        """Did the bracket end with more than one whole number in it?"""
+        return self.high - self.low > 1.5 if self.least else np.zeros(self.low.shape, np.bool_)
 
     def edges(self, inner: int, *, careful: bool) -> Floats:
         """`inner` edges inside each bracket, not decreasing; those of finished targets repeat the upper end.
@@ -108,7 +125,12 @@ class State:
         low, high = (np.take_along_axis(ends, first + k, axis=-1)[..., 0] for k in (0, 1))
         low, high = np.where(self.done, self.low, low), np.where(self.done, self.high, high)
         moved = self.moved[0] | (low != self.low), self.moved[1] | (high != self.high)
-        return replace(self, low=low, high=high, moved=moved)
+        if self.upto is None:
+            return replace(self, low=low, high=high, moved=moved)
+        counts = np.concatenate([self.upto[0][..., None], below, self.upto[1][..., None]], axis=-1)
+        at = (np.take_along_axis(counts, first + k, axis=-1)[..., 0] for k in (0, 1))
+        lower, upper = (np.where(self.done, was, now) for was, now in zip(self.upto, at, strict=True))
+        return replace(self, low=low, high=high, moved=moved, upto=(lower, upper))
 
 
 def start(bounds: Sequence[tuple[float, float]], tolerance: Floats, shape: tuple[int, ...]) -> State:

@@ -25,7 +25,8 @@ _ALLOWED = "columns, numbers, + - * / **, log, log1p, exp, sqrt, abs, I(...), C(
 class Number:
     """A numeric expression. low, high: public interval of its values. total: has it a finite value at every record
     within the codebook's bounds? Where not, `build` gives null (or a value beyond `LARGEST`) instead of an error.
-    text: as in the formula.
+    text: as in the formula. functions: names of what is done to columns, among `FUNCTIONS`, `square`, `power`,
+    `product`, `ratio` and, for sums and multiples by constants, `standardise`.
     """
 
     build: Callable[[Table], Expr]
@@ -35,6 +36,7 @@ class Number:
     total: bool = True
     constant: float | None = None
     text: str = ""
+    functions: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def _number(node: ast.expr, codebook: Codebook, where: str) -> Number:
     if isinstance(node, ast.BinOp):
         left, right = _number(node.left, codebook, where), _number(node.right, codebook, where)
         if isinstance(node.op, ast.Pow):
-            return _power(left, right, ast.unparse(node), where)
+            made = _power(left, right, ast.unparse(node), where)
+            return replace(made, functions=left.functions | {"square" if right.constant == 2 else "power"})
         return _arithmetic(node.op, left, right, ast.unparse(node), where)
     if isinstance(node, ast.Call):
         name = ast.unparse(node.func)
@@ -142,7 +145,8 @@ def _number(node: ast.expr, codebook: Codebook, where: str) -> Number:
             return _number(node.args[0], codebook, where)
         if name.removeprefix("np.") in FUNCTIONS and len(node.args) == 1 and not node.keywords:
             inner = _number(node.args[0], codebook, where)
-            return _function(name.removeprefix("np."), inner, ast.unparse(node), where)
+            made = _function(name.removeprefix("np."), inner, ast.unparse(node), where)
+            return replace(made, functions=inner.functions | {name.removeprefix("np.")})
     raise _refused(node, where)
 
 
@@ -163,6 +167,16 @@ def _negated(a: Number) -> Number:
 
 
 def _arithmetic(op: ast.operator, a: Number, b: Number, text: str, where: str) -> Number:
+    return replace(_combined(op, a, b, text, where), functions=a.functions | b.functions | {_kind(op, a, b)} - {""})
+
+
+def _kind(op: ast.operator, a: Number, b: Number) -> str:
+    if not (a.columns and b.columns):
+        return ("ratio" if isinstance(op, ast.Div) and b.columns else "standardise") if a.columns or b.columns else ""
+    return {ast.Mult: "product", ast.Div: "ratio"}.get(type(op), "standardise")
+
+
+def _combined(op: ast.operator, a: Number, b: Number, text: str, where: str) -> Number:
     columns = tuple(dict.fromkeys((*a.columns, *b.columns)))
     total = a.total and b.total
     if isinstance(op, ast.Add):

@@ -61,6 +61,27 @@ class At:
         return step
 
 
+def course(before: Sequence[Ask], ask: Ask, most: Mapping[str, int]) -> str:
+    """Why an ask of an iterative fit cannot come after those before it; empty where it can.
+
+    most: how often asks are made, beside the first one. What is not the point that the sums are taken at stays the same
+    from the second ask on; where the points may lie is decided by how records weigh there.
+    """
+    made = [one for one in before if one.name == ask.name]
+    if len(made) >= most.get(ask.name, 0):
+        return f"got {ask.name} number {len(made) + 1}; want {most.get(ask.name, 0)} at most"
+    moving = {"coefficients", "effects", "beta"}
+    for one in before[1:2]:
+        kept = [name for name in {*one.arrays, *ask.arrays} - moving if not _same(one.arrays, ask.arrays, name)]
+        if kept:
+            return f"got other {', '.join(sorted(kept))} than in the asks before; want them kept"
+    return ""
+
+
+def _same(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]], name: str) -> bool:
+    return name in a and name in b and np.array_equal(a[name], b[name])
+
+
 def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At]]:
     """Deviance of the model with a constant alone, and where to start: there, if the design holds the constant."""
     basis = search.basis

@@ -108,6 +108,11 @@ class Design:
         """The distinct numeric expressions that the columns are made of, in order."""
         return tuple({number.text: number for term in self.terms for number in term.numbers}.values())
 
+    @property
+    def functions(self) -> frozenset[str]:
+        """Names of what the formula does to columns, beside interactions; see `Number`."""
+        return frozenset().union(*(x.functions for x in (*self.numbers, *([self.left] if self.left else []))))
+
     def response_expression(self, table: Table) -> Expr:
         """The response, float64. Raises UsageError when the formula has none."""
         if self.left is None:

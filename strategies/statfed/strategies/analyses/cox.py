@@ -41,9 +41,11 @@ from statfed.core.method import (
 from statfed.core.result import Basis, Coefficients, Result, Row, Scalar
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Rows, Weighed, owners
+from statfed.strategies.analyses._glm_search import course
 from statfed.strategies.analyses._lifetimes import Grid, Lifetimes, check, count, counted, follow, make_grid, tally
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
 from statfed.strategies.analyses._partial_likelihood import (
+    HALVINGS,
     Evaluation,
     Fit,
     Likelihood,
@@ -187,6 +189,10 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     return found
 
 
+def functions_used(question: Question[Options]) -> frozenset[str]:
+    return _whole(question).functions
+
+
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
     """The covariates of all records as a design, and at given coefficients what each record adds to an interval."""
     options = question.options
@@ -225,6 +231,10 @@ def _weighted(rows: Expr, beta: NDArray[np.float64]) -> tuple[Expr, list[Expr]]:
     values = [rows["w"].sum(), *(rows[f"w{k}"].sum() for k in range(p))]
     values += [(rows[f"w{k}"] * rows[f"z{m}"]).sum() for k in range(p) for m in range(k, p)]
     return rows, [*values, (rows["steep"].abs() > STEEPEST).ifelse(1, 0).sum(), rows.count()]
+
+
+def follows(question: Question[Options], before: Sequence[Ask], ask: Ask) -> str:
+    return course(before, ask, {"moments": question.options.max_iterations + HALVINGS})
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells | Model:

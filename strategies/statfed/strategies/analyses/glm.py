@@ -7,7 +7,7 @@ gets worse is looked for and named (separation; Albert and Anderson 1984). Value
 from the expected information; the scale of gamma and gaussian is Pearson's chi-square over residual degrees of freedom.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import ibis
@@ -33,7 +33,7 @@ from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
-from statfed.strategies.analyses._glm_search import Search, first, maximised
+from statfed.strategies.analyses._glm_search import HALVINGS, Search, course, first, maximised
 from statfed.strategies.analyses._glm_sums import pushed_down, saturated_weighs, start_sums, streamed, sums_weigh
 from statfed.strategies.analyses._matrix import Design, make_design
 from statfed.strategies.analyses._regression import (
@@ -118,6 +118,10 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     return pushed_down(complete, z, (y, f, offset), family, ask.arrays["coefficients"])
 
 
+def functions_used(question: Question[Options]) -> frozenset[str]:
+    return _model(question).functions
+
+
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
     design, family = _model(question), _family(question.options)
     complete = table.complete(_reads(question, design))
@@ -128,6 +132,10 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
     if ask.name in ("initial", "step"):
         z = make_basis(design, question.codebook, ask).expressions(complete)
         yield from sums_weigh(complete, z, (y, f, offset), family, ask)
+
+
+def follows(question: Question[Options], before: Sequence[Ask], ask: Ask) -> str:
+    return course(before, ask, {"initial": 1, "step": 3 * question.options.max_iterations + HALVINGS})
 
 
 def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001

@@ -18,7 +18,7 @@ degrees of freedom (Self and Liang 1987). There is no differentially private for
 """
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -48,7 +48,7 @@ from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _glm_sums
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
-from statfed.strategies.analyses._glm_search import At, Search, maximised
+from statfed.strategies.analyses._glm_search import At, Search, course, maximised
 from statfed.strategies.analyses._glmm_fit import Mode, find_variance, start_variance
 from statfed.strategies.analyses._glmm_sums import pushed_down, step_parts, streamed, sums_weigh
 from statfed.strategies.analyses._matrix import Design, make_design
@@ -140,6 +140,10 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     return (streamed if complete.embedded else pushed_down)(complete, z, (y, offset), group, family, *at)
 
 
+def functions_used(question: Question[Options]) -> frozenset[str]:
+    return _model(question).functions
+
+
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
     design, family, group = _model(question), _family(question.options), question.options.group
     complete = table.complete(_reads(question, design))
@@ -151,6 +155,10 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
         z = make_basis(design, question.codebook, ask).expressions(complete)
         at = ask.arrays["coefficients"], ask.arrays["effects"]
         yield from sums_weigh(complete, z, (y, offset), group, family, *at)
+
+
+def follows(question: Question[Options], before: Sequence[Ask], ask: Ask) -> str:
+    return course(before, ask, {"step": 40 * question.options.max_iterations})
 
 
 def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001

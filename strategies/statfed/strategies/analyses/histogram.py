@@ -19,7 +19,7 @@ from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed,
 from statfed.core.result import Additive, Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table, real
-from statfed.core.weighing import Amounts, Weighed
+from statfed.core.weighing import Amounts, Cuts, Weighed
 from statfed.strategies.analyses import _bins
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses._survey import ones
@@ -105,6 +105,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:  # noqa: ARG001
     options, edges = question.options, edges_of(question)
+    closed = tuple((float(edge), i == len(edges) - 1) for i, edge in enumerate(edges))
+    yield Cuts(table.complete(options.by), options.column, closed, options.by)
     if options.weight:
         x = table.number(options.column)
         inside = table.filter(x >= real(edges[0]), x <= real(edges[-1])).complete(options.by)

@@ -154,6 +154,10 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     return {"products": cross_products(complete, [z[i] for i in basis.free], residual * residual)}
 
 
+def functions_used(question: Question[Options]) -> frozenset[str]:
+    return _model(question).functions
+
+
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
     """Everything but the middle of a sandwich is in the span of what `start` is looked at for."""
     design = _model(question)

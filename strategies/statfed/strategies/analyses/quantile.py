@@ -27,19 +27,19 @@ error in ranks beyond the bin was 1.7 (discrete Gaussian) and 7.7 (Laplace) for 
 in 12 steps had 0.8 and 4.9 for one quantile, 2.0 and 17 for three, and yields no limits; hence the tree.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed
 from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Table
-from statfed.core.weighing import Amounts, Weighed
+from statfed.core.weighing import Amounts, Cuts, Weighed
 from statfed.strategies.analyses import _bins, _brackets, _quantile_tree
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses._survey import ones
@@ -49,6 +49,7 @@ TITLE = "Quantiles and median of columns to a stated tolerance, weighted or not,
 GROUP = "Distributions"
 PUSHES_DOWN = "all"
 
+ASKS = 80  # of one study: a bracket of 64 bits has an end
 _EDGES = 1024  # edges in one ask and column, at most, but for one per quantile
 _FEW, _MANY = 7, 127  # edges in one bracket
 
@@ -70,7 +71,19 @@ class Options(Section):
     method: Literal["bisection", "refinement"] = Field(
         default="bisection", description="counts on both sides of few edges, or between many and fewer asks"
     )
+    least: int = Field(
+        default=0,
+        ge=0,
+        description="fewest records, over all holders, in a bracket that is narrowed: holders whose rules are on keep "
+        "back what tells of few; the estimate is then interpolated. Some 60 for each holder pass the usual rules",
+    )
     level: float = Field(default=0.95, gt=0, lt=1, description="confidence level of lower and upper")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Options":
+        if self.least and (self.method != "bisection" or self.weight):
+            raise ValueError("least: got it with refinement or a weight; want bisection without a weight")
+        return self
 
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
@@ -98,7 +111,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         raise UsageError(f"quantile: unknown ask: got {ask.name!r}; want cells or tree")
     edges = _edges(question, ask).shape
     shape = (*edges[:-1], edges[-1] + 1) if _between(question) else (*edges, 2)
-    announced = {"count": Part(shape, 1.0, integer=True, what=Counts(_by(question)))}
+    announced = {"count": Part(shape, 1.0, integer=True, what=Counts(_by(question), sides=options.least > 0))}
     if options.weight:
         weight = m.largest(question.codebook.columns[options.weight].bounds)
         announced["total"] = Part(shape, weight, what=Magnitude("count"))
@@ -130,15 +143,24 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
-    """Weights between the edges of any bracket, of which what lies up to an edge is a sum."""
+    """The edges of every group, and weights between them."""
     options, by, edges = question.options, _by(question), _edges(question, ask)
-    if options.weight:
-        known = table.complete(by)
-        yield from two_ways(known, [ones(known)], options.weight, by)
+    for at, labels in m.level_rows(question.codebook, by):
+        cell = tuple(labels.items())
+        group = table.filter(*(table[name].cast("string") == code for name, code in cell))
+        if options.weight:
+            yield from two_ways(group, [ones(group)], options.weight, ())
         for i, name in enumerate(options.columns):
-            inside = known.complete((name,))
-            place = _bins.place(inside.number(name), np.unique(edges[i]), "right")
-            yield Amounts(inside, (inside.number(options.weight),), (place, *by))
+            own = np.unique(edges[(i, *at)])
+            yield Cuts(group, name, tuple((float(edge), True) for edge in own), (), cell, options.least > 0)
+            if options.weight:
+                inside = group.complete((name,))
+                place = _bins.place(inside.number(name), own, "right")
+                yield Amounts(inside, (inside.number(options.weight),), (place,))
+
+
+def follows(question: Question[Options], before: Sequence[Ask], ask: Ask) -> str:  # noqa: ARG001
+    return "" if ask.name == "cells" and len(before) < ASKS else f"got {ask.name} number {len(before) + 1}; want {ASKS}"
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
@@ -156,7 +178,8 @@ def coordinate(question: Question[Options]) -> Coordination:
     bounds = [_bins.bounds_of(question.codebook, name) for name in names]
     tolerance = np.array([_tolerance(question, name) for name in names])
     state = _brackets.start(bounds, tolerance, (len(names), *levels, 3 * len(options.probabilities)))
-    inner = max(1, min(_EDGES // max(1, state.low[0].size), _most(question)))
+    state = replace(state, least=options.least)
+    inner = 1 if options.least else max(1, min(_EDGES // max(1, state.low[0].size), _most(question)))
     asks, count = 0, np.zeros((len(names), *levels), np.int64)
     while not asks or not state.done.all():
         edges = state.edges(inner, careful=not between)
@@ -167,7 +190,11 @@ def coordinate(question: Question[Options]) -> Coordination:
             count = _brackets.whole(cells["count"], between=between)
             limits = _brackets.with_limits(options.probabilities, count, options.level, options.weight is None)
             size = _brackets.whole(cells[key], between=between)
-            state = replace(state, goal=_brackets.goals(limits, size, whole=options.weight is None))
+            goal = _brackets.goals(limits, size, whole=options.weight is None)
+            if options.least:  # holders count few records beyond an edge on its other side
+                ends = np.minimum(goal, 0.0 * goal + size[..., None] - goal)
+                goal = np.where(ends < options.least, np.nan, goal)
+            state = replace(state, goal=goal, upto=(0.0 * goal, 0.0 * goal + size[..., None]))
         state = state.narrowed(edges, _brackets.upto(cells[key], between=between))
         asks += 1
     rows = [_row(question, i, at, labels, j, state, int(count[(i, *at)])) for i, at, labels, j in _places(question)]
@@ -175,6 +202,8 @@ def coordinate(question: Question[Options]) -> Coordination:
     widest = float((upper - lower)[state.known].max(initial=0.0))
     facts: dict[str, Scalar] = {"asks": asks, "method": options.method, "widest_bracket": widest}
     notes = ["estimate: smallest value x with F(x) >= probability, within bracket_lower to bracket_upper"]
+    if options.least:
+        notes = [f"estimate: interpolated in a bracket, which is not narrowed below {options.least} records"]
     if options.weight:
         notes.append("no standard errors for weighted quantiles: they depend on the design of the sample")
     else:

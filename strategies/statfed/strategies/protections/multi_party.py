@@ -96,21 +96,21 @@ class Options(Section):
         default=2,
         ge=1,
         le=calculations.MOST,
-        json_schema_extra={"secret": True},
+        json_schema_extra={"secret": True, "rule": "dominance_n"},
         description="contributors of the (n,k) rule, exact to 2",
     )
     k: float | None = Field(
         default=None,
         gt=0,
         le=100,
-        json_schema_extra={"secret": True},
+        json_schema_extra={"secret": True, "rule": "dominance_k"},
         description="per cent of the (n,k) rule, two decimals at most",
     )
     p: float | None = Field(
         default=None,
         gt=0,
         le=100,
-        json_schema_extra={"secret": True},
+        json_schema_extra={"secret": True, "rule": "p_percent"},
         description="per cent of the p% rule, two decimals at most",
     )
     whole: int = Field(default=16, ge=1, le=16, description="quotients are below 2^whole ranges of a per range of b")

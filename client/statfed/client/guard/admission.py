@@ -1,0 +1,273 @@
+"""Holding a study against a holder's policy, before data are read and before anything is charged.
+
+Formal guarantees. Every rule is a conjunction, so an admitted study satisfies all of them. Nothing here reads data or
+the ledger: a refusal is a function of the study and the policy, and says in public which rules failed. Of the
+thresholds under [minimum] and [disclosure], which are the holder's secret, it names the rule and never the number.
+
+What is not the question itself is the holder's. Its codebook is pinned by digest, and with it the roles of columns
+(weight, PSU, stratum, unit, enterprise, record key), hierarchies, missing codes and bounds: without that, whoever asks
+finds the largest value of a column by declaring bounds, and exempts itself from a rule by declaring a role.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from statfed.client.guard.policy import ANY, Allow, Limits, Policy
+from statfed.core.errors import Refused, UsageError
+from statfed.core.method import Ask, Cells, Fixed, Model, Part, budget_of
+from statfed.core.protection import named_protection
+from statfed.core.resolve import Resolved
+from statfed.core.terms import Condition, Terms, read_condition
+
+WEIGHTS = ("weight", "replicate")
+"""Roles of columns that may weigh the records of an exact study."""
+
+
+def admit(policy: Policy, study: Resolved) -> None:
+    """Raise Refused, listing every rule of `policy` that a study does not satisfy; return silently when all are.
+
+    study: public. Raises UsageError instead when the only fault is a delta that gives no protection (delta >= 1/n for
+    the n units of this dataset): no policy could admit it. Reads no data and no ledger.
+    """
+    allow, terms = policy.allow, study.terms
+    strategy = getattr(getattr(study.question.options, "strategy", None), "name", None)
+    rules = [
+        None if ANY in allow.methods else _listed("method", terms.method, allow.methods),
+        _listed("strategy", strategy, allow.strategies) if strategy and allow.strategies is not None else None,
+        _columns(allow, study.columns),
+        _listed("noise", terms.privacy.noise, allow.noise) if terms.privacy else None,
+        None if ANY in allow.protections else _listed("protection", terms.protection.name, allow.protections),
+        *conceded(terms.protection.name, terms.protection.options, allow.protections, allow.third_parties),
+        *_pinned(policy, study),
+        *_filters(allow, terms.where),
+        *_weights(allow, study),
+        *_functions(allow, study),
+        *_parameters(policy, terms),
+        *_parties(policy, study),
+        *_schedule(policy.limits, study),
+    ]
+    unusable = None
+    if terms.privacy is None:
+        if not allow.without_privacy:
+            what = "training" if study.training else "a statistic"
+            rules.append(f"{what} without differential privacy is not allowed; want a [privacy] section")
+    elif terms.privacy.unit != policy.budget.unit:
+        rules.append(
+            f"this dataset's budget is kept per {policy.budget.unit}; got a study per {terms.privacy.unit}: "
+            "one dataset has one privacy unit, since neither guarantee implies the other"
+        )
+    elif terms.privacy.delta * policy.units >= 1.0:
+        unusable = (
+            f"privacy.delta: got {terms.privacy.delta:g}; want less than 1/{policy.units}, "
+            f"one over this dataset's {policy.budget.unit}s"
+        )
+    if terms.seed is not None and not allow.public_seed:
+        rules.append(
+            "seed: got a public seed, from which anyone could subtract the noise; this holder draws its noise from "
+            "its operating system; want a study without seed"
+        )
+    rules += study.obstacles  # not left to the coordinator to look
+    reasons = [rule for rule in rules if rule is not None]
+    if reasons:
+        raise Refused("\n".join(["not allowed by policy:", *(f"- {r}" for r in [*reasons, *filter(None, [unusable])])]))
+    if unusable:
+        raise UsageError(unusable)
+
+
+def conceded(name: str, options: Mapping[str, Any], allowed: Sequence[str], third_parties: Sequence[str]) -> list[str]:
+    """What a study asks for beyond the protection's name, and is not allowed: rules that fail, in public words.
+
+    The study is the coordinator's: it could name a party of its own as key holder, or an option that leaves a part in
+    clear. Nothing is asked of a policy that allows plain: it trusts the coordinator with every contribution.
+    """
+    if name not in allowed or "plain" in allowed or ANY in allowed:
+        return []
+    module, read = named_protection(name, options)
+    rules = []
+    if strangers := sorted(set(module.third_parties(read)) - set(third_parties)):
+        wanted = " or ".join(third_parties) or "none: the list is empty"
+        rules.append(f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}")
+    for key, field in type(read).model_fields.items():
+        marked = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("weaker")
+        if marked and getattr(read, key) != field.default and f"{name}:{key}" not in allowed:
+            rules.append(f"protection.options.{key}: got one with which {name} protects less; want it left out")
+    return rules
+
+
+def allowed_functions(allow: Allow) -> frozenset[str] | None:
+    """Functions that the formula of an exact study may use; None for all."""
+    return None if ANY in allow.functions else frozenset(allow.functions)
+
+
+def bounded(limits: Limits, terms: Terms) -> None:
+    """Raise Refused where a study is larger than a holder reads: before the study is read any further."""
+    codebooks = (terms.codebook, *terms.codebooks.values())
+    sizes = {
+        "holders": len(terms.holders),
+        "columns": max(len(codebook.columns) for codebook in codebooks),
+        "categories": max(
+            (
+                max(len(column.categories), len(column.parents))
+                for book in codebooks
+                for column in book.columns.values()
+            ),
+            default=0,
+        ),
+    }
+    _within(limits, sizes)
+
+
+def bounded_ask(limits: Limits, study: Resolved, ask: Ask, number: int) -> None:
+    """Raise Refused where one ask is larger than a holder answers: before its parts are laid out in memory.
+
+    number: of the sum in its study. The cells of a table are the product of the levels of its columns.
+    """
+    megabytes = math.ceil(sum(array.nbytes for array in ask.arrays.values()) / 1e6)
+    _within(limits, {"asks": number, "megabytes": megabytes})
+    discloses = study.method.discloses(study.question, ask)
+    if isinstance(discloses, Cells):
+        columns = study.question.codebook.columns
+        levels = (len(columns[name].levels) for name in discloses.by if name in columns)
+        _within(limits, {"cells": math.prod(max(1, each) for each in levels)})
+    elif isinstance(discloses, Model) and not study.training:
+        _within(limits, {"parameters": discloses.parameters})
+
+
+def bounded_parts(limits: Limits, parts: Mapping[str, Part]) -> int:
+    """How many numbers a contribution has. Raises Refused where those are more than a holder answers with."""
+    entries = sum(math.prod(part.shape) for part in parts.values())
+    _within(limits, {"entries": entries})
+    return entries
+
+
+def _within(limits: Limits, sizes: Mapping[str, int]) -> None:
+    for name, size in sizes.items():
+        most = getattr(limits, name)
+        if size > most:
+            raise Refused(f"limits.{name}: got {size:,} {name}; want at most {most:,}")
+
+
+def _pinned(policy: Policy, study: Resolved) -> Iterator[str]:
+    """The codebook is one that the policy names; in a rehearsal any, unless it names some."""
+    pins = policy.dataset.codebooks
+    if ANY in pins or (policy.rehearsal and not pins) or study.question.codebook.digest() in pins:
+        return
+    wanted = f"want one of {', '.join(pins)}" if pins else "want this holder to pin one: statfed codebook pin"
+    yield f"codebook: got {study.question.codebook.digest()}, which this holder has not pinned; {wanted}"
+
+
+def _filters(allow: Allow, where: Sequence[Condition]) -> Iterator[str]:
+    """Every condition is on a column by which records may be selected, or is allowed word for word."""
+    if ANY in allow.filters:
+        return
+    for condition in where:
+        if condition.column not in allow.filters and not any(_same(text, condition) for text in allow.filters):
+            wanted = " or ".join(allow.filters) or "none: the list is empty"
+            yield f"filters: got {condition}, not allowed; want {wanted}"
+
+
+def _same(text: str, condition: Condition) -> bool:
+    try:
+        column, op, value = read_condition(text)
+    except UsageError:  # a column
+        return False
+    if (column, op) != (condition.column, condition.op):
+        return False
+    if isinstance(condition.value, tuple):
+        return {part.strip().strip("'\"") for part in value.split(",")} == set(condition.value)
+    if isinstance(condition.value, float):
+        try:
+            return float(value) == condition.value
+        except ValueError:
+            return False
+    return value == condition.value
+
+
+def _weights(allow: Allow, study: Resolved) -> Iterator[str]:
+    """A weight that an exact study names has that role in the holder's codebook, or is listed in its policy: a column
+    that is 0 for all but one record would make every total that record's."""
+    if study.privacy is not None or ANY in allow.weights:
+        return
+    for name in weighing(study):
+        column = study.question.codebook.columns.get(name)
+        if name not in allow.weights and (column is None or column.role not in WEIGHTS):
+            wanted = " or ".join(["a column with role weight or replicate", *allow.weights])
+            yield f"weight: got {name}, by which records may not be weighed; want {wanted}, or a private study"
+
+
+def _functions(allow: Allow, study: Resolved) -> Iterator[str]:
+    """The formula of an exact study uses functions that the policy lists: with others a column can be built that is 0
+    for all but one record, or that takes two records apart in its last digits."""
+    allowed = allowed_functions(allow)
+    if allowed is None or study.privacy is not None:
+        return
+    used: Callable[..., frozenset[str]] = getattr(study.method, "functions_used", lambda _: frozenset())
+    if others := sorted(used(study.question) - allowed):
+        listed = ", ".join(["columns", "interactions", *sorted(allowed)])
+        yield f"formula: got {', '.join(others)}, not allowed; want {listed}"
+
+
+def weighing(study: Resolved) -> tuple[str, ...]:
+    """Columns that the options of a study name as weights: those of fields `weight`, and of fields that are marked
+    `json_schema_extra={"weighs": True}`."""
+    options, found = study.question.options, []
+    for key, field in type(options).model_fields.items():
+        marked = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("weighs")
+        value = getattr(options, key)
+        if (key == "weight" or marked) and value:
+            found += [value] if isinstance(value, str) else list(value)
+    return tuple(dict.fromkeys(found))
+
+
+def _parameters(policy: Policy, terms: Terms) -> Iterator[str]:
+    """Parameters of dominance rules that a study has decided on holders' figures are this holder's own: by varying
+    them whoever asks would bisect the largest contribution. Nothing where a rehearsal leaves rules off."""
+    _, options = named_protection(terms.protection.name, terms.protection.options)
+    stated = {}
+    for key, field in type(options).model_fields.items():
+        rule = field.json_schema_extra.get("rule") if isinstance(field.json_schema_extra, dict) else None
+        if rule:
+            stated[str(rule)] = (getattr(options, key), field.default)
+    if policy.rehearsal or all(value == default for value, default in stated.values()):
+        return
+    if any(value != getattr(policy.disclosure, rule) for rule, (value, _) in stated.items()):
+        yield "rule parameters: got others for dominance rules than this holder's own; want those that it has agreed"
+
+
+def _schedule(limits: Limits, study: Resolved) -> Iterator[str]:
+    """A private study's asks are known beforehand."""
+    if study.privacy is None:
+        return
+    budget = budget_of(study.question)
+    asks = len(budget.order) if isinstance(budget, Fixed) else 0
+    if asks > limits.asks:
+        yield f"limits.asks: got {asks:,} sums; want at most {limits.asks:,}"
+
+
+def _columns(allow: Allow, names: Sequence[str]) -> str | None:
+    closed = [] if ANY in allow.columns else [name for name in names if name not in allow.columns]
+    return f"columns: got {', '.join(closed)}, not allowed; want only {', '.join(allow.columns)}" if closed else None
+
+
+def _parties(policy: Policy, study: Resolved) -> list[str]:
+    minimum, rules, terms = policy.minimum, list[str](), study.terms
+    if policy.holder.name not in terms.holders:
+        rules.append(f"holder {policy.holder.name} is not among the study's holders; want a study that names it")
+    if policy.dataset.records < minimum.records:
+        rules.append("minimum number of records: this dataset has fewer records than its policy's minimum")
+    if policy.dataset.persons < minimum.persons:
+        rules.append("minimum number of persons: this dataset has fewer persons than its policy's minimum")
+    try:
+        fewest = study.minimum_holders
+    except UsageError:
+        fewest = minimum.holders  # among the study's obstacles
+    if fewest < minimum.holders:
+        rules.append("minimum number of holders: a sum of this study may be over fewer than this policy's minimum")
+    return rules
+
+
+def _listed(what: str, got: str, allowed: tuple[str, ...]) -> str | None:
+    if got in allowed:
+        return None
+    return f"{what}: got {got}, not allowed; want {' or '.join(allowed) or 'none: the list is empty'}"

@@ -1,0 +1,71 @@
+"""Files of a holder's home folder: nobody else's to read or write, and one exact answer at a time."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from statfed.core.errors import UsageError
+
+PRIVATE = (
+    "policy.toml",
+    "identity.key",
+    "ledger.sqlite",
+    "ledger.opened",
+    "releases.sqlite",
+    "refusals.jsonl",
+    "approvals.json",
+)
+"""Files of a home that are their owner's alone."""
+
+
+def check_modes(home: Path) -> None:
+    """Raise UsageError, naming the command, where a file of the home can be read or written by others than its owner.
+
+    As OpenSSH does with keys: whoever can write policy or ledger decides what leaves, and thresholds are secret.
+    """
+    for name in PRIVATE:
+        path = home / name
+        try:
+            mode = path.stat().st_mode & 0o777
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be looked at: {error.strerror}") from None
+        if mode & 0o077:
+            raise UsageError(
+                f"{path}: got mode {mode:04o}, open to others; want it its owner's alone: chmod 600 {path}"
+            )
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whatever the umask is: it is so before anything is in it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.truncate()
+        file.write(text)
+
+
+def append_private(path: Path, line: str) -> None:
+    """Add a line to a file that only its owner can read, and return once it is on disk."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(descriptor)
+
+
+@contextmanager
+def one_at_a_time(home: Path) -> Iterator[None]:
+    """Hold the home for one answer: no other process or thread looks at counted limits until it is recorded.
+
+    Two processes that each see the last refusal or figure left would otherwise both use it. Let go when a process dies.
+    """
+    descriptor = os.open(home / "policy.toml", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

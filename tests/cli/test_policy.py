@@ -1,0 +1,204 @@
+"""`statfed policy`, `statfed holder`, `statfed codebook pin` and `--rules`, as a holder's people type them."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from statfed.cli.main import app
+from statfed.client.data.drafting import to_toml
+from statfed.client.guard.policy import load_policy, write_policy
+from statfed.client.holder import Holder
+from statfed.core.codebook import load_codebook
+from statfed.core.errors import Refused, UsageError
+from statfed.federation import Federation
+from tests.universe import CODEBOOK, people
+
+Call = Callable[[str], Result]
+INIT = "policy init --data people.parquet --name office --home home"
+STUDY = """
+method = "mean"
+codebook = "people.codebook.toml"
+options = {{ columns = ["income"] }}
+holders = {{ office = "x", b = "y", c = "z" }}
+{more}
+[protection]
+name = "{protection}"
+"""
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run `statfed` in a folder with data and a codebook. No command ends in a traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "240")
+    people(400).to_parquet("people.parquet")
+    Path("people.codebook.toml").write_text(to_toml(CODEBOOK))
+
+    def run(words: str) -> Result:
+        result = CliRunner().invoke(app, shlex.split(words))
+        assert "internal error" not in result.stderr, result.stderr
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return run
+
+
+def document(result: Result) -> Any:
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("template", ["strict", "standard"])
+def test_a_policy_begins_from_a_template_and_the_holder_opens_with_it(call: Call, template: str) -> None:
+    made = call(f"{INIT} --template {template} --codebook people.codebook.toml")
+    assert made.exit_code == 0, made.stderr
+    policy = Holder(Path("home")).policy
+    assert policy.dataset.codebooks == (load_codebook(Path("people.codebook.toml")).digest(),)
+    assert (policy.dataset.records, policy.budget.unit) == (400, "person")
+    assert policy.allow.without_privacy == (template == "standard")
+    assert Path("home/policy.toml").stat().st_mode & 0o777 == 0o600
+    again = call(f"{INIT} --template {template} --codebook people.codebook.toml")
+    assert again.exit_code == 2
+    assert "exists; want a home without a policy" in again.stderr
+    assert document(call("policy check --home home --json"))["findings"] == [
+        "identity.key: none yet; want statfed identity"
+    ]
+
+
+def test_a_template_that_pins_wants_a_codebook_that_the_data_fit(call: Call) -> None:
+    assert "--codebook: got none for standard" in call(f"{INIT} --template standard").stderr
+    text = Path("people.codebook.toml").read_text().replace("200000", "10")
+    Path("narrow.codebook.toml").write_text(text)
+    said = call(f"{INIT} --template standard --codebook narrow.codebook.toml")
+    assert said.exit_code == 2
+    assert "income: got values above the codebook's bound" in said.stderr
+    assert not Path("home/policy.toml").exists()
+
+
+def test_a_rehearsal_is_checked_as_what_it_is(call: Call) -> None:
+    assert call(f"{INIT} --template rehearsal").exit_code == 0
+    found = document(call("policy check --home home --json"))["findings"]
+    for key in (
+        "refusals.explain",
+        "allow.public_seed",
+        "allow.protections",
+        "allow.without_privacy",
+        "minimum.holders",
+    ):
+        assert any(one.startswith(key) for one in found), key
+    Path("home/policy.toml").chmod(0o644)
+    said = call("policy check --home home")
+    assert said.exit_code == 2
+    assert "chmod 600 home/policy.toml" in said.stderr
+
+
+def test_explain_says_what_would_be_refused_and_why_without_reading_data(call: Call) -> None:
+    call(f"{INIT} --template standard --codebook people.codebook.toml")
+    Path("people.parquet").unlink()
+    Path("good.toml").write_text(STUDY.format(more="", protection="secure-aggregation"))
+    Path("bad.toml").write_text(STUDY.format(more="seed = 1", protection="plain"))
+    assert "would be admitted" in call("policy explain good.toml --home home").stdout
+    said = call("policy explain bad.toml --home home")
+    assert said.exit_code == 3
+    assert "protection: got plain, not allowed" in said.stdout
+    assert "seed: got a public seed" in said.stdout
+    shown = call("policy explain --home home").stdout
+    assert "exact figures: at most 1,000" in shown
+    assert "what they tell: one text, no reason" in shown
+
+
+def test_a_codebook_is_pinned_beside_others_or_instead_of_them(call: Call) -> None:
+    call(f"{INIT} --template standard --codebook people.codebook.toml")
+    text = Path("people.codebook.toml").read_text()
+    Path("new.codebook.toml").write_text(text.replace("200000", "300000"))
+    old, new = (load_codebook(Path(f"{name}.codebook.toml")).digest() for name in ("people", "new"))
+    assert document(call("codebook pin new.codebook.toml --home home --json"))["codebooks"] == [old, new]
+    assert load_policy(Path("home/policy.toml")).dataset.codebooks == (old, new)
+    assert "# SHA-256 digests of the codebooks" in Path("home/policy.toml").read_text()
+    call("codebook pin new.codebook.toml --home home --only")
+    assert load_policy(Path("home/policy.toml")).dataset.codebooks == (new,)
+
+
+def ask(rules: str, **more: Any) -> Federation:
+    holders = {name: people(300, seed) for seed, name in enumerate(("a", "b", "c"))}
+    return Federation(holders, CODEBOOK, rules=rules, protection="secure-aggregation", **more)  # type: ignore[arg-type]
+
+
+def test_simulated_holders_under_standard_answer_the_ordinary_and_refuse_without_a_reason(tmp_path: Path) -> None:
+    with ask("standard", workspace=tmp_path / "ws") as federation:
+        assert federation.count(by="sex").to_dict()
+        with pytest.raises(Refused) as caught:
+            federation.count(by="sex", where="income >= 199999")
+        assert "minimum" not in str(caught.value)
+        ids = re.findall(r"refusal ([0-9a-f]{12})", str(caught.value))
+        assert len(ids) >= 1
+        with pytest.raises(Refused, match="weight: got hours"):
+            federation.mean("income", weight="hours")
+    told = [
+        CliRunner().invoke(app, ["holder", "why", name, "--home", str(home)])
+        for home in (tmp_path / "ws" / "tables").iterdir()
+        if (home / "refusals.jsonl").exists()
+        for name in ids
+    ]
+    assert any("minimum frequency" in one.stdout for one in told if one.exit_code == 0)
+    (home, *_) = (home for home in (tmp_path / "ws" / "tables").iterdir() if (home / "refusals.jsonl").exists())
+    listed = CliRunner().invoke(app, ["holder", "refusals", "--home", str(home), "--json"])
+    assert [one["method"] for one in json.loads(listed.stdout)["refusals"]] == ["count"]
+
+
+def test_simulated_holders_under_strict_answer_with_noise_only() -> None:
+    with ask("strict") as federation:
+        with pytest.raises(Refused, match="without differential privacy is not allowed"):
+            federation.count()
+        noise = {"epsilon": 1.0, "noise": "shared", "unit": "person"}
+        assert federation.count(privacy=noise).to_dict()
+
+
+def test_rules_of_the_command_line_reach_the_simulated_holders(call: Call) -> None:
+    for name in "abc":
+        people(300, ord(name)).to_parquet(f"{name}.parquet")
+    words = (
+        "analyse count --codebook people.codebook.toml --holder a=a.parquet --holder b=b.parquet --holder c=c.parquet"
+    )
+    said = call(f"{words} --rules standard")
+    assert said.exit_code == 3
+    assert "protection: got plain, not allowed" in said.stderr
+    answered = call(f"{words} --rules standard --protect secure-aggregation")
+    assert answered.exit_code == 0
+    assert re.search(r"exact figures given, .*: a \d+ of 1,000, b \d+ of 1,000, c", answered.stdout)
+
+
+def test_a_private_study_wants_a_codebook_that_was_not_drafted_from_the_data(call: Call) -> None:
+    words = "analyse count --holder a=people.parquet --privacy epsilon=1"
+    said = call(words)
+    assert said.exit_code == 2
+    assert "codebook that is drafted from the data" in said.stderr
+    assert "statfed codebook infer" in said.stderr
+    assert call(f"{words} --codebook people.codebook.toml").exit_code == 0
+
+
+def test_a_draft_that_an_exact_question_left_is_no_codebook_for_a_private_one() -> None:
+    with Federation({"a": people(100), "b": people(100, 1)}) as federation:
+        federation.count()
+        assert federation.codebook is not None
+        with pytest.raises(UsageError, match="drafted from the data"):
+            federation.count(privacy=1.0)
+        with pytest.raises(UsageError, match="drafted from the data"):
+            federation.count(privacy={"margin_of_error": 50.0})
+    with Federation({"a": people(100), "b": people(100, 1)}, federation.codebook) as checked:
+        assert checked.count(privacy=1.0).to_dict()
+
+
+def test_writing_a_policy_keeps_what_it_says(call: Call) -> None:
+    call(f"{INIT} --template strict --codebook people.codebook.toml")
+    path = Path("home/policy.toml")
+    before = load_policy(path)
+    write_policy(before, path)
+    assert load_policy(path) == before
