@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from statfed.client.guard.templates import Template
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.disclosure import OFF, Rules
-from tests.attacks.finding import FREE
 from tests.attacks.world import No, World
 
 SIZES = {"a": 10_000, "b": 4_000, "c": 2_000}
@@ -259,7 +259,7 @@ QUESTIONS: tuple[Ordinary, ...] = (
     Ordinary("LFS: persons by status and sex", P, "table", {"rows": ["status"], "columns": ["sex"]}),
     Ordinary("LFS: persons by status and age", P, "table", {"rows": ["status"], "columns": ["agegroup"]}),
     Ordinary("LFS: persons by status, education and sex", P, "table", {"rows": ["status", "education"], "columns": ["sex"]}),
-    Ordinary("LFS: weighted employment by region", P, "count", {"by": ["region"], "design": True}, ["employed = true"]),
+    Ordinary("LFS: weighted employment by region", P, "count", {"by": ["employed", "region"], "design": True}),
     Ordinary("LFS: occupation by sex", P, "table", {"rows": ["occupation"], "columns": ["sex"]}, ["employed = true"]),
     Ordinary("LFS: usual hours by sex and education", P, "mean", {"columns": ["hours"], "by": ["sex", "education"]}, ["employed = true"]),
     Ordinary("LFS: hours of work in classes", P, "histogram", {"column": "hours", "edges": [0, 10, 20, 30, 35, 40, 45, 100]}, ["employed = true"]),
@@ -313,8 +313,8 @@ class Reasons(logging.Handler):
 def world(of: str, ruled: bool, policies: Mapping[str, Mapping[str, Any]] | None = None) -> World:
     """Three holders of one population, under the standard rules or under none."""
     home = Path(tempfile.mkdtemp(prefix="ordinary-"))
-    changes = dict(policies or {}) if ruled else {"disclosure": FREE}
-    return World(home, population(of), BOOKS[of], changes, Rules() if ruled else OFF)
+    template: Template = "standard" if ruled else "rehearsal"
+    return World(home, population(of), BOOKS[of], template, dict(policies or {}), Rules() if ruled else OFF)
 
 
 def outcome(made: World, question: Ordinary, reasons: Reasons) -> tuple[str, str]:

@@ -312,20 +312,20 @@ def bound_of_the_largest_contributor(world: World) -> Finding:
             return "largest" in str(error)
         return False
 
-    return Finding(bisected(above, 1.0, 1e6, 20), ENTERPRISE.secret["turnover"], 1e6)
+    return Finding(bisected(above, 1.0, 1e6, 8), ENTERPRISE.secret["turnover"], 1e6)
 
 
-@attack("K3b", "analyst", "count", "empty populations are refused like small ones")
+@attack("K3b", "analyst", "count", "empty populations are refused like small ones", former=True)
 def filters_that_are_empty_or_small(world: World) -> Finding:
     where = ["age >= 47", "age <= 47", "entry >= 17", "entry <= 17"]
 
     def above(income: float) -> bool:
         return world.asked("count", {}, [*where, f"income >= {income}"]) is None
 
-    return _income(bisected(above, 0.0, ALL, 18))
+    return _income(bisected(above, 0.0, ALL, 8))
 
 
-@attack("K3b", "analyst", "mean", "empty populations are refused like small ones")
+@attack("K3b", "analyst", "mean", "empty populations are refused like small ones", former=True)
 def filters_that_leave_out_nobody_or_one(world: World) -> Finding:
     """Those with less than x: all but the target, or all: the complement is small or empty."""
     world.asked("count", {}, ["age >= 47"])
@@ -333,7 +333,7 @@ def filters_that_leave_out_nobody_or_one(world: World) -> Finding:
     def above(income: float) -> bool:
         return world.asked("count", {}, ["age >= 47", f"income < {income}"]) is None
 
-    return _income(bisected(above, 95_000.0, ALL, 17))
+    return _income(bisected(above, 95_000.0, ALL, 7))
 
 
 def _texts(world: World, where: list[str]) -> str:
@@ -344,7 +344,7 @@ def _texts(world: World, where: list[str]) -> str:
     return ""
 
 
-@attack("K3c", "analyst", "total", "one refusal", policies={"disclosure": {"zeros": "protect"}})
+@attack("K3c", "analyst", "total", "one refusal", policies={"disclosure": {"zeros": "protect"}}, former=True)
 def words_of_refusals(world: World) -> Finding:
     where = ["age >= 47", "age <= 47", "entry >= 17", "entry <= 17"]
     small, empty = _texts(world, [*where, "income >= 1"]), _texts(world, [*where, "income >= 199999"])
@@ -354,7 +354,7 @@ def words_of_refusals(world: World) -> Finding:
     def above(income: float) -> bool:
         return _texts(world, [*where, f"income >= {income}"]) == small
 
-    return _income(bisected(above, 0.0, ALL, 17))
+    return _income(bisected(above, 0.0, ALL, 8))
 
 
 @attack("K3a", "analyst", "mean", "pinned codebook")
@@ -369,7 +369,7 @@ def bounds_in_a_codebook_of_the_askers_own(world: World) -> Finding:
             return "fit" in str(error)
         return False
 
-    return _income(bisected(above, 0.0, ALL, 18))
+    return _income(bisected(above, 0.0, ALL, 8))
 
 
 @attack("K3a", "analyst", "mean", "pinned codebook")
@@ -380,6 +380,16 @@ def values_that_are_declared_missing(world: World) -> Finding:
     less = world.asked("mean", {"columns": ["income"]}, codebook=book)
     n, m = _only(plain, "count"), _only(less, "count")
     return _income(INCOME if n is not None and m is not None and n - m == 1 else None)
+
+
+@attack("K3b", "analyst", "count", "equal populations are refused like nearly equal ones", former=True)
+def scan_that_is_refused_once(world: World) -> Finding:
+    """From above everybody down, in steps of 1 % of the range: all are answered but the last."""
+    world.asked("count", {}, ["age >= 47"])
+    for income in np.arange(ALL, 180_000.0, -0.01 * ALL):
+        if world.asked("count", {}, ["age >= 47", f"income < {income}"]) is None:
+            return _income(float(income)) if income < ALL else NOTHING
+    return NOTHING
 
 
 # Sequences -----------------------------------------------------------------------------------------------------------
@@ -428,6 +438,14 @@ def _lonely(world: World) -> tuple[list[str], str, int] | None:
     return None
 
 
+@attack("differencing", "analyst", "mean", "differencing guard, joint leverage of all figures")
+def inclusion_and_exclusion(world: World) -> Finding:
+    """Members of the club, of the union, of neither: many each, and one person is in both."""
+    club, union = _sum(world, ["club = y"]), _sum(world, ["union = y"])
+    whole, neither = _sum(world, []), _sum(world, ["club = n", "union = n"])
+    return _income(_minus(_minus(club, whole), _minus(None if union is None else -union, neither)))
+
+
 @attack("D6", "analyst", "count", "memory of releases")
 def table_and_then_a_count_of_the_hidden_row(world: World) -> Finding:
     """Suppression hides cells of a table; another question asks for the rest of the same line."""
@@ -440,7 +458,7 @@ def table_and_then_a_count_of_the_hidden_row(world: World) -> Finding:
     return Finding(got, 1.0, 10.0)
 
 
-@attack("roster", "analyst", "total", "rosters")
+@attack("roster", "analyst", "total", "rosters", holders=3)
 def total_of_changing_sets_of_holders(world: World) -> Finding:
     """What one holder has is the difference; under secure aggregation nobody should know."""
     first = _sum(world, [])
@@ -474,7 +492,8 @@ def single_events_of_a_survival_curve(world: World) -> Finding:
 def chi_square_of_a_small_table(world: World) -> Finding:
     """The statistic of a table in which one person is a level is a function of where that person is."""
     found = world.asked("chisq", {"columns": ["list", "illness"]})
-    return NOTHING if found is None else Finding(1.0, 1.0, 1.0)
+    told = [row.get("statistic") for row in found.tables["tests"]] if found else []
+    return Finding(1.0, 1.0, 1.0) if any(isinstance(x, float) for x in told) else NOTHING
 
 
 @attack("carrier", "analyst", "ttest", "frequency of cells")

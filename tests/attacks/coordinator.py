@@ -90,7 +90,7 @@ def separation_in_any_half_space(world: World) -> Finding:
         def above(income: float) -> bool:
             return int(_step(session, 1, [-10 * income, 10.0], "separation")["against"]) != ill
 
-        return _income(bisected(above, 90_000.0, ALL, 17))
+        return _income(bisected(above, 90_000.0, ALL, 8))
     except No:
         return NOTHING
 
@@ -106,48 +106,28 @@ def separation_of_a_mixed_model(world: World) -> Finding:
         def above(income: float) -> bool:
             return int(_step(session, 1, [-10 * income, 10.0], "separation", **none)["against"]) != ill
 
-        return _income(bisected(above, 90_000.0, ALL, 17))
+        return _income(bisected(above, 90_000.0, ALL, 8))
     except No:
         return NOTHING
 
 
 @attack("K2", "coordinator", "glm", "frequency of invalid records and of the others")
 def records_outside_the_range_of_a_family(world: World) -> Finding:
-    """Under the identity link of a Poisson model those with an income above x have no mean."""
-    try:
-        session = world.session("glm", {"formula": "hours ~ income", "family": "poisson", "link": "identity"})
-        session.ask("start")
-
-        def above(income: float) -> bool:
-            return int(_step(session, 1, [income, -1.0])["invalid"]) > 0
-
-        return _income(bisected(above, 90_000.0, ALL, 17))
-    except No:
-        return NOTHING
-
-
-@attack("K2", "coordinator", "glm", "frequency of invalid records and of the others")
-def refusals_for_records_outside_the_range(world: World) -> Finding:
-    """The same by whether there is an answer at all."""
+    """Under the identity link of a Poisson model those with an income above x have no mean: counted, or refused."""
     try:
         session = world.session("glm", {"formula": "hours ~ income", "family": "poisson", "link": "identity"})
         session.ask("start")
         _step(session, 1, [ALL, -0.1])
     except No:
         return NOTHING
-    none = True
 
     def above(income: float) -> bool:
-        nonlocal none
         try:
-            _step(session, 1, [income, -1.0])
+            return int(_step(session, 1, [income, -1.0])["invalid"]) > 0
         except No:
             return True
-        none = False
-        return False
 
-    got = bisected(above, 90_000.0, ALL, 17)
-    return NOTHING if none else _income(got)
+    return _income(bisected(above, 90_000.0, ALL, 8))
 
 
 @attack("K2", "coordinator", "cox", "bounded arrays, leverage")
@@ -170,13 +150,10 @@ def meat_at_coefficients_of_the_coordinators(world: World) -> Finding:
         session = world.session("ols", {"formula": "income ~ posts", "robust": "HC0"})
         session.ask("start")
         arrays = {"mean": np.array([1.0, 0.0]), "present": np.zeros(0, np.int64)}
-        found = [
-            session.ask("meat", arrays | {"coefficients": np.array([0.0, 0.0, b][:2])}, holder="a")["products"]
-            for b in (0.0,)
-        ]
+        found = session.ask("meat", arrays | {"coefficients": np.zeros(2)}, holder="a")["products"]
     except No:
         return NOTHING
-    square = float(found[0][1, 1])
+    square = float(found[1, 1])
     return _income(float(np.sqrt(square)) if square >= 0 else None)
 
 
@@ -223,7 +200,7 @@ def design_weight_between_two_edges(world: World) -> Finding:
 
 @attack("K2", "coordinator", "quantile", "records between edges, asks a study")
 def distribution_by_moving_edges(world: World) -> Finding:
-    """Is anybody's income between two edges? Bisected for one of middle rank, to a unit."""
+    """Is anybody's income between two edges? Bisected for one of middle rank."""
     everybody = np.sort(world.frames["a"]["income"].to_numpy())
     middle = everybody[len(everybody) // 2]
     rank = len(everybody) // 2
@@ -235,7 +212,7 @@ def distribution_by_moving_edges(world: World) -> Finding:
             found = session.ask("cells", {"edges": np.full((1, 3, 1), edge)}, holder="a")["count"].ravel()
             return int(found[0]) <= rank
 
-        got = bisected(above, 0.0, ALL, 24)
+        got = bisected(above, 0.0, ALL, 18)
     except No:
         return NOTHING
     return Finding(got, float(middle), 100.0)  # within a unit: of a value that lies among many, 1 % would be a guess

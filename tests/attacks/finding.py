@@ -44,8 +44,8 @@ FREE: dict[str, Any] = {
 @dataclass(frozen=True)
 class Attack:
     """One attack. row: of the audits; method: that carries it; rule: what holds it; people: are they persons or
-    enterprises? policies: sections of the policies under which it is tried; off: changes of them under which it
-    succeeds; release: rules of the release then."""
+    enterprises? policies: sections of the policies under which it is tried; former: does its control need holders as
+    they once were? holders: so many have the population."""
 
     name: str
     row: str
@@ -55,7 +55,8 @@ class Attack:
     run: Callable[[World], Finding]
     people: Literal["persons", "enterprises"] = "persons"
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    off: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    former: bool = False
+    holders: int = 2
 
 
 ATTACKS: dict[str, Attack] = {}

@@ -57,6 +57,7 @@ PERSONS = make_codebook(
             "hours": {"type": "number", "low": 0, "high": 80},
             "illness": {"type": "boolean"},
             "weight": {"type": "number", "low": 0.1, "high": 50, "role": "weight"},
+            "key": {"type": "number", "low": 0, "high": 1, "role": "record-key"},
         }
     }
 )
@@ -106,6 +107,7 @@ def _persons(rng: np.random.Generator, holder: str, n: int) -> pd.DataFrame:
             "hours": np.clip(rng.normal(36, 8, n), 0, 80).round(1),
             "illness": rng.random(n) < 0.15,
             "weight": rng.uniform(0.5, 6, n).round(3),
+            "key": rng.random(n),
         }
     )
     if holder == PERSON.holder:

@@ -107,12 +107,10 @@ def rounded_to_five_and_to_three(world: World) -> Finding:
 
 @attack("D9", "reader", "table", "one draw a data set", policies=OPEN)
 def random_rounding_asked_again(world: World) -> Finding:
-    finest = _finest(world)
-    for _ in range(8):
-        found = _table(world, *BY, rules=Rules(method="random-round", base=5))
-        if found is not None:
-            finest.read(_rows(found), wide=4.0)
-    return _found(finest, _unsafe(world)) if finest._rows else NOTHING
+    """Independent draws average to the truth; it is enough that two of them differ."""
+    draws = [_table(world, "occupation", rules=Rules(method="random-round", base=5)) for _ in range(4)]
+    told = [[row.get("count") for row in _rows(found)] for found in draws if found is not None]
+    return _exactly(sum(one != told[0] for one in told))
 
 
 @attack("D6", "reader", "table", "memory of releases", policies=OPEN)
@@ -185,7 +183,7 @@ def table_and_its_chi_square(world: World) -> Finding:
     if not told or not all(isinstance(x, int | float) for x in (a, b, n)):
         return NOTHING
     size = np.array([a, b, n], np.float64)
-    fits = [k for k in range(0, 30) if abs(_chi_square(float(k), *size) - told[0]) < 1e-6]
+    fits = [k for k in range(30) if abs(_chi_square(float(k), *size) - told[0]) < 1e-6]
     return Finding(float(fits[0]), 1.0, 10.0) if len(fits) == 1 else NOTHING
 
 
@@ -227,17 +225,12 @@ def one_record_without_a_value(world: World) -> Finding:
     return Finding(float(told), 1.0, 10.0) if isinstance(told, int | float) else NOTHING
 
 
-KEYS = changed(PERSONS, hours={"role": "record-key", "low": 0, "high": 1})
-
-
 @attack("L11", "reader", "table", "totals perturbed by themselves", policies=OPEN)
 def mean_of_a_table_perturbed_by_cell_keys(world: World) -> Finding:
     """If counts and totals are perturbed by one factor, their quotient is exact."""
-    _with_keys(world)
     options = {"rows": ["club"], "value": "income", "record_keys": True}
-    found = world.asked(
-        "table", options, rules=Rules(method="cell-key", dominance_k=None, p_percent=None), codebook=KEYS
-    )
+    free = Rules(method="cell-key", dominance_k=None, p_percent=None)
+    found = world.asked("table", options, rules=free)
     exact = {code: float(np.mean(v)) for code, v in _incomes(world, "club").items()}
     rows = [row for row in found.tables["cells"] if row.get("count")] if found else []
     quotients = {row["club"]: float(row["total"]) / float(row["count"]) for row in rows if row.get("total")}  # type: ignore[arg-type]
@@ -245,22 +238,13 @@ def mean_of_a_table_perturbed_by_cell_keys(world: World) -> Finding:
     return _exactly(len(same))
 
 
-@attack("L12", "reader", "table", "one secret key named in policy", policies=OPEN)
+@attack("L12", "reader", "table", "pinned codebook", policies=OPEN)
 def record_keys_that_the_asker_chooses(world: World) -> Finding:
-    """With the same key for everybody the perturbation is a function of the count: it can be looked up."""
-    _with_keys(world)
-    book = changed(PERSONS, posts={"role": "record-key", "low": 0, "high": 2})
-    found = world.asked(
-        "table", {"rows": ["union"], "record_keys": True}, rules=Rules(method="cell-key"), codebook=book
-    )
+    """With a public column as keys the perturbation is a function of what is known: it can be looked up."""
+    book = changed(PERSONS, posts={"role": "record-key"}, key={"role": None})
+    options = {"rows": ["union"], "record_keys": True}
+    found = world.asked("table", options, rules=Rules(method="cell-key"), codebook=book)
     return _exactly(0 if found is None else 1)
-
-
-def _with_keys(world: World) -> None:
-    rng = np.random.default_rng(9)
-    for name, frame in world.frames.items():
-        frame["hours"] = rng.random(len(frame))
-        frame.to_parquet(world.home / name / "data.parquet")
 
 
 def _incomes(world: World, by: str) -> dict[str, list[float]]:

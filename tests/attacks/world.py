@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from statfed.client.guard.policy import Policy, write_policy
+from statfed.client.guard.policy import Budget, Dataset, HolderName, Policy, write_policy
+from statfed.client.guard.register import point
+from statfed.client.guard.templates import Template, made
 from statfed.client.holder import Holder
 from statfed.core import VERSION
 from statfed.core.codebook import Codebook
@@ -39,11 +41,13 @@ class No(Exception):
 
 @dataclass
 class World:
-    """Holders under one policy. home: an empty folder; rules: of the release; changes: sections of the policies."""
+    """Holders under one policy. home: an empty folder; template: of the policies; rules: of the release; changes:
+    sections of the policies."""
 
     home: Path
     frames: Mapping[str, pd.DataFrame]
     codebook: Codebook
+    template: Template = "standard"
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     rules: Rules = Rules()  # noqa: RUF009  # frozen
     refusals: int = 0
@@ -54,10 +58,11 @@ class World:
 
     def _open(self, name: str, frame: pd.DataFrame) -> Holder:
         folder = self.home / name
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, mode=0o700)
         frame.to_parquet(folder / "data.parquet")
-        unit = self.codebook.role("unit")
-        write_policy(policy_of(name, frame, unit, self.codebook, self.changes), folder / "policy.toml")
+        point(folder, self.home / "register.sqlite")
+        policy = policy_of(name, frame, self.codebook, len(self.frames), self.template, self.changes)
+        write_policy(policy, folder / "policy.toml")
         return Holder(folder)
 
     def terms(
@@ -194,20 +199,32 @@ class Session:
 
 
 def policy_of(
-    name: str, frame: pd.DataFrame, unit: str | None, codebook: Codebook, changes: Mapping[str, Mapping[str, Any]]
+    name: str,
+    frame: pd.DataFrame,
+    codebook: Codebook,
+    holders: int,
+    rules: Template,
+    changes: Mapping[str, Mapping[str, Any]],
 ) -> Policy:
-    """The policy of a holder that allows exact statistics with the default rules on, with changes by section."""
-    base: dict[str, dict[str, Any]] = {
-        "holder": {"name": name},
-        "dataset": {
-            "id": name,
-            "path": "data.parquet",
-            "records": len(frame),
-            "persons": int(frame[unit].nunique()) if unit else len(frame),
-        },
-        "allow": {"methods": ["*"], "protections": ["plain"], "columns": ["*"], "without_privacy": True},
-        "disclosure": {},
-        "minimum": {},
-        "budget": {"unit": "record", "epsilon": 20.0, "delta": 1e-6},
-    }
-    return Policy.model_validate({section: keys | dict(changes.get(section, {})) for section, keys in base.items()})
+    """The policy of one of so many holders, from a template, with changes by section. Contributions travel in plain,
+    so that a coordinator sees what each holder sends: more than it would be shown."""
+    unit = codebook.role("unit")
+    persons = int(frame[unit].nunique()) if unit in frame else len(frame)
+    policy = made(
+        rules,
+        holder=HolderName(name=name),
+        dataset=Dataset(
+            id=name,
+            path="data.parquet",
+            records=len(frame),
+            persons=persons,
+            codebooks=(codebook.digest(),) if rules == "standard" else (),
+        ),
+        budget=Budget(unit="record", epsilon=20.0, delta=1e-6),
+    )
+    given = policy.model_dump()
+    given["allow"]["protections"] = ["plain"]
+    given["minimum"]["holders"] = min(holders, given["minimum"]["holders"])
+    for section, keys in changes.items():
+        given[section] |= dict(keys)
+    return Policy.model_validate(given)
