@@ -94,14 +94,9 @@ def show(
         out.print(
             f"[bold]{document['holder']}[/bold]  dataset {document['dataset']}, per {document['unit']}\n"
             f"  epsilon (PLD) {history}, epsilon (filter) {spent['filter_epsilon']:.3f} "
-<<<<<<< HEAD
-            f"of {spent['budget']:g}; left {spent['left']:.3f}; {spent['disclosures']} disclosures, "
-            f"{spent['figures']:,} exact figures{_most(Path(document['ledger']).parent)}",
-=======
             f"of {spent['budget']:g}; left {spent['left']:.3f}\n"
             f"  {spent['disclosures']} disclosures, {spent['refusals']} of them refusals; "
-            f"{spent['figures']} distinct exact figures",
->>>>>>> ledger
+            f"{spent['figures']:,} distinct exact figures{_most(Path(document['ledger']).parent)}",
             highlight=False,
         )
         rows = table("", "#", "time", "what", "run", "round", "event or note", numbers=("#", "round"))

@@ -164,7 +164,9 @@ class Contributions:
 
             passed = check(table, question, ask, parts, contribution, rules, discloses, on_cuts)
             if key not in self._passed:
-                releases.admit(run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
+                told = (run, study.digest, question, discloses, source.fingerprint(), table_of, rules)
+                releases.admit(*told)
+                releases.together(*told)
         self._passed[key] = passed
         return passed, contribution
 

@@ -12,7 +12,7 @@ from pydantic import Field, field_serializer, field_validator
 from statfed.core.section import Section
 
 Method = Literal["suppress", "round", "random-round", "controlled-round", "cell-key"]
-_SWITCHED = ("minimum_frequency", "dominance_k", "p_percent", "residual_df", "parameters_per_record")
+_SWITCHED = ("minimum_frequency", "dominance_k", "p_percent", "residual_df", "parameters_per_record", "joint_share")
 
 
 class Rules(Section):
@@ -28,6 +28,13 @@ class Rules(Section):
     )
     residual_df: int | None = Field(default=10, ge=0, description="models: fewest residual degrees of freedom")
     parameters_per_record: float | None = Field(default=0.33, gt=0, description="models: most parameters per record")
+    joint_share: float | None = Field(
+        default=50.0,
+        gt=0,
+        le=100,
+        description="at a holder: largest share, in %, that one contributor may have in any combination of all exact "
+        "figures that ever left",
+    )
     method: Method = Field(default="suppress", description="what happens to unsafe cells")
     base: int = Field(default=5, ge=2, description="rounding base; largest absolute cell-key noise")
     interval: float = Field(
@@ -51,4 +58,11 @@ class Rules(Section):
         return "off" if value is None else value
 
 
-OFF = Rules(minimum_frequency=None, dominance_k=None, p_percent=None, residual_df=None, parameters_per_record=None)
+OFF = Rules(
+    minimum_frequency=None,
+    dominance_k=None,
+    p_percent=None,
+    residual_df=None,
+    parameters_per_record=None,
+    joint_share=None,
+)

@@ -286,6 +286,10 @@ class Method(Protocol):
     - `weighs(table, question, ask) -> Iterable[Weighed]`: how single records weigh in what leaves with an ask, for the
       holder's rules (`statfed.core.weighing`). Products over the records of a model do not leave without it while a
       rule is on; sums in cells are then looked at by the columns that `discloses` names.
+    - `spans(table, question) -> Sequence[Expr]`, of one that discloses a model: the columns that values are multiplied
+      by in what leaves, for the rule on all exact figures together.
+    - `functions_used(question) -> frozenset[str]`: what the formula of a study does to columns, for policies that list
+      functions; see `statfed.strategies.analyses._formula`.
     - `follows(question, before, ask) -> str`: why an ask cannot come after those before it, empty where it can; see
       `statfed.core.course`. Without it a study makes each ask once.
     - `example() -> tuple[dict[str, Any], Codebook, pandas.DataFrame]`, of one from outside: options, and the codebook

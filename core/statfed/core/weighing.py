@@ -19,6 +19,9 @@ ROLES = ("unit", "enterprise")
 """Roles of columns that tell whose a record is: a person's, an enterprise's."""
 
 
+WEIGHTS = ("weight", "replicate")
+"""Roles of columns that may weigh the records of an exact study."""
+
 Compute = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From a batch (records, columns) what each record adds: (records, numbers)."""
 

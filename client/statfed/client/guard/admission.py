@@ -19,9 +19,7 @@ from statfed.core.method import Ask, Cells, Fixed, Model, Part, budget_of
 from statfed.core.protection import named_protection
 from statfed.core.resolve import Resolved
 from statfed.core.terms import Condition, Terms, read_condition
-
-WEIGHTS = ("weight", "replicate")
-"""Roles of columns that may weigh the records of an exact study."""
+from statfed.core.weighing import WEIGHTS
 
 
 def admit(policy: Policy, study: Resolved) -> None:

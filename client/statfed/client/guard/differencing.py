@@ -31,7 +31,7 @@ from typing import Any
 
 import ibis
 
-from statfed.client.guard import chain
+from statfed.client.guard import chain, joint
 from statfed.client.guard.chain import Chain, Entry
 from statfed.client.guard.cuts import Edges, unsafe
 from statfed.client.guard.weights import FREQUENCY
@@ -41,7 +41,7 @@ from statfed.core.errors import LedgerCorrupt, Refused
 from statfed.core.method import Cells, Model, Question, columns_read
 from statfed.core.table import Expr, Table
 from statfed.core.terms import Condition
-from statfed.core.weighing import Cuts
+from statfed.core.weighing import Cuts, owners
 
 FILE = "releases.sqlite"
 RULE = "not allowed by this holder's differencing rule"
@@ -49,6 +49,7 @@ _FEW = (
     f"{RULE}: with an earlier exact release, of these data or of data that were updated since, this one would tell "
     "about a few records only; want the same population as before, or a release with noise ([privacy])"
 )
+_JOINT = f"{RULE}: combined with all earlier exact answers this one would tell too much of one contributor"
 _CHUNK = 32  # past populations compared in one query
 TableOf = Callable[[Codebook, Sequence[str]], Table]
 
@@ -229,6 +230,7 @@ class _State:
 
     dataset: str = ""
     releases: list[Release] = field(default_factory=list)
+    recipes: dict[str, str] = field(default_factory=dict)
     cuts: dict[Cut, list[tuple[Edges, tuple[str, ...]]]] = field(default_factory=dict)
 
     def apply(self, entry: Entry) -> None:
@@ -239,6 +241,9 @@ class _State:
             if facts["format"] != chain.FORMAT:
                 raise ValueError(f"format: got {facts['format']}; want {chain.FORMAT}")
             self.dataset = facts["dataset"]
+            return
+        if entry.kind == "sums":
+            self.recipes[facts["recipe"]] = facts["fingerprint"]
             return
         if entry.kind == "cut":
             made = (facts["column"], tuple(facts["where"]), tuple((a, b) for a, b in facts["cell"]))
@@ -328,6 +333,43 @@ class Releases:
                     if one not in known:
                         facts = _facts(question.terms.method, fingerprint, one, totals[one])
                         self._chain.append("exact", run, study, facts=facts)
+                return
+
+    def together(
+        self,
+        run: str,
+        study: str,
+        question: Question[Any],
+        discloses: Cells | Model,
+        fingerprint: str,
+        table_of: TableOf,
+        rules: Rules,
+    ) -> None:
+        """Judge an exact answer together with all earlier ones (`statfed.client.guard.joint`), and record it.
+
+        As `admit`. Raises Refused. Coefficients of earlier answers are those over the data of today.
+        """
+        if rules.joint_share is None:
+            return
+        new = joint.recipe(question, discloses)
+        while True:
+            with _named(), self._chain.reading() as state:
+                past = dict(state.recipes)
+            if past.get(new) == fingerprint:
+                return
+            asked = [(question, discloses, new)]
+            asked += [(*joint.read_recipe(text, question.codebook), text) for text in past if text != new]
+            names = dict.fromkeys(
+                name for one, _, text in asked for name in (*columns_read(one), *joint.names_of(text))
+            )
+            table = table_of(question.codebook, (*names, *owners(question.codebook)))
+            found = [block for one, of, text in asked for block in joint.blocks(table, one, of, text)]
+            if 100 * joint.determined(table, found) > rules.joint_share * (1 + 1e-9):
+                raise Refused(_JOINT)
+            with _named(), self._chain.writing() as state:
+                if state.recipes != past:
+                    continue
+                self._chain.append("sums", run, study, facts={"recipe": new, "fingerprint": fingerprint})
                 return
 
     def cut(self, run: str, study: str, question: Question[Any], cuts: Sequence[Cuts], least: int) -> None:

@@ -1,17 +1,10 @@
 """A holder's privacy ledger: what one dataset has lost, for ever. A chain of entries, of which this says the meaning.
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
-<<<<<<< HEAD
-(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures,
-what), `refuse`, `release` (freed). A reservation of sums with different events has them in `events`, each with how
-often; one of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget
-(`accountant.claim`).
-=======
 (order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures, what;
 where known), `refuse`, `release` (freed), `restored` (anchor, lost). A reservation of sums with different events has
 them in `events`, each with how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for
 the whole budget (`accountant.claim`).
->>>>>>> ledger
 
 Formal guarantees.
 
@@ -82,13 +75,9 @@ class Spending:
     study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
     history_epsilon: PLD over all charges ever, or the filter's figure once a study chose its asks on seeing totals;
     None once anything left without noise, since then no finite epsilon holds for the dataset; filter_epsilon: what the
-<<<<<<< HEAD
-    gate counts, charges and reservations (PLD where `single`); left: budget - filter; figures: distinct exact ones.
-=======
     gate counts, charges and reservations (PLD where `single`); left: budget - filter. disclosures: sums that left
     without noise, and refusals that depended on data; figures: distinct exact numbers in those sums, as far as they
     were counted; refusals: those of all time.
->>>>>>> ledger
     """
 
     study_epsilon: float | None
@@ -103,10 +92,7 @@ class Spending:
     single: bool
     disclosures: int
     figures: int
-<<<<<<< HEAD
-=======
     refusals: int
->>>>>>> ledger
     entries: int
     head: str
 
@@ -167,10 +153,6 @@ class _State:
     single: bool = False
     runs: dict[str, _Run] = field(default_factory=dict)
     disclosed: set[tuple[str, int]] = field(default_factory=set)
-<<<<<<< HEAD
-    given: dict[str, int] = field(default_factory=dict)
-    refused: list[str] = field(default_factory=list)
-=======
     asked: dict[str, int] = field(default_factory=dict)  # figures of each named question
     unnamed: int = 0  # figures of questions without a name
     refusals: list[int] = field(default_factory=list)  # their places in `times`
@@ -206,7 +188,6 @@ class _State:
             self.asked[what] = max(figures, self.asked.get(what, 0))
         else:
             self.unnamed += figures
->>>>>>> ledger
 
     def events(self, charged: bool = True, reserved: bool = True) -> list[Event]:
         """Composition of charges and outstanding reservations, one event for equal ones."""
@@ -280,13 +261,6 @@ class _State:
                     raise ValueError("charge that differs from its reservation")
                 run.charged[entry.round] = entry.event
             case "disclose":
-<<<<<<< HEAD
-                self.disclosed.add((entry.run, entry.round))
-                what = facts.get("what") or f"{entry.run} {entry.round}"
-                self.given[what] = max(self.given.get(what, 0), int(facts.get("figures", 0)))
-            case "refuse":
-                self.refused.append(entry.time)
-=======
                 self.disclose(entry.run, entry.round, facts)
             case "refuse":
                 self.refusals.append(entry.seq - 1)
@@ -295,7 +269,6 @@ class _State:
                     self.lost = (self.epsilon, self.delta)
                     for known in self.runs.values():
                         known.released = True
->>>>>>> ledger
             case "release" if run:
                 run.released = True
             case _:
@@ -479,44 +452,6 @@ class Ledger:
                     raise Refused(f"changed privacy budget: got epsilon {total:.4g}; want at most {state.epsilon:g}")
             return self._chain.append("charge", run, study, round, event=text)
 
-<<<<<<< HEAD
-    def disclose(self, run: str, study: str, round: int, note: str, figures: int = 0, what: str = "") -> str:
-        """Record a release that is not differentially private, before it leaves. Each (run, round) once.
-
-        figures: how many exact figures leave; what: names them, so that the same ones count once.
-        """
-        with self._chain.writing() as state:
-            if (run, round) in state.disclosed:
-                raise Refused(f"round {round} of run {run} was already disclosed; want a new round")
-            facts = {"figures": figures, "what": what} if figures else {}
-            return self._chain.append("disclose", run, study, round, facts=facts, note=note)
-
-    def refused(self, run: str, study: str, note: str) -> str:
-        """Record a refusal that depended on data. Returns the head hash, once the entry is on disk."""
-        with self._chain.writing():
-            return self._chain.append("refuse", run, study, note=note)
-
-    def refusals(self, days: float) -> int:
-        """Refusals that depended on data within so many days."""
-        since = dt.datetime.now(dt.UTC) - dt.timedelta(days=days)
-        with self._chain.reading() as state:
-            return sum(dt.datetime.fromisoformat(time) >= since for time in state.refused)
-
-    def figures(self) -> int:
-        """Distinct exact figures that the dataset has given so far."""
-        with self._chain.reading() as state:
-            return sum(state.given.values())
-
-    def has_given(self, what: str) -> bool:
-        """Did the exact figures of this name leave before?"""
-        with self._chain.reading() as state:
-            return what in state.given
-
-    def has_disclosed(self, run: str, round: int) -> bool:
-        """Was this sum disclosed already?"""
-        with self._chain.reading() as state:
-            return (run, round) in state.disclosed
-=======
     def disclose(
         self, run: str, study: str, round: int, note: str, figures: int = 0, what: str = "", most: int | None = None
     ) -> str:
@@ -542,6 +477,16 @@ class Ledger:
         with self._chain.reading() as state:
             return state.figures
 
+    def has_given(self, what: str) -> bool:
+        """Did the exact figures of this name leave before?"""
+        with self._chain.reading() as state:
+            return what in state.asked
+
+    def has_disclosed(self, run: str, round: int) -> bool:
+        """Was this sum disclosed already?"""
+        with self._chain.reading() as state:
+            return (run, round) in state.disclosed
+
     def refused(self, run: str, study: str, note: str) -> str:
         """Record a refusal that depended on data, before it leaves: that much was disclosed. note: nothing of data."""
         with self._chain.writing():
@@ -563,7 +508,6 @@ class Ledger:
         start = now - dt.timedelta(days=min(days, 365_000.0))
         with self._chain.reading() as state:
             return state.refused_since(start, now)
->>>>>>> ledger
 
     def release(self, run: str) -> str:
         """Free what `run` reserved and did not charge. Idempotent; nothing to do for an unknown run."""
@@ -592,14 +536,9 @@ class Ledger:
                 left=0.0 if closed else max(0.0, state.epsilon - counted),
                 order=state.order,
                 single=closed,
-<<<<<<< HEAD
-                disclosures=len(state.disclosed),
-                figures=sum(state.given.values()),
-=======
                 disclosures=len(state.disclosed) + len(state.refusals),
                 figures=state.figures,
                 refusals=len(state.refusals),
->>>>>>> ledger
                 entries=self._chain.seq,
                 head=self._chain.head,
             )

@@ -23,8 +23,8 @@ Pairs with one of the `TOP` contributors of largest leverage are looked at exact
 Amounts are held to the (n,k) and p% rule entry by entry and cell by cell, on absolute values.
 
 What it is not: an argument against combinations of many figures. Enough exact answers tell everything (Dinur and
-Nissim 2003); the number of figures is limited elsewhere (`limits.figures` of the policy). Columns of which a
-combination vanishes at all records but is not null for want of digits are refused as undecided: `DIGITS`.
+Nissim 2003); all answers are judged together in `statfed.client.guard.joint`. Columns of which a combination
+is small at all records and null at none, for want of digits, are refused as undecided.
 
 Sources: Hoaglin and Welsch 1978, The hat matrix in regression and ANOVA; Kish 1965, Survey Sampling, section 11.7;
 Hundepool et al. 2012, Statistical Disclosure Control, section 4.2.
@@ -48,7 +48,8 @@ FREQUENCY, DOMINANCE, P_PERCENT = "minimum frequency", "(n,k) dominance", "p% ru
 UNDECIDED = "nearly collinear columns"
 TOP = 48  # contributors of which all pairs are looked at
 HALF = 0.5  # of the sum of the two largest leverages, up to which it is near enough to what two can have together
-NULL, DIGITS = 1e-13, 1e-11  # of an eigenvalue of the scaled cross-products: exactly null below, undecided between
+DIGITS = 1e-11  # of an eigenvalue of the scaled cross-products, below which they do not tell it from 0
+NULL = 1e-12  # of a record's scaled values: a combination that is smaller at every record is 0
 Floats = NDArray[np.float64]
 
 
@@ -252,16 +253,26 @@ def _whitening(stream: Stream) -> Floats | None:
         return None
     if not used.any():
         return np.zeros((k, 0))
-    values, vectors = np.linalg.eigh(sums[np.ix_(used, used)] / np.outer(scale[used], scale[used]))
-    null = values <= NULL * k * max(1.0, values[-1])
-    if (~null & (values < DIGITS)).any():
+    values, turned = np.linalg.eigh(sums[np.ix_(used, used)] / np.outer(scale[used], scale[used]))
+    null = values <= DIGITS * max(1.0, values[-1])
+    if null.any() and not _vanish(stream, turned[:, null] / scale[used, None], scale, used):
         return None
     first = np.zeros((k, int((~null).sum())))
-    first[used] = vectors[:, ~null] / np.sqrt(values[~null]) / scale[used, None]
+    first[used] = turned[:, ~null] / np.sqrt(values[~null]) / scale[used, None]
     values, vectors = np.linalg.eigh(_cross_products(stream, first))
     if values[0] <= 0.25:
         return None
     return np.asarray(first @ (vectors / np.sqrt(values)), np.float64)
+
+
+def _vanish(stream: Stream, directions: Floats, scale: Floats, used: NDArray[np.bool_]) -> bool:
+    """Are these combinations null at every record, as far as digits go? Cross-products alone have half of them, and a
+    sum of values tells of differences that a sum of squares loses."""
+    for block in stream():
+        size = np.abs(block[:, used] / scale[used]).sum(axis=1)
+        if (np.abs(block[:, used] @ directions) > NULL * size[:, None]).any():
+            return False
+    return True
 
 
 def _cross_products(stream: Stream, transform: Floats | None) -> Floats:

@@ -35,6 +35,12 @@ def of_design(table: Table, design: Design, frequency: Expr | None = None) -> It
     yield Rows(table, weighted([one, *columns, y, *(x * y for x in columns)], frequency))
 
 
+def spanned(table: Table, design: Design) -> list[Expr]:
+    """What values are multiplied by in the sums of a model: the columns of its design, and the response."""
+    response = [] if design.left is None else [design.response_expression(table)]
+    return [real(1.0), *scaled(table, design), *response]
+
+
 def binary(design: Design, codebook: Codebook) -> bool:
     """Is the response 0 or 1, by the codebook?"""
     if design.response_levels:

@@ -9,7 +9,7 @@ With differential privacy there is one sum: count, sums and products of (x - mid
 codebook's bounds. The variance of the noise is added to all three by the delta method, and p_value is that of z.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from pydantic import Field
@@ -83,6 +83,10 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     frames = [m.frame(question.codebook, name) for name in names]
     scaled = [(x - real(middle)) / real(half) for x, (middle, half) in zip(numbers, frames, strict=True)]
     return _products.products(complete, scaled, Ask("products", {"centre": np.zeros(len(names))}))
+
+
+def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
+    return [real(1.0), *(table.number(name) for name in question.options.columns)]
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:

@@ -55,7 +55,7 @@ from statfed.strategies.analyses._partial_likelihood import (
     maximise,
     packed,
 )
-from statfed.strategies.analyses._weighing import of_design
+from statfed.strategies.analyses._weighing import of_design, spanned
 
 TITLE = "Cox proportional hazards regression on an agreed time grid"
 GROUP = "Survival"
@@ -191,6 +191,10 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 def functions_used(question: Question[Options]) -> frozenset[str]:
     return _whole(question).functions
+
+
+def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
+    return spanned(table, _whole(question))
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:

@@ -45,7 +45,7 @@ from statfed.strategies.analyses._regression import (
     whitening,
 )
 from statfed.strategies.analyses._survey import weight_column
-from statfed.strategies.analyses._weighing import of_design
+from statfed.strategies.analyses._weighing import of_design, spanned
 
 TITLE = "Generalised linear models: logistic, probit, Poisson, gamma, negative binomial, gaussian"
 GROUP = "Models"
@@ -120,6 +120,10 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 def functions_used(question: Question[Options]) -> frozenset[str]:
     return _model(question).functions
+
+
+def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
+    return spanned(table, _model(question))
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:

@@ -61,7 +61,7 @@ from statfed.strategies.analyses._regression import (
     start_parts,
     whitening,
 )
-from statfed.strategies.analyses._weighing import of_design
+from statfed.strategies.analyses._weighing import of_design, spanned
 
 TITLE = "Mixed models with a random intercept: logistic and Poisson, Laplace approximation"
 GROUP = "Models"
@@ -142,6 +142,12 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 def functions_used(question: Question[Options]) -> frozenset[str]:
     return _model(question).functions
+
+
+def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
+    design, group = _model(question), question.options.group
+    levels = [table[group].cast("string") == code for code in question.codebook.category(group).levels]
+    return [*spanned(table, design), *(there.ifelse(1.0, 0.0) for there in levels)]
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:

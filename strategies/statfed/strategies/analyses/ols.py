@@ -7,7 +7,7 @@ Values as statsmodels' OLS and WLS; robust HC0 and HC1 after White 1980 and MacK
 on the residual degrees of freedom; design-based variance by Taylor linearisation after Binder 1983.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,7 +60,7 @@ from statfed.strategies.analyses._regression import (
     whitening,
 )
 from statfed.strategies.analyses._survey import SurveyDesign, survey_design, times, weight_column
-from statfed.strategies.analyses._weighing import of_design
+from statfed.strategies.analyses._weighing import of_design, spanned
 
 TITLE = "Linear regression (OLS, WLS) from an R-style formula"
 GROUP = "Models"
@@ -156,6 +156,10 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 def functions_used(question: Question[Options]) -> frozenset[str]:
     return _model(question).functions
+
+
+def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
+    return spanned(table, _model(question))
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:

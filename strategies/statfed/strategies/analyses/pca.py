@@ -5,7 +5,7 @@ never computed. Variances have divisor n - 1. A component's sign is such that it
 positive; where several are equally large, the first of them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +14,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Coordination, Model, Part, Question
 from statfed.core.result import Basis, Result, Row
 from statfed.core.section import Section
-from statfed.core.table import Table
+from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses import _products
@@ -51,6 +51,10 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     complete = table.complete(question.options.columns)
     return _products.products(complete, [complete.number(name) for name in question.options.columns], ask)
+
+
+def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
+    return [real(1.0), *(table.number(name) for name in question.options.columns)]
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:

@@ -1,0 +1,230 @@
+"""All exact answers together: whether any combination of them tells too much of one contributor.
+
+Every sum that leaves is a combination of records' values with coefficients that the asker knows: 1 in a cell and 0
+outside, a weight, a column of a design. What can be computed from all answers together is the row space of those
+coefficients. A contributor's share of the square of any vector in it is at most its leverage h there, and is that for
+one; a value is determined exactly if and only if h = 1 (Chin and Ozsoyoglu 1982 on auditing sums). So before an exact
+study is answered, its coefficients are put beside those of all studies that were answered before, and it is refused
+where a contributor would have h > `limit`.
+
+Formal guarantee. After every answer, in every linear combination of all exact sums that ever left over these data, with
+coefficients a over contributors, no contributor has more than the share `limit` of sum a^2: at 1/2 the others weigh at
+least as much as it does, however many answers are combined. That covers differences of any number of tables, filters,
+weights and regressions. Leverages add up to the rank of all coefficients, so the rank is at most `limit` times the
+number of contributors: a limit on the number of exact figures that follows from the data alone.
+
+The decision looks at the coefficients, that is at columns which make cells, conditions and designs, and at no value
+that is only summed: with respect to these it could be simulated by the asker, so that a refusal tells nothing of them
+(Kenthapadi, Mishra and Nissim 2005).
+
+Not covered: coefficients that follow from totals (the weights of an iterative fit, edges of a quantile's bisection),
+which have rules of their own; combinations that are not linear; data that changed in between; more than `MOST` vectors,
+beyond which nothing exact is answered.
+
+Sources: Chin and Ozsoyoglu 1982, Auditing and inference control in statistical databases; Dobkin, Jones and Lipton
+1979, Secure databases: protection against user influence.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
+from typing import Any
+
+import ibis
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from statfed.core.codebook import Codebook
+from statfed.core.errors import Refused, StatfedError
+from statfed.core.method import Cells, Model, Question, columns_read, read_question
+from statfed.core.table import Expr, Table, real
+from statfed.core.terms import Condition, Terms
+from statfed.core.weighing import WEIGHTS, owners
+
+MOST = 3_000  # vectors that are looked at together
+BATCH = 8_192  # records whose vectors are held at a time
+NULL = 1e-12  # of the largest eigenvalue of scaled cross-products: a combination that vanishes
+SMALL = 1e-9  # of a record's scaled coefficients: a combination that vanishes is smaller at every record
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Coefficients of one part of a study. key: the same for the same coefficients.
+
+    code: numbers the cells from 1, 0 for records in none; each cell is a vector. weight: multiplies it. Without a code
+    the `columns` are vectors, 0 outside.
+    """
+
+    key: str
+    code: Expr | None = None
+    weight: Expr | None = None
+    columns: tuple[Expr, ...] = ()
+
+
+def blocks(table: Table, question: Question[Any], one: Cells | Model, made: str) -> Iterator[Block]:
+    """The coefficients of what an ask discloses. table: all records, unconditioned, with every column that is read.
+    made: their recipe.
+    """
+    inside = [table.holds(condition).fill_null(False) for condition in question.terms.where]
+    weights = [None, *json.loads(made)["weights"]]
+    complete = {*one.complete, *(one.by if isinstance(one, Cells) else ())}
+    if isinstance(one, Model):
+        member = _all([*inside, *(table[name].notnull() for name in sorted(complete))])
+        spans: Callable[..., Sequence[Expr]] | None = getattr(question.method, "spans", None)
+        columns = tuple(spans(table, question)) if spans else ()
+        for weight in weights:
+            times = [x if weight is None else x * table.number(weight) for x in columns]
+            chosen = tuple(ibis.ifelse(member, x, real(0.0)).fill_null(0.0) for x in times)
+            yield Block(f"{made} {weight}", columns=chosen)
+        return
+    for value in (None, *one.values):
+        full = sorted({*complete, *([value] if value else [])})
+        member = _all([*inside, *(table[name].notnull() for name in full)])
+        for weight in weights:
+            key = _canonical([sorted(one.by), full, json.loads(made)["where"], weight])
+            yield Block(key, _code(table, one.by, member), table.number(weight) if weight else None)
+
+
+def _all(conditions: Sequence[Expr]) -> Expr:
+    return reduce(and_, conditions, ibis.literal(True))
+
+
+def _code(table: Table, by: Sequence[str], member: Expr) -> Expr:
+    place: Expr = ibis.dense_rank().over(order_by=[table[name] for name in by]) + 1 if by else ibis.literal(1)
+    return ibis.ifelse(member, place, 0).cast("float64")
+
+
+def determined(table: Table, found: Sequence[Block]) -> float:
+    """The largest leverage of a contributor in all these coefficients together; infinite beyond `MOST` vectors.
+
+    The worst over persons and enterprises, where columns tell whose a record is.
+    """
+    distinct = list({block.key: block for block in found}.values())
+    if not distinct:
+        return 0.0
+    return max(_determined(table, distinct, owner) for owner in owners(table.codebook) or (None,))
+
+
+def _determined(table: Table, found: Sequence[Block], owner: str | None) -> float:
+    named: dict[str, Expr] = {}
+    for i, block in enumerate(found):
+        if block.code is not None:
+            named[f"code{i}"] = block.code
+            if block.weight is not None:
+                named[f"weight{i}"] = block.weight.fill_null(0.0)
+        named |= {f"column{i}_{j}": column for j, column in enumerate(block.columns)}
+    whose = {} if owner is None else {"owner": ibis.dense_rank().over(order_by=table.expr[owner]).cast("float64")}
+    chosen = table.expr.select(**whose, **named)
+    data = np.concatenate([*_batches(table, chosen, [*whose, *named])] or [np.zeros((0, len(whose) + len(named)))])
+    if owner is not None:
+        data = data[np.argsort(data[:, 0], kind="stable")]
+        starts = np.flatnonzero(np.r_[True, np.diff(data[:, 0]) > 0]) if len(data) else np.zeros(0, np.int64)
+        ends = [*starts[1:], len(data)] if len(starts) else []
+    at = {name: i + len(whose) for i, name in enumerate(named)}
+    cells = {i: int(data[:, at[f"code{i}"]].max(initial=0)) for i, block in enumerate(found) if block.code is not None}
+    width = sum(cells.values()) + sum(len(block.columns) for block in found)
+    if width > MOST:
+        return np.inf
+
+    def vectors() -> Iterator[Floats]:
+        if owner is None:
+            for start in range(0, len(data), BATCH):
+                yield _expanded(data[start : start + BATCH], found, at, cells, width)
+            return
+        first = 0
+        while first < len(starts):
+            last = first + 1
+            while last < len(starts) and ends[last] - starts[first] <= BATCH:
+                last += 1
+            some = _expanded(data[starts[first] : ends[last - 1]], found, at, cells, width)
+            yield np.add.reduceat(some, starts[first:last] - starts[first], axis=0)
+            first = last
+
+    return _largest(vectors, width)
+
+
+def _batches(table: Table, chosen: Expr, names: Sequence[str]) -> Iterator[Floats]:
+    yield from replace(table, expr=chosen).batches([chosen[name] for name in names])
+
+
+def _expanded(data: Floats, found: Sequence[Block], at: dict[str, int], cells: dict[int, int], width: int) -> Floats:
+    """(records, width): the vectors of all blocks at some records."""
+    made, place, rows = np.zeros((len(data), width)), 0, np.arange(len(data))
+    for i, block in enumerate(found):
+        if block.code is not None:
+            code = data[:, at[f"code{i}"]].astype(np.int64)
+            weight = data[:, at[f"weight{i}"]] if block.weight is not None else np.ones(len(data))
+            inside = code > 0
+            made[rows[inside], place + code[inside] - 1] = weight[inside]
+            place += cells[i]
+        for j in range(len(block.columns)):
+            made[:, place] = data[:, at[f"column{i}_{j}"]]
+            place += 1
+    return made
+
+
+def _largest(vectors: Callable[[], Iterator[Floats]], width: int) -> float:
+    sums = np.zeros((width, width))
+    for block in vectors():
+        sums += block.T @ block
+    scale = np.sqrt(np.diag(sums))
+    used = scale > 0
+    if not np.isfinite(scale).all():
+        return np.inf
+    if not used.any():
+        return 0.0
+    values, turned = np.linalg.eigh(sums[np.ix_(used, used)] / np.outer(scale[used], scale[used]))
+    kept = values > NULL * max(1.0, values[-1])
+    whitened = turned[:, kept] / np.sqrt(values[kept]) / scale[used, None]
+    worst, null = 0.0, turned[:, ~kept] / scale[used, None]
+    for block in vectors():
+        if (np.abs(block[:, used] @ null) > SMALL * np.abs(block[:, used] / scale[used]).sum(1, keepdims=True)).any():
+            return np.inf  # not null, and too small for cross-products to tell
+        worst = max(worst, float(((block[:, used] @ whitened) ** 2).sum(axis=1).max(initial=0.0)))
+    return worst
+
+
+def recipe(question: Question[Any], one: Cells | Model) -> str:
+    """What the coefficients of an ask follow from, beside the codebook: canonical JSON of public facts."""
+    where = sorted((c.model_dump(mode="json") for c in question.terms.where), key=_canonical)
+    weights = sorted(name for name in columns_read(question) if question.codebook.columns[name].role in WEIGHTS)
+    told: dict[str, Any] = {"where": where, "weights": weights}
+    if isinstance(one, Cells):
+        return _canonical(told | {"by": one.by, "values": one.values, "complete": one.complete})
+    terms = question.terms
+    return _canonical(
+        told
+        | {"method": terms.method, "options": terms.options, "parameters": one.parameters, "complete": one.complete}
+    )
+
+
+def read_recipe(text: str, codebook: Codebook) -> tuple[Question[Any], Cells | Model]:
+    """The question of a recipe and what it disclosed, under a codebook. Raises Refused where it is not understood."""
+    told = json.loads(text)
+    where = tuple(Condition.model_validate(each) for each in told["where"])
+    count = {"method": "count", "options": {}}
+    if "by" in told:
+        one: Cells | Model = Cells(tuple(told["by"]), tuple(told["values"]), tuple(told["complete"]))
+    else:
+        one = Model(told["parameters"], tuple(told["complete"]))
+        count = {"method": told["method"], "options": told["options"]}
+    try:
+        terms = Terms.model_validate(count | {"codebook": codebook, "where": where, "holders": ["here"], "seed": None})
+        return read_question(terms)[1], one
+    except (StatfedError, ValidationError):
+        raise Refused("an earlier exact study is not understood any more; nothing exact leaves") from None
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Columns that a recipe of cells reads."""
+    told = json.loads(text)
+    read = (*told.get("by", ()), *told.get("values", ()), *told["complete"], *told["weights"])
+    return tuple(dict.fromkeys((*read, *(each["column"] for each in told["where"]))))
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
