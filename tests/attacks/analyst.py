@@ -508,12 +508,3 @@ def t_test_against_one_person(world: World) -> Finding:
 def hazard_of_a_level_of_one_person(world: World) -> Finding:
     found = world.asked("cox", {"time": "entry", "event": "event", "covariates": "C(list)"})
     return NOTHING if found is None else Finding(1.0, 1.0, 1.0)
-
-
-@attack("carrier", "analyst", "glm", "frequency of levels, saturated cells")
-def saturated_logit_of_a_level_of_one_person(world: World) -> Finding:
-    found = world.asked("glm", {"formula": "illness ~ C(list)", "family": "binomial", "max_iterations": 12})
-    if found is None:
-        return NOTHING
-    slope = float(found.tables["coefficients"][1]["estimate"])  # type: ignore[arg-type]
-    return Finding(float(slope > 0), 1.0, 1.0)

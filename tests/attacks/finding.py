@@ -56,7 +56,7 @@ class Attack:
     people: Literal["persons", "enterprises"] = "persons"
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     former: bool = False
-    holders: int = 2
+    holders: int = 1
 
 
 ATTACKS: dict[str, Attack] = {}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from statfed.core.disclosure import Rules
 from statfed.core.result import Result
@@ -32,7 +33,9 @@ class Former(World):
         rules: Rules | None = None,  # noqa: ARG002
         **more: Any,
     ) -> Result:
-        """Raises No as holders did; the figures of the answer are left out."""
+        """Raises No as holders did; the figures of the answer are left out. Of tables, the labels as they were."""
+        if method == "table" and self.template == "rehearsal":
+            return self._labelled(super().release(method, options, where, Rules(), **more))
         self.questions += 1
         conditions = self.terms(method, options or {}, where, **more).where
         inside: dict[str, np.ndarray] = {}
@@ -52,3 +55,19 @@ class Former(World):
                 raise self._no(No("not allowed: differencing"))
         self._past.append(inside)
         return Result(method, "", {"estimates": ()})
+
+    def _labelled(self, found: Result) -> Result:
+        """Hidden cells as primary or secondary, which the status of a cell once said."""
+        whole = pd.concat(self.frames.values())
+        tables = {}
+        for name, rows in found.tables.items():
+            made = []
+            for row in rows:
+                inside = np.ones(len(whole), np.bool_)
+                for key, value in row.items():
+                    if key in whole and value is not None:
+                        inside &= (whole[key] == value).to_numpy()
+                few = 0 < inside.sum() < MINIMUM
+                made.append({**row, "status": "primary" if few else "secondary"} if row.get("count") is None else row)
+            tables[name] = made
+        return found.with_(tables=tables)

@@ -58,6 +58,7 @@ PERSONS = make_codebook(
             "illness": {"type": "boolean"},
             "weight": {"type": "number", "low": 0.1, "high": 50, "role": "weight"},
             "key": {"type": "number", "low": 0, "high": 1, "role": "record-key"},
+            "share": {"type": "number", "low": 0, "high": 1},
         }
     }
 )
@@ -108,6 +109,7 @@ def _persons(rng: np.random.Generator, holder: str, n: int) -> pd.DataFrame:
             "illness": rng.random(n) < 0.15,
             "weight": rng.uniform(0.5, 6, n).round(3),
             "key": rng.random(n),
+            "share": 0.5,
         }
     )
     if holder == PERSON.holder:

@@ -50,7 +50,7 @@ def _found(finest: Finest, cells: Iterable[Mapping[str, object]]) -> Finding:
     return _exactly(finest.known(list(cells)[:12]))
 
 
-@attack("K4", "reader", "table", "one symbol", policies=OPEN)
+@attack("K4", "reader", "table", "one symbol", policies=OPEN, former=True)
 def labels_of_suppressed_cells(world: World) -> Finding:
     """Whether a cell is hidden for itself or for another bounds it from above or below."""
     found = _table(world, "occupation", "union", "region")
@@ -214,8 +214,9 @@ def variance_by_groups_and_mean_of_all(world: World) -> Finding:
 @attack("D5", "reader", "table", "frequency of left-out records", policies=OPEN)
 def one_record_without_a_value(world: World) -> Finding:
     """How many lack a category, from the table of those who have it and the table of everybody."""
-    world.frames["b"].loc[3, "education"] = None  # type: ignore[call-overload]
-    world.frames["b"].to_parquet(world.home / "b" / "data.parquet")
+    frame = world.frames["a"]
+    frame.loc[3, "education"] = None  # type: ignore[call-overload]
+    frame.to_parquet(world.home / "a" / "data.parquet")
     found = _table(world, "sex", "education")
     told = found.facts.get("missing") if found else None
     whole = world.asked("table", {"rows": ["sex"]})
@@ -241,7 +242,7 @@ def mean_of_a_table_perturbed_by_cell_keys(world: World) -> Finding:
 @attack("L12", "reader", "table", "pinned codebook", policies=OPEN)
 def record_keys_that_the_asker_chooses(world: World) -> Finding:
     """With a public column as keys the perturbation is a function of what is known: it can be looked up."""
-    book = changed(PERSONS, posts={"role": "record-key"}, key={"role": None})
+    book = changed(PERSONS, share={"role": "record-key"}, key={"role": None})
     options = {"rows": ["union"], "record_keys": True}
     found = world.asked("table", options, rules=Rules(method="cell-key"), codebook=book)
     return _exactly(0 if found is None else 1)
