@@ -63,6 +63,8 @@ class Finest:
 
     def interval(self, cells: Floats) -> tuple[float, float]:
         """The smallest and the largest number that the sum of these cells can be; (0, inf) where nothing fits."""
+        if not self._rows:
+            return 0.0, np.inf
         constraints = LinearConstraint(np.array(self._rows), np.array(self._low), np.array(self._high))
         ends = []
         for sign in (1.0, -1.0):

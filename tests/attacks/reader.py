@@ -68,13 +68,13 @@ def labels_of_suppressed_cells(world: World) -> Finding:
     return _found(finest, hidden)
 
 
-@attack("L10", "reader", "table", "pinned codebook, memory of releases", policies=OPEN)
+@attack("L10", "reader", "table", "pinned codebook, memory of releases", policies=OPEN, holders=3)
 def one_table_under_two_hierarchies(world: World) -> Finding:
     finest, told = _finest(world), 0
     coast, inland = {"north": "coast", "south": "coast"}, {"south": "inland", "east": "inland"}
     for parents in (coast, inland):
         code = next(iter(parents.values()))
-        book = changed(PERSONS, region={"categories": [*REGIONS, code], "parents": parents})
+        book = changed(PERSONS, region={"parents": parents})
         found = _table(world, *BY, codebook=book)
         if found is not None:
             finest.read((row for row in _rows(found) if row.get("region") != code), {"region": parents})
@@ -130,7 +130,7 @@ def linked_tables(world: World) -> Finding:
     return _found(finest, _unsafe(world)) if finest._rows else NOTHING
 
 
-@attack("D6", "reader", "count", "memory of releases", policies=OPEN)
+@attack("D6", "reader", "count", "memory of releases", policies=OPEN, holders=3)
 def counts_of_unions_of_hidden_cells(world: World) -> Finding:
     """Nested filters: all regions but one, each large; the smallest is the difference."""
     whole = world.asked("count", {}, ["union = y", "occupation = farm"])
@@ -166,7 +166,7 @@ def thresholds_that_the_asker_sets(world: World) -> Finding:
     return _found(finest, _unsafe(world)) if finest._rows else NOTHING
 
 
-@attack("L13", "reader", "chisq", "memory of releases", policies=OPEN)
+@attack("L13", "reader", "chisq", "figures of a hidden cell are withheld", policies=OPEN, unreleased=True)
 def table_and_its_chi_square(world: World) -> Finding:
     """The statistic of a 2 x 2 table with a hidden cell of one person, whose margins are known."""
     table = _table(world, "club", "union")

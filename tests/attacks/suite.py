@@ -16,11 +16,11 @@ ALL = tuple(ATTACKS.values())
 
 def world_of(attack: Attack, home: Path, *, ruled: bool, holders: int = 0) -> World:
     """Holders under the template standard, or under none of its rules; of the release a reader's attack has the rules
-    on in both, since that is what it reads. holders: instead of the attack's own number."""
+    on in both, since that is what it reads, but where these are what holds it. holders: instead of the attack's own number."""
     everybody = persons() if attack.people == "persons" else enterprises()
     frames = dict(list(everybody.items())[: holders or attack.holders])
     book = PERSONS if attack.people == "persons" else ENTERPRISES
-    rules = Rules() if ruled or attack.actor == "reader" else OFF
+    rules = Rules() if ruled or (attack.actor == "reader" and not attack.unreleased) else OFF
     if ruled:
         return World(home, frames, book, "standard", attack.policies, rules)
     kind = Former if attack.former else World

@@ -3,7 +3,8 @@
 Before it asks it draws many questions of a method and takes the one after which the target's unit vector lies furthest
 in the span of all it knows (`Knowledge.reach`): differencing, isolating columns and saturated cells are all found that
 way, since each makes that share 1. Three questions in four are such as the rules should find nothing in (`polite`),
-so that it is their combination that tells; the others are daring, as long as they are not refused. In the end two linear
+so that it is their combination that tells; the others are daring, until one is refused;
+after each refusal it asks of larger groups. In the end two linear
 programs give the interval that is left.
 """
 
@@ -91,6 +92,7 @@ def attack(
         except No:
             refused.add(words)
             trail.append(f"refused: {words}")
+            minimum = min(int(1.6 * minimum) + 1, len(aim.frame) // 4)  # it was too daring: more caution from here on
             continue
         found = best.read(result)
         past.append(best.inside)
@@ -128,7 +130,7 @@ def _best(
     past: Sequence[NDArray[np.bool_]],
 ) -> Question | None:
     """The drawn question that leads furthest; None where none leads further."""
-    dare = rng.random() < 1 / (4 + len(refused))
+    dare = not refused and rng.random() < 0.25
     best, score = None, known.reach() + 1e-12
     for _ in range(pool):
         one = made(aim, str(rng.choice(methods)), rng, minimum)
