@@ -2,10 +2,11 @@
 
     python benchmarks/training_step.py
 
-The floor of private training is the same forward and backward pass without per-unit clipping and noise. `fast` takes
-its clipped sums from `statfed.strategies.learning.clipping`, `hooks` from Opacus's per-record gradients; `noise` is the
-part of a private step that draws the noise. All variants are timed in turn, round robin, in one process on one thread,
-by the processor time that they use; the median of the ratios is printed.
+The floor of private training is the same forward and backward pass without per-unit clipping and noise. `together`
+takes many units at once (`statfed.strategies.learning.exact`), `alone` one by one, as for models that it does not
+cover; `noise` is the part of a private step that draws the noise. All variants are timed in turn,
+round robin, in one process on one
+thread, by the processor time that they use; the median of the ratios is printed.
 """
 
 import statistics
@@ -27,7 +28,7 @@ from statfed.strategies.learning.options import LocalOptions
 STEPS, REPEATS, RECORDS_PER_PERSON = 20, 7, 16
 
 
-def variant(name: str, batch: int, unit: Unit | None, hooks: bool = False) -> Callable[[], float]:
+def variant(name: str, batch: int, unit: Unit | None, alone: bool = False) -> Callable[[], float]:
     """A function that trains STEPS steps and returns seconds per step."""
     options = LocalOptions(batch_size=batch, local_epochs=STEPS)
     privacy = Privacy(epsilon=1.0, delta=1e-5, unit=unit, max_records_per_unit=256) if unit else None
@@ -41,8 +42,8 @@ def variant(name: str, batch: int, unit: Unit | None, hooks: bool = False) -> Ca
         model = module.build(CODEBOOK, 64 if name == "mlp" else 16, 0)
         plan = Schedule(1.0, STEPS, float(batch), 1.0 if unit else None)
         started = time.process_time()
-        if hooks:
-            with patch("statfed.strategies.learning.local.covers", return_value=False):
+        if alone:
+            with patch("statfed.strategies.learning.clipping.covers", return_value=False):
                 fit(model, inputs, labels, persons, options, privacy, plan, stream(1, "s"), stream(1, "n"))
         else:
             fit(model, inputs, labels, persons, options, privacy, plan, stream(1, "s"), stream(1, "n"))
@@ -68,13 +69,13 @@ def noise_alone(name: str) -> Callable[[], float]:
 
 def main() -> None:
     """Print one line per model, batch and variant."""
-    print(f"{'model':6} {'batch':>5} {'variant':13} {'ms/step':>8} {'ratio':>6}")
+    print(f"{'model':6} {'batch':>5} {'variant':16} {'ms/step':>8} {'ratio':>6}")
     for name in ("mlp", "cnn"):
         for batch in (64, 256, 1024):
             variants = {"plain SGD": variant(name, batch, None), "noise": noise_alone(name)}
             for unit in ("record", "person"):
-                variants[f"{unit}, fast"] = variant(name, batch, unit)
-                variants[f"{unit}, hooks"] = variant(name, batch, unit, hooks=True)
+                variants[f"{unit}, together"] = variant(name, batch, unit)
+                variants[f"{unit}, alone"] = variant(name, batch, unit, alone=True)
             times: dict[str, list[float]] = {key: [] for key in variants}
             for repeat in range(REPEATS + 1):
                 for key, run in variants.items():
@@ -83,7 +84,7 @@ def main() -> None:
                         times[key].append(seconds)
             for key, taken in times.items():
                 ratio = statistics.median(t / p for t, p in zip(taken, times["plain SGD"], strict=True))
-                print(f"{name:6} {batch:5d} {key:13} {1e3 * statistics.median(taken):8.2f} {ratio:6.2f}")
+                print(f"{name:6} {batch:5d} {key:16} {1e3 * statistics.median(taken):8.2f} {ratio:6.2f}")
 
 
 if __name__ == "__main__":

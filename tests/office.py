@@ -42,7 +42,7 @@ class Office:
     """A holder in its home folder, and the words to speak to it."""
 
     def __init__(self, home: Path, frame: pd.DataFrame, **changes: dict[str, Any]) -> None:
-        home.mkdir()
+        home.mkdir(mode=0o700)
         self.home, self.frame = home, frame
         self.write(frame)
         self.policy(**changes)

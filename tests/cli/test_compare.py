@@ -188,7 +188,7 @@ def test_results_that_cannot_be_used_are_named_and_left_as_they_are(call: Any, t
         "--level", "epsilon-5", "--report-only", "--results", "r.duckdb"
     )
     unwritten = refused("--level", "exact", "--results", "r.duckdb", "--report", "bad.duckdb")
-    assert "report: bad.duckdb: cannot be written" in unwritten
+    assert "output: bad.duckdb/report.html cannot be written" in unwritten
     assert "--report-only" in unwritten
 
 

@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 
 from statfed.cli.main import app
 from statfed.client.data.drafting import to_toml
-from statfed.client.guard.policy import load_policy, write_policy
+from statfed.client.guard.policy import Dataset, Parties, load_policy, write_policy
 from statfed.client.holder import Holder
 from statfed.core.codebook import load_codebook
 from statfed.core.errors import Refused, UsageError
+from statfed.core.study import make_study
 from statfed.federation import Federation
+from statfed.federation.homes import policy_of
 from tests.universe import CODEBOOK, people
 
 Call = Callable[[str], Result]
@@ -110,7 +112,7 @@ def test_explain_says_what_would_be_refused_and_why_without_reading_data(call: C
     assert "protection: got plain, not allowed" in said.stdout
     assert "seed: got a public seed" in said.stdout
     shown = call("policy explain --home home").stdout
-    assert "exact figures: at most 1,000" in shown
+    assert "exact figures: at most 5,000" in shown
     assert "what they tell: one text, no reason" in shown
 
 
@@ -161,6 +163,12 @@ def test_simulated_holders_under_strict_answer_with_noise_only() -> None:
         assert federation.count(privacy=noise).to_dict()
 
 
+def test_an_implausible_rule_of_simulated_holders_is_wrong_usage() -> None:
+    study = make_study({"method": "count", "holders": {"a": "a.csv"}, "simulation": {"disclosure": {"p_percent": 0.1}}})
+    with pytest.raises(UsageError, match=r"simulation.disclosure: p_percent: implausible: got 0.1; want 1 to 100"):
+        policy_of(study, "a", Dataset(id="a", path="a.csv", records=9, persons=9), Parties(), ())
+
+
 def test_rules_of_the_command_line_reach_the_simulated_holders(call: Call) -> None:
     for name in "abc":
         people(300, ord(name)).to_parquet(f"{name}.parquet")
@@ -172,7 +180,7 @@ def test_rules_of_the_command_line_reach_the_simulated_holders(call: Call) -> No
     assert "protection: got plain, not allowed" in said.stderr
     answered = call(f"{words} --rules standard --protect secure-aggregation")
     assert answered.exit_code == 0
-    assert re.search(r"exact figures given, .*: a \d+ of 1,000, b \d+ of 1,000, c", answered.stdout)
+    assert re.search(r"exact figures given, .*: a \d+ of 5,000, b \d+ of 5,000, c", answered.stdout)
 
 
 def test_a_private_study_wants_a_codebook_that_was_not_drafted_from_the_data(call: Call) -> None:

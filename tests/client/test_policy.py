@@ -267,12 +267,12 @@ def test_what_templates_allow() -> None:
         assert not shut.allow.public_seed
         assert "central" not in shut.allow.noise
         assert shut.minimum.holders == 3
-        assert (shut.limits.figures, shut.limits.refusals, shut.limits.days) == (1_000, 10, 30.0)
+        assert (shut.limits.figures, shut.limits.refusals, shut.limits.days) == (5_000, 10, 30.0)
     assert {"ols", "table"} <= set(standard.allow.methods)
     assert all(hasattr(load_method(name), "budget") for name in strict.allow.methods)
     assert rehearsal.rehearsal
     assert rehearsal.limits.refusals is None
-    assert _of("standard", records=500_000).limits.figures == 50_000
+    assert _of("standard", records=500_000).limits.figures == 250_000
 
 
 def test_under_strict_nothing_leaves_without_noise_and_under_standard_nothing_in_clear() -> None:

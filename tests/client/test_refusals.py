@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from statfed.client.contributions import _engine
 from statfed.client.guard.admission import allowed_functions
 from statfed.client.guard.files import check_modes
 from statfed.client.guard.policy import Allow, load_policy
@@ -349,6 +350,18 @@ def test_rule_parameters_of_a_study_are_the_holders_own(office: Make) -> None:
     holder.say("admit", asked(90.0))
 
 
+def test_a_query_that_takes_longer_than_the_policy_allows_is_interrupted(office: Make) -> None:
+    holder = office(**pinned(limits={"seconds": 0.05, "memory": 512}))
+    contributions, policy = holder.holder._contributions, holder.holder.policy
+    endless = "select sum(a.range * b.range) from range(100000000) a, range(100000000) b"
+    with contributions.within("r", policy), pytest.raises(Exception, match="Interrupted"):
+        _engine(contributions._open("r", policy)).execute(endless)
+    limit = _engine(contributions._open("r", policy)).execute("select current_setting('memory_limit')").fetchone()
+    assert limit == ("488.2 MiB",)
+    later = _engine(contributions._open("r", policy)).execute("select 1").fetchone()
+    assert later == (1,)  # and is not interrupted
+
+
 FILES = ("policy.toml", "ledger.sqlite", "refusals.jsonl", "releases.sqlite")
 
 
@@ -367,6 +380,17 @@ def test_a_home_whose_files_are_open_to_others_answers_nothing(office: Make, nam
     assert "its own log says why" in holder.refusal("admit", query(**MEANS))
     path.chmod(0o600)
     holder.say("admit", query(**MEANS), run="three")
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o702])
+def test_a_home_that_others_can_write_to_answers_nothing(office: Make, mode: int) -> None:
+    holder = office(**pinned())
+    holder.home.chmod(mode)
+    with pytest.raises(UsageError, match=f"chmod go-w {holder.home}"):
+        check_modes(holder.home)
+    assert "its own log says why" in holder.refusal("admit", query(**MEANS))
+    holder.home.chmod(0o755)
+    holder.say("admit", query(**MEANS))
 
 
 def test_every_file_of_a_home_is_made_private_under_any_umask(office: Make) -> None:

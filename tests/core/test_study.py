@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from statfed.core import toml
+from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.resolve import resolve
 from statfed.core.study import Study, Target, load_study, make_study, noisy_parts, old_keys
@@ -324,3 +325,33 @@ def test_training_has_no_margin_of_error_and_says_so(method: str, options: dict[
 def test_a_study_of_several_asks_has_no_margin_of_error(adaptive: bool) -> None:
     with installed(), pytest.raises(UsageError, match="does not answer by one noisy sum"):
         noisy_parts(query(method="outsider", options={"adaptive": adaptive}, privacy={"epsilon": 1.0}))
+
+
+@pytest.mark.parametrize("holders", [0, 10_001, 10**12, 10**40])
+def test_a_number_of_holders_that_no_study_has_is_refused_and_not_counted_up_to(holders: int) -> None:
+    with pytest.raises(UsageError, match=r"holders: got .*; want 1 to 10,000"):
+        make_study({"scenario": "time-use", "holders": holders})
+
+
+def test_a_number_of_thousands_of_digits_and_tables_of_thousands_of_levels_are_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    for text in ("holders = " + "9" * 5_000, "a = " + "[" * 5_000 + "]" * 5_000):
+        path.write_text(text)
+        with pytest.raises(UsageError, match="not a readable TOML file"):
+            load_study(path)
+
+
+def test_a_codebook_with_more_categories_than_any_has_is_refused() -> None:
+    column = {"type": "category", "categories": [str(i) for i in range(100_001)]}
+    with pytest.raises(UsageError, match=r"columns\.region\.categories: .*want .*at most 100000"):
+        make_codebook({"columns": {"region": column}})
+
+
+def test_rules_of_simulated_holders_are_templates_by_name() -> None:
+    assert make_study({"scenario": "time-use", "holders": 2}).simulation.rules == "none"
+    assert (
+        make_study({"scenario": "time-use", "holders": 2, "simulation": {"rules": "strict"}}).simulation.rules
+        == "strict"
+    )
+    with pytest.raises(UsageError, match=r"simulation.rules: got 'lax'; want 'none', 'standard' or 'strict'"):
+        make_study({"scenario": "time-use", "holders": 2, "simulation": {"rules": "lax"}})

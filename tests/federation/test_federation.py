@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from statfed.client.guard.ledger import read_only
+from statfed.client.guard.restoring import restore
 from statfed.client.holder import Holder
 from statfed.core import VERSION
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
@@ -143,10 +144,12 @@ def test_a_refusal_names_the_holder_and_no_other_holder_pays(homes: Homes) -> No
         federate(fresh, places, "r2")
     assert spent(places["office-1"]) == before["office-1"]
     (places["office-2"] / "ledger.opened").unlink()
+    with pytest.raises(Refused, match=r"office-2: its privacy ledger does not verify"):  # the register knows of it
+        federate(fresh, places, "r2")
+    restore(places["office-2"], None, None)
     with pytest.raises(Refused, match=r"office-1: .*budget"):
         federate(fresh, places, "r2")
-    assert spent(places["office-1"]) == before["office-1"]
-    assert spent(places["office-2"]) == 0.0
+    assert {name: spent(home) for name, home in places.items()} == before
 
 
 def test_a_run_that_fails_midway_pays_only_for_the_rounds_it_trained(homes: Homes) -> None:
@@ -251,13 +254,17 @@ def test_data_that_do_not_fit_the_codebook_are_named_before_anything_is_spent(ho
     assert [spent(home) for home in places.values()] == [0.0, 0.0]
 
 
-def test_missing_and_corrupt_data_files_are_named(homes: Homes) -> None:
+def test_missing_and_corrupt_data_files_are_named_in_the_holders_own_log(
+    homes: Homes, caplog: pytest.LogCaptureFixture
+) -> None:
     study = toy_study()
     places = homes(study)
     (places["office-1"] / FILE).write_bytes(b"PAR1 not a table")
     (places["office-2"] / FILE).unlink()
-    with pytest.raises(UsageError, match=r"(?s)office-1: .*not readable as parquet.*office-2: .*no such file"):
+    with pytest.raises(UsageError, match=r"(?s)office-1: .*data cannot be opened.*office-2: .*cannot be opened"):
         federate(study, places)
+    assert "not readable as parquet" in caplog.text
+    assert "no such file" in caplog.text
 
 
 def test_an_unforeseen_error_at_a_holder_travels_without_its_text(

@@ -109,7 +109,7 @@ def test_columns_of_a_release_are_looked_at_whatever_they_are_called() -> None:
     made = subject(sums())
     result = run(made, small())[1]
     shown = release(result, BOOK, RULES, source=stream(1))
-    assert shown.tables["sums"][1] == {"region": "s", "n": None, "sum": None, "all": None, "status": "withheld"}
+    assert shown.tables["sums"][1] == {"region": "s", "n": None, "sum": None, "all": None, "status": "suppressed"}
     with pytest.raises(Refused, match="not declared: table sums; nothing is released"):
         release(result.with_(basis={}), BOOK, RULES, source=stream(1))
 
@@ -127,6 +127,21 @@ LIES: dict[str, tuple[str, Callable[[], Method], str]] = {
     "discloses less than it sends": ("stopped", lambda: sums(discloses=Cells((), ("x",))), "sum: one record has 95%"),
     "discloses nothing": ("declared", lambda: sums(discloses=Cells()), "sum: not declared"),
     "says nothing of a part": ("declared", lambda: sums(count=Part((2,), 1, integer=True)), "n, sum: not declared"),
+    "a breakdown that it does not disclose": (
+        "broken down",
+        lambda: sums(discloses=Cells((), ("x",), ("x",))),
+        "counts by region, which Cells",
+    ),
+    "a breakdown that nothing discloses": (
+        "broken down",
+        lambda: sums(count=Part((2,), 1, integer=True, what=Counts()), discloses=Cells((), ("x",), ("x",))),
+        "n: broken down by region",
+    ),
+    "a breakdown of sums that is only said to be complete": (
+        "broken down",
+        lambda: sums(discloses=Cells((), ("x",), ("region", "x"))),
+        "sum: broken down by region",
+    ),
     "counts that are called public": (
         "public",
         lambda: sums(extra=(Part((2,), 1, integer=True, what=Public()), counts_of)),

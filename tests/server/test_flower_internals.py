@@ -29,6 +29,7 @@ from flwr.serverapp.strategy import FedAvg
 from packaging.requirements import Requirement
 
 from statfed.client.flower import _flwr as holder
+from statfed.client.flower.node import Gate
 from statfed.core.errors import EngineError
 from statfed.server import _flwr as coordinator
 from statfed.server.grid import _pki
@@ -236,6 +237,16 @@ def test_a_supernode_gives_tasks_to_who_knows_the_secret_alone() -> None:
             tasks.drop()
         with holder.tasks_of(address, bytes(32)) as tasks, pytest.raises(httpx.HTTPStatusError, match="401"):
             tasks.take()
+
+
+def test_a_supernodes_port_tells_nothing_of_its_interface() -> None:
+    api, _ = holder.runtime_api(bytes(range(32)))
+    with Loopback(Gate(api)) as address, httpx.Client(base_url=f"http://{address}") as caller:
+        for path in ("/docs", "/docs/oauth2-redirect", "/openapi.json", "/redoc", "/", "//docs", "/v1/fleet/x"):
+            answer = caller.get(path)
+            assert (answer.status_code, answer.content) == (404, b""), path
+        assert caller.get("/health").status_code == 200
+        assert caller.post("/v1/runtime/acquire-task").status_code in (400, 401, 403, 415, 422)
 
 
 def test_flowers_loop_sleeps_as_long_as_our_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:

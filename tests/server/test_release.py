@@ -94,15 +94,16 @@ def test_an_outsider_cannot_recover_an_unsafe_count_from_anything_shown(seed: in
     hidden = np.array([row["status"] != "released" for row in rows])
     unsafe = (truth > 0) & (truth < 10)
     assert hidden[unsafe].all()
-    assert [row["status"] == "primary" for row in rows] == unsafe.tolist()
+    assert {row["status"] for row in rows} <= {"suppressed", "released"}
     for row, hide, value in zip(rows, hidden, truth, strict=True):
-        assert [row[c] for c in ("count", "total", "std_error")] == (
-            [None] * 3 if hide else [value, 3 * value, value / 2]
-        )
+        assert [row[c] for c in ("count", "total")] == ([None] * 2 if hide else [value, 3 * value])
+        assert row["std_error"] in ((None,) if hide else (value / 2, None))
+    assert all(row["std_error"] is not None for row in rows[:15] if row["status"] == "released")
     found = intervals(sums, truth, hidden)
     assert (found[unsafe, 1] - found[unsafe, 0] >= truth[unsafe] * (1 - 1e-5)).all()
     record = shown.disclosure
-    assert record["treated"] == {"primary": int(unsafe.sum()), "secondary": int((hidden & ~unsafe).sum())}
+    assert record["treated"] == {"suppressed": int(hidden.sum())}
+    assert "primary" not in str(shown.to_dict())
     assert record["rules"] == ["minimum frequency"]
     assert record["applied_to"] == "pooled release"
     assert "10" not in str({k: v for k, v in record.items() if k in ("rules", "method", "not_evaluated")})
@@ -110,7 +111,7 @@ def test_an_outsider_cannot_recover_an_unsafe_count_from_anything_shown(seed: in
         assert shown.facts["chi_square"] is None
         assert shown.notes[0].startswith("What is derived")
         assert record["audit"]["passed"] is True
-        assert record["audit"]["least_width_by_asked"] >= 1 - 1e-5
+        assert set(record["audit"]) == {"passed", "pattern"}
 
 
 def test_a_safe_table_is_released_whole() -> None:
@@ -119,7 +120,7 @@ def test_a_safe_table_is_released_whole() -> None:
     assert shown.facts == exact.facts
     assert shown.notes == exact.notes
     assert [row["count"] for row in shown.tables["cells"]] == [50] * 15
-    assert shown.disclosure["treated"] == {"primary": 0, "secondary": 0}
+    assert shown.disclosure["treated"] == {"suppressed": 0}
 
 
 def test_without_margins_the_number_of_observations_does_not_give_a_cell_away() -> None:
@@ -136,9 +137,9 @@ def test_dominance_bounds_decide_and_are_never_released() -> None:
     cells = [dict(row) for row in exact.tables["cells"]]
     cells[3] |= {"dominance_bound_1": 4900.0, "dominance_bound_2": 4950.0}
     shown = released(exact.with_(tables={"cells": cells, "margins": exact.tables["margins"]}), Rules())
-    assert [i for i, row in enumerate(shown.tables["cells"]) if row["status"] == "primary"] == [3]
+    assert [i for i, row in enumerate(shown.tables["cells"]) if row["status"] == "suppressed" and i == 3] == [3]
     assert not any("dominance" in key for row in shown.tables["cells"] for key in row)
-    assert shown.disclosure["by_rule"] == {"minimum frequency": 0, "(n,k) dominance": 1, "p% rule": 1}
+    assert "by_rule" not in shown.disclosure
 
 
 def test_totals_without_contributions_are_recorded_as_not_evaluated() -> None:
@@ -179,7 +180,11 @@ def test_cell_keys_perturb_each_row_by_its_own_key_and_are_never_released() -> N
         assert row["status"] == "perturbed"
         assert "cell_key" not in row
         assert 0 <= int(str(row["count"])) <= int(str(true["count"])) + 5
-        assert row["total"] == pytest.approx(2 * int(str(row["count"])))
+        moved = (float(str(row["total"])) - 2 * int(str(true["count"]))) / 2  # in mean contributions
+        assert moved == pytest.approx(round(moved))
+        assert abs(moved) <= 5
+    quotients = [float(str(row["total"])) / int(str(row["count"])) for row in first.tables["cells"] if row["count"]]
+    assert any(abs(q - 2) > 0.01 for q in quotients)  # of perturbed numbers, so not the mean of 2
     with pytest.raises(UsageError, match="record-key"):
         released(tabulated(random_counts(4)), rules)
 
@@ -233,10 +238,10 @@ def test_describe_withholds_columns_with_too_few_values_and_keeps_their_names() 
     exact = federate("describe", [frame], codebook, columns=["income", "age"])
     shown = release(exact, codebook, FREQUENCY, source=stream(1))
     few, enough = shown.tables["columns"]
-    assert (few["column"], few["unit"], few["status"]) == ("income", "EUR", "withheld")
+    assert (few["column"], few["unit"], few["status"]) == ("income", "EUR", "suppressed")
     assert {few[key] for key in ("count", "mean", "variance", "std_error", "missing")} == {None}
     assert enough == {**exact.tables["columns"][1], "status": "released"}
-    assert shown.disclosure["treated"]["withheld"] == 1
+    assert shown.disclosure["treated"]["suppressed"] == 1
 
 
 def domains(counts: dict[str | None, int], **facts: Any) -> Result:
@@ -261,20 +266,20 @@ def statuses(result: Result) -> list[Any]:
 
 
 def test_a_domain_that_could_be_had_by_subtraction_takes_another_with_it() -> None:
-    assert statuses(released(domains({"x": 4, "y": 40, "z": 60}))) == ["withheld", "released", "released"]
+    assert statuses(released(domains({"x": 4, "y": 40, "z": 60}))) == ["suppressed", "released", "released"]
     for shown in (
         released(domains({"x": 4, "y": 40, "z": 60, None: 104})),
         released(domains({"x": 4, "y": 40, "z": 60}, observations=104)),
     ):
-        assert statuses(shown)[:3] == ["withheld", "withheld", "released"]
+        assert statuses(shown)[:3] == ["suppressed", "suppressed", "released"]
         assert shown.tables["estimates"][1]["quality"] is None
-        assert shown.disclosure["treated"] == {"withheld": 2, "withheld for others": 1}
+        assert shown.disclosure["treated"] == {"suppressed": 2}
 
 
 def test_domains_withheld_together_stand_for_enough_records() -> None:
     shown = released(domains({"x": 3, "y": 4, "z": 60, None: 67}))
-    assert statuses(shown)[:2] == ["withheld", "withheld"]
-    assert "withheld" in statuses(shown)[2:]
+    assert statuses(shown)[:2] == ["suppressed", "suppressed"]
+    assert "suppressed" in statuses(shown)[2:]
 
 
 def test_a_result_from_too_few_records_shows_no_figure_at_all() -> None:
@@ -288,7 +293,7 @@ def test_a_result_from_too_few_records_shows_no_figure_at_all() -> None:
         public=("scale",),
     )
     shown = released(result)
-    assert shown.tables["components"][0] == {"component": 1, "eigenvalue": None, "status": "withheld"}
+    assert shown.tables["components"][0] == {"component": 1, "eigenvalue": None, "status": "suppressed"}
     assert shown.facts == {"observations": None, "sd": None, "scale": True}
 
 
@@ -299,7 +304,7 @@ def test_the_tail_of_a_survival_curve_is_withheld_and_its_times_are_kept() -> No
         Result("survival", "Survival", {"curve": rows}, {"observations": 90}, basis=basis, observations="observations")
     )
     last = shown.tables["curve"][2]
-    assert [row["status"] for row in shown.tables["curve"]] == ["released", "released", "withheld"]
+    assert [row["status"] for row in shown.tables["curve"]] == ["released", "released", "suppressed"]
     assert (last["time"], last["survival"]) == (2.0, None)
 
 
@@ -331,7 +336,7 @@ def test_tables_of_the_analysis_are_read_as_they_are_sent() -> None:
         for row, unsafe in zip(rows, few, strict=True):
             assert not any(key.startswith(("dominance", "cell_key")) for key in row)
             if unsafe:
-                assert (row["status"], row["count"], row["total"], row["std_error"]) == ("primary", None, None, None)
+                assert (row["status"], row["count"], row["total"], row["std_error"]) == ("suppressed", None, None, None)
         assert shown.facts["chi_square"] is None
         ran = {"minimum frequency"} | ({"(n,k) dominance", "p% rule"} if options else set())
         assert set(shown.disclosure["rules"]) == ran
@@ -341,7 +346,7 @@ def test_a_comparison_with_a_small_group_is_withheld_though_both_together_are_ma
     rows: list[Row] = [{"name": "income", "estimate": 2.0, "count": 90, "group_1": "f", "count_1": 4, "count_2": 86}]
     basis = {"tests": Basis(keys=("name", "group_1"), counts=("count", "count_1", "count_2"), own=("estimate",))}
     row = released(Result("ttest", "t-test", {"tests": rows}, basis=basis)).tables["tests"][0]
-    assert (row["status"], row["name"], row["estimate"], row["count_2"]) == ("withheld", "income", None, None)
+    assert (row["status"], row["name"], row["estimate"], row["count_2"]) == ("suppressed", "income", None, None)
 
 
 def test_what_is_not_declared_is_released_only_where_no_rule_is_on() -> None:
@@ -364,7 +369,7 @@ def test_a_row_that_does_not_tell_its_records_is_withheld() -> None:
     rows: list[Row] = [{"region": "n", "n": None, "sum": 5000.0}, {"region": "s", "n": 90, "sum": 7000.0}]
     basis = {"rows": Basis(("region",), counts=("n",), own=("sum",))}
     shown = released(Result("plugin", "Plugin", {"rows": rows}, basis=basis)).tables["rows"]
-    assert [row["status"] for row in shown] == ["withheld", "released"]
+    assert [row["status"] for row in shown] == ["suppressed", "released"]
     assert shown[0]["sum"] is None
 
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from statfed.cli._output import emit_json, out, progress_bars, say, show_learns, table
 from statfed.cli._study import Common, Outputs
 from statfed.core.codebook import Codebook
+from statfed.core.outputs import Destinations
 from statfed.core.result import Result, Row
 from statfed.core.study import Study
 
@@ -25,6 +26,7 @@ def carry_out(study: Study, common: Common, outputs: Outputs, base: Path, refere
     """Run a study, write what was asked for and show the answer; None after a dry run."""
     from statfed.federation import DryRun, Options, run_study
 
+    to = outputs.to(study, base)
     how = Options(
         workspace=None if common.fresh else Path(common.workspace),
         runs=Path(outputs.runs) if outputs.runs else None,
@@ -39,7 +41,7 @@ def carry_out(study: Study, common: Common, outputs: Outputs, base: Path, refere
     except DryRun as stop:
         show_dry_run(stop, outputs.as_json)
         return None
-    write_outputs(answer, outputs)
+    write_outputs(answer, outputs, to)
     tell(answer, outputs.as_json)
     if how.runs:
         say(f"report: {how.runs / answer.run / 'report.html'}")
@@ -101,16 +103,21 @@ def show_dry_run(stop: "DryRun", as_json: bool) -> None:
         out.print(errors)
 
 
-def write_outputs(answer: "Answer", outputs: Outputs) -> None:
+def write_outputs(answer: "Answer", outputs: Outputs, to: Destinations) -> None:
     """The files that the user asked for."""
     from statfed.federation import export
 
     if outputs.csv:
-        export.write_csv(answer.result, Path(outputs.csv))
+        export.write_csv(answer.result, Path(outputs.csv), to)
     if outputs.parquet:
-        export.write_parquet(answer.result, Path(outputs.parquet))
+        export.write_parquet(answer.result, Path(outputs.parquet), to)
     if outputs.html:
-        export.write_html(answer, Path(outputs.html))
+        export.write_html(answer, Path(outputs.html), to)
+    if outputs.model:
+        from statfed.federation.models import save_model
+
+        save_model(answer, outputs.model, to)
+        say(f"model: {outputs.model}; statfed predict {outputs.model} DATA -o FILE")
 
 
 def show_answer(answer: "Answer") -> None:
@@ -184,7 +191,10 @@ def _show_rules(answer: "Answer") -> None:
     rules += f"; method {record['method']}" if record.get("method") and record.get("treated") else ""
     treated = ", ".join(f"{count} {kind}" for kind, count in record.get("treated", {}).items() if count) or "none"
     held = ", ".join(sorted({rule for one in answer.sums for rule in one.rules})) or "none set in the policies"
-    out.print(f"\nrelease rules: {rules}; treated cells: {treated}\nholders' rules: {held}", highlight=False)
+    out.print(f"\nrelease rules: {rules}; treated: {treated}", highlight=False)
+    for rule, why in record.get("not_evaluated", {}).items():
+        out.print(f"not evaluated: {rule}: {why}", highlight=False, markup=False)
+    out.print(f"holders' rules: {held}", highlight=False)
 
 
 def _show_privacy(answer: "Answer") -> None:

@@ -35,6 +35,11 @@ Json = Annotated[
 ]
 
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that are there; never one that the command reads.")
+]
+
+
 def emit_json(document: Any) -> None:
     """The command's one JSON document."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

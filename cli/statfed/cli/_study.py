@@ -10,7 +10,9 @@ from typer.core import TyperOption
 
 from statfed.cli._output import remember_json
 from statfed.core.errors import UsageError
+from statfed.core.outputs import Destinations
 from statfed.core.section import apply_override
+from statfed.core.study import Study
 from statfed.core.terms import Placement
 
 COMMON = "Holders and privacy"
@@ -64,13 +66,26 @@ class Common:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the answer goes beside the screen. runs: folder of runs, one of which it becomes."""
+    """Where the answer goes beside the screen. runs: folder of runs, one of which it becomes; model: of a training."""
 
     as_json: bool
     csv: str | None
     parquet: str | None
     html: str | None
+    overwrite: bool
     runs: str | None
+    model: str | None = None
+
+    def to(self, study: Study, base: Path) -> Destinations:
+        """How they are written: onto nothing that the study reads. Raises UsageError where they may not be."""
+        books = [*filter(None, [study.codebook]), *study.codebooks.values()]
+        data = [str(study.data["path"])] if "path" in study.data else []
+        sources = () if study.scenario else study.holders.values()
+        found = Destinations((*sources, *books, *data), self.overwrite, base)
+        found.check(self.csv, self.parquet, self.html, self.model)
+        for path in (self.csv, self.parquet):
+            found.check(path, beside=True)
+        return found
 
 
 def panel(title: str) -> Any:
@@ -200,6 +215,7 @@ def output_options(runs: str | None = None) -> list[TyperOption]:
         option("csv", "--csv", metavar="FILE", help="Write the main table (others beside it) as CSV."),
         option("parquet", "--parquet", metavar="FILE", help="The same as Parquet."),
         option("html", "--html", metavar="FILE", help="Write a self-contained report."),
+        option("overwrite", "--overwrite", is_flag=True, help="Replace files that are there; never an input."),
         option(
             "runs",
             "--runs",

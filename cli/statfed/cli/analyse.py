@@ -50,7 +50,7 @@ def _command(name: str) -> click.Command:
     def run(*, as_json: bool, csv: str | None, parquet: str | None, html: str | None, **values: Any) -> None:
         given = {key: values.pop(f"option_{key}") for key in fields}
         options = {key: value_of(key, fields[key], text) for key, text in given.items() if text is not None}
-        outputs = Outputs(as_json, csv, parquet, html, values.pop("runs"))
+        outputs = Outputs(as_json, csv, parquet, html, values.pop("overwrite"), values.pop("runs"))
         common = Common(**values)
         study = make_study(common.study(name, options), where=f"statfed analyse {name}")
         carry_out(study, common, outputs, Path.cwd())

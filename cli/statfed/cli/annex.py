@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from statfed.cli._output import Json, emit_json, out
+from statfed.cli._output import Json, Overwrite, emit_json, out
 from statfed.cli.run import RUNS, find_run
 from statfed.core.errors import UsageError
+from statfed.core.outputs import Destinations
 
 if TYPE_CHECKING:
     from statfed.federation.annex import Facts
@@ -25,6 +26,7 @@ def annex(
         Format, typer.Option("--format", help="html: one page, for a browser or a word processor; md: Markdown.")
     ] = "html",
     folder: Annotated[Path | None, typer.Option("--out", help="Where the files go (the run's folder).")] = None,
+    overwrite: Overwrite = False,
     runs: Annotated[Path, typer.Option("--runs", help="Where run folders are.", envvar="STATFED_RUNS")] = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -45,12 +47,11 @@ def annex(
     target = folder or found
     if target.exists() and not target.is_dir():
         raise UsageError(f"--out: got {target}, a file; want a folder")
-    target.mkdir(parents=True, exist_ok=True)
-    written = []
+    to, written = Destinations(overwrite=overwrite or folder is None), []
     for one in ("dpia", "agreement") if kind == "both" else (kind,):
         made = make_annex(facts, one)
         path = target / f"{found.name}-annex-{one}.{format_}"
-        path.write_text(to_html(made) if format_ == "html" else to_markdown(made), encoding="utf-8")
+        to.write_text(path, to_html(made) if format_ == "html" else to_markdown(made))
         written.append({"kind": one, "format": format_, "file": str(path)})
     if as_json:
         emit_json({"run": found.name, "annexes": written})

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from statfed.cli._output import Json, emit_json, out, say, table
+from statfed.cli._output import Json, Overwrite, emit_json, out, say, table
 from statfed.core.codebook import Codebook, Column, load_codebook
 from statfed.core.errors import UsageError
+from statfed.core.outputs import Destinations
 
 app = typer.Typer(no_args_is_help=True, help="The codebook of a table: draft one, check data against it, show it.")
 
@@ -24,15 +25,15 @@ Book = Annotated[Path, typer.Argument(metavar="CODEBOOK", help="A *.codebook.tom
 def infer(
     files: Sources,
     out_file: Annotated[Path | None, typer.Option("--out", help="Write here instead of the screen.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Draft a codebook from data; of several files the one that fits them all. Read it before you share it."""
     from statfed.client.data.drafting import draft, to_toml, union
     from statfed.client.data.tables import connect
 
-    if out_file and out_file.exists() and not force:
-        raise UsageError(f"--out: {out_file} exists; want a new file, or --force")
+    to = Destinations(tuple(files), overwrite)
+    to.check(out_file)
     drafts = []
     for file in files:
         with connect(file, Path.cwd()) as source:
@@ -40,7 +41,7 @@ def infer(
     codebook = union(drafts)
     text = to_toml(codebook)
     if out_file:
-        out_file.write_text(text, encoding="utf-8")
+        to.write_text(out_file, text)
         say(f"wrote {out_file}: {len(codebook.columns)} columns. Read it before sharing: it shows categories.")
     if as_json:
         emit_json({"codebook": codebook.model_dump(mode="json"), "path": str(out_file) if out_file else None})

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.markup import escape
 
-from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
+from statfed.cli._output import Json, Overwrite, emit_json, out, progress_bars, say, table
 from statfed.cli.run import WORKSPACE
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
+from statfed.core.outputs import Destinations
 from statfed.core.scenario import PACKAGE as SCENARIOS
 from statfed.core.scenario import Profile
 
@@ -40,6 +41,7 @@ def compare(
     report_only: Annotated[bool, typer.Option("--report-only", help="Try nothing; report what is there.")] = False,
     results: Annotated[Path, typer.Option(help="Where results are kept.", envvar="STATFED_RESULTS")] = RESULTS,
     report: Annotated[Path | None, typer.Option(help="Folder of the report (report/ beside the results).")] = None,
+    overwrite: Overwrite = False,
     workspace: Annotated[
         Path, typer.Option(help="Where tuned references are kept.", envvar="STATFED_WORKSPACE")
     ] = WORKSPACE,
@@ -79,6 +81,9 @@ def compare(
         streams=streams,
         again=again,
     )
+    folder = report or results.parent / "report"
+    if report is not None:
+        Destinations((str(results),), overwrite).check(folder / "report.html", folder / "report.md")
     keys = {cell.key() for block in plan(wanted) for cell in block}
     outcome = Outcome()
     if not report_only:
@@ -88,7 +93,6 @@ def compare(
         tables = store.tables(keys)
     if not tables.trials:
         raise UsageError(f"results: {results} has none of the trials that were asked for; want them tried first")
-    folder = report or results.parent / "report"
     try:
         files = _report(tables, f"{len(tables.trials)} trials in {results.name}", all_, folder)
     except OSError as error:

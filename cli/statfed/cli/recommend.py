@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from statfed.cli._output import Json, emit_json, err, out, say, table
+from statfed.cli._output import Json, Overwrite, emit_json, err, out, say, table
 from statfed.core.errors import UsageError
+from statfed.core.outputs import Destinations
 
 if TYPE_CHECKING:
     from statfed.core.scenario import Case
@@ -29,6 +30,7 @@ def recommend(
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the case's facts to this file.")] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Write the recommendation to this Markdown file.")] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Rank the techniques for a case by rules over its facts and by what was measured in similar scenarios.
@@ -56,13 +58,15 @@ def recommend(
     if template:
         typer.echo(commented(), nl=False)
         return
+    there = results if results is not None else RESULTS if RESULTS.is_file() else None
+    target = Destinations(tuple(str(one) for one in (case, there) if one is not None), overwrite)
+    target.check(save, to)
     facts = _facts(case, interactive, scenario, change or [])
     if save is not None:
-        _write(save, written(facts, comments=True), "case")
-    there = results if results is not None else RESULTS if RESULTS.is_file() else None
+        _write(target, save, written(facts, comments=True), "case")
     answer = decide(facts, measurements(there))
     if to is not None:
-        _write(to, markdown(answer), "recommendation")
+        _write(target, to, markdown(answer), "recommendation")
     if as_json:
         emit_json(answer.model_dump(mode="json"))
     else:
@@ -112,11 +116,8 @@ def _asked(start: "Case") -> "Case":
     return make_case(found)
 
 
-def _write(path: Path, text: str, what: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{what}: {path}: cannot be written: {error.strerror}; want a file in a folder") from None
+def _write(target: Destinations, path: Path, text: str, what: str) -> None:
+    target.write_text(path, text)
     say(f"{what}: {path}")
 
 

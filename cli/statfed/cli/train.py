@@ -10,7 +10,6 @@ from typer.core import TyperCommand, TyperGroup
 
 from statfed.cli._answers import carry_out
 from statfed.cli._fields import option_of, value_of
-from statfed.cli._output import say
 from statfed.cli._study import Common, Outputs, common_options, output_options, panel
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
@@ -82,15 +81,10 @@ def _command(model: str) -> click.Command:
         }
         own = {key: value_of(key, fields[key], text) for key, text in given.items() if text is not None}
         options = _options(method, own, tables, values.pop("option"))
-        outputs = Outputs(as_json, csv, parquet, html, values.pop("runs"))
+        outputs = Outputs(as_json, csv, parquet, html, values.pop("overwrite"), values.pop("runs"), save)
         common = Common(**values)
         study = make_study(common.study(method, options), where=f"statfed train {model}")
-        answer = carry_out(study, common, outputs, Path.cwd(), references)
-        if answer and save:
-            from statfed.federation.models import save_model
-
-            save_model(answer, Path(save))
-            say(f"model: {save}; statfed predict {save} DATA -o FILE")
+        carry_out(study, common, outputs, Path.cwd(), references)
 
     return TyperCommand(
         model,

@@ -8,9 +8,11 @@ coordinator.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import ibis
@@ -100,7 +102,29 @@ class Contributions:
             except UsageError as error:  # of the source nothing travels: where it is, is this holder's own business
                 log.error("data: %s", error)
                 raise UsageError("this holder's data cannot be opened; its own log says why") from None
-        return self._source[1]
+        source, most = self._source[1], policy.limits.memory
+        if source.embedded and most is not None:
+            _engine(source).execute(f"SET memory_limit = '{most}MB'")
+        return source
+
+    @contextmanager
+    def within(self, run: str, policy: Policy) -> Iterator[None]:
+        """Interrupt what the database does in this process when it takes longer than the policy's `limits.seconds`.
+
+        The engine then raises. A server's queries have its own limit (PostgreSQL: statement_timeout of the role).
+        """
+        source, seconds = self._open(run, policy), policy.limits.seconds
+        if not source.embedded or seconds is None:
+            yield
+            return
+        timer = Timer(seconds, _engine(source).interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # one that is firing is about these queries and not about later ones
 
     def checked(self, run: str, study: Resolved, policy: Policy) -> tuple[Source, frozenset[str]]:
         """The data source, found to fit the codebook, and its columns that need no conversion.
@@ -177,6 +201,11 @@ class Contributions:
             self._source = None
         self._began.clear()
         self._passed.clear()
+
+
+def _engine(source: Source) -> Any:
+    """The DuckDB connection of a source in this process."""
+    return source.expr.get_backend().con
 
 
 def per_unit(study: Resolved) -> int | None:

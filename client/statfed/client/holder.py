@@ -160,7 +160,7 @@ class Holder:
                 if reserved:
                     head = ledger.set_aside(statement.run, study.digest, reserved, study.terms.method)
             try:
-                with self._looking(statement, study):
+                with self._looking(statement, study), self._contributions.within(statement.run, self.policy):
                     self._contributions.checked(statement.run, study, self.policy)
             except BaseException:
                 with self.ledger() as ledger:
@@ -284,7 +284,8 @@ class Holder:
                     head = ledger.charge(statement.run, study.digest, statement.round - statement.done, paid.event)
             function = study.functions.get(ask.name, "")
             with self._looking(statement, study):
-                found, rules = self._found(statement, study, ask, parts, paid, exact=exact)
+                with self._contributions.within(statement.run, self.policy):
+                    found, rules = self._found(statement, study, ask, parts, paid, exact=exact)
                 layout = study.layout(ask, parts, paid, agreement.sizes)
                 asked = bound(packet, statement, arrays, function)
                 protected = party.contribute(asked, found, own(layout, agreement, name))

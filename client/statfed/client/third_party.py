@@ -17,14 +17,14 @@ from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet
-from statfed.core.section import Section, describe, read_toml
+from statfed.core.section import Section, Strict, describe, read_toml
 from statfed.core.statement import Present, Statement
 
 FILE = "party.toml"
 log = logging.getLogger("statfed.holder")
 
 
-class PartyAllow(Section):
+class PartyAllow(Strict):
     """What this party takes part in."""
 
     protections: tuple[str, ...] = Field(description="protections that it plays a part in")

@@ -12,7 +12,15 @@ from pydantic import Field, field_serializer, field_validator
 from statfed.core.section import Section
 
 Method = Literal["suppress", "round", "random-round", "controlled-round", "cell-key"]
-_SWITCHED = ("minimum_frequency", "dominance_k", "p_percent", "residual_df", "parameters_per_record", "joint_share")
+_SWITCHED = (
+    "minimum_frequency",
+    "dominance_k",
+    "p_percent",
+    "residual_df",
+    "parameters_per_record",
+    "joint_share",
+    "rosters",
+)
 
 
 class Rules(Section):
@@ -37,6 +45,9 @@ class Rules(Section):
     )
     method: Method = Field(default="suppress", description="what happens to unsafe cells")
     base: int = Field(default=5, ge=2, description="rounding base; largest absolute cell-key noise")
+    rosters: int | None = Field(
+        default=3, ge=1, description="releases: fewest holders by which two sums over holders may differ"
+    )
     interval: float = Field(
         default=1.0, ge=0, description="audit: width of a suppressed cell's feasible interval, in units of the cell"
     )
@@ -65,4 +76,5 @@ OFF = Rules(
     residual_df=None,
     parameters_per_record=None,
     joint_share=None,
+    rosters=None,
 )

@@ -3,11 +3,16 @@
 Other packages may bring protections, analyses, training methods, models, scenarios and sources: an entry point in the
 group `statfed.protections` (`statfed.analyses`, `statfed.training`, `statfed.models`, `statfed.scenarios`,
 `statfed.sources`) names the module that implements the contract. What comes from outside is found by its metadata,
-imported only when it is used, and never takes the name of a built-in.
+imported only when it is used, and never takes the name of a built-in. Ids are of one alphabet, and no two are alike in
+reading: an id that is another's but for case, width, accents of compatibility, hyphens and underscores is refused, so
+that a policy that allows `mean` allows one thing. Analyses and training methods share their ids.
 """
 
 import importlib
 import pkgutil
+import re
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -25,6 +30,19 @@ GROUPS = {
 }
 """Package to the entry-point group in which others may bring modules like its own. A module instead of a package has
 built-ins that are not modules of their own."""
+
+_METHODS = ("statfed.strategies.analyses", "statfed.strategies.training")
+ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+"""What an id looks like."""
+
+
+def normalised(name: str) -> str:
+    """What two ids are compared by.
+
+    >>> normalised("Secure_Aggregation")
+    'secure-aggregation'
+    """
+    return unicodedata.normalize("NFKC", name).casefold().replace("_", "-").strip("-")
 
 
 @dataclass(frozen=True)
@@ -45,31 +63,43 @@ class Plugin:
 def plugins(package: str) -> dict[str, Plugin]:
     """Id to plugin, for modules of `package` that other packages bring.
 
-    Raises UsageError where one has the name of a built-in or of another plugin: which one is meant must not depend on
-    what happens to be installed.
+    Raises UsageError where one's id is not of the alphabet, or reads like that of a built-in or of another plugin:
+    which one is meant must not depend on what happens to be installed, nor on how it is written.
     """
-    group = GROUPS.get(package)
     found: dict[str, Plugin] = {}
+    taken = {normalised(name): "statfed itself" for other in _sharing(package) for name in _built_in(other)}
+    for other in _sharing(package):
+        for plugin in _brought(other):
+            if plugin in found.values():  # the same installation, seen twice on the path
+                continue
+            wanted = f"want another name there, or `pip uninstall {plugin.distribution}`"
+            got = f"plugin {plugin}: brings {plugin.name} in {plugin.group}"
+            rival = taken.get(normalised(plugin.name))
+            if rival:
+                raise UsageError(f"{got}, which {rival} has too; {wanted}")
+            if not ID.fullmatch(plugin.name):
+                raise UsageError(f"{got}: want lower-case letters, digits and single hyphens, a letter first; {wanted}")
+            taken[normalised(plugin.name)] = str(plugin)
+            found[f"{other}:{plugin.name}"] = plugin
+    return {plugin.name: plugin for plugin in found.values() if plugin.group == GROUPS.get(package)}
+
+
+def _sharing(package: str) -> tuple[str, ...]:
+    """The packages whose ids have to differ from each other's."""
+    return _METHODS if package in _METHODS else (package,)
+
+
+def _brought(package: str) -> Iterator[Plugin]:
+    group = GROUPS.get(package)
     for point in sorted(entry_points(group=group), key=lambda p: p.name) if group else ():
         owner = point.dist
-        plugin = Plugin(
+        yield Plugin(
             group or "",
             point.name,
             point.value,
             owner.name if owner else "unknown",
             owner.version if owner else "unknown",
         )
-        other = found.get(point.name)
-        if other == plugin:  # the same installation, seen twice on the path
-            continue
-        if other or point.name in _built_in(package):
-            rival = str(other) if other else "statfed itself"
-            raise UsageError(
-                f"plugin {plugin}: brings {point.name} in {group}, which {rival} has too; want another name there, or "
-                f"`pip uninstall {plugin.distribution}`"
-            )
-        found[point.name] = plugin
-    return found
 
 
 @cache

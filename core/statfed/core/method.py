@@ -279,6 +279,7 @@ class Method(Protocol):
     - `deciding(question) -> str`: the function that could decide dominance rules on its pooled cells, if the study lets
       it; empty where none could.
     - `hindrances(question, requires) -> Iterator[Finding]`: what stands against a study beyond the general rules.
+    - `tells(options) -> str`: what its exact sums tell the coordinator of single contributors beside the result.
     - WORDS, of training: one contribution, contributions, a round, and what is sent out, for *who learns what*.
     - UPDATES = True: its sums are of model updates, not of figures.
     - TOLERANT = True: its sums need not all be about the same holders, so that it goes on without some.

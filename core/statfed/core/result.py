@@ -57,7 +57,9 @@ class Basis:
     own: figures of the records behind this row. derived: figures of more than those, withheld as soon as a row is.
     numbers: numbers of other records, such as those with a missing value; withheld alone, where they are too small.
     flows: of `counts`, those by which records leave from one row to the next, so that the rows beside a withheld one
-    tell of it. hidden: for the rules alone, in no release; may be among `counts`. kind: what else the table is.
+    tell of it. hidden: for the rules alone, in no release; may be among `counts`. kind: what else the table is. span:
+    of a table by classes of a number, the column of `by` that names the class, the codebook's column, and the columns
+    with its lower and upper limit; classes are closed on the left, the last one on both sides.
 
     A table without a basis, or with a column that its basis does not name, is not released while a rule is on.
     """
@@ -71,6 +73,7 @@ class Basis:
     numbers: tuple[str, ...] = ()
     flows: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    span: tuple[str, str, str, str] | tuple[()] = ()
     kind: Additive | Coefficients | None = None
 
     @property

@@ -42,6 +42,8 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise UsageError(f"{what} file not found: {path}") from None
     except (ValueError, RecursionError, OSError) as error:  # of numbers with thousands of digits, and of depth, too
         raise UsageError(f"{path}: not a readable TOML file: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: not a readable TOML file: nested too deeply") from None
 
 
 def describe(error: ValidationError, where: str, known: str) -> str:
@@ -71,7 +73,7 @@ def apply_override(table: dict[str, Any], override: str) -> None:
         raise UsageError(f"--set: got {override!r}; want key=value")
     try:
         value: Any = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = {"none": None, "None": None}.get(text.strip(), text.strip())
     here = table
     for key in keys[:-1]:

@@ -191,6 +191,6 @@ def raise_failure(text: str, holder: str) -> None:
     try:
         table: dict[str, Any] = json.loads(text)
         kind, message = BY_NAME[table["kind"]], str(table["message"])
-    except (ValueError, KeyError, TypeError):
-        raise EngineError(f"{holder}: {text}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise EngineError(f"{holder}: {text[:1000]}") from None
     raise kind(f"{holder}: {message}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -59,9 +60,12 @@ def _value(name: str, op: str, text: str, codebook: Codebook) -> float | str | t
         return tuple(part.strip().strip("'\"") for part in text.split(","))
     if column.type in ("number", "integer"):
         try:
-            return float(text)
+            number = float(text)
         except ValueError:
-            raise UsageError(f"--where: {name}: got {text!r}; want a number") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise UsageError(f"--where: {name}: got {text[:40]!r}; want a finite number")
+        return number
     return text
 
 

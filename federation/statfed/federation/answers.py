@@ -5,8 +5,9 @@
 
 import json
 import platform
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from statfed.core import VERSION
+from statfed.core.discovery import load
 from statfed.core.errors import UsageError
+from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import Disclosure
 from statfed.core.resolve import Resolved
 from statfed.core.result import Result
 from statfed.core.statement import Admission, Closing
 from statfed.core.terms import Terms
+from statfed.federation.published import has_secrets, kept_in, public_study, public_terms, restored
 from statfed.federation.trained import Candidate, Phase, Round, Spending, Trained
 from statfed.server.driver import Sum
 from statfed.server.engine import Meter
@@ -38,7 +42,8 @@ class Answer:
     study: the file it was run from, as a mapping; terms: what the holders agreed to; result: what was released;
     drafted: was the codebook drafted from the holders' data?; sums: what each protected sum took; spending: what it
     cost each holder; learns: who learned what; origin: the data, in one line; training: of a model; meters: what each
-    party took, where the engine tells.
+    party took, where the engine tells; digest: of the terms that the holders saw, where parameters that are not
+    published are missing from these.
     """
 
     run: str
@@ -62,6 +67,7 @@ class Answer:
     meters: Mapping[str, Meter] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     training: Trained | None = None
+    digest: str = ""
 
     @property
     def scenario(self) -> str:
@@ -71,7 +77,7 @@ class Answer:
     @property
     def study_digest(self) -> str:
         """The study's name in every ledger."""
-        return self.terms.digest()
+        return self.digest or self.terms.digest()
 
     @property
     def format(self) -> str:
@@ -113,7 +119,10 @@ class Answer:
         return self.trained.model_digest
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: the result's keys, then those of the run; see docs/json.md."""
+        """JSON-ready, to be published: the result's keys, then those of the run; see docs/json.md. Parameters of
+        disclosure control are not among them."""
+        study, _ = public_study(self.study)
+        terms, _ = public_terms(self.terms.model_dump(mode="json"))
         return self.result.to_dict() | {
             "format": FORMAT,
             "run": self.run,
@@ -124,8 +133,8 @@ class Answer:
             "simulated": self.simulated,
             "synthetic": self.synthetic,
             "origin": self.origin,
-            "study": dict(self.study),
-            "terms": self.terms.model_dump(mode="json"),
+            "study": study,
+            "terms": terms,
             "study_digest": self.study_digest,
             "codebook_drafted": self.drafted,
             "warnings": list(self.warnings),
@@ -141,11 +150,20 @@ class Answer:
         }
 
 
-def read_answer(stored: Mapping[str, Any]) -> Answer:
-    """An answer from what `to_dict` gave.
+def kept_back(answer: Answer) -> dict[str, Any]:
+    """What of an answer is not published: parameters of disclosure control in `study` and `terms`."""
+    _, study = public_study(answer.study)
+    _, terms = public_terms(answer.terms.model_dump(mode="json"))
+    return {"study": study, "terms": terms}
 
-    Raises UsageError where it is damaged, of another version, or its terms are not those that the holders saw.
+
+def read_answer(stored: Mapping[str, Any], kept: Mapping[str, Any] | None = None) -> Answer:
+    """An answer from what `to_dict` gave and, of the run's own folder, what it kept back.
+
+    Raises UsageError where it is damaged, of another version, or its terms are not those that the holders saw. Where
+    options of the protection were kept back and are not given, the digest that is stated is taken.
     """
+    kept = kept or {}
     found = stored.get("format", "none") if isinstance(stored, Mapping) else "none"
     if found != FORMAT:
         raise UsageError(f"result.json: got format {found}; want {FORMAT}, of this version")
@@ -154,8 +172,8 @@ def read_answer(stored: Mapping[str, Any]) -> Answer:
             run=stored["run"],
             created=stored["created"],
             title=stored["study_title"],
-            study=stored["study"],
-            terms=Terms.model_validate(stored["terms"]),
+            study=restored(stored["study"], kept.get("study", {})),
+            terms=Terms.model_validate(restored(stored["terms"], kept.get("terms", {}))),
             result=Result.from_dict(stored),
             engine=stored["engine"],
             drafted=stored["codebook_drafted"],
@@ -175,7 +193,11 @@ def read_answer(stored: Mapping[str, Any]) -> Answer:
     except (AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:
         what = type(error).__name__
         raise UsageError(f"result.json: got one that is damaged ({what}); want one that a run wrote") from None
-    if answer.study_digest != stored.get("study_digest"):
+    stated = str(stored.get("study_digest"))
+    if answer.study_digest != stated:
+        module = load(PROTECTIONS, answer.terms.protection.name, "protection")
+        if not kept.get("terms") and has_secrets(module) and re.fullmatch("[0-9a-f]{64}", stated):
+            return replace(answer, digest=stated)
         raise UsageError("result.json: got terms whose digest is another than the one holders saw; want it as written")
     return answer
 
@@ -190,10 +212,10 @@ def load_answer(folder: Path) -> Answer:
         raise UsageError(f"run {folder.name}: no result, since it is {state}; see status.json and logs/ in {folder}")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"run {folder.name}: result.json is damaged ({type(error).__name__})") from None
     try:
-        return read_answer(stored)
+        return read_answer(stored, kept_in(folder))
     except UsageError as error:
         raise UsageError(f"run {folder.name}: {error}") from None
 

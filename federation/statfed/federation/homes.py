@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from statfed.client.data.tables import connect
 from statfed.client.guard.policy import (
     Budget,
@@ -24,8 +26,9 @@ from statfed.client.guard.policy import (
 from statfed.client.guard.register import point
 from statfed.client.guard.templates import Template, made
 from statfed.core.codebook import Codebook
-from statfed.core.disclosure import OFF
+from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import UsageError
+from statfed.core.section import describe
 from statfed.core.study import Study
 from statfed.core.terms import Terms
 from statfed.federation.parties import admit_third_parties, home_of, identities, third_parties
@@ -84,8 +87,8 @@ def make_homes(
 def policy_of(study: Study, name: str, dataset: Dataset, parties: Parties, third_parties: tuple[str, ...]) -> Policy:
     """What a simulated holder allows: all that its study's section [simulation] does not close.
 
-    Under rules standard or strict it is that template, pinned to the study's codebook; a public seed and noise that the
-    coordinator adds stay allowed under none alone, the seed everywhere: it is a simulation.
+    Under rules standard or strict it is that template, pinned to the study's codebook. A public seed stays allowed,
+    since it is a simulation; noise that the coordinator adds is, under none alone.
     """
     simulation = study.simulation
     template: Template = "rehearsal" if simulation.rules == "none" else simulation.rules
@@ -104,10 +107,17 @@ def policy_of(study: Study, name: str, dataset: Dataset, parties: Parties, third
     allow = {"public_seed": True, "without_privacy": policy.allow.without_privacy and simulation.allow_without_privacy}
     changes: dict[str, Any] = {"allow": policy.allow.model_copy(update=allow)}
     if template == "rehearsal" or simulation.disclosure != OFF:
-        changes["disclosure"] = Disclosure.model_validate(simulation.disclosure.model_dump())
+        changes["disclosure"] = _rules(simulation.disclosure)
     records = max(policy.minimum.records, simulation.minimum_records)
     changes["minimum"] = policy.minimum.model_copy(update={"records": records})
     return policy.model_copy(update=changes)
+
+
+def _rules(rules: Rules) -> Disclosure:
+    try:
+        return Disclosure.model_validate(rules.model_dump())
+    except ValidationError as error:
+        raise UsageError(describe(error, "simulation.disclosure", "a rule of disclosure control")) from None
 
 
 def homes_under(root: Path, names: Mapping[str, str]) -> dict[str, Path]:

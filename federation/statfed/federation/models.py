@@ -6,7 +6,6 @@ those; and what there is to know of it: study digest, privacy, scores, version. 
 """
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from statfed.core.codebook import Codebook, Column, make_codebook
 from statfed.core.discovery import load
 from statfed.core.errors import UsageError
 from statfed.core.method import read_question
+from statfed.core.outputs import Destinations
 from statfed.federation.references import score_labels, score_numbers
 from statfed.federation.trained import NumberScores, Scores
 from statfed.strategies.learning.inputs import Inputs, labels_of, make_inputs, windows_of
@@ -202,14 +202,14 @@ def statement(answer: "Answer") -> str:
     )
 
 
-def save_model(answer: "Answer", path: Path | str) -> Path:
-    """Write the model of a finished training into one file. Raises UsageError where there is none."""
+def save_model(answer: "Answer", path: Path | str, to: Destinations | None = None) -> Path:
+    """Write the model of a finished training into one file. Raises UsageError where there is none.
+
+    to: what may not be written over; a model that is there is replaced by default.
+    """
     model, path = saved(answer), Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
+    with (to or Destinations(overwrite=True)).writing(path) as draft, draft.open("wb") as file:
         np.savez(file, vector=model.vector, card=np.frombuffer(json.dumps(model.card).encode(), np.uint8))
-    os.replace(part, path)  # noqa: PTH105
     return path
 
 

@@ -1,5 +1,6 @@
 """One run of any study: terms -> a session with its parties -> protected sums -> release -> answer."""
 
+import hashlib
 import secrets
 import tempfile
 import time
@@ -18,7 +19,7 @@ from statfed.core import toml
 from statfed.core.codebook import Codebook
 from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
-from statfed.core.method import is_training
+from statfed.core.method import Ask, Cells, is_training
 from statfed.core.privacy.noise import error
 from statfed.core.progress import Progress, silent
 from statfed.core.randomness import stream
@@ -35,11 +36,15 @@ from statfed.federation.runs import read_status, write_status
 from statfed.federation.simulation import Opener, World, simulated, world_of
 from statfed.federation.trained import Phase
 from statfed.federation.training import Scored, scored, scored_tables, training_of, warnings_of
+from statfed.server.disclosure.history import Asked
+from statfed.server.disclosure.memory import Memory, open_memory
 from statfed.server.disclosure.release import release
 from statfed.server.driver import Checkpoint, Driven, drive
 from statfed.server.engine import Engine, Session
 
 Notify = Callable[[str], None]
+RELEASES = Path("releases") / "memory.jsonl"
+"""In the workspace: what was released of its data sets."""
 
 
 class DryRun(StatfedError):
@@ -158,6 +163,7 @@ def run_study(
         return _execute(_Job(study, options, name, None, progress, notify, on_codebook))
     folder = options.runs / name
     (folder / "logs").mkdir(parents=True, exist_ok=True)
+    (folder / "study.toml").touch(mode=0o600)
     (folder / "study.toml").write_text(toml.dumps(study.model_dump(mode="json")), encoding="utf-8")
     if options.fresh:
         (folder / "holders").mkdir()
@@ -235,7 +241,10 @@ def _execute(job: _Job) -> Answer:
         opener = simulated(world, root, engine, job.name, logs, shared=shared)
         driven, session = _driven(job, study, test, opener)
     job.warn(warnings_of(study, driven))
-    result = _released(job.study, study, driven.result)
+    with ExitStack() as held:
+        place = options.workspace if shared and not job.study.disclosure.silent else None
+        memory = held.enter_context(open_memory(place / RELEASES)) if place and not study.training else None
+        result = _released(job.study, study, driven, memory)
     training = None
     if study.training:
         with job.clock.phase("references"):
@@ -275,11 +284,46 @@ def _held_out(options: Options, world: World, study: Resolved) -> Scored | None:
     return scored_tables(study, world.study.holders) if asked else None
 
 
-def _released(asked: Study, study: Resolved, result: Result) -> Result:
-    """The result under the release's rules."""
+def _released(asked: Study, study: Resolved, driven: Driven, memory: Memory | None) -> Result:
+    """The result under the release's rules, beside what the memory holds of earlier ones."""
     private = study.privacy.model_dump() if study.privacy else None
     source = stream(study.terms.seed, study.digest, "release")
-    return release(result.with_(privacy=private), study.terms.codebook, asked.disclosure, source=source)
+    return release(
+        driven.result.with_(privacy=private),
+        study.terms.codebook,
+        asked.disclosure,
+        source=source,
+        asked=_asked(asked, study, driven) if memory else None,
+        memory=memory,
+    )
+
+
+def _asked(asked: Study, study: Resolved, driven: Driven) -> Asked:
+    """What a result is of, in terms that do not depend on how it was asked.
+
+    A holder's table is known by its source and its public number of records.
+    """
+    asks = [Ask(name) for name in dict.fromkeys(one.ask for one in driven.sums)]
+    declared = [study.method.discloses(study.question, ask) for ask in asks]
+    values = [name for one in declared if isinstance(one, Cells) for name in one.values]
+    complete = [name for one in declared for name in one.complete]
+    present = [name for name in study.holders if name in driven.closings] or list(study.holders)
+    drawn = [asked.scenario, asked.data, asked.seed]  # a population of a scenario has no source
+    tables = {
+        name: hashlib.sha256(
+            f"{asked.holders.get(name) or [*drawn, name]}\n{driven.admissions[name].size}".encode()
+        ).hexdigest()
+        for name in present
+    }
+    return Asked(
+        study=study.digest,
+        method=study.terms.method,
+        where=study.terms.where,
+        values=tuple(dict.fromkeys(values)),
+        complete=tuple(dict.fromkeys(complete)),
+        holders={name: digest[:16] for name, digest in tables.items()},
+        codebook=study.terms.codebook,
+    )
 
 
 def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> tuple[Driven, Session]:

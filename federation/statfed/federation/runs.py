@@ -11,8 +11,10 @@ from statfed.core.errors import UsageError
 def read_status(folder: Path) -> dict[str, Any]:
     """A run's status.json. Raises UsageError when it is damaged."""
     try:
-        status: dict[str, Any] = json.loads((folder / "status.json").read_text())
-    except (OSError, ValueError) as error:
+        status: dict[str, Any] = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        if not isinstance(status["state"], str):
+            raise TypeError("state: want a word")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"run {folder.name}: status.json is damaged ({type(error).__name__})") from None
     return status
 

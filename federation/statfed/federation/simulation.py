@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from statfed.client.data.drafting import draft, union
+from statfed.client.data.identity import content, identity
 from statfed.client.data.tables import connect
 from statfed.core.codebook import Codebook, load_codebook
 from statfed.core.errors import UsageError
@@ -84,7 +85,7 @@ def world_of(
     if codebook is None:
         codebook = load_codebook(base / study.codebook) if study.codebook else _drafted(study, progress)
     others = {name: load_codebook(base / path) for name, path in study.codebooks.items()}
-    return World(study, study.terms(codebook, others), drafted)
+    return World(study, study.terms(codebook, others), drafted, warnings=tuple(_shared_data(study.holders, base)))
 
 
 def _populated(study: Study, progress: Progress) -> World:
@@ -98,6 +99,24 @@ def _populated(study: Study, progress: Progress) -> World:
     progress("prepare data", 1, 1)
     warnings = (*population.warnings, *_class_warnings(population, form.classes))
     return World(study, study.terms(table.codebook), False, population, form, warnings)
+
+
+def _shared_data(holders: Mapping[str, str], base: Path) -> list[str]:
+    """Notes on holders that have the same data: their records count twice, and so does what the records lose."""
+    known: dict[str, str] = {}
+    found = []
+    for name, source in holders.items():
+        try:
+            keys = identity(source, base, content).keys
+        except (OSError, ValueError, RuntimeError):  # it cannot be opened either
+            continue
+        if twin := next((known[key] for key in sorted(keys) if key in known), None):
+            found.append(
+                f"{twin} and {name} have the same data: every record counts twice in what is released, and loses "
+                "privacy by both budgets together"
+            )
+        known |= dict.fromkeys(keys, name)
+    return found
 
 
 def _class_warnings(population: Population, classes: Sequence[str]) -> list[str]:

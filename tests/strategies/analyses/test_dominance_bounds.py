@@ -1,12 +1,19 @@
-"""Bounds of the largest contributors from power sums: a dominated cell is hidden whatever public bound and words."""
+"""Bounds of the largest contributors from power sums: a dominated cell is hidden whatever public bound and words, and
+what the sums tell a coordinator of the largest is wide."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
+from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
+from statfed.core.method import Arrays, read_question
 from statfed.core.result import Result
+from statfed.core.terms import Terms
 from statfed.federation import Federation
-from tests.federate import codebook_of
+from statfed.strategies.protections._words import words_of
+from tests.federate import codebook_of, table_of
 
 RULES = Rules(minimum_frequency=None, p_percent=None, dominance_n=1, dominance_k=90.0)
 COLUMNS = {"branch": ["x", "y"], "turnover": ("number", 0, 1e9)}
@@ -74,3 +81,55 @@ def test_an_enterprise_in_parts_at_all_holders_is_hidden_unless_none_is_declared
         tables[nested] = shown(found)
     assert tables[False]["x"] is None
     assert tables[True]["x"] is not None  # what a wrong declaration does
+
+
+def interval(values: NDArray[np.float64], power: int) -> float:
+    """Width, over the largest value, of what sum, number and sum of powers leave of the largest value."""
+    n, total, powers = len(values), values.sum(), (values**power).sum()
+
+    def too_large(most: float) -> bool:
+        return bool(most**power + (n - 1) * (max(total - most, 0.0) / (n - 1)) ** power > powers)
+
+    low, high = (powers / total) ** (1 / (power - 1)), powers ** (1 / power)
+    least = low
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if too_large(middle) else (middle, high)
+    return float((low - least) / values.max())
+
+
+def test_what_a_table_sends_leaves_the_largest_contributor_of_a_skewed_cell_wide() -> None:
+    """Eighth powers left less than a fifth of it. The power is read off what a holder sends."""
+    frame = pd.DataFrame({"branch": ["x"] * 3, "turnover": [8.0, 2.0, 1.0], "firm": ["a", "b", "c"]})
+    sent = sums_of("table", frame, FIRMS, rows=["branch"], value="turnover", largest_contributor=16.0)
+    shares = np.array([8.0, 2.0, 1.0]) / 16.0
+    power = next(p for p in range(1, 12) if np.isclose(sent["power0"][0] / 2.0**64, (shares**p).sum()))
+    rng = np.random.default_rng(1)
+    widths = [interval(rng.lognormal(0.0, 2.0, 50), power) for _ in range(100)]
+    assert np.median(widths) > 0.6
+    assert np.median([interval(rng.lognormal(0.0, 2.0, 50), 8) for _ in range(100)]) < 0.2
+
+
+def sums_of(method: str, frame: pd.DataFrame, book: Codebook, **options: object) -> Arrays:
+    """What a holder of these records sends to the first ask of a method."""
+    terms = Terms.model_validate({"method": method, "options": options, "codebook": book, "holders": ("a",), "seed": 1})
+    module, question = read_question(terms)
+    return module.contribute(table_of(frame, book), question, next(module.coordinate(question)))
+
+
+@pytest.mark.parametrize("value", [None, "turnover"])
+def test_who_learns_what_says_what_squares_tell(value: str | None) -> None:
+    options = {"rows": ["branch"]} | ({"value": value} if value else {})
+    for private in (None, {"epsilon": 1.0, "delta": 1e-6}):
+        terms = Terms.model_validate(
+            {
+                "method": "table",
+                "options": options,
+                "codebook": RECORDS,
+                "holders": ("a", "b", "c"),
+                "privacy": private,
+                "seed": 1,
+            }
+        )
+        said = words_of(terms).total
+        assert ("the largest contributor of a cell lies between" in said) == (value is not None and private is None)

@@ -26,6 +26,7 @@ NAME, KEYS = "homomorphic-encryption", "key-holder"
 LAYOUT = Layout({"n": Slot((40,), 1e6, integer=True)}, 3)
 CODEC, PLANE = Residues(32), planes.Plane("bfv", PRIMES[0])
 ALL = ("h001", "h002", "h003")
+CHECK = bytes(range(16))
 Vector = NDArray[np.int64]
 
 
@@ -66,8 +67,8 @@ class Attack:
 
     def request(self, blob: bytes, **changes: Any) -> dict[str, Any]:
         """What an honest coordinator would send with this ciphertext, but for `changes`."""
-        wanted = {"planes": b"1", "round": b"2", "holders": b'["h001", "h002", "h003"]', "entries": b"40"}
-        return {**wanted, "layout": _he_keys.digest(LAYOUT, b""), "ciphertext:0": blob} | changes
+        wanted = {"planes": b"1", "round": b"2", "holders": b'["h001", "h002", "h003"]', "entries": b"42"}
+        return {**wanted, "layout": _he_keys.digest(LAYOUT, b"", CHECK), "ciphertext:0": blob} | changes
 
     def opened(self, blob: bytes, blinds: tuple[str, ...], **changes: Any) -> Vector:
         """What the coordinator gets out of the key holder's answer, less the blindings of `blinds`."""
@@ -76,8 +77,8 @@ class Attack:
         for name in blinds:
             seed = self.replies[name]["seed"]
             assert isinstance(seed, bytes)
-            total = CODEC.minus(total, CODEC.masks(Stream(seed), 40))
-        return CODEC.join(total)
+            total = CODEC.minus(total, CODEC.masks(Stream(seed), 42))
+        return CODEC.join(total)[:40]
 
 
 def attack(holders: int = 3, minimum: int | None = None) -> Attack:
@@ -88,7 +89,7 @@ def attack(holders: int = 3, minimum: int | None = None) -> Attack:
     sent = {name: rng.integers(-1000, 1000, 40) for name in names}
     given = {name: {"n": array} for name, array in sent.items()}
     network.sum(given, LAYOUT)
-    packet = {"planes": b"1", "round": b"2"}
+    packet = {"planes": b"1", "round": b"2", "check": CHECK}
     mine = LAYOUT.for_holder(1 / holders)
     return Attack(network, sent, {n: network.parties[n].contribute(packet, given[n], mine) for n in names})
 
@@ -120,7 +121,7 @@ def test_one_holders_contribution_claimed_to_be_the_sum_of_three_is_not_opened(p
 
 def test_a_sum_without_one_holder_that_is_claimed_is_not_opened(pads: bool) -> None:
     run = attack()
-    two = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL[:2]], 40)
+    two = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL[:2]], 42)
     assert_hidden(run.opened(two, ALL[:2]), run.sent["h001"] + run.sent["h002"], pads)
 
 
@@ -142,7 +143,7 @@ def test_stripping_slots_by_plaintext_multiplication_opens_nothing_with_pads_or_
     stripped = run.vector("h001") * keep.tolist()
     others = run.vector("h002") + run.vector("h003")
     answer = run.opened(PLANE._save(stripped + others * (1 - keep).tolist()), ())
-    blind = CODEC.masks(Stream(bytes(run.replies["h001"]["seed"])), 40)[:, :20]
+    blind = CODEC.masks(Stream(bytes(run.replies["h001"]["seed"])), 42)[:, :20]
     found = CODEC.join(CODEC.minus(CODEC.split(answer[:20]), blind))
     assert_hidden(found, run.sent["h001"][:20], hidden=True)
 
@@ -150,17 +151,17 @@ def test_stripping_slots_by_plaintext_multiplication_opens_nothing_with_pads_or_
 def test_even_with_the_secret_key_the_coordinator_sees_no_contribution(pads: bool) -> None:
     """A decryption oracle tells a BFV key to whoever crafts ciphertexts; give it away and see that nothing follows."""
     run = attack()
-    numbers = PLANE.decrypt(run.key_holder.keys[1][1][0], run.blob("h001"), 40).astype(np.uint64)
-    blind = CODEC.masks(Stream(bytes(run.replies["h001"]["seed"])), 40)
-    assert_hidden(CODEC.join(CODEC.minus(numbers[None], blind)), run.sent["h001"], pads)
+    numbers = PLANE.decrypt(run.key_holder.keys[1][1][0], run.blob("h001"), 42).astype(np.uint64)
+    blind = CODEC.masks(Stream(bytes(run.replies["h001"]["seed"])), 42)
+    assert_hidden(CODEC.join(CODEC.minus(numbers[None], blind))[:40], run.sent["h001"], pads)
 
 
 def test_last_rounds_ciphertexts_are_not_opened_in_this_round(pads: bool) -> None:
     run = attack()
     given = {name: {"n": array} for name, array in run.sent.items()}
-    packet, mine = {"planes": b"1", "round": b"3"}, LAYOUT.for_holder(1 / 3)
+    packet, mine = {"planes": b"1", "round": b"3", "check": CHECK}, LAYOUT.for_holder(1 / 3)
     later = {name: run.network.parties[name].contribute(packet, given[name], mine) for name in ALL}
-    old = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL], 40)
+    old = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL], 42)
     assert set(later) == set(ALL)
     assert_hidden(run.opened(old, ALL, round=b"3"), np.asarray(sum(run.sent.values())), pads)
 
@@ -168,21 +169,21 @@ def test_last_rounds_ciphertexts_are_not_opened_in_this_round(pads: bool) -> Non
 @pytest.mark.parametrize("change", [{"layout": bytes(32)}, {"entries": b"39"}])
 def test_a_sum_asked_for_under_another_layout_or_length_comes_out_masked(change: dict[str, bytes], pads: bool) -> None:
     run = attack()
-    total = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL], 40)
-    entries = int(change.get("entries", b"40"))
+    total = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL], 42)
+    entries = int(change.get("entries", b"42"))
     answer = run.key_holder.answer("open", run.request(total, **change))
     found = np.asarray(answer["sum"]).astype(np.uint64)
     for name in ALL:
         seed = run.replies[name]["seed"]
         assert isinstance(seed, bytes)
         found = CODEC.minus(found, CODEC.masks(Stream(seed), entries))
-    assert_hidden(CODEC.join(found), np.asarray(sum(run.sent.values()))[:entries], pads)
+    assert_hidden(CODEC.join(found)[:40], np.asarray(sum(run.sent.values()))[:entries], pads)
 
 
 def test_the_honest_request_of_the_same_round_is_opened() -> None:
     """What the attacks above are measured against: the same helper with nothing changed gives the sum."""
     run = attack()
-    total = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL], 40)
+    total = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL], 42)
     assert (run.opened(total, ALL) == sum(run.sent.values())).all()
 
 
@@ -215,7 +216,7 @@ def test_a_request_that_does_not_fit_is_refused(changes: dict[str, Any], reason:
 
 def test_a_round_is_opened_once_also_when_its_ciphertext_was_no_good() -> None:
     run = attack(4, minimum=3)
-    total = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL], 40)
+    total = PLANE.add(run.context, [(n, run.blob(n)) for n in ALL], 42)
     with pytest.raises(Refused, match="cannot be read"):
         run.opened(total[:4] + bytes(len(total) - 4), ())
     with pytest.raises(Refused, match="round: got 2; want one after 2"):
@@ -399,7 +400,7 @@ def test_a_ciphertext_under_another_key_spoils_the_sum_in_the_open() -> None:
     party = network.parties["h002"]
     assert isinstance(party, _he_parties.Holder)
     party.joined[1] = party.joined[1][0], (PLANE.create(),)
-    with pytest.raises(EngineError, match="outside the agreed range"):
+    with pytest.raises(EngineError, match="does not pass its checks"):
         network.sum(given, LAYOUT)
 
 
@@ -415,7 +416,7 @@ def test_a_ciphertext_under_another_key_spoils_the_sum_in_the_open() -> None:
         ("contribute", "h001", "seed", None),
         ("contribute", "h001", "ciphertext:0", np.zeros(3)),
         ("open", KEYS, "sum", np.zeros((1, 39), np.uint32)),
-        ("open", KEYS, "sum", np.zeros((1, 40))),
+        ("open", KEYS, "sum", np.zeros((1, 42))),
         ("open", KEYS, "sum", None),
     ],
 )
@@ -456,3 +457,60 @@ def test_a_value_outside_a_holders_range_or_not_finite_never_leaves_it() -> None
         with pytest.raises(kind, match="encoding: x"):
             network.sum(given, layout)
         assert "open" not in [stage for stage, _, _ in network.transcript]
+
+
+# A key holder that changes what it opened
+
+
+@pytest.mark.parametrize("change", ["one entry", "an entry and a check", "all", "the round before"])
+@pytest.mark.parametrize("limit", [1e6, 1e14])
+def test_a_key_holder_that_changes_a_total_is_found_out(change: str, limit: float) -> None:
+    """Without checks, a residue moved by a multiple of the unit made a total 570 % too large, and nobody saw."""
+    layout = Layout({"n": Slot((40,), limit, integer=True)}, 3)
+    network = Network(agreement(NAME, 3))
+    given = {name: {"n": np.full(40, 7, np.int64)} for name in ALL}
+    np.testing.assert_array_equal(network.sum(given, layout).total["n"], np.full(40, 21))
+    honest, seen = network.parties[KEYS].answer, []
+
+    def shifted(stage: str, packet: Packet) -> Packet:
+        answer = honest(stage, packet)
+        if stage != "open":
+            return answer
+        found = np.array(answer["sum"])
+        seen.append(found.copy())
+        if change == "one entry":
+            found[:, 3] = (found[:, 3].astype(np.uint64) + 100) % PRIMES[0]
+        elif change == "an entry and a check":
+            found[:, [3, 40]] += np.uint32(100)
+        elif change == "all":
+            found = (found.astype(np.uint64) * 3 % PRIMES[-1]).astype(np.uint32)
+        elif len(seen) > 1:
+            found = seen[0]
+        return {"sum": found.astype(np.uint32)}
+
+    network.parties[KEYS].answer = shifted  # type: ignore[method-assign]
+    if change == "the round before":
+        network.sum(given, layout)
+    with pytest.raises(EngineError, match=r"key-holder: the sum does not pass its checks.*No total was formed"):
+        network.sum(given, layout)
+
+
+def test_a_coordinator_that_draws_other_checks_for_one_holder_gets_noise(pads: bool) -> None:
+    """With coefficients of its own choice for one holder, a check would be that holder's entry."""
+    run = attack()
+    mine, given = LAYOUT.for_holder(1 / 3), {"n": run.sent["h001"]}
+    other = {"planes": b"1", "round": b"3", "check": bytes(16)}
+    alone = run.network.parties["h001"].contribute(other, given, mine)
+    rest = {n: run.network.parties[n].contribute(other | {"check": CHECK}, {"n": run.sent[n]}, mine) for n in ALL[1:]}
+    blobs = [(n, bytes((rest | {"h001": alone})[n]["ciphertext:0"])) for n in ALL]
+    run = Attack(run.network, run.sent, rest | {"h001": alone})
+    found = run.opened(PLANE.add(run.context, blobs, 42), ALL, round=b"3")
+    assert_hidden(found, np.asarray(sum(run.sent.values())), pads)
+
+
+def test_a_contribution_without_a_seed_of_checks_is_refused() -> None:
+    run = attack()
+    for number, check in enumerate([{}, {"check": b"short"}], start=3):
+        packet = {"planes": b"1", "round": str(number).encode(), **check}
+        with pytest.raises((Refused, UsageError), match="check"):
+            run.network.parties["h001"].contribute(packet, {"n": run.sent["h001"]}, LAYOUT.for_holder(1 / 3))

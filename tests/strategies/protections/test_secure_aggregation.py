@@ -1,6 +1,7 @@
 """Secure aggregation: totals are exact, whoever drops out and when, and uploads look like noise."""
 
 import itertools
+import json
 import math
 import os
 import time
@@ -437,11 +438,41 @@ def test_an_answer_that_is_not_understood_is_an_error_that_names_its_sender(
                     replies[name] = party.answer(stage.name, packet)
             return replies | ({"h002": garbage} if stage.name == wrong else {})
 
-        if wrong == "unmask" and b"seeds" in bytes(garbage.get("body", b"")):  # one wrong revelation is survived
+        if wrong == "unmask":  # one wrong revelation is survived
             assert same(conduct(rounds, send).total, reference(LAYOUT, given, given))
             continue
         with pytest.raises((EngineError, Refused), match="h002"):
             conduct(rounds, send)
+
+
+@pytest.mark.parametrize(("liars", "formed"), [(1, True), (3, True), (4, False)])
+def test_wrong_shares_are_left_out_where_enough_are_right_and_named_where_not(liars: int, formed: bool) -> None:
+    network = Network(agreement("secure-aggregation", 10, minimum=7))
+    wide = contributions(LAYOUT, network.agreement.holders)
+    given = {name: {key: array // 4 for key, array in one.items()} for name, one in wide.items()}
+    assert network.coordinator is not None
+    wrong = network.agreement.holders[1 : 1 + liars]
+
+    def send(stage: Stage) -> Any:
+        replies = {}
+        for name, packet in stage.packets.items():
+            party = network.parties[name]
+            if stage.carries:
+                replies[name] = party.contribute(packet, given[name], LAYOUT.for_holder(0.2))
+                continue
+            replies[name] = party.answer(stage.name, packet)
+            if stage.name == "unmask" and name in wrong:
+                body = json.loads(bytes(replies[name]["body"]))
+                body["seeds"] = {key: "00" + os.urandom(32).hex() for key in body["seeds"]}
+                replies[name] = {"body": json.dumps(body).encode()}
+        return replies
+
+    rounds = network.coordinator.total(LAYOUT)
+    if formed:
+        assert same(conduct(rounds, send).total, reference(LAYOUT, given, given))
+        return
+    with pytest.raises(EngineError, match=r"shares about h\d+ do not give .* dealt wrong ones, or some of .*h002"):
+        conduct(rounds, send)
 
 
 @pytest.mark.parametrize("garbage", GARBAGE)

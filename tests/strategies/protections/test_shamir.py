@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statfed.strategies.protections._secagg_shamir import PRIME, restore, split
+from statfed.strategies.protections._secagg_shamir import PRIME, corrected, restore, split
 
 
 def test_the_modulus_is_prime() -> None:
@@ -89,3 +89,26 @@ def test_what_is_not_a_share_is_refused(shares: dict[int, int]) -> None:
 def test_shares_that_do_not_belong_together_are_noticed_where_the_result_is_no_secret() -> None:
     with pytest.raises(ValueError, match="do not belong together"):
         restore({1: PRIME - 1})
+
+
+@settings(max_examples=40, deadline=None)
+@given(threshold=st.integers(1, 8), wrong=st.integers(0, 4), more=st.integers(0, 1), data=st.data())
+def test_wrong_shares_up_to_half_of_those_beyond_the_threshold_are_corrected(
+    threshold: int, wrong: int, more: int, data: st.DataObject
+) -> None:
+    places = data.draw(st.permutations(range(1, threshold + 2 * wrong + more + 1)))
+    secret = os.urandom(32)
+    shares = dict(zip(places, split(secret, threshold, places, os.urandom), strict=True))
+    for place in places[:wrong]:
+        shares[place] = (shares[place] + 1 + int.from_bytes(os.urandom(8), "big")) % PRIME
+    assert corrected(shares, threshold) == secret
+
+
+def test_more_wrong_shares_than_can_be_told_are_an_error_and_never_another_secret() -> None:
+    for _ in range(20):
+        places = range(1, 8)
+        shares = dict(zip(places, split(os.urandom(32), 4, places, os.urandom), strict=True))
+        for place in (1, 3, 6):
+            shares[place] = int.from_bytes(os.urandom(32), "big")
+        with pytest.raises(ValueError, match="more are wrong than can be told"):
+            corrected(shares, 4)

@@ -25,9 +25,9 @@ from statfed.core.terms import Privacy, Terms
 from statfed.federation.references import prepare
 from statfed.federation.run import Options, run_study
 from statfed.server.driver import Driven
-from statfed.strategies.learning import gradients
 from statfed.strategies.learning import step as fedsgd
-from statfed.strategies.learning.gradients import batch, clipped_sum, noisy_sum
+from statfed.strategies.learning.clipping import batch, clipped
+from statfed.strategies.learning.gradients import clipped_sum, noisy_sum
 from statfed.strategies.learning.local import Schedule, UnitOptimizer, fit, get_vector
 from statfed.strategies.learning.options import LocalOptions
 from statfed.strategies.learning.prepared import build
@@ -116,7 +116,7 @@ def test_neighbours_at_the_worst_place_of_the_grid_stay_within_the_sensitivity()
     for multiplier in (1.0, 50.0, SIGMA / (2.0 * math.sqrt(66)) * 0.999):
         plan = Step(1.0, multiplier, 1, 66, 0.5)
         unit = torch.full((66,), 1e3, dtype=torch.float64)
-        added = gradients._clipped(unit, 0.5)[0] / plan.unit
+        added = clipped(unit, 0.5)[0] / plan.unit
         base = math.floor(float(added)) + 1.5 - float(added) - 1e-9 if float(added) % 1 else 0.5
         apart = np.sqrt(66) * (np.round(base + float(added) + 2e-9) - np.round(base - 1e-9))
         assert float(added) * math.sqrt(66) < apart <= plan.sensitivity
@@ -319,8 +319,7 @@ def momentum_reference(study: Study, parts: dict[str, Any]) -> NDArray[np.float3
     groups = [np.array([i]) for i in range(len(pooled.labels))]
     for _ in range(question.options.rounds):
         flat = slow_clipped_sum(net, pooled.inputs, pooled.labels, groups, 0.5)
-        sizes = [p.numel() for p in net.parameters()]
-        optimizer.take([g.view_as(p) for g, p in zip(flat.split(sizes), net.parameters(), strict=True)])
+        optimizer.take(flat)
         optimizer.step()
         optimizer.zero_grad()
     return get_vector(net)

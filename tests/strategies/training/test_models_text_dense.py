@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from statfed.core.records import Channel, WindowCodebook
 from statfed.scenarios._data import occupations, student
-from statfed.strategies.learning.clipping import covers
+from statfed.strategies.learning.exact import covers
 from statfed.strategies.models import dense, text
 
 ANSWERS = WindowCodebook(

@@ -223,7 +223,7 @@ def test_no_model_makes_a_record_count_for_more_than_its_bound_or_tells_that_it_
     whole = sums(data)
     for gone in range(0, 60, 7):
         less = sums(data.select(np.arange(60) != gone))
-        for name, part in study.parts(ask).items():
+        for name, part in study.parts(Ask("evaluate")).items():
             moved = np.abs(np.asarray(whole[name]) - less[name])
             assert np.isfinite(moved).all()
             assert moved.max() <= float(np.max(part.bound)) + 1e-12

@@ -201,7 +201,8 @@ def _database_file(source: str, table: str, home: Path) -> Source:
                 _copy_sqlite(path, table, connection.con)
                 expr = connection.table("copied")
         except Exception as error:
-            raise UsageError(f"{shown(source)}: no readable {url.scheme} database with a table {table!r}") from error
+            what = f" with a table {table!r}" if _URL.fullmatch(source) else ""
+            raise UsageError(f"{shown(source)}: no readable {url.scheme} database{what}") from error
         parts = [p for p in (path, Path(f"{path}.wal"), Path(f"{path}-wal")) if p.exists()]
         return Source(expr, True, lambda: f"{table}\n{_stamp(parts)}", stack.pop_all())
 
@@ -212,7 +213,10 @@ def database_path(source: str, home: Path) -> Path:
     url = urlsplit(source)
     tail = unquote(url.netloc + url.path)
     relative = home / tail.lstrip("/")
-    found = next((p for p in (relative, Path(tail)) if p.is_file()), None)
+    try:
+        found = next((p for p in (relative, Path(tail)) if p.is_file()), None)
+    except (OSError, ValueError):  # a name that no file can have
+        found = None
     if found is None:
         raise UsageError(f"{shown(source)}: no such file; want {url.scheme}:///PATH?table=NAME")
     return found
@@ -260,8 +264,9 @@ def _server(source: str, table: str, query: Mapping[str, str]) -> Source:
             extra = _EXTRA.get(url.scheme, f"ibis-framework[{url.scheme}]")
             raise UsageError(f"{shown(source)}: its driver is not installed; want pip install '{extra}'") from error
         except Exception as error:  # noqa: BLE001  # whatever a driver raises; without its words where they may tell
-            reason = "" if shown(source).endswith("...") else f": {_reason(error, url)}"
-            raise UsageError(f"{shown(source)}: table {table!r} cannot be opened{reason}") from None
+            if not _URL.fullmatch(source):  # neither the table nor the driver's words can be told from a password
+                raise UsageError(f"{shown(source)}: cannot be opened; want {FORMS}") from None
+            raise UsageError(f"{shown(source)}: table {table!r} cannot be opened: {_reason(error, url)}") from None
         return Source(expr, connection.name == "duckdb", lambda: _contents(expr, table), stack.pop_all())
 
 
@@ -334,7 +339,10 @@ def absolute(source: str, base: Path) -> str:
     Raises UsageError when a database file is not there.
     """
     if "://" not in source:
-        return str((base / Path(source).expanduser()).absolute())
+        try:
+            return str((base / Path(source).expanduser()).absolute())
+        except RuntimeError:
+            raise UsageError(f"{shown(source)}: got the folder of a user that is none; want {FORMS}") from None
     try:
         url = urlsplit(source)
     except ValueError:

@@ -137,7 +137,10 @@ def _act_for(run: int, task: int, node: int) -> None:
 
 
 def runtime_api(secret: bytes) -> "tuple[FastAPI, NodeStateFactory]":
-    """A SuperNode's Runtime API, which gives tasks only to who knows the secret, and the state behind it."""
+    """A SuperNode's Runtime API, which gives tasks only to who knows the secret, and the state behind it.
+
+    FastAPI's pages about the interface (/docs, /openapi.json) come with it; `node.Gate` serves none of them.
+    """
     from flwr.supercore.object_store import ObjectStoreFactory
     from flwr.supernode.main import create_app
     from flwr.supernode.nodestate import NodeStateFactory

@@ -20,9 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from statfed.client.flower._flwr import at_exit, carry_messages, runtime_api, shorten_pauses
 from statfed.core.process import die_with_parent, how
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 STOP_SECONDS = 4.0
 SECRET_BYTES = 32
@@ -133,6 +137,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _run(link, secret, socket.socket(fileno=options.runtime_fd))
 
 
+class Gate:
+    """Lets through what the holder's own runner needs, and answers 404 to everything else, pages about the interface
+    included: whoever is on this machine learns nothing from the port."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self._app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "lifespan" or path == "/health" or path.startswith("/v1/runtime/"):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+
+
 def _run(link: Link, secret: bytes, listener: socket.socket) -> None:
     import uvicorn
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -145,7 +165,7 @@ def _run(link: Link, secret: bytes, listener: socket.socket) -> None:
     api, state = runtime_api(secret)
     server = uvicorn.Server(
         uvicorn.Config(
-            api,
+            Gate(api),
             ws="none",
             log_level="warning",
             access_log=False,

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from statfed.client.guard.admission import conceded
+from statfed.client.guard.files import check_modes
 from statfed.client.protecting import own
 from statfed.client.third_party import FILE, PartyPolicy, load_party
 from statfed.core import toml
@@ -133,6 +134,7 @@ def _limits(facts: Facts) -> tuple[object, ...]:
 
 def _policy(home: Path) -> PartyPolicy:
     try:
+        check_modes(home)
         return load_party(home / FILE)
     except UsageError as error:
         log.error("party: %s", error)

@@ -432,7 +432,15 @@ def replay(found: list[Entry], apply: Callable[[Entry], None]) -> None:
             raise LedgerCorrupt(f"ledger entry {seq - 1} was edited or replaced: entry {seq} was chained to another")
         try:
             apply(entry)
-        except (ValueError, KeyError, TypeError, LedgerCorrupt) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+            LedgerCorrupt,
+        ) as error:
             raise LedgerCorrupt(f"ledger entry {seq} was not written by this program: {error}") from None
         head = entry.hash
     if not found:

@@ -1,15 +1,18 @@
 """Cuts of a column, judged together with all earlier ones: no two of them may have a few records between them.
 
-A histogram, a quantile and the conditions of a survival table cut a column at edges; whoever knows how many records lie
-up to two edges knows how many lie between. So of all cuts of one column that were ever answered, among the same
-records, every two neighbours have no record between them or as many as the rule on frequencies asks for.
+A histogram and a quantile cut a column at edges; whoever knows how many records lie up to two edges knows how many lie
+between. So of all cuts of one column that were ever answered, among the same records, every two neighbours have as many
+records between them as the rule on frequencies asks for. None are too few as well: an edge could be shifted until the
+answer is refused, which would be at somebody's value.
 
 Formal guarantee. After `unsafe` was false for a new cut against every past one, the number of records between any two
-edges of either is 0 or at least `least`, in every cell that both tell of; so any sum or difference of the two tells of
-no smaller group that is an interval of the column. Cuts among different records (other conditions, another cell) are
-not compared here; populations are, in `statfed.client.guard.differencing`.
+edges of either is at least `least`, in every cell that both tell of and that has records, but for what lies outside the
+codebook's bounds; so any sum or difference of the two tells of no smaller group that is an interval of the column. Cuts
+among different records (other conditions, another cell) are not compared here; populations are, in
+`statfed.client.guard.differencing`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -52,7 +55,11 @@ def _few(table: Table, column: str, edges: Sequence[tuple[float, bool]], by: tup
     if not len(counts):
         return False
     between = np.diff(np.concatenate([np.zeros_like(whole)[None], counts, whole[None]]), axis=0)
-    return bool(((between > 0) & (between < least)).any())
+    low, high = table.codebook.column(column).bounds or (-math.inf, math.inf)
+    none = np.zeros(len(between), np.bool_)  # of intervals that the codebook leaves empty
+    none[0], none[-1] = edges[0][0] <= low, edges[-1][0] >= high
+    empty = none.reshape(-1, *(1,) * whole.ndim)
+    return bool(((between < least) & ~((between == 0) & (empty | (whole == 0)))).any())
 
 
 def _counts(

@@ -159,11 +159,19 @@ def guard(
             some = distinct[start : start + _CHUNK]
             for old, counts in zip(some, _differences(table, one, some), strict=True):
                 few |= any(0 < count < minimum for count in counts)
+                few |= not any(counts) and _shifted(one, old, table.codebook)
                 if not any(counts):
                     equal[old] = one
     if few:
         raise Refused(_FEW)
     return equal
+
+
+def _shifted(new: Population, old: Population, codebook: Codebook) -> bool:
+    """Do the two differ in a condition on a number or a date? Then that they have the same records tells that nobody
+    lies between, which would be found by shifting it until they have not: as much as that there are few."""
+    apart = {condition.column for condition in {*new.conditions} ^ {*old.conditions}}
+    return any(not codebook.columns[name].levels for name in apart)
 
 
 def _differences(table: Table, new: Population, past: Sequence[Population]) -> list[list[int]]:
@@ -363,8 +371,9 @@ class Releases:
                 name for one, _, text in asked for name in (*columns_read(one), *joint.names_of(text))
             )
             table = table_of(question.codebook, (*names, *owners(question.codebook)))
+            own = {name for block in joint.blocks(table, question, discloses, new) for name in block.of}
             found = [block for one, of, text in asked for block in joint.blocks(table, one, of, text)]
-            if 100 * joint.determined(table, found) > rules.joint_share * (1 + 1e-9):
+            if 100 * joint.determined(table, found, own) > rules.joint_share * (1 + 1e-9):
                 raise Refused(_JOINT)
             with _named(), self._chain.writing() as state:
                 if state.recipes != past:

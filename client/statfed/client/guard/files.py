@@ -23,20 +23,22 @@ PRIVATE = (
 def check_modes(home: Path) -> None:
     """Raise UsageError, naming the command, where a file of the home can be read or written by others than its owner.
 
-    As OpenSSH does with keys: whoever can write policy or ledger decides what leaves, and thresholds are secret.
+    As OpenSSH does with keys: whoever can write policy or ledger decides what leaves, and thresholds are secret. Nor
+    may others write to the folder, in which they could put other files, or to party.toml, which holds no secret.
     """
-    for name in PRIVATE:
-        path = home / name
+    for path, closed, want in (
+        (home, 0o022, "go-w"),
+        (home / "party.toml", 0o022, "go-w"),
+        *((home / name, 0o077, "600") for name in PRIVATE),
+    ):
         try:
             mode = path.stat().st_mode & 0o777
         except FileNotFoundError:
             continue
         except OSError as error:
             raise UsageError(f"{path}: cannot be looked at: {error.strerror}") from None
-        if mode & 0o077:
-            raise UsageError(
-                f"{path}: got mode {mode:04o}, open to others; want it its owner's alone: chmod 600 {path}"
-            )
+        if mode & closed:
+            raise UsageError(f"{path}: got mode {mode:04o}, open to others; want it its owner's: chmod {want} {path}")
 
 
 def write_private(path: Path, text: str) -> None:

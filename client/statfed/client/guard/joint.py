@@ -1,11 +1,11 @@
 """All exact answers together: whether any combination of them tells too much of one contributor.
 
-Every sum that leaves is a combination of records' values with coefficients that the asker knows: 1 in a cell and 0
-outside, a weight, a column of a design. What can be computed from all answers together is the row space of those
-coefficients. A contributor's share of the square of any vector in it is at most its leverage h there, and is that for
-one; a value is determined exactly if and only if h = 1 (Chin and Ozsoyoglu 1982 on auditing sums). So before an exact
-study is answered, its coefficients are put beside those of all studies that were answered before, and it is refused
-where a contributor would have h > `limit`.
+Every sum that leaves is a combination of the values of a column with coefficients that the asker knows: 1 in a cell and
+0 outside, a weight, a column of a design. What can be computed of a column's values from all answers together is the
+row space of those coefficients; numbers of records are the values 1. A contributor's share of the square of any vector
+in it is at most its leverage h there, and is that for one; a value is determined exactly if and only if h = 1 (Chin and
+Ozsoyoglu 1982 on auditing sums). So before an exact study is answered, its coefficients are put beside those of all
+studies that were answered before, and it is refused where a contributor would have h > `limit`.
 
 Formal guarantee. After every answer, in every linear combination of all exact sums that ever left over these data, with
 coefficients a over contributors, no contributor has more than the share `limit` of sum a^2: at 1/2 the others weigh at
@@ -26,7 +26,7 @@ Sources: Chin and Ozsoyoglu 1982, Auditing and inference control in statistical 
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
@@ -53,7 +53,8 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Block:
-    """Coefficients of one part of a study. key: the same for the same coefficients.
+    """Coefficients of one part of a study. key: the same for the same coefficients. of: columns whose values they
+    multiply; empty for numbers of records.
 
     code: numbers the cells from 1, 0 for records in none; each cell is a vector. weight: multiplies it. Without a code
     the `columns` are vectors, 0 outside.
@@ -63,6 +64,7 @@ class Block:
     code: Expr | None = None
     weight: Expr | None = None
     columns: tuple[Expr, ...] = ()
+    of: tuple[str, ...] = ("",)
 
 
 def blocks(table: Table, question: Question[Any], one: Cells | Model, made: str) -> Iterator[Block]:
@@ -79,14 +81,17 @@ def blocks(table: Table, question: Question[Any], one: Cells | Model, made: str)
         for weight in weights:
             times = [x if weight is None else x * table.number(weight) for x in columns]
             chosen = tuple(ibis.ifelse(member, x, real(0.0)).fill_null(0.0) for x in times)
-            yield Block(f"{made} {weight}", columns=chosen)
+            yield Block(f"{made} {weight}", columns=chosen, of=("", *sorted(complete)))
         return
     for value in (None, *one.values):
         full = sorted({*complete, *([value] if value else [])})
         member = _all([*inside, *(table[name].notnull() for name in full)])
         for weight in weights:
             key = _canonical([sorted(one.by), full, json.loads(made)["where"], weight])
-            yield Block(key, _code(table, one.by, member), table.number(weight) if weight else None)
+            of = tuple(
+                name for name in (value or "", *([weight] if weight and not value else [])) if name or not weight
+            )
+            yield Block(key, _code(table, one.by, member), table.number(weight) if weight and value else None, of=of)
 
 
 def _all(conditions: Sequence[Expr]) -> Expr:
@@ -98,15 +103,19 @@ def _code(table: Table, by: Sequence[str], member: Expr) -> Expr:
     return ibis.ifelse(member, place, 0).cast("float64")
 
 
-def determined(table: Table, found: Sequence[Block]) -> float:
-    """The largest leverage of a contributor in all these coefficients together; infinite beyond `MOST` vectors.
+def determined(table: Table, found: Sequence[Block], of: Collection[str] | None = None) -> float:
+    """The largest leverage of a contributor in all coefficients together of the values of one column, or of numbers of
+    records; infinite beyond `MOST` vectors.
 
-    The worst over persons and enterprises, where columns tell whose a record is.
+    of: the columns to look at, "" for numbers of records; all by default. The worst over persons and enterprises, where
+    columns tell whose a record is.
     """
-    distinct = list({block.key: block for block in found}.values())
-    if not distinct:
-        return 0.0
-    return max(_determined(table, distinct, owner) for owner in owners(table.codebook) or (None,))
+    spaces: dict[tuple[str, ...], list[Block]] = {}
+    for name in sorted({name for block in found for name in block.of} if of is None else of):
+        own = {block.key: block for block in found if name in block.of}
+        spaces.setdefault(tuple(sorted(own)), list(own.values()))
+    whose = owners(table.codebook) or (None,)
+    return max((_determined(table, own, owner) for own in spaces.values() if own for owner in whose), default=0.0)
 
 
 def _determined(table: Table, found: Sequence[Block], owner: str | None) -> float:

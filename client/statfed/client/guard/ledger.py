@@ -239,9 +239,9 @@ class _State:
                 if facts["format"] != chain.FORMAT:
                     raise ValueError(f"format: got {facts['format']}; want {chain.FORMAT}")
                 self.dataset, self.unit = facts["dataset"], facts["unit"]
-                self.epsilon, self.delta = facts["epsilon"], facts["delta"]
+                self.epsilon, self.delta = _budget(facts)
             case "budget":
-                self.epsilon, self.delta = facts["epsilon"], facts["delta"]
+                self.epsilon, self.delta = _budget(facts)
             case "reserve":
                 kept = self.order if self.order is not None or not self.lost else facts["order"]
                 follows = not self.single and (facts["order"], facts["single"]) == (kept, False)
@@ -251,7 +251,7 @@ class _State:
                 events = events or {entry.event: 1 if adaptive else entry.round}
                 for text in events:
                     privacy.event_from_json(text)
-                self.order, self.single = facts["order"], facts["single"]
+                self.order, self.single = _order(facts["order"]), facts["single"] is True
                 admitted = (self.epsilon, self.delta)
                 self.runs[entry.run] = _Run(entry.study, entry.round, events, adaptive, admitted)
             case "charge":
@@ -273,6 +273,21 @@ class _State:
                 run.released = True
             case _:
                 raise ValueError(f"unknown kind {entry.kind!r}")
+
+
+def _budget(facts: Mapping[str, Any]) -> tuple[float, float]:
+    """Epsilon and delta of an entry. Raises ValueError on what is no budget."""
+    epsilon, delta = facts["epsilon"], facts["delta"]
+    if type(epsilon) is not float or type(delta) is not float or not (0 < epsilon < math.inf and 0 < delta < 1):
+        raise ValueError("budget: want epsilon > 0 and 0 < delta < 1")
+    return epsilon, delta
+
+
+def _order(order: Any) -> float | None:
+    """The filter's order of an entry. Raises ValueError on what is none."""
+    if order is not None and (type(order) not in (int, float) or not 1 < order < math.inf):
+        raise ValueError("order: want a number above 1")
+    return None if order is None else float(order)
 
 
 class Ledger:
@@ -326,7 +341,7 @@ class Ledger:
             return
         try:
             found = identity(source, home, register.content)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # the last of a home folder that is none
             log.error("data: %s", error)
             raise UsageError("this holder's data cannot be opened; its own log says why") from None
         other = register.bind(self._chain.first, found.keys, found.files)

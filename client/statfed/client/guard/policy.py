@@ -270,6 +270,15 @@ class Limits(Strict):
     entries: int = Field(default=5_000_000, ge=1, description="most numbers of one contribution")
     asks: int = Field(default=200, ge=1, description="most sums of one study")
     megabytes: int = Field(default=64, ge=1, le=4_096, description="most public parameters with one statement")
+    seconds: float | None = Field(
+        default=3_600.0,
+        gt=0,
+        le=604_800,
+        description="most that one answer may take of an engine in this process; or off",
+    )
+    memory: int | None = Field(
+        default=None, ge=64, description="megabytes of an engine in this process; off for the engine's own limit"
+    )
     figures: int | None = Field(
         default=10_000,
         ge=1,
@@ -282,13 +291,13 @@ class Limits(Strict):
     )
     days: float = Field(default=30.0, gt=0, le=36_500, description="period over which refusals are counted")
 
-    @field_validator("figures", "refusals", mode="before")
+    @field_validator("seconds", "memory", "figures", "refusals", mode="before")
     @classmethod
     def _off(cls, value: object) -> object:
         return None if value == "off" else value
 
-    @field_serializer("figures", "refusals", when_used="json")
-    def _written(self, value: int | None) -> int | str:
+    @field_serializer("seconds", "memory", "figures", "refusals", when_used="json")
+    def _written(self, value: float | None) -> float | str:
         return "off" if value is None else value
 
 

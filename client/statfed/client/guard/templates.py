@@ -44,6 +44,7 @@ LARGE = Limits(
     entries=500_000_000,
     asks=1_000_000,
     megabytes=4_096,
+    seconds=None,
     figures=None,
     refusals=None,
 )
@@ -81,10 +82,14 @@ def analyses(private: bool = False) -> tuple[str, ...]:
 
 
 def most_figures(records: int) -> int:
-    """Exact figures that a dataset of this public size gives by default: a tenth as many as it has records, at least
-    1,000 and at most 100,000. Fewer linear figures than records leave their values undetermined by equations alone
-    (Dinur and Nissim 2003 on why many exact answers do not)."""
-    return min(100_000, max(1_000, records // 10))
+    """Exact figures that a dataset of this public size gives by default: half as many as it has records, at least 5,000
+    and at most 1,000,000.
+
+    Fewer linear figures than records leave their values undetermined by equations alone; as many exact ones, or
+    somewhat more that are nearly exact, determine them (Dinur and Nissim 2003). Below 10,000 records the limit is no
+    such argument: 5,000 is what some dozens of ordinary questions come to, sums within methods included.
+    """
+    return min(1_000_000, max(5_000, records // 2))
 
 
 def _rehearsal(third_parties: tuple[str, ...]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ UNDECIDED = "nearly collinear columns"
 TOP = 48  # contributors of which all pairs are looked at
 HALF = 0.5  # of the sum of the two largest leverages, up to which it is near enough to what two can have together
 DIGITS = 1e-11  # of an eigenvalue of the scaled cross-products, below which they do not tell it from 0
+STAGES = 4  # of orthogonalisation
 NULL = 1e-12  # of a record's scaled values: a combination that is smaller at every record is 0
 Floats = NDArray[np.float64]
 
@@ -244,43 +245,54 @@ def _shares(h: Floats, g: Floats, inner: Floats) -> Floats:
 def _whitening(stream: Stream) -> Floats | None:
     """(columns, rank): W with W' S W = 1 for the cross-products S; None where digits do not tell the rank.
 
-    Formed twice (Yamamoto et al. 2015), so that nearly collinear columns keep their digits.
+    What cross-products cannot tell from 0 is taken less what it has in common with the rest, scaled and looked at
+    again, so that columns keep their digits although they are nearly collinear (as block Gram-Schmidt with
+    reorthogonalisation, Giraud, Langou and Rozloznik 2005).
     """
-    sums = _cross_products(stream, None)
-    k, scale = len(sums), np.sqrt(np.diag(sums))
-    used = scale > 0
-    if not np.isfinite(scale).all():
-        return None
-    if not used.any():
-        return np.zeros((k, 0))
-    values, turned = np.linalg.eigh(sums[np.ix_(used, used)] / np.outer(scale[used], scale[used]))
-    null = values <= DIGITS * max(1.0, values[-1])
-    if null.any() and not _vanish(stream, turned[:, null] / scale[used, None], scale, used):
-        return None
-    first = np.zeros((k, int((~null).sum())))
-    first[used] = turned[:, ~null] / np.sqrt(values[~null]) / scale[used, None]
-    values, vectors = np.linalg.eigh(_cross_products(stream, first))
-    if values[0] <= 0.25:
-        return None
-    return np.asarray(first @ (vectors / np.sqrt(values)), np.float64)
+    k = next((block.shape[1] for block in stream()), 0)
+    made, left = np.zeros((k, 0)), np.eye(k)
+    for _ in range(STAGES):
+        if made.shape[1]:
+            for _ in range(2):
+                left = left - made @ _sums(stream, lambda block: (block @ made, block @ left))  # noqa: B023
+            if _vanish(stream, left):
+                return made
+        sums = _sums(stream, lambda block: (block @ left, block @ left))  # noqa: B023
+        scale = np.sqrt(np.diag(sums))
+        if not np.isfinite(scale).all():
+            return None
+        left, scale = left[:, scale > 0], scale[scale > 0]
+        if not len(scale):
+            return made
+        values, turned = np.linalg.eigh(_sums(stream, lambda block: (block @ left,) * 2) / np.outer(scale, scale))  # noqa: B023
+        kept = values > DIGITS * max(1.0, values[-1])
+        turned = turned / scale[:, None]
+        new = left @ (turned[:, kept] / np.sqrt(values[kept]))
+        inner, back = np.linalg.eigh(_sums(stream, lambda block: (block @ new,) * 2))  # noqa: B023
+        if inner[0] <= 0.25:
+            return None
+        made = np.concatenate([made, new @ (back / np.sqrt(inner))], axis=1)
+        if kept.all():
+            return made
+        left = left @ turned[:, ~kept]
+    return None
 
 
-def _vanish(stream: Stream, directions: Floats, scale: Floats, used: NDArray[np.bool_]) -> bool:
-    """Are these combinations null at every record, as far as digits go? Cross-products alone have half of them, and a
-    sum of values tells of differences that a sum of squares loses."""
+def _vanish(stream: Stream, directions: Floats) -> bool:
+    """Are these combinations null at every record, as far as digits go?"""
     for block in stream():
-        size = np.abs(block[:, used] / scale[used]).sum(axis=1)
-        if (np.abs(block[:, used] @ directions) > NULL * size[:, None]).any():
+        if (np.abs(block @ directions) > NULL * (np.abs(block) @ np.abs(directions))).any():
             return False
     return True
 
 
-def _cross_products(stream: Stream, transform: Floats | None) -> Floats:
-    sums = np.zeros((0, 0))
+def _sums(stream: Stream, sides: Callable[[Floats], tuple[Floats, Floats]]) -> Floats:
+    """Sum over the batches of the products of two sides."""
+    found: Floats = np.zeros((0, 0))
     for block in stream():
-        turned = block if transform is None else block @ transform
-        sums = sums + turned.T @ turned if sums.size else turned.T @ turned
-    return (sums + sums.T) / 2
+        one, other = sides(block)
+        found = one.T @ other if not found.size else found + one.T @ other
+    return found
 
 
 def _own(rows: Rows, owner: str, size: int) -> float:

@@ -5,10 +5,24 @@ modulo 1; it is uniform as well and looks up the noise in a public table. Sums o
 numbers that add up over holders, so they can be summed under any protection. Margins are perturbed by their own keys:
 perturbed cells do not add up to perturbed margins.
 
+A total of a value is perturbed by itself, with a key of its own that is a one-way function of the cell's: were it moved
+along with the count, as many mean records more or less, the quotient of the two would be the exact mean, and two such
+means of cells that differ by one record its value. Where the largest contribution is bounded the noise is a quarter to
+three quarters of that bound, to either side, so that a contribution that is got as the difference of two totals is
+never known to within a quarter of the largest one of either (the perturbation of largest contributors of the Australian
+Bureau of Statistics, with a bound in place of the contributors, which do not leave the holders). Where it is not, as
+for sums of weights, noise of the table times the mean contribution is added: this hides the mean, and a contribution
+of a few mean ones, and no larger one.
+
+Whoever chooses the record keys chooses the noise: keys are uniform and secret, in the column to which the holder's own
+codebook gives the role record-key. Nothing here can see whether they are.
+
 Source: Fraser and Wooton 2005; Marley and Leaver 2011, ISI World Congress; Giessing 2016, PSD, for the noise of
-maximum entropy; the R package ptable computes the same tables.
+maximum entropy; the R package ptable computes the same tables. Thompson, Broadfoot and Elazar 2013, UNECE work session
+on statistical data confidentiality, for totals.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -52,6 +66,30 @@ class NoiseTable:
     def perturb(self, counts: NDArray[np.int64], keys: Floats) -> NDArray[np.int64]:
         """Perturbed counts, same shape."""
         return np.asarray(counts, np.int64) + self.look_up(counts, keys)
+
+
+def own_keys(keys: Floats) -> Floats:
+    """Keys of the totals of cells, in [0, 1), that nothing but the cells' keys tells; same shape."""
+    whole = fixed_point(keys)
+    made = [
+        hashlib.blake2b(int(k).to_bytes(8, "big"), digest_size=7, person=b"statfed.total").digest() for k in whole.flat
+    ]
+    return np.array([int.from_bytes(one, "big") / 2**56 for one in made]).reshape(whole.shape)
+
+
+def perturbed_totals(
+    totals: Floats, counts: NDArray[np.int64], keys: Floats, table: NoiseTable, largest: Floats | None
+) -> Floats:
+    """Totals of cells with noise of their own, same shape; an empty cell keeps its total.
+
+    counts, keys: of the cells. largest: upper bounds of the largest contribution to each, None where there are none.
+    """
+    own = own_keys(keys)
+    if largest is not None:
+        side, far = np.where(own < 0.5, -1.0, 1.0), 2 * np.mod(own, 0.5)
+        return np.asarray(totals + np.where(counts > 0, side * (0.25 + 0.5 * far) * largest, 0.0))
+    mean = np.divide(totals, counts, out=np.zeros(totals.shape), where=counts > 0)
+    return np.asarray(totals + mean * table.look_up(counts, own))
 
 
 def noise_table(largest: int, variance: float | None = None, forbidden: int = 0) -> NoiseTable:

@@ -1,4 +1,4 @@
-"""Reconstruction from a released table: how closely do its margins pin down the unsafe cells that were suppressed?
+"""Reconstruction from a released table: how closely do its margins pin down the cells that were suppressed?
 
 The attacker has the release alone: every shown cell and margin is the exact sum of its inner cells, and inner cells are
 not negative. Two linear programs for each suppressed inner cell give the interval of its values that fits (Hundepool et
@@ -21,8 +21,8 @@ MOST_CELLS = 400
 
 
 def pinned(result: Result, column: str) -> float | None:
-    """Share of unsafe inner cells of a released table (status `primary`) whose value the rest of it pins down; None
-    where it has none, or no margins to attack with. Cells that were hidden for their sake are safe by themselves.
+    """Share of the suppressed inner cells of a released table whose value the rest of it pins down; None where it has
+    none, or no margins to attack with. A release does not say which of them were unsafe by themselves.
 
     column: `count` or `total`. Counts are whole, so an interval of less than 1 is one value.
     """
@@ -49,8 +49,7 @@ def pinned(result: Result, column: str) -> float | None:
     matrix = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(equations), len(hidden)))
     scale = max(map(abs, right), default=1.0) or 1.0
     targets = np.maximum(np.array(right), 0.0) / scale
-    unsafe = [k for k, i in enumerate(hidden) if cells[i].get("status", "primary") == "primary"]
-    return sum(_narrow(matrix, targets, k, scale, column) for k in unsafe) / len(unsafe) if unsafe else None
+    return sum(_narrow(matrix, targets, k, scale, column) for k in range(len(hidden))) / len(hidden)
 
 
 def _narrow(matrix: Any, right: NDArray[np.float64], k: int, scale: float, column: str) -> bool:

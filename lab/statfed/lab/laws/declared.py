@@ -291,6 +291,52 @@ def _magnitudes(subject: Subject) -> str:
     return f"{looked} times"
 
 
+def _broken_down(subject: Subject) -> str:
+    """A record is moved from one level of a column to another. Where sums move with it from one cell to another, the
+    column is one of those that the cells are made of, and rules have to know it; of counts, which rules look at
+    themselves, it is enough that the ask names it."""
+    looked, frame = 0, subject.frame.reset_index(drop=True)
+    read = [name for name in columns_read(subject.question) if name in frame and subject.codebook.columns[name].levels]
+    complete = np.flatnonzero(frame[list(columns_read(subject.question))].notna().all(axis=1).to_numpy())[:3]
+    for each in _asks(subject):
+        discloses = subject.method.discloses(each.question, each.ask)
+        if not isinstance(discloses, Cells):
+            continue
+        named = {name for part in each.parts.values() if isinstance(part.what, Counts) for name in part.what.by}
+        strange = sorted((named & set(read)) - {*discloses.by, *discloses.complete})
+        holds(not strange, f"{each.ask.name}: counts by {', '.join(strange)}, which {discloses!r} does not say")
+        for column in read:
+            if column in discloses.by:
+                continue
+            for place in complete:
+                moved = _moved(subject, each, frame, column, int(place), column not in discloses.complete)
+                holds(
+                    not moved,
+                    f"{each.ask.name}: {moved}: broken down by {column}, and discloses {discloses!r}; want it in by",
+                )
+                looked += 1
+    return f"{looked} times a record was moved"
+
+
+def _moved(subject: Subject, each: Asked, frame: "pd.DataFrame", column: str, place: int, counts: bool) -> str:
+    """A part in which a record's figures move between cells as it changes its level of a column; empty if none.
+
+    counts: also look at counts."""
+    described, before = subject.codebook.columns[column], each.contribution(subject, frame)
+    for level in described.levels:
+        other = frame.copy()
+        other.loc[place, column] = level == "true" if described.type == "boolean" else level
+        after = each.contribution(subject, other)
+        for name, part in each.parts.items():
+            if not isinstance(part.what, Magnitude) and not (counts and isinstance(part.what, Counts)):
+                continue
+            change = np.ravel(np.asarray(after[name], np.float64) - before[name])
+            slack = 1e-9 * (1.0 + np.abs(before[name]).max(initial=0.0))
+            if change.max(initial=0.0) > slack and change.min(initial=0.0) < -slack and abs(change.sum()) <= slack:
+                return name
+    return ""
+
+
 def told(subject: Subject, plant: Plant, sent: Arrays) -> str:
     """A part that holds a sum over the planted cell, weighted or not; empty where none does."""
     figures = []
@@ -344,6 +390,7 @@ LEAVES: tuple[Law[Subject], ...] = (
     Law("counts", "What is declared a number of records is one", _true_counts),
     Law("hidden counts", "No number of records is declared something else", _no_hidden_counts),
     Law("magnitudes", "Sums have records behind them where their counts say so", _magnitudes),
+    Law("broken down", "Cells are made of the columns that an ask discloses", _broken_down),
     Law("stopped", "A holder's rules stop planted small and dominated cells", _stopped),
 )
 """Of what leaves a holder."""

@@ -247,6 +247,49 @@ def _one_record(where: str, part: Part, everything: Any, rest: Any, design: bool
     holds(alone, f"{where} changes {entries} entries; want 1, as `single` says")
 
 
+def _private_bounds(subject: Subject) -> str:
+    """Noise is scaled to bounds: a bound that is too small is a false epsilon. Records at the corners of the codebook
+    are added one by one to what every ask of a private run is about."""
+    looked = 0
+    for case, terms in _noisy_cases(subject):
+        frame = case.frame.iloc[:50].reset_index(drop=True)
+        for step in steps(terms, {"h1": case.frame}):
+            if not any(_over_records(step.parts)):
+                continue
+            question, size = step.study.question, size_of(case.frame, case.codebook)
+            design = question.codebook.role("psu") in columns_read(question)
+            before = step.sent(holder_table(frame, case.codebook, size))
+            for number, more in enumerate(_corners(case, frame)):
+                after = step.sent(holder_table(more, case.codebook, size))
+                for key, part in _over_records(step.parts):
+                    looked += 1
+                    where = f"{step.ask.name}, private: {key}: record {number} at the bounds"
+                    _one_record(where, part, after[key], before[key], design)
+    return f"{looked} times a record at the bounds was added" if looked else NO_FORM
+
+
+def _corners(case: Case, frame: "pd.DataFrame") -> Iterator["pd.DataFrame"]:
+    """The frame with one record more: every number at a bound, high, low and either; every level by turns."""
+    import pandas as pd
+
+    rng = np.random.default_rng(4)
+    for number in range(6):
+        record = frame.iloc[[number]].copy()
+        for name, column in case.codebook.columns.items():
+            if name not in record:
+                continue
+            if column.levels:
+                level = column.levels[number % len(column.levels)]
+                record[name] = level == "true" if column.type == "boolean" else level
+            elif column.type in ("number", "integer") and column.bounds is not None:
+                high = number % 2 == 0 if number < 4 else bool(rng.integers(2))
+                bound = column.bounds[1] if high else column.bounds[0]
+                record[name] = int(bound) if column.type == "integer" else bound
+            elif column.type == "id":
+                record[name] = "one more"
+        yield pd.concat([frame, record.astype(frame.dtypes.to_dict())], ignore_index=True)
+
+
 def _order(subject: Subject) -> str:
     from statfed.lab.laws.runs import same
 
@@ -357,6 +400,7 @@ LAWS: tuple[Law[Subject], ...] = (
     Law("public", "What is declared public is the same whatever the records are", _public),
     Law("declared", "Every part says what it is, and that goes with what the ask discloses", _declared),
     Law("bounded", "No record changes an entry by more than its bound", _bounded),
+    Law("private bounds", "In a private run no record at the bounds changes an entry by more", _private_bounds),
     Law("order", "The result does not depend on the order of the holders", _order),
     Law("json", "Results are JSON without NaN, and have a summary", _json),
     Law("names", "What it reads and what an ask discloses are columns of the codebook", _names),

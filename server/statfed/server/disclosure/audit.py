@@ -1,12 +1,15 @@
 """The attacker of a suppressed table: what can be known of each suppressed number from everything that is published.
 
-The attacker knows all published rows, that rows add up, and that no number is negative (unless some are). The feasible
-interval of a suppressed number runs from its least to its greatest value over all tables that agree with that; both
-ends are linear programs. That numbers are whole is not used: a bound by rounding up to the next whole number is left.
+The attacker knows all published rows, that rows add up, bounds of every row (see `Measure` in `suppression`), and of
+counts that they are whole. The feasible interval of a suppressed number runs from its least to its greatest value over
+all tables that agree with that; both ends are linear programs. Of counts these are outer bounds only: `whole_widths`
+gives what *whole* tables prove. Every table that it counts is exhibited, by a vertex that is whole or by an integer
+program, so a width that it reports is true whether or not the program was solved to the end.
 Source: Fischetti and Salazar 2001; Hundepool et al. 2012, sections 4.4.1 and 4.4.2.
 """
 
 import math
+import time
 
 import highspy
 import numpy as np
@@ -17,6 +20,9 @@ from statfed.server.disclosure.sums import Flags, Floats, Sums
 
 TOLERANCE = 1e-6
 """Relative slack when widths are compared: the solver's own tolerance is 1e-7."""
+
+
+_ONE_PROGRAM = 5.0
 
 
 def solver() -> highspy.Highs:
@@ -46,11 +52,14 @@ def linear_program(
 class Attacker:
     """One linear program over the deviations z of the suppressed rows from their true values, kept warm.
 
-    values: of all rows; suppressed: which are not published. Deviations are measured in units of `scale`.
-    `least` and `greatest` (n,) are the deviations reached so far by any table that agrees with what is published.
+    values: of all rows; suppressed: which are not published; low, high: (n,), what is known to bound each, by default
+    0 and nothing, and nothing at all where a value is negative. Deviations are measured in units of `scale`. `least`
+    and `greatest` (n,) are the deviations reached so far by any table that agrees with what is published.
     """
 
-    def __init__(self, sums: Sums, values: Floats, suppressed: Flags) -> None:
+    def __init__(
+        self, sums: Sums, values: Floats, suppressed: Flags, low: Floats | None = None, high: Floats | None = None
+    ) -> None:
         self.sums, self.values, self.suppressed = sums, values, suppressed
         self.rows = np.flatnonzero(suppressed)
         self._column = {int(row): j for j, row in enumerate(self.rows)}
@@ -58,16 +67,18 @@ class Attacker:
         self._equations = np.flatnonzero(np.diff(active.indptr))
         size = np.abs(values[self.rows])
         self.scale = float(np.median(size[size > 0])) if (size > 0).any() else 1.0
-        self.unbounded = 4.0 * (float(np.abs(values[: sums.cells]).sum()) / self.scale + 1.0)
+        self.unbounded = 4.0 * (float(np.abs(values).sum()) / self.scale + 1.0)
         self.least, self.greatest = np.zeros(len(sums)), np.zeros(len(sums))
-        low = np.full(len(self.rows), -self.unbounded) if (values < 0).any() else -values[self.rows] / self.scale
+        least, most = known_bounds(values) if low is None or high is None else (low, high)
+        fall = np.minimum((least - values)[self.rows] / self.scale, 0.0)
+        rise = np.maximum((most - values)[self.rows] / self.scale, 0.0)
         self._highs = solver()
         linear_program(
             self._highs,
             csc_array(active[self._equations]),
             np.zeros(len(self.rows)),
-            low,
-            np.full(len(self.rows), self.unbounded),
+            np.maximum(fall, -self.unbounded),
+            np.minimum(rise, self.unbounded),
         )
 
     def extreme(self, row: int, direction: int) -> float:
@@ -85,13 +96,20 @@ class Attacker:
         self.least[self.rows] = np.minimum(self.least[self.rows], z)
         return float(z[column])
 
+    def table(self, row: int, direction: int) -> Floats:
+        """A table that agrees with what is published and has the greatest or least value of a row, shape (n,)."""
+        self.extreme(row, direction)
+        found = self.values.astype(float).copy()
+        found[self.rows] += self.scale * np.array(self._solution.col_value)
+        return found
+
     def reduced_costs(self, row: int, direction: int) -> Floats:
         """Reduced cost of every row of the table, suppressed or not, in the program last solved, shape (n,).
 
         For every table that agrees with the equations, direction * z[row] = - reduced @ z: what bounds the deviation
         under any other choice of suppressed rows (the capacity constraints of Fischetti and Salazar).
         """
-        multipliers = np.zeros(len(self.sums.equations))
+        multipliers = np.zeros(self.sums.matrix.shape[0])
         multipliers[self._equations] = np.array(self._solution.row_dual)
         cost = np.zeros(len(self.sums))
         cost[row] = -direction
@@ -109,16 +127,29 @@ class Attacker:
         return math.inf if reached >= self.unbounded * (1 - TOLERANCE) else float(self.scale * reached)
 
 
-def intervals(sums: Sums, values: Floats, suppressed: Flags, enough: Floats | None = None) -> Floats:
+def known_bounds(values: Floats) -> tuple[Floats, Floats]:
+    """What is known of numbers of which nothing is said: none is negative, unless some are; (n,) each."""
+    return np.full(len(values), -math.inf if (values < 0).any() else 0.0), np.full(len(values), math.inf)
+
+
+def intervals(
+    sums: Sums,
+    values: Floats,
+    suppressed: Flags,
+    enough: Floats | None = None,
+    low: Floats | None = None,
+    high: Floats | None = None,
+) -> Floats:
     """What an attacker can know of every row: shape (n, 2), lower and upper end; infinite where nothing bounds it.
 
-    values: (n,), private. enough: (n,) widths at which to stop: the interval given is then part of the true one, and
-    proves at least that width. Without it the intervals are exact, two programs per suppressed row.
+    values: (n,), private. low, high: what is known to bound each, see `Attacker`. enough: (n,) widths at which to stop:
+    the interval given is then part of the true one, and proves at least that width. Without it the intervals are exact,
+    two programs per suppressed row.
     """
     found = np.column_stack([values, values]).astype(float)
     if not suppressed.any():
         return found
-    attacker = Attacker(sums, values, suppressed)
+    attacker = Attacker(sums, values, suppressed, low, high)
     for row in attacker.rows:
         if enough is None:
             attacker.extreme(int(row), 1)
@@ -133,7 +164,93 @@ def intervals(sums: Sums, values: Floats, suppressed: Flags, enough: Floats | No
     return found
 
 
-def too_narrow(sums: Sums, values: Floats, suppressed: Flags, width: Floats) -> Flags:
+def too_narrow(
+    sums: Sums,
+    values: Floats,
+    suppressed: Flags,
+    width: Floats,
+    low: Floats | None = None,
+    high: Floats | None = None,
+) -> Flags:
     """Rows whose feasible interval is narrower than asked, shape (n,). width: (n,), 0 where nothing is asked."""
-    found = intervals(sums, values, suppressed, width)
+    found = intervals(sums, values, suppressed, width, low, high)
     return np.asarray(found[:, 1] - found[:, 0] < width * (1 - TOLERANCE))
+
+
+def whole_widths(
+    sums: Sums, values: Floats, suppressed: Flags, width: Floats, low: Floats, high: Floats, seconds: float = 60.0
+) -> Floats:
+    """How far apart whole tables that agree with everything published are in each row, shape (n,); at least that far.
+
+    values: of all rows, a table that adds up, not necessarily whole. width: (n,), what is asked; looks no further once
+    it is reached, and only where it is not 0. seconds: for all integer programs; what they miss is not counted.
+    """
+    least, greatest = np.full(len(values), math.inf), np.full(len(values), -math.inf)
+    if (np.abs(values - np.round(values)) < 1e-6).all():
+        least, greatest = values.copy(), values.copy()
+    attacker = Attacker(sums, values, suppressed, low, high)
+
+    def saw(table: Floats) -> None:
+        whole = np.round(table)
+        fits = (
+            (whole >= low - 1e-9).all()
+            and (whole <= high + 1e-9).all()
+            and (whole == np.round(values))[~suppressed].all()
+        )
+        if (
+            fits
+            and np.abs(table - whole).max(initial=0.0) < 1e-5
+            and np.abs(sums.matrix @ whole).max(initial=0.0) < 1e-6
+        ):
+            np.minimum(least, whole, out=least)
+            np.maximum(greatest, whole, out=greatest)
+
+    deadline = time.monotonic() + seconds
+    for row in map(int, np.flatnonzero(suppressed & (width > 0))):
+        for direction in (1, -1):
+            if greatest[row] - least[row] < width[row] - 1e-9:
+                saw(attacker.table(row, direction))
+        for direction in (1, -1):
+            left = deadline - time.monotonic()
+            if left > 0 and greatest[row] - least[row] < width[row] - 1e-9:
+                other = (least[row] if least[row] <= greatest[row] else values[row]) if direction > 0 else greatest[row]
+                to = (other if np.isfinite(other) else values[row]) + direction * width[row]
+                found = _whole_table(sums, values, suppressed, low, high, row, direction, to, min(left, _ONE_PROGRAM))
+                if found is not None:
+                    saw(found)
+    return np.where(greatest >= least, greatest - least, 0.0)
+
+
+def _whole_table(
+    sums: Sums,
+    values: Floats,
+    suppressed: Flags,
+    low: Floats,
+    high: Floats,
+    row: int,
+    direction: int,
+    to: float,
+    seconds: float,
+) -> Floats | None:
+    """A whole table that agrees with what is published, and in which a row is `to` at least (direction 1) or at most
+    (-1); None if none was found in time."""
+    n = len(values)
+    most = 4.0 * (float(np.abs(values).sum()) + 1.0)
+    least = np.where(suppressed, np.maximum(low, -most), np.round(values))
+    greatest = np.where(suppressed, np.minimum(high, most), np.round(values))
+    if direction > 0:
+        least[row] = max(least[row], math.ceil(to - 1e-9))
+    else:
+        greatest[row] = min(greatest[row], math.floor(to + 1e-9))
+    if least[row] > greatest[row]:
+        return None
+    highs = solver()
+    linear_program(highs, csc_array(sums.matrix), np.zeros(n), least, greatest)
+    highs.changeColsIntegrality(
+        n, np.arange(n, dtype=np.int32), np.full(n, int(highspy.HighsVarType.kInteger), np.uint8)
+    )
+    highs.setOptionValue("time_limit", seconds)
+    highs.run()
+    if highs.getInfo().primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+        return None
+    return np.array(highs.getSolution().col_value)

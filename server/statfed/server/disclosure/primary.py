@@ -39,14 +39,18 @@ class Numbers:
 class Unsafe:
     """rules: rule to unsafe rows, (n,). skipped: rule to why it could not be evaluated.
 
-    count_width, total_width: widths asked of the feasible intervals, (n,), 0 where nothing is asked. hideable: rows
-    that may be suppressed besides, (n,): empty cells are not, unless that is what hides a full one.
+    count_width, total_width: widths asked of the feasible intervals, (n,), 0 where nothing is asked. told_width: of the
+    counts against an attacker who has been told the minimum frequency and which rows break it, so that each of these is
+    within `told` (low and high, (n,)) beforehand. hideable: rows that may be suppressed besides, (n,): empty cells are
+    not, unless that is what hides a full one.
     """
 
     rules: Mapping[str, Flags]
     skipped: dict[str, str]
     count_width: Floats
     total_width: Floats
+    told_width: Floats
+    told: tuple[Floats, Floats]
     hideable: Flags
 
     @property
@@ -78,6 +82,28 @@ def _p_need(totals: Floats, largest: Floats, two_largest: Floats, p: float) -> F
     """How much wider the remainder would have to be: p % of the largest contribution less all but the two largest."""
     each = np.minimum(largest, two_largest)
     return np.asarray(p / 100 * each - np.maximum(0.0, np.abs(totals) - two_largest))
+
+
+def told_bounds(counts: Floats, fewest: int, zeros_shown: bool) -> tuple[Floats, Floats]:
+    """What somebody knows of counts who is told the minimum frequency and which rows break it, (n,) each.
+
+    Rows that break it hold 1 to fewest - 1 records. Others that are hidden hold `fewest` or more where empty rows are
+    always shown, and any number where they may be hidden too.
+    """
+    few = minimum_frequency(counts, fewest)
+    least = np.where(few, 1.0, np.where((counts > 0) & zeros_shown, np.minimum(counts, float(fewest)), 0.0))
+    return least, np.where(few, fewest - 1.0, np.inf)
+
+
+def told_width(counts: Floats, fewest: int, interval: float) -> Floats:
+    """Width asked of counts against that attacker, (n,).
+
+    What he is told leaves a width of fewest - 2. Half of that has to remain, or what is asked against everybody where
+    that is less; of a table with fewest = 2 the rule itself tells, and nothing can be asked.
+    """
+    left = min(max(1.0, (fewest - 2) / 2), max(0.0, fewest - 2.0))
+    few = minimum_frequency(counts, fewest)
+    return np.where(few, np.minimum(np.maximum(1.0, interval * counts), np.floor(left)), 0.0)
 
 
 def on_contributors(rule: str) -> bool:
@@ -140,4 +166,6 @@ def unsafe_rows(sums: Sums, numbers: Numbers, rules: Rules) -> Unsafe:
         one = np.abs(totals[: sums.cells]).sum() / records if records else 0.0
         anyhow = _any(found, len(sums))
         total_width = np.where(anyhow, np.maximum(np.maximum(one, rules.interval * np.abs(totals)), need), 0.0)
-    return Unsafe(found, skipped, count_width, total_width, hideable)
+    fewest = rules.minimum_frequency or 1
+    told = told_bounds(counts, fewest, rules.zeros == "allow" and rules.full_cells == "allow")
+    return Unsafe(found, skipped, count_width, total_width, told_width(counts, fewest, rules.interval), told, hideable)

@@ -2,12 +2,14 @@
 
 Contributions of single holders have passed those holders' own rules; this looks at what becomes public. What the rules
 know of a table is what its `Basis` says, never a name; what nobody has declared is not released while a rule is on. The
-record says which rules ran and how many rows they treated, never a threshold.
+record says which rules ran and how many rows were treated, never a threshold, nor which rule treated a row: a row
+that is known to break the minimum frequency is known to within it.
 
 Differentially private results pass unchanged: their guarantee holds whatever the data are, and their noisy numbers
 are not sums of each other.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,18 +17,31 @@ from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
 from statfed.core.randomness import Stream
-from statfed.core.result import Additive, Basis, Coefficients, Result, Row, Scalar
+from statfed.core.result import Additive, Coefficients, Result, Row, Scalar
+from statfed.server.disclosure.history import Asked, Beside, beside
+from statfed.server.disclosure.memory import Memory
 from statfed.server.disclosure.primary import FREQUENCY
-from statfed.server.disclosure.tabular import Treated, control_table, number
+from statfed.server.disclosure.tabular import SUPPRESSED, Treated, control_table, number
 from statfed.server.disclosure.withhold import blank, control_rows
 
 RESIDUAL, PARAMETERS = "residual degrees of freedom", "parameters per record"
 
 
-def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream, seconds: float = 10.0) -> Result:
+def release(
+    result: Result,
+    codebook: Codebook,
+    rules: Rules,
+    *,
+    source: Stream,
+    seconds: float = 10.0,
+    asked: Asked | None = None,
+    memory: Memory | None = None,
+) -> Result:
     """The result as it may be published, with its `disclosure` record.
 
     rules: the release's own. source: random numbers of random rounding. seconds: for the search for the best pattern.
+    asked, memory: what was asked, and what was released before, which this release is compared with and added to; both
+    or none. Without them each release is looked at by itself.
     Tables of cells are treated by `rules.method`; other rows are withheld where too few records are behind them, and so
     are rows that would give them away. Raises Refused, naming the rule, for a model of too few records, and naming what
     is not declared while a rule is on; UsageError where `rules.method` does not fit the result.
@@ -35,6 +50,7 @@ def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream,
         record = _record(Treated(skipped=dict.fromkeys(_asked(rules), "differentially private")), rules)
         return result.with_(tables=_without_secrets(result, result.tables), disclosure=record)
     treated = Treated()
+    now = beside(asked, rules, memory) if asked is not None and memory is not None and not rules.silent else None
     if result.undeclared:
         if not rules.silent:
             raise Refused(f"not declared: {', '.join(result.undeclared)}; nothing is released")
@@ -47,7 +63,7 @@ def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream,
     done: set[str] = set()
     for name, basis in bases.items():
         if isinstance(basis.kind, Additive) and tables[name] and basis.kind.margins != name and name in result.basis:
-            cells = control_table(name, basis, result, codebook, rules, treated, source, seconds)
+            cells = control_table(name, basis, result, codebook, rules, treated, source, seconds, now)
             tables |= cells.tables
             done |= {*cells.tables}
             if cells.changed:
@@ -56,26 +72,38 @@ def release(result: Result, codebook: Codebook, rules: Rules, *, source: Stream,
     observed = None if result.observations is None else number(facts, result.observations)
     few = rules.minimum_frequency is not None and 0 < (observed or 0) < rules.minimum_frequency
     if treated.changed:
-        tables |= {name: [_place(row, basis) for row in tables[name]] for name, basis in rest.items()}
+        tables |= {name: [blank(row, basis) for row in tables[name]] for name, basis in rest.items()}
     for name, basis in rest.items():
         if few and not basis.counts:
             tables[name] = [blank(row, basis) for row in tables[name]]
-            treated.add(FREQUENCY, "withheld", len(tables[name]))
+            treated.add(FREQUENCY, SUPPRESSED, len(tables[name]))
         elif basis.counts and not treated.changed:
-            tables[name] = control_rows(name, tables[name], basis, result, codebook, rules, treated, seconds)
+            tables[name] = control_rows(name, tables[name], basis, result, codebook, rules, treated, seconds, now)
     if few:
         treated.add(FREQUENCY, "facts", sum(isinstance(v, int | float) for v in facts.values()))
     if few or treated.hides_total:
         facts = _blanked(result, facts)
     tables, facts = _without_small_numbers(result, tables, facts, rules, treated)
-    if treated.counts.get("withheld"):
+    if treated.counts.get(SUPPRESSED):
         tables |= {name: [_without(row, basis.derived) for row in tables[name]] for name, basis in rest.items()}
+    if now:
+        _remember(now, result, facts)
+        now.commit()
+    record = _record(treated, rules) | ({"memory": len(now.memory.entries)} if now else {})
     return result.with_(
         tables=_without_secrets(result, tables),
         facts=facts,
         notes=(*_kept(result.notes, treated), *treated.notes),
-        disclosure=_record(treated, rules),
+        disclosure=record,
     )
+
+
+def _remember(now: Beside, result: Result, facts: Mapping[str, Scalar]) -> None:
+    """The number of records of a model: what it says of a population is compared with later figures of it."""
+    models = [basis for basis in result.basis.values() if isinstance(basis.kind, Coefficients)]
+    found = None if result.observations is None else number(facts, result.observations)
+    if models and found is not None:
+        now.remember(now.box({}, models[0], {}, (-math.inf, math.inf)), {"hidden": False, "count": found})
 
 
 def _control_model(result: Result, table: str, model: Coefficients, rules: Rules, treated: Treated) -> None:
@@ -152,11 +180,6 @@ def _blanked(result: Result, facts: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {name: value if name in result.public else None for name, value in facts.items()}
 
 
-def _place(row: Row, basis: Basis) -> dict[str, Scalar]:
-    """A row with nothing but what says which it is."""
-    return _without(row, [key for key in row if key not in basis.places])
-
-
 def _without(row: Row, names: Sequence[str]) -> dict[str, Scalar]:
     return {key: None if key in names else value for key, value in row.items()}
 
@@ -183,7 +206,6 @@ def _record(treated: Treated, rules: Rules) -> dict[str, Any]:
         "rules": sorted(treated.rules),
         "not_evaluated": dict(treated.skipped),
         "treated": dict(treated.counts),
-        "by_rule": dict(treated.by_rule),
         "method": treated.method or rules.method,
         "audit": dict(treated.audit),
     }

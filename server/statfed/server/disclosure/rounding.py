@@ -32,14 +32,15 @@ def conventional(values: Floats, base: int) -> Floats:
     return np.asarray(np.sign(values) * np.floor(np.abs(values) / base + 0.5) * base)
 
 
-def random_rounding(values: Floats, base: int, source: Stream) -> Floats:
+def random_rounding(values: Floats, base: int, source: Stream, draws: Floats | None = None) -> Floats:
     """The multiple of `base` below or above, with probabilities that make the expectation the value itself.
 
-    Multiples stay as they are. Each value is rounded independently.
+    Multiples stay as they are. Each value is rounded independently. draws: (n,), in (0, 1], instead of the source's: a
+    figure that is asked for again has to be given the draw that it had, or averages undo the rounding.
     """
     below = np.floor(values / base)
     rest = values / base - below
-    up = 1.0 - source.uniform(len(values)) < rest  # uniform is in (0, 1]
+    up = 1.0 - (source.uniform(len(values)) if draws is None else draws) < rest  # uniform is in (0, 1]
     return np.asarray((below + up) * base)
 
 

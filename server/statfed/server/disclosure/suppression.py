@@ -8,6 +8,10 @@ heuristic at every step (Fischetti and Salazar 2001). Margins may be suppressed 
 
 Beyond the interval of each row, rows that are suppressed together in an equation must stand for enough records, since
 the attacker knows their sum; and for that to hold no suppressed row, secondary or not, may be exactly recoverable.
+
+A `Measure` says what the attacker of one number is assumed to know. The same number may be measured twice, under less
+and under more knowledge, each with its own width: a pattern is safe if it is so under all. An attacker who knows less
+than one of them finds an interval that contains that one's.
 """
 
 import time
@@ -20,19 +24,45 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array, hstack
 
 from statfed.core.errors import EngineError
-from statfed.server.disclosure.audit import TOLERANCE, Attacker, linear_program, solver, too_narrow
+from statfed.server.disclosure.audit import TOLERANCE, Attacker, known_bounds, linear_program, solver, too_narrow
 from statfed.server.disclosure.sums import Equation, Flags, Floats, Sums
 
 _BOTH_DIRECTIONS = 700  # rows up to which the heuristic tries to raise and to lower each primary row
 _TIDY_SECONDS = 5.0
 
 
+class Unprotectable(EngineError):
+    """No choice of rows hides the unsafe ones: something that would have to be hidden is known."""
+
+
 @dataclass(frozen=True)
 class Measure:
-    """One additive number of the rows (the count, the total): its values and the width asked of each, (n,) both."""
+    """One additive number of the rows (the count, the total) and what the attacker knows of it; (n,) each.
+
+    values; width: asked of the interval of each, 0 where nothing is asked; low, high: bounds known to the attacker, see
+    `known_bounds`; whole: are the numbers counts? free: rows that are known to nobody whatever is suppressed, of which
+    values are one of many possibilities; by default none.
+    """
 
     values: Floats
     width: Floats
+    low: Floats | None = None
+    high: Floats | None = None
+    whole: bool = False
+    free: Flags | None = None
+
+    @property
+    def bounds(self) -> tuple[Floats, Floats]:
+        if self.low is None or self.high is None:
+            return known_bounds(self.values)
+        return self.low, self.high
+
+    def hidden(self, suppressed: Flags) -> Flags:
+        """What is not known of this number where `suppressed` is the pattern."""
+        return suppressed if self.free is None else suppressed | self.free
+
+    def too_narrow(self, sums: Sums, suppressed: Flags, width: Floats) -> Flags:
+        return too_narrow(sums, self.values, self.hidden(suppressed), width, *self.bounds)
 
 
 @dataclass(frozen=True)
@@ -59,15 +89,13 @@ class Problem:
         if measure is not self.measures[0]:
             return measure.width
         secondary = suppressed & ~self.primary
-        return np.where(secondary, np.minimum(1.0, np.abs(measure.values)), measure.width)
+        return np.where(secondary, np.maximum(measure.width, np.minimum(1.0, np.abs(measure.values))), measure.width)
 
     def safe(self, suppressed: Flags) -> bool:
         """Does every suppressed row have the width asked, and do suppressed rows stand for enough records?"""
         if (self.primary & ~suppressed).any() or any(_thin(self, suppressed)):
             return False
-        return not any(
-            too_narrow(self.sums, m.values, suppressed, self.asked(m, suppressed)).any() for m in self.measures
-        )
+        return not any(m.too_narrow(self.sums, suppressed, self.asked(m, suppressed)).any() for m in self.measures)
 
 
 @dataclass(frozen=True)
@@ -85,7 +113,7 @@ def suppress(problem: Problem, *, exact_rows: int = 800, seconds: float = 10.0) 
 
     The pattern still has to be audited: nothing here is proof.
     """
-    if not problem.primary.any():
+    if not problem.primary.any() and problem.safe(problem.primary):
         return Pattern(problem.primary.copy(), "none needed", True, 0.0)
     start = heuristic(problem)
     if len(problem.sums) > exact_rows:
@@ -110,10 +138,11 @@ def _protect(problem: Problem, measure: Measure, suppressed: Flags) -> Flags:
     """Suppress what the cheapest change of the table moves, for each row of `measure` that needs it."""
     n = len(problem.sums)
     suppressed = suppressed.copy()
-    signed = bool((measure.values < 0).any())
+    low_end, high_end = measure.bounds
+    free = measure.hidden(np.zeros(n, bool))
     highs = solver()
-    cost = np.where(suppressed, 0.0, problem.cost)
-    usable = np.where(problem.eligible | suppressed, np.inf, 0.0)
+    cost = np.where(suppressed | free, 0.0, problem.cost)
+    usable = np.where(problem.eligible | suppressed | free, np.inf, 0.0)
     both = csc_array(hstack([problem.sums.matrix, -problem.sums.matrix]))
     linear_program(highs, both, np.tile(cost, 2), np.zeros(2 * n), np.tile(usable, 2))
     indices = np.arange(2 * n, dtype=np.int32)
@@ -123,29 +152,30 @@ def _protect(problem: Problem, measure: Measure, suppressed: Flags) -> Flags:
         width = asked[row]
         if width <= 0 or greatest[row] - least[row] >= width * (1 - TOLERANCE):
             continue
-        fall = usable if signed else np.minimum(usable, measure.values / width)
+        fall = np.minimum(usable, np.maximum(measure.values - low_end, 0.0) / width)
+        rise = np.minimum(usable, np.maximum(high_end - measure.values, 0.0) / width)
         best: tuple[float, Floats] | None = None
         for direction in (-1, 1):
-            if direction == -1 and fall[row] < 1:
+            if (fall if direction == -1 else rise)[row] < 1 - 1e-9:
                 continue
             if best is not None and n > _BOTH_DIRECTIONS:
                 break
-            low, high = np.zeros(2 * n), np.concatenate([usable, fall])
+            low, high = np.zeros(2 * n), np.concatenate([rise, fall])
             low[[row, n + row]] = high[[row, n + row]] = (float(direction > 0), float(direction < 0))
             highs.changeColsBounds(2 * n, indices, low, high)
-            highs.changeColsCost(2 * n, indices, np.tile(np.where(suppressed, 0.0, problem.cost), 2))
+            highs.changeColsCost(2 * n, indices, np.tile(np.where(suppressed | free, 0.0, problem.cost), 2))
             highs.run()
             if highs.getModelStatus() == highspy.HighsModelStatus.kOptimal:
                 z = np.array(highs.getSolution().col_value)
                 change = z[:n] - z[n:]
-                price = problem.price((np.abs(change) > 1e-7) & ~suppressed)
+                price = problem.price((np.abs(change) > 1e-7) & ~suppressed & ~free)
                 if best is None or price < best[0]:
                     best = (price, change)
         if best is None:
-            raise EngineError(
+            raise Unprotectable(
                 "suppression: got a row above an unsafe one that may not be suppressed; want one that may"
             )
-        suppressed |= np.abs(best[1]) > 1e-7
+        suppressed |= (np.abs(best[1]) > 1e-7) & ~free
         greatest, least = np.maximum(greatest, width * best[1]), np.minimum(least, width * best[1])
     return suppressed
 
@@ -215,26 +245,31 @@ def exact(problem: Problem, start: Flags, seconds: float) -> Pattern:
 
 def _cuts(problem: Problem, measure: Measure, trial: Flags, deadline: float) -> Iterator[tuple[Floats, float]]:
     """Capacity constraints that `trial` violates: `cut @ suppressed >= least`."""
-    attacker = Attacker(problem.sums, measure.values, trial)
+    least, most = measure.bounds
+    free = measure.hidden(np.zeros(len(problem.sums), bool))
+    attacker = Attacker(problem.sums, measure.values, measure.hidden(trial), least, most)
     asked = problem.asked(measure, trial)
     for row in np.flatnonzero(asked > 0):
         if time.monotonic() > deadline:
             return
         width = float(asked[row])
-        if attacker.scale * (attacker.greatest[row] - attacker.least[row]) >= width:
+        if attacker.scale * (attacker.greatest[row] - attacker.least[row]) >= width * (1 - TOLERANCE):
             continue
         cut, reached = np.zeros(len(problem.sums)), 0.0
         for direction in (1, -1):
             reached += abs(attacker.extreme(int(row), direction))
             reduced = attacker.reduced_costs(int(row), direction)
-            fall = np.inf if (measure.values < 0).any() else measure.values
+            fall, rise = np.maximum(measure.values - least, 0.0), np.maximum(most - measure.values, 0.0)
             with np.errstate(invalid="ignore"):
-                cut += np.where(reduced > 0, reduced * fall, np.where(reduced < 0, np.inf, 0.0))
+                cut += np.where(reduced > 0, reduced * fall, np.where(reduced < 0, -reduced * rise, 0.0))
         if reached * attacker.scale < width * (1 - TOLERANCE):
             cut = np.minimum(cut / width, 1.0)
-            if not problem.primary[row]:
+            anyhow = float(cut[free].sum())
+            cut[free] = 0.0
+            always = bool(problem.primary[row] or free[row])
+            if not always:
                 cut[row] -= 1.0
-            yield cut, float(problem.primary[row])
+            yield cut, float(always) - anyhow
 
 
 class _Master:

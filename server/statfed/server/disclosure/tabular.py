@@ -13,16 +13,18 @@ import numpy as np
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import EngineError, Refused, UsageError
-from statfed.core.privacy.cell_key import noise_table
+from statfed.core.privacy.cell_key import noise_table, perturbed_totals
 from statfed.core.randomness import Stream
 from statfed.core.result import Additive, Basis, Result, Row, Scalar
 from statfed.server.disclosure import rounding
-from statfed.server.disclosure.audit import intervals
-from statfed.server.disclosure.primary import Numbers, Unsafe, on_contributors, unsafe_rows
+from statfed.server.disclosure.boxes import Box
+from statfed.server.disclosure.history import Beside, ends_of
+from statfed.server.disclosure.primary import Numbers, on_contributors, unsafe_rows
+from statfed.server.disclosure.protect import Protected, check_additive, protect
 from statfed.server.disclosure.sums import Flags, Floats, Sums, sums_of_rows
-from statfed.server.disclosure.suppression import Measure, Problem, suppress
 
-_ADDITIVE = 1e-6
+SUPPRESSED = "suppressed"
+"""The one status of whatever is not shown, for whatever reason."""
 
 
 @dataclass
@@ -33,32 +35,29 @@ class Treated:
     rules: set[str] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    by_rule: dict[str, int] = field(default_factory=dict)
     audit: dict[str, Scalar] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     method: str = ""
     hides_total: bool = False
     changed: bool = False
 
-    def ran(self, rule: str, rows: int = 0) -> None:
+    def ran(self, rule: str) -> None:
         self.rules.add(rule)
-        self.by_rule[rule] = self.by_rule.get(rule, 0) + rows
 
     def count(self, what: str, rows: int) -> None:
         self.counts[what] = self.counts.get(what, 0) + rows
 
-    def add(self, rule: str, what: str, rows: int) -> None:
-        self.ran(rule, rows)
-        self.count(what, rows)
+    def suppressed_by(self, found: Protected) -> None:
+        """Record that a pattern was found and passed its audit, and by which rules."""
+        for rule in found.unsafe.rules:
+            self.ran(rule)
+        self.skipped = found.unsafe.skipped | self.skipped
+        self.method = "suppress"
+        self.audit = {"passed": True, "pattern": found.pattern}
 
-    def audited(self, rows: int, ratio: float) -> None:
-        """Record that `rows` intervals were checked; ratio: width by width asked, least over rows."""
-        least = self.audit.get("least_width_by_asked")
-        self.audit = {
-            "intervals": int(self.audit.get("intervals") or 0) + rows,
-            "least_width_by_asked": round(min(ratio, float(least) if least is not None else ratio), 6),
-            "passed": True,
-        }
+    def add(self, rule: str, what: str, rows: int) -> None:
+        self.ran(rule)
+        self.count(what, rows)
 
 
 def number(row: Row, *names: str) -> float | None:
@@ -68,41 +67,6 @@ def number(row: Row, *names: str) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
     return None
-
-
-def suppression_of(
-    sums: Sums, numbers: Numbers, rules: Rules, treated: Treated, seconds: float
-) -> tuple[Flags, Flags, Unsafe]:
-    """Primary rows, all suppressed rows, and why. Raises EngineError when the audit fails: nothing is released."""
-    unsafe = unsafe_rows(sums, numbers, rules)
-    for rule, rows in unsafe.rules.items():
-        treated.ran(rule, int(rows.sum()))
-    treated.skipped = unsafe.skipped | treated.skipped
-    measures = [Measure(numbers.counts, unsafe.count_width)]
-    cost = np.log1p(numbers.counts)
-    if numbers.totals is not None:
-        measures.append(Measure(numbers.totals, unsafe.total_width))
-    _check_additive(sums, numbers)
-    problem = Problem(
-        sums,
-        tuple(measures),
-        unsafe.rows,
-        unsafe.hideable,
-        np.maximum(cost, 0.1) * np.maximum(1, sums.leaves),
-        numbers.counts,
-        rules.minimum_frequency or 0,
-    )
-    pattern = suppress(problem, seconds=seconds)
-    if not problem.safe(pattern.suppressed):
-        raise EngineError("audit: a suppressed number can be worked out too closely; nothing is released")
-    for measure in measures:
-        asked = measure.width > 0
-        if asked.any():
-            found = intervals(sums, measure.values, pattern.suppressed, measure.width)
-            treated.audited(int(asked.sum()), float(((found[:, 1] - found[:, 0])[asked] / measure.width[asked]).min()))
-    treated.method = "suppress"
-    treated.audit["pattern"] = pattern.method
-    return unsafe.rows, pattern.suppressed, unsafe
 
 
 @dataclass(frozen=True)
@@ -124,6 +88,7 @@ def control_table(
     treated: Treated,
     source: Stream,
     seconds: float,
+    beside: Beside | None = None,
 ) -> Controlled:
     """Cells, margins and the number of all records of a table, treated by `rules.method`; every row gets a `status`.
 
@@ -140,10 +105,16 @@ def control_table(
         margins.append(shown[grand])
     sums = sums_of_rows(cells, margins, by, codebook)
     numbers = _numbers(shown, basis)
+    boxes: list[Box] = []
+    if beside:
+        beside.check_treatment()
+        ends = ends_of(shown, basis)
+        keyed = [dict(zip(by, key, strict=True)) for key in sums.keys]
+        boxes = [beside.box(row, basis, keys, ends) for row, keys in zip(shown, keyed, strict=True)]
     if rules.method == "suppress":
-        rows, changed = _suppressed(shown, sums, numbers, basis, rules, treated, seconds)
+        rows, changed = _suppressed(shown, sums, numbers, basis, rules, treated, seconds, beside, boxes)
     else:
-        rows, changed = _disturbed(shown, sums, numbers, basis, rules, treated, source), True
+        rows, changed = _disturbed(shown, sums, numbers, basis, rules, treated, source, beside, boxes), True
     treated.changed |= changed
     facts: dict[str, Scalar] = {}
     if changed and result.observations in result.facts:
@@ -170,17 +141,46 @@ def _suppressed(
     rules: Rules,
     treated: Treated,
     seconds: float,
+    beside: Beside | None,
+    boxes: Sequence[Box],
 ) -> tuple[list[dict[str, Scalar]], bool]:
-    primary, hidden, _ = suppression_of(sums, numbers, rules, treated, seconds)
-    treated.count("primary", int(primary.sum()))
-    treated.count("secondary", int((hidden & ~primary).sum()))
-    keep = (*basis.places, *basis.counts, *basis.total, *basis.own)
+    found = protect(sums, numbers, rules, seconds, beside, boxes)
+    treated.suppressed_by(found)
+    hidden = found.suppressed
+    for i, box in enumerate(boxes):
+        if beside:
+            beside.remember(box, figure_of(found, numbers, i))
+    treated.count(SUPPRESSED, int(hidden.sum()))
+    keep = (*basis.places, *basis.counts, *basis.total)
+    over = _over(sums, hidden)
     rows: list[dict[str, Scalar]] = []
     for i, row in enumerate(shown):
-        status = "primary" if primary[i] else "secondary" if hidden[i] else "released"
-        kept = basis.places if hidden[i] else keep if hidden.any() else tuple(row)
+        status = SUPPRESSED if hidden[i] else "released"
+        kept = basis.places if hidden[i] else keep if over[i] else (*keep, *basis.own) if hidden.any() else tuple(row)
         rows.append({key: value if key in kept else None for key, value in row.items()} | {"status": status})
     return rows, bool(hidden.any())
+
+
+def figure_of(found: Protected, numbers: Numbers, row: int, valued: bool = True) -> dict[str, Any]:
+    """What the memory keeps of a row: its figures where it is shown, else how wide the intervals of them are."""
+
+    def width(wide: Floats) -> float | None:
+        return float(wide[row]) if np.isfinite(wide[row]) else None
+
+    if found.suppressed[row]:
+        return {"hidden": True, "wide": width(found.wide), "wide_total": width(found.wide_total)}
+    shown: dict[str, Any] = {"hidden": False, "count": float(numbers.counts[row])}
+    return shown | ({"total": float(numbers.totals[row])} if valued and numbers.totals is not None else {})
+
+
+def _over(sums: Sums, hidden: Flags) -> Flags:
+    """Rows that hold records of a suppressed one, (n,). Their other figures (a standard error is a sum of squares) say
+    more of it than their total does."""
+    below = hidden[: sums.cells].astype(float)
+    seen = np.concatenate([below, np.zeros(len(sums) - sums.cells)])
+    for equation in sorted(sums.equations, key=lambda e: int(sums.leaves[e.total])):
+        seen[equation.total] = max(seen[equation.total], float(max((seen[i] for i in equation.terms), default=0.0)))
+    return np.asarray(seen > 0)
 
 
 def _disturbed(
@@ -191,10 +191,12 @@ def _disturbed(
     rules: Rules,
     treated: Treated,
     source: Stream,
+    beside: Beside | None,
+    boxes: Sequence[Box],
 ) -> list[dict[str, Scalar]]:
     """Rounded or perturbed rows: all of them, so that nobody sees which were unsafe."""
     unsafe = unsafe_rows(sums, numbers, rules)
-    _check_additive(sums, numbers)
+    check_additive(sums, numbers)
     dominated = [rule for rule, rows in unsafe.rules.items() if on_contributors(rule) and rows.any()]
     if dominated:
         raise UsageError(f"method: got {rules.method} for totals that break the {dominated[0]}; want suppress")
@@ -203,16 +205,7 @@ def _disturbed(
         treated.ran(rule)
     treated.method = rules.method
     status = "perturbed" if rules.method == "cell-key" else "rounded"
-    counts = _disturb(numbers.counts, sums, rules, shown, basis, source, treated)
-    if numbers.totals is None:
-        totals = None
-    elif rules.method == "cell-key":  # as many mean records are added or taken away as in the count
-        each = np.divide(
-            numbers.totals, numbers.counts, out=np.zeros(len(counts)), where=np.asarray(numbers.counts > 0)
-        )
-        totals = each * counts
-    else:
-        totals = _disturb(numbers.totals, sums, rules, shown, basis, source, treated)
+    counts, totals = _disturb(numbers, sums, rules, shown, basis, source, treated, beside, boxes)
     treated.count(status, len(shown))
     rows: list[dict[str, Scalar]] = []
     for i, row in enumerate(shown):
@@ -225,24 +218,53 @@ def _disturbed(
 
 
 def _disturb(
-    values: Floats, sums: Sums, rules: Rules, shown: Sequence[Row], basis: Basis, source: Stream, treated: Treated
-) -> Floats:
-    if rules.method == "round":
-        return rounding.conventional(values, rules.base)
-    if rules.method == "random-round":
-        return rounding.random_rounding(values, rules.base, source)
-    if rules.method == "controlled-round":
-        rounded = rounding.controlled(sums, values, rules.base)
-        treated.audit |= {"additive": rounded.additive, "bases": rounded.reach}
-        if rounded.reason:
-            treated.notes.append(f"Controlled rounding: {rounded.reason}.")
-        return rounded.values
-    keys = [number(row, _additive(basis).record_key) for row in shown]
-    if any(key is None for key in keys):
+    numbers: Numbers,
+    sums: Sums,
+    rules: Rules,
+    shown: Sequence[Row],
+    basis: Basis,
+    source: Stream,
+    treated: Treated,
+    beside: Beside | None,
+    boxes: Sequence[Box],
+) -> tuple[Floats, Floats | None]:
+    """Counts and totals, rounded or perturbed."""
+    if rules.method == "cell-key":
+        return _perturbed(numbers, rules, shown, basis, treated)
+    found: list[Floats] = []
+    for what, values in (("count", numbers.counts), ("total", numbers.totals)):
+        if values is None:
+            continue
+        if rules.method == "round":
+            found.append(rounding.conventional(values, rules.base))
+        elif rules.method == "random-round":
+            draws = None
+            if beside:
+                drawn = zip(boxes, values, strict=True)
+                draws = np.array([beside.uniform(box, what, float(value)) for box, value in drawn])
+            found.append(rounding.random_rounding(values, rules.base, source, draws))
+        else:
+            rounded = rounding.controlled(sums, values, rules.base)
+            treated.audit |= {"additive": rounded.additive, "bases": rounded.reach}
+            if rounded.reason:
+                treated.notes.append(f"Controlled rounding: {rounded.reason}.")
+            found.append(rounded.values)
+    return found[0], found[1] if len(found) > 1 else None
+
+
+def _perturbed(
+    numbers: Numbers, rules: Rules, shown: Sequence[Row], basis: Basis, treated: Treated
+) -> tuple[Floats, Floats | None]:
+    given = [number(row, _additive(basis).record_key) for row in shown]
+    if any(key is None for key in given):
         raise UsageError("method: got cell-key for rows without keys; want a codebook column of role record-key")
     treated.notes.append("Cells and margins are perturbed by their own keys: they need not add up.")
-    table = noise_table(rules.base)
-    return table.perturb(values.astype(np.int64), np.array(keys, float)).astype(float)
+    table, keys, counts = noise_table(rules.base), np.array(given, float), numbers.counts.astype(np.int64)
+    totals = numbers.totals
+    if totals is not None:
+        totals = perturbed_totals(totals, counts, keys, table, numbers.largest)
+        treated.notes.append("Totals are perturbed by themselves: divided by counts they give no exact mean.")
+    return table.perturb(counts, keys).astype(float), totals
 
 
 def _numbers(shown: Sequence[Row], basis: Basis) -> Numbers:
@@ -276,12 +298,6 @@ def _decided(shown: Sequence[Row], kind: Additive) -> Flags | None:
 def _column(shown: Sequence[Row], name: str) -> Floats | None:
     found = [number(row, name) for row in shown]
     return None if any(value is None for value in found) else np.array(found, float)
-
-
-def _check_additive(sums: Sums, numbers: Numbers) -> None:
-    for values in (numbers.counts, numbers.totals):
-        if values is not None and sums.residual(values) > _ADDITIVE:
-            raise EngineError("audit: got margins that are not the sums of their cells; want sums, or no margins")
 
 
 def _grand_total(cells: Sequence[Row], basis: Basis) -> dict[str, Any]:

@@ -5,20 +5,24 @@ is shown, a row alone could be got by subtraction, so that a further one is with
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.result import Basis, Result, Row, Scalar
+from statfed.server.disclosure.boxes import Box
+from statfed.server.disclosure.history import Beside, coordinates, ends_of, name_of
 from statfed.server.disclosure.primary import DOMINANCE, P_PERCENT, Numbers, minimum_frequency
+from statfed.server.disclosure.protect import protect
 from statfed.server.disclosure.sums import Flags, Floats, Sum, Sums, published_sums, sums_of_rows
-from statfed.server.disclosure.tabular import Treated, number, suppression_of
+from statfed.server.disclosure.tabular import SUPPRESSED, Treated, figure_of, number
 
 
 def blank(row: Row, basis: Basis) -> dict[str, Scalar]:
     """The row without anything that was computed from records."""
-    return {key: value if key in basis.places else None for key, value in row.items()} | {"status": "withheld"}
+    return {key: value if key in basis.places else None for key, value in row.items()} | {"status": SUPPRESSED}
 
 
 def control_rows(
@@ -30,8 +34,9 @@ def control_rows(
     rules: Rules,
     treated: Treated,
     seconds: float,
+    beside: Beside | None = None,
 ) -> list[Row]:
-    """The rows of one table of estimates, each with a `status`: released, or withheld with nothing but its name."""
+    """The rows of one table of estimates, each with a `status`: released, or suppressed with nothing but its name."""
     by = [column for column in basis.by if any(column in row for row in rows)]
     for rule, parameter in ((DOMINANCE, rules.dominance_k), (P_PERCENT, rules.p_percent)):
         if parameter is not None:
@@ -39,7 +44,9 @@ def control_rows(
     frequent = rules.model_copy(update={"zeros": "allow", "full_cells": "allow"})
     told = [[number(row, name) for name in basis.counts] for row in rows]
     withheld = np.array([None in numbers for numbers in told], bool)
-    treated.count("withheld", int(withheld.sum()))
+    treated.count(SUPPRESSED, int(withheld.sum()))
+    boxes = _boxes(rows, told, by, basis, beside) if beside else []
+    wide: dict[int, dict[str, Any]] = {}
     groups: dict[tuple[Scalar, ...], list[int]] = {}
     for i, row in enumerate(rows):
         if not withheld[i]:
@@ -47,26 +54,55 @@ def control_rows(
     for places in groups.values():
         group = [rows[i] for i in places]
         all_counts = np.array([told[i] for i in places], float)
-        primary, hidden = np.zeros(len(group), bool), np.zeros(len(group), bool)
+        hidden = np.zeros(len(group), bool)
         for j, each in enumerate(all_counts.T):
             unsafe = minimum_frequency(each, rules.minimum_frequency or 0)
             if j and not (unsafe & ~hidden).any():
                 continue
             sums, counts, order = _structure(group, each, by, codebook, result.facts)
-            first, more, _ = suppression_of(sums, Numbers(counts), frequent if j else rules, treated, seconds)
-            primary[order], hidden[order] = primary[order] | first[: len(group)], hidden[order] | more[: len(group)]
-            treated.hides_total |= bool(more[len(group) :].any())
-        treated.count("withheld", int(hidden.sum()))
-        treated.count("withheld for others", int((hidden & ~primary).sum()))
+            numbers, mine = Numbers(counts), None if j else beside
+            ordered = [boxes[places[i]] for i in order] if mine else []
+            if mine and len(counts) > len(group):
+                ordered.append(_whole(group, by, basis, mine))
+            found = protect(sums, numbers, frequent if j else rules, seconds, mine, ordered)
+            treated.suppressed_by(found)
+            hidden[order] |= found.suppressed[: len(group)]
+            treated.hides_total |= bool(found.suppressed[len(group) :].any())
+            if mine:
+                wide |= {places[i]: figure_of(found, numbers, k) for k, i in enumerate(order)}
+        treated.count(SUPPRESSED, int(hidden.sum()))
         withheld[places] = hidden
     if basis.flows:
         more = _between(rows, withheld, basis, rules.minimum_frequency)
-        for kind in ("withheld", "withheld for others"):
-            treated.count(kind, int((more & ~withheld).sum()))
+        treated.count(SUPPRESSED, int((more & ~withheld).sum()))
         withheld = more
+    for i, figure in wide.items():
+        if beside:
+            beside.remember(boxes[i], {"hidden": True} | figure if withheld[i] and not figure["hidden"] else figure)
     if withheld.any():
-        treated.notes.append(f"{name}: rows from too few records, and rows that would give them away, are withheld.")
+        treated.notes.append(f"{name}: rows from too few records, and rows that would give them away, are suppressed.")
     return [blank(row, basis) if withheld[i] else {**row, "status": "released"} for i, row in enumerate(rows)]
+
+
+def _boxes(
+    rows: Sequence[Row], told: Sequence[Sequence[float | None]], by: Sequence[str], basis: Basis, beside: Beside
+) -> list[Box]:
+    """Which records each row is of. Rows of one box that tell different numbers of records are of parts of it."""
+    ends, codebook = ends_of(rows, basis), beside.asked.codebook
+    boxes = [beside.box(row, basis, coordinates(row, by, codebook), ends) for row in rows]
+    names = [name_of(box) for box in boxes]
+    numbers: dict[str, set[float | None]] = {}
+    for name, counts in zip(names, told, strict=True):
+        numbers.setdefault(name, set()).add(counts[0])
+    parts = [bool(basis.flows) or len(numbers[name]) > 1 for name in names]
+    return [beside.apart(b, row, basis) if part else b for b, row, part in zip(boxes, rows, parts, strict=True)]
+
+
+def _whole(group: Sequence[Row], by: Sequence[str], basis: Basis, beside: Beside) -> Box:
+    """The records of the total that a fact states of a group of rows."""
+    row = {key: value for key, value in group[0].items() if key in basis.keys} | dict.fromkeys(by)
+    box = beside.box(row, basis, coordinates(row, by, beside.asked.codebook), ends_of(group, basis))
+    return box if by and not basis.flows else beside.apart(box, row, basis)
 
 
 def _between(rows: Sequence[Row], withheld: Flags, basis: Basis, minimum: int | None) -> Flags:

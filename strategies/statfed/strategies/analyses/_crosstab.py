@@ -2,9 +2,10 @@
 
 Pearson's test for counts (mutual independence for three and four columns); Rao and Scott's corrections of it for
 weighted two-way tables, first order as chi-square and second order as F, as R's svychisq.
-Largest contributors: with S the sum of x_i^8 over contributions x_i >= 0 to a cell, the n largest sum to at most
-n^(7/8) S^(1/8) (power mean inequality). S is additive over holders. The bound needs an exact sum. A contributor with a
-part at each of h holders is h contributions: its bound is h^(7/8) times as large, unless none is at two (`table`).
+Largest contributors: with S the sum of squares of contributions x_i >= 0 to a cell, the n largest sum to at most
+sqrt(n S) (Cauchy and Schwarz). S is additive over holders. The bound needs an exact sum. A contributor with a part at
+each of h holders is h contributions: its bound is sqrt(h) times as large, unless none is at two (`table`). Squares, and
+not a higher power, since S is told to the coordinator, see `table`.
 Source: Rao and Scott 1984, On chi-squared tests for multiway contingency tables, Annals of Statistics 12; Hundepool et
 al. 2012, Statistical Disclosure Control, section 4.2. Where the protection decides the rules on pooled contributors
 instead, rows carry its verdict.
@@ -36,6 +37,8 @@ Verdicts = Mapping[tuple[tuple[int, ...], tuple[int, ...]], Flags]
 TITLE = "Contingency table"
 LARGEST_TEST = 1_000  # cells of a table whose covariance matrix is formed for a test
 LETTERS = "abcd"
+POWER = 2
+"""Of contributions whose sums bound the largest."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def result(
     verdicts = None if unsafe is None else _by_view(question, by, unsafe)
     tables = _tables(question, by, count, cells, variances, powers, most, total.get("key"), verdicts)
     whole = powers.get(tuple(range(len(by))))
-    roots = None if whole is None or most is None else most * whole ** (1 / 8)
+    roots = None if whole is None or most is None else most * whole ** (1 / POWER)
     tables["margins"] += _subtotals(question, by, count, spread, cells, roots, total.get("key"), certain, verdicts)
     plain = not (question.options.weight or question.options.design)
     notes: tuple[str, ...] = ()
@@ -285,7 +288,7 @@ def _tables(
         root = None
         if most is not None:
             power = powers[kept] if kept in powers else next(iter(powers.values())).sum(axis=collapsed)
-            root = most * power ** (1 / 8)
+            root = most * power ** (1 / POWER)
         here = _Cells(
             tuple(levels[axis] for axis in kept),
             count.sum(axis=collapsed),
@@ -315,7 +318,7 @@ def _rows(question: Question[Any], by: tuple[str, ...], kept: tuple[int, ...], c
         row["std_error"] = None if cells.variance is None else math.sqrt(max(0.0, float(cells.variance[at])))
         if cells.root is not None:
             row["dominance_bound_1"] = min(float(cells.root[at]), amount)
-            row["dominance_bound_2"] = min(2 ** (7 / 8) * float(cells.root[at]), amount)
+            row["dominance_bound_2"] = min(2 ** (1 - 1 / POWER) * float(cells.root[at]), amount)
         if cells.unsafe is not None:
             row["dominance_decided"] = bool(cells.unsafe[at])
         if cells.key is not None:

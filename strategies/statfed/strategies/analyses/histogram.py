@@ -132,7 +132,8 @@ def coordinate(question: Question[Options]) -> Coordination:
     by = ("bin", *options.by)
     kind = Additive(total="total" if options.weight else "")
     noise = ("std_error",) if question.privacy else ()
-    basis = Basis(by, ("lower", "upper"), ("count",), own=noise, derived=("density",), kind=kind)
+    span = ("bin", options.column, "lower", "upper")
+    basis = Basis(by, ("lower", "upper"), ("count",), own=noise, derived=("density",), span=span, kind=kind)
     return Result(
         "histogram",
         f"Histogram of {options.column}",

@@ -2,10 +2,14 @@
 
 One sum: counts exactly, totals, and what their variances need (see `_linearisation`): squares per stratum where records
 are PSUs, products of PSU totals where PSUs are nested in holders, PSU totals where they span holders, or totals under
-each replicate weight. For a value that cannot be negative also sums of eighth powers of contributions: they bound the
-largest contributors of a pooled cell (see `_crosstab`). Under a protection that decides dominance rules there is a
-second ask instead, `contributors`: each holder's total and two largest contributors in every row, of which one boolean
-a row is opened. Levels come from the codebook; one that nobody has is a row of zeros.
+each replicate weight. For a value that cannot be negative also sums of squares of contributions: they bound the
+largest contributors of a pooled cell (see `_crosstab`). They also tell the coordinator of a sum, before any release
+rule, that the largest lies between sum of squares / sum and root of the sum of squares; for records those are the sums
+that standard errors need anyway. Of 50 contributors from a lognormal law of sigma 2 that interval is three quarters of
+the largest wide at the median; sums of eighth powers left a sixth, and hid more cells that are safe. Under a protection
+that decides dominance rules there is a second ask instead, `contributors`: each holder's total and two largest
+contributors in every row, of which one boolean a row is opened. Levels come from the codebook; one that nobody has is a
+row of zeros.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,6 +28,7 @@ from statfed.core.table import Expr, Table
 from statfed.core.weighing import Amounts, Weighed
 from statfed.strategies.analyses import _crosstab
 from statfed.strategies.analyses._contributors import contributors
+from statfed.strategies.analyses._crosstab import POWER
 from statfed.strategies.analyses._linearisation import psu_counts, psu_products, psu_shape, psu_sums
 from statfed.strategies.analyses._margins import views
 from statfed.strategies.analyses._replication import replication
@@ -42,7 +47,6 @@ from statfed.strategies.analyses._weighing import two_ways
 TITLE = "Contingency tables, with margins, standard errors and tests of independence"
 GROUP = "Estimates"
 PUSHES_DOWN = "all"
-POWER = 8
 MAGNIFIED = 2.0**64
 SHARE = 0.1  # of the privacy budget, for squares, which only serve standard errors
 MOST = 4
@@ -198,6 +202,16 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:
     return Cells(by, _summed(question) if ask.name == "cells" else _amounts(question), (*value, *design.columns))
 
 
+def tells(options: Mapping[str, Any]) -> str:
+    """What exact sums tell the coordinator of single contributors, for *who learns what*."""
+    if not options.get("value"):
+        return ""
+    return (
+        "sums of squares of contributions to each cell among them: the largest contributor of a cell lies between "
+        "sum of squares / sum and root of the sum of squares"
+    )
+
+
 def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
     return fixed("noisy")
 
@@ -283,7 +297,7 @@ def _largest(question: Question[Options]) -> float:
 def _parted(question: Question[Options]) -> float:
     """By how much bounds grow where an enterprise may be at several holders, and is a contributor at each.
 
-    Its parts at h holders add up to at most h^(7/8) times the eighth root of the sum of their eighth powers.
+    Its parts at h holders add up to at most sqrt(h) times the root of the sum of their squares.
     """
     nested = question.options.nested_enterprises or question.codebook.role("enterprise") is None
     return 1.0 if nested else len(question.terms.holders) ** (1 - 1 / POWER)
@@ -308,7 +322,7 @@ def _kept(question: Question[Options]) -> list[tuple[int, ...]]:
 
 
 def _powers(table: Table, question: Question[Options], amount: Expr) -> dict[str, NDArray[np.float64]]:
-    """Sums of (contribution / largest contribution)^8 over the contributors of each cell, times `_magnified`.
+    """Sums of (contribution / largest contribution)^2 over the contributors of each cell, times `_magnified`.
 
     A contributor is an enterprise where the codebook has that role, else a record. Raises UsageError when a declared
     largest contributor is exceeded.

@@ -1,45 +1,58 @@
-"""Clipped sums of per-unit gradients, exact, without per-record weight gradients where they can be avoided.
+"""Clipped sums of per-unit gradients, in which no unit's part depends on which others there are.
 
-For plain stacks of linear, one-dimensional convolution and parameter-free layers (`covers`). Opacus's hooks remain
-the reference and serve every other model.
+A unit's gradient is a function of that unit's records and of the public model, by construction and to the last bit:
+`statfed.strategies.learning.exact` computes many units at once without rounding in any product, for the stacks of
+layers that it covers; every other model is computed unit by unit, in float64, on memory of its own and one thread.
+In blocks of units with ordinary products the last bit depends on the places of the rows, and whoever chooses the model
+can make it decide a gradient's direction: adding one of 1,000 records then moved the sum by 20 times the clipping norm.
 
-A layer with weights acts on a record as a matrix product at each of its positions (a linear layer on a vector has
-one, a convolution one per output sample): z_t = W a_t + b. With g_t the derivative of the record's loss in z_t, the
-gradient in W is the sum of g_t a_t^T and the one in b the sum of g_t. One forward pass and one backward pass to the
-layers' outputs give all a and g; autograd forms no weight gradient (book-keeping: Bu et al. 2022, 2023). Then:
+Formal guarantee. Adding or removing one unit changes a clipped sum by at most
 
-- A unit with a single position (unit `record`, linear layer) has a gradient of rank one, whose norm is
-  |g| sqrt(|a|^2 + 1), bias included (Goodfellow 2015, "Efficient per-example gradient computations"; "ghost
-  clipping" of Li et al. 2022). The clipped sum is one matrix product, with the rows g scaled by the clip factors.
-- Otherwise the unit's gradient is formed by one matrix product over all positions of all its records, in blocks of
-  units that stay in the processor's cache; norm and clipped sum are taken of it.
+    C (1 + 10^-6) + 2 n (2048 + n / 1024) 2^-53 C
 
-Why exact: both are the norm over all layers of the very gradient that enters the sum. The identity has one term, so
-nothing cancels in it, and in float64 no product of norms overflows or vanishes. The norm of many positions from
-their Gram matrices, the sum over s, t of (g_s . g_t)(a_s . a_t), is deliberately not used: where the records of a
-person nearly cancel, its rounding error has the size of the records' gradients, so a mean gradient above the
-clipping norm could be measured as below it. Where a formed gradient rounds, its norm is that of the rounded one.
-
-L2 sensitivity of a clipped sum to adding or removing one unit: the clipping norm, up to a relative 1e-5 of rounding.
+in L2 norm, for every finite model, with C the clipping norm and n the number of units in it. The first part is the
+unit's own: scaled by a factor that float32 rounds, or dropped where it is not finite. The rest are the same numbers in
+both sums; they are added in float64, 1,024 units and their last block at a time, which errs by less than half the
+second part (Higham 2002, section 4.2). With five million units that is 8 * 10^-6 C. What is assumed of the machine is
+IEEE 754, and for models that are not covered that the same operations on the same numbers in memory aligned alike give
+the same result, as linear algebra libraries promise (Intel MKL, conditional numerical reproducibility).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from functools import reduce
-from itertools import groupby
 from operator import add
-from typing import TypeGuard
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.func import functional_call, grad, vmap  # pyright: ignore[reportPrivateImportUsage]
 
-Product = nn.Linear | nn.Conv1d
+from statfed.core.randomness import Stream
+from statfed.core.terms import Privacy
+from statfed.strategies.learning.exact import covers, slopes_of
+from statfed.strategies.learning.losses import losses, mean_loss
 
+UNITS = 1024
+"""Units whose gradients are added up, with their last block, before they are added to the rest."""
 BLOCK = 1 << 20
-"""About how many float32 values a block of units may unfold to (4 MiB); a unit is never divided."""
-_PER_RECORD = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Flatten, nn.AdaptiveAvgPool1d)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""About how many values the gradients of a block of units may unfold to; a unit is never divided."""
+
+Rows = NDArray[np.int64]
+
+
+def batch(persons: NDArray[np.int64], privacy: Privacy, rate: float, sampling: Stream) -> list[NDArray[np.int64]]:
+    """A Poisson sample of privacy units: the rows of each, at most `max_records_per_unit` of one person. Private."""
+    if privacy.unit == "record":
+        return [row[None] for row in sampling.choose(len(persons), rate)]
+    order = np.argsort(persons, kind="stable")
+    starts = np.flatnonzero(np.diff(persons[order])) + 1
+    owned = np.split(order, starts) if len(persons) else []
+    most = privacy.max_records_per_unit
+    chosen = [owned[i] for i in sampling.choose(len(owned), rate)]
+    return [rows if len(rows) <= most else rows[sampling.permutation(len(rows))[:most]] for rows in chosen]
 
 
 def clip_factors(norms: Tensor, clipping_norm: float) -> Tensor:
@@ -53,147 +66,87 @@ def clip_factors(norms: Tensor, clipping_norm: float) -> Tensor:
     return torch.where(factors >= torch.finfo(torch.float32).tiny, factors, 0.0)  # false for NaN
 
 
-def covers(model: nn.Module) -> TypeGuard[nn.Sequential]:
-    """Whether `clipped_sums` is right for `model`: decided by exact types and options, never by name.
+def clipped_total(
+    model: nn.Module, inputs: NDArray[np.float32], labels: NDArray[Any], units: Sequence[Rows], clipping_norm: float
+) -> Tensor:
+    """Sum over units of the mean gradient of the unit's records, clipped, (parameters,) float64. Private.
 
-    A subclass, a hook, an option not argued for, a parameter that is shared, frozen or not its layer's own: no.
+    inputs: (records, ...) prepared for the model; labels: (records,); units: the rows of each, at least one; all
+    private. A unit that is not finite somewhere contributes nothing. Raises ValueError on a model that is not a
+    function of one unit's records, whatever the units are.
     """
-    if type(model) is not nn.Sequential:
-        return False
-    layers = list(model)
-    if any(getattr(module, hooks) for module in (model, *layers) for hooks in _HOOKS):
-        return False
-    if not all(_is_product(layer) or _is_per_record(layer) for layer in layers):
-        return False
-    used = [p for layer in layers if _is_product(layer) for p in (layer.weight, layer.bias) if p is not None]
-    return (
-        len(used) > 0
-        and [id(p) for p in used] == [id(p) for p in model.parameters()]
-        and all(isinstance(p, nn.Parameter) and p.requires_grad and p.dtype == torch.float32 for p in used)
+    torch.set_num_threads(1)
+    if any(len(rows) < 1 for rows in units):
+        raise ValueError("unexpected sizes of units: got a unit without records; want one or more")
+    if covers(model):
+        blocks = _together(model, inputs, labels, units, clipping_norm)
+    else:
+        net = deepcopy(model).double().train()
+        check_alone(net, inputs.shape[1:], labels)
+        blocks = _alone(net, inputs, labels, units, clipping_norm)
+    total = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
+    part, counted = torch.zeros_like(total), 0
+    for count, block in blocks:
+        part, counted = part + block, counted + count
+        if counted >= UNITS:
+            total, part, counted = total + part, torch.zeros_like(total), 0
+    return total + part
+
+
+def _together(
+    model: nn.Sequential, inputs: NDArray[np.float32], labels: NDArray[Any], units: Sequence[Rows], norm: float
+) -> Iterator[tuple[int, Tensor]]:
+    """Blocks of units of one size: how many, and their clipped sum."""
+    by_size: dict[int, list[Rows]] = {}
+    for rows in units:
+        by_size.setdefault(len(rows), []).append(rows)
+    for size, alike in sorted(by_size.items()):
+        start, count = 0, 1
+        while start < len(alike):
+            rows = np.stack(alike[start : start + count])
+            slopes, alive = slopes_of(model, inputs[rows.ravel()], labels[rows.ravel()])
+            gradients = [each.of_units(size) for each in slopes]
+            norms = np.sqrt(reduce(add, [each.squared_norms() for each in gradients])) / size
+            factors = clip_factors(torch.from_numpy(norms), norm).double().numpy()
+            factors = np.where(alive.reshape(-1, size).all(axis=1), factors, 0.0)
+            sums = [part.ravel() for each in gradients for part in each.weighted_sums(factors / size)]
+            yield len(rows), torch.from_numpy(np.concatenate(sums))
+            start += count
+            formed = sum(each.entries for each in slopes if size * each.a.shape[1] > 1)
+            values = sum(each.a[0].size + each.g[0].size for each in slopes) * size + formed
+            count = min(UNITS, max(1, BLOCK // values))
+
+
+def _alone(
+    net: nn.Module, inputs: NDArray[np.float32], labels: NDArray[Any], units: Sequence[Rows], norm: float
+) -> Iterator[tuple[int, Tensor]]:
+    for rows in units:
+        x, y = torch.from_numpy(inputs[rows]).double(), torch.from_numpy(labels[rows])
+        slopes = torch.autograd.grad(mean_loss(net(x), y), list(net.parameters()))
+        yield 1, clipped(torch.cat([slope.flatten() for slope in slopes]), norm)
+
+
+def clipped(flat: Tensor, norm: float) -> Tensor:
+    """A gradient, (parameters,) float64, scaled to L2 norm at most `norm` to within 10^-6 of it."""
+    factor = clip_factors(torch.linalg.vector_norm(flat), norm).double()
+    return flat * factor if factor > 0 else torch.zeros_like(flat)
+
+
+def check_alone(net: nn.Module, shape: tuple[int, ...], labels: NDArray[Any]) -> None:
+    """Raise ValueError on a model that keeps or draws something between units. shape: of one record's inputs.
+
+    Decided on zeros, so that a refusal tells nothing: a function of one unit can be mapped over units.
+    """
+
+    def loss(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return losses(functional_call(net, values, (x,)), y).mean()
+
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    x, y = (
+        torch.zeros(1, 2, *shape, dtype=torch.float64),
+        torch.zeros(1, 2, dtype=torch.int64 if labels.dtype.kind == "i" else torch.float64),
     )
-
-
-def _is_product(layer: nn.Module) -> TypeGuard[Product]:
-    if type(layer) is nn.Conv1d:
-        plain = layer.groups == 1 and layer.dilation == (1,) and layer.padding_mode == "zeros"
-        return plain and not isinstance(layer.padding, str)
-    return type(layer) is nn.Linear
-
-
-def _is_per_record(layer: nn.Module) -> bool:
-    if type(layer) is nn.Flatten:
-        return layer.start_dim == 1
-    return type(layer) in _PER_RECORD and not getattr(layer, "inplace", False)  # in place would overwrite a z
-
-
-def clipped_sums(
-    model: nn.Sequential,
-    inputs: Tensor,
-    losses: Callable[[Tensor], Tensor],
-    sizes: Sequence[int],
-    clipping_norm: float,
-) -> list[Tensor]:
-    """Sum over units of the mean gradient of the unit's records, each mean scaled to L2 norm at most `clipping_norm`.
-
-    inputs: (records, ...), a unit's records adjacent; losses: from the model's output to (records,), each entry of
-    its own record alone; sizes: records of each unit, at least 1 (fast where equal sizes are adjacent). All private.
-    Result: one tensor for each of `model.parameters()`. A unit that is not finite somewhere contributes nothing.
-    Raises ValueError where the shapes do not fit. Requires `covers(model)`.
-    """
-    if min(sizes) < 1 or sum(sizes) != len(inputs):
-        raise ValueError(f"unexpected sizes of units: got {sum(sizes)} records in all; want {len(inputs)}")
-    layers: list[Product] = []
-    acted_on, outputs = [], []
-    value = inputs
-    for layer in model:
-        before, value = value, layer(value)
-        if len(value) != len(inputs) or (type(layer) is nn.Conv1d and value.dim() != 3):
-            raise ValueError(f"{layer} mixes records: got shape {tuple(before.shape)}, gave {tuple(value.shape)}")
-        if _is_product(layer):
-            layers.append(layer)
-            acted_on.append(before.detach())
-            outputs.append(value)
-    taps = list(zip(layers, acted_on, torch.autograd.grad(losses(value).sum(), outputs), strict=True))
-    totals: list[Tensor] = []
-    with torch.no_grad():
-        for size, records in _blocks(taps, sizes):
-            block = [(layer, a[records], g[records]) for layer, a, g in taps]
-            gradients = [_gradients(*tap, size) for tap in block]
-            norms = reduce(add, [each.squared_norms() for each in gradients]).sqrt() / size
-            factors = clip_factors(norms, clipping_norm)
-            if not bool(factors.all()):
-                kept = factors.repeat_interleave(size) > 0
-                gradients = [_gradients(layer, _only(kept, a), _only(kept, g), size) for layer, a, g in block]
-            sums = [part for each in gradients for part in each.weighted_sums(factors / size)]
-            totals = [total + part.view_as(total) for total, part in zip(totals, sums, strict=True)] if totals else sums
-    return [total.view_as(p) for total, p in zip(totals, model.parameters(), strict=True)]
-
-
-def _blocks(taps: Sequence[tuple[Product, Tensor, Tensor]], sizes: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Runs of units of one size whose formed gradients stay near BLOCK values: that size, and the run's records."""
-    start = 0
-    for size, group in groupby(sizes):
-        end = start + size * len(list(group))
-        values = sum(_unfolded(layer, g, size) for layer, _, g in taps)
-        step = size * max(1, BLOCK // values) if values else end - start
-        for first in range(start, end, step):
-            yield size, slice(first, min(first + step, end))
-        start = end
-
-
-def _unfolded(layer: Product, g: Tensor, size: int) -> int:
-    out = layer.weight.shape[0]
-    positions = size * g.numel() // (g.shape[0] * out)
-    return 0 if positions == 1 else layer.weight.numel() + positions * (layer.weight.numel() // out + out)
-
-
-def _only(kept: Tensor, rows: Tensor) -> Tensor:
-    return torch.where(kept.reshape(-1, *[1] * (rows.dim() - 1)), rows, 0.0)
-
-
-def _gradients(layer: Product, a: Tensor, g: Tensor, size: int) -> "_RankOne | _Formed":
-    """Gradients of a layer, summed over each unit's records, from inputs `a` and output slopes `g` of all records."""
-    if type(layer) is nn.Conv1d:
-        a = pad(a, 2 * [int(layer.padding[0])]).unfold(2, layer.kernel_size[0], layer.stride[0]).transpose(1, 2)
-        g = g.transpose(1, 2)
-    units = len(a) // size
-    a = a.reshape(units, -1, layer.weight.numel() // layer.weight.shape[0])
-    g = g.reshape(units, -1, layer.weight.shape[0])
-    with_bias = layer.bias is not None
-    if a.shape[1] == 1:
-        return _RankOne(a[:, 0], g[:, 0], with_bias)
-    return _Formed(torch.bmm(g.transpose(1, 2), a).flatten(1), g.sum(1) if with_bias else None)
-
-
-@dataclass(frozen=True)
-class _RankOne:
-    """The gradients g a^T of units with one position each. a: (units, in), g: (units, out), private."""
-
-    a: Tensor
-    g: Tensor
-    with_bias: bool
-
-    def squared_norms(self) -> Tensor:
-        a, g = (torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square_() for rows in (self.a, self.g))
-        total: Tensor = g * (a + float(self.with_bias))
-        return total
-
-    def weighted_sums(self, weights: Tensor) -> list[Tensor]:
-        g = self.g * weights[:, None]
-        return [g.t() @ self.a, g.sum(0)] if self.with_bias else [g.t() @ self.a]
-
-
-@dataclass(frozen=True)
-class _Formed:
-    """The gradients of units in full. weight: (units, out * in), bias: (units, out) or None, private."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def squared_norms(self) -> Tensor:
-        parts = [part for part in (self.weight, self.bias) if part is not None]
-        squares: list[Tensor] = [torch.linalg.vector_norm(part, dim=1).double().square() for part in parts]
-        return reduce(add, squares)
-
-    def weighted_sums(self, weights: Tensor) -> list[Tensor]:
-        return [weights @ part for part in (self.weight, self.bias) if part is not None]
+    try:
+        vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
+    except RuntimeError as error:
+        raise ValueError(f"model: not a function of one unit's records ({type(error).__name__})") from None

@@ -9,30 +9,24 @@ before noise by at most C in L2 norm, so the step is the Gaussian mechanism on a
 is post-processing.
 
 What the argument needs and this module enforces: q and the divisor follow from the *public* n, never from the
-data; the noise and the sample come from `statfed.core.randomness`; a unit whose gradient is not finite contributes
-zero; an empty batch is a step of pure noise; the loss has one entry a record; no layer mixes records.
+data; the noise and the sample come from `statfed.core.randomness`; a unit's gradient is a function of that unit's
+records and the model to the last bit, whatever model the coordinator sends, and zero where it is not finite
+(`statfed.strategies.learning.clipping` proves that the sum moves by at most C, and by how little more); an empty batch
+is a step of pure noise.
 
-What it does not cover: the argument is about real numbers. Units are computed in blocks, in float32, where the last bit
-of one depends on which others are there. A coordinator that does not follow the protocol may send a model that makes
-that bit decide the direction of gradients: one of 1,000 sampled records then moved the sum by 20 C instead of C. The
-guarantee is for models that training gives, where rounding is of the order of the last bit. The method dp-fedsgd
-(`statfed.strategies.learning.gradients`) computes each unit by itself, so that no model has this effect.
-
-The clipped sum comes from `statfed.strategies.learning.clipping` for the stacks of layers that it covers, and from
-Opacus's per-record gradients (hooks) for every other model; noise, divisor and step are the same code for both.
+What it does not cover: the noise of a step is drawn and added in float64, whose values are not all real numbers. Each
+is the sum of several draws, which mitigates what their last bits tell (Holohan and Braghin 2021), and the sum is
+rounded to float32. The method dp-fedsgd (`statfed.strategies.learning.gradients`) adds whole numbers to whole numbers.
 """
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
@@ -42,8 +36,7 @@ from statfed.core.privacy.accountant import Event, Repeated, calibrate, dp_sgd
 from statfed.core.randomness import Stream
 from statfed.core.table import Size
 from statfed.core.terms import Privacy
-from statfed.strategies.learning.clipping import clip_factors, clipped_sums, covers
-from statfed.strategies.learning.losses import losses as losses_of
+from statfed.strategies.learning.clipping import batch, clipped_total
 from statfed.strategies.learning.losses import mean_loss
 from statfed.strategies.learning.options import LocalOptions
 
@@ -101,11 +94,7 @@ def schedule(options: LocalOptions, privacy: Privacy | None, size: Size, beside:
 
 
 class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types; p.summed_grad is its own
-    """Opacus's optimizer, clipping per privacy unit and drawing noise from our own stream.
-
-    units: (batch,) index of each record's unit, 0 to unit_count - 1; set before every step that takes its sums from
-    per-record gradients of persons.
-    """
+    """Opacus's optimizer over sums that are clipped per privacy unit, drawing noise from our own stream."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, *, sigma: float, norm: float, expected_batch: float, noise: Stream
@@ -118,48 +107,29 @@ class UnitOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
             loss_reduction="mean",
         )
         self._noise = noise
-        self._sums: Sequence[Tensor] | None = None
-        self.units: Tensor | None = None
-        self.unit_count = 0
+        self._total: Tensor | None = None
 
-    def take(self, sums: Sequence[Tensor]) -> None:
-        """Let the next step, and only that, use these clipped sums instead of per-record gradients.
-
-        sums: one for each parameter, private, of sensitivity at most `max_grad_norm` together.
-        """
-        self._sums = sums
+    def take(self, total: Tensor) -> None:
+        """Let the next step, and only that, use this clipped sum, (parameters,) float64, private, of sensitivity
+        `max_grad_norm`."""
+        self._total = total
         nothing = torch.empty(0)
         for p in self.params:
             p.grad_sample = nothing  # pyright: ignore[reportAttributeAccessIssue]  # opacus counts batches by it
 
     def clip_and_accumulate(self) -> None:
-        """Sum of unit gradients, each scaled to L2 norm at most `max_grad_norm`; a unit that is not finite is 0."""
-        sums, self._sums = self._sums, None
-        if sums is None:
-            sums = self._clipped_samples()
-        for p, total in zip(self.params, sums, strict=True):
-            p.summed_grad = total  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _clipped_samples(self) -> list[Tensor]:
-        samples = [self._get_flat_grad_sample(p).flatten(1) for p in self.params]
-        if self.units is not None:
-            records = torch.bincount(self.units, minlength=self.unit_count).clamp(min=1).to(samples[0].dtype)
-            samples = [
-                torch.zeros(self.unit_count, g.shape[1]).index_add_(0, self.units, g) / records[:, None]
-                for g in samples
-            ]
-        norms = torch.stack([g.norm(dim=1) for g in samples]).norm(dim=0)
-        factors = clip_factors(norms, self.max_grad_norm)
-        kept = factors > 0
-        if not bool(kept.all()):
-            samples = [torch.where(kept[:, None], g, 0.0) for g in samples]
-        return [(factors @ g).view_as(p) for p, g in zip(self.params, samples, strict=True)]
+        """The sums of `take`. Raises ValueError where there are none."""
+        total, self._total = self._total, None
+        if total is None:
+            raise ValueError("a step without clipped sums; want take() ahead of each")
+        for p, part in zip(self.params, total.split([p.numel() for p in self.params]), strict=True):
+            p.summed_grad = part.view_as(p)  # pyright: ignore[reportAttributeAccessIssue]
 
     def add_noise(self) -> None:
         """Add one draw of N(0, (sigma C)^2) to every coordinate of the clipped sum."""
         flat = torch.cat([p.summed_grad.flatten() for p in self.params])  # pyright: ignore[reportAttributeAccessIssue]
         noise = torch.from_numpy(self._noise.normal(len(flat)))
-        noisy = noise.mul_(self.noise_multiplier * self.max_grad_norm).add_(flat).to(flat.dtype)
+        noisy = noise.mul_(self.noise_multiplier * self.max_grad_norm).add_(flat).float()
         for p, part in zip(self.params, noisy.split([p.numel() for p in self.params]), strict=True):
             p.grad = part.view_as(p)
 
@@ -198,7 +168,7 @@ def fit(
     if privacy is None:
         _plain_steps(model, optimizer, x, y, options, sampling, proximal)
     else:
-        _private_steps(model, optimizer, x, y, persons, (options, privacy, plan), sampling, noise, proximal)
+        _private_steps(model, optimizer, inputs, labels, persons, (options, privacy, plan), sampling, noise, proximal)
 
 
 def _plain_steps(
@@ -221,8 +191,8 @@ def _plain_steps(
 def _private_steps(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    x: Tensor,
-    y: Tensor,
+    x: NDArray[np.float32],
+    y: NDArray[Any],
     persons: NDArray[np.int64],
     planned: tuple[LocalOptions, Privacy, Schedule],
     sampling: Stream,
@@ -232,7 +202,6 @@ def _private_steps(
     options, privacy, plan = planned
     if plan.noise_multiplier is None:
         raise ValueError("private training without a privacy plan")
-    network = model if covers(model) else GradSampleModule(model, loss_reduction="sum")
     private = UnitOptimizer(
         optimizer,
         sigma=plan.noise_multiplier,
@@ -241,46 +210,15 @@ def _private_steps(
         noise=noise,
     )
     private.attach_step_hook(lambda _: proximal())
-    by_person = [np.flatnonzero(persons == person) for person in np.unique(persons)]
     for _ in range(plan.steps_per_round):
-        if privacy.unit == "record":
-            rows = sampling.choose(len(y), plan.rate)
-            sizes = [1] * len(rows)
-        else:
-            chosen = [by_person[i] for i in sampling.choose(len(by_person), plan.rate)]
-            rows, sizes = _bounded(chosen, privacy.max_records_per_unit, sampling)
-        index = torch.from_numpy(rows)
-        losses = partial(_losses, y[index])
+        units = batch(persons, privacy, plan.rate, sampling)
         private.zero_grad(set_to_none=True)
-        if not sizes:
-            private.take([torch.zeros_like(p) for p in private.params])
-        elif isinstance(network, GradSampleModule):
-            if privacy.unit == "person":
-                private.units = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-                private.unit_count = len(sizes)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-                losses(network(x[index])).sum().backward()
-        else:
-            private.take(clipped_sums(network, x[index], losses, sizes, options.clipping_norm))
+        private.take(clipped_total(model, x, y, units, options.clipping_norm))
         private.step()
-    if isinstance(network, GradSampleModule):
-        network.remove_hooks()
     for p in model.parameters():
         for name in ("grad_sample", "summed_grad"):
             if hasattr(p, name):
                 delattr(p, name)
-
-
-def _losses(labels: Tensor, outputs: Tensor) -> Tensor:
-    return losses_of(outputs, labels)
-
-
-def _bounded(chosen: Sequence[NDArray[np.int64]], most: int, sampling: Stream) -> tuple[NDArray[np.int64], list[int]]:
-    """Rows of the chosen persons, at most `most` of each, and how many of each, ascending; a person's are adjacent."""
-    kept = [rows if len(rows) <= most else rows[sampling.permutation(len(rows))[:most]] for rows in chosen]
-    kept.sort(key=len)
-    return np.concatenate([np.empty(0, np.int64), *kept]), [len(rows) for rows in kept]
 
 
 def get_vector(model: nn.Module) -> NDArray[np.float32]:

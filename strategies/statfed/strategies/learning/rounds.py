@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.errors import EngineError, UsageError
+from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.method import Arrays, Ask, Coordination, Fixed, Part, Question, Scheduled, Total
 from statfed.core.protection import Requirements
 from statfed.core.result import Result
 from statfed.core.rules import Choice, Finding, changed, others
 from statfed.core.table import Size
 from statfed.strategies.learning import scores
+from statfed.strategies.learning.incoming import check_model
 from statfed.strategies.learning.inputs import inputs_of
 from statfed.strategies.learning.options import ROBUST, SUMS, Strategy, TrainingOptions
 from statfed.strategies.learning.prepared import build, entries
@@ -38,7 +39,10 @@ def budget(question: Question[TrainingOptions]) -> Fixed:
 
 
 def parts(question: Question[TrainingOptions], ask: Ask, of_fit: Mapping[str, Part]) -> Mapping[str, Part]:
-    """The parts of an ask. Raises UsageError on one that the study does not make."""
+    """The parts of an ask. Raises UsageError on one that the study does not make, Refused on a model that no holder
+    computes with: holders ask for parts ahead of ledger and data."""
+    if "vector" in ask.arrays:
+        check_model(question, ask.arrays["vector"])
     if ask.name == FIT:
         return of_fit
     if not question.options.holdout:
@@ -58,8 +62,10 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
     vector: Vector = (
         np.asarray(state["model"], np.float32) if "model" in state else get_vector(build(question, terms.seed or 0))
     )
-    if vector.shape != (entries(question),) or not np.isfinite(vector).all():
-        raise UsageError(f"model: got parameters of shape {vector.shape}; want {entries(question)} finite numbers")
+    try:
+        check_model(question, vector)
+    except Refused as error:
+        raise UsageError(f"start: {error}") from None
     done = int(state["round"]) if "round" in state else 0
     strategy = make_strategy(options.strategy, len(terms.holders))
     restore(strategy, {key: array for key, array in state.items() if key not in ("model", "round")})
@@ -70,11 +76,13 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
     for number in range(done + 1, options.rounds + 1):
         total = yield Ask(FIT, {"vector": vector}, state=kept(number - 1))
         vector = aggregated(strategy, number, vector, seen(total, vector)).astype(np.float32)
-        if not np.isfinite(vector).all():
+        try:
+            check_model(question, vector)
+        except Refused as error:
             raise EngineError(
-                f"round {number}: the model diverged (values are not finite); want a smaller learning_rate or "
+                f"round {number}: the model diverged ({error}); want a smaller learning_rate or "
                 "strategy.server_learning_rate"
-            )
+            ) from None
     result = Result(
         terms.method,
         f"Model {options.model.name} for {inputs_of(question).target}",

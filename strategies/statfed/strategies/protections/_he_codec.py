@@ -25,6 +25,8 @@ from statfed.strategies.protections._he_planes import CKKS_BITS, Plane
 
 PRIMES = (4294828033, 4294729729, 4294483969, 4294475777, 4294451201, 4294008833)
 """The largest primes below 2^32 that are 1 modulo 8192, as batching at N = 4096 needs."""
+CHECKS = 2
+"""Sums that travel beside the entries so that the coordinator can tell whether the key holder changed them."""
 PLANES = (1, 2, 6)
 """How many planes layouts of 32, 64 and 192 bits take."""
 
@@ -61,6 +63,19 @@ class Residues:
                 words[again] = _words(stream, again.size)
             found.append(words)
         return np.stack(found)
+
+    def checks(self, planes: NDArray[np.uint64], seed: bytes) -> NDArray[np.uint64]:
+        """(primes, CHECKS) sums over the entries of `planes`, each entry times a number that follows from `seed`.
+
+        Linear: the checks of a sum are the sum of the checks. Whoever changes the planes and does not know the seed
+        keeps them with a chance of 1 in prime^CHECKS, each prime by itself (Freivalds 1977).
+        """
+        stream, moduli = Stream(seed), np.array(self.primes, np.uint64)[:, None]
+        found = []
+        for _ in range(CHECKS):
+            products = planes * self.masks(stream, planes.shape[1]) % moduli
+            found.append(products.sum(axis=1, dtype=np.uint64) % moduli[:, 0])
+        return np.stack(found, axis=1)
 
     def plus(self, *terms: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Sum modulo the primes of (primes, entries) each, entries below 2^32."""

@@ -25,13 +25,14 @@ from statfed.core.randomness import Stream
 NAME = "homomorphic-encryption"
 
 
-def digest(layout: Layout, request: bytes) -> bytes:
-    """32 bytes of the public facts of a sum: how its arrays are encoded, and what its holders were asked for."""
+def digest(layout: Layout, request: bytes, check: bytes = b"") -> bytes:
+    """32 bytes of the facts of a sum: how its arrays are encoded, what its holders were asked for, and the seed of its
+    checks, which the key holder cannot tell from the digest and which is the same for all holders: else pads stay."""
     slots = [
         (name, slot.shape, np.frexp(np.asarray(slot.limit, np.float64))[1].tolist(), slot.integer)
         for name, slot in sorted(layout.slots.items())
     ]
-    facts = [layout.bits, layout.holders, layout.narrow, slots, request.hex()]
+    facts = [layout.bits, layout.holders, layout.narrow, slots, request.hex(), check.hex()]
     return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).digest()
 
 

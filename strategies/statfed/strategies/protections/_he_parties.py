@@ -16,7 +16,7 @@ from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Packet, text
 from statfed.core.randomness import Stream
 from statfed.strategies.protections import _he_planes as planes
-from statfed.strategies.protections._he_codec import Residues
+from statfed.strategies.protections._he_codec import CHECKS, Residues
 from statfed.strategies.protections._he_keys import Exchange, Secret, digest
 from statfed.strategies.protections._he_options import Options, codec_of, planes_of, sealed_entries
 from statfed.strategies.protections._he_planes import Malformed, Plane
@@ -88,9 +88,13 @@ class Holder:
             reply["clear"] = vector[~encrypted]
         hidden: NDArray[Any]
         if isinstance(codec, Residues):
-            seed = secrets.token_bytes(16)
-            pad = secret.pad(self.identity.name, number, digest(layout, request), sealed)
-            hidden = codec.plus(codec.split(rest), codec.masks(pad, sealed), codec.masks(Stream(seed), sealed))
+            seed, check, width = secrets.token_bytes(16), text(packet, "check"), sealed + CHECKS
+            if len(check) != 16:
+                raise Refused(f"check: got a seed of {len(check)} bytes; want 16")
+            pad = secret.pad(self.identity.name, number, digest(layout, request, check), width)
+            split = codec.split(rest)
+            checked = np.concatenate([split, codec.checks(split, check)], axis=1)
+            hidden = codec.plus(checked, codec.masks(pad, width), codec.masks(Stream(seed), width))
             reply["seed"] = seed
         else:
             hidden = codec.split(rest)

@@ -6,6 +6,8 @@ them. A member that once did not answer is not asked again before the next setup
 
 from collections.abc import Collection, Generator, Mapping
 from contextlib import suppress
+from functools import partial
+from itertools import chain, combinations, islice
 from typing import Any
 
 import numpy as np
@@ -39,10 +41,12 @@ from statfed.strategies.protections._secagg_messages import (
 )
 from statfed.strategies.protections._secagg_party import members_session, ring_seed
 from statfed.strategies.protections._secagg_secrets import pair_mask, sealed_size, seed_commitment, self_mask
-from statfed.strategies.protections._secagg_shamir import restore
+from statfed.strategies.protections._secagg_shamir import corrected, restore
 from statfed.strategies.protections._secagg_words import mask, to_numbers
 
 Stages = Generator[Stage, Replies, None]
+TRIES = 1_000
+"""Choices of shares that are tried: all of up to three wrong ones among 19."""
 
 
 class DropoutCoordinator:
@@ -145,7 +149,15 @@ class DropoutCoordinator:
 
     def _masks(self, survivors: tuple[str, ...], request: str, replies: Replies) -> list[tuple[bytes, bool]]:
         """What stands between the sum of the uploads and the total."""
-        revealed = {name: heard(packet, Revealed, name) for name, packet in replies.items()}
+        revealed: dict[str, Revealed] = {}
+        unread: list[str] = []
+        for name, packet in sorted(replies.items()):
+            try:
+                revealed[name] = heard(packet, Revealed, name)
+            except EngineError as error:
+                unread.append(str(error))
+        if len(revealed) < self._graph.threshold:
+            raise EngineError("\n".join(["secure-aggregation, unmask: got too few answers that can be read", *unread]))
         facts = (self._setup, self._number, self._session, request)
         keys = []
         for name in survivors:
@@ -165,22 +177,28 @@ class DropoutCoordinator:
     def _restored(self, name: str, shares: Mapping[str, str], seed: bool) -> bytes:
         """The seed or the mask key of `name`, from shares by who revealed them.
 
-        A single wrong share among more than the threshold is left out. Raises EngineError where nothing gives what
-        the bundle of `name` promised.
+        Wrong shares are left out: all where there are few enough ways to choose right ones, and as many as half of
+        those beyond the threshold. Raises EngineError naming who is concerned where nothing gives what the bundle of
+        `name` promised.
         """
         keepers, threshold = set(self._graph.keepers(name)), self._graph.threshold
         places = {self._graph.places[by]: int(share, 16) for by, share in shares.items() if by in keepers}
         if len(places) < threshold:
             raise EngineError(f"secure-aggregation, unmask: got {len(places)} shares about {name}; want {threshold}")
-        around = sorted(places) * 2
-        for start in range(len(places) if len(places) > threshold else 1):
+        chosen = combinations(sorted(places), threshold)
+        first = [
+            partial(restore, {place: places[place] for place in next(chosen)}),
+            partial(corrected, places, threshold),
+        ]
+        rest = (partial(restore, {place: places[place] for place in one}) for one in islice(chosen, TRIES))
+        for attempt in chain(first, rest):
             with suppress(ValueError):
-                secret = restore({place: places[place] for place in around[start : start + threshold]})
+                secret = attempt()
                 if self._promised(name, secret, seed):
                     return secret
         raise EngineError(
-            f"secure-aggregation, unmask: shares about {name} do not give what it had promised; "
-            "some holder did not keep to the protocol"
+            f"secure-aggregation, unmask: shares about {name} do not give what it had promised; {name} dealt wrong "
+            f"ones, or some of {named(sorted(keepers & set(shares)))} did not give what they were dealt"
         )
 
     def _promised(self, name: str, secret: bytes, seed: bool) -> bool:

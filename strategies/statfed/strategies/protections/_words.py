@@ -42,10 +42,12 @@ def words_of(terms: Terms) -> Words:
     """The words of a study."""
     if not is_training(terms.method):
         private = terms.privacy
+        tells = getattr(load_method(terms.method), "tells", None)
+        told = tells(terms.options) if tells and (private is None or private.noise == "central") else ""
         return Words(
             one="contribution",
             many="contributions",
-            total="every sum of contributions",
+            total="every sum of contributions" + (f" ({told})" if told else ""),
             every="to every sum",
             public="public parameters of every sum, such as means and coefficients so far",
             result=f"the released result of {terms.method}",
@@ -55,7 +57,10 @@ def words_of(terms: Terms) -> Words:
             released=in_words(private) if private else "release rules, as far as the study sets any",
         )
     one, many, round_, model = getattr(load_method(terms.method), "WORDS", _TRAINING)
-    noise = "nothing: without differential privacy updates and their sums can reveal training records"
+    noise = (
+        "nothing: without differential privacy updates and their sums can reveal training records, and single ones to "
+        "a coordinator that sends a model made for it"
+    )
     if terms.privacy:
         shared = terms.privacy.noise == "shared"
         who = "shared by the holders" if shared else "at the holder"

@@ -9,6 +9,9 @@ the encoding, `_he_keys` the keys.
     contribute  holder i: Enc(x_i + p_i + b_i) and the seed of b_i
     open        the coordinator sends the sum over S and S itself; the key holder answers Dec(sum) - sum of p_i over S
 
+x_i is followed by CHECKS random linear combinations of its entries, whose coefficients follow from a seed that the
+coordinator draws and sends the holders with `contribute`.
+
 Everything is modulo each prime of the layout. The pad p_i is known to holder i and the key holder, the blinding b_i to
 holder i and the coordinator, which subtracts it from the answer. Both are new and uniform in every round.
 
@@ -24,7 +27,12 @@ differ by one holder's contribution: a statistic wants every holder unless the s
 
 **Against the key holder.** Every plaintext that it could decrypt, from the sum or from a holder's ciphertext, has a
 uniform b_i in it that it does not know, and the noise in the sum's ciphertext, which depends on the plaintexts, is a
-function of those masked plaintexts and of fresh randomness. It learns sizes, rounds and who contributed.
+function of those masked plaintexts and of fresh randomness. It learns sizes, rounds and who contributed. *A total that
+it changes is found out*: what it decrypts is uniform whatever the checks' coefficients are, so what it adds to the
+answer does not depend on them, and the coordinator's checks hold with a chance of 1 in 2^63 unless it adds nothing or
+knows the seed from a holder. *The checks tell the coordinator nothing*: pads are bound to the seed, so that only checks
+with the same coefficients at all holders come out of them, and those follow from the sum. Under ckks there are no
+checks: the key holder is trusted for the result.
 
 **Together** the two learn everything. Under that same assumption the masks alone give the same privacy: the key holder
 need only send the sum of the pads over S, and no ciphertext is needed (secret sharing with two servers), at about a
@@ -40,6 +48,7 @@ encrypted and the rest travels in clear. From the clear layers training records 
 """
 
 import json
+import secrets
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,7 +76,7 @@ from statfed.core.protection import (
 )
 from statfed.core.randomness import Stream
 from statfed.core.terms import Terms
-from statfed.strategies.protections._he_codec import Residues
+from statfed.strategies.protections._he_codec import CHECKS, Residues
 from statfed.strategies.protections._he_keys import digest
 from statfed.strategies.protections._he_options import Options, codec_of, planes_of, run_options, sealed_entries
 from statfed.strategies.protections._he_parties import Holder, KeyHolder
@@ -125,25 +134,34 @@ class _Coordinator:
         contexts, members = self.ready[count]
         self.number += 1
         common = {"planes": str(count).encode(), "round": str(self.number).encode()}
-        replies = yield Stage("contribute", dict.fromkeys(members, common), carries=True)
+        exact, check = isinstance(codec, Residues), secrets.token_bytes(16)
+        width = sealed + CHECKS if exact else sealed
+        asking = common | ({"check": check} if exact else {})
+        replies = yield Stage("contribute", dict.fromkeys(members, asking), carries=True)
         names = self._enough("contribute", replies)
         blobs: dict[str, bytes | NDArray[Any]] = {}
         for i, (plane, context) in enumerate(zip(codec.planes, contexts, strict=True)):
             each = [(name, _text(replies[name], f"ciphertext:{i}", name)) for name in names]
             try:
-                blobs[f"ciphertext:{i}"] = plane.add(context, each, sealed)
+                blobs[f"ciphertext:{i}"] = plane.add(context, each, width)
             except Malformed as error:
                 raise EngineError(f"contribute: {error}") from None
-        request = common | blobs | {"holders": json.dumps(names).encode(), "entries": str(sealed).encode()}
+        request = common | blobs | {"holders": json.dumps(names).encode(), "entries": str(width).encode()}
         asked = {_text(replies[name], "request", name) for name in names}
         if len(asked) > 1:
             raise EngineError("contribute: got contributions to different requests; want all to the same")
-        request["layout"] = digest(layout, asked.pop())
+        request["layout"] = digest(layout, asked.pop(), check if exact else b"")
         opened = yield Stage("open", {self.options.key_holder: request})
-        hidden = self._answer(opened, (count, sealed))
+        hidden = self._answer(opened, (count, width))
         if isinstance(codec, Residues):
-            blinds = (codec.masks(_stream(_text(replies[name], "seed", name), name), sealed) for name in names)
-            total = codec.join(_less(codec, hidden.astype(np.uint64), blinds))
+            blinds = (codec.masks(_stream(_text(replies[name], "seed", name), name), width) for name in names)
+            bare = _less(codec, hidden.astype(np.uint64), blinds)
+            if not np.array_equal(bare[:, sealed:], codec.checks(bare[:, :sealed], check)):
+                raise EngineError(
+                    f"open: {self.options.key_holder}: the sum does not pass its checks: the key holder, or a holder's "
+                    "ciphertext, is not what the protocol wants. No total was formed"
+                )
+            total = codec.join(bare[:, :sealed])
         else:
             total = codec.join(hidden)
         if self.options.last_layer:
@@ -275,6 +293,8 @@ def learns(terms: Terms) -> Sequence[Disclosure]:
         before = terms.privacy is not None and terms.privacy.noise == "central"
         trust = "trust alone: noise is added after it" if before else words.noise
         rows.append(Disclosure("key holder", f"{words.total}, sizes, and who contributed", trust))
+    wrong = "checks that the key holder does not know" if exact else "nothing under ckks: it is trusted for the result"
+    rows.append(Disclosure("key holder", "no data, but it could change a total", wrong))
     local = terms.privacy is not None and terms.privacy.noise == "local"
     alone = words.alone if local else "nothing: the two must not collude"
     return [

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from statfed.core.outputs import plain_cells
 from statfed.core.scenario import About
 from statfed.lab.compare.report import heat
 from statfed.lab.compare.report.columns import columns
@@ -117,11 +118,6 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     head = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows([_cell(row.get(key)) for key in head] for row in rows)
+        writer.writerow(plain_cells(head))
+        writer.writerows(plain_cells(row.get(key) for key in head) for row in rows)
     return path
-
-
-def _cell(value: object) -> object:
-    """Texts that a spreadsheet would take for a formula begin with an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
