@@ -2,7 +2,8 @@
 
 `World.release` is what an analyst gets from an honest coordinator: the sums of all holders, after the rules of the
 release. `World.session` is the coordinator itself: it writes every ask and its arrays, in any order, and sees what each
-holder answers. Both go through `Holder.answer`, as in every engine: policy, ledger, rules and memory are the real ones.
+holder answers. Both go through `Holder.answer`, as in every engine: policy, ledger, rules and the memory of
+releases are the real ones. Under the template rehearsal there is no memory.
 """
 
 import json
@@ -23,12 +24,14 @@ from statfed.core import VERSION
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, UsageError
-from statfed.core.method import Arrays, Total, summed
+from statfed.core.method import Arrays, Ask, Cells, Total, summed
 from statfed.core.randomness import stream
 from statfed.core.resolve import Resolved, resolve
 from statfed.core.result import Result
 from statfed.core.statement import Statement, Step, outside
 from statfed.core.terms import Terms, parse_condition
+from statfed.server.disclosure.history import Asked
+from statfed.server.disclosure.memory import open_memory
 from statfed.server.disclosure.release import release
 
 NO = (Refused, UsageError, EngineError)
@@ -108,8 +111,12 @@ class World:
         session = self.session(method, options or {}, where, **more)
         try:
             result = session.run()
+            book, applied = session.study.terms.codebook, rules or self.rules
             source = stream(self.questions, "attack", "release")
-            return release(result, session.study.terms.codebook, rules or self.rules, source=source)
+            if self.template == "rehearsal":
+                return release(result, book, applied, source=source)
+            with open_memory(self.home / "memory.jsonl") as memory:
+                return release(result, book, applied, source=source, asked=session.asked(), memory=memory)
         except NO as error:
             raise self._no(error) from None
         finally:
@@ -138,6 +145,7 @@ class Session:
         self.world, self.terms, self.round = world, terms, 0
         self.study: Resolved = resolve(terms)
         self.run_name = f"run-{world.questions}"
+        self.made: list[str] = []
 
     def _say(self, holder: str, step: Step, ask: str = "", arrays: Arrays | None = None) -> Any:
         sizes = {name: self.world.holders[name].policy.dataset.records for name in self.terms.holders}
@@ -164,9 +172,8 @@ class Session:
     def ask(self, name: str, arrays: Arrays | None = None, holder: str = "") -> dict[str, np.ndarray]:
         """One sum, over all holders or what one of them sends. Raises No where any holder refuses."""
         self.round += 1
+        self.made.append(name)
         given = {key: np.asarray(array) for key, array in (arrays or {}).items()}
-        from statfed.core.method import Ask
-
         try:
             parts = self.study.parts(Ask(name, given))
             names = (holder,) if holder else self.terms.holders
@@ -190,6 +197,21 @@ class Session:
                 total = Total(self.ask(ask.name, ask.arrays))
             except No as error:
                 refused = Refused(str(error))
+
+    def asked(self) -> Asked:
+        """What the coordinator compares with earlier releases."""
+        told = [self.study.method.discloses(self.study.question, Ask(name)) for name in dict.fromkeys(self.made)]
+        values = [name for one in told if isinstance(one, Cells) for name in one.values]
+        complete = [name for one in told for name in one.complete]
+        return Asked(
+            study=self.study.digest,
+            method=self.terms.method,
+            where=self.terms.where,
+            values=tuple(dict.fromkeys(values)),
+            complete=tuple(dict.fromkeys(complete)),
+            holders={name: name for name in self.terms.holders},
+            codebook=self.terms.codebook,
+        )
 
     def close(self) -> None:
         """End the study at every holder."""
