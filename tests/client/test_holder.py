@@ -221,7 +221,7 @@ SMALL = codebook_of({"x": ("number", 0, 100), "g": ["u", "v"]})
 
 
 def refused_by_rules(office: Open, name: str, minimum: int) -> tuple[str, Office]:
-    frame = pd.DataFrame({"x": [1.0] * 60, "g": ["u"] * 57 + ["v"] * 3})
+    frame = pd.DataFrame({"x": [float(minimum)] * 60, "g": ["u"] * 57 + ["v"] * 3})
     dataset = {"records": 60, "persons": 60}
     holder = office(frame, name, dataset=dataset, disclosure={"minimum_frequency": minimum})
     asked = query(method="table", options={"rows": ["g"]}, codebook=SMALL)

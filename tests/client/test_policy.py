@@ -180,6 +180,7 @@ REHEARSED = {"refusals": {"explain": True}}
         ("disclosure", "minimum_frequency", True, "disclosure.minimum_frequency: got True; want integer"),
         ("disclosure", "minimum_frequency", 1, "disclosure.minimum_frequency: implausible: got 1; want 2 to 100000"),
         ("disclosure", "p_percent", 0.1, "disclosure.p_percent: implausible: got 0.1; want 1 to 100 per cent"),
+        ("disclosure", "joint_share", 0.5, "disclosure.joint_share: implausible: got 0.5; want 1 to 100 per cent"),
         ("disclosure", "dominance_k", 0.9, "disclosure.dominance_k: implausible: got 0.9; want 1 to 100 per cent"),
         ("disclosure", "p_percent", True, "disclosure.p_percent: got True; want number"),
         ("disclosure", "parameters_per_record", 3.0, "implausible: got 3; want 1e-06 to 1 parameters per record"),

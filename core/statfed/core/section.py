@@ -40,7 +40,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{what} file not found: {path}") from None
-    except (ValueError, RecursionError, OSError) as error:  # of numbers with thousands of digits, and of depth, too
+    except (ValueError, OSError) as error:  # also of a number too long to read
         raise UsageError(f"{path}: not a readable TOML file: {error}") from None
     except RecursionError:
         raise UsageError(f"{path}: not a readable TOML file: nested too deeply") from None

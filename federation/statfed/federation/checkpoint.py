@@ -37,7 +37,7 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, Curve]:
     if not path.exists():
         raise UsageError(f"run {folder.name}: no checkpoint; it ended before its first round, so start it anew")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a damaged one open
             facts = json.loads(bytes(file["facts"]))
             state = {key.removeprefix("state/"): file[key] for key in file.files if key.startswith("state/")}
         sums = tuple(Sum(**{**one, "rules": tuple(one["rules"])}) for one in facts["sums"])

@@ -236,7 +236,7 @@ class Disclosure(Strict, Rules):
         _plausible(value, 2, 100_000, "records behind a cell, a number of them")
         return value
 
-    @field_validator("dominance_k", "p_percent")
+    @field_validator("dominance_k", "p_percent", "joint_share")
     @classmethod
     def _per_cent(cls, value: float | None) -> float | None:
         _plausible(value, 1, 100, "per cent, 90 and not .9")

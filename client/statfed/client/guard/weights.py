@@ -49,6 +49,7 @@ UNDECIDED = "nearly collinear columns"
 TOP = 48  # contributors of which all pairs are looked at
 HALF = 0.5  # of the sum of the two largest leverages, up to which it is near enough to what two can have together
 DIGITS = 1e-11  # of an eigenvalue of the scaled cross-products, below which they do not tell it from 0
+HELD = 2**27  # bytes of a stream that is kept in memory
 STAGES = 4  # of orthogonalisation
 NULL = 1e-12  # of a record's scaled values: a combination that is smaller at every record is 0
 Floats = NDArray[np.float64]
@@ -105,7 +106,7 @@ def leverages(rows: Rows, n: int, owner: str | None = None, size: int = 65_536) 
     n: contributors that may work together. owner: column that tells whose a record is. size: records of a batch.
     Null values count as 0: a record that has no value adds nothing.
     """
-    stream = _contributors(rows, owner, size)
+    stream = _kept(_contributors(rows, owner, size))
     whitened = _whitening(stream)
     if whitened is None:
         return Leverages(undecided=True)
@@ -151,6 +152,29 @@ def _contributors(rows: Rows, owner: str | None, size: int) -> Stream:
     grouped = each.group_by("_owner").aggregate(**{name: each[name].sum() for name in named})
     source = replace(table, expr=grouped)
     return lambda: source.batches([grouped[name] for name in named], size)
+
+
+def _kept(stream: Stream) -> Stream:
+    """The same stream, which is held in memory after its first time where that takes no more than `HELD` bytes."""
+    held: list[Floats] = []
+    state = {"whole": False}
+
+    def again() -> Iterator[Floats]:
+        if state["whole"]:
+            yield from held
+            return
+        held.clear()
+        size = 0
+        for block in stream():
+            size += block.nbytes
+            if size <= HELD:
+                held.append(block)
+            else:
+                held.clear()
+            yield block
+        state["whole"] = size <= HELD
+
+    return again
 
 
 def _owned(rows: Rows | Amounts, owner: str, size: int) -> Iterator[tuple[NDArray[np.int64], Floats]]:
@@ -297,7 +321,7 @@ def _sums(stream: Stream, sides: Callable[[Floats], tuple[Floats, Floats]]) -> F
 
 def _own(rows: Rows, owner: str, size: int) -> float:
     """The largest sum over one contributor's records of their leverages in the sums of squares over records."""
-    whitened = _whitening(lambda: (found for _, found in _owned(rows, owner, size)))
+    whitened = _whitening(_kept(lambda: (found for _, found in _owned(rows, owner, size))))
     if whitened is None:
         return math.inf
     sums = np.zeros((0, 1))

@@ -9,8 +9,8 @@ Three rules need no figures.
 - *One treatment.* A data set whose tables were suppressed is not rounded, nor the other way round, nor rounded to
   another base: what one treatment leaves open the other closes.
 - *The same figure has the same fate.* A row of the same records that was hidden is hidden again, whatever else is asked
-  of it; one that was shown counts as known. A question that is asked again is so answered with the same pattern, and
-  random rounding gives each figure the draw that it had.
+  of it; one that was shown counts as known. A question that is asked again is so answered with the same pattern.
+  Random rounding gives equal figures equal draws, whatever they were asked by.
 
 A release that was made while the memory was off is not known, and no release protects what it showed.
 """
@@ -133,9 +133,13 @@ class Beside:
         """What was shown or hidden of exactly these records."""
         return self.figures.get(name_of(box))
 
-    def uniform(self, box: Box, what: str, value: float) -> float:
-        """The draw of random rounding of a figure: the same whenever it is asked for."""
-        return self.memory.uniform(to_json(box), what, sorted(self.asked.values), round(value, 9))
+    def uniform(self, what: str, value: float) -> float:
+        """The draw of random rounding of a figure, which follows from the figure alone.
+
+        Were it to follow from the question too, questions that differ in words and not in records (a filter that leaves
+        out nobody) would each have a draw of their own, and their average the figure. Equal figures are rounded alike.
+        """
+        return self.memory.uniform(what, sorted(self.asked.values) if what == "total" else [], round(value, 9))
 
 
 def beside(asked: Asked, rules: Rules, memory: Memory) -> Beside:

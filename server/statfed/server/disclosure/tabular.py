@@ -114,7 +114,7 @@ def control_table(
     if rules.method == "suppress":
         rows, changed = _suppressed(shown, sums, numbers, basis, rules, treated, seconds, beside, boxes)
     else:
-        rows, changed = _disturbed(shown, sums, numbers, basis, rules, treated, source, beside, boxes), True
+        rows, changed = _disturbed(shown, sums, numbers, basis, rules, treated, source, beside), True
     treated.changed |= changed
     facts: dict[str, Scalar] = {}
     if changed and result.observations in result.facts:
@@ -192,7 +192,6 @@ def _disturbed(
     treated: Treated,
     source: Stream,
     beside: Beside | None,
-    boxes: Sequence[Box],
 ) -> list[dict[str, Scalar]]:
     """Rounded or perturbed rows: all of them, so that nobody sees which were unsafe."""
     unsafe = unsafe_rows(sums, numbers, rules)
@@ -205,7 +204,7 @@ def _disturbed(
         treated.ran(rule)
     treated.method = rules.method
     status = "perturbed" if rules.method == "cell-key" else "rounded"
-    counts, totals = _disturb(numbers, sums, rules, shown, basis, source, treated, beside, boxes)
+    counts, totals = _disturb(numbers, sums, rules, shown, basis, source, treated, beside)
     treated.count(status, len(shown))
     rows: list[dict[str, Scalar]] = []
     for i, row in enumerate(shown):
@@ -226,7 +225,6 @@ def _disturb(
     source: Stream,
     treated: Treated,
     beside: Beside | None,
-    boxes: Sequence[Box],
 ) -> tuple[Floats, Floats | None]:
     """Counts and totals, rounded or perturbed."""
     if rules.method == "cell-key":
@@ -240,8 +238,7 @@ def _disturb(
         elif rules.method == "random-round":
             draws = None
             if beside:
-                drawn = zip(boxes, values, strict=True)
-                draws = np.array([beside.uniform(box, what, float(value)) for box, value in drawn])
+                draws = np.array([beside.uniform(what, float(value)) for value in values])
             found.append(rounding.random_rounding(values, rules.base, source, draws))
         else:
             rounded = rounding.controlled(sums, values, rules.base)
