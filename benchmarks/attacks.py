@@ -49,7 +49,9 @@ def fixed(holders: int) -> list[dict[str, Any]]:
     for attack in ALL:
         found, world = tried(attack, _home(), ruled=True, holders=max(holders, attack.holders))
         rows.append(_row(attack) | {"held": not found.known, "questions": world.questions, "refused": world.refusals})
-        print(f"{'held' if not found.known else 'FELL':5} {attack.actor:11} {attack.method:10} {attack.name}", flush=True)
+        print(
+            f"{'held' if not found.known else 'FELL':5} {attack.actor:11} {attack.method:10} {attack.name}", flush=True
+        )
     return rows
 
 
@@ -71,7 +73,9 @@ def automatic(seeds: int, questions: int) -> list[dict[str, Any]]:
     for name in PROBES:
         bit = by_bits(_home(), "standard", name)
         rows.append({"actor": "analyst", "reach": None} | asdict(bit) | {"success": bit.success, "runs": 1})
-        print(f"{'FELL' if bit.success else 'held':5} probe: {name}: width {bit.width:.3f}, {bit.asked} asked", flush=True)
+        print(
+            f"{'FELL' if bit.success else 'held':5} probe: {name}: width {bit.width:.3f}, {bit.asked} asked", flush=True
+        )
     return rows
 
 
@@ -98,7 +102,10 @@ def switched() -> dict[str, list[str]]:
             if attack.actor == "reader":
                 continue
             made = world_of(attack, _home(), ruled=True)
-            sections = {name: {**attack.policies.get(name, {}), **changes.get(name, {})} for name in {*changes, *attack.policies}}
+            sections = {
+                name: {**attack.policies.get(name, {}), **changes.get(name, {})}
+                for name in {*changes, *attack.policies}
+            }
             made.close()
             world = World(_home(), made.frames, made.codebook, "standard", sections, made.rules)
             if attack.run(world).known:

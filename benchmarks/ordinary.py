@@ -10,9 +10,10 @@ of 2,000 to 10,000 records. The questions are those of labour force, income, exp
 statistics and of regressions in the literature on them. Reasons are the holder's own log, which the asker never sees.
 """
 
+# ruff: noqa: E501  # a question a line
+
 import argparse
 import json
-import logging
 import statistics
 import tempfile
 import time
@@ -23,11 +24,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tests.attacks.world import No, World
 
+from statfed.client.guard.refusals import refusals
 from statfed.client.guard.templates import Template
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.disclosure import OFF, Rules
-from tests.attacks.world import No, World
 
 SIZES = {"a": 10_000, "b": 4_000, "c": 2_000}
 REGIONS = [f"r{i}" for i in range(1, 9)]
@@ -154,9 +156,10 @@ def _persons(rng: np.random.Generator, holder: str, n: int) -> pd.DataFrame:
     experience = np.clip(age - schooling - 6, 0, 70)
     wage = np.clip(np.exp(1.6 + 0.09 * schooling + 0.02 * experience + rng.normal(0, 0.5, n)), 1, 500)
     hours = np.where(employed, np.clip(rng.normal(38, 9, n) - 5 * (sex == "f"), 4, 90), 0)
-    income = np.where(employed, wage * hours * 48, rng.lognormal(8.8, 0.7, n)) + (rng.random(n) < 0.02) * rng.pareto(
-        1.8, n
-    ) * 40_000
+    income = (
+        np.where(employed, wage * hours * 48, rng.lognormal(8.8, 0.7, n))
+        + (rng.random(n) < 0.02) * rng.pareto(1.8, n) * 40_000
+    )
     ill = rng.random(n) < 1 / (1 + np.exp(3.2 - 0.03 * age))
     return pd.DataFrame(
         {
@@ -204,7 +207,9 @@ def _households(rng: np.random.Generator, holder: str, n: int) -> pd.DataFrame:
             "food": np.clip(3_000 * members**0.7 * rng.lognormal(0, 0.4, n), 0, 1e5).round(0),
             "rent": np.where(tenure == "tenant", np.clip(0.25 * spent * rng.lognormal(0, 0.3, n), 0, 2e5), 0).round(0),
             "energy": np.clip(1_200 * rng.lognormal(0, 0.5, n), 0, 5e4).round(0),
-            "transport": np.where(rng.random(n) < 0.8, np.clip(0.1 * spent * rng.lognormal(0, 0.6, n), 0, 2e5), 0).round(0),
+            "transport": np.where(
+                rng.random(n) < 0.8, np.clip(0.1 * spent * rng.lognormal(0, 0.6, n), 0, 2e5), 0
+            ).round(0),
             "weight": np.clip(rng.lognormal(4, 0.3, n), 0.1, 500).round(3),
             "income_last_year": np.clip(income * rng.lognormal(-0.02, 0.15, n), 0, 3e6).round(0),
         }
@@ -299,17 +304,6 @@ QUESTIONS: tuple[Ordinary, ...] = (
 )  # fmt: skip
 
 
-class Reasons(logging.Handler):
-    """What holders write into their own logs."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 def world(of: str, ruled: bool, policies: Mapping[str, Mapping[str, Any]] | None = None) -> World:
     """Three holders of one population, under the standard rules or under none."""
     home = Path(tempfile.mkdtemp(prefix="ordinary-"))
@@ -317,14 +311,15 @@ def world(of: str, ruled: bool, policies: Mapping[str, Mapping[str, Any]] | None
     return World(home, population(of), BOOKS[of], template, dict(policies or {}), Rules() if ruled else OFF)
 
 
-def outcome(made: World, question: Ordinary, reasons: Reasons) -> tuple[str, str]:
-    """Answered, partly (with rows that are withheld) or refused; and the reason."""
-    reasons.lines.clear()
+def outcome(made: World, question: Ordinary) -> tuple[str, str]:
+    """Answered, partly (with rows that are withheld) or refused; and the reason, from the holders' own logs."""
+    before = {name: len(refusals(holder.home)) for name, holder in made.holders.items()}
     try:
         result = made.release(question.method, question.options, question.where)
     except No as error:
-        own = "; ".join(dict.fromkeys(line.replace("\n", " ") for line in reasons.lines))
-        return "refused", own or str(error).replace("\n", " ")
+        logs = {name: refusals(holder.home)[before[name] :] for name, holder in made.holders.items()}
+        own = [f"{name}: {one.reason}" for name, found in logs.items() for one in found]
+        return "refused", " ".join("; ".join(own or [str(error)]).split())
     rows = [row for table in result.tables.values() for row in table]
     hidden = sum(row.get("status") not in (None, "released") for row in rows)
     return ("partly", f"{hidden} of {len(rows)} rows hidden") if hidden else ("answered", "")
@@ -332,16 +327,14 @@ def outcome(made: World, question: Ordinary, reasons: Reasons) -> tuple[str, str
 
 def asked(together: bool) -> list[dict[str, str]]:
     """Every question, to new holders each or to the same ones."""
-    reasons, found = Reasons(), []
-    logging.getLogger("statfed").addHandler(reasons)
-    logging.getLogger("statfed").setLevel(logging.INFO)
+    found: list[dict[str, str]] = []
     worlds: dict[str, World] = {}
     for question in QUESTIONS:
         if together and question.of in worlds:
             made = worlds[question.of]
         else:
             made = worlds[question.of] = world(question.of, ruled=True)
-        state, why = outcome(made, question, reasons)
+        state, why = outcome(made, question)
         found.append({"question": question.like, "method": question.method, "state": state, "why": why})
         print(f"{state:9} {question.method:10} {question.like}{': ' + why[:300] if why else ''}", flush=True)
         if not together:

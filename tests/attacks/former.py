@@ -30,7 +30,7 @@ class Former(World):
         method: str,
         options: Mapping[str, Any] | None = None,
         where: Sequence[str] = (),
-        rules: Rules | None = None,  # noqa: ARG002
+        rules: Rules | None = None,
         **more: Any,
     ) -> Result:
         """Raises No as holders did; the figures of the answer are left out. Of tables, the labels as they were."""

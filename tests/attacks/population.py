@@ -1,8 +1,9 @@
 """Made populations that hold one person, or one enterprise, whom an attacker knows well and wants to know better.
 
 Everything about the target but the sensitive values is known to the attacker: region, sex, age, education, occupation,
-the month of entry, that it alone receives a grant, holds two posts and is on the short list. The sensitive values lie far from everybody else's, so that no
-attack finds them by guessing what is usual.
+the month of entry, that it alone receives a grant, holds two posts and is on the short list, that it alone is both in
+the club and in the union. The sensitive values lie far from everybody else's, so that no attack finds them by guessing
+what is usual.
 """
 
 from dataclasses import dataclass

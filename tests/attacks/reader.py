@@ -157,13 +157,13 @@ def counts_of_unions_of_hidden_cells(world: World) -> Finding:
 
 @attack("D6", "reader", "table", "rules are the holder's, memory of releases", policies=OPEN)
 def thresholds_that_the_asker_sets(world: World) -> Finding:
-    """One table under minimum 10 and again under 2."""
-    finest = _finest(world)
-    for minimum in (10, 2):
-        found = _table(world, *BY, rules=Rules(minimum_frequency=minimum))
-        if found is not None:
-            finest.read(_rows(found))
-    return _found(finest, _unsafe(world)) if finest._rows else NOTHING
+    """One table under minimum 10 and again under 2: cells that were hidden are shown."""
+    first, second = (_table(world, "occupation", "union", rules=Rules(minimum_frequency=m)) for m in (10, 2))
+    if first is None or second is None:
+        return NOTHING
+    hidden = [row.get("count") is None for row in first.tables["cells"]]
+    shown = [row.get("count") is not None for row in second.tables["cells"]]
+    return _exactly(sum(a and b for a, b in zip(hidden, shown, strict=True)))
 
 
 @attack("L13", "reader", "chisq", "figures of a hidden cell are withheld", policies=OPEN, unreleased=True)

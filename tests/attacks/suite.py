@@ -16,7 +16,8 @@ ALL = tuple(ATTACKS.values())
 
 def world_of(attack: Attack, home: Path, *, ruled: bool, holders: int = 0) -> World:
     """Holders under the template standard, or under none of its rules; of the release a reader's attack has the rules
-    on in both, since that is what it reads, but where these are what holds it. holders: instead of the attack's own number."""
+    on in both, since that is what it reads, but where these are what holds it. holders: instead of its own
+    number."""
     everybody = persons() if attack.people == "persons" else enterprises()
     frames = dict(list(everybody.items())[: holders or attack.holders])
     book = PERSONS if attack.people == "persons" else ENTERPRISES

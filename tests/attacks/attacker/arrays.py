@@ -172,7 +172,10 @@ def _edges(world: World, aim: Aim, rng: np.random.Generator) -> Any:
                 yield None
                 continue
             sides = np.ravel(found[0, 0])
-            yield [(1.0 * (masks[pick] & (x <= edge)), float(sides[0])), (1.0 * (masks[pick] & (x > edge)), float(sides[-1]))]
+            yield [
+                (1.0 * (masks[pick] & (x <= edge)), float(sides[0])),
+                (1.0 * (masks[pick] & (x > edge)), float(sides[-1])),
+            ]
 
 
 _COURSES: dict[str, Callable[..., Any]] = {

@@ -1,4 +1,4 @@
-"""Runs of the automatic attacker against holder `a` under one template: every method, the coordinator's arrays, probes."""
+"""Runs of the automatic attacker against holder `a` under one template: every method, arrays, probes."""
 
 from pathlib import Path
 

@@ -46,7 +46,7 @@ class Knowledge:
         self._basis = None
 
     def reach(self, more: Floats | None = None) -> float:
-        """Share of the squared length of what is wanted that lies in the span of the equations and of `more`, (k, n)."""
+        """Share of the squared length of what is wanted that lies in the span of the equations and `more`, (k, n)."""
         basis = self._span()
         residual = self.wanted - basis @ (basis.T @ self.wanted)
         total = float(self.wanted @ self.wanted)

@@ -41,7 +41,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class Question:
-    """One question. inside: whom it is about; span: (k, n), the vectors of its figures; read: equations in its answer."""
+    """One question. inside: whom it is about; span: (k, n), vectors of its figures; read: equations in an answer."""
 
     method: str
     options: dict[str, Any]
@@ -124,9 +124,7 @@ def _by_holder(aim: Aim, inside: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     return [inside[holder == name] for name in dict.fromkeys(holder)]
 
 
-def _cells(
-    aim: Aim, inside: NDArray[np.bool_], by: Sequence[str]
-) -> tuple[list[dict[str, Any]], Floats]:
+def _cells(aim: Aim, inside: NDArray[np.bool_], by: Sequence[str]) -> tuple[list[dict[str, Any]], Floats]:
     """Levels of each cell and its indicator."""
     if not by:
         return [{}], inside[None].astype(np.float64)
@@ -215,7 +213,7 @@ def _table(aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.ran
     return {"rows": list(by), "value": aim.column}, span, _read_cells(keys, span, _plain("total"), "cells")
 
 
-def _count(aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.random.Generator) -> Any:  # noqa: ARG001
+def _count(aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.random.Generator) -> Any:
     keys, span = _cells(aim, inside, by)
     keys = [key | {aim.column: "true"} for key in keys]
     return {"by": [*by, aim.column]}, span, _read_cells(keys, span, _plain("estimate"))
@@ -241,7 +239,7 @@ def _ttest(aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.ran
     return {"columns": [aim.column], "by": name}, span, read
 
 
-def _covariance(aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.random.Generator) -> Any:  # noqa: ARG001
+def _covariance(aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.random.Generator) -> Any:
     names = [str(name) for name in rng.permutation(aim.numeric)[: rng.integers(1, len(aim.numeric) + 1)]]
     x = aim.frame[names].to_numpy(np.float64).T * inside
     n = max(int(inside.sum()), 1)
@@ -316,9 +314,7 @@ def _design(aim: Aim, right: str) -> pd.DataFrame:
         return pd.DataFrame(model_matrix(right, aim.frame, context=_FUNCTIONS))
 
 
-def _model(
-    aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.random.Generator, method: str  # noqa: ARG001
-) -> Any:
+def _model(aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.random.Generator, method: str) -> Any:
     right = formula(aim, rng)
     x = _design(aim, right)
     span = np.nan_to_num(x.to_numpy(np.float64).T, nan=0.0, posinf=0.0, neginf=0.0) * inside

@@ -47,7 +47,7 @@ def aim_of(world: World, column: str, index: int = 0) -> Aim:
     parts = [frame.assign(_holder=name) for name, frame in world.frames.items()]
     frame = pd.concat(parts, ignore_index=True)
     book = world.codebook
-    secret = {"income", "benefit", "grant", "illness", "turnover", "hours", "weight", "event"}
+    secret = {"income", "benefit", "grant", "illness", "turnover", "hours", "weight", "event", "key", "share"}
     numeric = tuple(n for n in book.columns if book.columns[n].type in ("number", "integer") and n not in secret)
     categories = tuple(n for n in book.columns if book.columns[n].type == "category")
     for name in categories:
@@ -105,18 +105,14 @@ def attack(
     return outcome(aim, known, "+".join(methods) if len(methods) < 4 else "any", asked, len(refused), told, trail)
 
 
-def outcome(
-    aim: Aim, known: Knowledge, method: str, asked: int, refused: int, told: int, trail: list[str]
-) -> Outcome:
+def outcome(aim: Aim, known: Knowledge, method: str, asked: int, refused: int, told: int, trail: list[str]) -> Outcome:
     """What the equations leave of the target's value."""
     low, high = known.interval()
     truth = float(aim.frame[aim.column].to_numpy(np.float64) @ known.wanted)
     full = float(np.abs(known.wanted) @ (known.high - known.low))
     slack = 1e-3 * full
     holds = low - slack <= truth <= high + slack
-    return Outcome(
-        method, aim.column, max(high - low, 0.0) / full, holds, known.reach(), asked, refused, told, trail
-    )
+    return Outcome(method, aim.column, max(high - low, 0.0) / full, holds, known.reach(), asked, refused, told, trail)
 
 
 def _best(

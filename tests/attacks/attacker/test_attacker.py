@@ -33,21 +33,25 @@ def test_without_rules_a_coordinator_who_searches_finds_the_value(method: str, t
     assert by_arrays(tmp_path, "rehearsal", method, 20).success
 
 
-@pytest.mark.parametrize(("method", "column"), pairs())
+@pytest.mark.parametrize(
+    ("method", "column"), [("total", "income"), ("covariance", "income"), ("ols", "income"), ("table", "illness")]
+)
 def test_under_rules_an_analyst_finds_no_value(method: str, column: str, tmp_path: Path) -> None:
     found = by_questions(tmp_path, "standard", method, column, 5)
     assert found.holds, "the truth lies outside what the equations leave: the attacker is broken"
     assert not found.success, found.trail
 
 
-@pytest.mark.parametrize("method", SECRETS)
+@pytest.mark.parametrize("method", ["glm", "quantile"])
 def test_under_rules_a_coordinator_finds_no_value(method: str, tmp_path: Path) -> None:
-    found = by_arrays(tmp_path, "standard", method, 6)
+    found = by_arrays(tmp_path, "standard", method, 4)
     assert found.holds
     assert not found.success, found.trail
 
 
-@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize(
+    "name", [name if i < 4 else pytest.param(name, marks=pytest.mark.whole) for i, name in enumerate(PROBES)]
+)
 def test_refusals_tell_no_value(name: str, tmp_path: Path) -> None:
     assert not by_bits(tmp_path, "standard", name, 12).success
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501, T201  # a script for another environment
 """The same before ACRO (python package `acro`), in an environment of its own: it needs other versions than ours.
 
     python -m venv /elsewhere/acro && /elsewhere/acro/bin/pip install acro pyarrow
@@ -52,12 +53,21 @@ def main(people_file: str, enterprises_file: str) -> None:
 
     def cell(rows: Any, columns: Any, values: Any, frame: Any, how: str, row: str, column: str) -> float:
         table = session.crosstab(frame[rows], frame[columns], values=values, aggfunc=how)
-        return float(table.loc[row].xs(column, level=-1).iloc[0] if table.columns.nlevels > 1 else table.loc[row, column])
+        return float(
+            table.loc[row].xs(column, level=-1).iloc[0] if table.columns.nlevels > 1 else table.loc[row, column]
+        )
 
     people["all"], firms["all"] = "all", "all"
-    trial("mean of 12 records of one person", lambda: cell("region", "all", y, people, "mean", "far", "all"), 61_234, 2e5)
+    trial(
+        "mean of 12 records of one person", lambda: cell("region", "all", y, people, "mean", "far", "all"), 61_234, 2e5
+    )
     trial("dummy of 12 records of one person", lambda: fitted(people["region"].eq("far"), at=[1.0]), 61_234, 2e5)
-    trial("weight that one person has", lambda: cell("all", "sex", y * people["grant"], people, "sum", "all", "f") / 31_250, 187_423, 2e5)
+    trial(
+        "weight that one person has",
+        lambda: cell("all", "sex", y * people["grant"], people, "sum", "all", "f") / 31_250,
+        187_423,
+        2e5,
+    )
 
     def total(inside: Any) -> float:
         part = people[inside]
@@ -81,8 +91,18 @@ def main(people_file: str, enterprises_file: str) -> None:
         return of(both[0]) + of(both[1]) - of(whole) + of(~both[0] & ~both[1])
 
     trial("inclusion and exclusion", inclusion, 187_423, 2e5)
-    trial("total that one enterprise dominates", lambda: cell("sector", "all", firms["turnover"], firms, "sum", "mining", "all"), 873_512, 1e6)
-    trial("table with a cell of one", lambda: float(session.crosstab(people["club"], people["union"]).loc["y", "y"]), 1, 10)
+    trial(
+        "total that one enterprise dominates",
+        lambda: cell("sector", "all", firms["turnover"], firms, "sum", "mining", "all"),
+        873_512,
+        1e6,
+    )
+    trial(
+        "table with a cell of one",
+        lambda: float(session.crosstab(people["club"], people["union"]).loc["y", "y"]),
+        1,
+        10,
+    )
     print("RESULT " + json.dumps(found))
 
 

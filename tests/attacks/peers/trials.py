@@ -72,7 +72,7 @@ def _inclusion() -> bool:
 
 def _bits() -> bool:
     """Subsets of three of whom two are known: refused where the third is not among them."""
-    sizes = [3 - int(INCOME < x) for x in (1e5, 1.9e5)]
+    sizes = [3 - int(x > INCOME) for x in (1e5, 1.9e5)]
     return ds.subset(sizes[0]) != ds.subset(sizes[1])
 
 
