@@ -20,7 +20,7 @@ def _only(result: Result | None, column: str, table: str = "", **where: object) 
         return None
     rows = result.tables[table or next(iter(result.tables))]
     found = [row.get(column) for row in rows if all(row.get(key) == value for key, value in where.items())]
-    return float(found[0]) if len(found) == 1 and isinstance(found[0], int | float) else None  # type: ignore[arg-type]
+    return float(found[0]) if len(found) == 1 and isinstance(found[0], int | float) else None
 
 
 def _income(got: float | None) -> Finding:
@@ -40,6 +40,11 @@ def bisected(above: Callable[[float], bool], low: float, high: float, steps: int
 
 
 # Formulas ------------------------------------------------------------------------------------------------------------
+
+
+def _sum_of_coefficients(found: Result) -> float:
+    return float(sum(_number(row, "estimate") for row in found.tables["coefficients"]))
+
 
 BUMP = "I(1/(1+1e7*((age-47)**2+(entry-17)**2)))"
 
@@ -103,7 +108,7 @@ def interaction_whose_cell_is_the_target(world: World) -> Finding:
     found = world.asked("ols", {"formula": "income ~ C(club)*C(union)"})
     if found is None:
         return NOTHING
-    return _income(sum(float(row["estimate"]) for row in found.tables["coefficients"]))  # type: ignore[arg-type]
+    return _income(_sum_of_coefficients(found))
 
 
 @attack("L5", "analyst", "ols", "pinned codebook")
@@ -112,7 +117,7 @@ def level_of_one_person_in_a_column_that_is_called_a_psu(world: World) -> Findin
     found = world.asked("ols", {"formula": "income ~ C(list)"}, codebook=book)
     if found is None:
         return NOTHING
-    return _income(sum(float(row["estimate"]) for row in found.tables["coefficients"]))  # type: ignore[arg-type]
+    return _income(_sum_of_coefficients(found))
 
 
 # Weights -------------------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Finest:
             found = milp(
                 sign * cells,
                 constraints=constraints,
-                integrality=np.ones(len(cells)),
+                integrality=np.ones(len(cells), np.int64),
                 bounds=Bounds(0.0, self.most),
                 options={"time_limit": 5.0, "mip_rel_gap": 0.0},
             )

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from statfed.strategies.analyses._crosstab import POWER
+from statfed.strategies.analyses.table import MAGNIFIED
 from tests.attacks.analyst import ALL, bisected
 from tests.attacks.finding import NOTHING, Finding, attack
 from tests.attacks.population import ENTERPRISE_LARGE, PERSON
@@ -234,7 +236,7 @@ def asks_without_end(world: World) -> Finding:
     return Finding(float(answered >= 70), 1.0, 1.0)
 
 
-@attack("L16", "coordinator", "table", "powers of sums", people="enterprises")
+@attack("L16", "coordinator", "table", "low powers", people="enterprises", control=False)
 def powers_that_bound_the_largest_contributor(world: World) -> Finding:
     options = {"rows": ["sector"], "value": "turnover", "largest_contributor": 1e6, "nested_enterprises": True}
     where = ["sector = trade"]
@@ -248,6 +250,4 @@ def powers_that_bound_the_largest_contributor(world: World) -> Finding:
 
 def _root(power: float, found: dict[str, np.ndarray]) -> float | None:
     """The largest, where the sum of 8th powers is scaled so that the public bound is `MAGNIFIED`."""
-    from statfed.strategies.analyses.table import MAGNIFIED, POWER
-
     return 1e6 * (power / MAGNIFIED) ** (1 / POWER) if power else None

@@ -45,7 +45,8 @@ FREE: dict[str, Any] = {
 class Attack:
     """One attack. row: of the audits; method: that carries it; rule: what holds it; people: are they persons or
     enterprises? policies: sections of the policies under which it is tried; former: does its control need holders as
-    they once were? unreleased: are the rules of the release off in it? holders: so many have the population."""
+    they once were? unreleased: are the rules of the release off in it? control: is
+    there one? holders: so many have the population."""
 
     name: str
     row: str
@@ -57,6 +58,7 @@ class Attack:
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     former: bool = False
     unreleased: bool = False
+    control: bool = True
     holders: int = 1
 
 

@@ -43,7 +43,7 @@ class Former(World):
             inside[name] = np.ones(len(frame), np.bool_)
             for c in conditions:
                 x = frame[c.column].to_numpy()
-                inside[name] &= {"==": x == c.value, ">=": x >= c.value, "<=": x <= c.value, "<": x < c.value}[c.op]  # type: ignore[operator]
+                inside[name] &= {"==": x == c.value, ">=": x >= c.value, "<=": x <= c.value, "<": x < c.value}[c.op]
         sizes = [int(part.sum()) for part in inside.values()]
         if any(0 < size < MINIMUM for size in sizes):
             raise self._no(No("not allowed: minimum frequency"))

@@ -122,10 +122,10 @@ def _persons(rng: np.random.Generator, holder: str, n: int) -> pd.DataFrame:
         )
         for name, value in values.items():
             frame.loc[0, name] = value
-        many = slice(n - 12, n)
-        frame.iloc[many, frame.columns.get_loc("person")] = "a-many"
-        frame.iloc[many, frame.columns.get_loc("region")] = "far"
-        frame.iloc[many, frame.columns.get_loc("income")] = 61_234.0
+        many = frame.index >= n - 12
+        frame["person"] = frame["person"].where(~many, "a-many")
+        frame["region"] = frame["region"].where(~many, "far")
+        frame["income"] = frame["income"].where(~many, 61_234.0)
     return frame
 
 

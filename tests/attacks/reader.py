@@ -30,7 +30,7 @@ def _rows(result: Result) -> list[Row]:
 
 
 def _table(world: World, *by: str, **more: object) -> Result | None:
-    return world.asked("table", {"rows": list(by)}, **more)  # type: ignore[arg-type]
+    return world.asked("table", {"rows": list(by)}, **more)
 
 
 def _finest(world: World, by: Sequence[str] = BY) -> Finest:
@@ -43,14 +43,18 @@ def _unsafe(world: World, by: Sequence[str] = BY) -> list[dict[str, object]]:
 
     whole = pd.concat(world.frames.values())
     sizes = whole.groupby(list(by), observed=True).size()
-    return [dict(zip(by, np.atleast_1d(key), strict=True)) for key, n in sizes.items() if 0 < n < MINIMUM]
+    return [
+        dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+        for key, n in sizes.items()
+        if 0 < n < MINIMUM
+    ]
 
 
 def _found(finest: Finest, cells: Iterable[Mapping[str, object]]) -> Finding:
     return _exactly(finest.known(list(cells)[:12]))
 
 
-@attack("K4", "reader", "table", "one symbol", policies=OPEN, former=True)
+@attack("K4", "reader", "table", "one symbol", policies=OPEN, former=True, holders=3)
 def labels_of_suppressed_cells(world: World) -> Finding:
     """Whether a cell is hidden for itself or for another bounds it from above or below."""
     found = _table(world, "occupation", "union", "region")
@@ -82,7 +86,7 @@ def one_table_under_two_hierarchies(world: World) -> Finding:
     return _found(finest, _unsafe(world)) if told else NOTHING
 
 
-@attack("L13", "reader", "table", "one method a data set, memory of releases", policies=OPEN)
+@attack("L13", "reader", "table", "one method a data set, memory of releases", policies=OPEN, holders=3)
 def suppressed_once_and_rounded_once(world: World) -> Finding:
     finest = _finest(world)
     first = _table(world, *BY)
@@ -215,18 +219,18 @@ def variance_by_groups_and_mean_of_all(world: World) -> Finding:
 def one_record_without_a_value(world: World) -> Finding:
     """How many lack a category, from the table of those who have it and the table of everybody."""
     frame = world.frames["a"]
-    frame.loc[3, "education"] = None  # type: ignore[call-overload]
+    frame.loc[3, "education"] = None
     frame.to_parquet(world.home / "a" / "data.parquet")
     found = _table(world, "sex", "education")
     told = found.facts.get("missing") if found else None
     whole = world.asked("table", {"rows": ["sex"]})
     if not isinstance(told, int | float) and found is not None and whole is not None:
         first, second = found.facts.get("observations"), whole.facts.get("observations")
-        told = None if first is None or second is None else float(second) - float(first)  # type: ignore[arg-type]
+        told = None if first is None or second is None else float(second) - float(first)
     return Finding(float(told), 1.0, 10.0) if isinstance(told, int | float) else NOTHING
 
 
-@attack("L11", "reader", "table", "totals perturbed by themselves", policies=OPEN)
+@attack("L11", "reader", "table", "totals perturbed by themselves", policies=OPEN, control=False)
 def mean_of_a_table_perturbed_by_cell_keys(world: World) -> Finding:
     """If counts and totals are perturbed by one factor, their quotient is exact."""
     options = {"rows": ["club"], "value": "income", "record_keys": True}

@@ -191,7 +191,8 @@ class Session:
             try:
                 ask = course.throw(refused) if refused else course.send(total)  # type: ignore[arg-type]
             except StopIteration as end:
-                return end.value
+                made: Result = end.value
+                return made
             refused = None
             try:
                 total = Total(self.ask(ask.name, ask.arrays))

@@ -8,6 +8,7 @@ honest run asks: a step of the way, a hundredth of it, and so on. What is answer
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def _fitted(world: World, aim: Aim, rng: np.random.Generator, method: str) -> An
     """Steps of a logit: information z' w z of a column that has coefficient 0."""
     own = _own(aim)
     options: dict[str, Any] = {"formula": f"illness ~ {' + '.join(COLUMNS)} + {aim.column}", "family": "binomial"}
-    more: dict[str, Floats] = {}
+    more: dict[str, Any] = {}
     if method == "glmm":
         options["group"] = "sex"
         more = {"effects": np.zeros(2)}
@@ -90,8 +91,8 @@ def _fitted(world: World, aim: Aim, rng: np.random.Generator, method: str) -> An
         mean = start["sums"] / start["records"]
         rate = float(start["response"]) / float(start["records"])
         honest = np.array([np.log(rate / (1 - rate)), *np.zeros(len(COLUMNS) + 1)])
-        arrays = {"mean": mean, "present": np.zeros(0, np.int64)} | more
-        session.ask("step", arrays | {"coefficients": honest}, holder="a")
+        arrays: dict[str, Any] = {"mean": mean, "present": np.zeros(0, np.int64), **more}
+        session.ask("step", {**arrays, "coefficients": honest}, holder="a")
         return session, arrays, honest
 
     while True:
@@ -108,7 +109,7 @@ def _fitted(world: World, aim: Aim, rng: np.random.Generator, method: str) -> An
             for part in STEPS:
                 b = at + (wanted - at) * part
                 try:
-                    found = session.ask("step", arrays | {"coefficients": b}, holder="a")["information"]
+                    found = session.ask("step", {**arrays, "coefficients": b}, holder="a")["information"]
                 except No:
                     yield None
                     continue
@@ -179,8 +180,8 @@ def _edges(world: World, aim: Aim, rng: np.random.Generator) -> Any:
 
 
 _COURSES: dict[str, Callable[..., Any]] = {
-    "glm": lambda *words: _fitted(*words, "glm"),
-    "glmm": lambda *words: _fitted(*words, "glmm"),
+    "glm": partial(_fitted, method="glm"),
+    "glmm": partial(_fitted, method="glmm"),
     "cox": _hazards,
     "quantile": _edges,
 }

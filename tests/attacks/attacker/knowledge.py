@@ -86,7 +86,13 @@ class Knowledge:
         ends = []
         for sign in (1.0, -1.0):
             bounds = np.column_stack([np.zeros(len(self.low)), (self.high - self.low) / scale])
-            found = linprog(sign * self.wanted, A_ub=both, b_ub=limits, bounds=bounds, method="highs")
+            found = linprog(  # type: ignore[call-overload]  # bounds as an array of pairs, as documented
+                sign * self.wanted,
+                A_ub=both,
+                b_ub=limits,
+                bounds=bounds,
+                method="highs",
+            )
             if found.status != 0:
                 return lowest, highest
             ends.append(sign * found.fun * scale + float(self.wanted @ self.low))

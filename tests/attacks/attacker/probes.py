@@ -6,6 +6,7 @@ comes back differs it has found an oracle, and bisects. What comes back is put i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tests.attacks.attacker.questions import Aim
 from tests.attacks.population import changed
@@ -29,7 +30,7 @@ class Bit:
         return self.holds and self.width <= 0.02
 
 
-def _words(world: World, method: str, options: dict[str, object], where: list[str], **more: object) -> str:
+def _words(world: World, method: str, options: dict[str, object], where: list[str], **more: Any) -> str:
     try:
         world.release(method, options, where, **more)
     except Exception as error:  # noqa: BLE001  # whatever is said differently is a bit

@@ -4,6 +4,7 @@ is read: vectors a from quasi-identifiers alone, then values b from the release.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -128,7 +129,7 @@ def _cells(aim: Aim, inside: NDArray[np.bool_], by: Sequence[str]) -> tuple[list
     """Levels of each cell and its indicator."""
     if not by:
         return [{}], inside[None].astype(np.float64)
-    keys = aim.frame.loc[inside, list(by)].drop_duplicates().to_dict("records")
+    keys: list[dict[str, Any]] = aim.frame.loc[inside, list(by)].drop_duplicates().to_dict("records")  # type: ignore[assignment]
     rows = [inside & np.logical_and.reduce([(aim.frame[k] == v).to_numpy() for k, v in key.items()]) for key in keys]
     return keys, np.array(rows, np.float64).reshape(len(keys), len(aim.frame))
 
@@ -266,9 +267,9 @@ def _pca(aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.rando
         k = len(names)
         load, size = np.full((k, k), np.nan), np.full(k, np.nan)
         for row in result.tables["loadings"]:
-            load[names.index(row["name"]), int(row["component"]) - 1] = row["loading"]  # type: ignore[call-overload,index]
+            load[names.index(row["name"]), int(str(row["component"])) - 1] = row["loading"]
         for row in result.tables["components"]:
-            size[int(row["component"]) - 1] = row["eigenvalue"]  # type: ignore[arg-type]
+            size[int(str(row["component"])) - 1] = row["eigenvalue"]
         whole = load @ np.diag(size) @ load.T * (n - 1)
         return [(centred[i], float(whole[0, i + 1])) for i in range(len(centred)) if np.isfinite(whole[0, i + 1])]
 
@@ -335,8 +336,8 @@ def _model(aim: Aim, inside: NDArray[np.bool_], by: tuple[str, ...], rng: np.ran
 
 
 _DRAWN: dict[str, Callable[..., Any]] = {
-    **{m: (lambda *words, m=m: _means(*words, m)) for m in ("total", "mean", "variance", "describe")},
-    **{m: (lambda *words, m=m: _model(*words, m)) for m in ("ols", "glm")},
+    **{method: partial(_means, method=method) for method in ("total", "mean", "variance", "describe")},
+    **{method: partial(_model, method=method) for method in ("ols", "glm")},
     "ratio": _ratio,
     "table": _table,
     "count": _count,
