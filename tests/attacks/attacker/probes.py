@@ -4,6 +4,7 @@ Each probe is a question with a number in it. The attacker asks it at both ends 
 comes back differs it has found an oracle, and bisects. What comes back is put into words: an answer, or the text.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,8 @@ def _words(world: World, method: str, options: dict[str, object], where: list[st
     try:
         world.release(method, options, where, **more)
     except Exception as error:  # noqa: BLE001  # whatever is said differently is a bit
-        return "".join(c for c in str(error) if not c.isdigit())
+        text = re.sub("[0-9a-f]{8,}", "", str(error))  # ids are drawn at random, digests are public
+        return "refused" if "limits.refusals" in text else re.sub("[0-9]", "", text)
     return "answered"
 
 
