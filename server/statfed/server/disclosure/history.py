@@ -151,8 +151,9 @@ def beside(asked: Asked, rules: Rules, memory: Memory) -> Beside:
         if not mine & set(entry["holders"]):
             continue
         values = set(entry["values"])
-        related = bool(values & set(asked.values))
         same = values == set(asked.values)
+        # a sum of weights says nothing of a weighted sum
+        related = (same and bool(values)) or bool((values & set(asked.values)) - {asked.codebook.role("weight")})
         for one in entry["figures"]:
             box = from_json(one["box"])
             name = name_of(box)
