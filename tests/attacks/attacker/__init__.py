@@ -1,0 +1,1 @@
+"""An attacker that searches by itself. See `search`."""

@@ -1,0 +1,1 @@
+"""Rules of peers, as documented, put before the same attacks."""
