@@ -169,7 +169,7 @@ def test_an_analysis_says_the_same_under_every_protection_and_who_learns_what(
     assert {row["sex"]: row["count"] for row in answer["cells"]} == {"f": 45, "m": 15}
     (listed,) = document(call("protections", name, "--json"))["protections"]
     assert "coordinator" in {row["role"] for row in answer["learns"]}
-    assert len(answer["learns"]) == len(listed["learns"]["table"]) + 4  # what every run shows besides
+    assert len(answer["learns"]) == len(listed["learns"]["table"]) + 3  # what every run shows besides
     assert answer["terms"]["protection"]["name"] == name
 
 

@@ -95,6 +95,19 @@ def test_the_same_question_again_and_values_that_are_only_summed_change_nothing(
     assert determined(other, of(other, CODEBOOK, total("club = y"), total())) == once
 
 
+def test_a_difference_of_many_that_is_one_persons_value_is_that_persons_share() -> None:
+    """Of those who are in the union and not in the club only one has any income."""
+    frame = people()
+    frame.loc[frame.union == "y", "income"] = 0.0
+    frame.loc[25, "income"] = 67.89
+    table = table_of(frame, CODEBOOK)
+    asked = of(table, CODEBOOK, total("region in n,s"), total("union = n"))
+    assert determined(table, asked, ["income"]) < 0.1
+    assert determined(table, asked, ["income"], values=True) == pytest.approx(1.0, abs=1e-6)
+    values = frame.income.to_numpy()[:, None] * np.stack([np.ones(60), frame.union == "n"], axis=1).astype(float)
+    assert determined(table, asked, ["income"], values=True) == pytest.approx(reference(values), rel=1e-9)
+
+
 def test_a_holder_refuses_the_answer_that_would_complete_a_combination(tmp_path: Any) -> None:
     from statfed.core.errors import Refused
     from tests.office import Office

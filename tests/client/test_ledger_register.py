@@ -190,7 +190,10 @@ def _charging(path: Path, runs: list[str]) -> None:
             ledger.disclose(run, "study", 1, "")
 
 
-def test_processes_that_write_at_once_never_find_each_other_rolled_back(path: Path, register: Path) -> None:
+def test_processes_that_write_at_once_never_find_each_other_rolled_back(
+    path: Path, register: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # a new process finds this module by it
     opened(path).close()
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_charging, args=(path, [f"{w}-{i}" for i in range(12)])) for w in range(3)]

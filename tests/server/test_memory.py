@@ -75,7 +75,8 @@ def _append(path: Path, times: int) -> None:
             memory.append({"number": len(memory.entries)})
 
 
-def test_processes_take_turns(tmp_path: Path) -> None:
+def test_processes_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # a new process finds this module by it
     path = tmp_path / "m"
     context = multiprocessing.get_context("spawn")
     running = [context.Process(target=_append, args=(path, 8)) for _ in range(3)]

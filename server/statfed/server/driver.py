@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import EngineError, Pending, Refused, UsageError
-from statfed.core.method import Adaptive, Arrays, Ask, Coordination, Fixed, Total
+from statfed.core.method import Adaptive, Arrays, Ask, Coordination, Counts, Fixed, Total
 from statfed.core.privacy.placement import note
 from statfed.core.progress import Progress
 from statfed.core.protection import Aggregate, Coordinator, agree, formed
@@ -145,6 +145,7 @@ class _Line:
     progress: Progress
     on_state: OnState
     number: int
+    few_left_out: bool = False
 
     def walk(self, coordination: Coordination) -> None:
         """Ask by ask, until the method returns."""
@@ -201,6 +202,8 @@ class _Line:
             total = Total(values, std, {}, self.sizes, aggregate.holders)
         else:
             total = Total(aggregate.total, None, aggregate.each, self.sizes, aggregate.holders)
+        told_beside = any(isinstance(part.what, Counts) and part.what.beside for part in parts.values())
+        self.few_left_out |= told_beside and any(fact.rules for fact in facts.values())
         self.driven.sums.append(
             Sum(
                 ask.name,
@@ -222,6 +225,8 @@ class _Line:
         if missing:
             gone = ", ".join(missing)
             notes += (f"without {gone}, which dropped out: a result over {len(self.counted)} of {len(asked)} holders",)
+        if self.few_left_out:
+            notes += ("holders with rules leave out of numbers of missing and left-out records those that are too few",)
         said = note(self.study.privacy) if self.study.privacy else None
         return result.with_(notes=(*notes, said) if said else notes)
 

@@ -375,6 +375,11 @@ class Releases:
             found = [block for one, of, text in asked for block in joint.blocks(table, one, of, text)]
             if 100 * joint.determined(table, found, own) > rules.joint_share * (1 + 1e-9):
                 raise Refused(_JOINT)
+            if rules.dominance_k is not None or rules.p_percent is not None:
+                share = joint.determined(table, found, own, values=True)
+                alone = rules.p_percent is not None and 1 - share < rules.p_percent / 100 * share
+                if alone or (rules.dominance_k is not None and 100 * share > rules.dominance_k):
+                    raise Refused(_JOINT)
             with _named(), self._chain.writing() as state:
                 if state.recipes != past:
                     continue

@@ -13,9 +13,14 @@ least as much as it does, however many answers are combined. That covers differe
 weights and regressions. Leverages add up to the rank of all coefficients, so the rank is at most `limit` times the
 number of contributors: a limit on the number of exact figures that follows from the data alone.
 
-The decision looks at the coefficients, that is at columns which make cells, conditions and designs, and at no value
-that is only summed: with respect to these it could be simulated by the asker, so that a refusal tells nothing of them
-(Kenthapadi, Mishra and Nissim 2005).
+*Dominance.* The same is asked of the coefficients times the values: the leverage of a contributor there is its largest
+share of the squares of what contributors add to any combination of sums. So no difference of totals is one
+contributor's, although many are in it, as a value that is 0 for nearly all would make it. It is held to the (n,k) rule
+with n = 1 and the p% rule. This part does look at values: that it refuses is a bit about them, which is counted.
+
+The first decision looks at the coefficients, that is at columns which make cells, conditions and designs, and at no
+value that is only summed: with respect to these it could be simulated by the asker, so that a refusal tells nothing of
+them (Kenthapadi, Mishra and Nissim 2005).
 
 Not covered: coefficients that follow from totals (the weights of an iterative fit, edges of a quantile's bisection),
 which have rules of their own; combinations that are not linear; data that changed in between; more than `MOST` vectors,
@@ -103,23 +108,29 @@ def _code(table: Table, by: Sequence[str], member: Expr) -> Expr:
     return ibis.ifelse(member, place, 0).cast("float64")
 
 
-def determined(table: Table, found: Sequence[Block], of: Collection[str] | None = None) -> float:
+def determined(
+    table: Table, found: Sequence[Block], of: Collection[str] | None = None, *, values: bool = False
+) -> float:
     """The largest leverage of a contributor in all coefficients together of the values of one column, or of numbers of
     records; infinite beyond `MOST` vectors.
 
-    of: the columns to look at, "" for numbers of records; all by default. The worst over persons and enterprises, where
-    columns tell whose a record is.
+    of: the columns to look at, "" for numbers of records; all by default. values: of the coefficients times the values
+    themselves, numbers of records left aside: the largest share of the squares of what contributors add to any sum.
+    The worst over persons and enterprises, where columns tell whose a record is.
     """
-    spaces: dict[tuple[str, ...], list[Block]] = {}
+    spaces: dict[tuple[str, ...], tuple[str, list[Block]]] = {}
     for name in sorted({name for block in found for name in block.of} if of is None else of):
         own = {block.key: block for block in found if name in block.of}
-        spaces.setdefault(tuple(sorted(own)), list(own.values()))
+        value = name if values and name in table.codebook.columns and table.codebook.columns[name].numeric else ""
+        if value or not values:
+            spaces.setdefault((value, *sorted(own)), (value, list(own.values())))
     whose = owners(table.codebook) or (None,)
-    return max((_determined(table, own, owner) for own in spaces.values() if own for owner in whose), default=0.0)
+    each = (_determined(table, own, owner, value) for value, own in spaces.values() if own for owner in whose)
+    return max(each, default=0.0)
 
 
-def _determined(table: Table, found: Sequence[Block], owner: str | None) -> float:
-    named: dict[str, Expr] = {}
+def _determined(table: Table, found: Sequence[Block], owner: str | None, value: str) -> float:
+    named: dict[str, Expr] = {"value": table.number(value).fill_null(real(0.0)) if value else real(1.0)}
     for i, block in enumerate(found):
         if block.code is not None:
             named[f"code{i}"] = block.code
@@ -164,6 +175,7 @@ def _batches(table: Table, chosen: Expr, names: Sequence[str]) -> Iterator[Float
 def _expanded(data: Floats, found: Sequence[Block], at: dict[str, int], cells: dict[int, int], width: int) -> Floats:
     """(records, width): the vectors of all blocks at some records."""
     made, place, rows = np.zeros((len(data), width)), 0, np.arange(len(data))
+    times = data[:, at["value"]][:, None]
     for i, block in enumerate(found):
         if block.code is not None:
             code = data[:, at[f"code{i}"]].astype(np.int64)
@@ -174,7 +186,7 @@ def _expanded(data: Floats, found: Sequence[Block], at: dict[str, int], cells: d
         for j in range(len(block.columns)):
             made[:, place] = data[:, at[f"column{i}_{j}"]]
             place += 1
-    return made
+    return made * times
 
 
 def _largest(vectors: Callable[[], Iterator[Floats]], width: int) -> float:

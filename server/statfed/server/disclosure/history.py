@@ -32,6 +32,10 @@ from statfed.server.disclosure.memory import Memory
 from statfed.server.disclosure.sums import Coordinate, Sum
 
 ROSTER = "release: other holders than in an earlier release, and too few of them differ; nothing is released"
+MODEL = (
+    "release: a model of columns by which an earlier table of this data set has suppressed cells, which its coefficients "
+    "may tell; nothing is released"
+)
 TREATMENT = (
     "release: an earlier release of this data set was treated otherwise; one method a data set, nothing is released"
 )
@@ -120,6 +124,13 @@ class Beside:
             theirs = set(entry["holders"])
             if mine & theirs and 0 < len(mine ^ theirs) < (self.rules.rosters or 0):
                 raise Refused(ROSTER)
+
+    def check_model(self) -> None:
+        """Raises Refused where a model has all columns by which an earlier table hides cells: its coefficients may tell
+        them, and are not attacked one by one."""
+        mine = {*self.asked.complete, *(condition.column for condition in self.asked.where), HOLDERS}
+        if any(figure.hidden and {*figure.box} <= mine for figure in self.figures.values()):
+            raise Refused(MODEL)
 
     def check_treatment(self) -> None:
         """Raises Refused where tables of the data set were treated otherwise."""

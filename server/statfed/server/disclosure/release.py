@@ -60,6 +60,8 @@ def release(
     for name, basis in bases.items():
         if isinstance(basis.kind, Coefficients):
             _control_model(result, name, basis.kind, rules, treated)
+            if now:
+                now.check_model()
     done: set[str] = set()
     for name, basis in bases.items():
         if isinstance(basis.kind, Additive) and tables[name] and basis.kind.margins != name and name in result.basis:

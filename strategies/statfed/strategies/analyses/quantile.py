@@ -27,6 +27,7 @@ error in ranks beyond the bin was 1.7 (discrete Gaussian) and 7.7 (Laplace) for 
 in 12 steps had 0.8 and 4.9 for one quantile, 2.0 and 17 for three, and yields no limits; hence the tree.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -203,7 +204,10 @@ def coordinate(question: Question[Options]) -> Coordination:
     facts: dict[str, Scalar] = {"asks": asks, "method": options.method, "widest_bracket": widest}
     notes = ["estimate: smallest value x with F(x) >= probability, within bracket_lower to bracket_upper"]
     if options.least:
-        notes = [f"estimate: interpolated in a bracket, which is not narrowed below {options.least} records"]
+        notes = [
+            f"estimate: interpolated in a bracket, which is not narrowed below {options.least} records; none where a "
+            "quantile has fewer records than that on one side"
+        ]
     if options.weight:
         notes.append("no standard errors for weighted quantiles: they depend on the design of the sample")
     else:
@@ -225,11 +229,11 @@ def _row(
     wanted = len(question.options.probabilities)
     z = stats.norm.ppf((1 + question.options.level) / 2)
     estimate, below, above = (state.estimate[(i, *at, j + k * wanted)] for k in range(3))
-    cell = (i, *at, j)
+    cell, p = (i, *at, j), question.options.probabilities[j]
     return {
         "column": question.options.columns[i],
         **levels,
-        "probability": question.options.probabilities[j],
+        "probability": p,
         "estimate": m.finite(estimate),
         "std_error": m.finite((above - below) / (2 * z)),
         "lower": m.finite(below),
@@ -237,6 +241,7 @@ def _row(
         "bracket_lower": m.finite(state.bracket[0][cell]),
         "bracket_upper": m.finite(state.bracket[1][cell]),
         "count": count,
+        "beyond": max(1, math.floor(min(p, 1 - p) * count)) if count else 0,  # records on the side that has fewer
     }
 
 
@@ -263,7 +268,8 @@ def _result(
     question: Question[Options], rows: list[Row], facts: Mapping[str, Scalar], notes: tuple[str, ...]
 ) -> Result:
     by, own = _by(question), ("estimate", "std_error", "lower", "upper", "bracket_lower", "bracket_upper")
-    basis = {"estimates": Basis(by, ("column", "probability"), ("count",), own=own)}
+    counts = ("count", "beyond") if all("beyond" in row for row in rows) else ("count",)
+    basis = {"estimates": Basis(by, ("column", "probability"), counts, own=own, hidden=counts[1:])}
     tables = {"estimates": rows}
     return Result("quantile", "Quantiles", tables, facts, notes, by, basis=basis, public=tuple(facts))
 
