@@ -33,8 +33,8 @@ from statfed.server.disclosure.sums import Coordinate, Sum
 
 ROSTER = "release: other holders than in an earlier release, and too few of them differ; nothing is released"
 MODEL = (
-    "release: a model of columns by which an earlier table of this data set has suppressed cells, which its coefficients "
-    "may tell; nothing is released"
+    "release: a model of columns by which an earlier table of this data set has suppressed cells, which its "
+    "coefficients may tell; nothing is released"
 )
 TREATMENT = (
     "release: an earlier release of this data set was treated otherwise; one method a data set, nothing is released"
