@@ -252,7 +252,7 @@ def test_facts_of_a_reference_scenario_can_be_taken_and_changed(call: Any) -> No
         (["--scenario", "time-use", "--set", "epsilon=0"], "time-use: epsilon: got 0; want greater than 0"),
         (["--scenario", "time-use", "--set", "epsilon"], "--set: got 'epsilon'; want key=value"),
         (["--scenario", "time-use", "--results", "none.duckdb"], "results: got none.duckdb, which does not exist"),
-        (["--scenario", "time-use", "--out", "no/where.md"], "cannot be written"),
+        (["--scenario", "time-use", "--out", "/dev/null/where.md"], "cannot be written"),
     ],
 )
 def test_wrong_use_is_told_with_what_was_got_and_wanted(call: Any, words: list[str], message: str) -> None:
