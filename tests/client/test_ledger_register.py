@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import stat
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,7 @@ def test_processes_that_write_at_once_never_find_each_other_rolled_back(
         worker.start()
     for worker in workers:
         worker.join()
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # a process that outlives the test
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     with opened(path) as ledger:
         assert ledger.spending().entries == 37

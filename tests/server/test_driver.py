@@ -108,13 +108,15 @@ def test_a_refusal_that_the_method_does_not_catch_ends_the_run_and_frees_what_wa
 
 
 def test_one_holder_that_refuses_is_named_and_what_the_others_gave_was_charged(parties: Parties) -> None:
-    """The sum is lost; a method that goes on asks anew, under a new number."""
+    """The sum is lost; a method that goes on asks anew, under a new number. Whoever has not answered the first ask of
+    an exact study does not answer the second."""
     federation = parties(all={"disclosure": {"minimum_frequency": 5}}, b={"disclosure": {"minimum_frequency": 201}})
     exact = spender(("count", 0.0), ("income", 0.0), lenient=True, privacy=None)
     done = federation.run(exact)
     assert sums(done) == []
     assert len(done.result.notes) == 2
-    assert all("b: not allowed by this holder's disclosure rules" in note for note in done.result.notes)
+    assert "b: not allowed by this holder's disclosure rules" in done.result.notes[0]
+    assert "b: ask: got income first; want count" in done.result.notes[1]
     assert not any("a: " in note or "c: " in note for note in done.result.notes)
     assert federation.entries("b") == ["open"]
     assert federation.entries("a") == ["open", "disclose", "disclose"]
@@ -238,10 +240,13 @@ def test_an_interrupted_run_goes_on_where_it_was_within_one_budget(
     assert privacy.epsilon(charged, 1e-6) == pytest.approx(done.closings["a"].study_epsilon)
 
 
-def test_with_a_public_seed_an_interrupted_run_ends_as_one_that_was_not(parties: Parties) -> None:
+def test_with_a_public_seed_an_interrupted_run_ends_as_one_that_was_not(
+    parties: Parties, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = spender(*PLAN, **FIXED, seed=5)
     allow = {"all": {"allow": {"public_seed": True}}}
     whole = parties(**allow).run(asked)
+    monkeypatch.setenv("STATFED_REGISTER", str(tmp_path / "another" / "register.sqlite"))  # as on another machine
     federation, kept = parties(**allow), list[Checkpoint]()
     with pytest.raises(Cut):
         federation.run(asked, on_state=cut_at(1, kept))

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import stat
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def test_processes_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         one.start()
     for one in running:
         one.join()
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]  # a process that outlives the test
     assert entries(path) == list(range(24))
 
 

@@ -22,6 +22,8 @@ The first decision looks at the coefficients, that is at columns which make cell
 value that is only summed: with respect to these it could be simulated by the asker, so that a refusal tells nothing of
 them (Kenthapadi, Mishra and Nissim 2005).
 
+Weights with that role in the codebook are coefficients here, known to whoever asks, and no values.
+
 Not covered: coefficients that follow from totals (the weights of an iterative fit, edges of a quantile's bisection),
 which have rules of their own; combinations that are not linear; data that changed in between; more than `MOST` vectors,
 beyond which nothing exact is answered.
@@ -78,6 +80,7 @@ def blocks(table: Table, question: Question[Any], one: Cells | Model, made: str)
     """
     inside = [table.holds(condition).fill_null(False) for condition in question.terms.where]
     weights = [None, *json.loads(made)["weights"]]
+    known = {name for name, column in question.codebook.columns.items() if column.role in WEIGHTS}
     complete = {*one.complete, *(one.by if isinstance(one, Cells) else ())}
     if isinstance(one, Model):
         member = _all([*inside, *(table[name].notnull() for name in sorted(complete))])
@@ -86,17 +89,16 @@ def blocks(table: Table, question: Question[Any], one: Cells | Model, made: str)
         for weight in weights:
             times = [x if weight is None else x * table.number(weight) for x in columns]
             chosen = tuple(ibis.ifelse(member, x, real(0.0)).fill_null(real(0.0)) for x in times)
-            yield Block(f"{made} {weight}", columns=chosen, of=("", *sorted(complete)))
+            yield Block(f"{made} {weight}", columns=chosen, of=("", *sorted(complete - known)))
         return
-    for value in (None, *one.values):
+    for value in (None, *(name for name in one.values if name not in known)):
         full: list[str] = sorted({*complete, *([value] if value else [])})
         member = _all([*inside, *(table[name].notnull() for name in full)])
         for weight in weights:
             key = _canonical([sorted(one.by), full, json.loads(made)["where"], weight])
-            of = tuple(
-                name for name in (value or "", *([weight] if weight and not value else [])) if name or not weight
-            )
-            yield Block(key, _code(table, one.by, member), table.number(weight) if weight and value else None, of=of)
+            if value or not weight:  # a weighted number of records is a sum of weights
+                factor = table.number(weight) if weight else None
+                yield Block(key, _code(table, one.by, member), factor, of=(value or "",))
 
 
 def _all(conditions: Sequence[Expr]) -> Expr:
