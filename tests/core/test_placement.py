@@ -470,11 +470,11 @@ def test_the_rules_for_exact_contributions_hold_for_what_a_trusted_coordinator_g
     ask = "tree" if analysis == "quantile" else "noisy"
     allow = {"protections": ["*"], "noise": ["central"]}
     said = []
-    for minimum in (1, 40 if analysis == "quantile" else 150):
+    for minimum in (40,) if analysis == "quantile" else (2, 150):  # some bins of a tree are always small
         office = Office(tmp_path / str(minimum), people(200), allow=allow, disclosure={"minimum_frequency": minimum})
         wanted = query(method=analysis, options=options, **CENTRAL)
         office.say("admit", wanted)
-        if minimum == 1:
+        if minimum == 2:
             assert office.say("ask", wanted, 1, ask).facts.rules == ("minimum frequency",)  # type: ignore[union-attr]
             assert office.entries[-2:] == ["charge", "disclose"]
         else:

@@ -107,7 +107,8 @@ class Holder:
         if statement.step == "release":  # whoever may no longer ask may still give back what was reserved
             self._contributions.close()
             self._protecting.close(statement.run)
-            self._asked.pop((statement.run, statement.terms.digest()), None)
+            for key in [key for key in self._asked if key[0] == statement.run]:
+                del self._asked[key]
             return Reply(self._release(statement))
         bounded(self.policy.limits, statement.terms)
         study = self._study(statement)
