@@ -471,7 +471,8 @@ def test_the_rules_for_exact_contributions_hold_for_what_a_trusted_coordinator_g
     allow = {"protections": ["*"], "noise": ["central"]}
     said = []
     for minimum in (40,) if analysis == "quantile" else (2, 150):  # some bins of a tree are always small
-        office = Office(tmp_path / str(minimum), people(200), allow=allow, disclosure={"minimum_frequency": minimum})
+        frame = people(200).sample(frac=1.0, random_state=minimum)  # two homes, two data sets
+        office = Office(tmp_path / str(minimum), frame, allow=allow, disclosure={"minimum_frequency": minimum})
         wanted = query(method=analysis, options=options, **CENTRAL)
         office.say("admit", wanted)
         if minimum == 2:

@@ -205,14 +205,15 @@ def weighs(table: Table, question: Question[Any], estimand: Estimand, ask: Ask) 
     design, k = survey_design(question), len(estimand.measures)
     by = discloses(question, estimand, ask).by
     sample = design.sample(table).complete(by)
-    mu = np.zeros(k) if ask.name == "sums" else np.asarray(ask.arrays["centre"], np.float64)
+    told = ask.arrays.get("centre", centre(question, estimand) if ask.name == "noisy" else np.zeros(k))
+    mu = np.asarray(told, np.float64)
     if ask.name == "replicates":
         values = _values(sample, estimand, None, mu)
         amounts = [value * sample.number(name) for name in design.replicates for value in values.values()]
     else:
         values = _values(sample, estimand, design.weight, mu)
         amounts = list(values.values())
-        if ask.name == "squares":
+        if ask.name in ("squares", "noisy"):
             amounts += [value * value for value in amounts]
         elif design.weight:
             amounts.append(sample.number(design.weight))

@@ -167,7 +167,7 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
     design = _model(question)
     complete = table.complete(_reads(question, design))
     weight = _weight(complete, question)
-    if ask.name == "start":
+    if ask.name in ("start", "adassp"):
         yield from of_design(complete, design, weight)
     if ask.name in ("meat", "scores"):
         basis, survey = make_basis(design, question.codebook, ask), survey_design(question)

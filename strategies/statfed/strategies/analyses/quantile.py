@@ -145,6 +145,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
     """The edges of every group, and weights between them."""
+    if ask.name == "tree":  # counts alone
+        return
     options, by, edges = question.options, _by(question), _edges(question, ask)
     for at, labels in m.level_rows(question.codebook, by):
         cell = tuple(labels.items())

@@ -97,6 +97,11 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
     numbers = [table.number(name) for name in question.options.columns]
     if ask.name == "means":
         return m.sums_weigh(table, numbers, by)
+    if ask.name == "scaled":
+        middles = np.array([m.frame(question.codebook, name)[0] for name in question.options.columns])
+        shape = (len(middles), *m.level_shape(question.codebook, by))
+        middle = np.broadcast_to(middles.reshape(-1, *(1,) * len(by)), shape)
+        return m.powers_weigh(table, numbers, middle, _ORDERS, by)
     return m.powers_weigh(table, numbers, ask.arrays["centre"], _ORDERS, by)
 
 
