@@ -178,13 +178,14 @@ def test_training_and_scores_together_are_charged_at_most_the_claimed_epsilon(
 
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pd.DataFrame, NDArray[np.bool_]]]:
-    """The ids of the records that holders read, in every form that they keep, and which are kept apart."""
+    """Whose records holders read, in every form that they keep, and which are kept apart. Persons are numbered in the
+    order of their ids, alike in all forms, since each has records of everybody."""
     found: list[tuple[pd.DataFrame, NDArray[np.bool_]]] = []
     original = records_of
 
     def noted(table: Table, inputs: Any, apart: float = 0.0) -> Any:
         records, side = original(table, inputs, apart)
-        found.append((table.complete(inputs.columns).rows(["id"]).to_pandas(), side))
+        found.append((pd.DataFrame({"id": records.persons}), side))
         return records, side
 
     monkeypatch.setattr(prepared_module, "records_of", noted)
