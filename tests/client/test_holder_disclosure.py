@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from statfed.client.guard.disclosure import (
     check,
+    check_declared,
     dominated,
     full_cells,
     p_percent,
@@ -316,3 +317,16 @@ def outcome(table: Table, discloses: Cells | Model, rules: Rules) -> str:
         return "passed " + ", ".join(run(table, discloses, rules))
     except Refused as refusal:
         return str(refusal)
+
+
+@pytest.mark.parametrize("lacking", ["weighs", "spans"])
+def test_products_of_a_method_that_does_not_say_how_records_weigh_do_not_leave(
+    lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Terms(method="covariance", options={"columns": ["income", "works"]}, codebook=PLAIN, holders=("a",), seed=1)
+    made = read_question(asked)[1]
+    parts, discloses = made.method.parts(made, ASK), made.method.discloses(made, ASK)
+    check_declared(made, ASK, parts, discloses)
+    monkeypatch.delattr(f"statfed.strategies.analyses.covariance.{lacking}")
+    with pytest.raises(Refused, match="what leaves is declared"):
+        check_declared(made, ASK, parts, discloses)

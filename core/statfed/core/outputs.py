@@ -115,7 +115,7 @@ def files_of(source: str, base: Path) -> Sequence[Path]:
         if any(mark in source for mark in "*?["):
             return tuple(path.parent.glob(path.name)) if path.parent.is_dir() else ()
         return (path,)
-    except (ValueError, OSError, RuntimeError, NotImplementedError):
+    except (ValueError, OSError, RuntimeError, NotImplementedError):  # the last is pathlib's, of an absolute pattern
         return ()  # it cannot be read either
 
 

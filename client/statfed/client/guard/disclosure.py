@@ -141,7 +141,9 @@ def check(
 
 def check_declared(question: Question[Any], ask: Ask, parts: Mapping[str, Part], discloses: Cells | Model) -> None:
     """Raises Refused where an ask would send what nothing is known of. Looks at no data."""
-    astray = undeclared(parts, discloses, hasattr(question.method, "weighs"))
+    method = question.method
+    spanned = isinstance(discloses, Cells) or hasattr(method, "spans")  # what the rule on all answers together wants
+    astray = undeclared(parts, discloses, hasattr(method, "weighs") and spanned)
     if astray:
         raise Refused(
             f"not allowed by this holder's disclosure rules ({ask.name}):\n- {UNDECLARED}: {', '.join(astray)}"

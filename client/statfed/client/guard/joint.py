@@ -24,6 +24,8 @@ them (Kenthapadi, Mishra and Nissim 2005).
 
 Weights with that role in the codebook are coefficients here, known to whoever asks, and no values.
 
+The columns that blocks are made of are held in memory, records times blocks of them; vectors in batches.
+
 Not covered: coefficients that follow from totals (the weights of an iterative fit, edges of a quantile's bisection),
 which have rules of their own; combinations that are not linear; data that changed in between; more than `MOST` vectors,
 beyond which nothing exact is answered.
@@ -215,7 +217,10 @@ def _largest(vectors: Callable[[], Iterator[Floats]], width: int) -> float:
 def recipe(question: Question[Any], one: Cells | Model) -> str:
     """What the coefficients of an ask follow from, beside the codebook: canonical JSON of public facts."""
     where = sorted((c.model_dump(mode="json") for c in question.terms.where), key=_canonical)
-    weights = sorted(name for name in columns_read(question) if question.codebook.columns[name].role in WEIGHTS)
+    named = getattr(question.options, "weight", None)  # one that the policy allows need not have the role
+    weights = sorted(
+        name for name in columns_read(question) if name == named or question.codebook.columns[name].role in WEIGHTS
+    )
     told: dict[str, Any] = {"where": where, "weights": weights}
     if isinstance(one, Cells):
         return _canonical(told | {"by": one.by, "values": one.values, "complete": one.complete})
