@@ -43,10 +43,10 @@ def federation() -> Federation:
 
 
 def scalars(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a document with its path; what the release alone adds is left out."""
+    """Every leaf of a document with its path; what the release alone adds or takes away is left out."""
     if isinstance(value, dict):
         for key, below in value.items():
-            if key not in ("status", "disclosure") and not key.startswith("dominance_bound"):
+            if key not in ("status", "disclosure", "beyond") and not key.startswith("dominance_bound"):
                 yield from scalars(below, f"{where}.{key}")
     elif isinstance(value, list):
         for i, below in enumerate(value):
