@@ -32,6 +32,7 @@ from statfed.core.method import (
     Cells,
     Counts,
     Magnitude,
+    Method,
     Model,
     Part,
     Product,
@@ -141,13 +142,17 @@ def check(
 
 def check_declared(question: Question[Any], ask: Ask, parts: Mapping[str, Part], discloses: Cells | Model) -> None:
     """Raises Refused where an ask would send what nothing is known of. Looks at no data."""
-    method = question.method
-    spanned = isinstance(discloses, Cells) or hasattr(method, "spans")  # what the rule on all answers together wants
-    astray = undeclared(parts, discloses, hasattr(method, "weighs") and spanned)
+    astray = undeclared(parts, discloses, weighed(question.method, discloses))
     if astray:
         raise Refused(
             f"not allowed by this holder's disclosure rules ({ask.name}):\n- {UNDECLARED}: {', '.join(astray)}"
         )
+
+
+def weighed(method: Method, discloses: Cells | Model) -> bool:
+    """Does a method say what the rules on products need: how records weigh, and for models what values are multiplied
+    by, which the rule on all answers together looks at?"""
+    return hasattr(method, "weighs") and (isinstance(discloses, Cells) or hasattr(method, "spans"))
 
 
 def undeclared(parts: Mapping[str, Part], discloses: Cells | Model, weighed: bool = False) -> list[str]:

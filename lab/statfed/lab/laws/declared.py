@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.client.guard.disclosure import check, undeclared
+from statfed.client.guard.disclosure import check, undeclared, weighed
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import Refused, UsageError
@@ -26,6 +26,7 @@ from statfed.core.method import (
     Fixed,
     Magnitude,
     Method,
+    Model,
     Part,
     Public,
     Question,
@@ -192,11 +193,18 @@ def _asks(subject: Subject) -> list[Asked]:
     return [each for each in run(subject)[0] if each.ask.name not in functions] + private_asks(subject)
 
 
+def says_weights(method: Method, discloses: Cells | Model, private: bool) -> bool:
+    """Does a method say how records weigh in products? One that does not is refused by rules unless noise is added:
+    that is in order where it has a private form."""
+    return weighed(method, discloses) or (private and not hasattr(method, "weighs"))
+
+
 def _declared(subject: Subject) -> str:
     looked = []
+    private = bool(private_asks(subject))
     for each in _asks(subject):
         discloses = subject.method.discloses(each.question, each.ask)
-        astray = undeclared(each.parts, discloses)
+        astray = undeclared(each.parts, discloses, says_weights(subject.method, discloses, private))
         holds(
             not astray,
             f"{each.ask.name}: {', '.join(astray)}: not declared, or as what does not go with {discloses!r}; "

@@ -190,12 +190,12 @@ def _public(subject: Subject) -> str:
 
 
 def _declared(subject: Subject) -> str:
-    looked = []
-    asked = [(case, subject.terms(case)) for case in subject.cases] + _noisy_cases(subject)
+    looked, noisy = [], _noisy_cases(subject)
+    asked = [(case, subject.terms(case)) for case in subject.cases] + noisy
     for case, terms in asked:
         for step in steps(terms, {"h1": case.frame}):
             discloses = step.study.method.discloses(step.study.question, step.ask)
-            astray = undeclared(step.parts, discloses)
+            astray = undeclared(step.parts, discloses, declared.says_weights(step.study.method, discloses, bool(noisy)))
             holds(
                 not astray,
                 f"{step.ask.name}: {', '.join(astray)}: not declared, or as what does not go with {discloses!r}; want "
