@@ -178,6 +178,7 @@ class Closing(_Message):
     most_figures: int | None = Field(
         default=None, description="most that it ever gives; None where nothing counts them"
     )
+    charged: int = Field(default=0, description="sums charged in this run and its attempts; 0 without privacy")
     ledger_head: str
 
 
