@@ -1,6 +1,6 @@
 """Answers on the screen and as files: one assembly for every method."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,8 +8,10 @@ from rich import box
 from rich.markup import escape
 
 from statfed.cli._output import emit_json, out, progress_bars, say, show_learns, table
+from statfed.cli._runs import kept_in
 from statfed.cli._study import Common, Outputs
 from statfed.core.codebook import Codebook
+from statfed.core.errors import StatfedError, UsageError
 from statfed.core.outputs import Destinations
 from statfed.core.result import Result, Row
 from statfed.core.study import Study
@@ -23,13 +25,18 @@ _HEADS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "rmse": "RMSE", "mae":
 
 
 def carry_out(study: Study, common: Common, outputs: Outputs, base: Path, references: bool = False) -> "Answer | None":
-    """Run a study, write what was asked for and show the answer; None after a dry run."""
+    """Run a study, show the answer and write what was asked for; None after a dry run.
+
+    Destinations are looked at before anything is spent. What cannot be written after that loses nothing: the answer is
+    on the screen and kept.
+    """
     from statfed.federation import DryRun, Options, run_study
 
     to = outputs.to(study, base)
     how = Options(
         workspace=None if common.fresh else Path(common.workspace),
         runs=Path(outputs.runs) if outputs.runs else None,
+        keep=kept_in(Path(common.workspace)),
         fresh=common.fresh and bool(outputs.runs),
         dry_run=common.dry_run,
         references=references,
@@ -41,11 +48,19 @@ def carry_out(study: Study, common: Common, outputs: Outputs, base: Path, refere
     except DryRun as stop:
         show_dry_run(stop, outputs.as_json)
         return None
-    write_outputs(answer, outputs, to)
-    tell(answer, outputs.as_json)
+    try:
+        tell(answer, outputs.as_json)
+    finally:  # also where the reader of stdout has gone
+        write_outputs(answer, outputs, to)
     if how.runs:
-        say(f"report: {how.runs / answer.run / 'report.html'}")
+        say_where(how.runs / answer.run)
     return answer
+
+
+def say_where(folder: Path) -> None:
+    """Where the report of a run is, if it could be written."""
+    if (folder / "report.html").exists():
+        say(f"report: {folder / 'report.html'}")
 
 
 def notify(text: str) -> None:
@@ -103,21 +118,35 @@ def show_dry_run(stop: "DryRun", as_json: bool) -> None:
         out.print(errors)
 
 
-def write_outputs(answer: "Answer", outputs: Outputs, to: Destinations) -> None:
-    """The files that the user asked for."""
+def write_outputs(answer: "Answer", outputs: Outputs, to: Destinations, model: Path | None = None) -> None:
+    """The files that the user asked for, each as far as it can be written. model: of an answer that was read back.
+
+    Raises UsageError naming those that cannot, and how to have them later.
+    """
     from statfed.federation import export
+    from statfed.federation.models import copy_model, save_model
 
-    if outputs.csv:
-        export.write_csv(answer.result, Path(outputs.csv), to)
-    if outputs.parquet:
-        export.write_parquet(answer.result, Path(outputs.parquet), to)
-    if outputs.html:
-        export.write_html(answer, Path(outputs.html), to)
-    if outputs.model:
-        from statfed.federation.models import save_model
-
-        save_model(answer, outputs.model, to)
-        say(f"model: {outputs.model}; statfed predict {outputs.model} DATA -o FILE")
+    wanted: list[tuple[str, str | None, Callable[[Path], object]]] = [
+        ("--csv", outputs.csv, lambda path: export.write_csv(answer.result, path, to)),
+        ("--parquet", outputs.parquet, lambda path: export.write_parquet(answer.result, path, to)),
+        ("--html", outputs.html, lambda path: export.write_html(answer, path, to)),
+        ("--save", outputs.model, lambda path: copy_model(model, path, to) if model else save_model(answer, path, to)),
+    ]
+    failed = []
+    for name, path, write in wanted:
+        if not path:
+            continue
+        try:
+            write(Path(path))
+        except Exception as error:  # noqa: BLE001  # the answer was paid for: the other files are written all the same
+            failed.append((name, str(error) if isinstance(error, StatfedError) else f"{path}: {error}"))
+        else:
+            if name == "--save":
+                say(f"model: {path}; statfed predict {path} DATA -o FILE")
+    if failed:
+        again = " ".join(f"{name} FILE" for name, _ in failed)
+        told = "\n".join(text for _, text in failed)
+        raise UsageError(f"{told}\nthe answer is kept: statfed runs export {answer.run} {again}")
 
 
 def show_answer(answer: "Answer") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from statfed.cli._output import Json, emit_json, out, table
-from statfed.cli.run import RUNS, WORKSPACE, find_run
+from statfed.cli._runs import RUNS, WORKSPACE, Runs, Workspace, find_run
 from statfed.core.errors import LedgerCorrupt, UsageError
 from statfed.core.privacy.accountant import event_from_json, in_words
 
@@ -19,8 +19,6 @@ app = typer.Typer(no_args_is_help=True, help="Privacy ledgers of data holders.")
 Holder = Annotated[str | None, typer.Option(help="A simulated holder, e.g. office-1. Without it: all holders.")]
 Home = Annotated[Path | None, typer.Option(help="A holder's home folder (in a pilot: your own).")]
 Run = Annotated[str | None, typer.Option(help="Holders of a run made with --fresh: its id, or `last`.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Where run folders are.", envvar="STATFED_RUNS")]
-Workspace = Annotated[Path, typer.Option(help="Where simulated holders live.", envvar="STATFED_WORKSPACE")]
 
 
 def find_ledgers(holder: str | None, home: Path | None, run: str | None, runs: Path, workspace: Path) -> list[Path]:
@@ -28,7 +26,7 @@ def find_ledgers(holder: str | None, home: Path | None, run: str | None, runs: P
     if home:
         found, where = _in(home, "."), str(home)
     elif run:
-        root = find_run(runs, run) / "holders"
+        root = find_run(runs, workspace, run) / "holders"
         found, where = _in(root, holder or "*"), f"{root} (was the run made with --fresh?)"
     else:
         training, tables = workspace / "holders", workspace / "tables"  # the latter named <holder>-<digest>

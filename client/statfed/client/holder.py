@@ -186,7 +186,11 @@ class Holder:
             holder=self.policy.holder.name,
             size=size.records,
             persons=size.persons,
-            epsilon=reserved.epsilon(privacy.epsilon, privacy.delta) if reserved and privacy else 0.0 if spent else None,
+            epsilon=reserved.epsilon(privacy.epsilon, privacy.delta)
+            if reserved and privacy
+            else 0.0
+            if spent
+            else None,
             delta=privacy.delta if privacy else None,
             steps=mechanism.steps if mechanism else steps,
             sampling_rate=mechanism.rate if mechanism else rate,

@@ -69,6 +69,14 @@ class DryRun(StatfedError):
                     self.margins[name] = float(width.min()), float(width.max())
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a run that can go on."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"run {folder.name}: interrupted")
+        self.folder = folder
+
+
 @dataclass(frozen=True)
 class Options:
     """How to run.
@@ -251,6 +259,8 @@ def _recorded(job: _Job) -> Answer:
         state = "dry-run" if isinstance(failed, DryRun) else "interrupted" if stopped else "failed"
         with suppress(OSError):  # the failure is what has to be told
             write_status(folder, {**facts, "state": state, "error": str(failed) or type(failed).__name__})
+        if isinstance(failed, KeyboardInterrupt) and checkpoints.has_checkpoint(folder):
+            raise Interrupted(folder) from failed
         raise
     from statfed.federation.export import write_run
 
