@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.markup import escape
 
 from statfed.cli._output import emit_json, out, progress_bars, say, show_learns, table
 from statfed.cli._runs import kept_in
 from statfed.cli._study import Common, Outputs
+from statfed.cli._tables import Column, rendered
 from statfed.core.codebook import Codebook
 from statfed.core.errors import StatfedError, UsageError
 from statfed.core.outputs import Destinations
@@ -172,18 +172,18 @@ def show_tables(result: Result) -> None:
     for name, rows in result.tables.items():
         if not rows:
             continue
-        keys = _shown(rows)
-        numbers = tuple(key for key in keys if all(_is_number(row.get(key)) for row in rows))
-        heads = [key.replace("_", " ") for key in keys]
-        shown = table(name.replace("_", " "), *heads, numbers=tuple(key.replace("_", " ") for key in numbers))
-        shown.box, shown.pad_edge = box.SIMPLE_HEAD, False
-        for column, key in zip(shown.columns, keys, strict=True):
-            column.no_wrap = column.justify == "right"
-            longest = max(len(text) for text in (*key.split("_"), *(_cell(row.get(key)) for row in rows)))
-            column.min_width = 0 if column.no_wrap else min(12, longest)
-        for row in rows[:SHOWN_ROWS]:
-            shown.add_row(*(_cell(row.get(key), key in result.by) for key in keys))
-        out.print(shown, markup=False)
+        places = result.places(name)
+        columns = [
+            Column(
+                key.replace("_", " "),
+                tuple(_cell(row.get(key), key in result.by) for row in rows[:SHOWN_ROWS]),
+                key in places,
+                all(_is_number(row.get(key)) for row in rows),
+            )
+            for key in _shown(rows, places)
+        ]
+        for part in rendered(name.replace("_", " "), columns, out):
+            out.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
         if len(rows) > SHOWN_ROWS:
             out.print(f"... {len(rows) - SHOWN_ROWS} more rows; --csv or --json has them all", highlight=False)
     facts = ", ".join(
@@ -201,17 +201,18 @@ def _show_comparison(training: "Trained") -> None:
     figures = [key for key in rows[0] if key not in ("id", "title", "note")]
     persons = f" of {training.test_persons} persons" if training.test_persons < training.test_records else ""
     heads = tuple(_HEADS.get(key, key) for key in figures)
-    shown = table(f"Compared on {training.test_records} held-out records{persons}", "model", *heads, numbers=heads)
+    lines: list[dict[str, str]] = []
     for kind, title in (("local", "Local only, mean"), ("local-dp", "Local only, same privacy, mean")):
         alone = [row for row in rows if str(row["id"]).startswith(f"{kind}/")]
         if alone:
             means = ([float(row[key] or 0.0) for row in alone] for key in figures)
-            shown.add_row(f"{title} of {len(alone)}", *(f"{sum(found) / len(found):.3f}" for found in means))
+            texts = (f"{sum(found) / len(found):.3f}" for found in means)
+            lines.append({"model": f"{title} of {len(alone)}", **dict(zip(heads, texts, strict=True))})
     for row in rows:
         if "/" not in str(row["id"]):
             values = ("" if row[key] is None else f"{row[key]:.3f}" for key in figures)
-            shown.add_row(str(row["title"]), *values, style="bold" if row["id"] == "federated" else "")
-    out.print(shown, markup=False)
+            lines.append({"model": str(row["title"]), **dict(zip(heads, values, strict=True))})
+    _filled(f"Compared on {training.test_records} held-out records{persons}", lines, words=("model",))
 
 
 def _show_rules(answer: "Answer") -> None:
@@ -269,25 +270,25 @@ def _show_cost(answer: "Answer") -> None:
 
 
 def _filled(title: str, rows: Sequence[dict[str, str]], words: tuple[str, ...] = ("holder",)) -> None:
-    """A table of the columns in which any row says something."""
-    columns = [key for key in rows[0] if any(row[key] for row in rows)] if rows else ["holder"]
-    shown = table(title, *columns, numbers=tuple(key for key in columns if key not in words))
-    for row in rows:
-        shown.add_row(*(row[key] for key in columns))
-    out.print(shown, markup=False)
+    """A table of the columns in which any row says something, and of the first one."""
+    names = [key for key in rows[0] if key == words[0] or any(row[key] for row in rows)] if rows else [words[0]]
+    columns = [Column(key, tuple(row[key] for row in rows), key == words[0], key not in words) for key in names]
+    for part in rendered(title, columns, out):
+        out.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
 
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _shown(rows: Sequence[Row]) -> list[str]:
-    """Keys worth a column on the screen: not those that are empty, or say the same as another, in every row."""
+def _shown(rows: Sequence[Row], places: Sequence[str]) -> list[str]:
+    """Keys worth a column on the screen: `places`, and those that are not empty, nor say the same as another, in every
+    row."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     columns = {key: [row.get(key) for row in rows] for key in keys}
     empty = [key for key in keys if all(value in (None, "", "released") for value in columns[key])]
     twice = [k for k in ("mean", "total") if "estimate" in columns and columns.get(k) == columns["estimate"]]
-    return [key for key in keys if key not in (*empty, *twice)]
+    return [key for key in keys if key in places or key not in (*empty, *twice)]
 
 
 def _is_number(value: object) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn, Protocol
 
 import click
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer import rich_utils
@@ -37,13 +37,14 @@ class _Screen(Console):
         raise BrokenPipeError  # for `ReportingGroup`: files that were asked for are written first
 
     @property
-    def width(self) -> int:
-        found = super().width
-        return found if self.is_terminal or os.environ.get("COLUMNS", "").isdigit() else max(found, WIDEST)
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        asked = self._width is not None or os.environ.get("COLUMNS", "").isdigit()
+        return found if asked or self.is_terminal else ConsoleDimensions(WIDEST, found.height)
 
-    @width.setter
-    def width(self, width: int) -> None:
-        self._width = width
+    @size.setter
+    def size(self, size: tuple[int, int]) -> None:
+        self._width, self._height = size
 
 
 out = _Screen()

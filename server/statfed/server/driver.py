@@ -86,8 +86,9 @@ def drive(
     says what it takes to go on there; either may raise to end the run. start: `state` to begin with, such as a first
     model. resume: go on after this checkpoint; `run` has to be a new name, and what the interrupted run and other
     attempts, `earlier`, had set aside is let go. A sum that a holder was charged for without the coordinator having it
-    is lost: it is not asked again, so that a study never costs more than was agreed. Raises Refused or UsageError when a holder does not admit the study, Pending when a person has to approve it
-    there first, EngineError when one fails later.
+    is lost: it is not asked again, so that a study never costs more than was agreed. Raises Refused or UsageError when
+    a holder does not admit the study, Pending when a person has to approve it there first, EngineError when one fails
+    later.
     """
     if study.obstacles:
         raise UsageError("\n".join(study.obstacles))

@@ -53,7 +53,7 @@ def render(answer: "Answer") -> str:
     from statfed.federation.report.compared import Compared
 
     told = Compared(answer) if answer.training and answer.training.candidates else facts.Facts(answer)
-    result, svg, charts = answer.result, drawn.of_any(told), figures.of(answer.result)
+    result, svg, charts = answer.result, drawn.of_any(told), figures.of(answer.result, answer.terms)
     tables = {
         name: (list(dict.fromkeys(key for row in rows for key in row)), list(rows[:MOST_ROWS]), len(rows))
         for name, rows in result.tables.items()

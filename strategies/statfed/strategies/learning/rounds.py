@@ -21,8 +21,8 @@ from statfed.strategies.learning.scores import EVALUATE, EVALUATION
 
 FIT = "fit"
 LOST = (
-    "{lost} of {rounds} sums of training were interrupted after holders had paid for them, and are not in the model: an "
-    "interruption never makes a study cost more than was agreed"
+    "{lost} of {rounds} sums of training were interrupted after holders had paid for them, and are not in the model: "
+    "an interruption never makes a study cost more than was agreed"
 )
 Vector = NDArray[np.float32]
 Seen = Callable[[Total, Vector], Sequence[tuple[Vector, int]]]
