@@ -1,7 +1,7 @@
 """`statfed run`: run a scenario or a study file in simulation."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,7 @@ from statfed.cli._answers import notify, say_where, show_drafted, show_dry_run, 
 from statfed.cli._output import Json, progress_bars
 from statfed.cli._runs import RUNS, WORKSPACE
 from statfed.cli._study import read_protection
+from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
 from statfed.core.section import read_toml
@@ -50,7 +51,7 @@ def run(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Your own copy of the data (time-use: a UCI HAR folder).")] = None,
     rules: Annotated[
-        Literal["none", "standard", "strict"] | None,
+        HolderRules | None,
         typer.Option(
             help="What simulated holders allow: everything, or what that template of statfed policy init does."
         ),
