@@ -222,3 +222,24 @@ def test_a_reader_that_goes_away_is_no_failure_and_files_are_written(call: Call,
     assert "Traceback" not in process.stderr
     assert "Exception ignored" not in process.stderr
     assert Path("means.html").exists() == ("--html" in words)
+
+
+def test_the_meter_says_this_query_the_total_and_how_many_more_and_keeps_its_word(call: Call) -> None:
+    words = f"{PRIVATE} --budget 6.6"
+    first = document(call(f"{words} --json --html means.html"))
+    promised = {one["holder"]: one["more"] for one in first["spending"]}
+    shown = call(words).stdout
+    answered = 1
+    while (result := call(f"{words} --json")).exit_code == 0:
+        answered += 1
+        left = {one["holder"]: one["more"] for one in document(result)["spending"]}
+        assert left == {name: number - answered for name, number in promised.items()}
+    assert (result.exit_code, set(promised.values())) == (3, {answered})
+    assert all(word in shown for word in ("this query", "total so far", "more like it"))
+    assert f"about {answered - 1} more like this one" in shown
+    page = Path("means.html").read_text()
+    assert f"about {answered}" in page
+    assert "budget left" not in page
+    ledgers = call("ledger show")
+    assert "about 0 more like the last study" in ledgers.stdout
+    assert "left" not in ledgers.stdout

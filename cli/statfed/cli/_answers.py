@@ -160,7 +160,7 @@ def show_answer(answer: "Answer") -> None:
     training = answer.training
     if training and training.comparison:
         _show_comparison(training)
-    if training is None:
+    if training is None or answer.result.disclosure.get("rules") or answer.result.disclosure.get("not_evaluated"):
         _show_rules(answer)
     _show_privacy(answer)
     show_learns("Who learns what", answer.learns)
@@ -228,7 +228,9 @@ def _show_rules(answer: "Answer") -> None:
 
 
 def _show_privacy(answer: "Answer") -> None:
-    """What the run and its history cost each holder."""
+    """What the run and its history cost each holder, and how many more like it there may be."""
+    from statfed.federation.report.facts import more_like
+
     gauges = [f"{s.holder} {s.figures:,} of {s.most_figures:,}" for s in answer.spending if s.most_figures is not None]
     if gauges:
         out.print(f"exact figures given, of those that the data ever give: {', '.join(gauges)}", highlight=False)
@@ -242,14 +244,16 @@ def _show_privacy(answer: "Answer") -> None:
             "unit": one.unit or "",
             "n": str(one.units),
             "sigma": _figure(one.noise_multiplier),
-            "this study": _figure(one.study_epsilon),
-            "history": _figure(one.history_epsilon),
-            "filter": _figure(one.filter_epsilon),
-            "budget": _figure(one.budget_epsilon),
+            "this query": _figure(one.study_epsilon),
+            "total so far": _figure(one.filter_epsilon),
+            "of": _figure(one.budget_epsilon),
+            "more like it": "" if one.more is None else f"{one.more:,}",
         }
         for one in answer.spending
     ]
     _filled("Epsilon, composed per holder", rows, words=("holder", "unit"))
+    if (more := more_like(answer.spending)) is not None:
+        out.print(f"about {more[0]:,} more like this one, by the budget of {more[1]}", highlight=False, markup=False)
     if answer.terms.seed is not None:
         out.print("Simulated: the noise follows from the public seed. A rehearsal, not a release.")
 

@@ -35,10 +35,11 @@ def rendered(title: str, columns: Sequence[Column], console: Console) -> Iterato
     """What to print, in order."""
     width = console.width
     keys, figures = [c for c in columns if c.key], [c for c in columns if not c.key]
-    whole = _table(title, columns, {})
-    if _fits(whole, width, console):
-        yield whole
-        return
+    for broken in (False, True):
+        whole = _table(title, columns, {}, broken=broken)
+        if _fits(whole, width, console):
+            yield whole
+            return
     for limit in (24, 16, 12, NARROW):
         widths = {c.head: limit for c in columns if not c.number and c.longest > limit}
         narrower = _table(title, columns, widths)
@@ -72,13 +73,14 @@ def _row_by_row(title: str, columns: Sequence[Column]) -> Iterator[str]:
         yield ""
 
 
-def _table(title: str, columns: Sequence[Column], widths: dict[str, int]) -> Table:
+def _table(title: str, columns: Sequence[Column], widths: dict[str, int], *, broken: bool = True) -> Table:
+    """widths: of texts that may be broken; broken: may heads be?"""
     made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
     made.pad_edge = False
     for one in columns:
         most = widths.get(one.head)
         made.add_column(
-            "\n".join(one.head.split()) if most is None else one.head,
+            "\n".join(one.head.split()) if most is None and broken else one.head,
             justify="right" if one.number else "left",
             overflow="fold",
             no_wrap=most is None,

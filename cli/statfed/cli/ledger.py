@@ -63,7 +63,7 @@ def show(
     workspace: Workspace = WORKSPACE,
     as_json: Json = False,
 ) -> None:
-    """Show what was spent, on what, and what is left.
+    """Show what was spent, on what, and how many more like the last study there may be.
 
     `epsilon (PLD)` is the tight composition of everything charged. `epsilon (filter)` is what the lifetime budget
     is gated on: it also counts reservations, and holds even if each study was chosen after seeing earlier results.
@@ -73,13 +73,14 @@ def show(
     for path in find_ledgers(holder, home, run, runs, workspace):
         with _open(path) as ledger:
             entries, spent = ledger.entries(), ledger.spending()
+            more = ledger.more_like_last()
         documents.append(
             {
                 "holder": path.parent.name,
                 "ledger": str(path),
                 "dataset": ledger.dataset,
                 "unit": ledger.unit,
-                "spending": asdict(spent),
+                "spending": asdict(spent) | {"more": more},
                 "entries": [asdict(entry) for entry in entries],
             }
         )
@@ -92,7 +93,7 @@ def show(
         out.print(
             f"[bold]{document['holder']}[/bold]  dataset {document['dataset']}, per {document['unit']}\n"
             f"  epsilon (PLD) {history}, epsilon (filter) {spent['filter_epsilon']:.3f} "
-            f"of {spent['budget']:g}; left {spent['left']:.3f}\n"
+            f"of {spent['budget']:g}{_more(spent['more'])}\n"
             f"  {spent['disclosures']} disclosures, {spent['refusals']} of them refusals; "
             f"{spent['figures']:,} distinct exact figures{_most(Path(document['ledger']).parent)}",
             highlight=False,
@@ -103,6 +104,10 @@ def show(
             rounds = f"{entry['round']} in all" if entry["kind"] == "reserve" else str(entry["round"] or "")
             rows.add_row(str(entry["seq"]), entry["time"][:16], entry["kind"], entry["run"], rounds, event)
         out.print(rows)
+
+
+def _more(number: int | None) -> str:
+    return "" if number is None else f"; about {number:,} more like the last study"
 
 
 def _most(home: Path) -> str:

@@ -358,6 +358,7 @@ class Holder:
             head = ledger.release(statement.run)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
             charged = _charged(ledger, statement.run, statement.terms.digest()) if privacy else 0
+            more = self._more(ledger, statement) if charged else None
         return Closing(
             holder=self.policy.holder.name,
             unit=self.policy.budget.unit if privacy else None,
@@ -369,9 +370,18 @@ class Holder:
             disclosures=spent.disclosures,
             figures=spent.figures,
             most_figures=self.policy.limits.figures,
+            more=more,
             charged=charged,
             ledger_head=head,
         )
+
+    def _more(self, ledger: Ledger, statement: Statement) -> int | None:
+        """How many more studies like this one the ledger's own filter admits; None where it cannot be told."""
+        try:
+            reserved = self._study(statement).reservation(self.size)
+        except StatfedError:  # whoever may no longer ask may still end its run
+            return None
+        return ledger.more_like(reserved) if reserved else None
 
 
 def _charged(ledger: Ledger, run: str, study: str) -> int:

@@ -68,6 +68,10 @@ UNKNOWN = 2**31
 """Refusals that a ledger counts which lost entries: more than any limit."""
 
 
+MOST_LIKE = 1_000_000
+"""Most studies like one that `Ledger.more_like` counts."""
+
+
 @dataclass(frozen=True)
 class Spending:
     """What was spent. Figures are epsilons at `delta` unless said otherwise.
@@ -444,6 +448,39 @@ class Ledger:
             f"{total:.4g}; want at most epsilon {state.epsilon:g} at delta {state.delta:g} "
             f"(spent {spent:.4g}, spent and reserved {held:.4g}, left {max(0.0, state.epsilon - held):.4g})"
         )
+
+    def more_like(self, reservation: Reservation) -> int:
+        """How many more studies that cost as much are admitted, one after another; at most `MOST_LIKE`."""
+        asked = [reservation.claim] if reservation.claim is not None else []
+        asked += [privacy.repeated(event, times) for event, times in reservation.events]
+        with self._chain.reading() as state:
+            epsilon, delta = state.room
+            if (state.single and not state.new) or epsilon <= 0 or delta <= 0:
+                return 0
+            order = state.order or privacy.filter_order(asked, epsilon, delta)
+            before = state.events()
+
+            def admitted(number: int) -> bool:
+                more = [privacy.repeated(event, number) for event in asked]
+                return privacy.filter_epsilon([*before, *more], order, delta) <= epsilon
+
+            low, high = 0, 1
+            while high <= MOST_LIKE and admitted(high):
+                low, high = high, 2 * high
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if middle <= MOST_LIKE and admitted(middle) else (low, middle)
+            return low
+
+    def more_like_last(self) -> int | None:
+        """How many more studies like the one reserved last are admitted; None where none was."""
+        with self._chain.reading() as state:
+            last = next(reversed(state.runs.values()), None)
+        if last is None:
+            return None
+        events = tuple((privacy.event_from_json(text), times) for text, times in last.events.items())
+        claim = events[0][0] if last.adaptive else None
+        return self.more_like(Reservation(() if claim else events, claim, last.rounds))
 
     def charge(self, run: str, study: str, round: int, event: Event) -> str:
         """Charge one round. Call before data are read. Returns the head hash, once the entry is on disk.

@@ -64,7 +64,7 @@ def render(answer: "Answer") -> str:
         name, svg = "compared.html.j2", drawn.of_compared(told) | svg
         if "scores" not in tables:  # what was released is the model alone
             tables, charts = {}, {}
-    parts: dict[str, Any] = {"remaining": facts.remaining, "show": facts.shown, "most": drawn.MOST_HOLDERS}
+    parts: dict[str, Any] = {"show": facts.shown, "most": drawn.MOST_HOLDERS}
     return _template(name).render(a=answer, r=result, facts=told, tables=tables, charts=charts, svg=svg, **parts)
 
 
