@@ -9,8 +9,8 @@ Two figures are given, for two questions:
 - `epsilon`: composition of privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022, pessimistic
   discretisation of dp-accounting). Tight, and valid when the parameters of the composed events were fixed without
   looking at earlier results. Within one study they are.
-- `filter_epsilon`: Renyi filter of one order fixed in advance (Feldman and Zrnic 2021, theorem 4.3). Valid when an
-  analyst chooses each study after seeing the results of earlier ones, so the lifetime budget is gated on it.
+- `renyi`: Renyi divergences of one order. They add up when an analyst chooses each study after seeing the results of
+  earlier ones too, so the lifetime budget is gated on them (`statfed.core.privacy.filters`).
 """
 
 import math
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 # megabytes and not gigabytes.
 _REPORTED, _CALIBRATED, _FINEST, _COARSEST = 1e-4, 1e-3, 1e-3, 1e-5
 _FINE_ORDERS = tuple(1.0 + 2.0 ** (k / 8) for k in range(-40, 97))  # to 4097
-_ORDERS = (1.25, 1.5, 1.75, 2.0, 2.5, *sorted({float(round(3 * 1.09**k)) for k in range(49)}))  # to 188
+_REPORTED_ORDERS = (
+    1.125,
+    1.25,
+    1.5,
+    1.75,
+    2.0,
+    2.5,
+    *sorted({float(round(3 * 1.15**k)) for k in range(43)}),
+)  # to 1064
 
 
 class _Event(BaseModel):
@@ -193,6 +201,12 @@ def composed(events: Iterable[Event]) -> Event:
     return parts[0] if len(parts) == 1 else Composed(events=tuple(parts))
 
 
+def singles(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
+    """The events that `events` are composed of, none of them composed or repeated, each with how often."""
+    for event in events:
+        yield from _singles(event)
+
+
 def _singles(event: Event, times: int = 1) -> Iterator[tuple[Event, int]]:
     match event:
         case Repeated(times=more, event=inner):
@@ -296,7 +310,7 @@ def _pld_epsilon(merged: tuple[tuple[str, int], ...], delta: float, interval: fl
     from dp_accounting.pld import PLDAccountant
 
     rough = min(
-        _renyi(merged, order) + _conversion(order, delta) for order in (1.25, 1.5, *(2.0**k for k in range(1, 9)))
+        _renyi(merged, order) + conversion(order, delta) for order in (1.25, 1.5, *(2.0**k for k in range(1, 9)))
     )
     if not math.isfinite(rough):
         return math.inf
@@ -380,28 +394,22 @@ def renyi(events: Sequence[Event], order: float) -> float:
     return _renyi(_merged(events), order)
 
 
-def _conversion(order: float, delta: float) -> float:
+def conversion(order: float, delta: float) -> float:
     """What (order, rdp) to (epsilon, delta) adds: Canonne, Kamath and Steinke 2020, proposition 12."""
     return math.log1p(-1.0 / order) - (math.log(delta) + math.log(order)) / (order - 1.0)
 
 
-def filter_order(first: Sequence[Event], budget_epsilon: float, delta: float) -> float:
-    """The order of a budget's filter: the one under which studies like the first one fit most often.
+def renyi_epsilon(events: Sequence[Event], delta: float) -> float:
+    """The Renyi composition of `events` at `delta`, by the best order, or their sum at delta 0 where that is less.
 
-    The first study is chosen before anything was released, so an order chosen from it is fixed in advance.
+    0 for no events. Exceeds `epsilon` a little. Of studies that were chosen on seeing results it says how much they are
+    together; what then holds is the budget that a filter keeps (`statfed.core.privacy.filters`).
     """
-    orders = [order for order in _ORDERS if _conversion(order, delta) < budget_epsilon]
-    if not orders:
-        return _ORDERS[-1]
-    return max(orders, key=lambda order: (budget_epsilon - _conversion(order, delta)) / (renyi(first, order) or 1e-12))
-
-
-def filter_epsilon(events: Sequence[Event], order: float, delta: float) -> float:
-    """The epsilon that a filter of this order counts for `events`; it is passed while that is <= the budget.
-
-    0 for no events. Exceeds `epsilon` in general: the price of letting studies be chosen adaptively.
-    """
-    return max(0.0, renyi(events, order) + _conversion(order, delta)) if events else 0.0
+    if not events:
+        return 0.0
+    merged = _merged(events)
+    found = min(_renyi(merged, order) + conversion(order, delta) for order in _REPORTED_ORDERS)
+    return max(0.0, min(found, pure_epsilon(events)))
 
 
 def rho(event: Event) -> float:
@@ -426,7 +434,7 @@ def zcdp_epsilon(concentrated: float, delta: float) -> float:
     """Epsilon at `delta` of a mechanism of this rho: the best order of its Renyi curve (order * rho), converted."""
     if not concentrated:
         return 0.0
-    found: float = min(order * concentrated + _conversion(order, delta) for order in _FINE_ORDERS)
+    found: float = min(order * concentrated + conversion(order, delta) for order in _FINE_ORDERS)
     return max(0.0, found)
 
 
