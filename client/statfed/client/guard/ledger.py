@@ -467,8 +467,8 @@ class Ledger:
         spent, held = (0.0, 0.0) if state.new else (state.figure(state.events(reserved=r)) for r in (False, True))
         taken = 1.0 - (1.0 - filters.share([*events, *asked], budget)) * (epsilon / state.epsilon)
         raise Refused(
-            f"privacy budget: asked epsilon {alone:.4g}, with which {100 * taken:.4g} % of the lifetime budget would be "
-            f"taken; want at most 100 % of epsilon {state.epsilon:g} at delta {state.delta:g} "
+            f"privacy budget: asked epsilon {alone:.4g}, with which {100 * taken:.4g} % of the lifetime budget would "
+            f"be taken; want at most 100 % of epsilon {state.epsilon:g} at delta {state.delta:g} "
             f"(spent {spent:.4g}, spent and reserved {held:.4g}, left {self._left(state):.4g})"
         )
 

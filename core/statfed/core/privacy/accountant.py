@@ -101,6 +101,17 @@ class DiscreteLaplace(_Event):
     sensitivity: int = Field(ge=1, le=2**20)
 
 
+class DiscreteLaplaces(_Event):
+    """Noise with probabilities proportional to exp(-|x| / scale) on each of several whole numbers.
+
+    A unit changes the numbers by at most `sensitivity` together, in L1 norm.
+    """
+
+    kind: Literal["discrete-laplaces"] = "discrete-laplaces"
+    scale: float = Field(gt=0, le=discrete.LARGEST)
+    sensitivity: int = Field(ge=1, le=2**40)
+
+
 class Composed(_Event):
     """All of `events`, with independent noise: the entries of one release."""
 
@@ -114,14 +125,29 @@ class Repeated(_Event):
     kind: Literal["repeated"] = "repeated"
     times: int = Field(ge=1)
     event: Annotated[
-        Gaussian | Laplace | PoissonSampled | DiscreteGaussian | DiscreteGaussians | DiscreteLaplace | Composed,
+        Gaussian
+        | Laplace
+        | PoissonSampled
+        | DiscreteGaussian
+        | DiscreteGaussians
+        | DiscreteLaplace
+        | DiscreteLaplaces
+        | Composed,
         Field(discriminator="kind"),
     ]
 
 
 Event = Annotated[
     Union[  # noqa: UP007
-        Gaussian, Laplace, PoissonSampled, DiscreteGaussian, DiscreteGaussians, DiscreteLaplace, Composed, Repeated
+        Gaussian,
+        Laplace,
+        PoissonSampled,
+        DiscreteGaussian,
+        DiscreteGaussians,
+        DiscreteLaplace,
+        DiscreteLaplaces,
+        Composed,
+        Repeated,
     ],
     Field(discriminator="kind"),
 ]
@@ -163,6 +189,8 @@ def in_words(event: Event) -> str:
             return f"discrete Gaussian {sigma:.4g} on {entries} numbers{of}"
         case DiscreteLaplace(scale=scale, sensitivity=sensitivity):
             return f"discrete Laplace {scale:.4g} at sensitivity {sensitivity}"
+        case DiscreteLaplaces(scale=scale, sensitivity=sensitivity):
+            return f"discrete Laplace {scale:.4g} at sensitivity {sensitivity} of all numbers together"
         case Composed(events=events):
             return " and ".join(map(in_words, events))
         case Repeated(times=times, event=Composed() as inner):
@@ -296,6 +324,8 @@ def pure_epsilon(events: Sequence[Event]) -> float:
                     total += times / scale
                 case DiscreteLaplace(scale=scale, sensitivity=sensitivity):
                     total += times * sensitivity / scale
+                case DiscreteLaplaces(scale=scale, sensitivity=sensitivity):
+                    total += times * sensitivity / scale
                 case _:
                     return math.inf
     return total
@@ -318,6 +348,8 @@ def _pld_epsilon(merged: tuple[tuple[str, int], ...], delta: float, interval: fl
     accountant = PLDAccountant(value_discretization_interval=step)
     for text, times in merged:
         event = event_from_json(text)
+        if isinstance(event, DiscreteLaplaces):  # dominated by randomised response (Kairouz, Oh and Viswanath 2015)
+            event = DiscreteLaplace(scale=event.scale / event.sensitivity, sensitivity=1)
         if isinstance(event, DiscreteGaussian | DiscreteLaplace):
             # dp-accounting has no event for the one and visits every value of the noise in Python for both
             accountant._pld = accountant._pld.compose(_discrete_pld(event, step).self_compose(times))
@@ -357,7 +389,8 @@ def _rdp(text: str, order: float) -> float:
 
     That function is convex (Wang, Balle and Kasiviswanathan 2019, corollary 10), so the chord over-counts; the series
     of Mironov et al. 2019 for fractional orders does not always converge, and an order has to fit every later study.
-    Discrete Gaussian: Canonne, Kamath and Steinke 2020, proposition 5; discrete Laplace: the divergence itself.
+    Discrete Gaussian: Canonne, Kamath and Steinke 2020, proposition 5; discrete Laplace: the divergence itself, which
+    for changes of several numbers is at most that of their sum in one (`discrete.laplace_renyi`).
 
     Many whole numbers with discrete Gaussian noise, sampled or not, count as the continuous mechanism, without the
     approximation that `epsilon` needs. The moments of the ratio of two shifts are at most the continuous ones
@@ -370,6 +403,8 @@ def _rdp(text: str, order: float) -> float:
         case DiscreteGaussian(sigma=sigma, sensitivity=sensitivity):
             return order * (sensitivity / sigma) ** 2 / 2.0
         case DiscreteLaplace(scale=scale, sensitivity=sensitivity):
+            return discrete.laplace_renyi(scale, sensitivity, order)
+        case DiscreteLaplaces(scale=scale, sensitivity=sensitivity):
             return discrete.laplace_renyi(scale, sensitivity, order)
         case _:
             pass
@@ -415,8 +450,8 @@ def renyi_epsilon(events: Sequence[Event], delta: float) -> float:
 def rho(event: Event) -> float:
     """Zero-concentrated privacy of an event (Bun and Steinke 2016); infinite where it has none.
 
-    Gaussian noise and, for each whole number, discrete Gaussian noise (Canonne, Kamath and Steinke 2020, theorem 4);
-    composition adds up, adaptively too.
+    Gaussian noise, and discrete Gaussian noise on one whole number or on many (Canonne, Kamath and Steinke 2020,
+    theorem 4, and `_rdp`); composition adds up, adaptively too.
     """
     total = 0.0
     for single, times in _singles(event):
@@ -425,6 +460,8 @@ def rho(event: Event) -> float:
                 total += times / (2.0 * sigma**2)
             case DiscreteGaussian(sigma=sigma, sensitivity=sensitivity):
                 total += times * (sensitivity / sigma) ** 2 / 2.0
+            case DiscreteGaussians(noise_multiplier=sigma):
+                total += times / (2.0 * sigma**2)
             case _:
                 return math.inf
     return total
