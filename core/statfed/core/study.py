@@ -21,8 +21,10 @@ from statfed.core.protection import named_protection
 from statfed.core.section import NAME, Section, Unit, apply_override, describe, read_toml
 from statfed.core.terms import (
     COLLUDERS,
+    MECHANISM,
     MOST_HOLDERS,
     NOISE,
+    Mechanism,
     Placement,
     Privacy,
     Protection,
@@ -59,7 +61,7 @@ class Target(Section):
     level: float = Field(default=0.95, gt=0, lt=1, description="probability that the noise stays within the margin")
     unit: Unit = "record"
     delta: float = Field(default=1e-6, ge=0, lt=0.5)
-    mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
+    mechanism: Mechanism = Field(default="automatic", description=MECHANISM)
     max_records_per_unit: int = Field(default=1, ge=1)
     noise: Placement = Field(default="local", description=NOISE)
     colluders: int = Field(default=0, ge=0, description=COLLUDERS)
