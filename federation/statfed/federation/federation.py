@@ -7,6 +7,7 @@
 In a notebook holders are simulated: same code path, policy, ledger and messages as across organisations.
 """
 
+import re
 import shutil
 import tempfile
 import weakref
@@ -23,6 +24,7 @@ from statfed.core.result import Result
 from statfed.core.study import make_study
 from statfed.core.terms import Privacy
 from statfed.federation.answers import Answer
+from statfed.federation.frames import as_arrow
 from statfed.federation.run import Options, run_study
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ Names = str | Sequence[str]
 class Federation:
     """Tables of several holders.
 
-    holders: name to data file, database URL, pandas DataFrame or Arrow table. codebook: a Codebook, a mapping, or
+    holders: name to data file, database URL, or a table in memory: pandas or polars DataFrame, Arrow table, DuckDB
+    relation; its index is no column. codebook: a Codebook, a mapping, or
     the path of a *.codebook.toml file; None drafts one from the union of the local drafts, which only a simulation
     may do, and only for studies without privacy: a draft tells of the data, and no epsilon covers that. workspace:
     folder where ledgers live between sessions; None keeps them while this object lives. disclosure: rules for every
@@ -62,7 +65,9 @@ class Federation:
         self._folder = Path(tempfile.mkdtemp(prefix="statfed-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._workspace = Path(workspace) if workspace else self._folder
-        self._sources = {name: self._source(name, data) for name, data in holders.items()}
+        if not isinstance(holders, Mapping):
+            raise UsageError(f"holders: got {type(holders).__name__}; want a mapping of a name to each holder's data")
+        self._sources = {str(name): self._source(str(name), data) for name, data in holders.items()}
         if isinstance(codebook, str | Path):
             codebook = load_codebook(Path(codebook))
         elif isinstance(codebook, Mapping):
@@ -216,15 +221,11 @@ class Federation:
     def _source(self, name: str, data: Any) -> str:
         if isinstance(data, str | Path):
             return str(data)
-        import pandas as pd
-        import pyarrow as pa
         from pyarrow import parquet
 
-        arrow = pa.Table.from_pandas(data, preserve_index=False) if isinstance(data, pd.DataFrame) else data
-        if not isinstance(arrow, pa.Table):
-            raise UsageError(f"{name}: got {type(data).__name__}; want a path, a URL, a DataFrame or an Arrow table")
-        path = self._folder / f"{name}.parquet"
-        parquet.write_table(arrow, path)
+        table = as_arrow(name, data)
+        path = self._folder / f"{re.sub('[^A-Za-z0-9_-]', '-', name)}-{len(list(self._folder.iterdir()))}.parquet"
+        parquet.write_table(table, path)
         return str(path)
 
 

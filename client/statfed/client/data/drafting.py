@@ -123,7 +123,7 @@ def _facts(source: Source) -> Mapping[str, Any]:
             asked[f"longest_{i}"] = text.length().max()
             prose = text.re_search("[^ ] +[^ ]+ +[^ ]") | ((text.length() > LONG) & text.re_search("[^A-Za-z0-9]"))
             asked[f"prose_{i}"] = source.expr.count(where=prose)
-        if raw.type().is_string() or raw.type().is_date() or raw.type().is_timestamp():
+        if raw.type().is_string() or raw.type().is_date() or _without_zone(raw):
             days = as_days(raw, engine)
             asked[f"days_{i}"] = days.count()
             asked[f"first_{i}"], asked[f"last_{i}"] = days.min(), days.max()
@@ -229,6 +229,11 @@ def _rounded(value: float, towards: str) -> float:
     exact = Decimal(f"{value:.9g}")
     found = float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding=towards)) if exact else 0.0
     return found if math.isfinite(found) else math.copysign(sys.float_info.max, found)
+
+
+def _without_zone(raw: Expr) -> bool:
+    kind = raw.type()
+    return bool(kind.is_timestamp() and kind.timezone is None)
 
 
 def _one_of(text: Expr, words: Sequence[str]) -> Expr:

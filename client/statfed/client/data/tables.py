@@ -10,17 +10,18 @@ for each category with a long code list.
         table = open_table(source, codebook, where)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ibis
+import numpy as np
 
 from statfed.client.data.conversion import Converted, convert
 from statfed.client.data.sources import Source, connect
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
-from statfed.core.table import Expr, Table
+from statfed.core.table import Expr, Table, real
 from statfed.core.terms import Condition
 
 __all__ = ["Mismatch", "Source", "connect", "inspect", "local_mismatches", "mismatches", "open_table"]
@@ -35,9 +36,10 @@ _NEEDED = {
 _CODES = "or missing codes in the codebook"
 _WANT = {
     "number": f"numbers; want them, {_CODES}",
-    "integer": f"whole numbers; want them, {_CODES}",
+    "integer": f"whole numbers of at most 64 bits (as floats at most 2^53); want them, {_CODES}",
     "boolean": f"true or false; want them, {_CODES}",
-    "date": f"calendar days; want dates, timestamps at midnight without a time zone, text such as 2024-03-20, {_CODES}",
+    "date": "calendar days; want dates, timestamps at midnight without a time zone, text such as 2024-03-20 or "
+    f"20240320, {_CODES}",
     "text": f"text; want it, {_CODES}",
     "array": "lists of numbers; arrays want Parquet, Arrow or DuckDB",
 }
@@ -226,11 +228,11 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
         rules += _entries(name, column, value, lowest, highest)
         highest = ibis.cases((~highest.isnan(), highest))
     if column.low is not None:
-        below = (lowest < column.low).fill_null(False)
+        below = (lowest < _end(value, column.low, min)).fill_null(False)
         message = f"{name}: got {what} below the codebook's bound; want at least {column.shown(column.low)}"
         rules.append(_Rule(message, below))
     if column.high is not None:
-        above = (highest > column.high).fill_null(False)
+        above = (highest > _end(value, column.high, max)).fill_null(False)
         message = f"{name}: got {what} above the codebook's bound; want at most {column.shown(column.high)}"
         rules.append(_Rule(message, above))
     if column.required or column.role in _NEEDED:
@@ -244,6 +246,13 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
         outside_unit = ((value < 0) | (value >= 1)).fill_null(False)
         rules.append(_Rule(f"{name}: got record keys outside their range; want at least 0 and below 1", outside_unit))
     return rules
+
+
+def _end(value: Expr, bound: float, outer: Callable[[float, float], float]) -> Expr:
+    """A bound as a float64 constant, for lists of float32 with the one next to it."""
+    if value.type().is_array() and value.type().value_type.is_float32() and abs(bound) <= 3.4e38:
+        bound = outer(bound, float(np.float32(bound)))
+    return real(bound)
 
 
 def _entries(name: str, column: Column, value: Expr, lowest: Expr, highest: Expr) -> list[_Rule]:
