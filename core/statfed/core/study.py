@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from statfed.core.codebook import Codebook
+from statfed.core.codebook import Codebook, Type
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_method, methods, read_question
@@ -99,6 +99,12 @@ class Study(Section):
     codebooks: dict[str, str] = Field(
         default_factory=dict, description="holder name to *.codebook.toml, for tables with other columns"
     )
+    types: dict[str, Type] = Field(
+        default_factory=dict, description="column to type, where a draft would guess another; without a codebook"
+    )
+    levels: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="column to its categories, likewise; without a codebook"
+    )
     roles: dict[str, str] = Field(default_factory=dict, description="holder name to role, where a method has roles")
     where: tuple[str, ...] = Field(default=(), description='records to look at, as "age >= 18"')
     engine: Literal["inprocess", "processes", "ray"] = "inprocess"
@@ -168,6 +174,8 @@ class Study(Section):
                 raise ValueError(f"holders: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
             if not source and self.scenario is None:
                 raise ValueError(f"holders: got no source for {name}; want a file or URL, or a scenario")
+        if (self.types or self.levels) and (self.codebook or self.scenario):
+            raise ValueError("types, levels: got them beside a codebook, which says both; want them in it")
         astray = sorted({*self.codebooks, *self.roles} - set(self.holders))
         if astray:
             raise ValueError(f"codebooks, roles: got some for {', '.join(astray)}; want holders of the study")

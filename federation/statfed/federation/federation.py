@@ -41,7 +41,8 @@ class Federation:
     holders: name to data file, database URL, or a table in memory: pandas or polars DataFrame, Arrow table, DuckDB
     relation; its index is no column. codebook: a Codebook, a mapping, or
     the path of a *.codebook.toml file; None drafts one from the union of the local drafts, which only a simulation
-    may do, and only for studies without privacy: a draft tells of the data, and no epsilon covers that. workspace:
+    may do, and only for studies without privacy: a draft tells of the data, and no epsilon covers that. types, levels:
+    of columns of which the draft would guess others, as {"employed": "category"} and {"sex": ["f", "m"]}. workspace:
     folder where ledgers live between sessions; None keeps them while this object lives. disclosure: rules for every
     release. rules: what the simulated holders allow, everything or what that template of `statfed policy init` does.
     protection: its name, or the fields of a `[protection]` table (name, minimum_holders, options); see
@@ -54,6 +55,8 @@ class Federation:
         holders: Mapping[str, Any],
         codebook: Codebook | Mapping[str, Any] | str | Path | None = None,
         *,
+        types: Mapping[str, str] | None = None,
+        levels: Mapping[str, Sequence[str]] | None = None,
         engine: Literal["inprocess", "processes", "ray"] = "inprocess",
         workspace: Path | str | None = None,
         disclosure: Rules | Literal["none", "standard"] = "none",
@@ -73,6 +76,10 @@ class Federation:
         elif isinstance(codebook, Mapping):
             codebook = make_codebook(codebook)
         self.codebook: Codebook | None = codebook
+        self._stated = {
+            "types": dict(types or {}),
+            "levels": {name: tuple(own) for name, own in (levels or {}).items()},
+        }
         self._engine, self._progress, self._seed = engine, progress, seed
         if not isinstance(protection, str | Mapping):
             raise UsageError(
@@ -109,6 +116,7 @@ class Federation:
                 "options": {name: _plain(value) for name, value in given.items()},
                 "holders": self._sources,
                 "where": _names(where),
+                **(self._stated if self.codebook is None else {}),
                 "engine": self._engine,
                 "seed": self._seed,
                 "privacy": privacy.model_dump() if isinstance(privacy, Privacy) else privacy,
