@@ -17,8 +17,8 @@ numbers. What is drafted of a column:
 - Words such as NA in a column of numbers or dates become missing codes.
 - Bounds: the range and a tenth of it on both sides, rounded outwards to two significant digits (more where the range is
   far from 0), so that they do not tell the extreme values. They stay on the range's side of 0, those of positive values
-  above it, those of shares at most 1. Those of dates are whole years, of a range of two years or less whole months. A column without a value is a number without bounds, which in a union gives way to what
-  the other holders have.
+  above it, those of shares at most 1. Those of dates are whole years, of a range of two years or less whole months. A
+  column without a value is a number without bounds, which in a union gives way to what the other holders have.
 """
 
 import math
