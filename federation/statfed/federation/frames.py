@@ -1,4 +1,4 @@
-"""Tables in memory as Arrow: what a user hands over beside files and URLs, read right or refused before anything is stored.
+"""Tables in memory as Arrow: what a user hands over beside files and URLs, read right or refused before it is stored.
 
 Read are pandas data frames, Arrow tables, datasets and record batches, and whatever offers itself as a stream of Arrow
 data: polars data frames, DuckDB relations, Ibis tables. Refused, naming the column and never a value: several types in
@@ -40,13 +40,14 @@ def _from_stream(name: str, data: Any) -> Any:
     import pandas as pd
     import pyarrow as pa
 
+    what = type(data).__name__
     streams = hasattr(data, "__arrow_c_stream__") and not isinstance(data, pd.Series)
-    if isinstance(data, pa.RecordBatch | pa.RecordBatchReader) or streams:
+    if streams or isinstance(data, pa.RecordBatch | pa.RecordBatchReader):
         try:
             return pa.table(data)
-        except Exception:  # noqa: BLE001  # whatever a library raises; its words may quote the data
-            pass
-    raise UsageError(f"{name}: got {type(data).__name__}; want {WANT}")
+        except Exception as error:  # noqa: BLE001  # whatever a library raises; its words may quote the data
+            what += f" that raised {type(error).__name__} when it was read"
+    raise UsageError(f"{name}: got {what}; want {WANT}")
 
 
 def _from_pandas(name: str, frame: Any) -> Any:

@@ -1,7 +1,7 @@
-"""One codebook of several drafts. In a simulation, or of one holder's own files: across organisations no draft leaves.
+"""One codebook of several drafts: in a simulation, or of own files. Across organisations no draft leaves.
 
-Types and levels that differ are named with who has them and how to mend it. What a message quotes of a column are levels
-of drafts, which whoever unites them has before their eyes, and no value of a record.
+Types and levels that differ are named with who has them and how to mend it. What a message quotes of a column are
+levels of drafts, which whoever unites them has before their eyes, and no value of a record.
 """
 
 import re
