@@ -39,7 +39,9 @@ class Streaming:
         ibis.memtable(STREAM),
         pa.table({"x": pa.array([Decimal("1.50"), Decimal("2.50"), None]), "s": STREAM["s"].dictionary_encode()}),
         pd.DataFrame({"x": pd.array([1.5, 2.5, None], "Float64"), "s": pd.Categorical(["a", "b", "b"])}),
-        pd.DataFrame({"x": pd.arrays.SparseArray([1.5, 2.5, np.nan]), "s": pd.array(["a", "b", "b"], "string")}),
+        pd.DataFrame(
+            {"x": pd.arrays.SparseArray(np.array([1.5, 2.5, np.nan])), "s": pd.array(["a", "b", "b"], "string")}
+        ),
         pd.DataFrame({"x": [Decimal("1.50"), Decimal("2.50"), None], "s": ["a", "b", "b"]}),
     ],
 )

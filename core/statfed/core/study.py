@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from statfed.core.codebook import Codebook, Type
+from statfed.core.conditions import comparable, parse_where
 from statfed.core.disclosure import OFF, Rules
 from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_method, methods, read_question
@@ -27,7 +28,6 @@ from statfed.core.terms import (
     Privacy,
     Protection,
     Terms,
-    parse_condition,
     with_colluders,
 )
 
@@ -213,7 +213,9 @@ class Study(Section):
 
     def _terms(self, codebook: Codebook, codebooks: Mapping[str, Codebook] | None, privacy: Privacy | None) -> Terms:
         keyed = self.method == "table" and self.disclosure.method == "cell-key" and privacy is None
-        where = tuple(parse_condition(text, codebook) for text in self.where)
+        where = parse_where(self.where, codebook)
+        if privacy is None and not self.disclosure.silent:
+            comparable(where)
         try:
             terms = Terms(
                 method=self.method,

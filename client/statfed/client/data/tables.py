@@ -20,9 +20,9 @@ import numpy as np
 from statfed.client.data.conversion import Converted, convert
 from statfed.client.data.sources import Source, connect
 from statfed.core.codebook import Codebook, Column
+from statfed.core.conditions import Clause, columns_of
 from statfed.core.errors import UsageError
 from statfed.core.table import Expr, Table, real
-from statfed.core.terms import Condition
 
 __all__ = ["Mismatch", "Source", "connect", "inspect", "local_mismatches", "mismatches", "open_table"]
 
@@ -116,24 +116,24 @@ def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] 
 def open_table(
     source: Source,
     codebook: Codebook,
-    where: Sequence[Condition] = (),
+    where: Sequence[Clause] = (),
     columns: Sequence[str] | None = None,
     per_unit: int | None = None,
     plain: frozenset[str] = frozenset(),
 ) -> Table:
     """The records that a query looks at, each column of the type that the codebook gives it.
 
-    columns: those the query reads, default all; the others need not exist. where: conditions, all of which have to
-    hold; a missing value fulfils none. per_unit: keep at most this many of the records of one value of the column
-    with role `unit`, after `where`: those with the lowest MD5 of unit and content, so the choice depends on the unit's
-    own records only, not on their order. plain: columns that `inspect` found to need no conversion. Raises
-    UsageError on columns that are not there and, with per_unit, on a codebook without that role or records without a
-    unit.
+    columns: those the query reads, default all; the others need not exist. where: clauses, all of which have to hold
+    (`statfed.core.conditions` says what of missing values). per_unit: keep at most this many of the records of one
+    value of the column with role `unit`, after `where`: those with the lowest MD5 of unit and content, so the choice
+    depends on the unit's own records only, not on their order. plain: columns that `inspect` found to need no
+    conversion. Raises UsageError on columns that are not there and, with per_unit, on a codebook without that role or
+    records without a unit.
     """
     unit = codebook.role("unit")
     if per_unit is not None and unit is None:
         raise UsageError("codebook: got no column with role unit; want one, to bound the records of one person")
-    names = list(dict.fromkeys([*(codebook.columns if columns is None else columns), *(c.column for c in where)]))
+    names = list(dict.fromkeys([*(codebook.columns if columns is None else columns), *columns_of(where)]))
     if per_unit is not None and unit is not None and unit not in names:
         names.append(unit)
     absent = [name for name in names if codebook.column(name) and name not in source.expr.columns]
