@@ -5,20 +5,21 @@ from tests.attacks.finding import NOTHING, Finding, attack
 from tests.attacks.population import PERSON
 from tests.attacks.world import World
 
-OTHERS = ("south", "east", "far")
+OTHERS = ("south", "east")
+NEAR = f"region in north,{','.join(OTHERS)}"
 TARGET = " and ".join(f"{name} = {value}" for name, value in PERSON.known.items())
 
 
 @attack("or", "analyst", "total", "differencing guard")
 def everybody_less_all_who_differ_in_something(world: World) -> Finding:
-    return _income(_minus(_sum(world, []), _sum(world, [f"not ({TARGET})"])))
+    return _income(_minus(_sum(world, [NEAR]), _sum(world, [NEAR, f"not ({TARGET})"])))
 
 
 @attack("or", "analyst", "total", "differencing guard, alternatives on the columns of cells")
 def the_target_or_other_regions_less_the_cells_of_those(world: World) -> Finding:
     """Each figure is about many, and no condition was asked before: the cells lie within the alternatives."""
-    table = world.asked("total", {"columns": ["income"], "by": ["region"]})
-    either = _sum(world, [f"region in {','.join(OTHERS)} or ({TARGET})"])
+    table = world.asked("total", {"columns": ["income"], "by": ["region"]}, [NEAR])
+    either = _sum(world, [NEAR, f"region in {','.join(OTHERS)} or ({TARGET})"])
     cells = [_only(table, "estimate", region=region) for region in OTHERS]
     if either is None or None in cells:
         return NOTHING
@@ -27,7 +28,7 @@ def the_target_or_other_regions_less_the_cells_of_those(world: World) -> Finding
 
 @attack("or", "analyst", "total", "differencing guard, joint rule")
 def the_young_or_the_target_less_the_young(world: World) -> Finding:
-    return _income(_minus(_sum(world, ["age < 40 or list = short"]), _sum(world, ["age < 40"])))
+    return _income(_minus(_sum(world, [NEAR, "age < 40 or list = short"]), _sum(world, [NEAR, "age < 40"])))
 
 
 @attack("or", "analyst", "total", "minimum frequency of what conditions select")
