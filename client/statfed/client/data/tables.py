@@ -10,7 +10,7 @@ for each category with a long code list.
         table = open_table(source, codebook, where)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,9 +83,12 @@ class Inspection:
     plain: frozenset[str]
 
 
-def inspect(source: Source, codebook: Codebook, columns: Sequence[str] | None = None) -> Inspection:
-    """Every mismatch, and the columns that need no conversion."""
-    found, plain = _found(source, codebook, columns)
+def inspect(
+    source: Source, codebook: Codebook, columns: Sequence[str] | None = None, weights: Collection[str] = ()
+) -> Inspection:
+    """Every mismatch, and the columns that need no conversion. weights: columns that a question takes for weights:
+    as those with that role they are positive, whatever the method."""
+    found, plain = _found(source, codebook, columns, weights)
     return Inspection(tuple(mismatch.message for mismatch in found), plain)
 
 
@@ -151,7 +154,9 @@ def open_table(
     return table
 
 
-def _found(source: Source, codebook: Codebook, columns: Sequence[str] | None) -> tuple[list[Mismatch], frozenset[str]]:
+def _found(
+    source: Source, codebook: Codebook, columns: Sequence[str] | None, weights: Collection[str] = ()
+) -> tuple[list[Mismatch], frozenset[str]]:
     names = tuple(codebook.columns) if columns is None else tuple(dict.fromkeys(columns))
     rules: list[tuple[str, _Rule]] = []
     found: list[tuple[int, Mismatch]] = []
@@ -161,7 +166,7 @@ def _found(source: Source, codebook: Codebook, columns: Sequence[str] | None) ->
             found.append((place, Mismatch(name, _absent(name, column))))
         else:
             converted = _converted(source, name, column)
-            rules += [(name, rule) for rule in _rules(name, column, converted)]
+            rules += [(name, rule) for rule in _rules(name, column, converted, name in weights)]
             rules += [(name, rule) for rule in _form(source.expr[name], converted.value)]
     plain = set()
     for (name, rule), count in zip(rules, _counts(source, [rule for _, rule in rules]), strict=True):
@@ -203,7 +208,8 @@ def _converted(source: Source, name: str, column: Column) -> Converted:
     return convert(source.expr[name], column, source.expr.get_backend().name)
 
 
-def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
+def _rules(name: str, column: Column, converted: Converted, weighs: bool = False) -> list[_Rule]:
+    """weighs: does a question take the column for weights, whatever its role?"""
     value, missing = converted.value, converted.missing
     rules = []
     if column.type == "category":
@@ -238,10 +244,12 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
     if column.required or column.role in _NEEDED:
         why = _NEEDED.get(column.role or "", "values")
         rules.append(_Rule(f"{name}: got missing {why}; want a value in every record", missing))
-    if column.role == "weight":
+    if column.role == "weight" or weighs:
         rules.append(
             _Rule(f"{name}: got weights that are zero or less; want positive ones", (value <= 0).fill_null(False))
         )
+    if column.role == "replicate":
+        rules.append(_Rule(f"{name}: got replicate weights below zero; want none", (value < 0).fill_null(False)))
     if column.role == "record-key":
         outside_unit = ((value < 0) | (value >= 1)).fill_null(False)
         rules.append(_Rule(f"{name}: got record keys outside their range; want at least 0 and below 1", outside_unit))
