@@ -16,7 +16,7 @@ from typing import Any
 
 import ibis
 
-from statfed.client.data.conversion import Converted, convert
+from statfed.client.data.conversion import Converted, as_text, convert
 from statfed.client.data.sources import Source, connect
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
@@ -198,7 +198,9 @@ def _run(expr: Expr) -> dict[str, Any]:
 
 
 def _converted(source: Source, name: str, column: Column) -> Converted:
-    return convert(source.expr[name], column, source.expr.get_backend().name)
+    raw = source.numeric(name) if column.type in ("number", "integer") else source.expr[name]
+    found = convert(raw, column, source.expr.get_backend().name)
+    return replace(found, text=as_text(source.expr[name])) if source.signs else found
 
 
 def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
