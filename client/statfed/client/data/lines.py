@@ -40,6 +40,19 @@ class Counts:
     blank: int = 0
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A fault at a place of a block, which is seen there or, the number of fields, where its record ends."""
+
+    place: int
+    what: str
+    seen: int | None = None
+
+    @property
+    def found(self) -> int:
+        return self.place if self.seen is None else self.seen
+
+
 @dataclass
 class Lines:
     """Takes in a file's bytes, block by block. Not safe to go on with after a Fault.
@@ -75,8 +88,8 @@ class Lines:
             paired = (found.data[found.outer - 1] == _CR) & (found.outer > 0)
         faults = [*self._odd(block, found, last), *self._misquoted(found), *self._misshapen(found, paired)]
         if faults:
-            position, what = min(faults, key=lambda fault: fault[0])
-            raise Fault(self._line(found, position) if position >= 0 else self._start, what)
+            first = min(faults, key=lambda fault: fault.found)
+            raise Fault(self._line(found, first.place) if first.place >= 0 else self._start, first.what)
         self._take(found, paired)
 
     def end(self) -> Counts:
@@ -88,11 +101,13 @@ class Lines:
     def _line(self, found: "_Block", position: int) -> int:
         return self.line + int(np.count_nonzero(found.data[:position] == found.end))
 
-    def _odd(self, block: bytes, found: "_Block", last: bool) -> list[tuple[int, str]]:
+    def _odd(self, block: bytes, found: "_Block", last: bool) -> list[_Found]:
         """Signs that no line may have."""
         faults = []
         if (place := block.find(b"\0")) >= 0:
-            faults.append((place, "got a NUL byte; want text (of UTF-16, its encoding stated: encoding=utf-16-le)"))
+            faults.append(
+                _Found(place, "got a NUL byte; want text (of UTF-16, its encoding stated: encoding=utf-16-le)")
+            )
         stray = _LF if self.carriage else _CR
         if bytes([stray]) in block:
             places = np.flatnonzero(found.data == stray)
@@ -101,12 +116,12 @@ class Lines:
             places = found.outside(places)
             if places.size:
                 what = "got a carriage return alone" if stray == _CR else "got a line feed among carriage returns"
-                faults.append((int(places[0]), f"{what}; want lines that end alike"))
+                faults.append(_Found(int(places[0]), f"{what}; want lines that end alike"))
         if last and (text := block.rstrip(b"\r\n")).endswith(bytes([_END_OF_DOS])):
-            faults.append((len(text) - 1, "got Ctrl-Z (0x1A), an end mark of DOS; want it removed"))
+            faults.append(_Found(len(text) - 1, "got Ctrl-Z (0x1A), an end mark of DOS; want it removed"))
         return faults
 
-    def _misquoted(self, found: "_Block") -> list[tuple[int, str]]:
+    def _misquoted(self, found: "_Block") -> list[_Found]:
         """Quotes that neither open a field nor close one."""
         quotes, closing = found.quotes, found.closing
         if not quotes.size:
@@ -127,40 +142,43 @@ class Lines:
         first = int(np.argmin(good))
         if not closing[first]:
             return [
-                (
+                _Found(
                     int(quotes[first]),
                     'got a quote inside a field without quotes; want "" in a quoted one, or quote=none',
                 )
             ]
         opened = found.starts[found.starts < quotes[first]]
         line = self._line(found, int(opened[-1])) if opened.size else self._opened
-        return [(int(quotes[first]), f"got text behind a closing quote (opened in line {line}); want a delimiter")]
+        return [
+            _Found(int(quotes[first]), f"got text behind a closing quote (opened in line {line}); want a delimiter")
+        ]
 
-    def _misshapen(self, found: "_Block", paired: NDArray[np.bool_]) -> list[tuple[int, str]]:
+    def _misshapen(self, found: "_Block", paired: NDArray[np.bool_]) -> list[_Found]:
         """Records of a wrong number of fields, or too long, and blank lines that are not at the end."""
         starts = np.concatenate([[-self._length], found.outer + 1])
         lengths = starts[1:] - starts[:-1] - 1 - paired
         tail = len(found.data) - int(starts[-1])
         filled = np.count_nonzero(lengths > 0)
         done = int(np.flatnonzero(lengths > 0)[-1]) + 1 if filled else 0
-        faults: list[tuple[int, str]] = []
+        faults: list[_Found] = []
         if self._blank and (done or tail):
             raise Fault(self._blank, _BLANK)
         if done > filled:
-            faults.append((int(starts[np.argmax(lengths == 0)]), _BLANK))
+            faults.append(_Found(int(starts[np.argmax(lengths == 0)]), _BLANK))
         elif tail and done < len(lengths):
-            faults.append((int(starts[done]), _BLANK))
+            faults.append(_Found(int(starts[done]), _BLANK))
         if lengths.max(initial=tail) > LONGEST:
             place = int(starts[np.argmax(np.append(lengths, tail) > LONGEST)])
             what = f"got a record of over {LONGEST >> 20} MiB; want shorter ones (or a quote is not closed)"
-            faults.append((place, what))
+            faults.append(_Found(place, what))
         numbers = found.fields[:done]
         if done:
             numbers[0] += self._before
         if (numbers != self.fields).any():
             first = int(np.argmax(numbers != self.fields))
             got = int(numbers[first])
-            faults.append((int(starts[first]), f"got {got} field{'s' * (got > 1)}; want {self.fields}, one a column"))
+            what = f"got {got} field{'s' * (got > 1)}; want {self.fields}, one a column"
+            faults.append(_Found(int(starts[first]), what, int(found.outer[first])))
         found.lengths, found.done, found.tail = lengths, done, tail
         return faults
 

@@ -27,8 +27,8 @@ FORMS = {
 """End of a file's name, in lower case, to its form: csv, tsv, parquet or arrow."""
 SUFFIXES = tuple(FORMS)
 WANTED = (
-    "a .csv, .tsv, .csv.gz, .csv.zst, .parquet, .arrow or .feather file, a folder of .csv, .tsv or .parquet files, or a "
-    "database URL"
+    "a .csv, .tsv, .csv.gz, .csv.zst, .parquet, .arrow or .feather file, a folder of .csv, .tsv or .parquet files, "
+    "or a database URL"
 )
 _LEFT = (".tmp", ".crdownload", ".part", ".partial", ".filepart", ".download", ".swp", ".bak", ".lock", "~")
 _HIDDEN = (".", "_", "~$", "#")

@@ -37,7 +37,7 @@ _POINTED = r"^[+-]?([0-9]+[.][0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
 
 @dataclass(frozen=True)
 class Signs:
-    """How numbers are written in text: the sign before decimals, and the one between groups of three digits, or none."""
+    """How numbers are written in text: the sign before decimals, and that between groups of three digits, or none."""
 
     decimal: str = "."
     thousands: str = ""

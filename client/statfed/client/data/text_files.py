@@ -105,8 +105,8 @@ class _Bytes:
     """The content of a stream as UTF-8, without a byte order mark. line: of the last byte that was given out."""
 
     def __init__(self, stream: Any, stated: str | None, plain: bool) -> None:
-        self._stream, self.line = stream, 1
-        first = stream.read(BLOCK)
+        self._stream, self.line, self._lines = stream, 1, 1
+        first = stream.read(max(BLOCK, 64))
         if plain and (what := next((what for mark, what in _OTHERS.items() if first.startswith(mark)), None)):
             raise Fault(1, f"got {what}")
         mark = next((mark for mark in _MARKS if first.startswith(mark)), b"")
@@ -121,21 +121,27 @@ class _Bytes:
         self._first = first
 
     def __iter__(self) -> Iterator[bytes]:
-        chunk = self._first
+        chunk = self._first or self._stream.read(BLOCK)
         while chunk:
-            yield self._recoded(chunk)
+            if text := self._recoded(chunk):
+                yield text
             chunk = self._stream.read(BLOCK)
-        if self._decoder is not None:
-            yield self._recoded(b"", final=True)
+        if self._decoder is not None and (text := self._recoded(b"", final=True)):
+            yield text
 
     def _recoded(self, chunk: bytes, final: bool = False) -> bytes:
         if self._decoder is None:
             return chunk
         try:
-            return self._decoder.decode(chunk, final).encode("utf-8")
-        except UnicodeError:
-            line = self.line + chunk.count(b"\n")
-            raise Fault(line, f"not {self.encoding} (in this line or one before); want the encoding stated") from None
+            text = self._decoder.decode(chunk, final).encode("utf-8")
+        except UnicodeDecodeError as error:
+            before = error.object[: error.start].decode(self.encoding, "replace")
+            line = self._lines + (before.count("\n") or before.count("\r"))
+            raise Fault(line, f"not {self.encoding}; want the encoding stated as it is") from None
+        except UnicodeError:  # of an encoder: half a character
+            raise Fault(self._lines, f"not {self.encoding}; want the encoding stated as it is") from None
+        self._lines += text.count(b"\n") or text.count(b"\r")
+        return text
 
 
 def _examined(

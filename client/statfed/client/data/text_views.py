@@ -23,7 +23,7 @@ from statfed.core.table import Expr
 _BUFFER = 32 * 2**20
 _LINE = 2_000_000  # DuckDB's own
 _SAMPLE = 2_000  # records
-_NUMBER = r"[+-]?([0-9]+|[0-9]{1,3}([.][0-9]{3})+)(,[0-9]*)?|[+-]?[0-9]{1,3}(,[0-9]{3})+|[^0-9]*"
+_NUMBER = r"[+-]?([0-9]+|[1-9][0-9]{0,2}([.][0-9]{3})+)(,[0-9]*)?|[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+|[^0-9]*"
 _SIGN = "[0-9][.,][0-9]|^,[0-9]|[0-9],$"
 _KNOWN: dict[tuple[str, str, Reading], Text] = {}
 _SOUND: set[tuple[object, ...]] = set()
