@@ -9,8 +9,9 @@ from urllib.parse import quote, unquote
 
 import pyarrow as pa
 
-from statfed.client.data.engine import Engine, distinct, identifier, literal
+from statfed.client.data.engine import Engine, identifier, literal
 from statfed.client.data.listing import Listing
+from statfed.client.data.stored import check_schema
 from statfed.client.data.text_views import copies
 from statfed.core.errors import UsageError
 from statfed.core.table import Expr
@@ -59,7 +60,7 @@ def open_arrow(listing: Listing, engine: Engine, shown: str) -> tuple[Expr, int]
         raise UsageError(f"{shown}: got an empty file; want an Arrow file")
     try:
         with pa.ipc.open_file(str(file)) as opened:
-            distinct(opened.schema.names, shown)
+            check_schema(opened.schema, shown)
         data = pyarrow.dataset.dataset(str(file), format="ipc")
         records = data.count_rows()
     except (pa.ArrowException, OSError, ValueError):
@@ -77,7 +78,7 @@ def _schema(file: Path, name: str) -> tuple[dict[str, pa.DataType], int]:
             schema, records = opened.schema_arrow, opened.metadata.num_rows
     except (pa.ArrowException, OSError, ValueError):
         raise UsageError(f"{name}: not readable as Parquet: {_DAMAGED}") from None
-    distinct(schema.names, name)
+    check_schema(schema, name)
     if not schema.names:
         raise UsageError(f"{name}: got no columns; want at least one")
     return {field.name: _plain(field.type) for field in schema}, records
