@@ -308,7 +308,16 @@ def test_a_number_with_other_signs_than_stated_is_none(value: str, tmp_path: Pat
 
 @pytest.mark.parametrize("sign", [";", "\t", "|"])
 @pytest.mark.parametrize(
-    "values", [["1,5", "2,25", "7"], ["1.000", "22.000"], ["1.000,5", "NA", ""], ["7"] * MANY + ["1,5"], ["1,000,000"]]
+    "values",
+    [
+        ["1,5", "2,25", "7"],
+        ["1.000", "22.000"],
+        ["1.000,5", "NA", ""],
+        ["7"] * MANY + ["1,5"],
+        ["1,000,000"],
+        ["1,5"] * 11 + ["bad1"],
+        ["0.000,5"] + ["1.000,5"] * 10,
+    ],
 )
 def test_numbers_of_two_readings_want_their_signs_stated(sign: str, values: list[str], tmp_path: Path) -> None:
     text = f"a{sign}c\n" + "".join(f"{value}{sign}x\n" for value in values)
