@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from statfed.cli.main import app
 from statfed.client.data.identity import content, identity
 from statfed.client.data.sources import absolute, connect
-from statfed.client.data.tables import mismatches
+from statfed.client.data.tables import local_mismatches, mismatches
 from statfed.core.codebook import load_codebook, make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.outputs import Destinations
@@ -237,6 +237,18 @@ def test_binary_files_that_are_cut_are_refused(kept: int, name: str, tmp_path: P
     assert caught.value.__cause__ is None
 
 
+def test_a_page_that_is_damaged_is_a_refusal_without_a_word_of_the_engine(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"x": [1.5, 2.5] * 50_000}), tmp_path / "x.parquet", use_dictionary=False)
+    damaged = bytearray((tmp_path / "x.parquet").read_bytes())
+    damaged[100:140] = b"\x99" * 40
+    (tmp_path / "x.parquet").write_bytes(bytes(damaged))
+    book = make_codebook({"columns": {"x": {"type": "number"}}})
+    with connect("x.parquet", tmp_path) as opened:
+        for look in (mismatches, local_mismatches):
+            with pytest.raises(UsageError, match=r"^the data cannot be read to their end; want a file that is whole"):
+                look(opened, book)
+
+
 @pytest.mark.parametrize("content", [b"private,1\n", gzip.compress(b"private,1\n"), b"PAR1private,1PAR1"])
 @pytest.mark.parametrize("name", ["x.parquet", "x.arrow", "x.feather"])
 def test_something_else_under_a_binary_name_is_refused(content: bytes, name: str, tmp_path: Path) -> None:
@@ -310,7 +322,7 @@ def test_columns_of_one_name_are_refused_in_every_form(names: list[str], form: s
         ("x.csv?names=a,b&header=1", "header, names: got names and a header in line 1"),
         ("x.parquet?delimiter=;", "got options of a text file for one of parquet; want none"),
         ("gone.csv?delimiter=;", "gone.csv: no such file"),
-        ("gone[1].csv", "no file of data in it; want"),
+        ("gone[1].csv", "no file of data of such a name; want"),
         ("x.csv.bak", "got .bak extension; want a .csv"),
     ],
 )
