@@ -305,8 +305,10 @@ def _even(sample: str, delimiter: str, quote: str, least: int = 1) -> bool:
 
 
 def _reader(text: str, delimiter: str, quote: str) -> Any:
-    how = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **how)
+    lines = io.StringIO(text, newline="")
+    if not quote:
+        return csv.reader(lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE)
+    return csv.reader(lines, delimiter=delimiter, strict=True, quotechar=quote)
 
 
 def _fields(record: bytes, delimiter: str, quote: str, line: int) -> list[str]:
