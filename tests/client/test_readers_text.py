@@ -113,6 +113,10 @@ def test_files_of_every_kind_that_give_the_same_two_records(name: str, content: 
         ("one-column.csv", 'a\n1\n""\n\n', [("",), ("1",)]),
         ("comments.csv", "a,b\n#1,2\n", [("#1", "2")]),
         ("words.csv", "a,b\nNULL,NA\ntrue,0x1F\n", [("NULL", "NA"), ("true", "0x1F")]),
+        ("sentence.csv", "net income\n1\n", [("1",)]),
+        ("sentence-alone.csv", "net income\n", []),
+        ("like-header.csv", "a,b\na,bb\nba,b\n", [("a", "bb"), ("ba", "b")]),
+        ("own-name.csv", "sex\nsex\n", [("sex",)]),
         ("zeros.csv", "a,b\n01,1.0\n", [("01", "1.0")]),
         ("blanks.csv", "a,b\n x ,\t\n", [(" x ", "\t")]),
         ("header-only.csv", "a,b\n", []),
@@ -132,6 +136,8 @@ def test_values_are_what_was_written(name: str, text: str, records: list[Any], p
 
 FAULTS = [
     ("two dialects", "a,b,c\n7731,3,SECRET\n", 0, "got 3 fields; want 2"),
+    ("header again", "a,b\n7731,SECRET\n", 0, "got the header again"),
+    ("header of a file put behind", "\ufeffa,b\n7731,SECRET\n", 0, "got the header again"),
     ("short row", "7731\n", 0, "got 1 field; want 2"),
     ("long row", "7731,2,\n", 0, "got 3 fields; want 2"),
     ("footer", "Source: SECRET\n", 0, "got 1 field; want 2"),
@@ -204,6 +210,8 @@ def test_two_dialects_in_one_file_are_refused_in_every_form(name: str, rows: int
         ("workbook.csv", b"PK\x03\x04\x14\0", "got a zip file or a workbook"),
         ("parquet.csv", b"PAR1\x15\x04", "got a Parquet file"),
         ("commas.tsv", b"a,b\n1,2\n", "line 1: got no tab; want tabs in a .tsv file"),
+        ("blanks.csv", b"a b\n1 2\n", "line 1: got one column, and space in every line; want the delimiter stated"),
+        ("colons.csv", b"a:b\n1:2\n", "line 1: got one column, and : in every line; want .*colons.csv.delimiter=:"),
         ("either.csv", b"a;b,c\n1;2,3\n", "line 1: got ; and ,; want the delimiter stated, as in either.csv"),
         ("sep.csv?delimiter=,", b"sep=;\na;b\n1;2\n", "line 1: got a line sep= that says another delimiter"),
         ("far.csv?header=9", b"a,b\n1,2\n", "line 3: got the end of the file; want the header in line 9"),
@@ -308,7 +316,16 @@ def test_a_number_with_other_signs_than_stated_is_none(value: str, tmp_path: Pat
 
 @pytest.mark.parametrize("sign", [";", "\t", "|"])
 @pytest.mark.parametrize(
-    "values", [["1,5", "2,25", "7"], ["1.000", "22.000"], ["1.000,5", "NA", ""], ["7"] * MANY + ["1,5"], ["1,000,000"]]
+    "values",
+    [
+        ["1,5", "2,25", "7"],
+        ["1.000", "22.000"],
+        ["1.000,5", "NA", ""],
+        ["7"] * MANY + ["1,5"],
+        ["1,000,000"],
+        ["1,5"] * 11 + ["bad1"],
+        ["0.000,5"] + ["1.000,5"] * 10,
+    ],
 )
 def test_numbers_of_two_readings_want_their_signs_stated(sign: str, values: list[str], tmp_path: Path) -> None:
     text = f"a{sign}c\n" + "".join(f"{value}{sign}x\n" for value in values)

@@ -1,7 +1,8 @@
 """Simulated holders: each a home folder with its policy, its identity and its ledger.
 
 A pilot's holders make their own home folder; a simulation writes one per holder. The same source under the same name
-keeps its home between runs, so that budgets, disclosures and past releases accumulate as they would in life.
+keeps its home between runs, so that budgets, disclosures and past releases accumulate as they would in life. How text
+files are to be read is no part of that, and links are followed; a copy has a home of its own, which is said.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from statfed.client.data.identity import content, identity
+from statfed.client.data.reading import split
 from statfed.client.data.tables import connect
 from statfed.client.guard.policy import (
     Budget,
@@ -33,6 +36,8 @@ from statfed.core.study import Study
 from statfed.core.terms import Terms
 from statfed.federation.parties import admit_third_parties, home_of, identities, third_parties
 
+DATA = "data.keys"
+"""In a home of a workspace: the privacy unit, and what identifies its data, a line each."""
 REGISTER = "register.sqlite"
 """What simulated holders take down of their ledgers, beside their homes: a simulation is a machine of its own."""
 
@@ -40,10 +45,48 @@ REGISTER = "register.sqlite"
 def home_names(study: Study) -> dict[str, str]:
     """Holder name to the name of its home: one for a source and a privacy unit."""
     digests = {
-        name: hashlib.sha256(f"{name}\n{source}\n{study.unit}".encode()).hexdigest()[:12]
+        name: hashlib.sha256(f"{name}\n{_place(source)}\n{study.unit}".encode()).hexdigest()[:12]
         for name, source in study.holders.items()
     }
     return {name: f"{name}-{digest}" for name, digest in digests.items()}
+
+
+def _place(source: str) -> str:
+    """A source by where it is: without options, links followed."""
+    return source if "://" in source else str(Path(split(source, Path())[0]).resolve())
+
+
+def elsewhere(study: Study, root: Path) -> list[str]:
+    """Notes on holders whose data have another home under `root`, with a budget of its own, as a copy has."""
+    found = []
+    names = home_names(study)
+    for name, source in study.holders.items():
+        keys = _keys(source)
+        for path in sorted(root.glob(f"*/{DATA}")):
+            unit, *known = path.read_text(encoding="utf-8").splitlines()
+            if unit == study.unit and keys & {*known} and path.parent.name not in names.values():
+                other = path.parent.name.rpartition("-")[0]
+                found.append(
+                    f"{name}: its data were asked before in this workspace, as those of {other}, and have a second "
+                    "budget and a second memory now: what they lose is the sum of both"
+                )
+                break
+    return found
+
+
+def _keys(source: str) -> set[str]:
+    """What identifies the data of a source."""
+    try:
+        return set(identity(source, Path(), content).keys)
+    except (OSError, ValueError, RuntimeError):  # it cannot be opened either
+        return set()
+
+
+def _take_down(home: Path, unit: str, keys: set[str]) -> None:
+    """Keep what identifies the data of a home, earlier states included."""
+    path = home / DATA
+    before = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
+    path.write_text("\n".join([unit, *sorted(keys | {*before})]), encoding="utf-8")
 
 
 def make_homes(
@@ -60,6 +103,7 @@ def make_homes(
     admit_third_parties(others, study.protection.name, pins)
     for name, source in sources.items():
         point(homes[name], root / REGISTER)
+        _take_down(homes[name], study.unit, _keys(source))
         records, persons = _sizes(source, terms.codebook_of(name))
         policy = policy_of(
             study,

@@ -33,7 +33,7 @@ from statfed.federation import checkpoint as checkpoints
 from statfed.federation.answers import Answer, learns, spending_of, versions
 from statfed.federation.parties import third_party_names
 from statfed.federation.runs import read_status, working_in, write_status
-from statfed.federation.simulation import Opener, World, simulated, world_of
+from statfed.federation.simulation import Opener, World, reused, simulated, world_of
 from statfed.federation.trained import Phase
 from statfed.federation.training import Scored, scored, scored_tables, training_of, warnings_of
 from statfed.server.disclosure.history import Asked
@@ -303,6 +303,7 @@ def _execute(job: _Job) -> Answer:
         if root is None:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-")))
         logs = job.folder / "logs" if job.folder else root / "logs"
+        job.warn(reused(world, root) if shared else ())
         opener = simulated(world, root, engine, job.name, logs, shared=shared)
         driven, session = _driven(job, study, test, opener)
     job.warn(warnings_of(study, driven))

@@ -23,11 +23,13 @@ from statfed.core.records import WindowCodebook
 from statfed.core.scenario import Population, load_training
 from statfed.core.study import Study
 from statfed.core.terms import Terms
-from statfed.federation.homes import home_names, homes_under, make_homes
+from statfed.federation.homes import elsewhere, home_names, homes_under, make_homes
 from statfed.federation.population import described, write_tables
 from statfed.server.engine import Deployment, Engine, Session
 
 R = TypeVar("R")
+TABLES = "tables"
+"""In a workspace: homes of holders of files."""
 UNCOVERED = (
     "privacy: got a codebook that is drafted from the data: its bounds and categories tell of single records, and no "
     "epsilon covers that. Want one that is known without them: write a draft with `statfed codebook infer FILE... "
@@ -156,6 +158,11 @@ def dataset_key(study: Study, synthetic: bool) -> str:
     return f"{study.scenario}-{study.unit}-{digest}"
 
 
+def reused(world: World, root: Path) -> list[str]:
+    """Notes on holders whose data another home of this workspace has."""
+    return elsewhere(world.study, root / TABLES) if world.population is None else []
+
+
 def simulated(world: World, root: Path, engine: Engine, run: str, logs: Path, *, shared: bool) -> Opener:
     """Homes of simulated parties under `root`, and what opens them. shared: may other studies have homes there too?"""
     return partial(engine.run, Deployment(run, _homes(world, root, shared=shared), logs))
@@ -164,7 +171,7 @@ def simulated(world: World, root: Path, engine: Engine, run: str, logs: Path, *,
 def _homes(world: World, root: Path, *, shared: bool) -> Mapping[str, Path]:
     study = world.study
     if world.population is None or world.form is None:
-        place = root / "tables" if shared else root
+        place = root / TABLES if shared else root
         return make_homes(study, world.terms, study.holders, homes_under(place, home_names(study)), place)
     dataset = dataset_key(study, world.synthetic)
     place = root / "holders" / dataset if shared else root

@@ -59,11 +59,12 @@ def open_arrow(listing: Listing, engine: Engine, shown: str) -> tuple[Expr, int]
     if file.stat().st_size == 0:
         raise UsageError(f"{shown}: got an empty file; want an Arrow file")
     try:
+        with pa.ipc.open_file(str(file)) as opened:
+            check_schema(opened.schema, shown)
         data = pyarrow.dataset.dataset(str(file), format="ipc")
         records = data.count_rows()
     except (pa.ArrowException, OSError, ValueError):
         raise UsageError(f"{shown}: not readable as an Arrow file (IPC, not a stream): {_DAMAGED}") from None
-    check_schema(data.schema, shown)
     return engine.registered(data), records
 
 

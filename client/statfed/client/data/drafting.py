@@ -127,7 +127,7 @@ def _facts(source: Source) -> Mapping[str, Any]:
             some = {key: asked[key] for key in names[first : first + 400]}
             found |= source.expr.aggregate(**some).to_pyarrow().to_pylist()[0]
     except Exception as error:  # the engine's message may quote a line of the data
-        raise UsageError("the data cannot be read to their end") from error
+        raise UsageError("the data cannot be read to their end; want a file that is whole") from error
     return found
 
 

@@ -5,13 +5,11 @@ sees files by links in that folder, so that no sign of a name is one of a patter
 """
 
 import tempfile
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from statfed.core.errors import UsageError
 from statfed.core.table import Expr
 
 
@@ -65,15 +63,3 @@ def literal(text: str) -> str:
 def identifier(name: str) -> str:
     """A name in a statement."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def distinct(names: Iterable[str], shown: str) -> None:
-    """Refuse columns of one name, also but for upper and lower case: DuckDB would rename one of them."""
-    places: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
-        if other := places.get(name.casefold()):
-            raise UsageError(
-                f"{shown}: got columns {other} and {number} of one name ({name!r}, upper and lower case apart); want "
-                "each to have its own"
-            )
-        places[name.casefold()] = number

@@ -90,7 +90,8 @@ def _sorted_out(found: Sequence[Path], root: Path, whole: Path, shown: str) -> L
     skipped = tuple(name for one, name in named if one not in set(files))
     if not files:
         what = f", {len(skipped)} others left out" if skipped else ""
-        raise UsageError(f"{shown}: no file of data in it{what}; want .csv, .tsv or .parquet files")
+        where = "in it" if whole.is_dir() else "of such a name"
+        raise UsageError(f"{shown}: no file of data {where}{what}; want .csv, .tsv or .parquet files")
     forms = sorted({str(form_of(one.name)) for one in files})
     if len(forms) > 1:
         raise UsageError(f"{shown}: got {' and '.join(forms)} files together; want one form")

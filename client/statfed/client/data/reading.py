@@ -149,7 +149,7 @@ def _encoding(text: str) -> str:
     name = codecs.lookup(text).name
     if name.replace("-", "_") in _ESCAPES:
         raise LookupError
-    b"".decode(name)  # not of a codec that is none of text
+    (b" " * 8).decode(name, "replace")  # LookupError where it is no encoding of text
     return name
 
 

@@ -36,9 +36,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 from statfed.client.data import listing as files
 from statfed.client.data.brought import Kind, find
 from statfed.client.data.column_files import open_arrow, open_parquet
-from statfed.client.data.engine import distinct, engine, identifier, literal
+from statfed.client.data.engine import engine, identifier, literal
 from statfed.client.data.reading import START, Signs, joined, parsed, split
-from statfed.client.data.stored import check_schema
+from statfed.client.data.stored import alike, check_schema
 from statfed.client.data.text_views import open_texts
 from statfed.core.errors import UsageError
 from statfed.core.table import BATCH, Expr
@@ -236,7 +236,8 @@ def _copy_sqlite(path: Path, table: str, target: Any) -> None:
     with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as connection:
         cursor = connection.execute(f"select * from {identifier(table)}")  # noqa: S608  # quoted
         names = [column[0] for column in cursor.description]
-        distinct(names, table)
+        if twice := alike(names):
+            raise UsageError(f"{table}: got {', '.join(twice)} as the name of several columns; want one of each name")
         schema = pa.schema([(name, pa.string()) for name in names])
         target.register("batch", schema.empty_table())
         target.execute("create table copied as select * from batch")

@@ -199,7 +199,7 @@ def _run(expr: Expr) -> dict[str, Any]:
         row: dict[str, Any] = expr.to_pyarrow().to_pylist()[0]
     except Exception as error:  # the engine's message may quote a line of the data
         raise UsageError(
-            "the data cannot be read to their end; statfed codebook check at the holder says why"
+            "the data cannot be read to their end; want a file that is whole, or a database that answers"
         ) from error
     return row
 

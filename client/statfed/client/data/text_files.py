@@ -17,6 +17,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ BLOCK = 2**18
 _HEADER = 4 * 2**20  # bytes
 _SAMPLE = 20  # records that tell delimiters apart
 _DELIMITERS = ",;\t|"
+_EDGES = (b"", b"\n", b"\r")
+_OTHER_DELIMITERS = " :~^"
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -166,6 +169,8 @@ def _examined(
     for block, last in _blocks(start.rest, chunks, start.carriage):
         source.line = lines.line
         _valid(block, lines.line, file.name)
+        if start.named and len(names) > 1:
+            _single(block, start.header.rstrip(b"\r\n"), lines.line)
         lines.feed(block, last)
     counts = lines.end()
     ends = (head.paired + counts.paired > 0) + (head.single + counts.single > 0)
@@ -281,21 +286,29 @@ def _delimiter(start: _Start, name: str) -> str:
             shown = " and ".join("tab" if sign == "\t" else sign for sign in found)
             raise Fault(start.line, f"got {shown}; want the delimiter stated, as in {name}?delimiter=;")
         return fitting[0]
+    others = [] if found else [sign for sign in _OTHER_DELIMITERS if sign in text]
+    if others := [sign for sign in others if _even(start.sample(), sign, "", 2)]:
+        sign = {" ": "space"}.get(others[0], others[0])
+        raise Fault(
+            start.line, f"got one column, and {sign} in every line; want the delimiter stated: {name}?delimiter={sign}"
+        )
     return next(iter(found), ",")
 
 
-def _even(sample: str, delimiter: str, quote: str) -> bool:
-    """Have the first records all as many fields?"""
+def _even(sample: str, delimiter: str, quote: str, least: int = 1) -> bool:
+    """Have the first records, so many at least, all as many fields? Blank lines do not count."""
     try:
-        rows = _reader(sample, delimiter, quote)
-        return len({len(row) for row, _ in zip(rows, range(_SAMPLE), strict=False)}) == 1
+        sizes = [len(row) for row in islice(_reader(sample, delimiter, quote), _SAMPLE) if row]
+        return len(sizes) >= least and len(set(sizes)) == 1
     except csv.Error:
         return False
 
 
 def _reader(text: str, delimiter: str, quote: str) -> Any:
-    how: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **how)
+    lines = io.StringIO(text, newline="")
+    if not quote:
+        return csv.reader(lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_NONE)
+    return csv.reader(lines, delimiter=delimiter, strict=True, quotechar=quote)
 
 
 def _fields(record: bytes, delimiter: str, quote: str, line: int) -> list[str]:
@@ -341,6 +354,20 @@ def _blocks(rest: bytes, chunks: Iterator[bytes], carriage: bool) -> Iterator[tu
             if sum(map(len, kept)) > LONGEST + BLOCK:  # refused
                 break
     yield ready + b"".join(kept), True
+
+
+def _single(block: bytes, header: bytes, line: int) -> None:
+    """The header stands once: what follows a second one is another file's."""
+    place = block.find(header)
+    while place >= 0:
+        start, end = place, place + len(header)
+        if block.startswith(codecs.BOM_UTF8, max(start - 3, 0)) and start >= 3:
+            start -= 3
+        if block[max(start - 1, 0) : start] in _EDGES and block[end : end + 1] in _EDGES:
+            before = block[:start]
+            where = line + (before.count(b"\n") or before.count(b"\r"))
+            raise Fault(where, "got the header again; want one table, with one header")
+        place = block.find(header, place + 1)
 
 
 def _valid(block: bytes, line: int, name: str) -> None:

@@ -3,12 +3,13 @@
 `text_files.examine` says what records a file has; DuckDB reads them with that dialect, strictly, and has to find as
 many, of as many bytes. What was examined is known for as long as the file does not change.
 
-In a file with another delimiter than a comma, 1,5 and 1.000 have two readings. A column whose numbers all look so is
+In a file with another delimiter than a comma, 1,5 and 1.000 have two readings. A column whose numbers look so is
 refused until the signs are stated.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from statfed.client.data.engine import Engine, identifier, literal
@@ -159,21 +160,31 @@ def _verify(select: str, texts: Sequence[Text], engine: Engine, shown: str) -> N
 
 
 def _unambiguous(select: str, names: Sequence[str], engine: Engine, shown: str) -> None:
-    """No column may have numbers that are written with signs of two readings. Few records tell for most columns."""
+    """No column may have numbers that are written with signs of two readings. Few records tell for most columns.
 
-    def suspects(some: Sequence[str], records: str, least: int) -> list[str]:
-        texts = [f"trim({identifier(name)})" for name in some]
-        asked = [
-            f"count(*) filter (where not regexp_full_match({text}, {literal(_NUMBER)})), "
-            f"count(*) filter (where regexp_matches({text}, {literal(_SIGN)}))"
-            for text in texts
-        ]
-        found = engine.execute(f"select {', '.join(asked)} from ({records})")[0]  # noqa: S608  # quoted
-        counts = zip(some, found[::2], found[1::2], strict=True)
-        return [name for name, others, signs in counts if not others and signs >= least]
+    Commas tell of themselves, also where a value in ten is no number; points only where all numbers look so.
+    """
 
-    likely = suspects(names, f"select * from ({select}) limit {_SAMPLE}", 0)  # noqa: S608  # quoted
-    if likely and (found := suspects(likely, select, 1)):
+    def counts(some: Sequence[str], records: str) -> dict[str, tuple[int, ...]]:
+        """Values with digits, those that are no such number, numbers with a sign, and with a comma."""
+        asked = []
+        for name in some:
+            text = f"trim({identifier(name)})"
+            number = f"regexp_full_match({text}, {literal(_NUMBER)})"
+            ways = [f"{text} ~ '.*[0-9].*'", f"not {number}", f"regexp_matches({text}, {literal(_SIGN)})"]
+            asked += [*ways, f"contains({text}, ',') and {number} and {ways[0]}"]
+        counted = ", ".join(f"count(*) filter (where {way})" for way in asked)
+        found = iter(engine.execute(f"select {counted} from ({records})")[0])  # noqa: S608  # quoted
+        return {name: tuple(islice(found, 4)) for name in some}
+
+    few = counts(names, f"select * from ({select}) limit {_SAMPLE}")  # noqa: S608  # quoted
+    likely = [name for name, (digits, others, *_) in few.items() if 10 * others <= digits]
+    found = [
+        name
+        for name, (digits, others, signs, commas) in (counts(likely, select) if likely else {}).items()
+        if (signs and not others) or (commas and 10 * others <= digits)
+    ]
+    if found:
         raise UsageError(
             f"{shown}: {', '.join(found)}: got numbers such as 1,5 or 1.000, which have two readings; want their signs "
             "stated: ?decimal=, and &thousands=. or ?decimal=. behind the name of the file"
