@@ -1,5 +1,6 @@
 """`statfed codebook`: draft, check and show the codebook of a table. Runs at the holder; nothing is sent."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +62,8 @@ def infer(
 def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE")], as_json: Json = False) -> None:
     """Check data against a codebook: every mismatch of all columns, with counts and examples. Exit code 2 if any.
 
-    Counts and examples are for you: what a coordinator learns is the column "message" alone.
+    Counts, records (1 is the first after the header line) and examples are for you: what a coordinator learns is the
+    column "message" alone.
     """
     from statfed.client.data.tables import connect, local_mismatches
 
@@ -70,14 +72,18 @@ def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE
         found = local_mismatches(source, codebook)
     if as_json:
         rows = [
-            {"column": m.column, "message": m.message, "count": m.count, "examples": list(m.examples)} for m in found
+            {"column": m.column, "message": m.message, "count": m.count, "examples": list(m.examples)}
+            | {"rows": list(m.rows)}
+            for m in found
         ]
         emit_json({"fits": not found, "columns": len(codebook.columns), "mismatches": rows})
     elif found:
-        shown = table("Mismatches", "column", "message", "records", "for example", numbers=("records",))
+        shown = table("Mismatches", "column", "message", "records", "first at", "for example", numbers=("records",))
         for m in found:
             records = "" if m.count is None else str(m.count)
-            shown.add_row(m.column, m.message.removeprefix(f"{m.column}: "), records, ", ".join(m.examples))
+            shown.add_row(
+                m.column, m.message.removeprefix(f"{m.column}: "), records, _places(m.rows), ", ".join(m.examples)
+            )
         out.print(shown, markup=False)
     else:
         out.print(f"The data fit the codebook: {len(codebook.columns)} columns", highlight=False)
@@ -124,6 +130,11 @@ def pin(
         emit_json({"policy": str(path), "codebook": str(codebook_file), "digest": digest, "codebooks": list(pinned)})
     else:
         say(f"pinned {codebook_file} in {path}: {digest}; {len(pinned)} in all")
+
+
+def _places(rows: Sequence[int]) -> str:
+    """Records by number; of a text file with a header line and no line ends within values, the line after."""
+    return f"record {', '.join(map(str, rows))}" if rows else ""
 
 
 def _show_design(codebook: Codebook) -> None:

@@ -141,7 +141,7 @@ def as_days(raw: Expr, engine: str) -> Expr:
     """A calendar day as int64 days since 1970-01-01; null where it is missing or no day."""
     kind = raw.type()
     if kind.is_string() or (kind.is_numeric() and not kind.is_boolean()):
-        text = as_text(raw)
+        text = _without_point(as_text(raw))
         dashed = text.left(4).concat("-", text.substr(4, 2), "-", text.substr(6, 2))
         text = ibis.cases((text.re_search(_COMPACT), dashed), else_=text)
         read = text.try_cast("date") if engine == "duckdb" else text.cast("date")
@@ -237,7 +237,8 @@ def _stands_for(raw: Expr, number: Expr, wanted: float) -> Expr:
             return ibis.literal(False)
         return raw.cast("float32") == real(wanted).cast("float32")
     if raw.type().is_integer() and wanted.is_integer():
-        return raw == int(wanted) if abs(wanted) < 2.0**63 else ibis.literal(False)
+        least = 0.0 if raw.type().is_unsigned_integer() else -(2.0**63)
+        return raw == int(wanted) if least <= wanted < 2.0**63 else ibis.literal(False)
     return number == real(wanted)
 
 
