@@ -36,7 +36,7 @@ _NEEDED = {
 _CODES = "or missing codes in the codebook"
 _WANT = {
     "number": f"numbers; want them, {_CODES}",
-    "integer": f"whole numbers of at most 64 bits (as floats at most 2^53); want them, {_CODES}",
+    "integer": f"whole numbers of at most 64 bits (as floats below 2^53); want them, {_CODES}",
     "boolean": f"true or false; want them, {_CODES}",
     "date": "calendar days; want dates, timestamps at midnight without a time zone, text such as 2024-03-20 or "
     f"20240320, {_CODES}",
