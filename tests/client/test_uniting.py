@@ -82,6 +82,7 @@ def test_types_that_differ_are_named_with_their_holders_and_the_way_out(tmp_path
         name, _, kind = shlex.split(option)[0].partition("=")
         united = union(drafts(tmp_path, files, types={name: kind}), ("north", "south"))
         assert united.columns["income"].type == kind
+    united = union(drafts(tmp_path, files, types={"income": "integer"}), ("north", "south"))
     with connect("south.csv", tmp_path) as source:
         [found] = local_mismatches(source, united)
         assert (found.column, found.count, found.rows) == ("income", 1, (2,))

@@ -141,7 +141,7 @@ def as_days(raw: Expr, engine: str) -> Expr:
     """A calendar day as int64 days since 1970-01-01; null where it is missing or no day."""
     kind = raw.type()
     if kind.is_string() or (kind.is_numeric() and not kind.is_boolean()):
-        text = _without_point(as_text(raw))
+        text: Expr = _without_point(as_text(raw))
         dashed = text.left(4).concat("-", text.substr(4, 2), "-", text.substr(6, 2))
         text = ibis.cases((text.re_search(_COMPACT), dashed), else_=text)
         read = text.try_cast("date") if engine == "duckdb" else text.cast("date")
