@@ -88,11 +88,14 @@ class Outputs:
         books = [*filter(None, [study.codebook]), *study.codebooks.values()]
         data = [str(study.data["path"])] if "path" in study.data else []
         sources = () if study.scenario else study.holders.values()
-        found = Destinations((*sources, *books, *data), self.overwrite, base)
-        found.check(self.csv, self.parquet, self.html, self.model)
+        return self.checked(Destinations((*sources, *books, *data), self.overwrite, base))
+
+    def checked(self, to: Destinations) -> Destinations:
+        """`to`, where all of these files may be written. Raises UsageError."""
+        to.check(self.csv, self.parquet, self.html, self.model)
         for path in (self.csv, self.parquet):
-            found.check(path, beside=True)
-        return found
+            to.check(path, beside=True)
+        return to
 
 
 def panel(title: str) -> Any:

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from statfed.core.codebook import Codebook, Type
 from statfed.core.conditions import comparable, parse_where
-from statfed.core.disclosure import OFF, Rules
+from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_method, methods, read_question
 from statfed.core.privacy.noise import epsilon_for
@@ -22,8 +22,10 @@ from statfed.core.protection import named_protection
 from statfed.core.section import NAME, Section, Unit, apply_override, describe, read_toml
 from statfed.core.terms import (
     COLLUDERS,
+    MECHANISM,
     MOST_HOLDERS,
     NOISE,
+    Mechanism,
     Placement,
     Privacy,
     Protection,
@@ -44,7 +46,7 @@ class Simulation(Section):
         default=True, description="may exact statistics, or a model trained without noise, leave a holder?"
     )
     disclosure: Rules = Field(default=OFF, description="each holder's own rules, off unless this table is given")
-    rules: Literal["none", "standard", "strict"] = Field(
+    rules: HolderRules = Field(
         default="none",
         description="what the simulated holders allow: everything, explained (none), or what that template of statfed "
         "policy init does, pinned to the study's codebook",
@@ -59,7 +61,7 @@ class Target(Section):
     level: float = Field(default=0.95, gt=0, lt=1, description="probability that the noise stays within the margin")
     unit: Unit = "record"
     delta: float = Field(default=1e-6, ge=0, lt=0.5)
-    mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
+    mechanism: Mechanism = Field(default="automatic", description=MECHANISM)
     max_records_per_unit: int = Field(default=1, ge=1)
     noise: Placement = Field(default="local", description=NOISE)
     colluders: int = Field(default=0, ge=0, description=COLLUDERS)

@@ -18,6 +18,8 @@ NOISE = (
     "who adds noise to a sum: local, each holder all of it; central, a coordinator that is trusted with what the "
     "protection shows it; shared, each holder a part, under a protection that shows sums only"
 )
+Mechanism = Literal["automatic", "discrete-gaussian", "discrete-laplace"]
+MECHANISM = "kind of noise; automatic: the one with the smaller expected error, of which Laplace noise has delta 0"
 COLLUDERS = "shared noise: holders that may pool what they know, the noise they added included; 1 by default there"
 MOST_HOLDERS = 10_000
 """Of a study: more is not read, at any end."""
@@ -30,7 +32,7 @@ def _form(column: Column) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 class Privacy(Section):
     """Differential privacy of a release, budget over all asks of the query; see `statfed.core.privacy.placement` for
-    `noise`.
+    `noise`, and `statfed.core.privacy.noise` for `mechanism`.
 
     colluders is 1 for shared noise that says nothing else: every holder knows its own share.
     """
@@ -38,8 +40,8 @@ class Privacy(Section):
     unit: Unit = Field(default="record", description="who is protected: one record, or all records of one person")
     neighbouring: Literal["add-remove"] = Field(default="add-remove", description="neighbouring relation")
     epsilon: float = Field(gt=0, le=1000)
-    delta: float = Field(default=1e-6, ge=0, lt=0.5, description="0 for discrete-laplace alone")
-    mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
+    delta: float = Field(default=1e-6, ge=0, lt=0.5, description="0 for Laplace noise alone")
+    mechanism: Mechanism = Field(default="automatic", description=MECHANISM)
     max_records_per_unit: int = Field(default=1, ge=1, description="records used of one person")
     noise: Placement = Field(default="local", description=NOISE)
     colluders: int = Field(default=0, ge=0, description=COLLUDERS)
@@ -53,11 +55,6 @@ class Privacy(Section):
     def _fits(self) -> "Privacy":
         if self.delta == 0 and self.mechanism == "discrete-gaussian":
             raise ValueError("delta: got 0 for discrete-gaussian; want a positive one, or discrete-laplace")
-        if self.noise == "shared" and self.mechanism == "discrete-laplace":
-            raise ValueError(
-                "mechanism: got discrete-laplace for shared noise, but shares of it do not add up to it; "
-                "want discrete-gaussian, or noise local or central"
-            )
         if self.noise != "shared" and self.colluders:
             raise ValueError(f"colluders: got {self.colluders} for {self.noise} noise; want them for shared noise only")
         return self
