@@ -88,7 +88,7 @@ def stored(columns: dict[str, Any], texts: list[str | None], home: Path) -> Iter
     for ending, sign in ((".csv", ","), (".tsv", "\t")):
         lines = [f"x_text{sign}y", *(f'"{text or ""}"{sign}1' for text in texts)]
         (home / f"a{ending}").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        yield ending, f"a{ending}"
+        yield ending, f"a{ending}?decimal=."  # else 1.125 alone may be a thousand
 
 
 def readings(source: str, entry: Any, home: Path) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def test_a_value_that_is_its_bound_is_admitted_whatever_its_digits(
         value = bound
         if name == "csv":
             (home / "a.csv").write_text(f"x,y\n{bound!r},1\n")
-            source = "a.csv"
+            source = "a.csv?decimal=."
         elif name == "float32":
             if not 1e-30 < abs(bound) < 1e30:
                 continue
@@ -199,7 +199,7 @@ def test_a_value_that_is_its_bound_is_admitted_whatever_its_digits(
         assert read(source, book(type="number", low=bound, high=bound), home) == [value], name
 
 
-@pytest.mark.parametrize("text", ["1e400", "inf", "nan", "1_000", "1,000", "٣"])
+@pytest.mark.parametrize("text", ["1e400", "inf", "nan", "1_000", "٣"])
 def test_text_that_is_no_number_is_refused_from_text_in_every_form(text: str, tmp_path: Path) -> None:
     found = same([text, "1"], book(type="number"), tmp_path, (TEXT,))
     assert found == [("x: got values that are not numbers; want them, or missing codes in the codebook", 1)]
@@ -273,7 +273,7 @@ def test_a_draft_admits_its_own_numbers_and_stays_on_their_side_of_zero(
     home = tmp_path_factory.mktemp("drafts")
     frame = pd.DataFrame({"x": values, "y": 1})
     frame.to_csv(home / "a.csv", index=False) if form == "csv" else frame.to_parquet(home / "a.parquet")
-    with connect(f"a.{form}", home) as opened:
+    with connect("a.csv?decimal=." if form == "csv" else "a.parquet", home) as opened:
         found = draft(opened)
         assert mismatches(opened, found) == []
     low, high = found.columns["x"].bounds or (math.nan, math.nan)
