@@ -208,7 +208,7 @@ def test_a_condition_on_a_date_travels_and_is_read_by_people_in_iso_form() -> No
     [
         ("d >= 20210101", "want a comparison with a date such as 2021-01-01"),
         ("d >= 2021-13-01", "got 'd >= 2021-13-01'; want a comparison with a date"),
-        ("d in 2021-01-01,2021-01-02", "want a comparison with a date"),
+        ("d in 2021-01-01,today", "want a comparison with a date"),
         ("t = something", "t: got type text; want a column that does not single out records"),
         ("a >= 1", "a: got type array; want a column with one value in a record"),
     ],

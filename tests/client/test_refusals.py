@@ -328,6 +328,34 @@ def test_filters_are_columns_or_whole_conditions_that_the_policy_lists(office: M
     assert "want none: the list is empty" in holder.refusal("admit", query(**MEANS, where=["age >= 33"]))
 
 
+def test_alternatives_are_allowed_by_all_their_columns_or_as_a_whole(office: Make) -> None:
+    """Each half of an `or` may be allowed and the whole not; and a listed conjunction is no list of its parts."""
+    listed = ["age", "sex = f or hours >= 10", "hours >= 20 and region = north"]
+    holder = office(**pinned(allow={"filters": listed}, disclosure=FREE))
+    allowed = (
+        "age >= 33 or age < 20",
+        "hours >= 10 or sex = f",
+        "region = north and hours >= 20",
+        "not (age between 30 and 40)",
+        "age is not null",
+    )
+    for number, text in enumerate(allowed):
+        holder.say("admit", query(**MEANS, where=[text]), run=f"r{number}")
+    refused = (
+        "age >= 33 or hours >= 10",
+        "sex = f",
+        "hours >= 10",
+        "sex = f or hours >= 10 or age >= 33",
+        "sex = f or hours >= 11",
+        "hours >= 20",
+        "region = north",
+        "hours >= 20 or region = north",
+        "hours is null",
+    )
+    for text in refused:
+        assert "filters: got" in holder.refusal("admit", query(**MEANS, where=[text])), text
+
+
 def test_functions_that_formulas_may_use_are_the_policys() -> None:
     allow = Allow(protections=("plain",), columns=("*",))
     assert allowed_functions(allow) == frozenset({"log", "log1p", "sqrt", "square", "standardise"})

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from statfed.core.errors import Refused
+from statfed.core.conditions import comparable
+from statfed.core.errors import Refused, UsageError
 from statfed.core.terms import parse_condition
 from statfed.server.disclosure import joint as module
 from statfed.server.disclosure.audit import Attacker
@@ -93,6 +94,18 @@ def test_boxes_of_conditions_are_what_the_conditions_say() -> None:
     assert holds("age <= 17.5") == [True, True, True, False]
     assert holds("age = 17") == [False, True, False, False]
     assert holds("age != 17") == [True, False, True, True]
+    assert holds("age < 17 or age > 17.5") == [True, False, False, True]
+    assert holds("age <= 17 or age >= 17") == [True] * 4
+    assert holds("age in (17, 18)") == [False, True, False, True]
+    assert holds("age is not null") == [True] * 4
+    joined: Any = condition(parse_condition("age < 18 or age < 17", BOOK), BOOK.columns["age"])
+    assert joined == condition(parse_condition("age < 18", BOOK), BOOK.columns["age"])
+    for text in ("a = a1 or age >= 17", "age is null", "age is null or age < 3"):
+        with pytest.raises(Refused, match="nothing is released"):
+            population([parse_condition(text, BOOK)], [], BOOK)
+        with pytest.raises(UsageError, match="compared with earlier ones"):
+            comparable([parse_condition(text, BOOK)])
+    comparable([parse_condition(text, BOOK) for text in ("age < 18 or age > 20", "a is not null")])
     where = [parse_condition(text, BOOK) for text in ("a != a1", "age >= 17", "age < 18", "b in b0,b1")]
     box = population(where, ["c"], BOOK)
     assert from_json(to_json(box)) == box

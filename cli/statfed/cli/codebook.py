@@ -61,7 +61,8 @@ def infer(
 def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE")], as_json: Json = False) -> None:
     """Check data against a codebook: every mismatch of all columns, with counts and examples. Exit code 2 if any.
 
-    Counts and examples are for you: what a coordinator learns is the column "message" alone.
+    Counts, records (1 is the first after the header line) and examples are for you: what a coordinator learns is the
+    column "message" alone.
     """
     from statfed.client.data.tables import connect, local_mismatches
 
@@ -71,15 +72,19 @@ def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE
         read, skipped = source.files, source.skipped
     if as_json:
         rows = [
-            {"column": m.column, "message": m.message, "count": m.count, "examples": list(m.examples)} for m in found
+            {"column": m.column, "message": m.message, "count": m.count, "examples": list(m.examples)}
+            | {"rows": list(m.rows)}
+            for m in found
         ]
         whence = {"files": list(read), "skipped": list(skipped)}
         emit_json({"fits": not found, "columns": len(codebook.columns), "mismatches": rows, **whence})
     elif found:
-        shown = table("Mismatches", "column", "message", "records", "for example", numbers=("records",))
+        shown = table("Mismatches", "column", "message", "records", "first at", "for example", numbers=("records",))
         for m in found:
             records = "" if m.count is None else str(m.count)
-            shown.add_row(m.column, m.message.removeprefix(f"{m.column}: "), records, ", ".join(m.examples))
+            shown.add_row(
+                m.column, m.message.removeprefix(f"{m.column}: "), records, _places(m.rows), ", ".join(m.examples)
+            )
         out.print(shown, markup=False)
     else:
         out.print(f"The data fit the codebook: {len(codebook.columns)} columns", highlight=False)
@@ -128,6 +133,11 @@ def pin(
         emit_json({"policy": str(path), "codebook": str(codebook_file), "digest": digest, "codebooks": list(pinned)})
     else:
         say(f"pinned {codebook_file} in {path}: {digest}; {len(pinned)} in all")
+
+
+def _places(rows: Sequence[int]) -> str:
+    """Records by number; of a text file with a header line and no line ends within values, the line after."""
+    return f"record {', '.join(map(str, rows))}" if rows else ""
 
 
 def _show_design(codebook: Codebook) -> None:

@@ -6,7 +6,7 @@ text, NaN in a column of floats (pandas writes null so) and the column's missing
 
 - number: whole numbers, floats, decimals, booleans as 0 and 1, text such as `-1.5e3`; not `1,5`, `1_000` or `inf`. The
   float64 next to what is written, decimals of any number of digits included.
-- integer: the same, if whole and within 64 bits; stored or written as a float, if it is one of the whole numbers up to
+- integer: the same, if whole and within 64 bits; stored or written as a float, if it is one of the whole numbers below
   2^53, beyond which floats do not tell them apart.
 - boolean: booleans, 0 and 1, and in any case true, t, yes, y and false, f, no, n.
 - category: text, whole numbers and whole floats as digits, booleans as true and false. Where every numeric code of the
@@ -42,7 +42,7 @@ _SCIENTIFIC = r"^[+-]?([0-9]{1,9}([.][0-9]{0,20})?|[.][0-9]{1,20})[eE][+-]?[0-2]
 _DIGITS = r"^[+-]?0*[0-9]{1,19}$"
 _COMPACT = "^[0-9]{8}$"
 EXACT = 2.0**53
-"""Up to here every whole number is a float64."""
+"""Below it every float64 that is whole is the number that was written; this one is also 2^53 + 1, rounded."""
 _FLOAT32 = 3.4e38  # its largest
 _DIGITS_OF_FLOAT = 15  # decimals of as many digits are divided by a power of ten, which rounds once
 _COMPOSED = {"duckdb": "nfc_normalize", "postgres": "normalize"}
@@ -141,7 +141,7 @@ def as_days(raw: Expr, engine: str) -> Expr:
     """A calendar day as int64 days since 1970-01-01; null where it is missing or no day."""
     kind = raw.type()
     if kind.is_string() or (kind.is_numeric() and not kind.is_boolean()):
-        text = as_text(raw)
+        text: Expr = _without_point(as_text(raw))
         dashed = text.left(4).concat("-", text.substr(4, 2), "-", text.substr(6, 2))
         iso: Expr = ibis.cases((text.re_search(_COMPACT), dashed), else_=text)
         read = iso.try_cast("date") if engine == "duckdb" else iso.cast("date")
@@ -237,7 +237,8 @@ def _stands_for(raw: Expr, number: Expr, wanted: float) -> Expr:
             return ibis.literal(False)
         return raw.cast("float32") == real(wanted).cast("float32")
     if raw.type().is_integer() and wanted.is_integer():
-        return raw == int(wanted) if abs(wanted) < 2.0**63 else ibis.literal(False)
+        least = 0.0 if raw.type().is_unsigned_integer() else -(2.0**63)
+        return raw == int(wanted) if least <= wanted < 2.0**63 else ibis.literal(False)
     return number == real(wanted)
 
 
@@ -329,7 +330,7 @@ def _as_integer(raw: Expr, number: Expr, engine: str) -> Expr:
         return raw.cast("int64")
     if kind.is_unsigned_integer():
         return ibis.cases((raw <= 2**63 - 1, raw.cast("int64")))
-    told = _whole(number) & (number.abs() <= EXACT)
+    told = _whole(number) & (number.abs() < EXACT)
     whole = ibis.cases((told, number.cast("int64")), else_=ibis.null("int64"))
     if not (kind.is_string() or kind.is_decimal()):
         return whole

@@ -36,7 +36,7 @@ _NEEDED = {
 _CODES = "or missing codes in the codebook"
 _WANT = {
     "number": f"numbers; want them, {_CODES}",
-    "integer": f"whole numbers of at most 64 bits (as floats at most 2^53); want them, {_CODES}",
+    "integer": f"whole numbers of at most 64 bits (as floats below 2^53); want them, {_CODES}",
     "boolean": f"true or false; want them, {_CODES}",
     "date": "calendar days; want dates, timestamps at midnight without a time zone, text such as 2024-03-20 or "
     f"20240320, {_CODES}",
@@ -53,12 +53,14 @@ _TOGETHER = 400  # aggregates of one statement; PostgreSQL allows 1,600 columns
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A rule of the codebook that the data break. message: public; count and examples: for the holder alone."""
+    """A rule of the codebook that the data break. message: public; count, examples and rows, the first of the records
+    that break it, from 1: for the holder alone."""
 
     column: str
     message: str
     count: int | None = None
     examples: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"Mismatch({self.message!r})"
@@ -102,7 +104,8 @@ def mismatches(source: Source, codebook: Codebook, columns: Sequence[str] | None
 
 
 def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] | None = None) -> list[Mismatch]:
-    """The same for the holder's own eyes: with the number of records and up to three of the values."""
+    """The same for the holder's own eyes: with the number of records, up to three of the values and, of data that have
+    an order, the first three records."""
     shown = []
     for found in _found(source, codebook, columns)[0]:
         if found.count:
@@ -111,9 +114,24 @@ def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] 
             broken = next(r.broken for r in _rules(found.column, column, converted) if r.message == found.message)
             values = source.expr.filter(broken).select(text=converted.text).distinct().order_by("text")
             texts = values.limit(_EXAMPLES).to_pyarrow().column("text").to_pylist()
-            found = replace(found, examples=tuple("(missing)" if text is None else _short(text) for text in texts))
+            examples = tuple("(missing)" if text is None else _short(text) for text in texts)
+            found = replace(found, examples=examples, rows=_rows(source, broken))
         shown.append(found)
     return shown
+
+
+def _rows(source: Source, broken: Expr) -> tuple[int, ...]:
+    """Places of the first records for which a rule is broken, from 1, where the engine keeps the order of the data."""
+    if not source.embedded:
+        return ()
+    connection = source.expr.get_backend().con
+    connection.execute("set preserve_insertion_order = true")
+    try:
+        placed = source.expr.select(row=ibis.row_number() + 1, broken=broken)
+        found = placed.filter(placed.broken).order_by("row").limit(_EXAMPLES).to_pyarrow()
+    finally:
+        connection.execute("set preserve_insertion_order = false")
+    return tuple(found.column("row").to_pylist())
 
 
 def open_table(

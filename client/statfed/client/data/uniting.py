@@ -6,7 +6,7 @@ levels of drafts, which whoever unites them has before their eyes, and no value 
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from unicodedata import normalize
 
@@ -59,12 +59,12 @@ def check_stated(codebook: Codebook, types: Mapping[str, str], levels: Mapping[s
             codebook.column(name, option)
 
 
-def doubts(codebook: Codebook) -> list[str]:
+def doubts(codebook: Codebook, stated: Collection[str] = ()) -> list[str]:
     """What of a draft's levels somebody should look at: those that read like a missing value, and pairs of levels that
-    differ in spelling alone."""
+    differ in spelling alone. stated: columns whose levels somebody did state."""
     found = []
     for name, column in codebook.columns.items():
-        if column.type != "category":
+        if column.type != "category" or name in stated:
             continue
         words = [code for code in column.levels if code in MISSING_WORDS]
         if words:
