@@ -381,7 +381,6 @@ def test_more_colluders_than_the_protection_withstands_are_refused(sums: str) ->
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"noise": "shared", "mechanism": "discrete-laplace"}, "got discrete-laplace for shared noise"),
         ({"noise": "central", "colluders": 2}, "got 2 for central noise; want them for shared noise only"),
         ({"colluders": 1}, "got 1 for local noise"),
         ({"noise": "distributed"}, "noise: got 'distributed'; want 'local', 'central' or 'shared'"),

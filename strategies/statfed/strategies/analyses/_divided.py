@@ -132,7 +132,7 @@ def parts(form: Form, domains: int, suffix: str = "") -> dict[str, Part]:
             (piece.entries * domains + piece.rest,),
             piece.unit,
             single=piece.single,
-            divided=not piece.single,
+            together=None if piece.single else (1.0, 1.0),
             share=piece.share,
             what=Magnitude(),
         )
