@@ -12,8 +12,8 @@ From these numbers alone:
 - *Bias.* (Z'Z + E)^-1 (Z'y + e) is biased, as with errors in variables (Fuller 1987, section 2.2). The bias, and the
   variance that noise causes, are those of DRAWS fits of what was found with noise drawn anew (parametric bootstrap of
   the release; Ferrando, Wang and Sheldon 2022), in pairs of opposite sign; the bias is taken off.
-- *Variance*: sampling, sigma^2 H Z'Z H with H the inverse, plus that of the noise, plus the square of what the floor
-  shrinks coefficients by. sigma^2 is the noisy residual sum of squares, freed from the part that noise has fitted, over
+- *Variance*: sampling, sigma^2 H Z'Z H with H the inverse, plus that of the noise, plus the squares of the bias that
+  was taken off (it is itself an estimate) and of what the floor shrinks coefficients by. sigma^2 is the noisy residual sum of squares, freed from the part that noise has fitted, over
   n - p, and at least the standard deviation of its noise over n - p.
 
 What is left: the coefficient of a direction with less data than FLOOR standard deviations is biased by up to what the
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Vector = NDArray[np.float64]
 _LEFT_OUT, _RECORDS = -2, -1
-FLOOR, DRAWS = 3.0, 400
+FLOOR, DRAWS = 1.5, 400
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def coordinate(question: "Question[Options]", design: Design) -> Coordination:  
     df = float(n - p)
     rows = coefficient_rows(design.names, beta, covariance, "t", df)
     notes = [
-        "coefficients from one noisy release, less the bias that its noise causes; std_error includes sampling and noise",
+        "coefficients from one noisy release, less the bias that its noise causes; std_error includes sampling, noise",
         "observations includes noise; the residual variance is kept above the size of its own noise",
     ]
     if fit.ridge > 0.0:
@@ -170,7 +170,7 @@ def _fit(layout: _Layout, total: Total, moments: Vector, n: int) -> _Fit:
         rss += float(np.einsum("di,ij,dj->", fitted, inverse, fitted)) / len(fitted)
         rss = max(rss, float(np.std(np.einsum("i,dij,j->d", extended, added, extended))), 0.0)
     variance = rss / (n - p)
-    covariance = inverse @ (variance * gram) @ inverse + of_noise + np.diag(shrunk**2)
+    covariance = inverse @ (variance * gram) @ inverse + of_noise + np.outer(bias, bias) + np.diag(shrunk**2)
     return _Fit(b - bias, covariance, shrunk, variance, rss, max(0.0, floor - float(eigenvalues[0])))
 
 
@@ -182,7 +182,8 @@ def solved(moments: Vector, floor: float) -> tuple[Vector, Vector, Vector]:
     values = np.maximum(values, floor)[:, None, :]
     across = np.swapaxes(vectors, 1, 2)
     inverse = (vectors / values) @ across
-    return np.einsum("dij,dj->di", inverse, moments[:, :p, p]), inverse, (vectors * values) @ across
+    b: Vector = np.einsum("dij,dj->di", inverse, moments[:, :p, p])
+    return b, inverse, (vectors * values) @ across
 
 
 def drawn(layout: _Layout, noise: Vector) -> Vector:
@@ -200,7 +201,8 @@ def spread(layout: _Layout, released: Vector) -> Vector:
 
 def _matrix(layout: _Layout, total: Total, n: int) -> Vector:
     """[Z, y]'[Z, y], (p + 1, p + 1), from what was released."""
-    return spread(layout, np.concatenate([total["products"], [float(n)]])[None])[0]
+    moments: Vector = spread(layout, np.concatenate([total["products"], [float(n)]])[None])[0]
+    return moments
 
 
 def _layout(design: Design) -> _Layout:
