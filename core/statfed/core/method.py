@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from statfed.core.codebook import Codebook
+from statfed.core.conditions import columns_of
 from statfed.core.discovery import load, modules
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.result import Result
@@ -371,7 +372,7 @@ def read_question(terms: Terms, codebook: Codebook | None = None, reveals: bool 
 @once
 def columns_read(question: Question[Any]) -> tuple[str, ...]:
     """Every column that a study reads, its conditions' and the privacy unit's included."""
-    names = [*question.method.columns(question), *(condition.column for condition in question.terms.where)]
+    names = [*question.method.columns(question), *columns_of(question.terms.where)]
     if question.privacy and question.privacy.unit == "person":
         unit = question.codebook.role("unit")
         if unit is None:

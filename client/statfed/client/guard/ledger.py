@@ -486,6 +486,16 @@ class Ledger:
         with self._chain.reading() as state:
             return state.more_like(asked)
 
+    def more_like_last(self) -> int | None:
+        """How many more studies like the one reserved last are admitted; None where none was."""
+        with self._chain.reading() as state:
+            last = next(reversed(state.runs.values()), None)
+        if last is None:
+            return None
+        events = tuple((privacy.event_from_json(text), times) for text, times in last.events.items())
+        claim = events[0][0] if last.adaptive else None
+        return self.more_like(Reservation(() if claim else events, claim, last.rounds))
+
     def charge(self, run: str, study: str, round: int, event: Event) -> str:
         """Charge one round. Call before data are read. Returns the head hash, once the entry is on disk.
 

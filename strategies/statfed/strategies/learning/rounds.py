@@ -21,6 +21,10 @@ from statfed.strategies.learning.prepared import build, entries
 from statfed.strategies.learning.scores import EVALUATE, EVALUATION
 
 FIT = "fit"
+LOST = (
+    "{lost} of {rounds} sums of training were interrupted after holders had paid for them, and are not in the model: "
+    "an interruption never makes a study cost more than was agreed"
+)
 Vector = NDArray[np.float32]
 Seen = Callable[[Total, Vector], Sequence[tuple[Vector, int]]]
 """Models and their weights, as a strategy may see them, from a total and the model that was sent."""
@@ -54,7 +58,8 @@ def parts(question: Question[TrainingOptions], ask: Ask, of_fit: Mapping[str, Pa
 def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -> Coordination:
     """The coordinator's half: from a first model, or the one in `state`, through the rounds to the scores.
 
-    state: `model`, `round` and the server optimiser's memory, of an interrupted run; or `model` alone to start from.
+    state: `model`, `round`, of these the rounds whose sums were `lost`, and the server optimiser's memory, of an
+    interrupted run; or `model` alone to start from.
     """
     from statfed.strategies.learning.aggregation import aggregated, make_strategy, restore, state_of
     from statfed.strategies.learning.local import get_vector
@@ -67,12 +72,13 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
         check_model(question, vector)
     except Refused as error:
         raise UsageError(f"start: {error}") from None
-    done = int(state["round"]) if "round" in state else 0
+    done, lost = (int(state[key]) if key in state else 0 for key in ("round", "lost"))
     strategy = make_strategy(options.strategy, len(terms.holders))
-    restore(strategy, {key: array for key, array in state.items() if key not in ("model", "round")})
+    restore(strategy, {key: array for key, array in state.items() if key not in ("model", "round", "lost")})
 
     def kept(number: int) -> dict[str, NDArray[Any]]:
-        return {"model": vector, "round": np.array(number), **state_of(strategy)}
+        counts = {"round": np.array(number), "lost": np.array(lost)}
+        return {"model": vector, **counts, **state_of(strategy)}
 
     for number in range(done + 1, options.rounds + 1):
         total = yield Ask(FIT, {"vector": vector}, state=kept(number - 1))
@@ -87,7 +93,8 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
     result = Result(
         terms.method,
         f"Model {options.model.name} for {inputs_of(question).target}",
-        {"model": [{"parameters": entries(question), "rounds": options.rounds}]},
+        {"model": [{"parameters": entries(question), "rounds": options.rounds - lost}]},
+        notes=(LOST.format(lost=lost, rounds=options.rounds),) if lost else (),
         arrays={"model": vector},
         basis={"model": scores.BASIS["model"]},
     )
