@@ -13,8 +13,9 @@ From these numbers alone:
   variance that noise causes, are those of DRAWS fits of what was found with noise drawn anew (parametric bootstrap of
   the release; Ferrando, Wang and Sheldon 2022), in pairs of opposite sign; the bias is taken off.
 - *Variance*: sampling, sigma^2 H Z'Z H with H the inverse, plus that of the noise, plus the squares of the bias that
-  was taken off (it is itself an estimate) and of what the floor shrinks coefficients by. sigma^2 is the noisy residual sum of squares, freed from the part that noise has fitted, over
-  n - p, and at least the standard deviation of its noise over n - p.
+  was taken off (it is itself an estimate) and of what the floor shrinks coefficients by. sigma^2 is the noisy residual
+  sum of squares, freed from the part that noise has fitted, over n - p, and at least the deviation of its noise over
+  n - p.
 
 What is left: the coefficient of a direction with less data than FLOOR standard deviations is biased by up to what the
 floor takes, which its standard error includes and a note says; the others are unbiased to the third order in noise over
