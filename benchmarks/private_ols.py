@@ -103,7 +103,7 @@ def run(case: Case, draws: int) -> tuple[Floats, Floats, Floats, Floats]:
     truth = np.array([named.get(name, 0.5 - 0.35 * i) for i, name in enumerate(design.names)])
     found = []
     for draw in range(draws):
-        rng = np.random.default_rng(draw)
+        rng = np.random.default_rng([CASES.index(case), draw])
         scaled = (sampled(case, design, truth, rng) - layout.center) / layout.scale
         moments = scaled.T @ scaled
         products = (
