@@ -188,9 +188,8 @@ def test_a_rare_level_leaves_the_other_coefficients_as_they_are(where: str) -> N
         x = np.column_stack([np.ones(5000), rng.normal(size=5000).clip(-3, 3), region == 1, region == 2])
         z = np.column_stack([x, x @ truth + rng.normal(scale=10, size=5000)])
         moments = ((z - layout.center) / layout.scale).T @ ((z - layout.center) / layout.scale)
-        released = (
-            moments[layout.pairs[:, 0], layout.pairs[:, 1]] + rng.normal(size=len(layout.pairs)) * std["products"]
-        )
+        products = moments[layout.pairs[:, 0], layout.pairs[:, 1]]
+        products = products + rng.normal(size=len(products)) * std["products"]
         records = 5000 + int(np.rint(rng.normal() * float(std["records"])))
         total = Total({"records": np.array(records), "products": products}, std)
         fit = _adassp._fit(layout, total, _adassp._matrix(layout, total, records), records)
