@@ -68,6 +68,7 @@ def noisy(
         for key, part in parts.items():
             bound = np.broadcast_to(np.asarray(part.bound, float), part.shape)
             sensitivity = bound.max(initial=0.0) if part.single else np.sqrt(np.sum(bound**2))
+            sensitivity = sensitivity if part.together is None else bound.max() * part.together[1]
             deviation = scale * sensitivity / (epsilon * np.sqrt(part.share / shares))
             drawn = rng.normal(0, deviation, part.shape) if deviation else np.zeros(part.shape)
             arrays[key] = arrays[key] + (np.rint(drawn).astype(np.int64) if part.integer else drawn)

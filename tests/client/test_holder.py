@@ -176,7 +176,7 @@ def test_every_mismatch_is_listed_at_once_and_the_reservation_freed(office: Open
 def test_an_exhausted_budget_is_refused_with_the_numbers_and_costs_nothing(office: Open) -> None:
     holder, private = office(budget={"epsilon": 0.5}), query(method="count", **PRIVATE)
     said = holder.refusal("admit", private)
-    assert re.search(r"asked epsilon 0\.\d+, .* want at most epsilon 0\.5 at delta 1e-05 \(spent 0, ", said)
+    assert re.search(r"asked epsilon 1, .* want at most 100 % of epsilon 0\.5 at delta 1e-05 \(spent 0, ", said)
     assert "left 0.5" in said
     assert holder.entries == ["open"]
 

@@ -170,6 +170,9 @@ def test_generated_neighbours_stay_within_the_sensitivities_that_are_charged(
             after = before.round() + (after - before).round()
             before = before.round()
         changed = np.abs(encoded(grid, after) - encoded(grid, before))
+        if grid.joint is not None:
+            assert changed.sum() <= grid.joint[0]
+            continue
         charged = sorted((c for c, _, count in grid.changes for _ in range(count)), reverse=True)
         found = sorted(changed.tolist(), reverse=True)
         if part.single:
@@ -344,3 +347,140 @@ def test_the_ledger_takes_a_composed_event_and_frees_what_was_not_used(tmp_path:
         ledger.release("run")
         spent = ledger.spending("run")
     assert spent.study_epsilon == pytest.approx(privacy.epsilon([repeated(event, 1)], 1e-6))
+
+
+# ---- which noise, shares of Laplace noise, and entries that change together
+
+DIVIDED = Part((3, 2), 5.0, together=(1.0, 1.0))
+WIDE = Part((40,), 2.0, together=(20.0, math.sqrt(20.0)))
+
+
+@pytest.mark.parametrize("shares", [2, 3, 7])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 40.0])
+def test_shares_of_laplace_noise_add_up_to_the_probabilities_that_are_charged(shares: int, scale: float) -> None:
+    """Not to something with the same variance: a chi-square test that can tell ten per cent of scale."""
+    each = [discrete.draw_share(scale, shares, DRAWS, stream(1, "share", i)) for i in range(shares)]
+    draws = np.sum(each, axis=0)
+    assert fit(draws, lambda x: laplace_pmf(scale, x), scale) > 1e-3
+    assert fit(draws, lambda x: laplace_pmf(scale * 1.1, x), scale * 1.1) < 1e-3
+
+
+@pytest.mark.parametrize("shares", [2, 5])
+def test_a_share_has_the_probabilities_of_a_polya_difference(shares: int) -> None:
+    draws = discrete.draw_share(3.0, shares, DRAWS, stream(2, "share"))
+    x = np.arange(0, 400)
+    one = stats.nbinom.pmf(x, 1 / shares, -math.expm1(-1 / 3.0))
+    law = np.convolve(one, one[::-1])
+    assert fit(draws, lambda at: np.where(np.abs(at) < 400, law[np.clip(at + 399, 0, 798)], 0.0), 3.0) > 1e-3
+
+
+def test_thresholds_of_shares_are_the_cumulative_probabilities_to_the_last_bit() -> None:
+    coarse = discrete._thresholds(discrete._polya_weights(7.5, 3), 63)
+    fine = discrete._thresholds(discrete._polya_weights(7.5, 3), 400)
+    assert max(abs(a - (b >> 337)) for a, b in zip(coarse[:-1], fine, strict=False)) <= 1
+    exact = stats.nbinom.cdf(np.arange(len(coarse) - 1), 1 / 3, -math.expm1(-1 / 7.5))
+    np.testing.assert_allclose(np.array(coarse[:-1], float) / 2.0**63, exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("scale", "sensitivity"), [(1.0, 1), (3.0, 7), (40.0, 41), (0.5, 20)])
+@pytest.mark.parametrize("order", [1.01, 2.5, 30.0])
+def test_the_divergence_of_laplace_noise_is_that_of_its_probabilities(
+    scale: float, sensitivity: int, order: float
+) -> None:
+    loss, mass, _ = discrete.laplace_loss(scale, sensitivity)
+    there = mass > 0
+    wanted = np.logaddexp.reduce(np.log(mass[there]) + (order - 1) * loss[there]) / (order - 1)
+    assert discrete.laplace_renyi(scale, sensitivity, order) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("changes", [(1, 1), (3, 5), (1, 1, 1, 1), (7, 1)])
+@pytest.mark.parametrize("order", [1.05, 2.0, 20.0])
+def test_changes_of_several_numbers_cost_no_more_than_their_sum_in_one(changes: tuple[int, ...], order: float) -> None:
+    together = discrete.laplace_renyi(4.0, sum(changes), order)
+    assert sum(discrete.laplace_renyi(4.0, change, order) for change in changes) <= together * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("changes", [(1, 1), (2, 1), (2, 2)])
+def test_the_exact_divergence_of_several_numbers_is_within_what_is_charged_for_all_of_them(
+    changes: tuple[int, ...],
+) -> None:
+    """Hockey-stick divergences of the product of their probabilities, summed up."""
+    scale, x = 3.0, np.arange(-120, 121)
+    p = q = np.ones(1)
+    for change in changes:
+        p = np.outer(p, laplace_pmf(scale, x)).reshape(-1)
+        q = np.outer(q, laplace_pmf(scale, x - change)).reshape(-1)
+    event = privacy.DiscreteLaplaces(scale=scale, sensitivity=sum(changes))
+    for delta in (1e-1, 1e-2, 1e-4):
+        charged = privacy.epsilon([event], delta)
+        assert np.maximum(p - math.exp(charged) * q, 0.0).sum() <= delta * (1 + 1e-9)
+    assert privacy.pure_epsilon([event]) == pytest.approx(sum(changes) / scale)
+
+
+@pytest.mark.parametrize("mechanism", ["discrete-gaussian", "discrete-laplace"])
+@pytest.mark.parametrize("part", [DIVIDED, WIDE], ids=["divided", "wide"])
+@pytest.mark.parametrize("k", [1, 3])
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000))
+def test_entries_that_change_together_stay_within_the_norm_that_is_charged(
+    mechanism: Any, part: Part, k: int, seed: int
+) -> None:
+    wanted = Privacy(epsilon=1, mechanism=mechanism, unit="person", max_records_per_unit=k)
+    (grid,) = noise.plan({"s": part}, wanted)._grids
+    assert grid.joint is not None
+    assert part.together is not None
+    rng, entries = np.random.default_rng(seed), math.prod(part.shape)
+    before = rng.normal(0, 1e4, entries)
+    change = np.zeros(entries)
+    for _ in range(k):
+        record = np.zeros(entries)
+        at = rng.choice(entries, min(entries, int(part.together[0])), replace=False)
+        record[at] = rng.choice([-1.0, 1.0], len(at))
+        if part.together[0] == 1.0 and rng.random() < 0.5:
+            record = rng.dirichlet(np.ones(entries))
+        change += record * float(part.bound)
+    moved = np.abs(encoded(grid, before + change) - encoded(grid, before))
+    assert (moved.sum() if mechanism == "discrete-laplace" else np.sqrt((moved**2).sum())) <= grid.joint[0]
+
+
+@pytest.mark.parametrize("mechanism", ["automatic", "discrete-gaussian", "discrete-laplace"])
+@pytest.mark.parametrize("epsilon", [0.05, 1.0, 40.0])
+@pytest.mark.parametrize("part", [DIVIDED, WIDE], ids=["divided", "wide"])
+def test_entries_that_change_together_cost_epsilon_and_waste_little_of_it(
+    mechanism: Any, epsilon: float, part: Part
+) -> None:
+    made = noise.plan({"s": part}, Privacy(epsilon=epsilon, mechanism=mechanism))
+    assert epsilon * 0.98 < made.epsilon(1, 1e-6) <= epsilon
+
+
+def test_the_noise_is_the_kind_with_the_smaller_expected_error() -> None:
+    for parts in ({"n": CELLS}, {"s": DIVIDED}, {"s": WIDE}, {"n": CELLS, "s": SUMS}, {"s": Part((60,), 1.0)}):
+        for epsilon in (0.1, 1.0, 10.0):
+            std = {
+                kind: noise._expected(noise.plan(parts, Privacy(epsilon=epsilon, mechanism=kind)))
+                for kind in ("automatic", "discrete-gaussian", "discrete-laplace")
+            }
+            assert std["automatic"] <= min(std["discrete-gaussian"], std["discrete-laplace"]) + 0.02
+    assert noise.plan({"n": CELLS}, Privacy(epsilon=1)).kind.laplace
+    assert not noise.plan({"s": Part((60,), 1.0)}, Privacy(epsilon=1)).kind.laplace
+    assert noise.plan({"s": Part((60,), 1.0)}, Privacy(epsilon=1, delta=0)).kind.laplace
+
+
+def test_persons_of_k_records_cost_k_times_the_noise_of_one_under_laplace_noise_and_no_more() -> None:
+    one, four = (
+        noise.plan({"n": CELLS}, Privacy(epsilon=0.1, unit="person", max_records_per_unit=k)).std()["n"][0, 0]
+        for k in (1, 4)
+    )
+    assert four / one == pytest.approx(4.0, rel=0.01)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0, 3.0])
+def test_counts_have_the_error_of_the_geometric_mechanism_and_shares_of_it_that_of_the_colluders_too(
+    epsilon: float,
+) -> None:
+    """It is the best there is for one number (Ghosh, Roughgarden and Sundararajan 2012)."""
+    best = discrete.laplace_std(1 / epsilon)
+    central = noise.plan({"n": CELLS}, Privacy(epsilon=epsilon, noise="central")).std(4)["n"][0, 0]
+    shared = noise.plan({"n": CELLS}, Privacy(epsilon=epsilon, noise="shared"), shares=3).std(4)["n"][0, 0]
+    assert central <= 1.01 * best
+    assert shared <= 1.01 * math.sqrt(4 / 3) * best

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from statfed.core import discovery
 from statfed.core.applicability import obstacles
@@ -234,6 +235,24 @@ def test_shared_noise_is_as_exact_as_central_noise_and_local_noise_is_not() -> N
     assert local["s"][0] / central["s"][0] == pytest.approx(4.0, rel=1e-3)
 
 
+@pytest.mark.parametrize("colluders", [0, 1, 4])
+def test_shares_of_laplace_noise_cost_and_add_what_is_charged_with_colluders_counted_out(colluders: int) -> None:
+    """The holders that do not collude add exactly the noise of the event: its probabilities, by convolution."""
+    holders, m = 6, 6 - colluders
+    made = noise.plan({"n": CELLS}, Privacy(epsilon=1, noise="shared"), shares=m)
+    assert made.event() == privacy.DiscreteLaplace(scale=1.0, sensitivity=1)
+    x = np.arange(0, 120)
+    one = stats.nbinom.pmf(x, 1 / m, -math.expm1(-1.0))
+    share = np.convolve(one, one[::-1])
+    total = np.ones(1)
+    for _ in range(m):
+        total = np.convolve(total, share)
+    middle = len(total) // 2
+    wanted = math.tanh(0.5) * np.exp(-np.abs(np.arange(-20, 21)))
+    np.testing.assert_allclose(total[middle - 20 : middle + 21], wanted, rtol=1e-9)
+    assert made.std(holders)["n"][0, 0] == pytest.approx(discrete.laplace_std(1.0) * math.sqrt(holders / m))
+
+
 def test_holders_that_dropped_out_take_their_noise_along_and_no_more_than_was_counted_on() -> None:
     made, _ = placed("shared", 9, 3)
     whole, least = made.std(9)["s"][0], made.std(6)["s"][0]
@@ -381,7 +400,6 @@ def test_more_colluders_than_the_protection_withstands_are_refused(sums: str) ->
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"noise": "shared", "mechanism": "discrete-laplace"}, "got discrete-laplace for shared noise"),
         ({"noise": "central", "colluders": 2}, "got 2 for central noise; want them for shared noise only"),
         ({"colluders": 1}, "got 1 for local noise"),
         ({"noise": "distributed"}, "noise: got 'distributed'; want 'local', 'central' or 'shared'"),
@@ -531,6 +549,7 @@ CASES: Sequence[tuple[dict[str, Any], str]] = (
     ({"noise": "central"}, "plain"),
     ({"noise": "central"}, "sums"),
     ({"noise": "shared"}, "sums"),
+    ({"noise": "shared", "mechanism": "automatic"}, "sums"),
     ({"noise": "shared", "colluders": 2}, "secure-aggregation"),
 )
 

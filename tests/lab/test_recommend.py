@@ -118,7 +118,7 @@ EACH_RULE: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
         {"dropout": False, "recurrence": "monthly"},
     ),
     ("noise-drowns", "plain, local", {"epsilon": 0.1, "records": 100}, {"epsilon": 0.1, "records": 100_000}),
-    ("noise-drowns", "plain, local", {"epsilon": 0.1, "records": 3000}, {"epsilon": 1.0, "records": 3000}),
+    ("noise-drowns", "plain, local", {"epsilon": 0.1, "records": 600}, {"epsilon": 1.0, "records": 600}),
     (
         "budget",
         "secure-aggregation, local",

@@ -65,8 +65,8 @@ def show(
 ) -> None:
     """Show what was spent, on what, and how many more like the last study there may be.
 
-    `epsilon (PLD)` is the tight composition of everything charged. `epsilon (filter)` is what the lifetime budget
-    is gated on: it also counts reservations, and holds even if each study was chosen after seeing earlier results.
+    `epsilon (PLD)` is the tight composition of everything charged. `epsilon (filter)` is the Renyi composition of
+    that and of what is set aside; the lifetime budget is gated on a share of it that adds up whatever was chosen.
     A disclosure is a sum that left without noise, or a refusal that depended on data.
     """
     documents: list[dict[str, Any]] = []

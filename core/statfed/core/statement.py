@@ -170,7 +170,7 @@ class Closing(_Message):
         description="PLD over all sums charged in this run and its attempts, at its delta"
     )
     history_epsilon: float | None = Field(description="PLD over everything ever charged; None after a disclosure")
-    filter_epsilon: float | None = Field(description="Renyi filter over everything, valid for adaptive choices")
+    filter_epsilon: float | None = Field(description="Renyi composition of everything charged and set aside")
     budget_epsilon: float | None
     delta: float | None
     disclosures: int = Field(description="entries that are not differentially private")

@@ -92,7 +92,7 @@ class Spending(_Part):
     history_epsilon: float | None = Field(
         description="PLD composition over everything ever charged; None once anything left without noise"
     )
-    filter_epsilon: float | None = Field(description="Renyi filter over everything noised; the lifetime gate")
+    filter_epsilon: float | None = Field(description="Renyi composition of everything noised")
     budget_epsilon: float | None = Field(description="lifetime budget in the holder's policy")
     more: int | None = Field(
         default=None, description="studies like this one that the holder would still answer; null without noise"

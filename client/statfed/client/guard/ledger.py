@@ -208,7 +208,7 @@ class _State:
         """The epsilon of all charges. Composition of privacy losses is for asks that were fixed beforehand."""
         charged = self.events(reserved=False)
         chosen = any(run.adaptive and run.charged for run in self.runs.values())
-        return self.figure(charged) if chosen or self.lost else privacy.epsilon(charged, self.delta)
+        return self.figure(charged) if chosen or self.lost else _tight(charged, self.delta)
 
     @property
     def reserved(self) -> int:
@@ -656,7 +656,14 @@ def _at(events: list[Event], delta: float, adaptive: bool = False) -> float:
         concentrated = sum(privacy.rho(event) for event in events)
         pure = privacy.pure_epsilon(events)
         return min(privacy.zcdp_epsilon(concentrated, delta) if math.isfinite(concentrated) else math.inf, pure)
-    return privacy.epsilon(events, delta) if delta > 0 else privacy.pure_epsilon(events)
+    return _tight(events, delta)
+
+
+def _tight(events: list[Event], delta: float) -> float:
+    """The composition of events that were fixed beforehand: of privacy losses, or of pure epsilons, which hold at every
+    delta, where that is less."""
+    pure = privacy.pure_epsilon(events)
+    return min(pure, privacy.epsilon(events, delta)) if delta > 0 else pure
 
 
 def _base(run: str) -> str:

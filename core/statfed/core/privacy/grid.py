@@ -44,7 +44,7 @@ class Facts:
     bounds: tuple[float, ...]
     integer: bool
     single: bool
-    divided: bool
+    together: tuple[float, float] | None
     share: float
     records: int
 
@@ -55,7 +55,7 @@ class Facts:
 
     def joint(self, kind: Kind) -> bool:
         """Is what a unit does to all entries together charged as one change?"""
-        return self.divided or (self.single and kind.laplace)
+        return self.together is not None or (self.single and kind.laplace)
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,13 @@ def facts_of(parts: Mapping[str, Part], privacy: Privacy) -> tuple[Facts, ...]:
             bound = np.floor(bound)
             if (bound * records > _LARGEST_WHOLE).any():
                 raise UsageError(f"{name}: got bound {bound.max() * records:g}; want at most 2**44 for whole numbers")
-        if part.divided and part.integer:
-            raise UsageError(f"{name}: got whole numbers that a record is divided over; want them single, or sums")
+        if part.together and (part.integer or not all(0.0 < norm < math.inf for norm in part.together)):
+            raise UsageError(f"{name}: got norms {part.together} together; want positive ones, of no whole numbers")
         if part.single and part.integer and entries:
             bound = np.where(bound > 0.0, bound.max(), 0.0)
         bounds = tuple(map(float, bound * records))
-        single, divided = part.single and not part.divided, part.divided
-        found.append(Facts(name, part.shape, bounds, part.integer, single, divided, float(part.share), records))
+        single, share = part.single and not part.together, float(part.share)
+        found.append(Facts(name, part.shape, bounds, part.integer, single, part.together, share, records))
     if not any(b > 0.0 for facts in found for b in facts.bounds):
         raise UsageError("privacy: got no entry that a record can change; want at least one")
     return tuple(found)
@@ -132,14 +132,16 @@ def multiplier_of(facts: Facts, kind: Kind, shares: float, factor: float) -> flo
 def _resolution(facts: Facts, multiplier: float, kind: Kind) -> int:
     """N, a power of 2: as fine as 512 (finer where many entries count as touched, and where the noise is shared by
     many) while tables stay small, and so coarse that few records are too many for plain summation."""
-    entries = facts.touched if (facts.single or facts.divided) and not facts.integer else 1
+    entries = facts.touched if (facts.single or facts.together) and not facts.integer else 1
     bits = math.ceil(math.log2(max(entries, 1)))
     wanted = max(9, min(14, 5 + bits) if kind.laplace else 3 + (bits + 1) // 2)
     root = math.sqrt(kind.shares)
     if kind.shares > 1 and not kind.laplace:
         wanted = max(wanted, math.ceil(math.log2(2.0 * LEAST_SHARE * root / multiplier)))
-    if facts.divided and not kind.laplace:
+    if facts.together and not kind.laplace:
         wanted = max(wanted, math.ceil(math.log2(1.1 * LEAST_SPREAD * root / multiplier)))
+    if facts.together:
+        multiplier *= max(1.0, facts.together[0] if kind.laplace else facts.together[1])
     largest = discrete.LARGEST_SHARED if kind.laplace and kind.shares > 1 else discrete.LARGEST
     return 1 << max(3, min(wanted, math.floor(math.log2(largest / 2 / multiplier))))
 
@@ -181,10 +183,11 @@ def grid_of(facts: Facts, multiplier: float, kind: Kind) -> Grid:
 
 def _together(facts: Facts, n: int, unit: NDArray[np.float64], kind: Kind) -> float:
     """Most that a unit changes all entries together, in units: in L1 norm for Laplace noise, else in L2 norm."""
+    one, two = facts.together or (1.0, 1.0)
     if not kind.laplace:
-        return n + math.sqrt(facts.touched) + 1.0
+        return n * two + math.sqrt(facts.touched) + 1.0
     if not facts.integer:
-        return float(n + facts.touched)
+        return float(math.ceil(n * one) + facts.touched)
     grid, most = float(unit[np.array(facts.bounds) > 0.0][0]), max(facts.bounds)
     rounded = min(facts.records, facts.touched) if grid > 1.0 else 0
     return math.ceil(most / grid) + float(rounded)

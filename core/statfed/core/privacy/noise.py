@@ -17,14 +17,14 @@ Formal guarantees, for one holder and add-or-remove-one privacy unit (a record, 
    before anything is added to its contribution, so that a total over holders changes by as much as that holder's part.
 2. *One entry per record* (`Part.single`). Gaussian noise: k records touch at most k entries, the j-th most changed of
    them by at most floor(k / j) * bound, and each is charged that; this dominates every way to spread k records over
-   entries. Laplace noise: all entries together change by at most k * bound in L1 norm, and that is charged once. *A
-   record divided over entries* (`Part.divided`): they change by at most k in L1 norm, hence in L2 norm, each over its
-   bound. With rounding, as in 1: entry i changes by fewer than x_i + 1 + e_i units, where the x_i add up to at most N
-   and the e_i to less than 1 (the float sums of all entries together are those of n values); so by at most N + E units
-   in L1 norm and N + sqrt(E) + 1 in L2 norm, E entries. Discrete Laplace noise of scale s on numbers that change by D
-   together in L1 norm is D / s private, and its Renyi divergence is at most that of one number that changes by D
-   (`discrete.laplace_renyi`); discrete Gaussian noise on many numbers is charged as continuous noise with what it is
-   apart from that (`statfed.core.privacy.closeness`).
+   entries. Laplace noise: all entries together change by at most k * bound in L1 norm, and that is charged once.
+   *Entries together* (`Part.together`): they change by at most k times those norms (L1, L2), each entry over its bound.
+   With rounding, as in 1: entry i changes by fewer than x_i + 1 + e_i units, where the x_i have those norms times N and
+   the e_i add up to less than 1 (the errors of all float sums together are those of one sum of n values of at most L1
+   bounds, see `Noise.most_summed`); so by at most L1 N + E units in L1 norm and L2 N + sqrt(E) + 1 in L2 norm, E
+   entries. Discrete Laplace noise of scale s on numbers that change by D together in L1 norm is D / s private, and its
+   Renyi divergence is at most that of one number that changes by D (`discrete.laplace_renyi`); discrete Gaussian noise
+   on many numbers is charged as continuous noise with what it is apart from that (`statfed.core.privacy.closeness`).
 3. *The event* is the composition of those scalar mechanisms and is built from the numbers that are drawn with.
    Composed `times` times it stays within the query's epsilon by `privacy.epsilon` at its delta (`privacy.pure_epsilon`
    at 0). Central noise is one draw for the total; of local noise a holder's own is counted, and what others add to the
@@ -134,7 +134,10 @@ class Noise:
     def most_summed(self) -> int:
         """Most records of a holder for which the grid is proven when floats are added up without compensation."""
         grids = [grid for grid in self._grids if not grid.facts.integer]
-        finest = max((float(np.max(np.array(g.facts.bounds) / g.unit, initial=1.0)) for g in grids), default=1.0)
+        finest = 1.0
+        for grid in grids:
+            together = max(1.0, grid.facts.together[0]) if grid.facts.together else 1.0
+            finest = max(finest, together * float(np.max(np.array(grid.facts.bounds) / grid.unit, initial=1.0)))
         return math.isqrt(2**52 // math.ceil(finest))
 
     def units(self, arrays: Arrays, stream: Stream) -> dict[str, NDArray[np.int64]]:

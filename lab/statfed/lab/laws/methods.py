@@ -245,10 +245,12 @@ def _one_record(where: str, part: Part, everything: Any, rest: Any, design: bool
     entries = np.count_nonzero(change > (0 if part.integer else slack))
     alone = not part.single or entries <= 1
     holds(alone, f"{where} changes {entries} entries; want 1, as `single` says")
-    there = bound > 0
-    share, loose = float((change[there] / bound[there]).sum()), float((slack[there] / bound[there]).sum())
-    together = not part.divided or share <= 1.0 + loose
-    holds(together, f"{where} changes entries by {share:.6g} bounds together; want 1 at most, as `divided` says")
+    if part.together is not None:
+        there = bound > 0
+        moved = np.maximum(change[there] - slack[there], 0.0) / bound[there]
+        norms = float(moved.sum()), float(np.sqrt((moved**2).sum()))
+        within = all(norm <= most * (1 + 1e-9) for norm, most in zip(norms, part.together, strict=True))
+        holds(within, f"{where} changes entries by {norms} bounds; want {part.together} at most, as `together` says")
 
 
 def _private_bounds(subject: Subject) -> str:

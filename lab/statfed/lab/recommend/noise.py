@@ -1,9 +1,10 @@
 """How much noise an epsilon means beside what is released: modelled, before anything is computed.
 
-A release is taken to be one Gaussian mechanism of sensitivity 1. For statistics it is a table that each record enters
-in one cell, and the signal is the average cell; for a model it is a sum of clipped gradients, and the signal is the
-largest norm that they can have (see `Schedule.noise_to_signal`). The budget of repeated releases is split evenly, which
-multiplies the noise by the root of their number.
+For statistics a release is a table that each record enters in one cell, and the signal is the average cell: with
+Laplace or Gaussian noise of sensitivity 1, whichever is less, as `statfed.core.privacy.noise` chooses. For a model it
+is a sum of clipped gradients with Gaussian noise, and the signal is the largest norm that they can have (see
+`Schedule.noise_to_signal`). The budget of repeated releases is split evenly, which multiplies Gaussian noise by the
+root of their number and Laplace noise by their number.
 """
 
 import math
@@ -11,6 +12,7 @@ from functools import lru_cache
 
 from scipy.special import log_ndtr, ndtr
 
+from statfed.core.privacy.discrete import laplace_std
 from statfed.core.scenario import Case
 from statfed.lab.recommend.techniques import ASSUMED_EPSILON, Release
 
@@ -53,15 +55,26 @@ def ratio(case: Case, release: Release, releases: float = 1.0) -> float:
     """
     parties = case.parties
     draws = {"local": float(parties), "shared": parties / max(1, parties - 1)}.get(release, 1.0)
-    noise = sigma(case.epsilon or ASSUMED_EPSILON) * math.sqrt(draws * releases)
+    epsilon = case.epsilon or ASSUMED_EPSILON
+    noise = sigma(epsilon) * math.sqrt(releases)
+    if case.output != "model":
+        noise = min(noise, laplace_std(releases / epsilon))
+    noise *= math.sqrt(draws)
     records = float(case.records) * parties
     return noise * (math.sqrt(case.numbers) if case.output == "model" else case.numbers) / records
 
 
 def affordable(case: Case, release: Release) -> float:
     """How many releases the case's epsilon buys before noise makes them useless; a whole number, may be infinite."""
-    single = ratio(case, release)
-    return math.floor((limit(case) / single) ** 2 + 1e-9) if single else math.inf
+    if not ratio(case, release):
+        return math.inf
+    low, high = 0, 1
+    while ratio(case, release, high) <= limit(case) and high < 2**60:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if ratio(case, release, middle) <= limit(case) else (low, middle)
+    return low
 
 
 def in_words(case: Case, release: Release) -> str:

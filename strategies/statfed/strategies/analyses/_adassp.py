@@ -1,22 +1,28 @@
-"""Differentially private OLS by adaptive sufficient statistics perturbation (AdaSSP; Wang 2018, algorithm 2).
+"""Differentially private OLS from perturbed sufficient statistics (after AdaSSP: Wang 2018, algorithm 2).
 
-One noisy release of n, Z'Z, Z'y and y'y of columns and response brought into [-1, 1] by the codebook's bounds. What
-follows from other entries is not released again: the intercept's square is n, an indicator's square its sum, and two
-levels of one category never meet. From these numbers alone:
+One noisy release of n, Z'Z, Z'y and y'y of columns and response brought into [-1, 1] by the codebook's bounds, so that
+noise is equally large in all of them. What follows from other entries is not released again: the intercept's square is
+n, an indicator's square its sum, and two levels of one category never meet; and since a record is at one level of each
+category, it changes one entry of all that differ in the level alone (`Part.together`), so that levels cost nothing.
+From these numbers alone:
 
-- Ridge. AdaSSP adds lambda = max(0, k - smallest eigenvalue), k a bound on the spectral norm of the noise in Z'Z that
-  holds with probability about 95 % (Bandeira and van Handel 2016), so that the system stays regular when noise is
-  large; it is 0 when there are data enough. The noisy matrix itself gives the eigenvalue (post-processing), instead of
-  a third of the budget as in the paper.
-- Variance by the delta method, of coefficients b = (Z'Z + lambda)^-1 Z'y: sampling sigma^2 H Z'Z H with
-  H = (Z'Z + lambda)^-1, plus noise H Cov(e - E b) H for noise E in Z'Z and e in Z'y, plus the square of the estimated
-  shrinkage lambda H b. sigma^2 is the noisy residual sum of squares, freed from the part that noise has fitted
-  (trace of H Cov(e - E b)), over n - p, and at least the standard deviation of its noise over n - p.
+- *Floor, no ridge.* Eigenvalues of the noisy Z'Z below FLOOR standard deviations of its noise are set to that: only the
+  directions about which the data say less than the noise are shrunk, such as that of a rare level. (AdaSSP's ridge is
+  added to every direction, and a column whose bounds are wide beside its values is shrunk by a rare level elsewhere.)
+- *Bias.* (Z'Z + E)^-1 (Z'y + e) is biased, as with errors in variables (Fuller 1987, section 2.2). The bias, and the
+  variance that noise causes, are those of DRAWS fits of what was found with noise drawn anew (parametric bootstrap of
+  the release; Ferrando, Wang and Sheldon 2022), in pairs of opposite sign; the bias is taken off.
+- *Variance*: sampling, sigma^2 H Z'Z H with H the inverse, plus that of the noise, plus the squares of the bias that
+  was taken off (it is itself an estimate) and of what the floor shrinks coefficients by. sigma^2 is the noisy residual
+  sum of squares, freed from the part that noise has fitted, over n - p, and at least the deviation of its noise over
+  n - p.
 
-Intervals hold where noise is small beside Z'Z: the terms of second order, an attenuation as with errors in variables
-(Fuller 1987, section 2.2), are not in them.
+What is left: the coefficient of a direction with less data than FLOOR standard deviations is biased by up to what the
+floor takes, which its standard error includes and a note says; the others are unbiased to the third order in noise over
+eigenvalue. `benchmarks/private_ols.py` has the bias and the coverage on ten designs.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
 
 Vector = NDArray[np.float64]
 _LEFT_OUT, _RECORDS = -2, -1
+FLOOR, DRAWS = 1.5, 400
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class _Layout:
     """Where the upper triangle of [Z, y]'[Z, y] is found. p columns, the response last.
 
     center, scale: (p + 1,) so that (value - center) / scale lies within `bound`, (p + 1,). slots: (p + 1, p + 1), index
-    into the released products, _RECORDS for n, _LEFT_OUT for what is always 0. pairs: (entries, 2) of the released.
+    into the released products, _RECORDS for n, _LEFT_OUT for what is always 0. pairs: (entries, 2) of the released, of
+    which a record changes `most`.
     """
 
     center: Vector
@@ -51,6 +59,7 @@ class _Layout:
     bound: Vector
     slots: NDArray[np.int64]
     pairs: NDArray[np.int64]
+    most: int
 
 
 def parts(question: "Question[Options]", design: Design) -> Mapping[str, Part]:
@@ -62,11 +71,9 @@ def parts(question: "Question[Options]", design: Design) -> Mapping[str, Part]:
     if options.weight is not None or options.robust != "none" or options.design:
         raise UsageError("privacy: got weight, robust or design; want a private regression without them")
     layout = _layout(design)
-    bound = np.prod(layout.bound[layout.pairs], axis=1)
-    return {
-        "records": Part(integer=True, bound=1, share=1.0, what=Counts()),
-        "products": Part(bound.shape, bound=bound, share=float(max(1, len(bound))), what=Product()),
-    }
+    bound, most = np.prod(layout.bound[layout.pairs], axis=1), max(1, layout.most)
+    products = Part(bound.shape, bound, share=float(most), together=(most, math.sqrt(most)), what=Product())
+    return {"records": Part(integer=True, bound=1, share=1.0, what=Counts()), "products": products}
 
 
 def contribute(table: Table, question: "Question[Options]", design: Design) -> Arrays:  # noqa: ARG001
@@ -97,11 +104,20 @@ def coordinate(question: "Question[Options]", design: Design) -> Coordination:  
     df = float(n - p)
     rows = coefficient_rows(design.names, beta, covariance, "t", df)
     notes = [
-        "AdaSSP: coefficients from one noisy release; std_error includes sampling and noise by the delta method",
+        "coefficients from one noisy release, less the bias that its noise causes; std_error includes sampling, noise",
         "observations includes noise; the residual variance is kept above the size of its own noise",
     ]
     if fit.ridge > 0.0:
-        notes.append("ridge: noise is large beside the data, so coefficients are shrunk and intervals are approximate")
+        shrunk = np.abs(back @ fit.shrunk)
+        named = [
+            f"{name} by about {by:.3g}"
+            for name, by, spread in zip(design.names, shrunk, np.diag(covariance), strict=True)
+            if by > 0.1 * math.sqrt(spread)
+        ]
+        notes.append(
+            "ridge: in some directions noise is large beside the data, and coefficients are shrunk there"
+            + (f" ({', '.join(named)}; std_error includes it)" if named else ", by little beside their std_error")
+        )
     facts: dict[str, Scalar] = {
         "observations": n,
         "residual_df": n - p,
@@ -123,10 +139,12 @@ def _r_squared(moments: Vector, design: Design, rss: float, n: int) -> float | N
 
 @dataclass(frozen=True)
 class _Fit:
-    """In scaled units. coefficients: (p,); covariance: (p, p); variance, rss: of residuals; ridge: lambda."""
+    """In scaled units. coefficients: (p,); covariance: (p, p); shrunk: (p,), by the floor; variance, rss: of residuals;
+    ridge: the most that was added to an eigenvalue."""
 
     coefficients: Vector
     covariance: Vector
+    shrunk: Vector
     variance: float
     rss: float
     ridge: float
@@ -134,46 +152,58 @@ class _Fit:
 
 def _fit(layout: _Layout, total: Total, moments: Vector, n: int) -> _Fit:
     p = len(moments) - 1
-    gram, cross = moments[:p, :p], moments[:p, p]
     noise = np.concatenate([np.ravel(total.noise["products"]), [float(total.noise["records"])]])
-    eigenvalues = np.linalg.eigvalsh(gram)
-    ridge = max(0.0, _spectral(layout, noise, p) - float(eigenvalues[0]))
-    if eigenvalues[0] + ridge <= 1e-10 * max(eigenvalues[-1], 1.0):
+    floor = FLOOR * float(np.max(noise, initial=0.0))
+    eigenvalues = np.linalg.eigvalsh(moments[:p, :p])
+    if max(eigenvalues[0], floor) <= 1e-10 * max(eigenvalues[-1], 1.0):
         raise UsageError("formula: got columns that are linearly dependent; want fewer of them")
-    inverse = np.linalg.inv(gram + ridge * np.eye(p))
-    b = inverse @ cross
+    b, inverse, gram = (found[0] for found in solved(moments[None], floor))
+    shrunk = inverse @ ((gram - moments[:p, :p]) @ b)
     extended = np.append(-b, 1.0)
-    # each released number moves e - E b linearly, and the residual sum of squares by its coefficient in x'Mx
-    moves, squares = np.zeros((p, len(noise))), np.zeros(len(noise))
-    for i in range(p + 1):
-        for j in range(p + 1):
-            slot = int(layout.slots[min(i, j), max(i, j)])
-            if slot != _LEFT_OUT:
-                squares[slot] += extended[i] * extended[j]
-                if i < p:
-                    moves[i, slot] += extended[j]
-    of_noise = (moves * noise**2) @ moves.T
-    rss = float(extended @ moments @ extended + np.trace(inverse @ of_noise))
-    rss = max(rss, float(np.sqrt(np.sum((squares * noise) ** 2))), 0.0)
+    regular = moments.copy()
+    regular[:p, :p] = gram
+    rss, bias, of_noise = float(extended @ regular @ extended), np.zeros(p), np.zeros((p, p))
+    if floor > 0.0:
+        added = drawn(layout, noise)
+        moved = solved(regular + added, floor)[0] - b
+        bias, of_noise = moved.mean(axis=0), np.cov(moved.T).reshape(p, p)
+        fitted = added[:, :p] @ extended
+        rss += float(np.einsum("di,ij,dj->", fitted, inverse, fitted)) / len(fitted)
+        rss = max(rss, float(np.std(np.einsum("i,dij,j->d", extended, added, extended))), 0.0)
     variance = rss / (n - p)
-    shrunk = ridge * (inverse @ b)
-    covariance = inverse @ (variance * gram + of_noise) @ inverse + np.diag(shrunk**2)
-    return _Fit(b, covariance, variance, rss, ridge)
+    covariance = inverse @ (variance * gram) @ inverse + of_noise + np.outer(bias, bias) + np.diag(shrunk**2)
+    return _Fit(b - bias, covariance, shrunk, variance, rss, max(0.0, floor - float(eigenvalues[0])))
 
 
-def _spectral(layout: _Layout, noise: Vector, p: int) -> float:
-    """A bound on the spectral norm of the noise in Z'Z: twice the largest row plus the largest entry's deviation."""
-    slots = layout.slots[:p, :p]
-    std = np.triu(np.where(slots == _LEFT_OUT, 0.0, noise[np.maximum(slots, _RECORDS)]))
-    std = std + np.triu(std, 1).T
-    return float(2.0 * np.sqrt((std**2).sum(axis=1)).max() + std.max() * np.sqrt(2.0 * np.log(40.0 * p)))
+def solved(moments: Vector, floor: float) -> tuple[Vector, Vector, Vector]:
+    """Coefficients (draws, p), inverse and Z'Z itself (draws, p, p) with eigenvalues of at least `floor`, of moments
+    (draws, p + 1, p + 1)."""
+    p = moments.shape[-1] - 1
+    values, vectors = np.linalg.eigh(moments[:, :p, :p])
+    values = np.maximum(values, floor)[:, None, :]
+    across = np.swapaxes(vectors, 1, 2)
+    inverse = (vectors / values) @ across
+    b: Vector = np.einsum("dij,dj->di", inverse, moments[:, :p, p])
+    return b, inverse, (vectors * values) @ across
+
+
+def drawn(layout: _Layout, noise: Vector) -> Vector:
+    """DRAWS draws of the noise in the moments, (DRAWS, p + 1, p + 1), in pairs of opposite sign; always the same."""
+    half = np.random.default_rng(0).normal(size=(DRAWS // 2, len(noise))) * noise
+    return spread(layout, np.concatenate([half, -half]))
+
+
+def spread(layout: _Layout, released: Vector) -> Vector:
+    """[Z, y]'[Z, y], (draws, p + 1, p + 1), from released products and numbers of records, (draws, entries + 1)."""
+    upper = np.triu(np.where(layout.slots == _LEFT_OUT, 0.0, released[:, np.maximum(layout.slots, _RECORDS)]))
+    both: Vector = upper + np.swapaxes(np.triu(upper, 1), 1, 2)
+    return both
 
 
 def _matrix(layout: _Layout, total: Total, n: int) -> Vector:
     """[Z, y]'[Z, y], (p + 1, p + 1), from what was released."""
-    released = np.concatenate([total["products"], [float(n)]])
-    upper = np.triu(np.where(layout.slots == _LEFT_OUT, 0.0, released[np.maximum(layout.slots, _RECORDS)]))
-    return upper + np.triu(upper, 1).T
+    moments: Vector = spread(layout, np.concatenate([total["products"], [float(n)]])[None])[0]
+    return moments
 
 
 def _layout(design: Design) -> _Layout:
@@ -190,7 +220,7 @@ def _layout(design: Design) -> _Layout:
     ends = np.vstack([design.bounds, [low, high]])
     bound = np.abs((ends - center[:, None]) / scale[:, None]).max(axis=1)
     slots, pairs = _slots(design)
-    return _Layout(center, scale, bound, slots, pairs)
+    return _Layout(center, scale, bound, slots, pairs, _most(design, pairs))
 
 
 def _slots(design: Design) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -212,3 +242,15 @@ def _slots(design: Design) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if one is not None and i != one and design.indicator[i]:
             slots[i, i] = slots[min(i, one), max(i, one)]
     return slots, np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def _most(design: Design, pairs: NDArray[np.int64]) -> int:
+    """How many of the released products a record can change: of columns that differ in the codes of categories alone it
+    is in one."""
+    families = [
+        (tuple(sorted(x.text for x in term.numbers)), tuple(sorted(c.column for c, _ in term.cells)), term.scale)
+        for term in design.terms
+    ]
+    response: tuple[tuple[str, ...], tuple[str, ...], float] = ((), ("",), 0.0)
+    of = [*families, response]
+    return len({tuple(sorted((of[i], of[j]))) for i, j in pairs.tolist()})

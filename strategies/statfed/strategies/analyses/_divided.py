@@ -4,15 +4,16 @@ An amount a in [low, high] is t = (a - low) / (high - low) in [0, 1], and (1 - t
 terms (Bernstein polynomials of degree 2) are not negative and add up to 1 at every record. So their sums b0, b1, b2
 change by at most 1 in L1 norm together when a record comes or goes, and from them follow, at the price of one number,
 the number of records b0 + b1 + b2, the sum of t, b1 / 2 + b2, and the sum of t^2, b2. A record without an amount or
-outside the domains counts in one more entry, `rest`, instead. Three forms, of which all entries are in the units of the
-amount (of its square):
+outside the domains counts in one more entry, the rest, instead. Of each form all entries are in the units of the amount
+(of its square):
 
-- `divided`: as above. The noise of a sum is that of one number times sqrt(low^2 + middle^2 + high^2) / largest, 1.12
-  where low is 0; that of a mean at most as much as if the number of records were known.
-- `direct`, for totals of amounts of either sign, for which that would be more: the sum by itself with most of the
-  budget, and numbers and squares, (1 - t^2) + t^2 = 1 with t = a / largest, with SPREAD beside it.
-- `weighted`, for means with weights w in [0, W]: w (1 - t) / W, w t / W and 1 - w / W, which add up to 1 too, and the
-  squares (w / W)^2 times the three terms, which serve sampling variances alone, with SQUARES beside them.
+- of means: as above. The noise of a mean is at most that of the sum alone if the number of records were known.
+- of totals of amounts of one sign: t = |a| / largest, and t + (1 - t)^2 + t (1 - t) = 1, so that the sum is an entry by
+  itself, with the noise of one number, and sums of squares are the first less the third.
+- of totals of amounts of either sign: the sum by itself with most of the budget, and numbers and squares, (1 - t^2) +
+  t^2 = 1 with t = a / largest, with SPREAD beside it.
+- of means with weights w in [0, W]: w (1 - t) / W, w t / W and 1 - w / W, which add up to 1 too, and the squares
+  (w / W)^2 times the three terms, which serve sampling variances alone, with SQUARES beside them.
 - of ratios of two amounts, the nine products of the terms of one and of the other, which add up to 1 as well; with
   weights as before.
 """
@@ -28,9 +29,7 @@ from statfed.core.method import Arrays, Magnitude, Part, Total
 from statfed.core.table import Expr, real
 
 Floats = NDArray[np.float64]
-SPREAD, SQUARES = 0.12, 0.1
-DIRECT = 1.15
-"""The noise of a total, over that of one number, from which the sum is released by itself."""
+SPREAD, SQUARES = 0.05, 0.1
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class Form:
     """How sums of an amount are released; `y` is the sum of a - low, or of w (a - low), `x` the number, or sum of w.
 
     reads: for each of y, x, yy, yx, xx and count the piece and the coefficients of its entries. other: low and width of
-    the denominator of a ratio, of which y and x are the sums of numerator and denominator themselves.
+    the denominator of a ratio, of which y and x are the sums of numerator and denominator themselves. whole: is the
+    amount an entry by itself?
     """
 
     low: float
@@ -61,6 +61,7 @@ class Form:
     pieces: Mapping[str, Piece]
     reads: Mapping[str, tuple[str, tuple[float, ...]]]
     other: tuple[float, float] | None = None
+    whole: bool = False
 
 
 def product(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
@@ -71,13 +72,16 @@ def product(one: tuple[float, float], other: tuple[float, float]) -> tuple[float
 
 def of_total(low: float, high: float) -> Form:
     """The form for totals of an amount, 0 where a record is not in the domain."""
-    low, high = min(low, 0.0), max(high, 0.0)
     largest = max(-low, high) or 1.0
-    if math.hypot(low, (low + high) / 2, high) <= DIRECT * largest:
-        return of_mean(low, high)
+    if low >= 0.0 or high <= 0.0:
+        sign = 1.0 if low >= 0.0 else -1.0
+        y, x = ("amounts", (sign, 0.0, 0.0)), ("amounts", (1 / largest,) * 3)
+        yy = ("amounts", (largest, 0.0, -largest))
+        reads: dict[str, tuple[str, tuple[float, ...]]] = {"y": y, "yx": y, "x": x, "xx": x, "count": x, "yy": yy}
+        return Form(0.0, sign * largest, 1.0, {"amounts": Piece(3, largest)}, reads, whole=True)
     pieces = {"sum": Piece(1, largest, rest=False, single=True), "spread": Piece(2, largest**2, SPREAD)}
-    y, x = ("sum", (1.0,)), ("spread", (largest**-2,) * 2)
-    reads = {"y": y, "yx": y, "x": x, "xx": x, "count": x, "yy": ("spread", (0.0, 1.0))}
+    s, n = ("sum", (1.0,)), ("spread", (largest**-2,) * 2)
+    reads = {"y": s, "yx": s, "x": n, "xx": n, "count": n, "yy": ("spread", (0.0, 1.0))}
     return Form(0.0, largest, 1.0, pieces, reads)
 
 
@@ -132,7 +136,7 @@ def parts(form: Form, domains: int, suffix: str = "") -> dict[str, Part]:
             (piece.entries * domains + piece.rest,),
             piece.unit,
             single=piece.single,
-            divided=not piece.single,
+            together=None if piece.single else (1.0, 1.0),
             share=piece.share,
             what=Magnitude(),
         )
@@ -149,7 +153,7 @@ def expressions(
         square = amount * amount
         return {"sum": [amount], "spread": [real(form.width**2) - square, square]}
     t = _scaled(amount, form.low, form.width)
-    terms = _terms(t)
+    terms = [t, (real(1.0) - t) * (real(1.0) - t), t * (real(1.0) - t)] if form.whole else _terms(t)
     if form.other is not None and other is not None:
         terms = [x * y for x in terms for y in _terms(_scaled(other, *form.other))]
     linear = real(form.pieces["amounts"].unit)
