@@ -91,7 +91,6 @@ class Options:
 
     workspace: Path | None = None
     runs: Path | None = None
-    keep: Path | None = None
     fresh: bool = False
     dry_run: bool = False
     references: bool = True
@@ -99,6 +98,7 @@ class Options:
     codebook: Codebook | None = None
     drafted: bool = False
     engine: Engine | None = None
+    keep: Path | None = None
 
 
 @dataclass
