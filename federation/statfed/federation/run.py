@@ -303,7 +303,7 @@ def _execute(job: _Job) -> Answer:
         if root is None:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-")))
         logs = job.folder / "logs" if job.folder else root / "logs"
-        opener = simulated(world, root, engine, job.name, logs, shared=shared)
+        opener = simulated(world, root, engine, job.name, logs, shared=shared, held=stack)
         driven, session = _driven(job, study, test, opener)
     job.warn(warnings_of(study, driven))
     with ExitStack() as held:
