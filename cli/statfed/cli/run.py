@@ -8,7 +8,7 @@ import typer
 from statfed.cli._answers import notify, say_where, show_drafted, show_dry_run, tell
 from statfed.cli._output import Json, progress_bars
 from statfed.cli._runs import RUNS, WORKSPACE
-from statfed.cli._study import read_protection
+from statfed.cli._study import LEVELS, TYPE, read_levels, read_protection, read_types
 from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
@@ -49,6 +49,8 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="How updates become the next model: fedavg, krum, ... (docs/study.md)."),
     ] = None,
+    types: Annotated[list[str] | None, typer.Option("--type", metavar="COLUMN=TYPE", help=TYPE)] = None,
+    levels: Annotated[list[str] | None, typer.Option("--levels", metavar="COLUMN=A,B", help=LEVELS)] = None,
     data: Annotated[Path | None, typer.Option(help="Your own copy of the data (time-use: a UCI HAR folder).")] = None,
     rules: Annotated[
         HolderRules | None,
@@ -95,10 +97,11 @@ def run(
     """
     from statfed.federation import DryRun, Options
 
-    options = Options(workspace, runs, fresh, dry_run, references)
+    options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references)
     changes = [*(set_ or []), *_changes(protect, protect_option or [], minimum_holders, strategy)]
     changes += [f"simulation.rules={literal(rules)}"] if rules else []
-    if resume and (study or changes or engine or data or fresh):
+    stated = {"types": read_types(types or ()), "levels": read_levels(levels or ())}
+    if resume and (study or changes or engine or data or fresh or any(stated.values())):
         raise UsageError(
             "--resume: goes on with the same study; want no study, --set, --protect, --strategy, --engine, --data or "
             "--fresh"
@@ -106,7 +109,7 @@ def run(
     if not resume and not study:
         raise UsageError("study: got none; want a scenario, for example `statfed run time-use`, or a study file")
     try:
-        answer = _resumed(resume, options) if resume else _run(study or "", engine, changes, data, options)
+        answer = _resumed(resume, options) if resume else _run(study or "", engine, changes, data, stated, options)
     except DryRun as stop:
         show_dry_run(stop, as_json)
         return
@@ -123,12 +126,21 @@ def _resumed(name: str, options: "Options") -> "Answer":
         return resume_study(folder, options, progress=bars, notify=notify)
 
 
-def _run(study: str, engine: str | None, changes: list[str], data: Path | None, options: "Options") -> "Answer":
+def _run(
+    study: str,
+    engine: str | None,
+    changes: list[str],
+    data: Path | None,
+    stated: dict[str, Any],
+    options: "Options",
+) -> "Answer":
     from dataclasses import replace
 
     from statfed.federation import run_study
 
     chosen, base = read_study(study, engine, changes, data)
+    if any(stated.values()):
+        chosen = make_study(chosen.model_dump() | stated, where=study)
     with progress_bars() as bars:
         how = replace(options, base=base)
         return run_study(chosen, how, progress=bars, notify=notify, on_codebook=show_drafted)

@@ -32,6 +32,7 @@ from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.protecting import Protecting, bound, own
 from statfed.core import VERSION
+from statfed.core.conditions import canonical
 from statfed.core.course import check_course
 from statfed.core.errors import LedgerCorrupt, Refused, StatfedError, UsageError
 from statfed.core.method import Arrays, Ask, Part, checked
@@ -403,7 +404,7 @@ def figures_of(study: Resolved, ask: Ask, state: str) -> str:
         terms.method,
         terms.options,
         study.question.codebook.digest(),
-        [str(each) for each in terms.where],
+        sorted(map(canonical, terms.where)),
         ask.name,
     ]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())

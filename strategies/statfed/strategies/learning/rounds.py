@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.method import Arrays, Ask, Coordination, Fixed, Part, Question, Scheduled, Total
+from statfed.core.privacy.noise import settled
 from statfed.core.protection import Requirements
 from statfed.core.result import Result
 from statfed.core.rules import Choice, Finding, changed, others
@@ -142,13 +143,13 @@ def hindrances(question: Question[TrainingOptions], requires: Requirements) -> I
         )
         yield Finding("single updates", reason, shown)
     yield from _enough_holders(question, renamed)
-    if privacy is not None and privacy.mechanism != "discrete-gaussian":
+    if privacy is not None and settled(privacy) != "discrete-gaussian":
         gaussian = terms.model_copy(
             update={
                 "privacy": privacy.model_copy(update={"mechanism": "discrete-gaussian", "delta": privacy.delta or 1e-5})
             }
         )
-        reason = f"privacy.mechanism: got {privacy.mechanism}, but noise of training is Gaussian"
+        reason = f"privacy.mechanism: got {settled(privacy)}, but noise of training is Gaussian"
         yield Finding("mechanism", reason, lambda: [Choice("privacy.mechanism discrete-gaussian", gaussian)])
     if privacy is not None and privacy.noise == "central":
         local = terms.model_copy(update={"privacy": privacy.model_copy(update={"noise": "local", "colluders": 0})})
