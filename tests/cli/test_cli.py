@@ -30,6 +30,7 @@ SMALL += [
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STATFED_RUNS", raising=False)
     monkeypatch.setenv("STATFED_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     return lambda *words: CliRunner().invoke(app, list(words))

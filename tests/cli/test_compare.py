@@ -74,6 +74,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STATFED_RUNS", raising=False)
     monkeypatch.setattr("statfed.cli._output.out.width", 80)
     return lambda *words: CliRunner().invoke(app, list(words))
 

@@ -225,7 +225,7 @@ def test_a_reader_that_goes_away_is_no_failure_and_files_are_written(call: Call,
 
 
 def test_the_meter_says_this_query_the_total_and_how_many_more_and_keeps_its_word(call: Call) -> None:
-    words = f"{PRIVATE} --budget 6.6"
+    words = f"{PRIVATE} --budget 2"
     first = document(call(f"{words} --json --html means.html"))
     promised = {one["holder"]: one["more"] for one in first["spending"]}
     shown = call(words).stdout

@@ -22,7 +22,7 @@ from statfed.federation.export import write_html
 from statfed.federation.population import described
 from statfed.federation.report import charts, drawn, formats, render
 from statfed.federation.report.compared import Compared
-from statfed.federation.report.facts import Facts, remaining
+from statfed.federation.report.facts import Facts
 from statfed.federation.schema import answer_schema
 from statfed.federation.trained import Candidate, ClassScore, Phase, Round, Scores, Spending, Trained
 from statfed.scenarios import time_use
@@ -82,6 +82,7 @@ def spending(holder: str, i: int, private: bool) -> Spending:
         history_epsilon=5.12 + 0.9 * i if private else None,
         filter_epsilon=6.81 + 1.3 * i if private else None,
         budget_epsilon=20.0 if private else None,
+        more=7 + i if private else None,
         noise_to_signal=0.21 + 0.01 * i if private else None,
         disclosures=i % 3 if private else 1 + i % 3,
         ledger_head=f"{i:02d}" + "ab12cd34" * 7 + "f00dfa",
@@ -394,7 +395,8 @@ def test_privacy_table_shows_the_results_figures(result: Answer) -> None:
             formats.epsilon(s.study_epsilon),
             formats.delta(s.delta),
             *map(formats.epsilon, (s.history_epsilon, s.filter_epsilon)),
-            *map(formats.allowance, (s.budget_epsilon, remaining(s))),
+            formats.allowance(s.budget_epsilon),
+            formats.count(s.more),
             formats.delta(s.lifetime_delta),
             formats.count(s.disclosures),
             s.ledger_head[:11] + "…",

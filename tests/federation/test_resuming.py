@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from flwr.app import Message
 
@@ -171,3 +172,36 @@ def test_a_lock_is_its_holders_alone_and_goes_with_it(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is running"), working_in(tmp_path):
             pass
     assert not is_alive(tmp_path)
+
+
+def test_a_home_that_a_run_uses_is_not_changed_under_it(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"income": range(100)})
+    frame.to_parquet(tmp_path / "a.parquet")
+    asked = {"method": "mean", "options": {"columns": ["income"]}, "holders": {"a": str(tmp_path / "a.parquet")}}
+    other = make_study(asked | {"simulation": {"lifetime_epsilon": 3.0}})
+    options = Options(tmp_path / "ws")
+
+    class Meanwhile:
+        def run(self, deployment: Any, drive: Any, progress: Any) -> Any:
+            same = run_study(make_study(asked), options)
+            with pytest.raises(UsageError, match="under other rules or another budget"):
+                run_study(other, options)
+            return same, inprocess.run(deployment, drive, progress)
+
+    class Inner:
+        def run(self, deployment: Any, drive: Any, progress: Any) -> Any:
+            return Meanwhile().run(deployment, drive, progress)[1]
+
+    answer = run_study(make_study(asked), Options(tmp_path / "ws", engine=Inner()))
+    assert answer.spending[0].budget_epsilon == run_study(make_study(asked), options).spending[0].budget_epsilon
+    assert run_study(other, options).spending[0].budget_epsilon == 3.0
+
+
+def test_a_workspace_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("income\n1\n2\n")
+    (tmp_path / "ws").write_text("a file")
+    asked = {"method": "mean", "options": {"columns": ["income"]}, "holders": {"a": str(tmp_path / "a.csv")}}
+    with pytest.raises(UsageError, match=r"workspace: .*cannot be written"):
+        run_study(make_study(asked), Options(tmp_path / "ws"))
+    with pytest.raises(UsageError, match=r"runs: .*cannot be written"):
+        run_study(make_study(asked), Options(tmp_path / "new", tmp_path / "ws"))

@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 NARROW = 8
 """Fewest characters that a text is broken into."""
@@ -75,19 +76,19 @@ def _row_by_row(title: str, columns: Sequence[Column]) -> Iterator[str]:
 
 def _table(title: str, columns: Sequence[Column], widths: dict[str, int], *, broken: bool = True) -> Table:
     """widths: of texts that may be broken; broken: may heads be?"""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
+    made = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
     made.pad_edge = False
     for one in columns:
         most = widths.get(one.head)
         made.add_column(
-            "\n".join(one.head.split()) if most is None and broken else one.head,
+            Text("\n".join(one.head.split()) if most is None and broken else one.head),
             justify="right" if one.number else "left",
             overflow="fold",
             no_wrap=most is None,
             width=most,
         )
     for row in zip(*(c.cells for c in columns), strict=True):
-        made.add_row(*row)
+        made.add_row(*map(Text, row))
     return made
 
 

@@ -96,10 +96,8 @@ def compare(
     )
     results = results or runs / RESULTS
     folder = report or results.parent / "report"
-    pages = folder / "report.html", folder / "report.md"
-    Destinations((str(results),), overwrite or report is None).check(*pages)
-    if not report_only:
-        Destinations(overwrite=True).check(results)
+    if report is not None:
+        Destinations((str(results),), overwrite).check(folder / "report.html", folder / "report.md")
     keys = {cell.key() for block in plan(wanted) for cell in block}
     outcome = Outcome()
     if not report_only:

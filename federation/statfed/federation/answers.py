@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from statfed.core import VERSION
 from statfed.core.discovery import load
@@ -20,7 +20,7 @@ from statfed.core.errors import UsageError
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import Disclosure
 from statfed.core.resolve import Resolved
-from statfed.core.result import Result
+from statfed.core.result import Result, Scalar
 from statfed.core.statement import Admission, Closing
 from statfed.core.terms import Terms
 from statfed.federation.published import has_secrets, kept_in, public_study, public_terms, restored
@@ -150,6 +150,58 @@ class Answer:
         }
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Treated(_Strict):
+    """What a release says of its rules."""
+
+    rules: list[str] = []
+    method: str | None = None
+    treated: dict[str, int] = {}
+    not_evaluated: dict[str, str] = {}
+
+
+class _Stored(_Strict):
+    """The form of what `to_dict` gives, but for parts that have a model of their own."""
+
+    run: str
+    created: str
+    study_title: str
+    engine: str
+    origin: str
+    codebook_drafted: bool
+    simulated: bool
+    synthetic: bool
+    seconds: float
+    warnings: list[str]
+    versions: dict[str, str]
+    memory_mib: dict[str, float]
+    sums: list[Sum]
+    learns: list[Disclosure]
+    analysis: str
+    title: str
+    by: list[str]
+    facts: dict[str, Scalar]
+    tables: list[str] = Field(min_length=1)
+    keys: dict[str, list[str]] = {}
+    notes: list[str]
+    df: float | None
+    privacy: dict[str, Scalar] | None
+    disclosure: _Treated
+
+
+_ROWS = TypeAdapter(list[dict[str, Scalar]], config=ConfigDict(strict=True))
+
+
+def _check(stored: Mapping[str, Any]) -> None:
+    """Raise ValueError where a stored answer has not the form that `to_dict` gives."""
+    form = _Stored.model_validate_json(json.dumps(stored))
+    for name in form.tables:
+        _ROWS.validate_python(stored[name])
+
+
 def kept_back(answer: Answer) -> dict[str, Any]:
     """What of an answer is not published: parameters of disclosure control in `study` and `terms`."""
     _, study = public_study(answer.study)
@@ -168,6 +220,7 @@ def read_answer(stored: Mapping[str, Any], kept: Mapping[str, Any] | None = None
     if found != FORMAT:
         raise UsageError(f"result.json: got format {found}; want {FORMAT}, of this version")
     try:
+        _check(stored)
         answer = Answer(
             run=stored["run"],
             created=stored["created"],

@@ -7,7 +7,8 @@ files are to be read is no part of that, and links are followed; a copy has a ho
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,13 @@ from statfed.core.errors import UsageError
 from statfed.core.section import describe
 from statfed.core.study import Study
 from statfed.core.terms import Terms
+from statfed.federation import locks
 from statfed.federation.parties import admit_third_parties, home_of, identities, third_parties
 
 DATA = "data.keys"
 """In a home of a workspace: the privacy unit, and what identifies its data, a line each."""
+IN_USE = "in-use.lock"
+"""In a simulated home: held by the runs that use it."""
 REGISTER = "register.sqlite"
 """What simulated holders take down of their ledgers, beside their homes: a simulation is a machine of its own."""
 
@@ -90,13 +94,20 @@ def _take_down(home: Path, unit: str, keys: set[str]) -> None:
 
 
 def make_homes(
-    study: Study, terms: Terms, sources: Mapping[str, str], homes: Mapping[str, Path], root: Path, dataset: str = ""
+    study: Study,
+    terms: Terms,
+    sources: Mapping[str, str],
+    homes: Mapping[str, Path],
+    root: Path,
+    dataset: str = "",
+    held: ExitStack | None = None,
 ) -> dict[str, Path]:
     """Complete the holders' homes and make those of third parties under `root`. Returns party name to folder.
 
     sources: holder to data file or URL, absolute. dataset: name of the data set in every ledger, that of the home by
-    default. A register of their own lies under `root`, so that a workspace that is deleted is gone as a whole. Raises
-    UsageError when a source cannot be opened.
+    default. A register of their own lies under `root`, so that a workspace that is deleted is gone as a whole. held:
+    until it is closed, no other run may change these homes. Raises UsageError when a source cannot be opened, and where
+    another run uses a home under other rules or another budget.
     """
     others = third_parties(study.protection, study.holders, study.engine, root)
     pins = identities({**homes, **others})
@@ -123,8 +134,17 @@ def make_homes(
         if path.exists():
             with suppress(UsageError):  # one of an earlier version is written anew: it is the simulation's own
                 known = load_policy(path)
-        if known != policy:
-            write_policy(policy, path)
+        change = partial(write_policy, policy, path) if known != policy else None
+        busy = (
+            f"holder {name}: another run uses {homes[name]} under other rules or another budget; want its end, or "
+            "--fresh"
+        )
+        using = locks.used(homes[name] / IN_USE, busy, change)
+        if held is not None:
+            held.enter_context(using)
+        else:
+            with using:
+                pass
     return {**homes, **others}
 
 

@@ -7,7 +7,7 @@ threads of one host.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,19 +18,42 @@ PATIENCE = 0.5
 
 
 @contextmanager
-def held(path: Path, busy: str, *, shared: bool = False) -> Iterator[None]:
+def held(path: Path, busy: str) -> Iterator[None]:
     """Hold a lock file while the block runs. Raises UsageError with `busy` where another holds it, or it cannot be
-    made. shared: others may hold it so too."""
+    made."""
+    descriptor = _opened(path)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise UsageError(f"{path.parent}: cannot be written: {error.strerror}; want a folder that can be") from None
-    try:
-        if not _taken(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+        if not _taken(descriptor, fcntl.LOCK_EX):
             raise UsageError(busy)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def used(path: Path, busy: str, change: Callable[[], None] | None) -> Iterator[None]:
+    """Hold a lock file together with others while the block runs, after `change` was made with nobody else there.
+
+    Raises UsageError with `busy` where something is to be changed that others use.
+    """
+    descriptor = _opened(path)
+    try:
+        if change is not None:
+            if not _taken(descriptor, fcntl.LOCK_EX):
+                raise UsageError(busy)
+            change()
+        if not _taken(descriptor, fcntl.LOCK_SH):
+            raise UsageError(busy)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise UsageError(f"{path.parent}: cannot be written: {error.strerror}; want a folder that can be") from None
 
 
 def is_held(path: Path) -> bool:

@@ -91,7 +91,6 @@ class Options:
 
     workspace: Path | None = None
     runs: Path | None = None
-    keep: Path | None = None
     fresh: bool = False
     dry_run: bool = False
     references: bool = True
@@ -99,6 +98,7 @@ class Options:
     codebook: Codebook | None = None
     drafted: bool = False
     engine: Engine | None = None
+    keep: Path | None = None
 
 
 @dataclass
@@ -304,7 +304,7 @@ def _execute(job: _Job) -> Answer:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-")))
         logs = job.folder / "logs" if job.folder else root / "logs"
         job.warn(reused(world, root) if shared else ())
-        opener = simulated(world, root, engine, job.name, logs, shared=shared)
+        opener = simulated(world, root, engine, job.name, logs, shared=shared, held=stack)
         driven, session = _driven(job, study, test, opener)
     job.warn(warnings_of(study, driven))
     with ExitStack() as held:

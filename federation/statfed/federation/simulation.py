@@ -7,6 +7,7 @@ a pilot's parties bring their own homes, and nothing of this module is used.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -163,18 +164,28 @@ def reused(world: World, root: Path) -> list[str]:
     return elsewhere(world.study, root / TABLES) if world.population is None else []
 
 
-def simulated(world: World, root: Path, engine: Engine, run: str, logs: Path, *, shared: bool) -> Opener:
-    """Homes of simulated parties under `root`, and what opens them. shared: may other studies have homes there too?"""
-    return partial(engine.run, Deployment(run, _homes(world, root, shared=shared), logs))
+def simulated(
+    world: World, root: Path, engine: Engine, run: str, logs: Path, *, shared: bool, held: ExitStack
+) -> Opener:
+    """Homes of simulated parties under `root`, and what opens them. shared: may other studies have homes there too?
+    held: until it is closed the homes stay as they are. Raises UsageError where they cannot be written."""
+    try:
+        homes = _homes(world, root, shared=shared, held=held)
+    except OSError as error:
+        raise UsageError(
+            f"workspace: {error.filename or root} cannot be written: {error.strerror}; want a folder that can be "
+            "(--workspace, STATFED_WORKSPACE)"
+        ) from None
+    return partial(engine.run, Deployment(run, homes, logs))
 
 
-def _homes(world: World, root: Path, *, shared: bool) -> Mapping[str, Path]:
+def _homes(world: World, root: Path, *, shared: bool, held: ExitStack) -> Mapping[str, Path]:
     study = world.study
     if world.population is None or world.form is None:
         place = root / TABLES if shared else root
-        return make_homes(study, world.terms, study.holders, homes_under(place, home_names(study)), place)
+        return make_homes(study, world.terms, study.holders, homes_under(place, home_names(study)), place, held=held)
     dataset = dataset_key(study, world.synthetic)
     place = root / "holders" / dataset if shared else root
     homes = homes_under(place, {name: name for name in world.population.holders})
     sources = write_tables(world.population.holders, world.form, homes)
-    return make_homes(study, world.terms, sources, homes, place, dataset)
+    return make_homes(study, world.terms, sources, homes, place, dataset, held)
