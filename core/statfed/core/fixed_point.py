@@ -6,10 +6,11 @@ value outside its own share of the range is an error at that holder, never clipp
 contribution that a protection which hides it can have checked, and the holder's own software is who checks it.
 
 A unit is relative to bounds, which may be any number of times wider than the data; a sum of squares has the square of
-that. So a layout of figures (`fine`), as those of all statistics are,
+that, and of values that do not differ it is some 10^-32 of theirs. So a layout of figures (`fine`), as those of all
+statistics are,
 
-- has words of 192 bits, whose units are 2^-189 of the range, where a unit of 64 bits would be coarser than `COARSE` and
-  the vector is not long: bounds 10^20 times wider than the data then leave 10^-12 of a variance;
+- has words of 192 bits, with units of 2^-189 of the range, unless all its entries are whole numbers or it is longer
+  than `LONGEST`: bounds 10^20 times wider than the data then leave 10^-12 of a variance;
 - rounds no value but 0 to 0: a total of 0 is then one of zeros (or of terms that cancel), not of what was lost;
 - states what every total may be off by (`resolution`), which the coordinator holds against the result
   (`statfed.core.resolution`): what a figure needs of it is known from the result alone.
@@ -33,10 +34,7 @@ from statfed.core.method import Arrays, Part
 Bits = Literal[32, 64, 192]
 HEADROOM = 2.0  # a public number of records may be out of date; the range is for twice as many
 MOST_RECORDS = 2**40  # of all holders: so no unit is coarser than 2^-19 of the largest value of one record
-COARSE = 2.0**-20
-"""Of figures: the coarsest unit of 64-bit words. A sum of a dozen values of the order of 1 is then known to six digits;
-data far below 1 have bounds that make units finer, or their owner hears of it (`statfed.core.resolution`)."""
-LONGEST = 50_000
+LONGEST = 2**18
 """Entries of figures at most for which words are wide so as to be fine: 24 bytes an entry, and Python integers."""
 WIDE_UNIT = 2.0**-80
 """Unit of entries without a finite bound."""
@@ -99,15 +97,10 @@ class Layout:
         whole = max((float(_max(s.limit)) for s in self.slots.values() if s.integer), default=0.0)
         if whole > 2.0**62:
             return 192
-        if self.fine and self.entries <= LONGEST and self._coarsest(64) > COARSE:
+        if self.fine and self.entries <= LONGEST and not all(slot.integer for slot in self.slots.values()):
             return 192
         small = whole <= 2.0**30 and (self.narrow or all(slot.integer for slot in self.slots.values()))
         return 32 if small else 64
-
-    def _coarsest(self, bits: Bits) -> float:
-        """The coarsest unit of entries that are not whole numbers, in words of this width."""
-        real = [_max(slot.limit) for slot in self.slots.values() if not slot.integer]
-        return max(math.ldexp(1.0, math.frexp(limit)[1] - (bits - 3)) if limit else 0.0 for limit in real or [0.0])
 
     def resolution(self, holders: int) -> dict[str, NDArray[np.float64]]:
         """What each entry of a total over so many holders may be off by, by slot; 0 for whole numbers.

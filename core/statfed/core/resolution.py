@@ -6,7 +6,8 @@ the coordinator goes through `coordinate` again with totals moved by as much at 
 figure moves.
 
 - Moved are entries where adding the resolution makes another float64: no other could make another result. With the
-  wide words of `statfed.core.fixed_point` and bounds that fit the data there is none, and nothing is done again.
+  wide words of `statfed.core.fixed_point` and bounds that fit the data there is hardly any, and mostly nothing is done
+  again.
 - A total of 0 stays: no value but 0 is rounded to 0.
 - Each entry moves by `MARGIN` times its resolution, up or down as a fair coin says; then all the other way. To first
   order a figure moves by sum_i g_i e_i s_i with independent signs s_i, whose square is the sum of (g_i e_i)^2 in the
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from statfed.core.errors import Refused, StatfedError
+from statfed.core.fixed_point import LONGEST
 from statfed.core.method import Ask, Coordination, Total
 from statfed.core.randomness import stream
 from statfed.core.result import Result, Row
@@ -192,5 +194,5 @@ def _why(coarse: Sequence[Told], by: str, protection: str) -> str:
     return (
         f"got from totals that {protection} rounds: an entry of {found[1]} to {found[2]:.1e}, which may move it{by}; "
         "want narrower bounds in the codebook of the columns that are read, nearer to the data (bounds, weights and "
-        "numbers of records set the unit), or a protection that adds numbers as they are"
+        f"numbers of records set the unit), at most {LONGEST:,} cells, or a protection that adds numbers as they are"
     )
