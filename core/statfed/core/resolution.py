@@ -193,6 +193,6 @@ def _why(coarse: Sequence[Told], by: str, protection: str) -> str:
                     found = max(found, (float(relative[worst]), f"{one.ask.name}.{name}", float(off[worst])))
     return (
         f"got from totals that {protection} rounds: an entry of {found[1]} to {found[2]:.1e}, which may move it{by}; "
-        "want narrower bounds in the codebook of the columns that are read, nearer to the data (bounds, weights and "
-        f"numbers of records set the unit), at most {LONGEST:,} cells, or a protection that adds numbers as they are"
+        "want bounds in the codebook nearer to the data, of the columns that are read (bounds, weights and numbers of "
+        f"records set the unit), at most {LONGEST:,} cells, or a protection that adds numbers as they are"
     )

@@ -178,7 +178,8 @@ def estimate_row(
 ) -> dict[str, Scalar]:
     """A row: `keys`, then estimate, std_error, cv, quality, lower and upper (95 %, t on `df` or normal).
 
-    Unknown things are None. records: behind the estimate, where they are counted. allowed: the estimate and its limits are brought into this interval.
+    Unknown things are None. records: behind the estimate, where they are counted. allowed: the estimate and its limits
+    are brought into this interval.
     """
     std_error = math.sqrt(max(0.0, variance)) if estimate is not None and variance is not None else None
     lower = upper = cv = None
