@@ -8,11 +8,11 @@ import pytest
 from statfed.core.errors import Refused
 from statfed.core.method import Ask, Coordination, Total
 from statfed.core.resolution import Told, check
-from statfed.core.result import Basis, Result
+from statfed.core.result import Basis, Result, Row
 
 
 def spread(value: float, squares: float) -> Result:
-    row = {"name": "x", "estimate": value, "std_error": float(np.sqrt(max(squares, 0.0))), "count": 3}
+    row: Row = {"name": "x", "estimate": value, "std_error": float(np.sqrt(max(squares, 0.0))), "count": 3}
     basis = Basis(keys=("name",), counts=("count",), own=("estimate", "std_error"))
     return Result("toy", "Toy", {"estimates": [row]}, basis={"estimates": basis})
 

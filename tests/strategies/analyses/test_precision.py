@@ -9,6 +9,7 @@ import pytest
 from statfed.core.codebook import Codebook
 from statfed.core.errors import Refused
 from statfed.core.method import load_method
+from statfed.core.progress import silent
 from statfed.core.resolution import moved
 from statfed.core.result import Result
 from statfed.core.terms import Terms
@@ -222,10 +223,10 @@ def test_a_law_of_precision_breaks_a_method_whose_totals_do_not_say_what_was_los
 
     monkeypatch.setattr("statfed.core.fixed_point.LONGEST", 0)
     subject = Subject("describe", load_method("describe"))
-    (careful,) = judge([PRECISE], subject, lambda *_: None)
+    (careful,) = judge([PRECISE], subject, silent)
     assert careful.passed, careful.detail
     assert "refused at" in careful.detail
     monkeypatch.setattr("statfed.lab.laws.walk.check", lambda *_: None)
-    (check,) = judge([PRECISE], subject, lambda *_: None)
+    (check,) = judge([PRECISE], subject, silent)
     assert check.passed is False
     assert "want the figure without encoding, or a refusal" in check.detail
