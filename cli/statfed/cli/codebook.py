@@ -1,11 +1,13 @@
 """`statfed codebook`: draft, check and show the codebook of a table. Runs at the holder; nothing is sent."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from statfed.cli._output import Json, Overwrite, emit_json, out, say, table
+from statfed.cli._study import LEVELS, TYPE, read_levels, read_types
 from statfed.core.codebook import Codebook, Column, load_codebook
 from statfed.core.errors import UsageError
 from statfed.core.outputs import Destinations
@@ -14,10 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="The codebook of a table: draft one
 
 Sources = Annotated[
     list[str],
-    typer.Argument(
-        metavar="FILE...", help="CSV, Parquet or Arrow file, folder of Parquet, or database URL?table=NAME."
-    ),
+    typer.Argument(metavar="FILE...", help="CSV, Parquet or Arrow file, folder of them, or database URL?table=NAME."),
 ]
+_NAMED = 5  # files
 Book = Annotated[Path, typer.Argument(metavar="CODEBOOK", help="A *.codebook.toml file.")]
 
 
@@ -25,20 +26,27 @@ Book = Annotated[Path, typer.Argument(metavar="CODEBOOK", help="A *.codebook.tom
 def infer(
     files: Sources,
     out_file: Annotated[Path | None, typer.Option("--out", help="Write here instead of the screen.")] = None,
+    types: Annotated[list[str] | None, typer.Option("--type", metavar="COLUMN=TYPE", help=TYPE)] = None,
+    levels: Annotated[list[str] | None, typer.Option("--levels", metavar="COLUMN=A,B", help=LEVELS)] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Draft a codebook from data; of several files the one that fits them all. Read it before you share it."""
-    from statfed.client.data.drafting import draft, to_toml, union
+    from statfed.client.data.drafting import draft, to_toml
     from statfed.client.data.tables import connect
+    from statfed.client.data.uniting import check_stated, doubts, union
 
     to = Destinations(tuple(files), overwrite)
     to.check(out_file)
+    stated, listed = read_types(types or ()), read_levels(levels or ())
     drafts = []
     for file in files:
         with connect(file, Path.cwd()) as source:
-            drafts.append(draft(source))
-    codebook = union(drafts)
+            drafts.append(draft(source, stated, listed))
+    codebook = union(drafts, files)
+    check_stated(codebook, stated, listed)
+    for doubt in doubts(codebook):
+        say(f"note: {doubt}", "yellow")
     text = to_toml(codebook)
     if out_file:
         to.write_text(out_file, text)
@@ -60,11 +68,13 @@ def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE
     codebook = load_codebook(codebook_file)
     with connect(file, Path.cwd()) as source:
         found = local_mismatches(source, codebook)
+        read, skipped = source.files, source.skipped
     if as_json:
         rows = [
             {"column": m.column, "message": m.message, "count": m.count, "examples": list(m.examples)} for m in found
         ]
-        emit_json({"fits": not found, "columns": len(codebook.columns), "mismatches": rows})
+        whence = {"files": list(read), "skipped": list(skipped)}
+        emit_json({"fits": not found, "columns": len(codebook.columns), "mismatches": rows, **whence})
     elif found:
         shown = table("Mismatches", "column", "message", "records", "for example", numbers=("records",))
         for m in found:
@@ -73,6 +83,8 @@ def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE
         out.print(shown, markup=False)
     else:
         out.print(f"The data fit the codebook: {len(codebook.columns)} columns", highlight=False)
+    if skipped or len(read) > 1:
+        say(f"read {_some(read)}; left out as no data: {_some(skipped)}")
     if found:
         say(f"error: {len(found)} mismatches with {codebook_file}", "red")
         raise typer.Exit(UsageError.exit_code)
@@ -140,6 +152,12 @@ def _allowed(column: Column) -> str:
         for end in (column.low, column.high)
     )
     return ", ".join(filter(None, (size, " to ".join(map(_plain, ends)))))
+
+
+def _some(names: Sequence[str]) -> str:
+    """How many files, and the first of their names."""
+    shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return f"{len(names)} file{'s' * (len(names) != 1)}" + (f" ({shown})" if shown else "")
 
 
 def _plain(value: object) -> str:

@@ -9,6 +9,7 @@ import glob
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from statfed.core.errors import UsageError
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?%?")
+_OPTIONS = re.compile(r"[?](?=[A-Za-z_]+=)")  # of a text file, behind its name
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -82,14 +84,18 @@ class Destinations:
         try:
             if path.is_dir():
                 raise UsageError(f"output: {path} is a folder; want a file{why}")
+            if path.exists() and not path.is_file():
+                raise UsageError(f"output: {path} is no ordinary file; want one{why}")
             for named, file in self._files():
                 if _same(path, file) or (file.is_dir() and path.resolve().is_relative_to(file.resolve())):
                     raise UsageError(f"output: {path} is {named}, which is read; want another file{why}")
             if os.path.lexists(path) and not self.overwrite:
                 raise UsageError(f"output: {path} exists; want a new file, or --overwrite{why}")
             folder = next((one for one in path.absolute().parents if one.exists()), Path("/"))
-            if not folder.is_dir() or not os.access(folder, os.W_OK):
+            if not _can_be_written(folder):
                 raise UsageError(f"output: {path} cannot be written; want a folder that may be{why}")
+            if os.statvfs(folder).f_bavail == 0:
+                raise UsageError(f"output: {path} cannot be written: no space is left in {folder}; want another{why}")
         except (OSError, ValueError):
             raise UsageError("output: got a name that no file can have; want another") from None
 
@@ -112,7 +118,10 @@ def files_of(source: str, base: Path) -> Sequence[Path]:
             tail = unquote(url.netloc + url.path)
             return tuple(one for one in (base / tail.lstrip("/"), Path(tail)) if one.exists())
         path = base / Path(source).expanduser()
-        if any(mark in source for mark in "*?["):
+        if not path.exists() and (found := _OPTIONS.search(source)):
+            source = source[: found.start()]
+            path = base / Path(source).expanduser()
+        if any(mark in source for mark in "*?[") and not path.exists():
             return tuple(path.parent.glob(path.name)) if path.parent.is_dir() else ()
         return (path,)
     except (ValueError, OSError, RuntimeError, NotImplementedError):  # the last is pathlib's, of an absolute pattern
@@ -132,6 +141,17 @@ def plain_cell(value: object) -> object:
 def plain_cells(values: Iterable[object]) -> list[object]:
     """`plain_cell` of each."""
     return [plain_cell(value) for value in values]
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Can a file be made in a folder? Tried, since permissions do not tell of all that stands against it."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".statfed-"):
+            return True
+    except OSError:
+        return False
 
 
 def _put(draft: Path, path: Path) -> None:
