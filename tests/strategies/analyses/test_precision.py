@@ -230,3 +230,17 @@ def test_a_law_of_precision_breaks_a_method_whose_totals_do_not_say_what_was_los
     (check,) = judge([PRECISE], subject, silent)
     assert check.passed is False
     assert "want the figure without encoding, or a refusal" in check.detail
+
+
+def test_a_margin_of_large_values_has_an_error_that_is_known_or_none() -> None:
+    book = codebook_of({"x": ("number", 0, 2e8), "g": ["a", "b"], **WEIGHTED})
+    frame = FRAME.assign(x=FRAME.x + OFF, w=0.1, h="p")
+    rows = asked("table", {"rows": ["g"], "value": "x"}, book, [frame]).tables
+    assert [row["std_error"] is None for row in (*rows["cells"], *rows["margins"])] == [False, False, True]
+    whole = frame.assign(x=np.arange(90.0))
+    margin = asked("table", {"rows": ["g"], "value": "x"}, book, [whole]).tables["margins"][0]
+    assert margin["std_error"] == pytest.approx(90 * np.std(whole.x, ddof=1) / np.sqrt(90))
+    constant = asked("table", {"rows": ["g"], "value": "x"}, book, [frame.assign(x=5.0)]).tables["margins"][0]
+    assert constant["std_error"] == 0
+    units = asked("table", {"rows": ["g"], "design": True}, book, [frame]).tables["margins"][0]
+    assert units["std_error"] == 0
