@@ -43,8 +43,8 @@ class _Screen(Console):
         return found if asked or self.is_terminal else ConsoleDimensions(WIDEST, found.height)
 
     @size.setter
-    def size(self, size: tuple[int, int]) -> None:
-        self._width, self._height = size
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
 
 
 out = _Screen()

@@ -143,9 +143,9 @@ def as_days(raw: Expr, engine: str) -> Expr:
     if kind.is_string() or (kind.is_numeric() and not kind.is_boolean()):
         text = as_text(raw)
         dashed = text.left(4).concat("-", text.substr(4, 2), "-", text.substr(6, 2))
-        text = ibis.cases((text.re_search(_COMPACT), dashed), else_=text)
-        read = text.try_cast("date") if engine == "duckdb" else text.cast("date")
-        day: Expr = ibis.cases((text.re_search(_DAY), read))
+        iso: Expr = ibis.cases((text.re_search(_COMPACT), dashed), else_=text)
+        read = iso.try_cast("date") if engine == "duckdb" else iso.cast("date")
+        day: Expr = ibis.cases((iso.re_search(_DAY), read))
     elif kind.is_timestamp() and kind.timezone is None:
         day = ibis.cases((_midnight(raw), raw.cast("date")))
     elif kind.is_date():

@@ -294,7 +294,7 @@ def _even(sample: str, delimiter: str, quote: str) -> bool:
 
 
 def _reader(text: str, delimiter: str, quote: str) -> Any:
-    how = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
+    how: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
     return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **how)
 
 

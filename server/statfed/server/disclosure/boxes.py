@@ -111,7 +111,7 @@ def population(where: Sequence[Clause], columns: Sequence[str], codebook: Codebo
     for one in where:
         if len(one.columns) > 1:
             raise Refused(NOT_COMPARED)
-        [name] = one.columns
+        (name,) = sorted(set(one.columns))
         found = both(found, {name: condition(one, codebook.column(name))})
     for name in columns:
         found = both(found, {name: complete(codebook.column(name))})
