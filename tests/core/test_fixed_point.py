@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from statfed.core.errors import EngineError, Refused, UsageError
-from statfed.core.fixed_point import MOST_RECORDS, Layout, Slot, layout_of
+from statfed.core.fixed_point import LONGEST, MOST_RECORDS, Layout, Slot, layout_of
 from statfed.core.method import Ask, Part
-from statfed.core.protection import agree
+from statfed.core.protection import agree, request_of
 from statfed.core.resolve import resolve
 from tests.conftest import toy_terms
 from tests.protocol import Network, agreement
@@ -17,7 +17,7 @@ SIZES = {"a": 50, "b": 150}
 
 def test_a_total_of_encodings_is_the_sum_to_the_last_bits_of_the_range() -> None:
     parts = {"x": Part((4,), bound=np.array([1e-3, 1.0, 1e6, 0.0])), "n": Part((), bound=1, integer=True)}
-    layout = layout_of(parts, SIZES)
+    layout = layout_of(parts, SIZES, fine=False)
     assert layout.bits == 64
     sent = [
         {"x": RNG.uniform(-1, 1, 4) * np.array([1e-3, 1.0, 1e6, 0.0]) * n, "n": np.array(n)} for n in SIZES.values()
@@ -62,7 +62,7 @@ def test_a_value_that_is_not_finite_is_an_error(bad: float, bound: float) -> Non
 
 
 def test_a_total_outside_the_agreed_range_is_an_error() -> None:
-    layout = layout_of({"x": Part((1,), bound=1.0)}, SIZES)
+    layout = layout_of({"x": Part((1,), bound=1.0)}, SIZES, fine=False)
     with pytest.raises(EngineError, match="outside the agreed range"):
         layout.decode(np.array([2**62 + 1], np.int64))
 
@@ -129,3 +129,44 @@ def test_a_holder_may_use_its_whole_share_whatever_the_sizes_are() -> None:
             assert layout.encode({"weight": np.array(own)}).tolist() == [own]
             with pytest.raises(Refused, match="outside the range"):
                 layout.encode({"weight": np.array(own + 1)})
+
+
+def test_figures_have_units_that_bounds_far_too_wide_do_not_make_coarse() -> None:
+    layout = layout_of({"squares": Part((), bound=1e40), "n": Part((), bound=1, integer=True)}, SIZES)
+    assert layout.bits == 192
+    sent = [{"squares": np.array(x), "n": np.array(1)} for x in (1.25, 0.5)]
+    total = layout.decode(np.sum([layout.encode(arrays) for arrays in sent], axis=0))
+    assert abs(total["squares"] - 1.75) <= layout.resolution(2)["squares"] < 1e-12
+    assert layout.resolution(2)["n"] == 0
+
+
+def test_words_of_long_vectors_of_figures_stay_narrow_and_whole_numbers_narrowest() -> None:
+    assert layout_of({"x": Part((LONGEST,), bound=1.0)}, SIZES).bits == 192
+    assert layout_of({"x": Part((LONGEST + 1,), bound=1.0)}, SIZES).bits == 64
+    assert layout_of({"n": Part((LONGEST,), bound=1.0, integer=True)}, SIZES).bits == 32
+
+
+@pytest.mark.parametrize("bound", [1e-300, 1.0, 1e150, 1e300, np.inf])
+def test_no_figure_but_zero_becomes_zero(bound: float) -> None:
+    for size in (1, LONGEST + 1):
+        layout = layout_of({"x": Part((size,), bound=bound)}, SIZES)
+        for least in (5e-324, -1e-310):
+            values = np.zeros(size)
+            values[0] = least
+            whole = layout.encode({"x": values})
+            assert np.sign(int(whole[0])) == np.sign(least)
+            assert not whole[1:].any()
+
+
+@pytest.mark.parametrize("bound", [1e-300, 1e-150, 1.0, 1e150, 1e300])
+def test_totals_of_figures_are_within_what_they_may_be_off_by_at_any_magnitude(bound: float) -> None:
+    layout = layout_of({"x": Part((3,), bound=np.array([bound, bound / 3, bound]))}, SIZES)
+    each = [RNG.uniform(-1, 1, 3) * bound / 3 for _ in range(2)]
+    total = layout.decode(np.sum([layout.encode({"x": x}) for x in each], axis=0))["x"]
+    assert (np.abs(total - sum(each)) <= layout.resolution(2)["x"] + 2.0**-50 * bound).all()
+
+
+def test_contributions_in_other_units_are_to_another_request() -> None:
+    """A sum of masked words in different units would be a number without meaning."""
+    wide, wider = (layout_of({"x": Part((), bound=bound)}, SIZES) for bound in (1.0, 4.0))
+    assert request_of(wide, {}) != request_of(wider, {})

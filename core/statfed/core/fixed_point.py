@@ -5,8 +5,18 @@ for whole numbers) with which the largest possible total still fits; so no sum c
 value outside its own share of the range is an error at that holder, never clipped: that is also the only bound on a
 contribution that a protection which hides it can have checked, and the holder's own software is who checks it.
 
-Entries without a finite bound (a score of a generalised linear model, say) make the whole vector wide: 192 bits with
-a unit of 2^-80, which holds any float64 of practical size without loss.
+A unit is relative to bounds, which may be any number of times wider than the data; a sum of squares has the square of
+that, and of values that do not differ it is some 10^-32 of theirs. So a layout of figures (`fine`), as those of all
+statistics are,
+
+- has words of 192 bits, with units of 2^-189 of the range, unless all its entries are whole numbers or it is longer
+  than `LONGEST`: bounds 10^20 times wider than the data then leave 10^-12 of a variance;
+- rounds no value but 0 to 0: a total of 0 is then one of zeros (or of terms that cancel), not of what was lost;
+- states what every total may be off by (`resolution`), which the coordinator holds against the result
+  (`statfed.core.resolution`): what a figure needs of it is known from the result alone.
+
+Entries without a finite bound (a score of a generalised linear model, say) make the whole vector wide too, with a unit
+of 2^-80 for themselves, which holds any float64 of practical size without loss.
 """
 
 import math
@@ -24,8 +34,10 @@ from statfed.core.method import Arrays, Part
 Bits = Literal[32, 64, 192]
 HEADROOM = 2.0  # a public number of records may be out of date; the range is for twice as many
 MOST_RECORDS = 2**40  # of all holders: so no unit is coarser than 2^-19 of the largest value of one record
+LONGEST = 2**18
+"""Entries of figures at most for which words are wide so as to be fine: 24 bytes an entry, and Python integers."""
 WIDE_UNIT = 2.0**-80
-"""Unit of wide words, which all entries of a vector have where one has no finite bound."""
+"""Unit of entries without a finite bound."""
 _ROUNDED = 1.0 + 2.0**-50  # a part over the whole, times the whole, may come out below the part
 _WIDE_EXPONENT, _WIDE_RANGE = -80, 2.0**110
 _OUTSIDE = "total: {}: got a sum outside the agreed range; a contribution did not keep to it"
@@ -53,7 +65,7 @@ class Layout:
 
     share: own part of the range, 1 for everything (`for_holder`). narrow: allow 32-bit words where entries are not
     whole numbers, at a precision of 2^-30 of the range (model updates). even: holders have equal shares of the range,
-    whatever their numbers of records (noise).
+    whatever their numbers of records (noise). fine: figures of statistics, see the module.
     """
 
     slots: Mapping[str, Slot]
@@ -61,6 +73,7 @@ class Layout:
     share: float = 1.0
     narrow: bool = False
     even: bool = False
+    fine: bool = False
 
     @cached_property
     def entries(self) -> int:
@@ -84,8 +97,22 @@ class Layout:
         whole = max((float(_max(s.limit)) for s in self.slots.values() if s.integer), default=0.0)
         if whole > 2.0**62:
             return 192
+        if self.fine and self.entries <= LONGEST and not all(slot.integer for slot in self.slots.values()):
+            return 192
         small = whole <= 2.0**30 and (self.narrow or all(slot.integer for slot in self.slots.values()))
         return 32 if small else 64
+
+    def resolution(self, holders: int) -> dict[str, NDArray[np.float64]]:
+        """What each entry of a total over so many holders may be off by, by slot; 0 for whole numbers.
+
+        Half a unit for each rounding, or a whole one where none but 0 becomes 0.
+        """
+        each = holders * (1.0 if self.fine else 0.5)
+        found = {}
+        for name, slot in self.slots.items():
+            units = np.zeros(()) if slot.integer else np.ldexp(each, self._exponent(slot))
+            found[name] = np.broadcast_to(np.asarray(units, np.float64), slot.shape).copy()
+        return found
 
     def for_holder(self, share: float) -> "Layout":
         """The layout of a holder whose values may use `share` of the range."""
@@ -123,9 +150,10 @@ class Layout:
             inside = bool((np.abs(array.astype(np.float64)) <= most).all())
         if not (math.isfinite(low) and math.isfinite(high)) or (not inside and not np.isfinite(array).all()):
             raise EngineError(f"encoding: {name}: got values that are not finite")
-        if not inside or (
-            self.bits == 192 and not (np.abs(array.astype(np.float64)) < _WIDE_RANGE / self.holders).all()
-        ):
+        if inside and self.bits == 192:
+            unbounded = ~np.isfinite(np.broadcast_to(slot.limit, slot.shape))
+            inside = bool((np.abs(array.astype(np.float64))[unbounded] < _WIDE_RANGE / self.holders).all())
+        if not inside:
             raise Refused(
                 f"encoding: {name}: got a value outside the range that its bounds and the declared number of records "
                 "allow; want bounds and dataset.records that fit the data"
@@ -136,22 +164,30 @@ class Layout:
         limit = np.maximum(np.asarray(slot.limit, np.float64), 2.0**-900)
         if slot.integer:
             return np.zeros(limit.shape, np.int64)
-        return np.asarray(np.frexp(limit)[1] - (self.bits - 3), np.int64)  # limit < 2^e; half a bit for rounding
+        bounded = np.isfinite(limit)
+        exponent = np.frexp(np.where(bounded, limit, 1.0))[1] - (self.bits - 3)  # limit < 2^e; half a bit for rounding
+        return np.asarray(np.where(bounded, exponent, _WIDE_EXPONENT), np.int64)
 
     def _fill(self, slot: Slot, flat: NDArray[Any], out: NDArray[Any]) -> None:
         """Put whole numbers into `out`, which is as long as `flat`."""
         if self.bits == 192:
-            whole = flat if slot.integer else np.rint(np.ldexp(flat.astype(np.float64), -_WIDE_EXPONENT))
+            whole = flat if slot.integer else self._rounded(flat, self._exponent(slot).reshape(-1))
             shift = -_WIDE_EXPONENT if slot.integer else 0
             out[:] = [int(x) << shift for x in whole.tolist()]
         elif slot.integer:
             out[:] = flat
         else:
             exponent = self._exponent(slot).reshape(-1)
-            if len(exponent) == 1 and -900 < exponent[0] < 900:
+            if len(exponent) == 1 and -900 < exponent[0] < 900 and not self.fine:
                 _scale(flat, math.ldexp(1.0, -int(exponent[0])), out)
             else:
-                out[:] = np.rint(np.ldexp(flat.astype(np.float64), -exponent))
+                out[:] = self._rounded(flat, exponent)
+
+    def _rounded(self, flat: NDArray[Any], exponent: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Values in units, as whole numbers. Where the layout is `fine`, of 1 at least unless they are 0."""
+        values = flat.astype(np.float64)
+        units = np.rint(np.ldexp(values, -exponent))
+        return np.where((units == 0) & (values != 0), np.sign(values), units) if self.fine else units
 
     def decode(self, total: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Arrays by slot name from a total of `encode`s: int64 for whole numbers, else float64.
@@ -173,7 +209,7 @@ class Layout:
                         raise EngineError(_OUTSIDE.format(name))
                     values: NDArray[Any] = np.array(whole, np.int64)
                 else:
-                    values = np.array([math.ldexp(x, _WIDE_EXPONENT) for x in map(float, flat.tolist())], np.float64)
+                    values = np.ldexp([float(x) for x in flat.tolist()], self._exponent(slot).reshape(-1))
             elif slot.integer:
                 values = flat.astype(np.int64)
             else:
@@ -205,11 +241,12 @@ def _scale(flat: NDArray[Any], scale: float, out: NDArray[Any]) -> None:
         out[start : start + _PIECE] = piece
 
 
-def layout_of(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> Layout:
-    """The layout for sums of `parts` over records. sizes: public number of records by holder."""
+def layout_of(parts: Mapping[str, Part], sizes: Mapping[str, int], *, fine: bool = True) -> Layout:
+    """The layout for sums of `parts` over records. sizes: public number of records by holder; fine: they are figures of
+    statistics."""
     records = HEADROOM * sum(sizes.values())
     slots = {name: Slot(p.shape, np.asarray(p.bound, np.float64) * records, p.integer) for name, p in parts.items()}
-    return Layout(slots, len(sizes))
+    return Layout(slots, len(sizes), fine=fine)
 
 
 def _max(limit: float | NDArray[np.float64]) -> float:

@@ -181,7 +181,8 @@ class Total(Mapping[str, NDArray[Any]]):
     """The sum over holders, by part.
 
     noise: standard deviation of the noise in each part, 0 without privacy. each: single contributions by holder, where
-    the protection shows them. sizes: public sizes of all holders of the run.
+    the protection shows them. sizes: public sizes of all holders of the run. resolution: what the encoding of each part
+    may have taken from its entries or added to them, at most; 0 where contributions travel as they are.
     """
 
     def __init__(
@@ -191,11 +192,11 @@ class Total(Mapping[str, NDArray[Any]]):
         each: Mapping[str, Arrays] | None = None,
         sizes: Mapping[str, Size] | None = None,
         holders: tuple[str, ...] = (),
+        resolution: Mapping[str, NDArray[np.float64]] | None = None,
     ) -> None:
         self._arrays = dict(arrays)
-        self.noise: dict[str, NDArray[np.float64]] = {
-            name: (noise or {}).get(name, np.zeros(np.shape(array))) for name, array in arrays.items()
-        }
+        self.noise = _like(arrays, noise)
+        self.resolution = _like(arrays, resolution)
         self.each = dict(each or {})
         self.sizes = dict(sizes or {})
         self.holders = holders
@@ -208,6 +209,11 @@ class Total(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._arrays)
+
+
+def _like(arrays: Arrays, given: Mapping[str, NDArray[np.float64]] | None) -> dict[str, NDArray[np.float64]]:
+    """What is given of arrays by name, 0 of the others."""
+    return {name: (given or {}).get(name, np.zeros(np.shape(array))) for name, array in arrays.items()}
 
 
 @dataclass(frozen=True, eq=False)

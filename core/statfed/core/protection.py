@@ -112,11 +112,12 @@ class Stage:
 @dataclass(frozen=True)
 class Aggregate:
     """What the coordinator ends up with. holders: whose contributions are in it; each: by holder, where the protection
-    reveals them."""
+    reveals them. resolution: what entries may be off by, of a protection whose totals are coarser than the layout's."""
 
     total: Arrays
     holders: tuple[str, ...]
     each: Mapping[str, Arrays] = field(default_factory=dict)
+    resolution: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 Replies = Mapping[str, Packet]
@@ -297,11 +298,11 @@ def request_of(layout: Layout, packet: Packet) -> str:
     slots = []
     for name, slot in sorted(layout.slots.items()):
         exponents = b""
-        if not slot.integer and layout.bits != 192:
+        if not slot.integer:
             exponents = np.asarray(np.frexp(np.asarray(slot.limit, np.float64))[1], "<i8").tobytes()
         slots.append([name, list(slot.shape), slot.integer, hashlib.sha256(exponents).hexdigest()])
     request = packet.get("request")
-    facts = [layout.bits, slots, request.hex() if isinstance(request, bytes) else ""]
+    facts = [layout.bits, layout.fine, slots, request.hex() if isinstance(request, bytes) else ""]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 

@@ -130,7 +130,8 @@ class Resolved:
         own: Callable[[Question[Any], Ask, Mapping[str, int]], Layout | None] | None
         own = getattr(self.method, "layout", None)
         found = own(self.question, ask, sizes) if own else None
-        return layout_of(parts, sizes) if found is None else found
+        figures = not self.training and ask.name not in self.functions
+        return layout_of(parts, sizes, fine=figures) if found is None else found
 
 
 def resolve(terms: Terms, holder: str = "") -> Resolved:

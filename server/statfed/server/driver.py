@@ -20,6 +20,7 @@ from statfed.core.privacy.placement import note
 from statfed.core.progress import Progress
 from statfed.core.protection import Aggregate, Coordinator, agree, formed
 from statfed.core.randomness import stream
+from statfed.core.resolution import Told, check
 from statfed.core.resolve import Resolved
 from statfed.core.result import Result
 from statfed.core.statement import Admission, Closing, Receipt
@@ -109,8 +110,9 @@ def drive(
         _alike(study, driven.admissions)
         driven.sums = list(resume.sums) if resume else []
         exchange.sizes = {name: admission.size for name, admission in driven.admissions.items()}
+        begun = dict(resume.state) if resume else dict(start or {})
         _Line(study, exchange, driven, run, timeout, progress, on_state, done).walk(
-            _coordination(study, dict(resume.state) if resume else dict(start or {}))
+            lambda: _coordination(study, dict(begun))
         )
     except BaseException:
         with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
@@ -174,9 +176,11 @@ class _Line:
     on_state: OnState
     number: int
     few_left_out: bool = False
+    told: list[Told] = field(default_factory=list)
 
-    def walk(self, coordination: Coordination) -> None:
+    def walk(self, begin: Callable[[], Coordination]) -> None:
         """Ask by ask, until the method returns."""
+        coordination = begin()
         study, terms = self.study, self.study.terms
         self.sizes = {n: Size(a.size, a.persons) for n, a in self.driven.admissions.items()}
         coordinator = study.protection.coordinator(agree(self.run, terms, self.exchange.sizes))
@@ -189,6 +193,7 @@ class _Line:
             try:
                 ask = coordination.throw(refused) if refused else coordination.send(total)  # type: ignore[arg-type]
             except StopIteration as end:
+                check(begin, self.told, end.value, terms.protection.name)
                 self.driven.result = self._told(end.value)
                 self.progress("protected sums", self.number, self.number)
                 return
@@ -204,12 +209,19 @@ class _Line:
                 total, aggregate = self._sum(coordinator, ask)
             except Refused as error:  # a method may do without what holders' rules keep back
                 refused = error
+                self._remember(ask, error)
                 continue
+            self._remember(ask, total)
             if not tolerant:
                 self.counted = _same_holders(
                     self.counted, aggregate.holders, self.exchange.dropped, len(self.driven.sums)
                 )
         raise EngineError(f"{terms.method}: got no result after {LIMIT} sums")
+
+    def _remember(self, ask: Ask, answer: Total | Refused) -> None:
+        """Keep what statistics are told, for `statfed.core.resolution`; models are as they come."""
+        if self.study.protection.REQUIRES.fixed_point and not self.study.training:
+            self.told.append(Told(ask, answer))
 
     def _sum(self, coordinator: Coordinator, ask: Ask) -> tuple[Total, Aggregate]:
         """One protected total."""
@@ -232,7 +244,9 @@ class _Line:
             values, std = paid.noise.values(aggregate.total, drawn), paid.noise.std(len(aggregate.holders))
             total = Total(values, std, {}, self.sizes, aggregate.holders)
         else:
-            total = Total(aggregate.total, None, aggregate.each, self.sizes, aggregate.holders)
+            summed = study.protection.REQUIRES.fixed_point and ask.name not in study.functions
+            off = layout.resolution(len(aggregate.holders)) | dict(aggregate.resolution) if summed else None
+            total = Total(aggregate.total, None, aggregate.each, self.sizes, aggregate.holders, off)
         told_beside = any(isinstance(part.what, Counts) and part.what.beside for part in parts.values())
         self.few_left_out |= told_beside and any(fact.rules for fact in facts.values())
         self.driven.sums.append(

@@ -35,6 +35,7 @@ from statfed.lab.laws import declared, universe
 from statfed.lab.laws.budgets import accounted, private_form
 from statfed.lab.laws.check import Broken, Check, Lacking, Law, holds, judge
 from statfed.lab.laws.frames import dealt, holder_table, size_of
+from statfed.lab.laws.precision import SAME, WIDER, precise, wide
 from statfed.lab.laws.walk import Step, finished, steps
 
 if TYPE_CHECKING:
@@ -399,6 +400,19 @@ def _protected(subject: Subject) -> str:
     return f"{figures} figures as under plain"
 
 
+def _precise(subject: Subject) -> str:
+    refused: dict[float, str] = {}
+    looked: dict[float, str] = {}
+    for case in subject.cases:
+        terms = subject.terms(case, HOLDERS)
+        pieces = dealt(case.frame.iloc[:120], _nested(subject, case), HOLDERS)
+        found = precise(terms, pieces, WIDER if wide(terms) else (1.0,))
+        looked |= found
+        refused |= {times: why for times, why in found.items() if why != SAME}
+    kept = f"; refused at {', '.join(f'{times:g}' for times in refused)}" if refused else ""
+    return f"bounds up to {max(looked):g} times as wide{kept}"
+
+
 CONTRACT: Law[Subject] = Law("contract", "The module has what the contract asks for, and an example", _contract)
 LAWS: tuple[Law[Subject], ...] = (
     CONTRACT,
@@ -415,13 +429,16 @@ LAWS: tuple[Law[Subject], ...] = (
     Law("protected", "It gives under secure-aggregation, over the wire, what it gives under plain", _protected),
 )
 """Of every method."""
+PRECISE: Law[Subject] = Law(
+    "precise", "In fixed point figures are as without it, or refused, whatever the bounds", _precise
+)
 SAID = tuple(_said(law) for law in (*declared.LEAVES, *declared.SHOWS) if law.id not in ("declared", "public"))
 """Of statistics alone; what leaves in training is of a model. Two of `statfed.lab.laws.declared` hold of both."""
 
 
 def laws_of(name: str) -> tuple[Law[Subject], ...]:
     """The laws of a method."""
-    return LAWS if is_training(name) else (*LAWS, *SAID)
+    return LAWS if is_training(name) else (*LAWS, *SAID, PRECISE)
 
 
 def check_method(name: str, progress: Progress = silent) -> list[Check]:

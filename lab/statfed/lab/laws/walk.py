@@ -1,16 +1,21 @@
-"""Both halves of a method in memory: no policy, messages or protection. Totals have the noise of a private study."""
+"""Both halves of a method in memory: no policy, messages or protection. Totals have the noise of a private study; they
+can be encoded as under a protection that adds whole numbers, and the result is then held against the resolution."""
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from statfed.core.fixed_point import Layout
 from statfed.core.method import Adaptive, Arrays, Ask, Part, Total, checked, summed
 from statfed.core.privacy.spending import Price
 from statfed.core.progress import silent
 from statfed.core.randomness import stream
+from statfed.core.resolution import Told, check
 from statfed.core.resolve import Resolved, resolve
-from statfed.core.table import Table
+from statfed.core.table import Size, Table
 from statfed.core.terms import Terms
 from statfed.lab.laws.check import holds
 from statfed.lab.laws.frames import holder_table
@@ -42,7 +47,7 @@ def _coordinating() -> None:
     inprocess.run(Deployment("check", {}, Path()), lambda _: None, silent)
 
 
-def _line(terms: Terms, frames: "Mapping[str, pd.DataFrame]") -> Generator[Step, None, Any]:
+def _line(terms: Terms, frames: "Mapping[str, pd.DataFrame]", *, encoded: bool = False) -> Generator[Step, None, Any]:
     study = resolve(terms)
     tables = {name: holder_table(frame, terms.codebook) for name, frame in frames.items()}
     sizes = {name: table.size for name, table in tables.items()}
@@ -50,11 +55,13 @@ def _line(terms: Terms, frames: "Mapping[str, pd.DataFrame]") -> Generator[Step,
         _coordinating()
     run = study.method.coordinate(study.question)
     total: Total | None = None
-    number = 0
+    number, told = 0, list[Told]()
     while True:
         try:
             ask = next(run) if total is None else run.send(total)
         except StopIteration as end:
+            if encoded:
+                check(lambda: study.method.coordinate(study.question), told, end.value, "encoding")
             return end.value
         number += 1
         parts = study.parts(ask)
@@ -73,9 +80,22 @@ def _line(terms: Terms, frames: "Mapping[str, pd.DataFrame]") -> Generator[Step,
         }
         noise = next(iter(noises.values()), None)
         arrays = summed(units, parts) if noise is None else _values(noise, units)
+        off = None
+        if encoded and noise is None:
+            layout = study.layout(ask, parts, None, {name: size.records for name, size in sizes.items()})
+            arrays, off = _encoded(layout, units, sizes), layout.resolution(len(tables))
         total = Total(
-            arrays, noise.std(len(tables)) if noise else None, {} if noise else sent, sizes, tuple(sorted(tables))
+            arrays, noise.std(len(tables)) if noise else None, {} if noise else sent, sizes, tuple(sorted(tables)), off
         )
+        told.append(Told(ask, total))
+
+
+def _encoded(layout: Layout, sent: Mapping[str, Arrays], sizes: Mapping[str, Size]) -> dict[str, Any]:
+    """The sum of what holders encode."""
+    records = sum(size.records for size in sizes.values())
+    whole = [layout.for_holder(sizes[name].records / records).encode(sent[name]).astype(object) for name in sent]
+    total = sum(whole[1:], whole[0])
+    return layout.decode(total if layout.bits == 192 else total.astype(np.int64))
 
 
 def _values(noise: Any, units: Mapping[str, Arrays]) -> Any:
@@ -88,9 +108,10 @@ def steps(terms: Terms, frames: "Mapping[str, pd.DataFrame]") -> Iterator[Step]:
     yield from _line(terms, frames)
 
 
-def finished(terms: Terms, frames: "Mapping[str, pd.DataFrame]") -> Any:
-    """What a run over frames, one a holder, returns."""
-    line = _line(terms, frames)
+def finished(terms: Terms, frames: "Mapping[str, pd.DataFrame]", *, encoded: bool = False) -> Any:
+    """What a run over frames, one a holder, returns. encoded: totals are sums of whole numbers, as under a protection
+    in fixed point. Raises Refused where the result is finer than those."""
+    line = _line(terms, frames, encoded=encoded)
     while True:
         try:
             next(line)

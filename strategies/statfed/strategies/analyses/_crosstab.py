@@ -38,6 +38,7 @@ Verdicts = Mapping[tuple[tuple[int, ...], tuple[int, ...]], Flags]
 TITLE = "Contingency table"
 LARGEST_TEST = 1_000  # cells of a table whose covariance matrix is formed for a test
 LETTERS = "abcd"
+LOST = 1e-10
 POWER = 2
 """Of contributions whose sums bound the largest."""
 
@@ -47,7 +48,7 @@ class Linearised:
     """Second moments of PSU totals, for variances of sums of cells. total: (strata, *shape); n: PSUs per stratum.
 
     second: squares (strata, *shape) where a PSU lies in one cell only; products (strata, *shape, *shape); or, where
-    PSUs span holders, their totals (strata, PSUs, *shape).
+    PSUs span holders, their totals (strata, PSUs, *shape). amounts: of a value, not of numbers of units.
     """
 
     total: Floats
@@ -55,9 +56,14 @@ class Linearised:
     n: Floats
     lonely: str
     kind: str
+    amounts: bool = False
 
     def variance(self, collapsed: tuple[int, ...]) -> Floats:
-        """Variances of the margin that sums over the axes `collapsed`."""
+        """Variances of the margin that sums over the axes `collapsed`.
+
+        Where less than `LOST` of the squares is left of their difference it has no digits: NaN of sums of values, 0 of
+        numbers of units, whose weights then do not differ to a millionth of a percent.
+        """
         shape = self.total.shape[1:]
         axes = tuple(1 + axis for axis in collapsed)
         total = self.total.sum(axis=axes)
@@ -70,7 +76,11 @@ class Linearised:
             other = "".join(c.upper() if i in collapsed else c for i, c in enumerate(first))
             kept = "".join(c for i, c in enumerate(first) if i not in collapsed)
             second = np.einsum(f"h{first}{other}->h{kept}", self.second)
-        return self._centred(second, total * total)
+        found = self._centred(second, total * total)
+        n = self.n.reshape(-1, *(1,) * (second.ndim - 1))
+        lost = np.abs(found) < LOST * (factors(n, self.lonely) * second).sum(axis=0)
+        exact = (np.rint(second) == second) & (np.abs(second) * n < 2.0**53) & (np.rint(total) == total)
+        return np.where(lost & ~exact.all(axis=0), np.nan if self.amounts else 0.0, found)
 
     def grouped(self, maps: Mapping[int, Floats]) -> "Linearised":
         """The same of groups of levels; `maps`: axis to (groups, levels), 0 or 1."""
@@ -150,7 +160,7 @@ def result(
     certain = design.declared or records > 1
     variances = {c: spread.variance(c) if certain else None for c in collapsed_axes(len(by))}
     powers = {
-        axes: _powers(question, total[f"power{i}"], count, axes, magnified) for i, axes in enumerate(kept) if most
+        axes: _powers(question, total, f"power{i}", count, axes, magnified) for i, axes in enumerate(kept) if most
     }
     verdicts = None if unsafe is None else _by_view(question, by, unsafe)
     tables = _tables(question, by, count, cells, variances, powers, most, total.get("key"), verdicts)
@@ -237,14 +247,15 @@ def noisy_result(
 
 def _linearised(total: Total, question: Question[Any]) -> Linearised:
     design, count = survey_design(question), total["count"]
+    amounts = question.options.value is not None
     if "total" not in total:
         cells = count.astype(np.float64)[None]
         return Linearised(cells, cells, np.array([float(total["records"])]), design.lonely, "squares")
     n = psus(design, total["psus"])
     if design.spans:
-        return Linearised(total["total"].sum(axis=1), total["total"], n, design.lonely, "totals")
+        return Linearised(total["total"].sum(axis=1), total["total"], n, design.lonely, "totals", amounts)
     kind = "squares" if "squares" in total else "products"
-    return Linearised(total["total"], total[kind], n, design.lonely, kind)
+    return Linearised(total["total"], total[kind], n, design.lonely, kind, amounts)
 
 
 @dataclass(frozen=True)
@@ -271,15 +282,20 @@ def _by_view(question: Question[Any], by: tuple[str, ...], unsafe: Flags) -> Ver
 
 
 def _powers(
-    question: Question[Any], powers: Floats, count: NDArray[np.int64], axes: tuple[int, ...], magnified: float
+    question: Question[Any],
+    total: Total,
+    name: str,
+    count: NDArray[np.int64],
+    axes: tuple[int, ...],
+    magnified: float,
 ) -> Floats:
     """Upper bounds of sums of powers: what fixed point may have rounded away at each holder is added again.
 
     Without it a contributor that is small beside the public bound has a power of 0, and would pass every rule.
     """
     others = tuple(axis for axis in range(count.ndim) if axis not in axes)
-    lost = len(question.terms.holders) * WIDE_UNIT
-    return np.where(count.sum(axis=others) > 0, np.maximum(powers, 0.0) + lost, 0.0) / magnified
+    lost = np.maximum(total.resolution[name], len(question.terms.holders) * WIDE_UNIT)
+    return np.where(count.sum(axis=others) > 0, np.maximum(total[name], 0.0) + lost, 0.0) / magnified
 
 
 def _tables(
@@ -328,7 +344,8 @@ def _rows(question: Question[Any], by: tuple[str, ...], kept: tuple[int, ...], c
         row: dict[str, Scalar] = {name: domain.get(name) for name in by}
         row["count"] = max(0, int(cells.count[at]))
         row["total"] = row["count"] if whole else amount
-        row["std_error"] = None if cells.variance is None else math.sqrt(max(0.0, float(cells.variance[at])))
+        squared = math.nan if cells.variance is None else float(cells.variance[at])
+        row["std_error"] = None if math.isnan(squared) else math.sqrt(max(0.0, squared))
         if cells.root is not None:
             row["dominance_bound_1"] = min(float(cells.root[at]), amount)
             row["dominance_bound_2"] = min(2 ** (1 - 1 / POWER) * float(cells.root[at]), amount)

@@ -1,8 +1,9 @@
 """The holder's half of count, total, mean and ratio: three sums at most, in every domain.
 
 `sums` gives the estimates. `squares` gives their linearised variance from PSU totals of Y - mu X and X, with mu the
-overall ratio, so that little cancels; `replicates` the same totals under each replicate weight instead. A private run
-makes one ask, `noisy`: numbers of records, or sums of amounts as `_divided` has them.
+overall ratio; where that was not near enough `centred` comes after it (see `_centred`). `replicates` gives the same
+totals under each replicate weight instead. A private run makes one ask, `noisy`: numbers of records, or sums of amounts
+as `_divided` has them.
 
 Without weight and design the sample is simple random: standard errors are those of R's svydesign(ids = ~1), so that of
 a mean is s / sqrt(n). Records that miss a value or a domain stay in the design with value 0. `where` selects the
@@ -22,7 +23,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Counts, Magnitude, Part, Question, What
 from statfed.core.table import Expr, Table
 from statfed.core.weighing import Amounts, Weighed
-from statfed.strategies.analyses import _divided
+from statfed.strategies.analyses import _centred, _divided
 from statfed.strategies.analyses._linearisation import psu_counts, psu_shape, psu_sums
 from statfed.strategies.analyses._replication import replication
 from statfed.strategies.analyses._survey import (
@@ -165,6 +166,8 @@ def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str,
     """Public facts of the arrays of `ask`; see the module."""
     design, codebook = survey_design(question), question.codebook
     k, d = len(estimand.measures), cells(codebook, question.options.by)
+    if ask.name == _centred.ASK:
+        return _centred_parts(question, estimand, ask)
     mu = ask.arrays["centre"] if ask.name in ("squares", "replicates") else np.zeros(k)
     y, x = _limits(codebook, estimand, mu)
     wy, wx = times(largest(codebook, design.weight), y), times(largest(codebook, design.weight), x)
@@ -207,6 +210,32 @@ def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str,
     raise UsageError(f"{question.terms.method}: unknown ask: got {ask.name!r}; want sums, squares or replicates")
 
 
+def _centre_told(ask: Ask) -> _centred.Centre:
+    return _centred.Centre(np.asarray(ask.arrays["ratio"], np.float64), np.asarray(ask.arrays["size"], np.float64))
+
+
+def _centred_parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str, Part]:
+    """Of `centred`: a unit of which one record is added takes its mean along."""
+    design, codebook, told = survey_design(question), question.codebook, _centre_told(ask)
+    shape = (len(estimand.measures), design.cells(codebook), cells(codebook, question.options.by))
+    if told.ratio.shape != shape or told.size.shape != shape:
+        raise UsageError(f"centred: got centres of shape {told.ratio.shape} and {told.size.shape}; want {shape}")
+    weight = largest(codebook, design.weight)
+    y, x = _limits(codebook, estimand, np.zeros(shape[0]))
+    bounds = {"y": times(weight, y[:, None, None] + times(np.abs(told.ratio), x[:, None, None]))}
+    bounds["x"] = times(weight, x[:, None, None]) + np.abs(told.size)
+    products = {
+        name: np.full(shape, np.inf) if design.psu is not None else times(bounds[p], bounds[q])
+        for name, (p, q) in _centred.PAIRS.items()
+    }
+    counts = Counts((*design.strata, *question.options.by), units=design.psu is not None)
+    single = shape[0] == 1
+    return {"present": Part(shape, integer=True, bound=1, single=single, what=counts)} | {
+        name: Part(shape, bound=np.broadcast_to(bound, shape).copy(), single=single, what=Magnitude("present"))
+        for name, bound in (bounds | products).items()
+    }
+
+
 def contribute(table: Table, question: Question[Any], estimand: Estimand, ask: Ask) -> Arrays:
     """The holder's arrays for `ask`."""
     design, by = survey_design(question), question.options.by
@@ -219,6 +248,9 @@ def contribute(table: Table, question: Question[Any], estimand: Estimand, ask: A
         return {**whole, **_grids(sample, estimand, by, _values(sample, estimand, design.weight, np.zeros(k)))}
     if ask.name == "noisy":
         return _noisy(sample, question, estimand)
+    if ask.name == _centred.ASK:
+        values = _values(sample, estimand, design.weight, np.zeros(k))
+        return _centred.sums(sample, design, by, values, _centre_told(ask))
     mu = ask.arrays["centre"]
     if ask.name == "replicates":
         return _replicated(sample, estimand, by, design.replicates, mu)
@@ -248,6 +280,11 @@ def weighs(table: Table, question: Question[Any], estimand: Estimand, ask: Ask) 
     design, k = survey_design(question), len(estimand.measures)
     by = discloses(question, estimand, ask).by
     sample = design.sample(table).complete(by)
+    if ask.name == _centred.ASK:
+        values = _values(sample, estimand, design.weight, np.zeros(k))
+        amounts = [*_centred.deviations(sample, (*design.strata, *question.options.by), values, _centre_told(ask))]
+        yield Amounts(sample, (*amounts, *(value * value for value in amounts)), by)
+        return
     mu = np.asarray(ask.arrays.get("centre", np.zeros(k)), np.float64)
     if ask.name == "replicates":
         values = _values(sample, estimand, None, mu)
@@ -272,7 +309,7 @@ def discloses(question: Question[Any], estimand: Estimand, ask: Ask) -> Cells:
     What is summed in them are the columns of the measures, and the weights, of which X is the sum.
     """
     design, by = survey_design(question), question.options.by
-    if ask.name == "squares":
+    if ask.name in ("squares", _centred.ASK):
         by = tuple(dict.fromkeys((*design.strata, *((design.psu,) if design.psu and design.spans else ()), *by)))
     weights = design.replicates if ask.name == "replicates" else (design.weight,) if design.weight else ()
     summed = dict.fromkeys((*(name for measure in estimand.measures for name in measure.columns), *weights))

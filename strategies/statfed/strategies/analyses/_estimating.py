@@ -3,7 +3,7 @@
 The latter and the sums are in `_estimates`."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,15 +15,25 @@ from statfed.core.method import Arrays, Ask, Cells, Coordination, Fixed, Part, Q
 from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Table
 from statfed.core.weighing import Weighed
-from statfed.strategies.analyses import _estimates
+from statfed.strategies.analyses import _centred, _estimates
 from statfed.strategies.analyses._divided import Form, read
 from statfed.strategies.analyses._estimates import Estimand
-from statfed.strategies.analyses._linearisation import Moments, check_lonely, degrees, moments, psus, variance
+from statfed.strategies.analyses._linearisation import (
+    Moments,
+    check_lonely,
+    degrees,
+    moments,
+    psus,
+    spanning_variance,
+    variance,
+)
 from statfed.strategies.analyses._replication import replication
 from statfed.strategies.analyses._survey import ESTIMATE, Estimation, SurveyDesign, domains, estimate_row, survey_design
 
 Floats = NDArray[np.float64]
 T = TypeVar("T", bound=Estimation)
+LOST = 1e-10
+"""Of the squares that a variance is a difference of: below it no digits are left."""
 
 
 class Halves(NamedTuple):
@@ -88,8 +98,9 @@ def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coord
     if design.replicates:
         again = yield Ask("replicates", {"centre": mu})
         method = replication(question.codebook)
-        totals = again["y"] + mu[:, None, None] * again["x"]
-        each = scale * totals if estimand.kind == "total" else _divided(again["y"], again["x"]) + mu[:, None, None]
+        x_each = again["x"] - again["x"].mean(axis=1, keepdims=True)  # replicates are compared with each other only
+        totals = again["y"] + mu[:, None, None] * x_each
+        each = scale * totals if estimand.kind == "total" else _divided(again["y"], again["x"])
         spread = np.moveaxis(each, 1, 0)
         squared = method.variance(spread)
         df: float | None = float(len(design.replicates) - 1)
@@ -101,9 +112,9 @@ def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coord
         units = psus(design, second["psus"])
         check_lonely(design, units)
         df = degrees(units)
-        around = _around(estimand, design, second)
         a, b = _linear(estimand, value, x, mu, scale)
-        squared = fpc * variance(units, moments(around, design.spans), a, b, design.lonely)
+        squared = yield from _spread(estimand, design, second, units, (a, b, mu))
+        squared = fpc * squared
         if not design.declared and n < 2:
             squared = np.full(squared.shape, np.nan)
         if design.declared:
@@ -112,6 +123,26 @@ def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coord
             deff = _deff(squared, second, first["count"], value, x, mu, design.spans)
     found = Estimates(first["count"], value, squared, deff, n, df)
     return _result(question, estimand, title, found, facts, notes)
+
+
+def _spread(
+    estimand: Estimand, design: SurveyDesign, second: Total, units: Floats, linear: tuple[Floats, Floats, Floats]
+) -> Generator[Ask, Total, Floats]:
+    """Variances of a (Y - mu X) + b X, with a second look where the first has lost their digits. linear: a, b, mu."""
+    a, b, mu = linear
+    around = _around(estimand, design, second)
+    if design.spans:
+        return spanning_variance(second["psus"], around["y"], around["x"], a, b, design.lonely)
+    found = moments(around, design.spans)
+    squared = variance(units, found, a, b, design.lonely)
+    exact = estimand.unit_x(design)
+    if estimand.plain(design) or not _centred.cancelled(units, found, a, b, squared, design.lonely, exact_x=exact):
+        return squared
+    if found.x[0].size > _centred.MOST:
+        return np.where(squared > LOST * _centred.squares(units, found, a, b, design.lonely), squared, np.nan)
+    about = _centred.centre_of(units, found, mu)
+    third = yield Ask(_centred.ASK, about.arrays)
+    return _centred.variance(units, third, about, a, b, mu, design.lonely)
 
 
 def _around(estimand: Estimand, design: SurveyDesign, second: Total) -> Mapping[str, NDArray[Any]]:
@@ -226,11 +257,17 @@ def _result(
         for j, domain in enumerate(domains(question.codebook, by)):
             value, squared = _known(found.value[i, j]), _known(found.variance[i, j])
             nothing = not question.privacy and found.n == 0
+            counted = max(0, int(found.count[i, j]))
             row = estimate_row(
-                {**measure.keys, **domain}, None if nothing else value, squared, df=found.df, allowed=allowed
+                {**measure.keys, **domain},
+                None if nothing else value,
+                squared,
+                df=found.df,
+                allowed=allowed,
+                records=counted,
             )
             row[estimand.key] = row["estimate"]
-            row["count"] = max(0, int(found.count[i, j]))
+            row["count"] = counted
             if found.deff is not None:
                 row["deff"] = _known(found.deff[i, j])
             rows.append(row)

@@ -117,11 +117,27 @@ def variance(n: Floats, m: Moments, a: Floats, b: Floats, lonely: str) -> Floats
     linearised values over the whole sample, as R's survey.lonely.psu = "adjust" does.
     """
     a, b, n_h = a[:, None, :], b[:, None, :], n[None, :, None]
-    inverse = np.where(n_h > 1, 1 / np.maximum(n_h, 1), 0.0)
-    yy, yx, xx = m.yy - m.y * m.y * inverse, m.yx - m.y * m.x * inverse, m.xx - m.x * m.x * inverse
+    several, least = n_h > 1, np.maximum(n_h, 1)  # divided at the end: whole numbers stay exact
+    yy = m.yy - np.where(several, m.y * m.y / least, 0.0)
+    yx = m.yx - np.where(several, m.y * m.x / least, 0.0)
+    xx = m.xx - np.where(several, m.x * m.x / least, 0.0)
     squares = a * a * yy + 2 * a * b * yx + b * b * xx
     total: Floats = (factors(n, lonely)[None, :, None] * squares).sum(axis=1)
     return np.maximum(total, 0.0)
+
+
+def spanning_variance(counted: NDArray[np.int64], y: Floats, x: Floats, a: Floats, b: Floats, lonely: str) -> Floats:
+    """As `variance`, of PSUs whose totals are known: squares about their means. counted: records, (strata, PSUs);
+    y, x: (measures, strata, PSUs, domains)."""
+    there = (counted > 0)[None, :, :, None]
+    n = there.sum(axis=2)
+    each = np.where(there, a[:, None, None, :] * y + b[:, None, None, :] * x, 0.0)
+    mean = np.where(n > 1, each.sum(axis=2) / np.maximum(n, 1), 0.0)
+    squares = (np.where(there, each - mean[:, :, None, :], 0.0) ** 2).sum(axis=2)
+    rounding = 4 * float(np.finfo(float).eps) * np.abs(mean)
+    squares = np.where((n > 1) & (squares <= n * rounding**2), 0.0, squares)
+    found: Floats = (factors(n.astype(np.float64), lonely) * squares).sum(axis=1)
+    return found
 
 
 def degrees(n: Floats) -> float:

@@ -2,7 +2,8 @@
 
 Quality flags are letter grades of the coefficient of variation, as national offices print beside survey estimates
 (Statistics Canada and the Australian Bureau of Statistics use such grades; the cut points differ by survey, ours are
-`QUALITY`).
+`QUALITY`). A grade says how much another sample might differ, so there is none where the sample does not tell: of an
+error of 0, or fewer than `FEWEST` records.
 """
 
 import math
@@ -24,6 +25,8 @@ from statfed.core.section import Section
 from statfed.core.table import Expr, Table
 
 QUALITY = (("A", 0.05), ("B", 0.10), ("C", 0.15), ("D", 0.25), ("E", 0.35), ("F", math.inf))
+FEWEST = 2
+"""Records whose spread an error can be known from; an estimate from fewer has no grade."""
 LEVEL = 0.95
 ESTIMATE = ("estimate", "std_error", "cv", "quality", "lower", "upper")
 """Columns of `estimate_row` beside the keys: figures of the records that an estimate is made from."""
@@ -171,13 +174,16 @@ def estimate_row(
     *,
     df: float | None = None,
     allowed: tuple[float, float] = (-math.inf, math.inf),
+    records: int | None = None,
 ) -> dict[str, Scalar]:
     """A row: `keys`, then estimate, std_error, cv, quality, lower and upper (95 %, t on `df` or normal).
 
-    Unknown things are None. allowed: the estimate and its limits are brought into this interval.
+    Unknown things are None. records: behind the estimate, where they are counted. allowed: the estimate and its limits
+    are brought into this interval.
     """
     std_error = math.sqrt(max(0.0, variance)) if estimate is not None and variance is not None else None
     lower = upper = cv = None
+    alone = records is not None and records < FEWEST
     if estimate is not None and std_error is not None:
         cv = std_error / abs(estimate) if estimate else None
         if df is None or df > 0:
@@ -189,7 +195,7 @@ def estimate_row(
         "estimate": None if estimate is None else clamped(estimate, allowed),
         "std_error": std_error,
         "cv": cv,
-        "quality": None if cv is None else next(grade for grade, limit in QUALITY if cv <= limit),
+        "quality": next(grade for grade, limit in QUALITY if cv <= limit) if cv and not alone else None,
         "lower": lower,
         "upper": upper,
     }

@@ -135,10 +135,19 @@ class Coarse:
         return found
 
 
+def resolution(layout: Layout, holders: int) -> dict[str, NDArray[np.float64]]:
+    """What entries of a total over so many holders may be off by under CKKS, by slot: the steps that are left."""
+    lost = 2.0 ** max(0, layout.bits - 2 - CKKS_BITS)
+    return {name: lost * off for name, off in layout.resolution(holders).items()}
+
+
 def coarse(layout: Layout) -> Coarse:
     """How a layout travels under CKKS. Raises UsageError where rounding is not acceptable or has no bounds."""
     if layout.bits == 192:
-        raise UsageError("scheme ckks: got a sum with entries that have no bound, so no step fits them; want bfv")
+        raise UsageError(
+            "scheme ckks: got a sum with entries that have no bound, or so wide ones that its steps are too coarse; "
+            "want bfv"
+        )
     if all(slot.integer for slot in layout.slots.values()):
         raise UsageError("scheme ckks: got a sum of whole numbers, which has to be exact; want bfv")
     lost, shifts = max(0, layout.bits - 2 - CKKS_BITS), []

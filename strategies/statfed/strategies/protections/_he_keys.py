@@ -32,7 +32,7 @@ def digest(layout: Layout, request: bytes, check: bytes = b"") -> bytes:
         (name, slot.shape, np.frexp(np.asarray(slot.limit, np.float64))[1].tolist(), slot.integer)
         for name, slot in sorted(layout.slots.items())
     ]
-    facts = [layout.bits, layout.holders, layout.narrow, slots, request.hex(), check.hex()]
+    facts = [layout.bits, layout.holders, layout.narrow, layout.fine, slots, request.hex(), check.hex()]
     return hashlib.sha256(json.dumps(facts, separators=(",", ":")).encode()).digest()
 
 

@@ -76,7 +76,7 @@ from statfed.core.protection import (
 )
 from statfed.core.randomness import Stream
 from statfed.core.terms import Terms
-from statfed.strategies.protections._he_codec import CHECKS, Residues
+from statfed.strategies.protections._he_codec import CHECKS, Residues, resolution
 from statfed.strategies.protections._he_keys import digest
 from statfed.strategies.protections._he_options import Options, codec_of, planes_of, run_options, sealed_entries
 from statfed.strategies.protections._he_parties import Holder, KeyHolder
@@ -168,7 +168,8 @@ class _Coordinator:
             whole = np.empty(layout.entries, np.int64)
             whole[encrypted], whole[~encrypted] = total, self._clear(replies, names, layout.entries - sealed)
             total = whole
-        return Aggregate(layout.decode(total), tuple(names))
+        off = {} if exact else resolution(layout, len(names))
+        return Aggregate(layout.decode(total), tuple(names), resolution=off)
 
     def _setup(self, count: int) -> Generator[Stage, Replies, None]:
         """Exchange keys for sums of `count` planes."""
