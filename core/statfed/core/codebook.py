@@ -187,6 +187,9 @@ class Design(Section):
     replicate_method: Literal["jk1", "jkn", "brr", "fay", "bootstrap", "other"] | None = None
     replicate_scale: float | None = Field(default=None, gt=0, description="default follows from the method")
     replicate_rscales: tuple[float, ...] = Field(default=(), description="one per replicate; default all 1")
+    replicate_df: float | None = Field(
+        default=None, gt=0, description="degrees of freedom of the replicates; default: the rank of the weights less 1"
+    )
     fay_rho: float = Field(default=0.0, ge=0, lt=1, description="Fay's coefficient")
 
 

@@ -12,7 +12,7 @@ instead, rows carry its verdict.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -27,7 +27,7 @@ from statfed.core.privacy.cell_key import cell_keys
 from statfed.core.result import Additive, Basis, Result, Row, Scalar
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
 from statfed.strategies.analyses._margins import collapsed_axes, groups, views
-from statfed.strategies.analyses._replication import Replication, replication
+from statfed.strategies.analyses._replication import UNKNOWN, Replication, replication
 from statfed.strategies.analyses._survey import survey_design
 
 Floats = NDArray[np.float64]
@@ -92,6 +92,13 @@ class Linearised:
             second = self.second.reshape(-1, size, size)
         return self._centred(second, np.einsum("hk,hl->hkl", total, total))
 
+    def of_shares(self, places: NDArray[np.int64]) -> Floats:
+        """Covariance matrix of the shares of the cells at `places` of all cells, linearised."""
+        totals = self.total.sum(axis=0).reshape(-1)[places]
+        jacobian = (np.eye(totals.size) - np.outer(totals, np.ones(totals.size)) / totals.sum()) / totals.sum()
+        shares: Floats = jacobian @ self.covariance()[np.ix_(places, places)] @ jacobian.T
+        return shares
+
     def _centred(self, second: Floats, first: Floats) -> Floats:
         n = self.n.reshape(-1, *(1,) * (second.ndim - 1))
         weights = factors(n, self.lonely)
@@ -113,8 +120,10 @@ class Replicated:
         """The same of groups of levels."""
         return replace(self, each=_grouped(self.each, maps, 1))
 
-    def covariance(self) -> Floats:
-        return self.method.covariance(self.each.reshape(len(self.each), -1))
+    def of_shares(self, places: NDArray[np.int64]) -> Floats:
+        """Covariance matrix of the shares of the cells at `places` of all cells, from the shares of each replicate."""
+        totals = self.each.reshape(len(self.each), -1)[:, places]
+        return self.method.covariance(totals / totals.sum(axis=1, keepdims=True))
 
 
 def result(
@@ -125,10 +134,12 @@ def result(
     most: float | None,
     magnified: float = 1.0,
     unsafe: Flags | None = None,
+    replicate_df: float | None = None,
 ) -> Result:
     """From the pooled `cells`. kept: axes of the tables of powers; most: public bound of a contribution, if any,
     with the margin for parts at several holders;
-    magnified: what powers were multiplied by; unsafe: verdicts on all rows in the order of `views`, if any."""
+    magnified: what powers were multiplied by; unsafe: verdicts on all rows in the order of `views`, if any;
+    replicate_df: degrees of freedom of replicate weights, if there are some."""
     design, count = survey_design(question), total["count"]
     records, n = int(total["records"]), int(count.sum())
     facts: dict[str, Scalar] = {
@@ -140,7 +151,7 @@ def result(
     if design.replicates:
         cells = total["total"]
         spread = Replicated(total["replicates"], replication(question.codebook))
-        df = float(len(design.replicates) - 1)
+        df = float(replicate_df or 0.0)
     else:
         spread = _linearised(total, question)
         cells = spread.total.sum(axis=0)
@@ -162,8 +173,9 @@ def result(
     if question.options.value is None and plain:
         tests |= _pearson(count)
     elif question.options.value is None and len(by) == 2 and count.size <= LARGEST_TEST:
-        tests |= _rao_scott(cells, spread.covariance(), n, df)
+        tests |= _rao_scott(cells, spread.of_shares, n, df)
         notes = ("chi-square is Pearson's with Rao and Scott's first-order correction, F with the second-order one",)
+        notes = notes if df else (*notes, UNKNOWN)
     elif question.options.value is None:
         notes = (f"no test of independence: want two columns and {LARGEST_TEST} cells at most, or no weights",)
     kind = Additive(
@@ -397,16 +409,19 @@ def _pearson(count: NDArray[np.int64]) -> dict[str, Scalar]:
     return tests
 
 
-def _rao_scott(cells: Floats, covariance: Floats, n: int, df: float) -> dict[str, Scalar]:
-    """Rao and Scott's corrections of Pearson's statistic of a two-way table of weighted totals over n records."""
+def _rao_scott(
+    cells: Floats, of_shares: Callable[[NDArray[np.int64]], Floats], n: int, df: float
+) -> dict[str, Scalar]:
+    """Rao and Scott's corrections of Pearson's statistic of a two-way table of weighted totals over n records.
+
+    of_shares: covariance matrix of the shares of cells, by their places."""
     used = _present(cells)
     if used is None or (cells < 0).any():
         return {}
     table = cells[np.ix_(*used)]
     places = np.arange(cells.size).reshape(cells.shape)[np.ix_(*used)].reshape(-1)
     share = (table / table.sum()).reshape(-1)
-    jacobian = (np.eye(share.size) - np.outer(share, np.ones(share.size))) / table.sum()
-    v = jacobian @ covariance[np.ix_(places, places)] @ jacobian.T
+    v = of_shares(places)
     inverse = np.diag(np.divide(1.0, share, out=np.zeros(share.size), where=share > 0))
     contrasts = _interactions(*table.shape)
     denominator = contrasts.T @ inverse @ contrasts / n

@@ -153,6 +153,40 @@ def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Tot
     raise _unfinished(f"{search.max_iterations} iterations were not enough", trace)
 
 
+def replicated(search: Search, at: At, free: Sequence[int], replicates: int) -> Generator[Ask, Total, Vector]:
+    """Coefficients of the fit under each replicate weight, (replicates, len(free)): Fisher scoring from the fit `at`.
+
+    Raises UsageError where a fit does not converge.
+    """
+    b = np.tile(at.b, (replicates, 1))
+    for _ in range(search.max_iterations):
+        total = yield search.ask("replicates", b)
+        largest = 0.0
+        for i in range(replicates):
+            try:
+                w = whitening(total["information"][i][np.ix_(free, free)])
+            except linalg.LinAlgError:
+                raise _astray(i) from None
+            if total["invalid"][i]:
+                raise _astray(i)
+            half = w.T @ total["score"][i][list(free)]
+            b[i, list(free)] += w @ half
+            largest = max(largest, float(half @ half))
+        if largest <= max(search.tolerance, 1e-7) ** 2:  # squared by the step that was just taken
+            return b[:, list(free)]
+    raise UsageError(
+        f"glm: no convergence under replicate weights: {search.max_iterations} iterations were not enough; want another "
+        "model or more of them"
+    )
+
+
+def _astray(replicate: int) -> UsageError:
+    return UsageError(
+        f"design: the model has no fit under replicate weight {replicate + 1}; want fewer parameters, or strata and PSUs "
+        "in place of replicate weights"
+    )
+
+
 def _separated(search: Search, step: Vector) -> Generator[Ask, Total, bool]:
     """Does the step make no record's fit worse, and move some? Then the likelihood rises along it for ever.
 

@@ -115,6 +115,23 @@ def weight_column(codebook: Codebook, name: str) -> None:
         raise UsageError(f"weight: {name}: got type {column.type}; want number or integer")
 
 
+def other_weight(question: Question[Any], kind: str, way_out: str) -> None:
+    """A weight that a method takes as something else than a design weight. kind: as what; way_out: what to ask instead.
+
+    Raises UsageError where the codebook gives it the role of a design weight or of a replicate weight.
+    """
+    name = question.options.weight
+    if name is None or getattr(question.options, "design", False):
+        return
+    weight_column(question.codebook, name)
+    role = question.codebook.columns[name].role
+    if role in ("weight", "replicate"):
+        raise UsageError(
+            f"weight: got {name}, which the codebook gives the role {role}, as {kind}; want {way_out}, or a column "
+            "without that role"
+        )
+
+
 def categories(codebook: Codebook, names: Sequence[str], where: str) -> None:
     """Raises UsageError unless all `names` are different columns with levels."""
     for name in names:
