@@ -29,7 +29,7 @@ chi <- function(des) {
        chi_p = as.numeric(x$p.value))
 }
 all_of <- function(des) {
-  v <- svyvar(~income, des, na.rm = TRUE)
+  v <- svyvar(~income, subset(des, !is.na(income)), na.rm = TRUE)
   both <- svyvar(~income + hours, subset(des, !is.na(income)), na.rm = TRUE)
   by <- svyby(~hours, ~sex, des, svymean)
   list(gaussian = model(income ~ age + sex, des, gaussian()), binomial = model(young ~ hours + sex, des, quasibinomial()),

@@ -16,7 +16,6 @@ REFERENCE = json.loads((DATA / "design_reference.json").read_text())
 FRAME = SAMPLE.assign(young=SAMPLE["age"] < 45, visits=SAMPLE["age"] % 7)
 ROLES = {"clustered": ("weight", "stratum", "psu"), "strata": ("weight", "stratum"), "weighted": ("weight",)}
 METHODS = ("jkn", "bootstrap", "jk1", "brr", "fay")
-CASES = [*ROLES, "spanning", *METHODS]
 
 
 def asked(case: str) -> tuple[Codebook, list[pd.DataFrame], dict[str, Any]]:
@@ -72,3 +71,46 @@ def test_frequencies_that_add_up_to_less_than_the_parameters_are_refused_as_such
     frames = split(FRAME.assign(w=0.24 / int(FRAME["income"].notna().sum())), 3)
     with pytest.raises(UsageError, match=r"got frequencies of 0\.24 records together for 2 parameters"):
         federate("glm", frames, codebook(), formula="income ~ age", family="gaussian", weight="w")
+
+
+TESTS = {
+    "two": {"columns": ["hours"], "by": "sex", "levels": ["m", "f"]},
+    "two_missing": {"columns": ["income"], "by": "sex", "levels": ["m", "f"]},
+    "one": {"columns": ["hours"], "mu": 34},
+    "paired": {"columns": ["hours", "age"], "paired": True},
+}
+
+
+@pytest.mark.parametrize("case", [*ROLES, "spanning", "jk1", "bootstrap"])
+def test_design_based_t_tests_equal_svyttest(case: str) -> None:
+    book, frames, reference = asked(case)
+    for name in TESTS if case in ("clustered", "jk1") else ("two_missing",):
+        row = federate("ttest", frames, book, design=True, **TESTS[name]).tables["tests"][0]
+        wanted = reference[name]
+        close(float(row["estimate"] or 0) - (34 if name == "one" else 0), wanted["estimate"])
+        close(row["statistic"], wanted["statistic"])
+        if case not in ("jkn", "strata", "weighted"):  # R leaves records that lack a value out of the degrees of freedom
+            close([row[key] for key in ("df", "p_value")], [wanted[key] for key in ("df", "p_value")], 1e-7)
+            shift = 34 if name == "one" else 0
+            limits = [float(row[key] or 0) - shift for key in ("lower", "upper")]
+            close(limits, [wanted["lower"], wanted["upper"]])
+
+
+@pytest.mark.parametrize("case", [*ROLES, "spanning", "jk1", "fay"])
+def test_design_based_variances_and_covariances_equal_svyvar(case: str) -> None:
+    book, frames, reference = asked(case)
+    row = federate("variance", frames, book, columns=["income"], design=True).tables["estimates"][0]
+    close([row["estimate"], row["std_error"]], [reference["variance"][key] for key in ("estimate", "std_error")])
+    mean = federate("mean", frames, book, columns=["income"], design=True).tables["estimates"][0]
+    close([row["mean"], row["mean_std_error"]], [mean["estimate"], mean["std_error"]])
+    pairs = federate("covariance", frames, book, columns=["income", "hours"], design=True).tables["pairs"]
+    wanted = reference["covariance"]
+    close([row["covariance"] for row in pairs], np.array(wanted["estimate"])[[0, 1, 3]])
+    close([row["covariance_std_error"] for row in pairs], np.array(wanted["std_error"])[[0, 1, 3]])
+
+
+def test_variances_in_domains_keep_the_psus_outside_of_them() -> None:
+    book, frames, _ = asked("clustered")
+    rows = federate("variance", frames, book, columns=["hours"], by=["sex"], design=True).tables["estimates"]
+    means = federate("mean", frames, book, columns=["hours"], by=["sex"], design=True).tables["estimates"]
+    close([row["mean_std_error"] for row in rows], [row["std_error"] for row in means])

@@ -8,17 +8,18 @@ Source: Wolter 2007, Introduction to Variance Estimation, chapters 3 and 6.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook
 from statfed.core.method import Arrays, Counts, Magnitude, Part, Product
-from statfed.core.table import Expr, Table
+from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Weighed
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psu_counts, psu_shape, psu_sums
 from statfed.strategies.analyses._linearisation import psus as counted_psus
+from statfed.strategies.analyses._matrix import ROWS, once
 from statfed.strategies.analyses._replication import Replication, replication
 from statfed.strategies.analyses._survey import SurveyDesign, largest, times
 
@@ -60,11 +61,9 @@ def totals(sample: Table, design: SurveyDesign, blocks: Sequence[Sequence[Expr]]
     flat = {f"v{i}_{j}": value.fill_null(0.0) for i, block in enumerate(blocks) for j, value in enumerate(block)}
     sample, flat = _once(sample, flat)
     if design.replicates:
-        weights = ((name, design.weight) if name == design.weight else (name, name) for name in design.replicates)
-        own = sample.number(design.weight) if design.weight else None
-        asked = {f"all_{n}": (v if own is None else v * own).sum() for n, v in flat.items()}
-        asked |= {f"r{r}_{n}": (v * sample.number(w)).sum() for r, (_, w) in enumerate(weights) for n, v in flat.items()}
-        sums = _aggregated(sample, asked)
+        weights = [sample.number(design.weight) if design.weight else real(1.0)]
+        weights += [sample.number(name) for name in design.replicates]
+        sums = _replicated(sample, weights, list(flat.values()))
         shaped = sums.reshape(1 + len(design.replicates), len(blocks), k)
         return {"total": shaped[0], "replicates": shaped[1:]}
     if design.weight:
@@ -159,19 +158,21 @@ def spread_of(codebook: Codebook, design: SurveyDesign, found: Mapping[str, NDAr
 
 def _once(sample: Table, values: Mapping[str, Expr]) -> tuple[Table, dict[str, Expr]]:
     """The sample with the values as columns, each computed once."""
-    from dataclasses import replace
-
-    from statfed.strategies.analyses._matrix import once
-
     named = once(sample.expr.mutate(**{f"_{name}": value for name, value in values.items()}))
     return replace(sample, expr=named), {name: named[f"_{name}"] for name in values}
 
 
-def _aggregated(sample: Table, asked: Mapping[str, Expr]) -> Floats:
-    names = list(asked)
-    found: list[float] = []
-    for start in range(0, len(names), TOGETHER):
-        some = names[start : start + TOGETHER]
-        sums = sample.aggregate(**{name: asked[name] for name in some})
-        found += [float(sums[name]) for name in some]
-    return np.array(found)
+def _replicated(sample: Table, weights: Sequence[Expr], values: Sequence[Expr]) -> Floats:
+    """Totals of each value under each weight: (weights, values)."""
+    found = np.zeros((len(weights), len(values)))
+    if sample.embedded:
+        for block in sample.batches([*weights, *values], ROWS):
+            found += block[:, : len(weights)].T @ block[:, len(weights) :]
+        return found
+    places = list(np.ndindex(found.shape))
+    for start in range(0, len(places), TOGETHER):
+        some = {f"_sum_{i}_{j}": (weights[i] * values[j]).sum() for i, j in places[start : start + TOGETHER]}
+        sums = sample.aggregate(**some)
+        for i, j in places[start : start + TOGETHER]:
+            found[i, j] = float(sums[f"_sum_{i}_{j}"])
+    return found

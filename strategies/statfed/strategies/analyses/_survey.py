@@ -85,20 +85,20 @@ class SurveyDesign:
 @once
 def survey_design(question: Question[Any]) -> SurveyDesign:
     """The design that the options ask for. Raises UsageError where options and codebook do not give one."""
-    options, codebook = question.options, question.codebook
-    if options.weight is not None:
-        weight_column(codebook, options.weight)
-    if not options.design:
-        if question.privacy and options.weight is not None and codebook.columns[options.weight].bounds is None:
-            raise UsageError(f"privacy: weight: got {options.weight} without bounds; want low and high in the codebook")
-        return SurveyDesign(weight=options.weight)
+    codebook, given = question.codebook, getattr(question.options, "weight", None)
+    if given is not None:
+        weight_column(codebook, given)
+    if not question.options.design:
+        if question.privacy and given is not None and codebook.columns[given].bounds is None:
+            raise UsageError(f"privacy: weight: got {given} without bounds; want low and high in the codebook")
+        return SurveyDesign(weight=given)
     if question.privacy:
         raise UsageError("privacy: got design = true; want it off: design-based variances have no private form")
     if question.terms.where:
         raise UsageError("design: got it with where, which takes records out of the design; want the domain as by")
     weight = codebook.role("weight")
-    if options.weight is not None and options.weight != weight:
-        raise UsageError(f"weight: got {options.weight} with design; want the codebook's weight ({weight}) or none")
+    if given is not None and given != weight:
+        raise UsageError(f"weight: got {given} with design; want the codebook's weight ({weight}) or none")
     strata, psu, replicates = codebook.with_role("stratum"), codebook.role("psu"), codebook.with_role("replicate")
     if not (weight or strata or psu or replicates):
         raise UsageError("design: got a codebook without roles; want weight, stratum, psu or replicate columns in it")
