@@ -2,7 +2,7 @@
 # design-based regressions, tests and quantiles. Run in this folder: Rscript design_reference.R
 suppressPackageStartupMessages(library(survey))
 options(digits = 17, warn = -1)
-d <- read.csv("survey_reference.csv", colClasses = c(stratum = "character", psu = "character"))
+d <- read.csv("survey_reference.csv", na.strings = c("NA", ""))
 d$young <- as.numeric(d$age < 45)
 d$visits <- d$age %% 7
 

@@ -177,9 +177,10 @@ class Column(Section):
 class Design(Section):
     """How the sample was drawn, as far as the columns' roles do not say it."""
 
-    psu_spans_holders: bool = Field(
-        default=False,
-        description="may records of one PSU lie with several holders? Then the psu column has to list its categories",
+    psu_spans_holders: bool | None = Field(
+        default=None,
+        description="may records of one PSU lie with several holders? Then the psu column has to list its categories; "
+        "a design with PSUs and several holders wants true or false",
     )
     lonely_psu: Literal["refuse", "certainty", "adjust"] = Field(
         default="refuse", description="a stratum with one PSU: refuse, count no variance, or centre at the grand mean"

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from tests.federate import codebook_of, federate, split
+from tests.federate import federate, split
 from tests.strategies.analyses.test_survey import DATA, SAMPLE, codebook, nested
 
 REFERENCE = json.loads((DATA / "design_reference.json").read_text())
@@ -22,7 +23,8 @@ def asked(case: str) -> tuple[Codebook, list[pd.DataFrame], dict[str, Any]]:
     """Codebook, frames of three holders and figures of R of a design of the sample."""
     if case in METHODS:
         scales = REFERENCE["jkn_rscales"] if case == "jkn" else []
-        more = {"replicate_method": case, "replicate_rscales": scales, "fay_rho": 0.3 if case == "fay" else 0.0}
+        more: dict[str, Any] = {"replicate_method": case, "replicate_rscales": scales}
+        more["fay_rho"] = 0.3 if case == "fay" else 0.0
         book, frames = codebook("weight", replicates=case, **more), split(FRAME, 3, 5)
     elif case == "spanning":
         book, frames = codebook(*ROLES["clustered"], spans=True), split(FRAME, 3, 5)
@@ -43,7 +45,13 @@ FORMULAS = {
     "poisson": "visits ~ hours + C(sex)",
 }
 MODELS = [("clustered", family) for family in FORMULAS] + [("strata", "binomial"), ("weighted", "binomial")]
-MODELS += [("spanning", "gaussian"), ("jk1", "binomial"), ("fay", "poisson"), ("bootstrap", "gaussian"), ("jkn", "binomial")]
+MODELS += [
+    ("spanning", "gaussian"),
+    ("jk1", "binomial"),
+    ("fay", "poisson"),
+    ("bootstrap", "gaussian"),
+    ("jkn", "binomial"),
+]
 
 
 @pytest.mark.parametrize(("case", "family"), MODELS)
@@ -73,7 +81,7 @@ def test_frequencies_that_add_up_to_less_than_the_parameters_are_refused_as_such
         federate("glm", frames, codebook(), formula="income ~ age", family="gaussian", weight="w")
 
 
-TESTS = {
+TESTS: dict[str, dict[str, Any]] = {
     "two": {"columns": ["hours"], "by": "sex", "levels": ["m", "f"]},
     "two_missing": {"columns": ["income"], "by": "sex", "levels": ["m", "f"]},
     "one": {"columns": ["hours"], "mu": 34},
@@ -89,7 +97,11 @@ def test_design_based_t_tests_equal_svyttest(case: str) -> None:
         wanted = reference[name]
         close(float(row["estimate"] or 0) - (34 if name == "one" else 0), wanted["estimate"])
         close(row["statistic"], wanted["statistic"])
-        if case not in ("jkn", "strata", "weighted"):  # R leaves records that lack a value out of the degrees of freedom
+        if case not in (
+            "jkn",
+            "strata",
+            "weighted",
+        ):  # R leaves records that lack a value out of the degrees of freedom
             close([row[key] for key in ("df", "p_value")], [wanted[key] for key in ("df", "p_value")], 1e-7)
             shift = 34 if name == "one" else 0
             limits = [float(row[key] or 0) - shift for key in ("lower", "upper")]
@@ -114,3 +126,67 @@ def test_variances_in_domains_keep_the_psus_outside_of_them() -> None:
     rows = federate("variance", frames, book, columns=["hours"], by=["sex"], design=True).tables["estimates"]
     means = federate("mean", frames, book, columns=["hours"], by=["sex"], design=True).tables["estimates"]
     close([row["mean_std_error"] for row in rows], [row["std_error"] for row in means])
+
+
+@pytest.mark.parametrize("case", ["clustered", "strata", "spanning", "jk1", "bootstrap"])
+def test_design_based_quantiles_equal_svyquantile(case: str) -> None:
+    book, frames, reference = asked(case)
+    wanted = reference["quantile"]
+    result = federate("quantile", frames, book, columns=["age"], probabilities=[0.25, 0.5, 0.9], design=True)
+    shown = result.to_pandas()
+    for key in ("estimate", "lower", "upper", "std_error"):
+        close(shown[key], wanted[key])
+
+
+def test_the_limits_of_a_quantile_in_a_group_have_the_design_of_the_whole_sample() -> None:
+    book, frames, _ = asked("clustered")
+    asks: dict[str, Any] = {"columns": ["hours"], "probabilities": [0.5], "by": "sex", "design": True}
+    grouped = federate("quantile", frames, book, **asks).to_pandas()
+    inside = FRAME["sex"] == "f"
+    ordered = FRAME[inside].sort_values("hours")
+    reached = ordered["w"].cumsum() / ordered["w"].sum()
+    close(grouped["estimate"][0], ordered["hours"][reached >= 0.5].iloc[0], 1e-5)
+    share = federate("mean", [f.assign(young=f["hours"] <= float(grouped["bracket_upper"][0])) for f in frames], book,
+                     columns=["young"], by=["sex"], design=True)  # fmt: skip
+    error, df = float(share.tables["estimates"][0]["std_error"] or 0), float(share.df or 0)
+    half = stats.t.ppf(0.975, df) * error
+    for key, p in (("lower", 0.5 - half), ("upper", 0.5 + half)):
+        close(grouped[key][0], ordered["hours"][reached >= p].iloc[0], 1e-2)
+
+
+def test_psus_that_are_not_said_to_lie_with_one_holder_are_refused() -> None:
+    described = asked("clustered")[0].model_dump(mode="json", exclude_defaults=True)
+    described["design"].pop("psu_spans_holders", None)
+    book = Codebook.model_validate(described)
+    with pytest.raises(UsageError, match="psu_spans_holders: got none with the psu column psu and 3 holders"):
+        federate("mean", nested(FRAME), book, columns=["income"], design=True)
+    assert federate("mean", [FRAME], book, columns=["income"], design=True).df == REFERENCE["clustered"]["degf"]
+
+
+@pytest.mark.parametrize("case", ["jk1", "bootstrap", "brr"])
+def test_tests_of_independence_have_the_covariance_of_the_replicates_of_proportions(case: str) -> None:
+    book, frames, reference = asked(case)
+    facts = federate("table", frames, book, rows=["sex"], columns=["region"], design=True).facts
+    wanted = reference["chi"]
+    close([facts["f_statistic"], facts["f_p_value"], facts["chi_square_p_value"]],
+          [wanted["f"], wanted["f_p"], wanted["chi_p"]])  # fmt: skip
+    close([facts["f_df"], facts["f_residual_df"]], wanted["f_df"])
+
+
+@pytest.mark.parametrize(
+    ("case", "df"), [("jk1", None), ("bootstrap", None), ("brr", None), ("fay", None), ("jkn", 26)]
+)
+def test_degrees_of_freedom_of_replicates_are_the_rank_less_one(case: str, df: int | None) -> None:
+    book, frames, reference = asked(case)
+    result = federate("mean", frames, book, columns=["hours"], design=True)
+    assert result.df == (df or reference["degf"])  # of jkn: PSUs less strata; R's rank is of weights of three digits
+    row = result.tables["estimates"][0]
+    half = stats.t.ppf(0.975, float(result.df or 0)) * float(row["std_error"] or 0)
+    close(row["upper"], float(row["estimate"] or 0) + half)
+
+
+def test_degrees_of_freedom_that_the_codebook_gives_are_taken() -> None:
+    book, frames, _ = asked("bootstrap")
+    described = book.model_dump(mode="json", exclude_defaults=True)
+    described["design"]["replicate_df"] = 9
+    assert federate("mean", frames, Codebook.model_validate(described), columns=["hours"], design=True).df == 9

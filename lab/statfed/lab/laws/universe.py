@@ -32,7 +32,8 @@ CODEBOOK = codebook_of(
         "key": {"type": "number", "low": 0, "high": 1, "role": "record-key"},
         "duration": ("integer", 1, 24),
         "event": "boolean",
-    }
+    },
+    design={"psu_spans_holders": False},
 )
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
@@ -45,15 +46,21 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "calibrate": [
         {"margins": {"sex": {"f": 500.0, "m": 480.0}}, "columns": ["income"], "weight": "w"},
     ],
-    "variance": [{"columns": ["income", "age"], "by": ["region"]}],
-    "covariance": [{"columns": ["income", "hours", "age"]}],
+    "variance": [
+        {"columns": ["income", "age"], "by": ["region"]},
+        {"columns": ["hours"], "by": ["sex"], "design": True},
+    ],
+    "covariance": [{"columns": ["income", "hours", "age"]}, {"columns": ["income", "hours"], "design": True}],
     "histogram": [{"column": "income", "bins": 10}],
-    "quantile": [{"columns": ["income", "age"]}],
-    "ttest": [{"columns": ["income"], "by": "sex"}],
+    "quantile": [{"columns": ["income", "age"]}, {"columns": ["age"], "probabilities": [0.5], "design": True}],
+    "ttest": [{"columns": ["income"], "by": "sex"}, {"columns": ["hours"], "by": "sex", "design": True}],
     "chisq": [{"columns": ["region", "sex"]}],
     "pca": [{"columns": ["income", "hours", "age"]}],
     "ols": [{"formula": "income ~ age + C(region)"}],
-    "glm": [{"formula": "employed ~ age + C(region)", "family": "binomial"}],
+    "glm": [
+        {"formula": "employed ~ age + C(region)", "family": "binomial"},
+        {"formula": "employed ~ age + hours", "family": "binomial", "design": True},
+    ],
     "glmm": [
         {"formula": "employed ~ age", "group": "region"},
         {"formula": "hours ~ age", "family": "poisson", "group": "sex"},

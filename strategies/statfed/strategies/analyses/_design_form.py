@@ -35,7 +35,7 @@ from statfed.strategies.analyses._replication import (
     replicate_degrees,
     replication,
 )
-from statfed.strategies.analyses._survey import SurveyDesign, largest, limited, survey_design, times
+from statfed.strategies.analyses._survey import largest, limited, survey_design, times
 from statfed.strategies.analyses._weighing import two_ways
 
 Floats = NDArray[np.float64]
@@ -56,7 +56,7 @@ class DesignForm:
     bounds: Sequence[m.Bounds]
     columns: tuple[str, ...]
     by: tuple[str, ...]
-    blocks: Callable[[list[list[Expr]], list[Expr]], list[Block]]
+    blocks: Callable[[list[list[Expr]], list[Expr]], Sequence[Block]]
     reach: Callable[[Floats], Floats]
     complete: tuple[str, ...] = ()
 
@@ -162,7 +162,7 @@ class DesignForm:
             numbers = [table[name].notnull().ifelse(x, real(0.0).nullif(real(0.0))) for x in numbers]
         return numbers
 
-    def _made(self, sample: Table, ask: Ask) -> list[Block]:
+    def _made(self, sample: Table, ask: Ask) -> Sequence[Block]:
         centre = ask.arrays["centre"]
         rows = m.level_rows(sample.codebook, self.by)
         inside: list[Expr] = []

@@ -8,7 +8,8 @@ Source: Wolter 2007, Introduction to Variance Estimation, chapters 3 and 6.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from statfed.strategies.analyses._survey import SurveyDesign, largest, times
 
 Floats = NDArray[np.float64]
 TOGETHER = 300  # sums of one statement
+NONE = Replication(0.0, np.ones(1))
 STEP = 1e-30  # of a derivative by a complex step, which has no cancellation (Squire and Trapp 1998)
 
 
@@ -112,30 +114,31 @@ class Spread:
     total: Floats
     df: float | None
     facts: Mapping[str, int]
-    linear: Floats | None = None
-    each: Floats | None = None
-    method: Replication | None = None
+    linear: Floats | None
+    each: Floats = field(default_factory=lambda: np.zeros(0))
+    method: Replication = NONE
 
     def covariance(self, block: int, f: Callable[[Floats], Floats]) -> Floats:
         """Covariance (m, m) of f(T) of a block. f takes (k,) to (m,), by arithmetic alone; NaN where it is not known.
 
         An estimate that a replicate does not give (an empty domain) has no variance.
         """
-        if self.each is not None and self.method is not None:
+        if self.linear is None:
             found: Floats = self.method.covariance(np.stack([f(t) for t in self.each[:, block]]))
             return found
-        assert self.linear is not None
         t, k = self.total[block], self.total.shape[1]
         slope = np.stack([np.imag(f(t + 1j * STEP * np.eye(k)[j])) / STEP for j in range(k)], axis=-1)
         spread: Floats = slope @ self.linear[block] @ slope.T
         return spread
 
 
-def spread_of(codebook: Codebook, design: SurveyDesign, found: Mapping[str, NDArray[np.float64]], df: float | None = None) -> Spread:
+def spread_of(
+    codebook: Codebook, design: SurveyDesign, found: Mapping[str, NDArray[Any]], df: float | None = None
+) -> Spread:
     """From the pooled `totals`. df: of replicate weights (see `_replication`). Raises UsageError on a lonely PSU."""
     if design.replicates:
         facts = {"replicates": len(design.replicates)}
-        return Spread(found["total"], df, facts, each=found["replicates"], method=replication(codebook))
+        return Spread(found["total"], df, facts, None, found["replicates"], replication(codebook))
     n = counted_psus(design, found["psus"])
     check_lonely(design, n)
     sums = found["total"]
@@ -153,7 +156,7 @@ def spread_of(codebook: Codebook, design: SurveyDesign, found: Mapping[str, NDAr
     if not design.declared and n.sum() < 2:
         linear = np.full(linear.shape, np.nan)
     facts = {"psus": int(n.sum()), "strata": int((n > 0).sum())} if design.declared else {}
-    return Spread(sums.sum(axis=0), degrees(n), facts, linear=linear)
+    return Spread(sums.sum(axis=0), degrees(n), facts, linear)
 
 
 def _once(sample: Table, values: Mapping[str, Expr]) -> tuple[Table, dict[str, Expr]]:

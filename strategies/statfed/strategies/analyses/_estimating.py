@@ -48,10 +48,11 @@ class Halves(NamedTuple):
 def estimated(estimand: Callable[[Question[T]], Estimand], title: str) -> Halves:
     """The functions of an analysis that estimates what `estimand` makes of a question. title: of its result."""
 
-
     def parts(question: Question[Any], ask: Ask) -> Mapping[str, Part]:
         design = survey_design(question)
-        return rank_parts(question, design) if _ranks(ask, design) else _estimates.parts(question, estimand(question), ask)
+        return (
+            rank_parts(question, design) if _ranks(ask, design) else _estimates.parts(question, estimand(question), ask)
+        )
 
     def contribute(table: Table, question: Question[Any], ask: Ask) -> Arrays:
         design = survey_design(question)

@@ -175,15 +175,15 @@ def replicated(search: Search, at: At, free: Sequence[int], replicates: int) -> 
         if largest <= max(search.tolerance, 1e-7) ** 2:  # squared by the step that was just taken
             return b[:, list(free)]
     raise UsageError(
-        f"glm: no convergence under replicate weights: {search.max_iterations} iterations were not enough; want another "
-        "model or more of them"
+        f"glm: no convergence under replicate weights: {search.max_iterations} iterations were not enough; want more "
+        "of them, or another model"
     )
 
 
 def _astray(replicate: int) -> UsageError:
     return UsageError(
-        f"design: the model has no fit under replicate weight {replicate + 1}; want fewer parameters, or strata and PSUs "
-        "in place of replicate weights"
+        f"design: the model has no fit under replicate weight {replicate + 1}; want fewer parameters, or strata and "
+        "PSUs in place of replicate weights"
     )
 
 

@@ -1,7 +1,8 @@
 """Variance from replicate weights: V = scale * sum_r rscale_r (theta_r - centre)^2.
 
 The centre is the mean of the replicates with a positive rscale, R's default (mse = FALSE). Default scales are those of
-R's svrepdesign with combined weights. Degrees of freedom are the rank of the weights less 1, as R's degf. Source: Wolter 2007, chapters 3 to 5; Lumley 2010, Complex Surveys, section 2.3.
+R's svrepdesign with combined weights. Degrees of freedom are the rank of the weights less 1, as R's degf.
+Source: Wolter 2007, chapters 3 to 5; Lumley 2010, Complex Surveys, section 2.3.
 """
 
 from collections.abc import Generator, Iterator
@@ -102,8 +103,8 @@ def replicate_degrees(question: Question[Any]) -> Generator[Ask, Total, float]:
 
 
 UNKNOWN = (
-    "no limits and p-values: the degrees of freedom of the replicate weights are not known, since a holder's rules keep "
-    "back what tells their rank; want replicate_df in the codebook's [design]"
+    "no limits and p-values: the degrees of freedom of the replicate weights are not known, since a holder's rules "
+    "keep back what tells their rank; want replicate_df in the codebook's [design]"
 )
 """Note of a result with no degrees of freedom from `replicate_degrees`."""
 

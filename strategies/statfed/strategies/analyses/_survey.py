@@ -104,8 +104,13 @@ def survey_design(question: Question[Any]) -> SurveyDesign:
         raise UsageError("design: got a codebook without roles; want weight, stratum, psu or replicate columns in it")
     if replicates:
         return SurveyDesign(weight=weight, replicates=replicates, declared=True)
-    own = codebook.design
-    return SurveyDesign(weight, strata, psu, bool(psu) and own.psu_spans_holders, (), True, own.lonely_psu)
+    own, holders = codebook.design, len(question.terms.holders)
+    if psu and own.psu_spans_holders is None and holders > 1:
+        raise UsageError(
+            f"design.psu_spans_holders: got none with the psu column {psu} and {holders} holders; want it in the "
+            "codebook's [design]: true where some PSU has records with two holders, false where none has"
+        )
+    return SurveyDesign(weight, strata, psu, bool(psu and own.psu_spans_holders), (), True, own.lonely_psu)
 
 
 def weight_column(codebook: Codebook, name: str) -> None:

@@ -11,6 +11,7 @@ codebook's bounds. The variance of the noise is added to all three by the delta 
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import combinations_with_replacement
 
 import numpy as np
 from pydantic import Field
@@ -149,7 +150,7 @@ def coordinate(question: Question[Options]) -> Coordination:
 def _by_design(question: Question[Options]) -> DesignForm:
     """For every pair of columns the totals of 1, of both deviations, of their product and their squares."""
     names = question.options.columns
-    pairs = [(i, j) for i in range(len(names)) for j in range(i, len(names))]
+    pairs = list(combinations_with_replacement(range(len(names)), 2))
 
     def blocks(deviations: list[list[Expr]], inside: list[Expr]) -> list[list[Expr]]:
         one, d = inside[0], [each[0] for each in deviations]
@@ -177,7 +178,7 @@ def _of_design(question: Question[Options]) -> Coordination:
     means, spread = yield from _by_design(question).coordinate(question)
     n, df = int(means.count.min()), spread.df or 0.0
     rows: list[Row] = []
-    for block, (i, j) in enumerate((i, j) for i in range(len(names)) for j in range(i, len(names))):
+    for block, (i, j) in enumerate(combinations_with_replacement(range(len(names)), 2)):
         covariance = error = correlation = lower = upper = p_value = np.nan
         if n > 1 and spread.total[block, 0] > 0:
             figures = partial(_covariance_and_correlation, n=n, same=i == j)

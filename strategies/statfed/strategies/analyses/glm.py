@@ -190,7 +190,9 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
     if ask.name == "replicates":
         z = make_basis(design, question.codebook, ask).expressions(complete)
         for name, b in zip(survey.replicates, ask.arrays["coefficients"], strict=True):
-            yield from sums_weigh(complete, z, (y, complete.number(name), offset), family, Ask("step", {"coefficients": b}))
+            yield from sums_weigh(
+                complete, z, (y, complete.number(name), offset), family, Ask("step", {"coefficients": b})
+            )
         return
     if ask.name == "start":
         yield from of_design(complete, design, f if survey.weight else None)

@@ -15,7 +15,20 @@ import numpy as np
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed, once
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Cells,
+    Coordination,
+    Counts,
+    Fixed,
+    Magnitude,
+    Part,
+    Question,
+    Total,
+    fixed,
+    once,
+)
 from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Table, real
