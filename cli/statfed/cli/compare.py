@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from statfed.cli._output import Json, Overwrite, emit_json, out, progress_bars, say, table
 from statfed.cli.run import WORKSPACE
+from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.outputs import Destinations
@@ -36,6 +37,10 @@ def compare(
     level: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Only this release level (statfed scenarios show). Repeat.")
     ] = None,
+    rules: Annotated[
+        HolderRules,
+        typer.Option(help="What holders allow: everything, or what that template of statfed policy init does."),
+    ] = "none",
     streams: Annotated[int | None, typer.Option(min=1, help="Processes at a time (one a core).")] = None,
     again: Annotated[bool, typer.Option("--again", help="Try also what has a result already.")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Try nothing; report what is there.")] = False,
@@ -62,6 +67,8 @@ def compare(
 
     statfed compare --all --profile quick
 
+    statfed compare health --rules standard
+
     statfed compare --all --profile full --seeds 10
     """
     from statfed.lab.compare.harness import Comparison, Outcome, compare, plan
@@ -76,6 +83,7 @@ def compare(
         scenarios=tuple(dict.fromkeys(scenario or ())),
         protections=tuple(protect or ()),
         levels=tuple(level or ()),
+        rules=rules,
         profile=cast(Profile, profile),
         seeds=seeds,
         streams=streams,

@@ -1,13 +1,14 @@
 """`statfed run`: run a scenario or a study file in simulation."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from statfed.cli._answers import notify, show_drafted, show_dry_run, tell
 from statfed.cli._output import Json, progress_bars, say
 from statfed.cli._study import read_protection
+from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
 from statfed.core.section import read_toml
@@ -52,7 +53,7 @@ def run(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Your own copy of the data (time-use: a UCI HAR folder).")] = None,
     rules: Annotated[
-        Literal["none", "standard", "strict"] | None,
+        HolderRules | None,
         typer.Option(
             help="What simulated holders allow: everything, or what that template of statfed policy init does."
         ),

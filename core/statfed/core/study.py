@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from statfed.core.codebook import Codebook
-from statfed.core.disclosure import OFF, Rules
+from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_method, methods, read_question
 from statfed.core.privacy.noise import epsilon_for
@@ -44,7 +44,7 @@ class Simulation(Section):
         default=True, description="may exact statistics, or a model trained without noise, leave a holder?"
     )
     disclosure: Rules = Field(default=OFF, description="each holder's own rules, off unless this table is given")
-    rules: Literal["none", "standard", "strict"] = Field(
+    rules: HolderRules = Field(
         default="none",
         description="what the simulated holders allow: everything, explained (none), or what that template of statfed "
         "policy init does, pinned to the study's codebook",

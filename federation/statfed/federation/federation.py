@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from statfed.core.codebook import Codebook, load_codebook, make_codebook
-from statfed.core.disclosure import OFF, Rules
+from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress, silent
 from statfed.core.result import Result
@@ -55,7 +55,7 @@ class Federation:
         workspace: Path | str | None = None,
         disclosure: Rules | Literal["none", "standard"] = "none",
         protection: str | Mapping[str, Any] = "plain",
-        rules: Literal["none", "standard", "strict"] = "none",
+        rules: HolderRules = "none",
         seed: int | None = None,
         progress: Progress = silent,
     ) -> None:
