@@ -1,5 +1,5 @@
 # Writes design_reference.json: what R's survey package makes of the generated sample of survey_reference.csv in
-# design-based regressions, tests and quantiles. Run in this folder: Rscript design_reference.R
+# design-based regressions, tests and quantiles, and lme4 of a mixed model. Run in this folder: Rscript design_reference.R
 suppressPackageStartupMessages(library(survey))
 options(digits = 17, warn = -1)
 d <- read.csv("survey_reference.csv", na.strings = c("NA", ""))
@@ -51,4 +51,10 @@ for (m in c("jkn", "bootstrap", "jk1", "brr", "fay")) {
   if (m == "fay") of$rho <- 0.3
   designs[[m]] <- do.call(svrepdesign, of)
 }
-writeLines(json(c(lapply(designs, all_of), list(jkn_rscales = scales))), "design_reference.json")
+d$rich <- as.numeric(d$income > 72)
+mixed <- lme4::glmer(rich ~ hours + (1 | psu), d, family = binomial, nAGQ = 1,
+                     control = lme4::glmerControl(optimizer = "bobyqa", optCtrl = list(rhoend = 1e-10)))
+laplace <- list(estimate = as.numeric(lme4::fixef(mixed)), sigma = as.numeric(attr(lme4::VarCorr(mixed)$psu, "stddev")),
+                log_likelihood = as.numeric(logLik(mixed)))
+out <- c(lapply(designs, all_of), list(jkn_rscales = scales, glmer = laplace))
+writeLines(json(out), "design_reference.json")

@@ -21,7 +21,7 @@ NOISE = (
 COLLUDERS = "shared noise: holders that may pool what they know, the noise they added included; 1 by default there"
 MOST_HOLDERS, MOST_CONDITIONS = 10_000, 1_000
 """Of a study: more is not read, at any end."""
-_CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(==|!=|<=|>=|<|>|=|\bin\b)\s*(.+?)\s*")
+_CONDITION = re.compile(r"\s*(?:`([^`]+)`|([^<>=!`]+?))\s*(==|!=|<=|>=|<|>|=|(?<![^\s`])in(?=\s))\s*(.+?)\s*")
 
 
 class Condition(Section):
@@ -47,11 +47,14 @@ def parse_condition(text: str, codebook: Codebook) -> Condition:
 
 
 def read_condition(text: str) -> tuple[str, str, str]:
-    """Column, operator and value of a condition, as texts. Raises UsageError on what is none."""
+    """Column, operator and value of a condition, as texts; a name with blanks may stand in backticks.
+
+    Raises UsageError on what is none."""
     match = _CONDITION.fullmatch(text)
     if not match:
         raise UsageError(f"--where: got {text!r}; want for example 'age >= 18', 'sex = f' or 'region in north,south'")
-    return match[1], "==" if match[2] == "=" else match[2], match[3].strip("'\"")
+    op = "==" if match[3] == "=" else match[3]
+    return match[1] or match[2], op, match[4].strip("'\"")
 
 
 def _value(name: str, op: str, text: str, codebook: Codebook) -> float | str | tuple[str, ...]:

@@ -40,7 +40,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "describe": [{"columns": ["income", "age", "employed"]}],
     "count": [{}, {"by": ["region", "sex"]}, {"by": ["region"], "design": True}],
     "total": [{"columns": ["income", "hours"]}, {"columns": ["income"], "by": ["region"], "weight": "w"}],
-    "mean": [{"columns": ["income", "age"], "by": ["sex"]}, {"columns": ["income"], "design": True}],
+    "mean": [{"columns": ["hours", "age"], "by": ["sex"]}, {"columns": ["income"], "design": True}],
     "ratio": [{"numerator": "income", "denominator": "hours", "by": ["region"]}],
     "table": [{"rows": ["region"], "columns": ["sex"]}, {"rows": ["region"], "columns": ["sex"], "value": "income"}],
     "calibrate": [
@@ -51,12 +51,12 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"columns": ["hours"], "by": ["sex"], "design": True},
     ],
     "covariance": [{"columns": ["income", "hours", "age"]}, {"columns": ["income", "hours"], "design": True}],
-    "histogram": [{"column": "income", "bins": 10}],
+    "histogram": [{"column": "hours", "bins": 10}],
     "quantile": [{"columns": ["income", "age"]}, {"columns": ["age"], "probabilities": [0.5], "design": True}],
     "ttest": [{"columns": ["income"], "by": "sex"}, {"columns": ["hours"], "by": "sex", "design": True}],
     "chisq": [{"columns": ["region", "sex"]}],
     "pca": [{"columns": ["income", "hours", "age"]}],
-    "ols": [{"formula": "income ~ age + C(region)"}],
+    "ols": [{"formula": "income ~ hours + C(region)"}],
     "glm": [
         {"formula": "employed ~ age + C(region)", "family": "binomial"},
         {"formula": "employed ~ age + hours", "family": "binomial", "design": True},

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Counts, Magnitude, Part, Question, Total
+from statfed.core.result import Scalar
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Weighed
 from statfed.strategies.analyses import _moments as m
@@ -27,6 +28,7 @@ from statfed.strategies.analyses._design_totals import (
     totals_weigh,
 )
 from statfed.strategies.analyses._linearisation import psu_shape
+from statfed.strategies.analyses._records import most_used
 from statfed.strategies.analyses._replication import (
     rank_cells,
     rank_parts,
@@ -184,3 +186,9 @@ class Means:
     left_out: int
     count: NDArray[np.int64]
     mean: Floats
+
+    @property
+    def facts(self) -> dict[str, Scalar]:
+        """Records that are used for the number that has most, those without a value, and those left out."""
+        used = most_used(self.count)
+        return {"observations": used, "missing": self.records - used, "left_out": self.left_out}

@@ -18,6 +18,7 @@ from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _estimates
 from statfed.strategies.analyses._estimates import Estimand, centre
 from statfed.strategies.analyses._linearisation import Moments, check_lonely, degrees, moments, psus, variance
+from statfed.strategies.analyses._records import most_used
 from statfed.strategies.analyses._replication import (
     UNKNOWN,
     rank_cells,
@@ -117,7 +118,8 @@ def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coord
     mu = _divided(y.sum(axis=1), x.sum(axis=1), 0.0)
     scale, fpc = _scales(question, estimand, n)
     value = scale * y if estimand.kind == "total" else _divided(y, x)
-    facts: dict[str, Scalar] = {"observations": n, "left_out": left_out}
+    used = most_used(first["count"])
+    facts: dict[str, Scalar] = {"observations": used, "missing": n - used, "left_out": left_out}
     notes = (f"{left_out} records miss a weight or a variable of the design: left out",) if left_out else ()
     deff = None
     if design.replicates:
@@ -263,7 +265,7 @@ def _result(
         found.df,
         basis={"estimates": basis},
         observations="observations",
-        numbers=("left_out",),
+        numbers=("missing", "left_out"),
         public=("replicates",),
     )
 

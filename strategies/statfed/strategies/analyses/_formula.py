@@ -7,6 +7,7 @@ Intervals follow from the codebook's bounds by interval arithmetic (Moore 1966) 
 
 import ast
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,9 @@ from statfed.core.table import Expr, Table, real
 LARGEST = 1e150  # a square still fits into a float64
 FUNCTIONS = ("log", "log1p", "exp", "sqrt", "abs")
 _ALLOWED = "columns, numbers, + - * / **, log, log1p, exp, sqrt, abs, I(...), C(column) or C(column, Treatment('code'))"
+
+
+QUOTED = "_quoted_"  # a name in backticks, as Python reads it: with the name in hexadecimal
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def read_factor(text: str, codebook: Codebook, where: str, column: bool = False)
     codebook, and on a logarithm, root or quotient that the codebook's bounds do not keep defined.
     """
     try:
-        read = _column(text, codebook, where) if column else _read(ast.parse(text, mode="eval").body, codebook, where)
+        quoted = re.sub("`([^`]*)`", lambda name: QUOTED + name[1].encode().hex(), text)
+        read = _column(text, codebook, where) if column else _read(ast.parse(quoted, mode="eval").body, codebook, where)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UsageError(f"{where}: got {_shown(text)}; want {_ALLOWED}") from None
     if isinstance(read, Category):
@@ -83,7 +88,15 @@ def _read(node: ast.expr, codebook: Codebook, where: str) -> Number | Category:
     return _number(node, codebook, where)
 
 
+def _named(name: str, codebook: Codebook) -> str:
+    """The column that a name in an expression means: as it stands, or as it stood in backticks."""
+    if name in codebook.columns or not name.startswith(QUOTED):
+        return name
+    return bytes.fromhex(name.removeprefix(QUOTED)).decode()
+
+
 def _column(name: str, codebook: Codebook, where: str) -> Number | Category:
+    name = _named(name, codebook)
     column = codebook.column(name, where)
     if column.type == "category":
         return Category(name, column.levels)
@@ -99,7 +112,7 @@ def _column(name: str, codebook: Codebook, where: str) -> Number | Category:
 def _category(node: ast.Call, codebook: Codebook, where: str) -> Category:
     if not node.args or not isinstance(node.args[0], ast.Name) or len(node.args) > 2 or node.keywords:
         raise _refused(node, where)
-    name = node.args[0].id
+    name = _named(node.args[0].id, codebook)
     column = codebook.category(name, f"{where}: C()")
     boolean = column.type == "boolean"
     made = Category(name, column.levels, boolean=boolean)
@@ -128,7 +141,7 @@ def _number(node: ast.expr, codebook: Codebook, where: str) -> Number:
     if isinstance(node, ast.Name):
         found = _column(node.id, codebook, where)
         if isinstance(found, Category):
-            raise UsageError(f"{where}: {node.id}: got type category inside an expression; want a numeric column")
+            raise UsageError(f"{where}: {found.column}: got type category inside an expression; want a numeric column")
         return found
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         inner = _number(node.operand, codebook, where)

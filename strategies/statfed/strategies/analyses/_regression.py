@@ -21,6 +21,7 @@ from statfed.core.result import Coefficients, Row
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._formula import LARGEST, Category, Number
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
+from statfed.strategies.analyses._records import looked_at_part
 
 Vector = NDArray[np.float64]
 ALIASED = 1e-12  # share of a column's variance that must be left given the columns before it
@@ -63,7 +64,8 @@ class Basis:
 
 
 def start_parts(design: Design) -> dict[str, Part]:
-    """records, those with `defined` values, counts of all levels, and sums of the numeric expressions and response."""
+    """records complete, of those `looked_at`; those with `defined` values, counts of all levels, and sums of the
+    numeric expressions and response."""
     numbers = [*design.numbers, design.left]
     bound = np.array([max(abs(x.low), abs(x.high)) for x in numbers if x is not None])
     return {
@@ -71,11 +73,12 @@ def start_parts(design: Design) -> dict[str, Part]:
         "defined": Part(integer=True, bound=1, what=Counts()),
         "levels": Part((len(_codes(design)),), integer=True, bound=1, what=Counts(tuple(design.categories))),
         "sums": Part(bound.shape, bound=bound, what=Magnitude("records")),
+        **looked_at_part("records"),
     }
 
 
 def start_contribution(table: Table, design: Design) -> Arrays:
-    """What `start_parts` announces. table: its records complete in what is read."""
+    """What `start_parts` announces, but `looked_at`. table: its records complete in what is read."""
     count = table.expr.count()
     asked: dict[str, Expr] = {"records": count, "defined": count if design.total else design.defined(table)}
     for i, (column, code) in enumerate(_codes(design)):

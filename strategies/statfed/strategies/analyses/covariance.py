@@ -32,13 +32,14 @@ from statfed.core.method import (
     fixed,
     once,
 )
-from statfed.core.result import Basis, Result, Row
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses import _products
 from statfed.strategies.analyses._design_form import DesignForm
+from statfed.strategies.analyses._records import left_out, looked_at
 from statfed.strategies.analyses._replication import UNKNOWN
 
 TITLE = "Covariances and Pearson correlations of columns"
@@ -93,7 +94,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     complete = table.complete(names)
     numbers: list[Expr] = [complete.number(name) for name in names]
     if ask.name != "scaled":
-        return _products.products(complete, numbers, ask)
+        found = _products.products(complete, numbers, ask)
+        return {**found, **looked_at(table)} if ask.name == "means" else found
     frames = [m.frame(question.codebook, name) for name in names]
     scaled = [(x - real(middle)) / real(half) for x, (middle, half) in zip(numbers, frames, strict=True)]
     return _products.products(complete, scaled, Ask("products", {"centre": np.zeros(len(names))}))
@@ -123,6 +125,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     if options.design:
         return (yield from _of_design(question))
     notes = [f"records complete in {', '.join(options.columns)}; simple random sampling; {options.level:.0%} limits"]
+    facts: dict[str, Scalar] = {}
     if question.privacy:
         total = yield Ask("scaled")
         n, matrix, noise = _noisy(question, total)
@@ -133,16 +136,18 @@ def coordinate(question: Question[Options]) -> Coordination:
         n = int(first["count"])
         matrix = _products.covariance_matrix(first, second)
         noise = np.zeros(())
+        facts["missing"] = left_out(first, n)
     rows = [_row(question, i, j, n, matrix, noise) for i in range(len(options.columns)) for j in range(i, len(matrix))]
     basis = Basis(keys=("name_1", "name_2"), counts=("count",), own=_OWN)
     return Result(
         "covariance",
         "Covariance and correlation",
         {"pairs": rows},
-        {"observations": n},
+        {"observations": n, **facts},
         tuple(notes),
         basis={"pairs": basis},
         observations="observations",
+        numbers=tuple(facts),
     )
 
 

@@ -48,6 +48,7 @@ from statfed.strategies.analyses._glm_sums import replicated as replicated_sums
 from statfed.strategies.analyses._glm_sums import scores as score_columns
 from statfed.strategies.analyses._linearisation import psu_shape
 from statfed.strategies.analyses._matrix import Design, make_design
+from statfed.strategies.analyses._records import left_out, looked_at
 from statfed.strategies.analyses._regression import (
     Vector,
     coefficient_basis,
@@ -155,7 +156,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     complete = table.complete(_reads(question, design))
     y, f, offset = design.response_expression(complete), _weight(complete, question, ask), _offset(complete, question)
     if ask.name == "start":
-        return start_sums(complete, question.options.exposure, design, family, y, f)
+        return {**start_sums(complete, question.options.exposure, design, family, y, f), **looked_at(table)}
     z = make_basis(design, question.codebook, ask).expressions(complete)
     if ask.name == "replicates":
         weights = [complete.number(name) for name in survey.replicates]
@@ -264,6 +265,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     likelihood = None if options.design else family.log_likelihood(deviance, saturated, weights, scale)
     facts: dict[str, Scalar] = {
         "observations": n,
+        "missing": left_out(start, n),
         "residual_df": df if df is not None else weights - p if options.weight else n - p,
         "deviance": deviance,
         "null_deviance": null,
@@ -288,6 +290,7 @@ def coordinate(question: Question[Options]) -> Coordination:
         df=df,
         basis={"coefficients": coefficient_basis(statistic, "residual_df")},
         observations="observations",
+        numbers=("missing",),
         public=("converged", *more),
     )
 

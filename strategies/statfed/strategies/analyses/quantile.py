@@ -54,6 +54,7 @@ from statfed.strategies.analyses._design_totals import (
 )
 from statfed.strategies.analyses._linearisation import psu_shape
 from statfed.strategies.analyses._quantile_design import around, blocks, by_of, places, points_of, points_weigh
+from statfed.strategies.analyses._records import LOOKED_AT, looked_at, looked_at_part, most_used
 from statfed.strategies.analyses._replication import (
     UNKNOWN,
     rank_cells,
@@ -145,6 +146,8 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     edges = _edges(question, ask).shape
     shape = (*edges[:-1], edges[-1] + 1) if _between(question) else (*edges, 2)
     announced = {"count": Part(shape, 1.0, integer=True, what=Counts(by_of(question), sides=options.least > 0))}
+    announced["used"] = Part((len(options.columns),), 1.0, integer=True, what=Counts())
+    announced |= looked_at_part("used")
     if survey.weight:
         weight = m.largest(question.codebook.columns[survey.weight].bounds)
         announced["total"] = Part(shape, weight, what=Magnitude("count"))
@@ -178,7 +181,9 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         _brackets.counts(sample, name, survey.weight, by, edges[i], between=between)
         for i, name in enumerate(options.columns)
     ]
-    return {key: np.stack([each[key] for each in found]) for key in found[0]}
+    cells = {key: np.stack([each[key] for each in found]) for key in found[0]}
+    used = _brackets.whole(cells["count"], between=between).reshape(len(found), -1).sum(axis=1)
+    return {**cells, "used": used.astype(np.int64), **looked_at(table)}
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
@@ -231,7 +236,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     if question.privacy:
         total = yield Ask("tree")
         return _private_result(question, total)
-    state, count, asks = yield from _found(question)
+    state, count, asks, records = yield from _found(question)
     df = 0.0
     if options.design:
         points = np.where(state.known, state.bracket[1], 0.0)[..., : len(options.probabilities)]
@@ -241,12 +246,14 @@ def coordinate(question: Question[Options]) -> Coordination:
         spread = spread_of(question.codebook, survey, total, of_weights)
         df = spread.df or 0.0
         limits_of = around(spread, points.shape, options.level)
-        limits, _, more = yield from _found(question, limits_of)
+        limits, _, more, _ = yield from _found(question, limits_of)
         state, asks = state.joined(limits, len(options.probabilities)), asks + more
     rows = [_row(question, i, at, labels, j, state, int(count[(i, *at)]), df) for i, at, labels, j in places(question)]
     lower, upper = state.bracket
     widest = float((upper - lower)[state.known].max(initial=0.0))
-    facts: dict[str, Scalar] = {"asks": asks, "method": options.method, "widest_bracket": widest}
+    used = most_used(count)
+    facts: dict[str, Scalar] = {"observations": used, "missing": records - used}
+    facts |= {"asks": asks, "method": options.method, "widest_bracket": widest}
     notes = ["estimate: smallest value x with F(x) >= probability, within bracket_lower to bracket_upper"]
     if options.least:
         notes = [
@@ -266,8 +273,8 @@ def coordinate(question: Question[Options]) -> Coordination:
 
 def _found(
     question: Question[Options], wanted: m.Floats | None = None
-) -> Generator[Ask, Total, tuple[_brackets.State, NDArray[np.int64], int]]:
-    """Brackets of the quantiles and of their limits, records in every group, and the number of asks.
+) -> Generator[Ask, Total, tuple[_brackets.State, NDArray[np.int64], int, int]]:
+    """Brackets of the quantiles and of their limits, records in every group, numbers of asks and of all records.
 
     wanted: (columns, *levels, targets), values of F to find instead, NaN for none.
     """
@@ -279,13 +286,14 @@ def _found(
     state = _brackets.start(bounds, tolerance, (len(names), *levels, 3 * len(options.probabilities)))
     state = replace(state, least=options.least)
     inner = 1 if options.least else max(1, min(_EDGES // max(1, state.low[0].size), _most(question)))
-    asks, count = 0, np.zeros((len(names), *levels), np.int64)
+    asks, records, count = 0, 0, np.zeros((len(names), *levels), np.int64)
     while not asks or not state.done.all():
         edges = state.edges(inner, careful=not between)
         cells = yield Ask("cells", {"edges": edges})
         if np.any(cells[key] < 0):
             raise UsageError("weight: got negative totals; want weights that are not negative")
         if not asks:
+            records = int(cells[LOOKED_AT])
             count = _brackets.whole(cells["count"], between=between)
             plain = weight is None and not options.design
             limits = _brackets.with_limits(options.probabilities, count, options.level, plain)
@@ -297,7 +305,7 @@ def _found(
             state = replace(state, goal=goal, upto=(0.0 * goal, 0.0 * goal + size[..., None]))
         state = state.narrowed(edges, _brackets.upto(cells[key], between=between))
         asks += 1
-    return state, count, asks
+    return state, count, asks, records
 
 
 def _row(
@@ -358,7 +366,19 @@ def _result(
     counts = ("count", "beyond") if all("beyond" in row for row in rows) else ("count",)
     basis = {"estimates": Basis(by, ("column", "probability"), counts, own=own, hidden=counts[1:])}
     tables = {"estimates": rows}
-    return Result("quantile", "Quantiles", tables, facts, notes, by, basis=basis, public=tuple(facts))
+    numbers = ("observations", "missing") if "missing" in facts else ()
+    return Result(
+        "quantile",
+        "Quantiles",
+        tables,
+        facts,
+        notes,
+        by,
+        basis=basis,
+        observations=numbers[0] if numbers else None,
+        numbers=numbers[1:],
+        public=tuple(name for name in facts if name not in numbers),
+    )
 
 
 def _between(question: Question[Options]) -> bool:

@@ -21,6 +21,7 @@ from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses._design_form import DesignForm, Means
 from statfed.strategies.analyses._design_totals import Spread
+from statfed.strategies.analyses._records import left_out, looked_at, looked_at_part, most_used
 from statfed.strategies.analyses._replication import UNKNOWN
 
 TITLE = "t-tests of means: one sample, two samples (Welch or pooled), paired"
@@ -75,7 +76,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     bounds = _bounds(question)
     if ask.name == "means":
         by = question.options.by
-        return m.sum_parts(bounds, question.codebook, (by,) if by else ())
+        return m.sum_parts(bounds, question.codebook, (by,) if by else ()) | looked_at_part("count")
     if ask.name == "powers":
         return m.power_parts(bounds, ask.arrays["centre"], _ORDERS)
     raise UsageError(f"ttest: unknown ask: got {ask.name!r}; want means or powers")
@@ -86,7 +87,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         return _by_design(question).contribute(table, question, ask)
     table, numbers, by = _samples(table, question)
     if ask.name == "means":
-        return m.sums(table, numbers, by)
+        return {**m.sums(table, numbers, by), **looked_at(table)}
     return m.powers(table, numbers, ask.arrays["centre"], _ORDERS, by)
 
 
@@ -125,7 +126,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     if options.design:
         means, spread = yield from _by_design(question).coordinate(question)
         rows = [_design_row(question, name, means, spread, i) for i, name in enumerate(names)]
-        facts = {"observations": means.records, "left_out": means.left_out, **spread.facts}
+        facts = means.facts | spread.facts
         notes.append("standard errors from the design; t on its degrees of freedom less one")
         if means.left_out:
             notes.append(f"{means.left_out} records miss a variable of the design: left out")
@@ -136,6 +137,8 @@ def coordinate(question: Question[Options]) -> Coordination:
         second = yield Ask("powers", {"centre": centre})
         found = m.moments(first["count"], centre, second)
         rows = [_row(question, name, found, i) for i, name in enumerate(names)]
+        used = most_used(first["count"])
+        facts = {"observations": used, "missing": left_out(first, used)}
     if any(row["statistic"] is None for row in rows):
         notes.append("no statistic where a sample has too few records or its values do not differ")
     if options.by:
@@ -147,7 +150,7 @@ def coordinate(question: Question[Options]) -> Coordination:
         own=(*_OWN, *(f"mean_{j}" for j in groups)),
     )
     settings = {"mu": options.mu, "level": options.level}
-    numbers = ("observations", "left_out")
+    numbers = ("observations", "missing", "left_out")
     return Result(
         "ttest",
         "t-test",
@@ -155,8 +158,8 @@ def coordinate(question: Question[Options]) -> Coordination:
         settings | facts,
         tuple(notes),
         basis={"tests": basis},
-        observations="observations" if facts else None,
-        numbers=("left_out",) if facts else (),
+        observations="observations",
+        numbers=tuple(name for name in numbers[1:] if name in facts),
         public=(*settings, *(name for name in facts if name not in numbers)),
     )
 

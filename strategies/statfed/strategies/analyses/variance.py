@@ -35,6 +35,7 @@ from statfed.core.table import Table, real
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses._design_form import DesignForm
+from statfed.strategies.analyses._records import left_out, looked_at, looked_at_part, most_used
 
 TITLE = "Variance and standard deviation of columns, with standard errors, also in groups"
 GROUP = "Estimates"
@@ -81,7 +82,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if question.options.design:
         return _by_design(question).parts(question, ask)
     if ask.name == "means":
-        return m.sum_parts(bounds, question.codebook, question.options.by)
+        return m.sum_parts(bounds, question.codebook, question.options.by) | looked_at_part("count")
     if ask.name == "powers":
         return m.power_parts(bounds, ask.arrays["centre"], _ORDERS)
     if ask.name == "scaled":
@@ -101,7 +102,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         return _by_design(question).contribute(table, question, ask)
     numbers = [table.number(name) for name in question.options.columns]
     if ask.name == "means":
-        return m.sums(table, numbers, by)
+        return {**m.sums(table, numbers, by), **looked_at(table)}
     if ask.name == "powers":
         return m.powers(table, numbers, ask.arrays["centre"], _ORDERS, by)
     scaled = []
@@ -156,7 +157,8 @@ def coordinate(question: Question[Options]) -> Coordination:
             mean_error = float(np.sqrt(found.variance[cell] / n[cell]))
             values = (found.mean[cell], mean_error, found.variance[cell], error[cell])
             rows.append(_row(name, levels, int(found.count[cell]), *values, question.codebook.columns[name].unit))
-    return _result(question, rows, _NOTES)
+    used = most_used(first["count"])
+    return _result(question, rows, _NOTES, {"observations": used, "missing": left_out(first, used)})
 
 
 @once
@@ -195,7 +197,7 @@ def _of_design(question: Question[Options]) -> Coordination:
         "estimate: weighted variance about the weighted mean, times n / (n - 1); standard errors from the design",
         *((f"{means.left_out} records miss a variable of the design: left out",) if means.left_out else ()),
     )
-    return _result(question, rows, notes, {"observations": means.records, "left_out": means.left_out, **spread.facts})
+    return _result(question, rows, notes, means.facts | spread.facts)
 
 
 def _mean_and_variance(t: m.Floats, n: int) -> m.Floats:
@@ -210,7 +212,8 @@ def _result(
     by, own = question.options.by, ("mean", "mean_std_error", "estimate", "std_error", "std_dev")
     basis = {"estimates": Basis(by, ("column", "unit"), ("count",), own=own)}
     known = dict(facts or {})
-    of_design = tuple(name for name in known if name not in ("observations", "left_out"))
+    numbers = tuple(name for name in known if name in ("missing", "left_out"))
+    of_design = tuple(name for name in known if name not in ("observations", *numbers))
     return Result(
         "variance",
         "Variance",
@@ -220,7 +223,7 @@ def _result(
         by,
         basis=basis,
         observations="observations" if known else None,
-        numbers=("left_out",) if known else (),
+        numbers=numbers,
         public=of_design,
     )
 
