@@ -22,9 +22,6 @@ FUNCTIONS = ("log", "log1p", "exp", "sqrt", "abs")
 _ALLOWED = "columns, numbers, + - * / **, log, log1p, exp, sqrt, abs, I(...), C(column) or C(column, Treatment('code'))"
 
 
-QUOTED = "_quoted_"  # a name in backticks, as Python reads it: with the name in hexadecimal
-
-
 @dataclass(frozen=True)
 class Number:
     """A numeric expression. low, high: public interval of its values. total: has it a finite value at every record
@@ -65,8 +62,7 @@ def read_factor(text: str, codebook: Codebook, where: str, column: bool = False)
     codebook, and on a logarithm, root or quotient that the codebook's bounds do not keep defined.
     """
     try:
-        quoted = re.sub("`([^`]*)`", lambda name: QUOTED + name[1].encode().hex(), text)
-        read = _column(text, codebook, where) if column else _read(ast.parse(quoted, mode="eval").body, codebook, where)
+        read = _column(text, codebook, where) if column else _read(_parsed(text), codebook, where)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UsageError(f"{where}: got {_shown(text)}; want {_ALLOWED}") from None
     if isinstance(read, Category):
@@ -74,6 +70,21 @@ def read_factor(text: str, codebook: Codebook, where: str, column: bool = False)
     if not read.columns:
         raise UsageError(f"{where}: got {_shown(text)} without a column; want {_ALLOWED}")
     return replace(read, text=text)
+
+
+def _parsed(text: str) -> ast.expr:
+    """A Python expression in which names in backticks are names, whatever signs they have."""
+    names: dict[str, str] = {}
+
+    def standing(match: re.Match[str]) -> str:
+        return names.setdefault(match[1], f"name_in_backticks_{len(names)}")
+
+    tree = ast.parse(re.sub("`([^`]+)`", standing, text), mode="eval").body
+    meant = {placeholder: name for name, placeholder in names.items()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            node.id = meant.get(node.id, node.id)
+    return tree
 
 
 def _read(node: ast.expr, codebook: Codebook, where: str) -> Number | Category:
@@ -88,15 +99,7 @@ def _read(node: ast.expr, codebook: Codebook, where: str) -> Number | Category:
     return _number(node, codebook, where)
 
 
-def _named(name: str, codebook: Codebook) -> str:
-    """The column that a name in an expression means: as it stands, or as it stood in backticks."""
-    if name in codebook.columns or not name.startswith(QUOTED):
-        return name
-    return bytes.fromhex(name.removeprefix(QUOTED)).decode()
-
-
 def _column(name: str, codebook: Codebook, where: str) -> Number | Category:
-    name = _named(name, codebook)
     column = codebook.column(name, where)
     if column.type == "category":
         return Category(name, column.levels)
@@ -112,7 +115,7 @@ def _column(name: str, codebook: Codebook, where: str) -> Number | Category:
 def _category(node: ast.Call, codebook: Codebook, where: str) -> Category:
     if not node.args or not isinstance(node.args[0], ast.Name) or len(node.args) > 2 or node.keywords:
         raise _refused(node, where)
-    name = _named(node.args[0].id, codebook)
+    name = node.args[0].id
     column = codebook.category(name, f"{where}: C()")
     boolean = column.type == "boolean"
     made = Category(name, column.levels, boolean=boolean)
@@ -141,7 +144,7 @@ def _number(node: ast.expr, codebook: Codebook, where: str) -> Number:
     if isinstance(node, ast.Name):
         found = _column(node.id, codebook, where)
         if isinstance(found, Category):
-            raise UsageError(f"{where}: {found.column}: got type category inside an expression; want a numeric column")
+            raise UsageError(f"{where}: {node.id}: got type category inside an expression; want a numeric column")
         return found
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         inner = _number(node.operand, codebook, where)
