@@ -12,7 +12,7 @@ from scipy import linalg
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Ask, Total
 from statfed.strategies.analyses._families import Family
-from statfed.strategies.analyses._regression import Basis, Vector, check_rank, whitening
+from statfed.strategies.analyses._regression import Basis, Vector, identified, whitening
 
 PATIENCE = 8  # iterations from which separation is looked for
 MOVING = 1e-4  # of the linear predictor, root mean square over records: a step below it is convergence
@@ -82,8 +82,10 @@ def _same(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]], name: st
     return name in a and name in b and np.array_equal(a[name], b[name])
 
 
-def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At]]:
-    """Deviance of the model with a constant alone, and where to start: there, if the design holds the constant."""
+def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At, Basis, tuple[str, ...]]]:
+    """Deviance of the model with a constant alone, and where to start: there, if the design holds the constant.
+
+    Also the basis of the columns that are identified, and notes on others."""
     basis = search.basis
     free, constant = basis.free, [basis.free[j] for j in basis.design.constant]
     b = np.zeros(basis.size)
@@ -101,11 +103,17 @@ def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At]
         b = np.zeros(basis.size)
         b[constant] = at.b[0]
         at = At(b, at.total)
-        check_rank(at.information(free), basis)
-        return null, at
-    check_rank(initial.information(free), basis)
-    b = initial.step(free)
-    return null, At(b, (yield search.ask("step", b)))
+        reduced, notes = identified(at.information(free), basis)
+        b[[j for j in free if j not in reduced.free]] = 0.0
+        return (
+            null,
+            At(b, at.total if len(reduced.free) == len(free) else (yield search.ask("step", b))),
+            reduced,
+            notes,
+        )
+    reduced, notes = identified(initial.information(free), basis)
+    b = initial.step(reduced.free)
+    return null, At(b, (yield search.ask("step", b))), reduced, notes
 
 
 def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Total, tuple[At, int]]:

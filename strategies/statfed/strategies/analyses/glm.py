@@ -13,6 +13,7 @@ parameters but one.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import and_
 from typing import Literal
@@ -245,7 +246,8 @@ def coordinate(question: Question[Options]) -> Coordination:
         options.max_iterations,
         options.tolerance,
     )
-    null, begin = yield from first(search, mean)
+    null, begin, basis, left = yield from first(search, mean)
+    search, notes, p = replace(search, basis=basis), notes + left, len(basis.free)
     at, iterations = yield from maximised(search, begin, basis.free)
     scale = 1.0 if family.fixed_scale else float(at.total["pearson"]) / (weights - p)
     w = whitening(at.information(basis.free))

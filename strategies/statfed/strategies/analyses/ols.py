@@ -49,11 +49,11 @@ from statfed.strategies.analyses._records import left_out, looked_at
 from statfed.strategies.analyses._regression import (
     Basis,
     Vector,
-    check_rank,
     coefficient_basis,
     coefficient_rows,
     condition,
     finite,
+    identified,
     make_basis,
     read_start,
     start_contribution,
@@ -208,7 +208,9 @@ def coordinate(question: Question[Options]) -> Coordination:
         raise UsageError(f"formula: got {n} complete records for {p} parameters; want more records than parameters")
     total = yield Ask("products", arrays)
     products = total["products"]
-    check_rank(products[np.ix_(basis.free, basis.free)], basis)
+    whole = basis.free
+    basis, left = identified(products[np.ix_(basis.free, basis.free)], basis)
+    notes, p, kept = notes + left, len(basis.free), [whole.index(j) for j in basis.free]
     fit = _solve(products, basis)
     if fit.ill:
         transform = fit.transform(basis, len(products))
@@ -216,12 +218,14 @@ def coordinate(question: Question[Options]) -> Coordination:
     df, sigma2 = float(n - p), fit.rss / (n - p)
     covariance = sigma2 * fit.inverse
     if options.robust != "none":
-        meat = (yield Ask("meat", arrays | {"coefficients": fit.b}))["products"]
+        meat = (yield Ask("meat", arrays | {"coefficients": _spread(fit.b, kept, whole)}))["products"]
+        meat = meat[np.ix_(kept, kept)]
         covariance = fit.inverse @ meat @ fit.inverse * (n / df if options.robust == "HC1" else 1.0)
     if options.design:
         survey = survey_design(question)
-        scores = yield Ask("scores", arrays | {"coefficients": fit.b})
-        meat, of_design = _linearised(scores, survey, p)
+        scores = yield Ask("scores", arrays | {"coefficients": _spread(fit.b, kept, whole)})
+        meat, of_design = _linearised(scores, survey, len(whole))
+        meat = meat[np.ix_(kept, kept)]
         covariance, df = fit.inverse @ meat @ fit.inverse, of_design + 1 - p
         if df <= 0:
             raise UsageError(f"design: got {of_design:g} degrees of freedom for {p} parameters; want more PSUs")
@@ -245,6 +249,13 @@ def coordinate(question: Question[Options]) -> Coordination:
         observations="observations",
         numbers=("missing",),
     )
+
+
+def _spread(b: Vector, kept: Sequence[int], whole: Sequence[int]) -> Vector:
+    """Coefficients of all columns that holders have, 0 of those left out."""
+    made = np.zeros(len(whole))
+    made[list(kept)] = b
+    return made
 
 
 @dataclass(frozen=True)
