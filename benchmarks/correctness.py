@@ -201,7 +201,7 @@ def designs() -> Iterator[Case]:
     }
     for design, (book, frames) in sets.items():
         said = "strata and PSUs" if design == "clustered" else "bootstrap replicates"
-        ask = {"frames": frames, "codebook": book, "design": True}
+        ask: dict[str, Any] = {"frames": frames, "codebook": book, "design": True}
         for name, (method, options) in asked.items():
             wanted = SURVEY[design][name]
             found = federate(method, **ask, **options)
@@ -216,7 +216,7 @@ def designs() -> Iterator[Case]:
                 "glm", f"{family}, {said}", where, R, coefficients(found), wanted["estimate"] + wanted["std_error"]
             )
         row = federate("ttest", **ask, columns=["hours"], by="sex", levels=["m", "f"]).tables["tests"][0]
-        keys = ("estimate", "statistic", "df", "p_value", "lower", "upper")
+        keys: tuple[str, ...] = ("estimate", "statistic", "df", "p_value", "lower", "upper")
         yield Case("ttest", said, where, R, [row[k] for k in keys], [reference["two"][k] for k in keys])
         row = federate("variance", **ask, columns=["income"]).tables["estimates"][0]
         keys = ("estimate", "std_error")

@@ -133,7 +133,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     if ask.name == "start":
         sums = _glm_sums.start_sums(complete, question.options.exposure, design, family, y, real(1.0))
         found = {name: sums[name] for name in parts(question, ask) if name in sums}
-        return found | looked_at(table) | {"count": complete.grid((group,), n=ibis._.count())["n"]}
+        return {**found, **looked_at(table), "count": complete.grid((group,), n=ibis._.count())["n"]}
     z = make_basis(design, question.codebook, ask).expressions(complete)
     if ask.name == "separation":
         return _glm_sums.streamed(complete, z, (y, real(1.0), offset), family, ask)

@@ -126,7 +126,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     if options.design:
         means, spread = yield from _by_design(question).coordinate(question)
         rows = [_design_row(question, name, means, spread, i) for i, name in enumerate(names)]
-        facts = means.facts | spread.facts
+        facts = {**means.facts, **spread.facts}
         notes.append("standard errors from the design; t on its degrees of freedom less one")
         if means.left_out:
             notes.append(f"{means.left_out} records miss a variable of the design: left out")

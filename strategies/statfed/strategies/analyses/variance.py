@@ -197,7 +197,7 @@ def _of_design(question: Question[Options]) -> Coordination:
         "estimate: weighted variance about the weighted mean, times n / (n - 1); standard errors from the design",
         *((f"{means.left_out} records miss a variable of the design: left out",) if means.left_out else ()),
     )
-    return _result(question, rows, notes, means.facts | spread.facts)
+    return _result(question, rows, notes, {**means.facts, **spread.facts})
 
 
 def _mean_and_variance(t: m.Floats, n: int) -> m.Floats:
