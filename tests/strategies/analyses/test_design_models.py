@@ -8,8 +8,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from statfed.client.guard.disclosure import undeclared, weighed
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
+from statfed.core.method import Cells, columns_read
+from statfed.core.terms import Terms
+from statfed.lab.laws.frames import holder_table
+from statfed.lab.laws.walk import steps
 from tests.federate import federate, split
 from tests.strategies.analyses.test_survey import DATA, SAMPLE, codebook, nested
 
@@ -190,3 +195,34 @@ def test_degrees_of_freedom_that_the_codebook_gives_are_taken() -> None:
     described = book.model_dump(mode="json", exclude_defaults=True)
     described["design"]["replicate_df"] = 9
     assert federate("mean", frames, Codebook.model_validate(described), columns=["hours"], design=True).df == 9
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("mean", {"columns": ["hours"]}),
+        ("table", {"rows": ["sex"], "columns": ["region"]}),
+        ("ttest", {"columns": ["hours"], "by": "sex"}),
+        ("covariance", {"columns": ["hours", "age"]}),
+        ("quantile", {"columns": ["age"], "probabilities": [0.5]}),
+        ("glm", {"formula": "young ~ hours"}),
+    ],
+)
+def test_what_leaves_with_replicate_weights_is_declared_and_weighed(method: str, options: dict[str, Any]) -> None:
+    book, _, _ = asked("bootstrap")
+    terms = Terms(method=method, options=options | {"design": True}, codebook=book, holders=("h1", "h2"), seed=1)
+    names = set()
+    halves = [FRAME.iloc[::2].reset_index(drop=True), FRAME.iloc[1::2].reset_index(drop=True)]
+    for step in steps(terms, {"h1": FRAME}):
+        question, ask = step.study.question, step.ask
+        said = step.study.method.discloses(question, ask)
+        assert not undeclared(step.parts, said, weighed(step.study.method, said)), ask.name
+        if isinstance(said, Cells):
+            assert {*said.by, *said.values, *said.complete} <= {*columns_read(question)}
+        if ask.name in ("spread", "replicates", "rank"):
+            names.add(ask.name)
+            assert list(step.study.method.weighs(holder_table(FRAME, book), question, ask))  # type: ignore[attr-defined]
+            sent = [step.sent(holder_table(half, book)) for half in halves]
+            for key, whole in step.contributions["h1"].items():
+                close(sum(each[key] for each in sent), whole, 1e-7)
+    assert "rank" in names

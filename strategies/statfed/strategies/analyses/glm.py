@@ -143,7 +143,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name == "replicates" and survey.replicates:
         r = len(survey.replicates)
         sums = {"information": Part((r, k, k), what=Product()), "score": Part((r, k), what=Product())}
-        return sums | {"invalid": Part((r,), integer=True, bound=1)}
+        return sums | {"invalid": Part((r,), integer=True, bound=1, what=Counts())}
     raise UsageError(f"glm: unknown ask: got {ask.name!r}; want start, initial, step, separation, spread or replicates")
 
 
