@@ -80,7 +80,7 @@ def coefficients(result: Any) -> list[float]:
 
 
 def moments() -> Iterator[Case]:
-    data = sm.datasets.fair.load_pandas().data
+    data: Any = sm.datasets.fair.load_pandas().data
     fair = data.assign(married=np.where(data["yrs_married"] > 9, "long", "short"))
     frames, book, where = split(fair, 3, 1), book_of(fair), "statsmodels fair"
     y, x = fair["affairs"], fair["age"]
@@ -128,7 +128,7 @@ def moments() -> Iterator[Case]:
 
 
 def regressions() -> Iterator[Case]:
-    longley = sm.datasets.longley.load_pandas().data
+    longley: Any = sm.datasets.longley.load_pandas().data
     formula = "TOTEMP ~ GNPDEFL + GNP + UNEMP + ARMED + POP + YEAR"
     fit = smf.ols(formula, longley).fit()
     found = federate("ols", split(longley, 3, 2), book_of(longley), formula=formula)
@@ -137,7 +137,7 @@ def regressions() -> Iterator[Case]:
     robust = federate("ols", split(longley, 3, 2), book_of(longley), formula="TOTEMP ~ GNP + UNEMP", robust="HC1")
     fit = smf.ols("TOTEMP ~ GNP + UNEMP", longley).fit(cov_type="HC1")
     yield Case("ols", "HC1", "statsmodels longley", "statsmodels", coefficients(robust), [*fit.params, *fit.bse])
-    data = sm.datasets.fair.load_pandas().data
+    data: Any = sm.datasets.fair.load_pandas().data
     fair = data.assign(any=(data["affairs"] > 0).astype(float), visits=data["children"].round())
     families = {"binomial": ("any", sm.families.Binomial()), "poisson": ("visits", sm.families.Poisson())}
     for family, (response, kind) in families.items():

@@ -316,7 +316,7 @@ def _by_design(
         found = yield search.ask("spread", at.b)
         spread = spread_of(question.codebook, survey, found)
         meat = spread.covariance(0, lambda t: t)[np.ix_(free, free)]
-        covariance, of_design, facts = inverse @ meat @ inverse, float(spread.df or 0), {**spread.facts}
+        covariance, of_design, facts = inverse @ meat @ inverse, float(spread.df or 0), dict[str, Scalar](spread.facts)
     df = of_design + 1 - len(free)
     if df <= 0:
         raise UsageError(f"design: got {of_design:g} degrees of freedom for {len(free)} parameters; want more PSUs")

@@ -237,14 +237,14 @@ def coordinate(question: Question[Options]) -> Coordination:
         total = yield Ask("tree")
         return _private_result(question, total)
     state, count, asks, records = yield from _found(question)
-    df = 0.0
+    df, of_design = 0.0, dict[str, Scalar]()
     if options.design:
         points = np.where(state.known, state.bracket[1], 0.0)[..., : len(options.probabilities)]
         total = yield Ask("spread", {"points": points})
         survey = survey_design(question)
         of_weights = (yield from replicate_degrees(question)) if survey.replicates else None
         spread = spread_of(question.codebook, survey, total, of_weights)
-        df = spread.df or 0.0
+        df, of_design = spread.df or 0.0, dict[str, Scalar](spread.facts)
         limits_of = around(spread, points.shape, options.level)
         limits, _, more, _ = yield from _found(question, limits_of)
         state, asks = state.joined(limits, len(options.probabilities)), asks + more
@@ -261,7 +261,7 @@ def coordinate(question: Question[Options]) -> Coordination:
             "quantile has fewer records than that on one side"
         ]
     if options.design:
-        facts |= spread.facts
+        facts |= of_design
         notes.append(f"std_error, lower, upper: Woodruff's {options.level:.0%} limits with the design's error of F")
         notes += [] if df else [UNKNOWN]
     elif options.weight:

@@ -186,7 +186,7 @@ def _of_design(question: Question[Options]) -> Coordination:
     for i, name in enumerate(question.options.columns):
         for j, (at, labels) in enumerate(levels):
             block, n = i * len(levels) + j, int(means.count[(i, *at)])
-            values = (np.nan,) * 4
+            values: tuple[float, float, float, float] = (np.nan, np.nan, np.nan, np.nan)
             if n > 1 and spread.total[block, 0] > 0:
                 figures = partial(_mean_and_variance, n=n)
                 mean, variance = figures(spread.total[block])
