@@ -193,9 +193,10 @@ class Column(Section):
 class Design(Section):
     """How the sample was drawn, as far as the columns' roles do not say it."""
 
-    psu_spans_holders: bool = Field(
-        default=False,
-        description="may records of one PSU lie with several holders? Then the psu column has to list its categories",
+    psu_spans_holders: bool | None = Field(
+        default=None,
+        description="may records of one PSU lie with several holders? Then the psu column has to list its categories; "
+        "a design with PSUs and several holders wants true or false",
     )
     lonely_psu: Literal["refuse", "certainty", "adjust"] = Field(
         default="refuse", description="a stratum with one PSU: refuse, count no variance, or centre at the grand mean"
@@ -203,6 +204,9 @@ class Design(Section):
     replicate_method: Literal["jk1", "jkn", "brr", "fay", "bootstrap", "other"] | None = None
     replicate_scale: float | None = Field(default=None, gt=0, description="default follows from the method")
     replicate_rscales: tuple[float, ...] = Field(default=(), description="one per replicate; default all 1")
+    replicate_df: float | None = Field(
+        default=None, gt=0, description="degrees of freedom of the replicates; default: the rank of the weights less 1"
+    )
     fay_rho: float = Field(default=0.0, ge=0, lt=1, description="Fay's coefficient")
 
 

@@ -91,7 +91,11 @@ def codebook() -> Codebook:
     columns["key"] = {"type": "number", "low": 0, "high": 1, "role": "record-key"} | needed
     columns["weight"] = {"type": "number", "low": 0, "high": incomes.MOST_WEIGHT, "role": "weight"} | needed
     columns["income"] = {"type": "number", "low": 0, "high": incomes.TOP_CODE, "unit": "EUR a year"} | needed
-    table = {"title": "Adults and their incomes", "columns": columns, "design": {"lonely_psu": "certainty"}}
+    table = {
+        "title": "Adults and their incomes",
+        "columns": columns,
+        "design": {"lonely_psu": "certainty", "psu_spans_holders": False},
+    }
     return make_codebook(table, "income-tables")
 
 

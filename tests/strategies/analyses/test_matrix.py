@@ -9,12 +9,13 @@ import formulaic
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statfed.core.errors import UsageError
 from statfed.strategies.analyses._matrix import cross_products, make_design
-from tests.federate import codebook_of, table_of
+from tests.federate import codebook_of, federate, split, table_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:fetch_record_batch:DeprecationWarning")
 
@@ -299,3 +300,18 @@ def test_streamed_and_pushed_down_cross_products_are_the_same(
         x = x if transform is None else x @ transform
         w = frame["b"].to_numpy() if weighted else np.ones(n)
         np.testing.assert_allclose(streamed, x.T @ (x * w[:, None]), rtol=1e-11, atol=1e-9)
+
+
+def test_names_with_blanks_are_read_in_backticks_everywhere() -> None:
+    book = codebook_of({"net wage": "number", "hours worked": ("number", 1, 80), "in out": ["a", "b"]})
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"net wage": rng.normal(size=40), "hours worked": rng.uniform(2, 70, 40)})
+    frame["in out"] = rng.choice(["a", "b"], 40)
+    formula = "`net wage` ~ I(`hours worked` ** 2) + log(`hours worked`) + C(`in out`)"
+    shown = federate("ols", split(frame, 2), book, formula=formula, where=["`hours worked` > 5", "in out in a,b"])
+    plain = frame.rename(columns={"net wage": "y", "hours worked": "x", "in out": "g"})[frame["hours worked"] > 5]
+    wanted = smf.ols("y ~ I(x ** 2) + np.log(x) + C(g)", plain).fit()
+    rows = {str(row["name"]): float(row["estimate"] or 0) for row in shown.tables["coefficients"]}
+    assert [*rows] == ["Intercept", "I(`hours worked` ** 2)", "log(`hours worked`)", "C(`in out`)[T.b]"]
+    by_name = dict(zip(["Intercept", "C(`in out`)[T.b]", *[*rows][1:3]], wanted.params, strict=True))
+    assert rows == pytest.approx(by_name, rel=1e-7)

@@ -261,3 +261,22 @@ def test_a_stratum_with_one_psu_is_refused_unless_the_codebook_says_what_to_do()
     frame["k"] = frame["k"].where(frame["h"] != "2", "2-0")
     with pytest.raises(UsageError, match="single PSU"):
         federate("ols", [frame], codebook, formula="y ~ age", design=True)
+
+
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("method", ["ols", "glm"])
+def test_an_interaction_of_levels_that_nobody_has_together_is_left_out(method: str, reference: bool) -> None:
+    frame = people(200, 4)
+    sexes, regions = sorted(frame["sex"].dropna().unique()), sorted(frame["region"].dropna().unique())
+    empty = (frame["sex"] == sexes[0 if reference else 1]) & (frame["region"] == regions[0 if reference else -1])
+    frame = frame[~empty].dropna(subset=["y", "sex", "region", "age"])
+    more = {"family": "gaussian"} if method == "glm" else {"robust": "HC0"}
+    result = federate(method, split(frame, 2), CODEBOOK, formula="y ~ age + C(sex)*C(region)", **more)
+    assert any("left out, determined by the other columns" in note for note in result.notes)
+    x = model_matrix("age + C(sex)*C(region)", frame)
+    shown = result.to_pandas()
+    x = x[list(shown["name"])].to_numpy(dtype=float)
+    assert np.linalg.matrix_rank(x) == x.shape[1] == 6
+    fit = sm.OLS(frame["y"].to_numpy(dtype=float), x).fit(cov_type="HC0" if method == "ols" else "nonrobust")
+    np.testing.assert_allclose(shown["estimate"], fit.params, rtol=1e-7)
+    np.testing.assert_allclose(shown["std_error"], fit.bse, rtol=1e-7)

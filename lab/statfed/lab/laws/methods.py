@@ -313,6 +313,28 @@ def _close(subject: Subject, relative: float) -> float:
     return 1e-4 if subject.training else relative
 
 
+def _accounted(subject: Subject) -> str:
+    """Of exact results. The universe has records with missing values."""
+    looked = 0
+    for case in subject.cases:
+        if subject.terms(case).privacy is not None:
+            return "of exact results alone"
+        facts = _result(subject, case, dealt(case.frame, _nested(subject, case), HOLDERS)).facts
+        known = {name: facts[name] for name in ("observations", "missing", "left_out", "records") if name in facts}
+        if not known and plugins(package_of(subject.name)).get(subject.name):
+            return "tells no numbers of records"
+        if "records" in known:
+            holds(known["records"] == len(case.frame), f"facts: got {known}; want {len(case.frame)} records")
+        else:
+            added = sum(int(value or 0) for value in known.values())
+            holds(
+                len(known) > 1 and added == len(case.frame),
+                f"facts: got {known}; want observations, missing and left_out, which add up to {len(case.frame)}",
+            )
+        looked += 1
+    return f"{looked} examples"
+
+
 def _json(subject: Subject) -> str:
     for case in subject.cases:
         result = _result(subject, case, [case.frame, case.frame.iloc[:0]])
@@ -436,9 +458,15 @@ SAID = tuple(_said(law) for law in (*declared.LEAVES, *declared.SHOWS) if law.id
 """Of statistics alone; what leaves in training is of a model. Two of `statfed.lab.laws.declared` hold of both."""
 
 
+ACCOUNTED: Law[Subject] = Law(
+    "records", "Records used, those that miss a value and those left out add up to all", _accounted
+)
+"""Of statistics."""
+
+
 def laws_of(name: str) -> tuple[Law[Subject], ...]:
     """The laws of a method."""
-    return LAWS if is_training(name) else (*LAWS, *SAID, PRECISE)
+    return LAWS if is_training(name) else (*LAWS, ACCOUNTED, *SAID, PRECISE)
 
 
 def check_method(name: str, progress: Progress = silent) -> list[Check]:

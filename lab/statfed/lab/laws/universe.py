@@ -32,28 +32,35 @@ CODEBOOK = codebook_of(
         "key": {"type": "number", "low": 0, "high": 1, "role": "record-key"},
         "duration": ("integer", 1, 24),
         "event": "boolean",
-    }
+    },
+    design={"psu_spans_holders": False},
 )
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "describe": [{"columns": ["income", "age", "employed"]}],
     "count": [{}, {"by": ["region", "sex"]}, {"by": ["region"], "design": True}],
     "total": [{"columns": ["income", "hours"]}, {"columns": ["income"], "by": ["region"], "weight": "w"}],
-    "mean": [{"columns": ["income", "age"], "by": ["sex"]}, {"columns": ["income"], "design": True}],
+    "mean": [{"columns": ["hours", "age"], "by": ["sex"]}, {"columns": ["income"], "design": True}],
     "ratio": [{"numerator": "income", "denominator": "hours", "by": ["region"]}],
     "table": [{"rows": ["region"], "columns": ["sex"]}, {"rows": ["region"], "columns": ["sex"], "value": "income"}],
     "calibrate": [
         {"margins": {"sex": {"f": 500.0, "m": 480.0}}, "columns": ["income"], "weight": "w"},
     ],
-    "variance": [{"columns": ["income", "age"], "by": ["region"]}],
-    "covariance": [{"columns": ["income", "hours", "age"]}],
-    "histogram": [{"column": "income", "bins": 10}],
-    "quantile": [{"columns": ["income", "age"]}],
-    "ttest": [{"columns": ["income"], "by": "sex"}],
+    "variance": [
+        {"columns": ["income", "age"], "by": ["region"]},
+        {"columns": ["hours"], "by": ["sex"], "design": True},
+    ],
+    "covariance": [{"columns": ["income", "hours", "age"]}, {"columns": ["income", "hours"], "design": True}],
+    "histogram": [{"column": "hours", "bins": 10}],
+    "quantile": [{"columns": ["income", "age"]}, {"columns": ["age"], "probabilities": [0.5], "design": True}],
+    "ttest": [{"columns": ["income"], "by": "sex"}, {"columns": ["hours"], "by": "sex", "design": True}],
     "chisq": [{"columns": ["region", "sex"]}],
     "pca": [{"columns": ["income", "hours", "age"]}],
-    "ols": [{"formula": "income ~ age + C(region)"}],
-    "glm": [{"formula": "employed ~ age + C(region)", "family": "binomial"}],
+    "ols": [{"formula": "income ~ hours + C(region)"}],
+    "glm": [
+        {"formula": "employed ~ age + C(region)", "family": "binomial"},
+        {"formula": "employed ~ age + hours", "family": "binomial", "design": True},
+    ],
     "glmm": [
         {"formula": "employed ~ age", "group": "region"},
         {"formula": "hours ~ age", "family": "poisson", "group": "sex"},

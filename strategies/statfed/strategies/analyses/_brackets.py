@@ -117,6 +117,12 @@ class State:
         edges = np.where(self._whole[..., None], np.floor(edges), edges)
         return np.where(self.done[..., None], high, np.clip(edges, low, high))
 
+    def joined(self, limits: "State", quantiles: int) -> "State":
+        """Brackets of the first `quantiles` targets from here, of all others from `limits`."""
+        here = np.arange(self.low.shape[-1]) < quantiles
+        ends = {name: np.where(here, getattr(self, name), getattr(limits, name)) for name in ("low", "high", "goal")}
+        return replace(self, **ends)
+
     def narrowed(self, edges: Floats, below: NDArray[np.int64] | Floats) -> "State":
         """Brackets after `below`, the total up to each of these edges."""
         reached = below >= self.goal[..., None]

@@ -19,16 +19,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from statfed.core.fixed_point import WIDE_UNIT
 from statfed.core.method import Question, Total
 from statfed.core.privacy.cell_key import cell_keys
 from statfed.core.result import Additive, Basis, Result, Row, Scalar
 from statfed.strategies.analyses import _divided
+from statfed.strategies.analyses._independence import pearson, rao_scott
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
 from statfed.strategies.analyses._margins import collapsed_axes, groups, views
-from statfed.strategies.analyses._replication import Replication, replication
+from statfed.strategies.analyses._replication import UNKNOWN, Replication, replication
 from statfed.strategies.analyses._survey import survey_design
 
 Floats = NDArray[np.float64]
@@ -103,6 +103,13 @@ class Linearised:
             second = self.second.reshape(-1, size, size)
         return self._centred(second, np.einsum("hk,hl->hkl", total, total))
 
+    def of_shares(self, places: NDArray[np.int64]) -> Floats:
+        """Covariance matrix of the shares of the cells at `places` of all cells, linearised."""
+        totals = self.total.sum(axis=0).reshape(-1)[places]
+        jacobian = (np.eye(totals.size) - np.outer(totals, np.ones(totals.size)) / totals.sum()) / totals.sum()
+        shares: Floats = jacobian @ self.covariance()[np.ix_(places, places)] @ jacobian.T
+        return shares
+
     def _centred(self, second: Floats, first: Floats) -> Floats:
         n = self.n.reshape(-1, *(1,) * (second.ndim - 1))
         weights = factors(n, self.lonely)
@@ -124,8 +131,10 @@ class Replicated:
         """The same of groups of levels."""
         return replace(self, each=_grouped(self.each, maps, 1))
 
-    def covariance(self) -> Floats:
-        return self.method.covariance(self.each.reshape(len(self.each), -1))
+    def of_shares(self, places: NDArray[np.int64]) -> Floats:
+        """Covariance matrix of the shares of the cells at `places` of all cells, from the shares of each replicate."""
+        totals = self.each.reshape(len(self.each), -1)[:, places]
+        return self.method.covariance(totals / totals.sum(axis=1, keepdims=True))
 
 
 def result(
@@ -136,10 +145,12 @@ def result(
     most: float | None,
     magnified: float = 1.0,
     unsafe: Flags | None = None,
+    replicate_df: float | None = None,
 ) -> Result:
     """From the pooled `cells`. kept: axes of the tables of powers; most: public bound of a contribution, if any,
     with the margin for parts at several holders;
-    magnified: what powers were multiplied by; unsafe: verdicts on all rows in the order of `views`, if any."""
+    magnified: what powers were multiplied by; unsafe: verdicts on all rows in the order of `views`, if any;
+    replicate_df: degrees of freedom of replicate weights, if there are some."""
     design, count = survey_design(question), total["count"]
     records, n = int(total["records"]), int(count.sum())
     facts: dict[str, Scalar] = {
@@ -151,7 +162,7 @@ def result(
     if design.replicates:
         cells = total["total"]
         spread = Replicated(total["replicates"], replication(question.codebook))
-        df = float(len(design.replicates) - 1)
+        df = float(replicate_df or 0.0)
     else:
         spread = _linearised(total, question)
         cells = spread.total.sum(axis=0)
@@ -171,10 +182,11 @@ def result(
     notes: tuple[str, ...] = ()
     tests: dict[str, Scalar] = dict.fromkeys(("chi_square", "chi_square_df", "chi_square_p_value", "cramers_v"))
     if question.options.value is None and plain:
-        tests |= _pearson(count)
+        tests |= pearson(count)
     elif question.options.value is None and len(by) == 2 and count.size <= LARGEST_TEST:
-        tests |= _rao_scott(cells, spread.covariance(), n, df)
+        tests |= rao_scott(cells, spread.of_shares, n, df)
         notes = ("chi-square is Pearson's with Rao and Scott's first-order correction, F with the second-order one",)
+        notes = notes if df else (*notes, UNKNOWN)
     elif question.options.value is None:
         notes = (f"no test of independence: want two columns and {LARGEST_TEST} cells at most, or no weights",)
     kind = Additive(
@@ -401,70 +413,3 @@ def _grouped_whole(array: NDArray[np.int64], maps: Mapping[int, Floats]) -> NDAr
     for axis, inside in maps.items():
         array = np.moveaxis(np.tensordot(inside.astype(np.int64), array, axes=(1, axis)), 0, axis)
     return array
-
-
-def _present(table: NDArray[Any]) -> tuple[NDArray[Any], ...] | None:
-    """Positions of the levels that occur, by axis; None unless there are at least two axes with two of them each."""
-    axes = range(table.ndim)
-    used = tuple(np.flatnonzero(table.sum(axis=tuple(a for a in axes if a != axis))) for axis in axes)
-    return used if len(used) > 1 and all(len(levels) > 1 for levels in used) else None
-
-
-def _pearson(count: NDArray[np.int64]) -> dict[str, Scalar]:
-    """Pearson's test without continuity correction; levels that nobody has are left out."""
-    used = _present(count)
-    if used is None:
-        return {}
-    table = count[np.ix_(*used)]
-    found = stats.chi2_contingency(table, correction=False)
-    tests: dict[str, Scalar] = {
-        "chi_square": float(found.statistic),
-        "chi_square_df": int(found.dof),
-        "chi_square_p_value": float(found.pvalue),
-    }
-    if table.ndim == 2:
-        tests["cramers_v"] = math.sqrt(float(found.statistic) / (float(table.sum()) * (min(table.shape) - 1)))
-    return tests
-
-
-def _rao_scott(cells: Floats, covariance: Floats, n: int, df: float) -> dict[str, Scalar]:
-    """Rao and Scott's corrections of Pearson's statistic of a two-way table of weighted totals over n records."""
-    used = _present(cells)
-    if used is None or (cells < 0).any():
-        return {}
-    table = cells[np.ix_(*used)]
-    places = np.arange(cells.size).reshape(cells.shape)[np.ix_(*used)].reshape(-1)
-    share = (table / table.sum()).reshape(-1)
-    jacobian = (np.eye(share.size) - np.outer(share, np.ones(share.size))) / table.sum()
-    v = jacobian @ covariance[np.ix_(places, places)] @ jacobian.T
-    inverse = np.diag(np.divide(1.0, share, out=np.zeros(share.size), where=share > 0))
-    contrasts = _interactions(*table.shape)
-    denominator = contrasts.T @ inverse @ contrasts / n
-    numerator = contrasts.T @ inverse @ v @ inverse @ contrasts
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum() ** 2
-    statistic = n * float(((share.reshape(table.shape) - expected) ** 2 / expected).sum())
-    if np.linalg.matrix_rank(denominator) < len(denominator):
-        return {}
-    delta = np.linalg.solve(denominator, numerator)
-    trace, squared = float(np.trace(delta)), float(np.trace(delta @ delta))
-    if not trace > 0 or df <= 0:
-        return {}
-    first, size = statistic / (trace / len(delta)), trace**2 / squared
-    return {
-        "chi_square": first,
-        "chi_square_df": len(delta),
-        "chi_square_p_value": float(stats.chi2.sf(first, len(delta))),
-        "f_statistic": statistic / trace,
-        "f_df": size,
-        "f_residual_df": size * df,
-        "f_p_value": float(stats.f.sf(statistic / trace, size, size * df)),
-    }
-
-
-def _interactions(rows: int, columns: int) -> Floats:
-    """Basis of the interactions of a two-way table, orthogonal to its main effects: (rows * columns, df)."""
-    i, j = (x.reshape(-1) for x in np.indices((rows, columns)))
-    main = np.column_stack([np.ones(i.size), *(i == k for k in range(1, rows)), *(j == k for k in range(1, columns))])
-    both = np.column_stack([(i == k) & (j == m) for k in range(1, rows) for m in range(1, columns)]).astype(float)
-    residual: Floats = both - main @ np.linalg.lstsq(main, both, rcond=None)[0]
-    return residual

@@ -27,7 +27,16 @@ from statfed.strategies.analyses._linearisation import (
     spanning_variance,
     variance,
 )
-from statfed.strategies.analyses._replication import replication
+from statfed.strategies.analyses._records import most_used
+from statfed.strategies.analyses._replication import (
+    UNKNOWN,
+    rank_cells,
+    rank_parts,
+    rank_sums,
+    rank_weighs,
+    replicate_degrees,
+    replication,
+)
 from statfed.strategies.analyses._survey import ESTIMATE, Estimation, SurveyDesign, domains, estimate_row, survey_design
 
 Floats = NDArray[np.float64]
@@ -50,15 +59,43 @@ class Halves(NamedTuple):
 
 def estimated(estimand: Callable[[Question[T]], Estimand], title: str) -> Halves:
     """The functions of an analysis that estimates what `estimand` makes of a question. title: of its result."""
+
+    def parts(question: Question[Any], ask: Ask) -> Mapping[str, Part]:
+        design = survey_design(question)
+        return (
+            rank_parts(question, design) if _ranks(ask, design) else _estimates.parts(question, estimand(question), ask)
+        )
+
+    def contribute(table: Table, question: Question[Any], ask: Ask) -> Arrays:
+        design = survey_design(question)
+        if _ranks(ask, design):
+            return rank_sums(design.sample(table), design)
+        return _estimates.contribute(table, question, estimand(question), ask)
+
+    def weighs(table: Table, question: Question[Any], ask: Ask) -> Iterable[Weighed]:
+        design = survey_design(question)
+        if _ranks(ask, design):
+            return rank_weighs(design.sample(table), design)
+        return _estimates.weighs(table, question, estimand(question), ask)
+
+    def discloses(question: Question[Any], ask: Ask) -> Cells:
+        design = survey_design(question)
+        return rank_cells(design) if _ranks(ask, design) else _estimates.discloses(question, estimand(question), ask)
+
     return Halves(
         columns=lambda question: _estimates.checked_columns(question, estimand(question)),
-        parts=lambda question, ask: _estimates.parts(question, estimand(question), ask),
-        contribute=lambda table, question, ask: _estimates.contribute(table, question, estimand(question), ask),
-        weighs=lambda table, question, ask: _estimates.weighs(table, question, estimand(question), ask),
-        discloses=lambda question, ask: _estimates.discloses(question, estimand(question), ask),
+        parts=parts,
+        contribute=contribute,
+        weighs=weighs,
+        discloses=discloses,
         budget=lambda _: fixed("noisy"),
         coordinate=lambda question: coordinate(question, estimand(question), title),
     )
+
+
+def _ranks(ask: Ask, design: SurveyDesign) -> bool:
+    """Is it the ask for the rank of replicate weights?"""
+    return ask.name == "rank" and bool(design.replicates)
 
 
 @dataclass(frozen=True)
@@ -92,7 +129,8 @@ def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coord
     mu = _divided(y.sum(axis=1), x.sum(axis=1), 0.0)
     scale, fpc = _scales(question, estimand, n)
     value = scale * y if estimand.kind == "total" else _divided(y, x)
-    facts: dict[str, Scalar] = {"observations": n, "left_out": left_out}
+    used = most_used(first["count"])
+    facts: dict[str, Scalar] = {"observations": used, "missing": n - used, "left_out": left_out}
     notes = (f"{left_out} records miss a weight or a variable of the design: left out",) if left_out else ()
     deff = None
     if design.replicates:
@@ -103,7 +141,8 @@ def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coord
         each = scale * totals if estimand.kind == "total" else _divided(again["y"], again["x"])
         spread = np.moveaxis(each, 1, 0)
         squared = method.variance(spread)
-        df: float | None = float(len(design.replicates) - 1)
+        df: float | None = yield from replicate_degrees(question)
+        notes = notes if df else (*notes, UNKNOWN)
         facts["replicates"] = len(design.replicates)
         if np.isnan(squared[~np.isnan(value)]).any():
             notes = (*notes, "a domain is empty under a replicate weight: no standard error there")
@@ -283,7 +322,7 @@ def _result(
         found.df,
         basis={"estimates": basis},
         observations="observations",
-        numbers=("left_out",),
+        numbers=("missing", "left_out"),
         public=("replicates",),
     )
 

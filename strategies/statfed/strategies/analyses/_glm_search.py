@@ -12,7 +12,7 @@ from scipy import linalg
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Ask, Total
 from statfed.strategies.analyses._families import Family
-from statfed.strategies.analyses._regression import Basis, Vector, check_rank, whitening
+from statfed.strategies.analyses._regression import Basis, Vector, identified, whitening
 
 PATIENCE = 8  # iterations from which separation is looked for
 MOVING = 1e-4  # of the linear predictor, root mean square over records: a step below it is convergence
@@ -82,8 +82,10 @@ def _same(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]], name: st
     return name in a and name in b and np.array_equal(a[name], b[name])
 
 
-def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At]]:
-    """Deviance of the model with a constant alone, and where to start: there, if the design holds the constant."""
+def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At, Basis, tuple[str, ...]]]:
+    """Deviance of the model with a constant alone, and where to start: there, if the design holds the constant.
+
+    Also the basis of the columns that are identified, and notes on others."""
     basis = search.basis
     free, constant = basis.free, [basis.free[j] for j in basis.design.constant]
     b = np.zeros(basis.size)
@@ -101,11 +103,17 @@ def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At]
         b = np.zeros(basis.size)
         b[constant] = at.b[0]
         at = At(b, at.total)
-        check_rank(at.information(free), basis)
-        return null, at
-    check_rank(initial.information(free), basis)
-    b = initial.step(free)
-    return null, At(b, (yield search.ask("step", b)))
+        reduced, notes = identified(at.information(free), basis)
+        b[[j for j in free if j not in reduced.free]] = 0.0
+        return (
+            null,
+            At(b, at.total if len(reduced.free) == len(free) else (yield search.ask("step", b))),
+            reduced,
+            notes,
+        )
+    reduced, notes = identified(initial.information(free), basis)
+    b = initial.step(reduced.free)
+    return null, At(b, (yield search.ask("step", b))), reduced, notes
 
 
 def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Total, tuple[At, int]]:
@@ -151,6 +159,40 @@ def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Tot
             raise _unfinished(f"{HALVINGS} halvings of a step did not lower the deviance", trace)
         at = new
     raise _unfinished(f"{search.max_iterations} iterations were not enough", trace)
+
+
+def replicated(search: Search, at: At, free: Sequence[int], replicates: int) -> Generator[Ask, Total, Vector]:
+    """Coefficients of the fit under each replicate weight, (replicates, len(free)): Fisher scoring from the fit `at`.
+
+    Raises UsageError where a fit does not converge.
+    """
+    b = np.tile(at.b, (replicates, 1))
+    for _ in range(search.max_iterations):
+        total = yield search.ask("replicates", b)
+        largest = 0.0
+        for i in range(replicates):
+            try:
+                w = whitening(total["information"][i][np.ix_(free, free)])
+            except linalg.LinAlgError:
+                raise _astray(i) from None
+            if total["invalid"][i]:
+                raise _astray(i)
+            half = w.T @ total["score"][i][list(free)]
+            b[i, list(free)] += w @ half
+            largest = max(largest, float(half @ half))
+        if largest <= max(search.tolerance, 1e-7) ** 2:  # squared by the step that was just taken
+            return b[:, list(free)]
+    raise UsageError(
+        f"glm: no convergence under replicate weights: {search.max_iterations} iterations were not enough; want more "
+        "of them, or another model"
+    )
+
+
+def _astray(replicate: int) -> UsageError:
+    return UsageError(
+        f"design: the model has no fit under replicate weight {replicate + 1}; want fewer parameters, or strata and "
+        "PSUs in place of replicate weights"
+    )
 
 
 def _separated(search: Search, step: Vector) -> Generator[Ask, Total, bool]:

@@ -114,6 +114,38 @@ def sums_weigh(table: Table, z: Sequence[Expr], record: Record, family: Family, 
         yield Amounts(table, columns, compute=fit)
 
 
+def scores(table: Table, z: Sequence[Expr], record: Record, family: Family, b: Vector) -> tuple[Table, list[Expr]]:
+    """The table with what each record adds to the score, as columns; null where it has no value."""
+    k = len(z)
+    named = {f"_z{i}": column for i, column in enumerate(z)}
+    base = once(table.expr.mutate(**named, _y=record[0], _f=record[1], _o=record[2]))
+    eta = base["_o"]
+    for i, coefficient in enumerate(b):
+        eta = eta + base[f"_z{i}"] * real(float(coefficient))
+    base = once(base.mutate(_eta=eta))
+    mu, nu, slope, valid = family.mean(base["_eta"])
+    base = once(base.mutate(_mu=mu, _nu=nu, _slope=slope, _valid=valid))
+    w = family.weights_at(*(base[name] for name in ("_y", "_mu", "_nu", "_slope", "_f", "_valid")))
+    base = once(base.mutate(_score=w.score))
+    return replace(table, expr=base), [base[f"_z{i}"] * base["_score"] for i in range(k)]
+
+
+def replicated(
+    table: Table, z: Sequence[Expr], record: Record, weights: Sequence[Expr], family: Family, b: Vector
+) -> Arrays:
+    """Sums of `step` under each replicate weight, at its own coefficients b (replicates, k). record: f is a factor."""
+    k, r = len(z), len(weights)
+    information, score, invalid = np.zeros((r, k, k)), np.zeros((r, k)), np.zeros(r, np.int64)
+    for block in table.batches([*z, *record, *weights], ROWS):
+        x, y, f, offset = block[:, :k], block[:, k], block[:, k + 1], block[:, k + 2]
+        for i in range(r):
+            w = family.weights(y, x @ b[i] + offset, f * block[:, k + 3 + i])
+            information[i] += x.T @ (x * w.information[:, None])
+            score[i] += x.T @ w.score
+            invalid[i] += int((~w.valid).sum())
+    return {"information": (information + information.transpose(0, 2, 1)) / 2, "score": score, "invalid": invalid}
+
+
 def pushed_down(table: Table, z: Sequence[Expr], record: Record, family: Family, b: Vector) -> Arrays:
     """`step` as SQL: the database computes each record's weights and adds up."""
     k = len(z)

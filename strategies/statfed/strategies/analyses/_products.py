@@ -15,6 +15,7 @@ from statfed.core.method import Arrays, Ask, Counts, Magnitude, Part, Product
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Rows, Weighed
 from statfed.strategies.analyses._moments import Bounds, Floats, centres, largest, reach
+from statfed.strategies.analyses._records import looked_at_part
 
 
 def pair(columns: int, i: int, j: int) -> int:
@@ -35,7 +36,8 @@ def product_parts(bounds: Sequence[Bounds], ask: Ask, analysis: str) -> dict[str
     count = Part(bound=1.0, integer=True, single=True, what=Counts())
     if ask.name == "means":
         limits = np.array([largest(b) for b in bounds])
-        return {"count": count, "sum": Part(limits.shape, limits, what=Magnitude("count"))}
+        summed = Part(limits.shape, limits, what=Magnitude("count"))
+        return {"count": count, "sum": summed, **looked_at_part("count")}
     if ask.name == "products":
         wide = reach(bounds, ask.arrays["centre"])
         first, second = np.triu_indices(len(bounds))
@@ -48,7 +50,8 @@ def product_parts(bounds: Sequence[Bounds], ask: Ask, analysis: str) -> dict[str
 
 
 def products(complete: Table, numbers: Sequence[Expr], ask: Ask) -> Arrays:
-    """Contribution to `means` or `products`; numbers are columns of `complete`, which has no missing values in them.
+    """Contribution to `products`, or to `means` but for `looked_at`; numbers are columns of `complete`, without missing
+    values.
 
     count: (); sum: (columns,), of the deviations from `centre` in `products`; products: (pairs,) of the deviations.
     """

@@ -5,8 +5,8 @@ same `Basis`: levels without records are left out, and every numeric expression 
 model holds the lower-order columns that take up the difference, so that cross-products lose no digits.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -21,6 +21,7 @@ from statfed.core.result import Coefficients, Row
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._formula import LARGEST, Category, Number
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
+from statfed.strategies.analyses._records import looked_at_part
 
 Vector = NDArray[np.float64]
 ALIASED = 1e-12  # share of a column's variance that must be left given the columns before it
@@ -34,22 +35,33 @@ class Basis:
     design: with the levels in use. shifts: per column, subtracted from each of its numeric expressions. matrix:
     (p, p), T with beta = T b for coefficients b of the columns here. free: indices, among [1, columns less the
     intercept], of the p columns that the model has; the leading 1 is there for the response's total in any case.
+    size: number of `expressions`, also of those that `identified` leaves out.
     """
 
     design: Design
     shifts: tuple[tuple[float, ...], ...]
     matrix: Vector
     free: tuple[int, ...]
+    size: int
 
     def expressions(self, table: Table) -> list[Expr]:
         """[1, columns less the intercept]."""
         pairs = zip(self.design.terms, self.shifts, strict=True)
         return [real(1.0), *(term.expression(table, c) for term, c in pairs if term.name != INTERCEPT)]
 
-    @property
-    def size(self) -> int:
-        """Number of `expressions`."""
-        return 1 + sum(name != INTERCEPT for name in self.design.names)
+    def without(self, left_out: Collection[int]) -> "Basis":
+        """The basis of the model without these columns. What `expressions` gives stays the same: holders send all."""
+        kept = [j for j in range(len(self.free)) if j not in left_out]
+        design = replace(
+            self.design,
+            names=tuple(self.design.names[j] for j in kept),
+            bounds=self.design.bounds[kept],
+            indicator=self.design.indicator[kept],
+            constant=tuple(kept.index(j) for j in self.design.constant if j in kept),
+            terms=tuple(self.design.terms[j] for j in kept),
+        )
+        shifts, free = (tuple(each[j] for j in kept) for each in (self.shifts, self.free))
+        return Basis(design, shifts, self.matrix[np.ix_(kept, kept)], free, self.size)  # type: ignore[arg-type]
 
     @property
     def bound(self) -> Vector:
@@ -63,7 +75,8 @@ class Basis:
 
 
 def start_parts(design: Design) -> dict[str, Part]:
-    """records, those with `defined` values, counts of all levels, and sums of the numeric expressions and response."""
+    """records complete, of those `looked_at`; those with `defined` values, counts of all levels, and sums of the
+    numeric expressions and response."""
     numbers = [*design.numbers, design.left]
     bound = np.array([max(abs(x.low), abs(x.high)) for x in numbers if x is not None])
     return {
@@ -71,11 +84,12 @@ def start_parts(design: Design) -> dict[str, Part]:
         "defined": Part(integer=True, bound=1, what=Counts()),
         "levels": Part((len(_codes(design)),), integer=True, bound=1, what=Counts(tuple(design.categories))),
         "sums": Part(bound.shape, bound=bound, what=Magnitude("records")),
+        **looked_at_part("records"),
     }
 
 
 def start_contribution(table: Table, design: Design) -> Arrays:
-    """What `start_parts` announces. table: its records complete in what is read."""
+    """What `start_parts` announces, but `looked_at`. table: its records complete in what is read."""
     count = table.expr.count()
     asked: dict[str, Expr] = {"records": count, "defined": count if design.total else design.defined(table)}
     for i, (column, code) in enumerate(_codes(design)):
@@ -137,11 +151,24 @@ def make_basis(design: Design, codebook: Codebook, ask: Ask) -> Basis:
             matrix[list(where), j] += np.prod([-mean[x.text] for x in term.numbers if x not in some])
     others = iter(range(1, len(kept.names) + 1))
     free = tuple(0 if name == INTERCEPT else next(others) for name in kept.names)
-    return Basis(kept, tuple(shifts), matrix, free)
+    return Basis(kept, tuple(shifts), matrix, free, 1 + sum(name != INTERCEPT for name in kept.names))
 
 
-def check_rank(products: Vector, basis: Basis) -> None:
+def identified(products: Vector, basis: Basis) -> tuple[Basis, tuple[str, ...]]:
+    """The basis without interactions of categories that the columns before them determine, as a cell without records
+    does, and a note on those. products: as of `check_rank`, which refuses any other collinearity."""
+    left_out = check_rank(products, basis, interactions=False)
+    names = [basis.design.names[j] for j in left_out]
+    if not names:
+        return basis, ()
+    note = f"{', '.join(names)}: left out, determined by the other columns (a combination of levels without records)"
+    return basis.without(left_out), (note,)
+
+
+def check_rank(products: Vector, basis: Basis, *, interactions: bool = True) -> list[int]:
     """products: (p, p) of the basis's free columns. Raises UsageError naming the columns of an exact collinearity.
+
+    interactions: those of categories with each other too; otherwise their places are given back, and they are left out.
 
     A column is collinear when less than `ALIASED` of its sum of squares is left given the columns before it (the
     pivots of a Cholesky factorisation), or when a shifted expression does not vary beyond rounding.
@@ -151,11 +178,19 @@ def check_rank(products: Vector, basis: Basis) -> None:
     diagonal = np.diag(products)
     mean_square = diagonal + diagonal[0] * size**2
     factor = np.zeros((p, p))
+    left_out: list[int] = []
     scaled = products / np.sqrt(np.outer(_positive(diagonal), _positive(diagonal)))
     for j in range(p):
         row = linalg.solve_triangular(factor[:j, :j], scaled[:j, j], lower=True) if j else np.zeros(0)
         left = scaled[j, j] - row @ row
-        if diagonal[j] <= 0 or left <= ALIASED or left * diagonal[j] <= CONSTANT * mean_square[j]:
+        collinear = diagonal[j] <= 0 or left <= ALIASED or left * diagonal[j] <= CONSTANT * mean_square[j]
+        needed = j in basis.design.constant and diagonal[j] > 0
+        if collinear and not interactions and len(basis.design.terms[j].cells) > 1 and not needed:
+            left_out.append(j)
+            scaled[j, :] = scaled[:, j] = 0.0
+            factor[j, j] = 1.0
+            continue
+        if collinear:
             if np.sum(mean_square[j]) <= 0:
                 raise UsageError(f"formula: {names[j]} is 0 at every record; want it left out")
             on = linalg.solve_triangular(factor[:j, :j], row, lower=True, trans="T") if j else np.zeros(0)
@@ -168,6 +203,7 @@ def check_rank(products: Vector, basis: Basis) -> None:
                 f"(less than {ALIASED:g} of its variance is left given them); want one of them left out"
             )
         factor[j, :j], factor[j, j] = row, np.sqrt(left)
+    return left_out
 
 
 def whitening(products: Vector) -> Vector:

@@ -88,27 +88,32 @@ class SurveyDesign:
 @once
 def survey_design(question: Question[Any]) -> SurveyDesign:
     """The design that the options ask for. Raises UsageError where options and codebook do not give one."""
-    options, codebook = question.options, question.codebook
-    if options.weight is not None:
-        weight_column(codebook, options.weight)
-    if not options.design:
-        if question.privacy and options.weight is not None and codebook.columns[options.weight].bounds is None:
-            raise UsageError(f"privacy: weight: got {options.weight} without bounds; want low and high in the codebook")
-        return SurveyDesign(weight=options.weight)
+    codebook, given = question.codebook, getattr(question.options, "weight", None)
+    if given is not None:
+        weight_column(codebook, given)
+    if not question.options.design:
+        if question.privacy and given is not None and codebook.columns[given].bounds is None:
+            raise UsageError(f"privacy: weight: got {given} without bounds; want low and high in the codebook")
+        return SurveyDesign(weight=given)
     if question.privacy:
         raise UsageError("privacy: got design = true; want it off: design-based variances have no private form")
     if question.terms.where:
         raise UsageError("design: got it with where, which takes records out of the design; want the domain as by")
     weight = codebook.role("weight")
-    if options.weight is not None and options.weight != weight:
-        raise UsageError(f"weight: got {options.weight} with design; want the codebook's weight ({weight}) or none")
+    if given is not None and given != weight:
+        raise UsageError(f"weight: got {given} with design; want the codebook's weight ({weight}) or none")
     strata, psu, replicates = codebook.with_role("stratum"), codebook.role("psu"), codebook.with_role("replicate")
     if not (weight or strata or psu or replicates):
         raise UsageError("design: got a codebook without roles; want weight, stratum, psu or replicate columns in it")
     if replicates:
         return SurveyDesign(weight=weight, replicates=replicates, declared=True)
-    own = codebook.design
-    return SurveyDesign(weight, strata, psu, bool(psu) and own.psu_spans_holders, (), True, own.lonely_psu)
+    own, holders = codebook.design, len(question.terms.holders)
+    if psu and own.psu_spans_holders is None and holders > 1:
+        raise UsageError(
+            f"design.psu_spans_holders: got none with the psu column {psu} and {holders} holders; want it in the "
+            "codebook's [design]: true where some PSU has records with two holders, false where none has"
+        )
+    return SurveyDesign(weight, strata, psu, bool(psu and own.psu_spans_holders), (), True, own.lonely_psu)
 
 
 def weight_column(codebook: Codebook, name: str) -> None:
@@ -116,6 +121,23 @@ def weight_column(codebook: Codebook, name: str) -> None:
     column = codebook.column(name, "weight")
     if column.type not in ("number", "integer"):
         raise UsageError(f"weight: {name}: got type {column.type}; want number or integer")
+
+
+def other_weight(question: Question[Any], kind: str, way_out: str) -> None:
+    """A weight that a method takes as something else than a design weight. kind: as what; way_out: what to ask instead.
+
+    Raises UsageError where the codebook gives it the role of a design weight or of a replicate weight.
+    """
+    name = question.options.weight
+    if name is None or getattr(question.options, "design", False):
+        return
+    weight_column(question.codebook, name)
+    role = question.codebook.columns[name].role
+    if role in ("weight", "replicate"):
+        raise UsageError(
+            f"weight: got {name}, which the codebook gives the role {role}, as {kind}; want {way_out}, or a column "
+            "without that role"
+        )
 
 
 def categories(codebook: Codebook, names: Sequence[str], where: str) -> None:

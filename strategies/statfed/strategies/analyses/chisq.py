@@ -20,6 +20,7 @@ from statfed.core.result import Additive, Basis, Result, Row
 from statfed.core.section import Section
 from statfed.core.table import Table
 from statfed.strategies.analyses import _moments as m
+from statfed.strategies.analyses._records import left_out, looked_at, looked_at_part
 
 TITLE = "Chi-square tests: independence of two columns, goodness of fit of one"
 GROUP = "Tests"
@@ -61,11 +62,13 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name != "counts":
         raise UsageError(f"chisq: unknown ask: got {ask.name!r}; want counts")
     shape = m.level_shape(question.codebook, question.options.columns)
-    return {"count": Part(shape, 1.0, integer=True, single=True, what=Counts(question.options.columns))}
+    count = Part(shape, 1.0, integer=True, single=True, what=Counts(question.options.columns))
+    return {"count": count, **looked_at_part("count")}
 
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  # noqa: ARG001
-    return table.grid(question.options.columns, count=table[question.options.columns[0]].count())
+    count = table[question.options.columns[0]].count()
+    return {**table.grid(question.options.columns, count=count), **looked_at(table)}
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
@@ -74,7 +77,8 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
 
 def coordinate(question: Question[Options]) -> Coordination:
     options = question.options
-    observed = (yield Ask("counts"))["count"]
+    total = yield Ask("counts")
+    observed = total["count"]
     n = int(observed.sum())
     independence = observed.ndim == 2
     if independence:
@@ -102,11 +106,12 @@ def coordinate(question: Question[Options]) -> Coordination:
         "chisq",
         title,
         {"tests": [test], "cells": cells},
-        {"observations": n},
+        {"observations": n, "missing": left_out(total, n)},
         tuple(notes),
         options.columns,
         basis=basis,
         observations="observations",
+        numbers=("missing",),
     )
 
 

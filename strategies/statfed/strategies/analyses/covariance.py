@@ -10,6 +10,8 @@ codebook's bounds. The variance of the noise is added to all three by the delta 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations_with_replacement
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +19,7 @@ from pydantic import Field
 from statfed.core.method import (
     Arrays,
     Ask,
+    Cells,
     Coordination,
     Counts,
     Fixed,
@@ -27,13 +30,17 @@ from statfed.core.method import (
     Question,
     Total,
     fixed,
+    once,
 )
-from statfed.core.result import Basis, Result, Row
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses import _products
+from statfed.strategies.analyses._design_form import DesignForm
+from statfed.strategies.analyses._records import left_out, looked_at
+from statfed.strategies.analyses._replication import UNKNOWN
 
 TITLE = "Covariances and Pearson correlations of columns"
 GROUP = "Estimates"
@@ -51,10 +58,14 @@ class Options(Section):
 
     columns: tuple[str, ...] = Field(min_length=2, description="numeric columns; records complete in all are used")
     level: float = Field(default=0.95, gt=0, lt=1, description="confidence level of lower and upper")
+    design: bool = Field(default=False, description="weights, strata, PSUs or replicates of the codebook")
 
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
     m.check_columns(question.codebook, question.options.columns, bounded=question.privacy is not None)
+    if question.options.design:
+        _by_design(question).check(question)
+        return _by_design(question).reads(question)
     return question.options.columns
 
 
@@ -64,6 +75,8 @@ def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     names = question.options.columns
+    if question.options.design:
+        return _by_design(question).parts(question, ask)
     if ask.name == "scaled":
         pairs = len(names) * (len(names) + 1) // 2
         return {
@@ -76,10 +89,13 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     names = question.options.columns
+    if question.options.design:
+        return _by_design(question).contribute(table, question, ask)
     complete = table.complete(names)
     numbers: list[Expr] = [complete.number(name) for name in names]
     if ask.name != "scaled":
-        return _products.products(complete, numbers, ask)
+        found = _products.products(complete, numbers, ask)
+        return {**found, **looked_at(table)} if ask.name == "means" else found
     frames = [m.frame(question.codebook, name) for name in names]
     scaled = [(x - real(middle)) / real(half) for x, (middle, half) in zip(numbers, frames, strict=True)]
     return _products.products(complete, scaled, Ask("products", {"centre": np.zeros(len(names))}))
@@ -90,19 +106,26 @@ def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    if question.options.design:
+        return _by_design(question).weighs(table, question, ask)
     complete = table.complete(question.options.columns)
     numbers = [complete.number(name) for name in question.options.columns]
     return _products.weighs(complete, numbers, ask)
 
 
-def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001
+def discloses(question: Question[Options], ask: Ask) -> Model | Cells:
+    if question.options.design:
+        return _by_design(question).discloses(question, ask)
     k = len(question.options.columns)
     return Model(k + k * (k + 1) // 2, question.options.columns)
 
 
 def coordinate(question: Question[Options]) -> Coordination:
     options = question.options
+    if options.design:
+        return (yield from _of_design(question))
     notes = [f"records complete in {', '.join(options.columns)}; simple random sampling; {options.level:.0%} limits"]
+    facts: dict[str, Scalar] = {}
     if question.privacy:
         total = yield Ask("scaled")
         n, matrix, noise = _noisy(question, total)
@@ -113,17 +136,96 @@ def coordinate(question: Question[Options]) -> Coordination:
         n = int(first["count"])
         matrix = _products.covariance_matrix(first, second)
         noise = np.zeros(())
+        facts["missing"] = left_out(first, n)
     rows = [_row(question, i, j, n, matrix, noise) for i in range(len(options.columns)) for j in range(i, len(matrix))]
     basis = Basis(keys=("name_1", "name_2"), counts=("count",), own=_OWN)
     return Result(
         "covariance",
         "Covariance and correlation",
         {"pairs": rows},
-        {"observations": n},
+        {"observations": n, **facts},
         tuple(notes),
         basis={"pairs": basis},
         observations="observations",
+        numbers=tuple(facts),
     )
+
+
+@once
+def _by_design(question: Question[Options]) -> DesignForm:
+    """For every pair of columns the totals of 1, of both deviations, of their product and their squares."""
+    names = question.options.columns
+    pairs = list(combinations_with_replacement(range(len(names)), 2))
+
+    def blocks(deviations: list[list[Expr]], inside: list[Expr]) -> list[list[Expr]]:
+        one, d = inside[0], [each[0] for each in deviations]
+        known = d[0].notnull().ifelse(one, real(0.0))
+        return [[known, d[i], d[j], d[i] * d[j], d[i] * d[i], d[j] * d[j]] for i, j in pairs]
+
+    def reach(wide: m.Floats) -> m.Floats:
+        return np.array([[1.0, wide[i], wide[j], wide[i] * wide[j], wide[i] ** 2, wide[j] ** 2] for i, j in pairs])
+
+    return DesignForm(
+        numbers=lambda table: [table.number(name) for name in names],
+        bounds=[question.codebook.columns[name].bounds for name in names],
+        columns=names,
+        by=(),
+        blocks=blocks,
+        reach=reach,
+        complete=names,
+    )
+
+
+def _of_design(question: Question[Options]) -> Coordination:
+    from scipy import stats
+
+    names, level = question.options.columns, question.options.level
+    means, spread = yield from _by_design(question).coordinate(question)
+    n, df = int(means.count.min()), spread.df or 0.0
+    rows: list[Row] = []
+    for block, (i, j) in enumerate(combinations_with_replacement(range(len(names)), 2)):
+        covariance = error = correlation = lower = upper = p_value = np.nan
+        if n > 1 and spread.total[block, 0] > 0:
+            figures = partial(_covariance_and_correlation, n=n, same=i == j)
+            covariance, correlation = figures(spread.total[block])
+            errors = np.sqrt(np.maximum(np.diag(spread.covariance(block, figures)), 0.0))
+            error = errors[0]
+            if i != j and abs(correlation) < 1 and df > 0:
+                z, of_z = np.arctanh(correlation), errors[1] / (1 - correlation**2)
+                half = stats.t.ppf((1 + level) / 2, df) * of_z
+                lower, upper = np.tanh(z - half), np.tanh(z + half)
+                p_value = 2 * stats.t.sf(abs(z) / of_z, df) if of_z > 0 else np.nan
+        figures_of = (covariance, error, correlation, lower, upper, p_value)
+        shown = dict(zip(_OWN, (m.finite(float(x)) for x in figures_of), strict=True))
+        rows.append({"name_1": names[i], "name_2": names[j], **shown, "count": n})
+    notes = [
+        f"records complete in {', '.join(names)}; standard errors from the design; {level:.0%} limits and p-values of "
+        "correlations from Fisher's z with its standard error, t on the degrees of freedom of the design"
+    ]
+    if means.left_out:
+        notes.append(f"{means.left_out} records miss a variable of the design: left out")
+    notes += [] if df else [UNKNOWN]
+    return Result(
+        "covariance",
+        "Covariance and correlation",
+        {"pairs": rows},
+        {"observations": n, "missing": means.records - n, "left_out": means.left_out, **spread.facts},
+        tuple(notes),
+        basis={"pairs": Basis(keys=("name_1", "name_2"), counts=("count",), own=_OWN)},
+        observations="observations",
+        numbers=("missing", "left_out"),
+        public=tuple(spread.facts),
+    )
+
+
+def _covariance_and_correlation(t: m.Floats, n: int, same: bool) -> m.Floats:
+    """From the totals of a block of `_by_design` over n records; NaN as correlation where a column does not vary."""
+    a, b = t[1] / t[0], t[2] / t[0]
+    xy, xx, yy = t[3] / t[0] - a * b, t[4] / t[0] - a * a, t[5] / t[0] - b * b
+    product = xx * yy
+    varies = product.real > 0
+    correlation = xy * 0 + 1 if same and varies else xy / np.sqrt(product) if varies else xy * np.nan
+    return np.stack([xy * (n / (n - 1)), correlation])
 
 
 def _row(question: Question[Options], i: int, j: int, n: int, matrix: m.Floats, noise: m.Floats) -> Row:

@@ -118,7 +118,8 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name == "counts":
         design = _design(question)
         by, ones = Counts(tuple(design.categories)), design.indicator
-        found = counts | {"records": scalar, "undefined": scalar}
+        records = Part(bound=1, integer=True, single=True, what=Counts(beside="exits"))
+        found = counts | {"records": records, "undefined": scalar}
         found["levels"] = Part((sum(map(len, design.categories.values())),), bound=1, integer=True, what=by)
         found["indicators"] = Part((int(ones.sum()),), bound=1, integer=True, what=by)
         if not ones.all():

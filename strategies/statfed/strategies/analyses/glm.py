@@ -5,9 +5,17 @@ chi-square there, from which the next step follows, halved while the deviance wo
 `tolerance` standard errors. Where the maximum likelihood estimate does not exist, a direction in which no record's fit
 gets worse is looked for and named (separation; Albert and Anderson 1984). Values as statsmodels' GLM: standard errors
 from the expected information; the scale of gamma and gaussian is Pearson's chi-square over residual degrees of freedom.
+
+With `design` the fit has the codebook's weights, scaled to mean 1, and standard errors are design-based, as R's svyglm:
+the linearised variance of the score's total over PSUs within strata between two inverses of the information (Binder
+1983), or the variance over fits with each replicate weight. Degrees of freedom are those of the design, less the
+parameters but one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import and_
 from typing import Literal
 
 import ibis
@@ -18,6 +26,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import (
     Arrays,
     Ask,
+    Cells,
     Coordination,
     Counts,
     Magnitude,
@@ -31,12 +40,18 @@ from statfed.core.method import (
 from statfed.core.result import Result, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
-from statfed.core.weighing import Weighed
+from statfed.core.weighing import Rows, Weighed
+from statfed.strategies.analyses._design_totals import spread_of, totals, totals_parts, totals_weigh
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
-from statfed.strategies.analyses._glm_search import HALVINGS, Search, course, first, maximised
+from statfed.strategies.analyses._glm_search import HALVINGS, At, Search, course, first, maximised, replicated
 from statfed.strategies.analyses._glm_sums import pushed_down, saturated_weighs, start_sums, streamed, sums_weigh
+from statfed.strategies.analyses._glm_sums import replicated as replicated_sums
+from statfed.strategies.analyses._glm_sums import scores as score_columns
+from statfed.strategies.analyses._linearisation import psu_shape
 from statfed.strategies.analyses._matrix import Design, make_design
+from statfed.strategies.analyses._records import left_out, looked_at
 from statfed.strategies.analyses._regression import (
+    Vector,
     coefficient_basis,
     coefficient_rows,
     make_basis,
@@ -44,12 +59,21 @@ from statfed.strategies.analyses._regression import (
     start_parts,
     whitening,
 )
-from statfed.strategies.analyses._survey import weight_column
+from statfed.strategies.analyses._replication import (
+    UNKNOWN,
+    rank_cells,
+    rank_parts,
+    rank_sums,
+    rank_weighs,
+    replicate_degrees,
+    replication,
+)
+from statfed.strategies.analyses._survey import limited, other_weight, survey_design
 from statfed.strategies.analyses._weighing import of_design, spanned
 
 TITLE = "Generalised linear models: logistic, probit, Poisson, gamma, negative binomial, gaussian"
 GROUP = "Models"
-PUSHES_DOWN = "all but probit, starting values and the separation check; embedded DuckDB streams"
+PUSHES_DOWN = "all but probit, starting values, replicate weights and the separation check; embedded DuckDB streams"
 
 
 class Options(Section):
@@ -63,7 +87,10 @@ class Options(Section):
     alpha: float = Field(default=1.0, gt=0, le=1e6, description="negative-binomial: variance is mu + alpha mu^2")
     offset: str | None = Field(default=None, description="column that is added to the linear predictor")
     exposure: str | None = Field(default=None, description="column whose logarithm is added to it (log link)")
-    weight: str | None = Field(default=None, description="column of frequency weights")
+    weight: str | None = Field(default=None, description="column of frequency weights: a record stands for so many")
+    design: bool = Field(
+        default=False, description="weights, strata, PSUs or replicates of the codebook; design-based standard errors"
+    )
     max_iterations: int = Field(default=50, ge=1, le=1000)
     tolerance: float = Field(
         default=1e-9, gt=0, le=1e-2, description="ends when a step is below so many standard errors"
@@ -81,8 +108,14 @@ class Options(Section):
 def columns(question: Question[Options]) -> tuple[str, ...]:
     options, codebook = question.options, question.codebook
     design = _model(question)
-    if options.weight is not None:
-        weight_column(codebook, options.weight)
+    other_weight(question, "frequencies", "design = true, for design-based standard errors")
+    if options.design:
+        survey = survey_design(question)
+        if survey.replicates:
+            replication(codebook)
+        elif not _family(options).in_database:
+            raise UsageError(f"design: got it with the {options.link} link; want logit, or replicate weights")
+        limited(len(design.names) ** 2 * max(1, len(survey.replicates), *psu_shape(survey, codebook)), "parameters")
     for key, name in (("offset", options.offset), ("exposure", options.exposure)):
         if name is not None:
             codebook.number(name, key)
@@ -90,7 +123,9 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
-    design = _model(question)
+    design, survey = _model(question), survey_design(question)
+    if ask.name == "rank" and survey.replicates:
+        return rank_parts(question, survey)
     one, product = Part(integer=True, bound=1, what=Counts()), Part(what=Product())
     unsaid = Part(integer=True, bound=1)  # numbers of records in half spaces of the coordinator's
     if ask.name == "start":
@@ -103,16 +138,31 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         return sums | {"deviance": product, "pearson": product, "invalid": one}
     if ask.name == "separation":
         return {"moved": unsaid, "against": unsaid}
-    raise UsageError(f"glm: unknown ask: got {ask.name!r}; want start, initial, step or separation")
+    if ask.name == "spread" and question.options.design:
+        return totals_parts(survey, question.codebook, np.full((1, k), np.inf), Product())
+    if ask.name == "replicates" and survey.replicates:
+        r = len(survey.replicates)
+        sums = {"information": Part((r, k, k), what=Product()), "score": Part((r, k), what=Product())}
+        return sums | {"invalid": Part((r,), integer=True, bound=1, what=Counts())}
+    raise UsageError(f"glm: unknown ask: got {ask.name!r}; want start, initial, step, separation, spread or replicates")
 
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
-    design, family = _model(question), _family(question.options)
+    design, family, survey = _model(question), _family(question.options), survey_design(question)
+    if ask.name == "rank":
+        return rank_sums(survey.sample(table), survey)
+    if ask.name == "spread":
+        sample, scores = _scores(survey.sample(table), question, ask)
+        return totals(sample, survey, [scores])
     complete = table.complete(_reads(question, design))
-    y, f, offset = design.response_expression(complete), _weight(complete, question), _offset(complete, question)
+    y, f, offset = design.response_expression(complete), _weight(complete, question, ask), _offset(complete, question)
     if ask.name == "start":
-        return start_sums(complete, question.options.exposure, design, family, y, f)
+        return {**start_sums(complete, question.options.exposure, design, family, y, f), **looked_at(table)}
     z = make_basis(design, question.codebook, ask).expressions(complete)
+    if ask.name == "replicates":
+        weights = [complete.number(name) for name in survey.replicates]
+        record = y, real(float(ask.arrays["rescale"])), offset
+        return replicated_sums(complete, z, record, weights, family, ask.arrays["coefficients"])
     if complete.embedded or not family.in_database or ask.name != "step":
         return streamed(complete, z, (y, f, offset), family, ask)
     return pushed_down(complete, z, (y, f, offset), family, ask.arrays["coefficients"])
@@ -127,11 +177,27 @@ def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
-    design, family = _model(question), _family(question.options)
+    design, family, survey = _model(question), _family(question.options), survey_design(question)
     complete = table.complete(_reads(question, design))
-    y, f, offset = design.response_expression(complete), _weight(complete, question), _offset(complete, question)
+    if ask.name == "rank":
+        yield from rank_weighs(survey.sample(table), survey)
+        return
+    if ask.name == "spread":
+        scored, scores = _scores(complete, question, ask)
+        weight = scored.number(survey.weight) if survey.weight else real(1.0)
+        yield Rows(scored, tuple(x * weight for x in scores))
+        yield from totals_weigh(scored, survey, scores)
+        return
+    y, f, offset = design.response_expression(complete), _weight(complete, question, ask), _offset(complete, question)
+    if ask.name == "replicates":
+        z = make_basis(design, question.codebook, ask).expressions(complete)
+        for name, b in zip(survey.replicates, ask.arrays["coefficients"], strict=True):
+            yield from sums_weigh(
+                complete, z, (y, complete.number(name), offset), family, Ask("step", {"coefficients": b})
+            )
+        return
     if ask.name == "start":
-        yield from of_design(complete, design, f if question.options.weight else None)
+        yield from of_design(complete, design, f if survey.weight else None)
         yield saturated_weighs(complete, family, y, f)
     if ask.name in ("initial", "step"):
         z = make_basis(design, question.codebook, ask).expressions(complete)
@@ -139,11 +205,16 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
 
 
 def follows(question: Question[Options], before: Sequence[Ask], ask: Ask) -> str:
-    return course(before, ask, {"initial": 1, "step": 3 * question.options.max_iterations + HALVINGS})
+    most = {"initial": 1, "step": 3 * question.options.max_iterations + HALVINGS}
+    if question.options.design:
+        most |= {"spread": 1, "replicates": question.options.max_iterations, "rank": 1}
+    return course(before, ask, most) if ask.name != "rank" else "" if before[-1].name != "rank" else "got rank twice"
 
 
-def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001
-    design = _model(question)
+def discloses(question: Question[Options], ask: Ask) -> Model | Cells:
+    design, survey = _model(question), survey_design(question)
+    if ask.name == "rank":
+        return rank_cells(survey)
     return Model(len(design.names), _reads(question, design))
 
 
@@ -156,8 +227,16 @@ def coordinate(question: Question[Options]) -> Coordination:
     arrays = {"mean": means, "present": present}
     basis = make_basis(design, question.codebook, Ask("step", arrays))
     p, weights = len(basis.free), float(start["weight"])
-    if n <= p or weights <= p:
+    if n <= p:
         raise UsageError(f"formula: got {n} complete records for {p} parameters; want more records than parameters")
+    mean = float(start["response"]) / weights
+    if options.design:
+        arrays["rescale"], weights = np.array(n / weights), float(n)
+    elif weights <= p:
+        raise UsageError(
+            f"weight: got frequencies of {weights:g} records together for {p} parameters; want more than parameters: "
+            "numbers of records, or design = true for design weights, or analytic weights with ols"
+        )
     search = Search(
         family,
         arrays,
@@ -167,17 +246,29 @@ def coordinate(question: Question[Options]) -> Coordination:
         options.max_iterations,
         options.tolerance,
     )
-    null, begin = yield from first(search, float(start["response"]) / weights)
+    null, begin, basis, left = yield from first(search, mean)
+    search, notes, p = replace(search, basis=basis), notes + left, len(basis.free)
     at, iterations = yield from maximised(search, begin, basis.free)
     scale = 1.0 if family.fixed_scale else float(at.total["pearson"]) / (weights - p)
     w = whitening(at.information(basis.free))
-    covariance = basis.matrix @ (scale * (w @ w.T)) @ basis.matrix.T
-    rows = coefficient_rows(basis.design.names, basis.matrix @ at.b[list(basis.free)], covariance, "z", None)
+    inner, df, statistic = scale * (w @ w.T), None, "z"
+    more: dict[str, Scalar] = {}
+    if options.design:
+        inner, df, more = yield from _by_design(question, search, at, w @ w.T)
+        statistic = "t"
+        notes += ("standard errors are design-based, t on the degrees of freedom of the design",)
+        notes += () if df > 0 else (UNKNOWN,)
+    elif options.weight:
+        notes += (f"{options.weight}: frequencies, a record stands for so many; for design weights want design = true",)
+    covariance = basis.matrix @ inner @ basis.matrix.T
+    rows = coefficient_rows(basis.design.names, basis.matrix @ at.b[list(basis.free)], covariance, statistic, df)
     deviance = float(at.total["deviance"])
-    likelihood = family.log_likelihood(deviance, float(start["saturated"]), weights, scale)
+    saturated = float(start["saturated"])
+    likelihood = None if options.design else family.log_likelihood(deviance, saturated, weights, scale)
     facts: dict[str, Scalar] = {
         "observations": n,
-        "residual_df": weights - p if options.weight else n - p,
+        "missing": left_out(start, n),
+        "residual_df": df if df is not None else weights - p if options.weight else n - p,
         "deviance": deviance,
         "null_deviance": null,
         "log_likelihood": likelihood,
@@ -187,6 +278,7 @@ def coordinate(question: Question[Options]) -> Coordination:
         "scale": scale,
         "iterations": iterations,
         "converged": True,
+        **more,
     }
     if design.response_levels:
         notes += (f"{design.response}: {design.response_levels[1]} counts as 1, {design.response_levels[0]} as 0",)
@@ -197,10 +289,38 @@ def coordinate(question: Question[Options]) -> Coordination:
         {"coefficients": rows},
         facts,
         notes,
-        basis={"coefficients": coefficient_basis("z", "residual_df")},
+        df=df,
+        basis={"coefficients": coefficient_basis(statistic, "residual_df")},
         observations="observations",
-        public=("converged",),
+        numbers=("missing",),
+        public=("converged", *more),
     )
+
+
+def _by_design(
+    question: Question[Options], search: Search, at: At, inverse: Vector
+) -> Generator[Ask, Total, tuple[Vector, float, dict[str, Scalar]]]:
+    """Covariance of the basis's coefficients under the design, its degrees of freedom, and facts of the design.
+
+    inverse: of the information. Raises UsageError where there are fewer degrees of freedom than parameters.
+    """
+    survey, free = survey_design(question), list(search.basis.free)
+    if survey.replicates:
+        fits = yield from replicated(search, at, free, len(survey.replicates))
+        covariance = replication(question.codebook).covariance(fits)
+        of_design = yield from replicate_degrees(question)
+        facts: dict[str, Scalar] = {"replicates": len(survey.replicates)}
+        if of_design == 0:
+            return covariance, 0.0, facts
+    else:
+        found = yield search.ask("spread", at.b)
+        spread = spread_of(question.codebook, survey, found)
+        meat = spread.covariance(0, lambda t: t)[np.ix_(free, free)]
+        covariance, of_design, facts = inverse @ meat @ inverse, float(spread.df or 0), dict[str, Scalar](spread.facts)
+    df = of_design + 1 - len(free)
+    if df <= 0:
+        raise UsageError(f"design: got {of_design:g} degrees of freedom for {len(free)} parameters; want more PSUs")
+    return covariance, df, facts
 
 
 def _check_start(start: Total, design: Design, family: Family) -> None:
@@ -225,12 +345,26 @@ def _model(question: Question[Options]) -> Design:
 
 def _reads(question: Question[Options], design: Design) -> tuple[str, ...]:
     options = question.options
-    more = (name for name in (options.offset, options.exposure, options.weight) if name)
-    return tuple(dict.fromkeys((*design.columns, *more)))
+    more = (name for name in (options.offset, options.exposure) if name)
+    return tuple(dict.fromkeys((*design.columns, *more, *survey_design(question).columns)))
 
 
-def _weight(table: Table, question: Question[Options]) -> Expr:
-    return table.number(question.options.weight) if question.options.weight else real(1.0)
+def _weight(table: Table, question: Question[Options], ask: Ask) -> Expr:
+    """A record's weight; of a design scaled to mean 1, except in the first ask, which finds the mean."""
+    name = survey_design(question).weight
+    weight = table.number(name) if name else real(1.0)
+    return weight * real(float(ask.arrays["rescale"])) if "rescale" in ask.arrays else weight
+
+
+def _scores(table: Table, question: Question[Options], ask: Ask) -> tuple[Table, list[Expr]]:
+    """The table with what each record adds to the score without its weight; 0 where it lacks a value of the model."""
+    design = _model(question)
+    y, offset = design.response_expression(table), _offset(table, question)
+    z = make_basis(design, question.codebook, ask).expressions(table)
+    rescale = real(float(ask.arrays["rescale"]))
+    scored, made = score_columns(table, z, (y, rescale, offset), _family(question.options), ask.arrays["coefficients"])
+    known = reduce(and_, (scored[name].notnull() for name in _reads(question, design)))
+    return scored, [known.ifelse(x, real(0.0)) for x in made]
 
 
 def _offset(table: Table, question: Question[Options]) -> Expr:

@@ -52,6 +52,7 @@ from statfed.strategies.analyses._glm_search import At, Search, course, maximise
 from statfed.strategies.analyses._glmm_fit import Mode, find_variance, start_variance
 from statfed.strategies.analyses._glmm_sums import pushed_down, step_parts, streamed, sums_weigh
 from statfed.strategies.analyses._matrix import Design, make_design
+from statfed.strategies.analyses._records import left_out, looked_at
 from statfed.strategies.analyses._regression import (
     check_rank,
     coefficient_basis,
@@ -131,8 +132,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     y, offset = design.response_expression(complete), _offset(complete, question)
     if ask.name == "start":
         sums = _glm_sums.start_sums(complete, question.options.exposure, design, family, y, real(1.0))
-        found = {name: sums[name] for name in parts(question, ask) if name != "count"}
-        return found | {"count": complete.grid((group,), n=ibis._.count())["n"]}
+        found = {name: sums[name] for name in parts(question, ask) if name in sums}
+        return {**found, **looked_at(table), "count": complete.grid((group,), n=ibis._.count())["n"]}
     z = make_basis(design, question.codebook, ask).expressions(complete)
     if ask.name == "separation":
         return _glm_sums.streamed(complete, z, (y, real(1.0), offset), family, ask)
@@ -207,6 +208,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     likelihood += float(start["saturated"])
     facts: dict[str, Scalar] = {
         "observations": n,
+        "missing": left_out(start, n),
         "groups": int((start["count"] > 0).sum()),
         "residual_df": n - p - 1,
         "sigma": math.sqrt(found.variance) if found else 0.0,
@@ -231,6 +233,7 @@ def coordinate(question: Question[Options]) -> Coordination:
             "groups": Basis(by, counts=("records",), own=("estimate", "std_error")),
         },
         observations="observations",
+        numbers=("missing",),
     )
 
 

@@ -23,6 +23,7 @@ from statfed.core.table import Table, real
 from statfed.core.weighing import Amounts, Cuts, Weighed
 from statfed.strategies.analyses import _bins
 from statfed.strategies.analyses import _moments as m
+from statfed.strategies.analyses._records import left_out, looked_at, looked_at_part
 from statfed.strategies.analyses._survey import ones
 from statfed.strategies.analyses._weighing import two_ways
 
@@ -99,14 +100,15 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if options.weight:
         weight = question.codebook.columns[options.weight].bounds
         announced["total"] = Part(shape, m.largest(weight), single=True, what=Magnitude("count"))
-    return announced
+    return announced if question.privacy else announced | looked_at_part("count")
 
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  # noqa: ARG001
     options, edges = question.options, edges_of(question)
     x = table.number(options.column)
     inside = table.filter(x >= real(edges[0]), x <= real(edges[-1]))
-    return _bins.counts(inside, options.column, edges[1:-1], "left", options.weight, options.by)
+    found = _bins.counts(inside, options.column, edges[1:-1], "left", options.weight, options.by)
+    return found if question.privacy else {**found, **looked_at(table)}
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:  # noqa: ARG001
@@ -135,6 +137,7 @@ def coordinate(question: Question[Options]) -> Coordination:
         notes.append("std_error: the privacy noise alone; post-processing: what noise makes negative is shown as 0")
     rows = _rows(question, total, edges)
     observed = int(np.maximum(total["count"], 0).sum())
+    beside = {} if question.privacy else {"left_out": left_out(total, observed)}
     by = ("bin", *options.by)
     kind = Additive(total="total" if options.weight else "")
     noise = ("std_error",) if question.privacy else ()
@@ -144,11 +147,17 @@ def coordinate(question: Question[Options]) -> Coordination:
         "histogram",
         f"Histogram of {options.column}",
         {"cells": rows},
-        {"observations": observed, "bins": len(edges) - 1, "unit": question.codebook.columns[options.column].unit},
+        {
+            "observations": observed,
+            **beside,
+            "bins": len(edges) - 1,
+            "unit": question.codebook.columns[options.column].unit,
+        },
         tuple(notes),
         by,
         basis={"cells": basis},
         observations="observations",
+        numbers=tuple(beside),
         public=("bins", "unit"),
     )
 

@@ -45,21 +45,22 @@ from statfed.strategies.analyses._linearisation import (
     psus,
 )
 from statfed.strategies.analyses._matrix import Design, cross_products, make_design
+from statfed.strategies.analyses._records import left_out, looked_at
 from statfed.strategies.analyses._regression import (
     Basis,
     Vector,
-    check_rank,
     coefficient_basis,
     coefficient_rows,
     condition,
     finite,
+    identified,
     make_basis,
     read_start,
     start_contribution,
     start_parts,
     whitening,
 )
-from statfed.strategies.analyses._survey import SurveyDesign, survey_design, times, weight_column
+from statfed.strategies.analyses._survey import SurveyDesign, other_weight, survey_design, times, weight_column
 from statfed.strategies.analyses._weighing import of_design, spanned
 
 TITLE = "Linear regression (OLS, WLS) from an R-style formula"
@@ -85,6 +86,7 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     if options.design and options.robust != "none":
         raise UsageError(f"robust: got {options.robust} with design; want one of them: design is robust by itself")
     if options.weight is not None:
+        other_weight(question, "analytic weights", "design = true, for design-based standard errors")
         weight_column(question.codebook, options.weight)
     if options.design and survey_design(question).replicates:
         raise UsageError("design: got replicate weights; want strata or PSUs for a regression")
@@ -140,7 +142,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     if ask.name == "start":
         found = start_contribution(complete, design)
         bad = 0 if weight is None else complete.aggregate(n=(weight > 0).ifelse(0, 1).sum())["n"]
-        return {**found, "unusable": np.array(bad, np.int64)}
+        return {**found, **looked_at(table), "unusable": np.array(bad, np.int64)}
     basis = make_basis(design, question.codebook, ask)
     z = _columns(complete, basis, design, ask)
     if ask.name == "products":
@@ -206,7 +208,9 @@ def coordinate(question: Question[Options]) -> Coordination:
         raise UsageError(f"formula: got {n} complete records for {p} parameters; want more records than parameters")
     total = yield Ask("products", arrays)
     products = total["products"]
-    check_rank(products[np.ix_(basis.free, basis.free)], basis)
+    whole = basis.free
+    basis, left = identified(products[np.ix_(basis.free, basis.free)], basis)
+    notes, p, kept = notes + left, len(basis.free), [whole.index(j) for j in basis.free]
     fit = _solve(products, basis)
     if fit.ill:
         transform = fit.transform(basis, len(products))
@@ -214,16 +218,21 @@ def coordinate(question: Question[Options]) -> Coordination:
     df, sigma2 = float(n - p), fit.rss / (n - p)
     covariance = sigma2 * fit.inverse
     if options.robust != "none":
-        meat = (yield Ask("meat", arrays | {"coefficients": fit.b}))["products"]
+        meat = (yield Ask("meat", arrays | {"coefficients": _spread(fit.b, kept, whole)}))["products"]
+        meat = meat[np.ix_(kept, kept)]
         covariance = fit.inverse @ meat @ fit.inverse * (n / df if options.robust == "HC1" else 1.0)
     if options.design:
         survey = survey_design(question)
-        scores = yield Ask("scores", arrays | {"coefficients": fit.b})
-        meat, of_design = _linearised(scores, survey, p)
+        scores = yield Ask("scores", arrays | {"coefficients": _spread(fit.b, kept, whole)})
+        meat, of_design = _linearised(scores, survey, len(whole))
+        meat = meat[np.ix_(kept, kept)]
         covariance, df = fit.inverse @ meat @ fit.inverse, of_design + 1 - p
         if df <= 0:
             raise UsageError(f"design: got {of_design:g} degrees of freedom for {p} parameters; want more PSUs")
-    facts = _facts(fit, products, basis, n, float(total["log_weight"]), options, covariance, df)
+    missing = left_out(start, n)
+    facts: dict[str, Scalar] = {"observations": n, "missing": missing} | _facts(
+        fit, products, basis, n, float(total["log_weight"]), options, covariance, df
+    )
     beta = basis.matrix @ fit.b
     beta[list(basis.design.constant)] += means[-1]
     rows = coefficient_rows(basis.design.names, beta, basis.matrix @ covariance @ basis.matrix.T, "t", df)
@@ -238,7 +247,15 @@ def coordinate(question: Question[Options]) -> Coordination:
         df=df,
         basis={"coefficients": coefficient_basis("t", "residual_df")},
         observations="observations",
+        numbers=("missing",),
     )
+
+
+def _spread(b: Vector, kept: Sequence[int], whole: Sequence[int]) -> Vector:
+    """Coefficients of all columns that holders have, 0 of those left out."""
+    made = np.zeros(len(whole))
+    made[list(kept)] = b
+    return made
 
 
 @dataclass(frozen=True)

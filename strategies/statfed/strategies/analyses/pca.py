@@ -18,6 +18,7 @@ from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
 from statfed.strategies.analyses import _products
+from statfed.strategies.analyses._records import left_out, looked_at
 
 TITLE = "Principal components of columns: eigenvalues, explained variance, loadings"
 GROUP = "Models"
@@ -50,7 +51,8 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     complete = table.complete(question.options.columns)
-    return _products.products(complete, [complete.number(name) for name in question.options.columns], ask)
+    found = _products.products(complete, [complete.number(name) for name in question.options.columns], ask)
+    return {**found, **looked_at(table)} if ask.name == "means" else found
 
 
 def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
@@ -105,7 +107,12 @@ def coordinate(question: Question[Options]) -> Coordination:
     notes = [f"components of the {of} matrix of complete records; scores are values of records and are not computed"]
     if np.any(-np.diff(values[: kept + 1]) <= _TIE * values[0]):
         notes.append("eigenvalues that are equal do not determine their loadings beyond the space that they span")
-    facts = {"observations": n, "total_variance": float(values.sum()), "scale": options.scale}
+    facts = {
+        "observations": n,
+        "missing": left_out(first, n),
+        "total_variance": float(values.sum()),
+        "scale": options.scale,
+    }
     basis = {
         "components": Basis(keys=("component",), observations=True, own=("eigenvalue", "explained", "cumulative")),
         "loadings": Basis(keys=("name", "component"), observations=True, own=("loading",)),
@@ -118,6 +125,7 @@ def coordinate(question: Question[Options]) -> Coordination:
         tuple(notes),
         basis=basis,
         observations="observations",
+        numbers=("missing",),
         public=("scale",),
     )
 

@@ -32,7 +32,14 @@ from statfed.strategies.analyses._contributors import contributors
 from statfed.strategies.analyses._crosstab import POWER
 from statfed.strategies.analyses._linearisation import psu_counts, psu_products, psu_shape, psu_sums
 from statfed.strategies.analyses._margins import views
-from statfed.strategies.analyses._replication import replication
+from statfed.strategies.analyses._replication import (
+    rank_cells,
+    rank_parts,
+    rank_sums,
+    rank_weighs,
+    replicate_degrees,
+    replication,
+)
 from statfed.strategies.analyses._survey import (
     SurveyDesign,
     Weighting,
@@ -96,6 +103,8 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     design, codebook, shape = survey_design(question), question.codebook, _shape(question)
     by = _by(question.options)
+    if _ranks(question, ask):
+        return rank_parts(question, design)
     count = Part(shape, integer=True, bound=1, single=True, what=Counts(by))
     each: What = Magnitude("count") if _amounts(question) else Counts(by)
     bound = float(times(largest(codebook, design.weight), largest(codebook, question.options.value)))
@@ -137,6 +146,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     design, by, shape = survey_design(question), _by(question.options), _shape(question)
     value = question.options.value
     sample = design.sample(table)
+    if _ranks(question, ask):
+        return rank_sums(sample, design)
     known = sample.complete((value,)) if value else sample
     amount = known.number(value) if value else ones(known)
     weighted = known.number(design.weight) * amount if design.weight else amount
@@ -180,6 +191,9 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
     options, design = question.options, survey_design(question)
+    if _ranks(question, ask):
+        yield from rank_weighs(design.sample(table), design)
+        return
     by = discloses(question, ask).by
     known = design.sample(table).complete((*((options.value,) if options.value else ()), *by))
     amount = known.number(options.value) if options.value else ones(known)
@@ -197,6 +211,8 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:
     options, design = question.options, survey_design(question)
+    if _ranks(question, ask):
+        return rank_cells(design)
     value = (options.value,) if options.value else ()
     strata = design.strata if ask.name == "cells" else ()
     psu = (design.psu,) if design.psu and design.spans and ask.name == "cells" else ()
@@ -232,7 +248,13 @@ def coordinate(question: Question[Options]) -> Coordination:
     unsafe = None
     for name in functions(question):
         unsafe = (yield Ask(name))["unsafe"]
-    return _crosstab.result(question, by, total, _kept(question), most, _magnified(question), unsafe)
+    df = (yield from replicate_degrees(question)) if survey_design(question).replicates else None
+    return _crosstab.result(question, by, total, _kept(question), most, _magnified(question), unsafe, df)
+
+
+def _ranks(question: Question[Any], ask: Ask) -> bool:
+    """Is it the ask for the rank of replicate weights?"""
+    return ask.name == "rank" and bool(survey_design(question).replicates)
 
 
 def functions(question: Question[Options]) -> Mapping[str, str]:

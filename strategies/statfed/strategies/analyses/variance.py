@@ -9,17 +9,33 @@ adds the variance of the noise by the delta method; the bias that noise in the m
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 from pydantic import Field
 
 from statfed.core.errors import UsageError
-from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Magnitude, Part, Question, Total, fixed
-from statfed.core.result import Basis, Result, Row
+from statfed.core.method import (
+    Arrays,
+    Ask,
+    Cells,
+    Coordination,
+    Counts,
+    Fixed,
+    Magnitude,
+    Part,
+    Question,
+    Total,
+    fixed,
+    once,
+)
+from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Table, real
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _moments as m
+from statfed.strategies.analyses._design_form import DesignForm
+from statfed.strategies.analyses._records import left_out, looked_at, looked_at_part, most_used
 
 TITLE = "Variance and standard deviation of columns, with standard errors, also in groups"
 GROUP = "Estimates"
@@ -43,11 +59,15 @@ class Options(Section):
 
     columns: tuple[str, ...] = Field(min_length=1, description="numeric columns")
     by: tuple[str, ...] = Field(default=(), max_length=4, description="grouping columns (category or boolean)")
+    design: bool = Field(default=False, description="weights, strata, PSUs or replicates of the codebook")
 
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
     options = question.options
     m.check_columns(question.codebook, options.columns, options.by, bounded=question.privacy is not None)
+    if options.design:
+        _by_design(question).check(question)
+        return _by_design(question).reads(question)
     return (*options.columns, *options.by)
 
 
@@ -59,8 +79,10 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     names = question.options.columns
     bounds = [question.codebook.columns[name].bounds for name in names]
     shape = m.level_shape(question.codebook, question.options.by)
+    if question.options.design:
+        return _by_design(question).parts(question, ask)
     if ask.name == "means":
-        return m.sum_parts(bounds, question.codebook, question.options.by)
+        return m.sum_parts(bounds, question.codebook, question.options.by) | looked_at_part("count")
     if ask.name == "powers":
         return m.power_parts(bounds, ask.arrays["centre"], _ORDERS)
     if ask.name == "scaled":
@@ -76,9 +98,11 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     by = question.options.by
+    if question.options.design:
+        return _by_design(question).contribute(table, question, ask)
     numbers = [table.number(name) for name in question.options.columns]
     if ask.name == "means":
-        return m.sums(table, numbers, by)
+        return {**m.sums(table, numbers, by), **looked_at(table)}
     if ask.name == "powers":
         return m.powers(table, numbers, ask.arrays["centre"], _ORDERS, by)
     scaled = []
@@ -94,6 +118,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
     by = question.options.by
+    if question.options.design:
+        return _by_design(question).weighs(table, question, ask)
     numbers = [table.number(name) for name in question.options.columns]
     if ask.name == "means":
         return m.sums_weigh(table, numbers, by)
@@ -105,7 +131,9 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
     return m.powers_weigh(table, numbers, ask.arrays["centre"], _ORDERS, by)
 
 
-def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
+def discloses(question: Question[Options], ask: Ask) -> Cells:
+    if question.options.design:
+        return _by_design(question).discloses(question, ask)
     return Cells(question.options.by, question.options.columns)
 
 
@@ -114,6 +142,8 @@ def coordinate(question: Question[Options]) -> Coordination:
         total = yield Ask("scaled")
         rows = [row for i in range(len(question.options.columns)) for row in _noisy_rows(question, total, i)]
         return _result(question, rows, (*_NOTES, *_PRIVATE))
+    if question.options.design:
+        return (yield from _of_design(question))
     first = yield Ask("means")
     centre = m.centres(first)
     second = yield Ask("powers", {"centre": centre})
@@ -127,13 +157,75 @@ def coordinate(question: Question[Options]) -> Coordination:
             mean_error = float(np.sqrt(found.variance[cell] / n[cell]))
             values = (found.mean[cell], mean_error, found.variance[cell], error[cell])
             rows.append(_row(name, levels, int(found.count[cell]), *values, question.codebook.columns[name].unit))
-    return _result(question, rows, _NOTES)
+    used = most_used(first["count"])
+    return _result(question, rows, _NOTES, {"observations": used, "missing": left_out(first, used)})
 
 
-def _result(question: Question[Options], rows: list[Row], notes: tuple[str, ...]) -> Result:
+@once
+def _by_design(question: Question[Options]) -> DesignForm:
+    """Totals of 1, of the deviation and of its square, for every column in every cell."""
+    names = question.options.columns
+    return DesignForm(
+        numbers=lambda table: [table.number(name) for name in names],
+        bounds=[question.codebook.columns[name].bounds for name in names],
+        columns=names,
+        by=question.options.by,
+        blocks=lambda deviations, inside: [
+            [d.notnull().ifelse(one, real(0.0)), one * d, one * d * d]
+            for each in deviations
+            for d, one in zip(each, inside, strict=True)
+        ],
+        reach=lambda wide: np.stack([np.ones(wide.size), wide.reshape(-1), wide.reshape(-1) ** 2], axis=-1),
+    )
+
+
+def _of_design(question: Question[Options]) -> Coordination:
+    means, spread = yield from _by_design(question).coordinate(question)
+    rows = []
+    levels = m.level_rows(question.codebook, question.options.by)
+    for i, name in enumerate(question.options.columns):
+        for j, (at, labels) in enumerate(levels):
+            block, n = i * len(levels) + j, int(means.count[(i, *at)])
+            values: tuple[float, float, float, float] = (np.nan, np.nan, np.nan, np.nan)
+            if n > 1 and spread.total[block, 0] > 0:
+                figures = partial(_mean_and_variance, n=n)
+                mean, variance = figures(spread.total[block])
+                errors = np.sqrt(np.maximum(np.diag(spread.covariance(block, figures)), 0.0))
+                values = (means.mean[(i, *at)] + mean, errors[0], max(variance, 0.0), errors[1])
+            rows.append(_row(name, labels, n, *values, question.codebook.columns[name].unit))
+    notes = (
+        "estimate: weighted variance about the weighted mean, times n / (n - 1); standard errors from the design",
+        *((f"{means.left_out} records miss a variable of the design: left out",) if means.left_out else ()),
+    )
+    return _result(question, rows, notes, {**means.facts, **spread.facts})
+
+
+def _mean_and_variance(t: m.Floats, n: int) -> m.Floats:
+    """Mean and variance from totals of weights, weighted deviations and their squares over n records."""
+    mean = t[1] / t[0]
+    return np.stack([mean, (t[2] / t[0] - mean * mean) * (n / (n - 1))])
+
+
+def _result(
+    question: Question[Options], rows: list[Row], notes: tuple[str, ...], facts: Mapping[str, Scalar] | None = None
+) -> Result:
     by, own = question.options.by, ("mean", "mean_std_error", "estimate", "std_error", "std_dev")
     basis = {"estimates": Basis(by, ("column", "unit"), ("count",), own=own)}
-    return Result("variance", "Variance", {"estimates": rows}, {}, notes, by, basis=basis)
+    known = dict(facts or {})
+    numbers = tuple(name for name in known if name in ("missing", "left_out"))
+    of_design = tuple(name for name in known if name not in ("observations", *numbers))
+    return Result(
+        "variance",
+        "Variance",
+        {"estimates": rows},
+        known,
+        notes,
+        by,
+        basis=basis,
+        observations="observations" if known else None,
+        numbers=numbers,
+        public=of_design,
+    )
 
 
 def _row(
