@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from typer.core import TyperGroup
 
+from statfed.cli._names import Named
 from statfed.core.errors import StatfedError
 
 out = Console()
@@ -80,7 +80,7 @@ def show_learns(title: str, rows: Iterable[Learned]) -> None:
     out.print(made, markup=False)
 
 
-class ReportingGroup(TyperGroup):
+class ReportingGroup(Named):
     """Turns the errors that users meet into a message and an exit code; `--debug` shows where they came from."""
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -13,6 +13,7 @@ from statfed.cli._output import Json, Overwrite, emit_json, out, progress_bars, 
 from statfed.cli.run import WORKSPACE
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
+from statfed.core.names import one_of
 from statfed.core.outputs import Destinations
 from statfed.core.scenario import PACKAGE as SCENARIOS
 from statfed.core.scenario import Profile
@@ -69,7 +70,7 @@ def compare(
     from statfed.lab.compare.tables import NAMES
 
     if profile not in ("quick", "full"):
-        raise UsageError(f"--profile: got {profile}; want quick or full")
+        raise UsageError(f"--profile: got {profile}; want {one_of(('quick', 'full'), profile)}")
     if bool(scenario) == all_:
         raise UsageError("compare: want scenarios (statfed scenarios list), or --all for the whole inventory")
     wanted = Comparison(

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from statfed.core.errors import UsageError
+from statfed.core.names import one_of
 from statfed.core.section import Section, describe, read_toml
 
 Type = Literal["number", "integer", "boolean", "category", "id", "date", "text", "array"]
@@ -225,7 +226,7 @@ class Codebook(Section):
     def column(self, name: str, where: str = "column") -> Column:
         """Raises UsageError naming the columns there are."""
         if name not in self.columns:
-            raise UsageError(f"{where}: got {name!r}; want one of {', '.join(self.columns)}")
+            raise UsageError(f"{where}: got {name!r}; want {one_of(self.columns, name)}")
         return self.columns[name]
 
     def number(self, name: str, where: str = "column") -> Column:
@@ -258,4 +259,4 @@ def make_codebook(table: Mapping[str, Any], where: str = "codebook") -> Codebook
     try:
         return Codebook.model_validate(table)
     except ValidationError as error:
-        raise UsageError(describe(error, where, "only keys listed in docs/codebook.md")) from None
+        raise UsageError(describe(error, where, "only keys listed in docs/codebook.md", Codebook)) from None

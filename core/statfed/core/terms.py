@@ -6,11 +6,11 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from statfed.core.codebook import MOST_CATEGORIES, Codebook, Column, day_of
 from statfed.core.errors import UsageError
-from statfed.core.section import Section, Unit
+from statfed.core.section import Section, Unit, shown
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
 Placement = Literal["local", "central", "shared"]
@@ -43,14 +43,22 @@ def parse_condition(text: str, codebook: Codebook) -> Condition:
     """Read `age >= 18`, `sex = f`, `region in north,south` or `start < 2021-01-01`. Raises UsageError on others."""
     name, op, value = read_condition(text)
     read = {"column": name, "op": op, "value": _value(name, op, value, codebook)}
-    return _checked(Condition.model_validate(read), codebook)
+    try:
+        condition = Condition.model_validate(read)
+    except ValidationError:  # no operator takes so many values, or such
+        raise UsageError(
+            f"--where: {name}: got a value that no condition has; want at most {MOST_CATEGORIES:,}"
+        ) from None
+    return _checked(condition, codebook)
 
 
 def read_condition(text: str) -> tuple[str, str, str]:
     """Column, operator and value of a condition, as texts. Raises UsageError on what is none."""
     match = _CONDITION.fullmatch(text)
     if not match:
-        raise UsageError(f"--where: got {text!r}; want for example 'age >= 18', 'sex = f' or 'region in north,south'")
+        raise UsageError(
+            f"--where: got {shown(text)}; want for example 'age >= 18', 'sex = f' or 'region in north,south'"
+        )
     return match[1], "==" if match[2] == "=" else match[2], match[3].strip("'\"")
 
 
