@@ -257,9 +257,9 @@ def _changed(samples: tuple[tuple[str, ...], ...]) -> st.SearchStrategy[tuple[st
 TARGETS = (
     Target("codebook", lines(BOOK), partial(_file, load_codebook), BOMBS),
     Target("study", lines(STUDY, TRAINING), _study, BOMBS, share=0.5),
-    Target("policy", lines(POLICY), partial(_file, load_policy), BOMBS),
-    Target("party", lines(PARTY), partial(_file, load_party), BOMBS, share=0.5),
-    Target("case", lines(CASE), partial(_file, read_case), BOMBS, share=0.5),
+    Target("policy", lines(POLICY), partial(_file, load_policy), BOMBS[:4]),
+    Target("party", lines(PARTY), partial(_file, load_party), BOMBS[:4], share=0.5),
+    Target("case", lines(CASE), partial(_file, read_case), BOMBS[:4], share=0.5),
     Target("formula", words(*FORMULAS), _formula, FORMULA_BOMBS, share=0.5),
     Target("condition", words(*CONDITIONS), _condition, CONDITION_BOMBS),
     Target(
@@ -269,7 +269,7 @@ TARGETS = (
         ("a." * 10_000 + "a=1", "options=" + "{a=" * 300 + "1" + "}" * 300, "where=" + "[" * 900 + "]" * 900),
         share=0.5,
     ),
-    Target("--holder", words(*_SOURCES), _holder, ("a=" + "x" * 100_000, "=" * 10_000, "a=://?table=x"), share=0.3),
+    Target("--holder", words(*_SOURCES), _holder, ("a=" + "x" * 10_000, "=" * 10_000, "a=://?table=x"), share=0.3),
     Target("--privacy", words(*_PRIVACY), _privacy, ("epsilon=" + "9" * 10_000, "," * 10_000, "epsilon=1e-300")),
     Target("--rule", words(*_RULES), _rule, ("=", "a.b.c=1", "minimum_frequency=" + "9" * 10_000), share=0.5),
     Target("--protect-option", _changed(_OPTIONS), _protection, share=0.5),

@@ -24,7 +24,8 @@ from statfed.core.errors import StatfedError
 MOST_CALLS = 5_000_000
 MOST_SECONDS = 30.0
 MOST_GROWTH = 1 << 30
-"""Of one input: calls, seconds of processor time; of all inputs of a parser: bytes."""
+MOST_TEXT = 20_000
+"""Of one input: calls, seconds of processor time; of all inputs of a parser: bytes; of a message: characters."""
 CANARIES = ("CANARY", "8675309")
 """Parts of values of records that no message may repeat."""
 
@@ -36,13 +37,15 @@ class TooMuch(BaseException):
 @dataclass(frozen=True)
 class Target:
     """A parser or reader. inputs: what it is tried on; bombs: further inputs, tried first; read: what reads one, with
-    a folder of its own for files. share: of the examples that a cheap one gets."""
+    a folder of its own for files. share: of the examples that a cheap one gets;
+    counted: are its calls? Processor time alone is bounded where the work is that of others."""
 
     name: str
     inputs: st.SearchStrategy[Any]
     read: Callable[[Any, Path], object]
     bombs: tuple[Any, ...] = ()
     share: float = 1.0
+    counted: bool = True
 
 
 @dataclass
@@ -89,13 +92,15 @@ def _one(target: Target, given: Any, folder: Path, outcome: Outcome) -> None:
     outcome.tried += 1
     calls = [0]
     try:
-        with _bounded(calls):
+        with _bounded(calls, counted=target.counted):
             target.read(given, folder)
         outcome.outcomes["read"] += 1
     except StatfedError as error:
         outcome.outcomes[type(error).__name__] += 1
         if any(canary in str(error) for canary in CANARIES):
             outcome.fault("a message has a value of a record", (given, str(error)))
+        if len(str(error)) > MOST_TEXT:
+            outcome.fault(f"a message of {len(str(error)):,} characters", given)
     except TooMuch as error:
         outcome.fault(f"too much work: {error}", given)
     except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
@@ -108,7 +113,7 @@ def _one(target: Target, given: Any, folder: Path, outcome: Outcome) -> None:
 
 
 @contextmanager
-def _bounded(calls: list[int]) -> Iterator[None]:
+def _bounded(calls: list[int], *, counted: bool) -> Iterator[None]:
     """Raises TooMuch in the block where it takes too much work."""
 
     def count(_frame: FrameType, event: str, _argument: Any) -> None:
@@ -123,7 +128,7 @@ def _bounded(calls: list[int]) -> Iterator[None]:
 
     kept = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, MOST_SECONDS)
-    sys.setprofile(count)
+    sys.setprofile(count if counted else None)
     try:
         yield
     finally:

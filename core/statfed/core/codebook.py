@@ -26,7 +26,7 @@ from pydantic import (
 
 from statfed.core.errors import UsageError
 from statfed.core.names import one_of
-from statfed.core.section import Section, describe, read_toml
+from statfed.core.section import Section, describe, read_toml, shown
 
 Type = Literal["number", "integer", "boolean", "category", "id", "date", "text", "array"]
 Role = Literal["weight", "stratum", "psu", "replicate", "unit", "enterprise", "record-key"]
@@ -226,7 +226,7 @@ class Codebook(Section):
     def column(self, name: str, where: str = "column") -> Column:
         """Raises UsageError naming the columns there are."""
         if name not in self.columns:
-            raise UsageError(f"{where}: got {name!r}; want {one_of(self.columns, name)}")
+            raise UsageError(f"{where}: got {shown(name)}; want {one_of(self.columns, name)}")
         return self.columns[name]
 
     def number(self, name: str, where: str = "column") -> Column:

@@ -91,9 +91,9 @@ def describe(error: ValidationError, where: str, known: str, model: type[BaseMod
         elif item["type"] == "missing":
             lines.append(f"{subject}: missing; want a value")
         elif item["type"] in ("too_short", "too_long"):
-            most = item["type"] == "too_long"
-            got, want = item["ctx"]["actual_length"], item["ctx"]["max_length" if most else "min_length"]
-            lines.append(f"{subject}: got {got} entries; want at {'most' if most else 'least'} {want:,}")
+            side, ctx = ("most", "max_length") if item["type"] == "too_long" else ("least", "min_length")
+            got = item["ctx"].get("actual_length") or 0 if side == "least" else "more"
+            lines.append(f"{subject}: got {got} entries; want at {side} {item['ctx'][ctx]}")
         elif item["type"] == "value_error":
             lines.append(f"{subject}: {item['msg'].removeprefix('Value error, ')}")
         else:

@@ -123,7 +123,7 @@ def started(start: str | None, runs: Path | None) -> dict[str, NDArray[Any]] | N
     inside = runs / start / "model.npz" if runs else Path(start)
     try:
         path = inside if inside.is_file() else Path(start)
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a damaged one open
             vector = np.asarray(file["vector"], np.float32)
     except Exception:  # noqa: BLE001  # a damaged archive raises whatever its reader meets first
         raise UsageError(f"start: got {start!r}; want a finished run's name or the path of its model.npz") from None
