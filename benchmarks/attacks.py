@@ -13,6 +13,7 @@ keeps it low.
 
 import argparse
 import json
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.attacks.attacker.arrays import SECRETS
 from tests.attacks.attacker.campaign import PROBES, by_arrays, by_bits, by_questions, pairs
 from tests.attacks.finding import FREE, Attack

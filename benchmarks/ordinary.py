@@ -15,6 +15,7 @@ statistics and of regressions in the literature on them. Reasons are the holder'
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,12 +25,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tests.attacks.world import No, World
 
 from statfed.client.guard.refusals import refusals
 from statfed.client.guard.templates import Template
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.disclosure import OFF, Rules
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.attacks.world import No, World
 
 SIZES = {"a": 10_000, "b": 4_000, "c": 2_000}
 REGIONS = [f"r{i}" for i in range(1, 9)]

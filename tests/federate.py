@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from statfed.core.codebook import Codebook
+from statfed.core.conditions import parse_where
 from statfed.core.method import Arrays, Method, Part, Question, Total, checked, read_question, summed
 from statfed.core.result import Result
 from statfed.core.table import Table
-from statfed.core.terms import Terms, parse_condition
+from statfed.core.terms import Terms
 from statfed.lab.laws.frames import codebook_of as codebook_of
 from statfed.lab.laws.frames import table_of as table_of
 
@@ -32,7 +33,7 @@ def federate(
         method=analysis,
         options=options,
         codebook=codebook,
-        where=tuple(parse_condition(text, codebook) for text in where),
+        where=parse_where(where, codebook),
         holders=tuple(f"holder-{i}" for i in range(len(frames))),
         seed=1,
     )

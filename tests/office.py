@@ -11,9 +11,10 @@ import pytest
 from statfed.client.guard.policy import Policy, write_policy
 from statfed.client.holder import Holder, Reply
 from statfed.core import VERSION
+from statfed.core.conditions import parse_where
 from statfed.core.errors import Refused, UsageError
 from statfed.core.statement import Statement, Step, outside
-from statfed.core.terms import Terms, parse_condition
+from statfed.core.terms import Terms
 from tests.universe import CODEBOOK
 
 PRIVATE = {"privacy": {"epsilon": 1.0, "delta": 1e-6}}
@@ -104,5 +105,5 @@ class Office:
 
 
 def query(**terms: Any) -> Terms:
-    where = tuple(parse_condition(text, CODEBOOK) for text in terms.pop("where", ()))
+    where = parse_where(terms.pop("where", ()), CODEBOOK)
     return Terms.model_validate({"codebook": CODEBOOK, "holders": ("office",), "seed": None, "where": where} | terms)

@@ -41,7 +41,8 @@ class Former(World):
         inside: dict[str, np.ndarray] = {}
         for name, frame in self.frames.items():
             inside[name] = np.ones(len(frame), np.bool_)
-            for c in conditions:
+            for clause in conditions:
+                [c] = clause.either
                 x = frame[c.column].to_numpy()
                 inside[name] &= {"==": x == c.value, ">=": x >= c.value, "<=": x <= c.value, "<": x < c.value}[c.op]
         sizes = [int(part.sum()) for part in inside.values()]

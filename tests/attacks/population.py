@@ -1,8 +1,8 @@
 """Made populations that hold one person, or one enterprise, whom an attacker knows well and wants to know better.
 
 Everything about the target but the sensitive values is known to the attacker: region, sex, age, education, occupation,
-the month of entry, that it alone receives a grant, holds two posts and is on the short list, that it alone is both in
-the club and in the union. The sensitive values lie far from everybody else's, so that no attack finds them by guessing
+the month of entry, that it alone receives a grant to speak of, holds two posts and is on the short list, that it alone
+is both in the club and in the union. The sensitive values lie far from everybody else's, so that no attack finds them by guessing
 what is usual.
 """
 
@@ -101,7 +101,7 @@ def _persons(rng: np.random.Generator, holder: str, n: int) -> pd.DataFrame:
             "event": rng.random(n) < 0.6,
             "income": income,
             "benefit": rng.uniform(0, 6_000, n).round(2),
-            "grant": 0.0,
+            "grant": 0.001,
             "posts": 1.0,
             "list": "long",
             "club": np.where(np.arange(n) % 6 == 1, "y", "n"),

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from statfed.core.disclosure import OFF, Rules
-from tests.attacks import analyst, coordinator, reader
+from tests.attacks import alternatives, analyst, coordinator, reader
 from tests.attacks.finding import ATTACKS, Attack, Finding
 from tests.attacks.former import Former
 from tests.attacks.population import ENTERPRISES, PERSONS, enterprises, persons
 from tests.attacks.world import World
 
-ROOMS = (analyst, coordinator, reader)
+ROOMS = (analyst, alternatives, coordinator, reader)
 """Whose import enters the attacks into the list."""
 ALL = tuple(ATTACKS.values())
 

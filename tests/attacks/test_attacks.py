@@ -5,8 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from statfed.core.disclosure import OFF
+from tests.attacks import alternatives
 from tests.attacks.finding import Attack
+from tests.attacks.population import PERSONS, persons
 from tests.attacks.suite import ALL, tried
+from tests.attacks.world import World
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda a: a.name)
@@ -19,6 +23,27 @@ def test_an_attack_does_not_find_what_it_is_after(attack: Attack, tmp_path: Path
 def test_without_rules_it_finds_it(attack: Attack, tmp_path: Path) -> None:
     found, _ = tried(attack, tmp_path, ruled=False)
     assert found.known, f"{attack.row}: got {found.got}, truth {found.truth}"
+
+
+@pytest.mark.parametrize("attack", [a for a in ALL if a.row == "or"], ids=lambda a: a.name)
+def test_holders_alone_hold_attacks_by_alternatives(attack: Attack, tmp_path: Path) -> None:
+    """Without the rules of the release, which does not compare alternatives over several columns at all."""
+    world = World(tmp_path, dict(list(persons().items())[:1]), PERSONS, "standard", attack.policies, OFF)
+    found = attack.run(world)
+    world.close()
+    assert not found.known, f"{attack.rule}: got {found.got}, truth {found.truth}"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{"joint_share": "off"}, {"minimum_frequency": "off"}],
+    ids=["without the joint rule", "without frequencies"],
+)
+def test_either_rule_alone_refuses_the_cells_within_alternatives(rules: dict[str, str], tmp_path: Path) -> None:
+    world = World(tmp_path, dict(list(persons().items())[:1]), PERSONS, "standard", {"disclosure": rules}, OFF)
+    found = alternatives.the_target_or_other_regions_less_the_cells_of_those(world)
+    world.close()
+    assert not found.known
 
 
 def test_there_are_attacks_of_every_actor() -> None:

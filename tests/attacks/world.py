@@ -22,6 +22,7 @@ from statfed.client.guard.templates import Template, made
 from statfed.client.holder import Holder
 from statfed.core import VERSION
 from statfed.core.codebook import Codebook
+from statfed.core.conditions import parse_where
 from statfed.core.disclosure import Rules
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, UsageError
 from statfed.core.method import Arrays, Ask, Cells, Total, summed
@@ -29,7 +30,7 @@ from statfed.core.randomness import stream
 from statfed.core.resolve import Resolved, resolve
 from statfed.core.result import Result
 from statfed.core.statement import Statement, Step, outside
-from statfed.core.terms import Terms, parse_condition
+from statfed.core.terms import Terms
 from statfed.server.disclosure.history import Asked
 from statfed.server.disclosure.memory import open_memory
 from statfed.server.disclosure.release import release
@@ -83,7 +84,7 @@ class World:
             method=method,
             options=dict(options),
             codebook=book,
-            where=tuple(parse_condition(text, book) for text in where),
+            where=parse_where(where, book),
             holders=tuple(holders or self.holders),
             seed=None,
             **more,

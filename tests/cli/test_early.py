@@ -43,7 +43,7 @@ EARLY: dict[str, tuple[list[str], str]] = {
     "epsilon twice": ([*MEAN, "--privacy", "epsilon=1,epsilon=2", *PINNED], "got epsilon twice"),
     "a key of privacy": ([*MEAN, "--privacy", "epslon=1", *PINNED], r"did you mean epsilon\?"),
     "who is protected": ([*MEAN, "--privacy", "epsilon=1,unit=persn", *PINNED], r"did you mean person\?"),
-    "a part of the margin": ([*MEAN, "--privacy", "margin=5,part=cuont", *PINNED], r"did you mean count\?"),
+    "a part of the margin": ([*MEAN, "--privacy", "margin=5,part=cuont", *PINNED], "part 'cuont'; want one of"),
     "a protection": ([*MEAN, "--protect", "secure-agregation", *FILES], r"did you mean secure-aggregation\?"),
     "an option of a protection": (
         [*MEAN, "--protect", "secure-aggregation", "--protect-option", "coluders=1", *FILES],
@@ -155,3 +155,13 @@ def test_an_early_refusal_is_a_json_document_too(untouched: Path) -> None:
     error = json.loads(result.stdout)["error"]
     assert (error["kind"], error["exit_code"]) == ("UsageError", 2)
     assert "did you mean plain?" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "words", [["analyse", "men"], ["analyse", "mean", "--engin", "ray"], ["analyse", "mean"], ["nothing"]]
+)
+def test_what_the_command_line_itself_refuses_is_a_json_document_too(words: list[str], untouched: Path) -> None:
+    result = CliRunner().invoke(app, [*words, "--json"])
+    error = json.loads(result.stdout)["error"]
+    assert (result.exit_code, error["kind"], error["exit_code"]) == (2, "UsageError", 2)
+    assert error["message"]

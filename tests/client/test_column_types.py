@@ -103,25 +103,28 @@ def test_a_timestamp_with_a_time_zone_is_no_date(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "sqlite", "parquet"])
 @pytest.mark.parametrize(
-    "text", ["20240320", "2024-3-20", "2023-02-29", "20.03.2024", "2024-03-20 00:00:00", "0000-01-01", "12024-01-01"]
+    "text", ["20240230", "2024-3-20", "2023-02-29", "20.03.2024", "2024-03-20 00:00:00", "0000-01-01", "12024-01-01"]
 )
 def test_only_iso_text_of_a_real_day_is_a_date(form: str, text: str, tmp_path: Path) -> None:
     table = pa.table({"d": [" 2024-02-29 ", text]})
     assert broken(form, table, book(d={"type": "date"}), tmp_path) == [
         (
             "d: got values that are not calendar days; want dates, timestamps at midnight without a time zone, text "
-            "such as 2024-03-20, or missing codes in the codebook",
+            "such as 2024-03-20 or 20240320, or missing codes in the codebook",
             1,
         )
     ]
 
 
 @pytest.mark.parametrize("form", TYPED)
-def test_a_number_is_no_date(form: str, tmp_path: Path) -> None:
-    [(message, count)] = broken(form, pa.table({"d": [20240320, None]}), book(d={"type": "date"}), tmp_path)
+def test_a_number_is_a_date_where_its_eight_digits_are_one(form: str, tmp_path: Path) -> None:
+    whole = pa.table({"d": [20240320, 99991231, None]})
+    codebook = book(d={"type": "date", "missing": ["9999-12-31"]})
+    assert values(form, whole, codebook, tmp_path) == [DAY, None, None]
+    [(message, count)] = broken(form, pa.table({"d": [20240332, 19802, 20240320]}), codebook, tmp_path)
     assert "not calendar days" in message
-    assert "20240320" not in message
-    assert count == 1
+    assert "20240332" not in message
+    assert count == 2
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from statfed.client.guard.differencing import FILE, Releases, TableOf, guard, populations
 from statfed.core.codebook import Codebook
+from statfed.core.conditions import parse_where
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused, UsageError
 from statfed.core.method import Cells, Model, Question, read_question
@@ -39,7 +40,7 @@ Disclosed = Cells | Model
 def ask(
     where: Sequence[str] = (), columns: Sequence[str] = ("age",), codebook: Codebook = CODEBOOK, seed: int = 1
 ) -> Question[Any]:
-    conditions = tuple(parse_condition(text, codebook) for text in where)
+    conditions = parse_where(where, codebook)
     query = Terms(
         method="describe",
         options={"columns": columns},

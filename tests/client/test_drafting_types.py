@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from statfed.client.data.drafting import day_bounds, draft, to_toml, union
+from statfed.client.data.drafting import day_bounds, draft, to_toml
 from statfed.client.data.tables import connect, mismatches
+from statfed.client.data.uniting import union
 from statfed.core.codebook import Codebook, day_of, load_codebook, make_codebook
 from statfed.core.errors import UsageError
 
@@ -46,6 +47,9 @@ def book(*columns: dict[str, Any]) -> list[Codebook]:
         (["2020-02-10", "2020-03-05"], "csv", ("date", "2020-02-01", "2020-03-31")),
         ([date(1930, 6, 1), date(2010, 6, 1)], "parquet", ("date", "1922-01-01", "2018-12-31")),
         ([date(2024, 5, 1)], "parquet", ("date", "2024-04-01", "2024-05-31")),
+        (["2020-02-10", "20200305"], "csv", ("date", "2020-02-01", "2020-03-31")),
+        (["20200210", "20200305"], "csv", ("date", "2020-02-01", "2020-03-31")),
+        ([20200210, 20200305, None], "parquet", ("date", "2020-02-01", "2020-03-31")),
         ([date.min, date.max], "parquet", ("date", "0001-01-01", "9999-12-31")),
     ],
 )
@@ -62,8 +66,8 @@ def test_words_in_a_column_of_dates_become_missing_codes(tmp_path: Path) -> None
     ("values", "form", "kind"),
     [
         (["2020-02-10", "2020-02-30"], "csv", "category"),
-        (["2020-02-10", "20200210"], "csv", "category"),
-        ([20200210, 20200211], "parquet", "integer"),
+        ([20200210, 20200230], "parquet", "integer"),
+        ([10200210, 10200211], "parquet", "integer"),
         ([datetime(2020, 2, 10), datetime(2020, 2, 10, 1)], "parquet", "category"),
         ([[1.0, 2.0], [1.0]], "parquet", "category"),
         ([[1.0, None]], "parquet", "category"),

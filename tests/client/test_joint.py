@@ -8,9 +8,10 @@ import pytest
 
 from statfed.client.guard.joint import Block, blocks, determined, read_recipe, recipe
 from statfed.core.codebook import Codebook
+from statfed.core.conditions import parse_where
 from statfed.core.method import Ask, read_question
 from statfed.core.table import Table
-from statfed.core.terms import Terms, parse_condition
+from statfed.core.terms import Terms
 from tests.federate import codebook_of, table_of
 
 COLUMNS: dict[str, Any] = {"region": ["n", "s"], "club": ["y", "n"], "union": ["y", "n"], "income": "number"}
@@ -31,7 +32,7 @@ def people(n: int = 60, seed: int = 1) -> pd.DataFrame:
 def of(table: Table, codebook: Codebook, *questions: dict[str, Any]) -> list[Block]:
     found: list[Block] = []
     for given in questions:
-        where = tuple(parse_condition(text, codebook) for text in given.get("where", ()))
+        where = parse_where(given.get("where", ()), codebook)
         terms = Terms(
             method=given["method"], options=given["options"], codebook=codebook, where=where, holders=("a",), seed=1
         )
@@ -120,7 +121,7 @@ def test_a_holder_refuses_the_answer_that_would_complete_a_combination(tmp_path:
     )
 
     def ask(run: str, *where: str) -> None:
-        conditions = tuple(parse_condition(text, CODEBOOK) for text in where)
+        conditions = parse_where(where, CODEBOOK)
         terms = Terms(
             method="total",
             options={"columns": ("income",)},

@@ -11,28 +11,65 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from statfed.client.guard.ledger import read_only
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import accountant as privacy
-from statfed.core.privacy.accountant import Event, Gaussian
+from statfed.core.privacy import filters
+from statfed.core.privacy.accountant import DiscreteLaplace, Event, Gaussian
+from statfed.core.privacy.filters import Budget
+from statfed.core.privacy.spending import Reservation
 from tests.ledgers import CLEARER, DELTA, NOISY, filled, opened
 
 # --- the gate
 
 
-def test_the_first_study_sets_the_order_and_the_filter_is_what_is_counted(path: Path) -> None:
+BUDGET = Budget(1.0, DELTA)
+
+
+def test_the_gate_counts_a_share_of_the_budget_and_says_what_more_it_admits(path: Path) -> None:
+    """Not an epsilon with the whole cost of the conversion in it, which made a first small study look like a third of
+    the budget."""
     with opened(path) as ledger:
         ledger.reserve("one", "study", 3, NOISY)
         spent = ledger.spending("one")
-        assert spent.order == privacy.filter_order([NOISY] * 3, 1.0, DELTA)
-        assert spent.filter_epsilon == privacy.filter_epsilon([NOISY] * 3, spent.order, DELTA)
-        assert spent.left == 1.0 - spent.filter_epsilon
+        assert spent.order == filters.order_of(1.0, DELTA)
+        assert spent.share == filters.share([NOISY] * 3, BUDGET)
+        assert spent.filter_epsilon == privacy.renyi_epsilon([NOISY] * 3, DELTA)
+        assert spent.filter_epsilon < 1.12 * privacy.epsilon([NOISY] * 3, DELTA)
+        assert spent.left == filters.largest([NOISY] * 3, BUDGET)
         assert (spent.charged, spent.reserved, spent.single, spent.study_epsilon) == (0, 3, False, 0.0)
         ledger.charge("one", "study", 2, NOISY)
         ledger.release("one")
         ledger.reserve("two", "study", 1, CLEARER)
         after = ledger.spending("one")
         assert after.order == spent.order
-        assert after.filter_epsilon == privacy.filter_epsilon([NOISY, CLEARER], spent.order, DELTA)
+        assert after.share == filters.share([NOISY, CLEARER], BUDGET)
         assert after.study_epsilon == after.history_epsilon == privacy.epsilon([NOISY], DELTA)
         assert ledger.spending("one", delta=1e-7).study_epsilon == privacy.epsilon([NOISY], 1e-7)
+
+
+def test_as_many_more_are_admitted_as_the_ledger_says(path: Path) -> None:
+    like = Reservation(((CLEARER, 2), (NOISY, 1)))
+    with opened(path) as ledger:
+        ledger.reserve("first", "study", 3, NOISY)
+        said = ledger.more_like(like)
+        assert said == filters.more_like([NOISY] * 3, privacy.composed([CLEARER, CLEARER, NOISY]), BUDGET) > 1
+        for number in range(said):
+            assert ledger.more_like(like) == said - number
+            ledger.set_aside(f"run-{number}", "study", like)
+        assert ledger.more_like(like) == 0
+        with pytest.raises(Refused, match="privacy budget"):
+            ledger.set_aside("one too many", "study", like)
+
+
+def test_pure_studies_may_add_up_to_the_whole_budget_and_then_nothing_more_is_admitted(path: Path) -> None:
+    """Their epsilons are a filter of their own, with no part of delta; beside Gaussian noise it says nothing."""
+    quarter = DiscreteLaplace(scale=4.0, sensitivity=1)
+    with opened(path) as ledger:
+        for number in range(4):
+            ledger.reserve(f"run-{number}", "study", 1, quarter)
+        assert ledger.spending().share == 1.0
+        assert filters.share([quarter] * 4, BUDGET) == 1.0 < filters.share([quarter] * 5, BUDGET)
+        for event in (quarter, Gaussian(noise_multiplier=1e3)):
+            with pytest.raises(Refused, match=r"lifetime budget would be taken; want at most 100 %"):
+                ledger.reserve("more", "study", 1, event)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -45,14 +82,13 @@ def test_refused_exactly_when_the_filter_passes_the_budget(
         for index, (rounds, event) in enumerate(asked):
             new = [*taken, *[event] * rounds]
             before = ledger.spending()
-            order = before.order or privacy.filter_order(new, 1.0, DELTA)
-            fits = privacy.filter_epsilon(new, order, DELTA) <= 1.0 and not before.single
+            fits = filters.fits(new, BUDGET) and not before.single
             single = not taken and not before.single and not fits and privacy.epsilon(new, DELTA) <= 1.0
             if fits or single:
                 ledger.reserve(f"run-{index}", "study", rounds, event)
                 taken = new
             else:
-                with pytest.raises(Refused, match=r"privacy budget: asked epsilon .* spent .* left"):
+                with pytest.raises(Refused, match=r"privacy budget: asked epsilon .* spent .*left"):
                     ledger.reserve(f"run-{index}", "study", rounds, event)
                 assert ledger.spending() == before
             assert ledger.spending().single == (single or before.single)
@@ -89,7 +125,7 @@ def test_a_single_study_released_without_a_charge_leaves_the_ledger_as_new(path:
         ledger.release("one")
         assert ledger.spending().left == 1.0
         ledger.reserve("two", "study", 1, NOISY)
-        assert ledger.spending().order == privacy.filter_order([NOISY], 1.0, DELTA)
+        assert ledger.spending().order == filters.order_of(1.0, DELTA)
         ledger.release("two")
         ledger.reserve("three", "study", 5, exact)
         assert ledger.spending().single
@@ -99,7 +135,7 @@ def test_a_single_study_released_without_a_charge_leaves_the_ledger_as_new(path:
 def test_no_study_becomes_single_beside_another(path: Path, exact: Event) -> None:
     with opened(path) as ledger:
         ledger.reserve("one", "study", 1, NOISY)
-        with pytest.raises(Refused, match=r"want at most epsilon 1 at delta 1e-05"):
+        with pytest.raises(Refused, match=r"want at most 100 % of epsilon 1 at delta 1e-05"):
             ledger.reserve("two", "study", 5, exact)
 
 
@@ -215,6 +251,7 @@ class Interleavings(RuleBasedStateMachine):
         assert spent.history_epsilon is not None
         assert spent.history_epsilon >= self.spent - 1e-9
         assert spent.history_epsilon <= spent.filter_epsilon * 1.001 <= 1.001
+        assert spent.share <= 1.0
         self.spent = spent.history_epsilon
 
     def teardown(self) -> None:
@@ -252,15 +289,15 @@ def test_a_changed_budget_is_on_record_and_governs(path: Path) -> None:
         ledger.reserve("one", "study", 8, NOISY)
         ledger.charge("one", "study", 1, NOISY)
     opened(path).close()
-    with opened(path, epsilon=0.2) as ledger:
+    with opened(path, epsilon=0.1) as ledger:
         last = ledger.entries()[-1]
         assert (last.kind, last.facts, last.note) == (
             "budget",
-            '{"delta":1e-05,"epsilon":0.2}',
+            '{"delta":1e-05,"epsilon":0.1}',
             "was epsilon 1 at delta 1e-05",
         )
         assert last.seq == 4
-        with pytest.raises(Refused, match=r"changed privacy budget: got epsilon .* want at most 0.2"):
+        with pytest.raises(Refused, match=r"changed privacy budget: got epsilon .* want at most epsilon 0.1"):
             ledger.charge("one", "study", 2, NOISY)
     with opened(path, epsilon=2.0) as ledger:
         ledger.charge("one", "study", 2, NOISY)

@@ -16,6 +16,7 @@ from statfed.client.guard import chain
 from statfed.client.guard.ledger import read_only
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, UsageError
 from statfed.core.privacy import accountant as privacy
+from statfed.core.privacy import filters
 from statfed.core.privacy.accountant import Gaussian
 from tests.ledgers import CLEARER, DELTA, NOISY, filled, opened
 
@@ -57,13 +58,13 @@ import os, sys, signal
 from pathlib import Path
 from statfed.client.guard.ledger import Ledger
 from statfed.core.errors import Refused
-from statfed.core.privacy.accountant import Gaussian, filter_epsilon
+from statfed.core.privacy.accountant import Gaussian, renyi_epsilon
 from statfed.core.privacy.spending import Reservation
 path, NOISY = Path(sys.argv[1]), Gaussian(noise_multiplier=40.0)
 CLAIM = Reservation((), Gaussian(noise_multiplier=15.0), 10)
 def opened(path):
     return Ledger(path, dataset="toy", unit="person", epsilon=1.0, delta=1e-5)
-filter_epsilon([NOISY], 8.0, 1e-5)  # the accountant is imported before any fork or race
+renyi_epsilon([NOISY], 1e-5)  # the accountant is imported before any fork or race
 """
 
 _CRASH = (
@@ -114,7 +115,7 @@ def test_a_crash_at_any_statement_never_forgets_what_was_acknowledged(path: Path
     names = ("reserve", "charge", "disclose", "release", "claim", "share", "free")
     # killed before BEGIN, PRAGMA, INSERT and COMMIT, then not at all
     assert {name: sum(n == name for _, n, _ in lines) for name in names} == dict.fromkeys(names, 5)
-    held = privacy.filter_epsilon([CLEARER], privacy.filter_order([CLEARER], 1.0, DELTA), DELTA)
+    held = privacy.renyi_epsilon([CLEARER], DELTA)
     for file, name, status in lines:
         with opened(Path(file)) as ledger:
             ledger.verify()
@@ -253,9 +254,7 @@ print(wins, flush=True)
 
 @pytest.mark.parametrize(("rounds", "winners"), [(60, 1)])
 def test_racing_processes_cannot_both_spend_the_last_of_the_budget(path: Path, rounds: int, winners: int) -> None:
-    order = privacy.filter_order([NOISY] * rounds, 1.0, DELTA)
-    assert privacy.filter_epsilon([NOISY] * rounds * winners, order, DELTA) <= 1.0
-    assert privacy.filter_epsilon([NOISY] * rounds * (winners + 1), order, DELTA) > 1.0
+    assert filters.more_like([], privacy.repeated(NOISY, rounds), filters.Budget(1.0, DELTA)) == winners
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", _RACE, str(path), name, str(rounds)],

@@ -15,6 +15,7 @@ from statfed.client.guard import chain
 from statfed.client.guard.ledger import Ledger, Spending, read_only
 from statfed.core.errors import LedgerCorrupt, Refused, UsageError
 from statfed.core.privacy import accountant as privacy
+from statfed.core.privacy import filters
 from statfed.core.privacy.accountant import DiscreteLaplace, Event, Gaussian
 from statfed.core.privacy.spending import Reservation
 from tests.ledgers import CLAIM, CLEARER, DELTA, NOISY, opened
@@ -22,7 +23,7 @@ from tests.ledgers import CLAIM, CLEARER, DELTA, NOISY, opened
 THIRD = Gaussian(noise_multiplier=30.0)
 MIXED = Reservation(((NOISY, 3), (THIRD, 1), (CLEARER, 2)))
 ASKS: list[Event] = [*[NOISY] * 3, THIRD, *[CLEARER] * 2]
-HELD = privacy.filter_epsilon([CLEARER], privacy.filter_order([CLEARER], 1.0, DELTA), DELTA)
+HELD = privacy.renyi_epsilon([CLEARER], DELTA)
 """What the gate counts for a whole CLAIM."""
 
 
@@ -50,7 +51,7 @@ def test_asks_are_charged_in_any_order_each_as_often_as_it_was_set_aside(
     ledger.set_aside("one", "study", MIXED, "two kinds")
     whole = ledger.spending("one")
     assert (whole.reserved, whole.charged) == (6, 0)
-    assert whole.filter_epsilon == privacy.filter_epsilon(ASKS, whole.order or 0.0, DELTA)
+    assert whole.filter_epsilon == privacy.renyi_epsilon(ASKS, DELTA)
     for count, (event, number) in enumerate(zip(order, numbers, strict=True), start=1):
         ledger.charge("one", "study", number, event)
         with pytest.raises(Refused, match=f"round {number} of run one was already charged"):
@@ -82,7 +83,7 @@ def test_an_ask_more_often_than_set_aside_is_refused_although_rounds_are_left(pa
             ledger.charge("one", "study", 3, NOISY)
         spent = ledger.spending("one")
         assert (spent.charged, spent.reserved) == (2, 0)
-        assert spent.filter_epsilon == privacy.filter_epsilon([THIRD, NOISY], spent.order or 0.0, DELTA)
+        assert spent.filter_epsilon == privacy.renyi_epsilon([THIRD, NOISY], DELTA)
         assert ledger.entries()[-1].facts == '{"freed":4}'
 
 
@@ -92,7 +93,7 @@ def test_asks_with_equal_noise_are_set_aside_as_often_as_all_of_them_are_made(pa
         ledger.set_aside("one", "study", Reservation(((NOISY, 2), (THIRD, 1), (NOISY, 3))))
         spent = ledger.spending()
         assert spent.reserved == 6
-        assert spent.filter_epsilon == privacy.filter_epsilon([NOISY] * 5 + [THIRD], spent.order or 0.0, DELTA)
+        assert spent.filter_epsilon == privacy.renyi_epsilon([NOISY] * 5 + [THIRD], DELTA)
         for number in range(1, 6):
             ledger.charge("one", "study", number, NOISY)
         with pytest.raises(Refused, match="got event"):
@@ -142,7 +143,7 @@ def test_the_whole_claim_counts_until_it_is_released_and_then_what_was_charged(p
     ledger.release("one")
     ledger = reopened(path, ledger)
     after = ledger.spending("one")
-    assert after.filter_epsilon == privacy.filter_epsilon([NOISY] * 3, spent.order or 0.0, DELTA) < HELD
+    assert after.filter_epsilon == privacy.renyi_epsilon([NOISY] * 3, DELTA) < HELD
     assert after.study_epsilon == during.study_epsilon == privacy.zcdp_epsilon(3 * privacy.rho(NOISY), DELTA)
     assert after.history_epsilon == after.filter_epsilon  # no tight composition for what was chosen on the way
     assert ledger.entries()[-1].facts == '{"freed":7}'
@@ -215,9 +216,9 @@ def test_a_budget_of_shares_is_never_the_single_study_of_a_ledger(path: Path) ->
     """That rule composes privacy losses, which is for asks that were fixed beforehand."""
     sigma = next(s / 100 for s in range(300, 2000) if privacy.epsilon([Gaussian(noise_multiplier=s / 100)], DELTA) <= 1)
     event = Gaussian(noise_multiplier=sigma)
-    assert privacy.filter_epsilon([event], privacy.filter_order([event], 1.0, DELTA), DELTA) > 1.0
+    assert not filters.fits([event], filters.Budget(1.0, DELTA))
     with opened(path) as ledger:
-        with pytest.raises(Refused, match=r"privacy budget: asked epsilon .* want at most epsilon 1 at delta 1e-05"):
+        with pytest.raises(Refused, match=r"privacy budget: asked epsilon .* want at most 100 % of epsilon 1 at"):
             ledger.set_aside("one", "study", Reservation((), event, 10))
         assert ledger.spending().entries == 1
         ledger.set_aside("two", "study", Reservation(((event, 1),)))
@@ -248,7 +249,7 @@ def test_a_budget_that_is_lowered_during_a_run_covers_each_further_share(path: P
     with opened(path) as ledger:
         ledger.set_aside("one", "study", CLAIM)
         ledger.charge("one", "study", 1, NOISY)
-    with opened(path, epsilon=0.2) as ledger, pytest.raises(Refused, match=r"changed privacy budget: got epsilon"):
+    with opened(path, epsilon=0.1) as ledger, pytest.raises(Refused, match=r"changed privacy budget: got epsilon"):
         ledger.charge("one", "study", 2, NOISY)
     with opened(path) as ledger:
         ledger.charge("one", "study", 2, NOISY)
@@ -314,7 +315,7 @@ class Shares(RuleBasedStateMachine):
         assert spent.charged == len(self.charged)
         assert spent.filter_epsilon <= 1.5
         if self.charged:
-            least = privacy.filter_epsilon(self.charged, spent.order or 0.0, DELTA) if spent.order else 0.0
+            least = privacy.renyi_epsilon(self.charged, DELTA)
             assert spent.filter_epsilon >= least - 1e-12
         assert spent.history_epsilon is not None
         assert spent.history_epsilon <= spent.filter_epsilon + 1e-12

@@ -108,6 +108,11 @@ def test_standard_deviations_are_those_of_the_probabilities(scale: float) -> Non
     assert discrete.laplace_std(scale) == pytest.approx(np.sqrt(laplace_pmf(scale, x) @ x**2.0), rel=1e-9)
 
 
+def gaussian(**fields: Any) -> Privacy:
+    """With Gaussian noise where nothing else is said."""
+    return Privacy.model_validate({"mechanism": "discrete-gaussian"} | fields)
+
+
 CELLS = Part((4, 3), 1, integer=True, single=True)
 SUMS = Part((3,), np.array([1.0, 25.0, 1e7]))
 CASES: list[tuple[dict[str, Part], dict[str, Any], int]] = [
@@ -127,7 +132,7 @@ CASES: list[tuple[dict[str, Part], dict[str, Any], int]] = [
 def test_composed_asks_stay_within_epsilon_and_waste_little_of_it(
     parts: dict[str, Part], terms: dict[str, Any], times: int
 ) -> None:
-    wanted = Privacy.model_validate(terms)
+    wanted = Privacy.model_validate({"mechanism": "discrete-gaussian"} | terms)
     made = noise.plan(parts, wanted, times)
     asks = [made.event()] * times
     spent = privacy.epsilon(asks, wanted.delta) if wanted.delta else privacy.pure_epsilon(asks)
@@ -145,7 +150,7 @@ def test_generated_neighbours_stay_within_the_sensitivities_that_are_charged(
     parts: dict[str, Part], terms: dict[str, Any], times: int, seed: int, same: bool
 ) -> None:
     """One unit adds its records; encoded contributions may then differ entry by entry by what the event lists."""
-    wanted = Privacy.model_validate(terms)
+    wanted = Privacy.model_validate({"mechanism": "discrete-gaussian"} | terms)
     made = noise.plan(parts, wanted, times)
     k = wanted.max_records_per_unit if wanted.unit == "person" else 1
     rng = np.random.default_rng(seed)
@@ -190,7 +195,7 @@ class _Silent:
 def test_without_noise_only_the_rounding_to_the_grid_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discrete, "draw_gaussian", _Silent())
     parts = {"n": CELLS, "s": SUMS, "i": Part((2,), 10_000, integer=True), "z": Part((2,), np.array([0.0, 1.0]))}
-    made = noise.plan(parts, Privacy(epsilon=1))
+    made = noise.plan(parts, gaussian(epsilon=1))
     units = {grid.facts.name: grid.unit.reshape(grid.facts.shape) for grid in made._grids}
     sent = {
         "n": np.arange(12).reshape(4, 3),
@@ -210,7 +215,7 @@ def test_without_noise_only_the_rounding_to_the_grid_is_left(monkeypatch: pytest
 @pytest.mark.parametrize("mechanism", ["discrete-gaussian", "discrete-laplace"])
 def test_the_stated_standard_deviation_is_the_one_drawn_over_several_holders(mechanism: Any) -> None:
     parts = {"n": Part((3000,), 1, integer=True, single=True), "s": Part((3000,), 2.0, single=True)}
-    made = noise.plan(parts, Privacy(epsilon=1, mechanism=mechanism))
+    made = noise.plan(parts, gaussian(epsilon=1, mechanism=mechanism))
     empty = {name: np.zeros(3000, np.int64 if part.integer else np.float64) for name, part in parts.items()}
     drawn = [made.add(empty, stream(5, "holder", i)) for i in range(3)]
     for name, std in made.std(3).items():
@@ -220,7 +225,7 @@ def test_the_stated_standard_deviation_is_the_one_drawn_over_several_holders(mec
 
 
 def test_a_seeded_stream_gives_the_same_noise_and_another_label_gives_other_noise() -> None:
-    made = noise.plan({"n": CELLS, "s": SUMS}, Privacy(epsilon=1))
+    made = noise.plan({"n": CELLS, "s": SUMS}, gaussian(epsilon=1))
     zero = {"n": np.zeros((4, 3), np.int64), "s": np.zeros(3)}
     one, two, other = (made.add(zero, stream(7, "noise", label)) for label in ("a", "a", "b"))
     assert all((one[name] == two[name]).all() for name in zero)
@@ -233,36 +238,36 @@ def test_the_first_draws_of_a_seed_never_change() -> None:
 
 
 def test_cells_cost_one_scalar_mechanism_and_sums_one_each() -> None:
-    cells = noise.plan({"n": CELLS}, Privacy(epsilon=1)).event()
+    cells = noise.plan({"n": CELLS}, gaussian(epsilon=1)).event()
     assert isinstance(cells, DiscreteGaussian)
     assert cells.sensitivity == 1
-    sums = noise.plan({"s": Part((100,), 3.0)}, Privacy(epsilon=1)).event()
+    sums = noise.plan({"s": Part((100,), 3.0)}, gaussian(epsilon=1)).event()
     assert isinstance(sums, privacy.Repeated)
     assert sums.times == 100
-    pure = noise.plan({"n": CELLS}, Privacy(epsilon=1, delta=0, mechanism="discrete-laplace")).event()
+    pure = noise.plan({"n": CELLS}, gaussian(epsilon=1, delta=0, mechanism="discrete-laplace")).event()
     assert pure == DiscreteLaplace(scale=1.0, sensitivity=1)
 
 
 def test_cells_of_sums_are_charged_for_the_order_of_summation_too() -> None:
     """A database may add up untouched cells in another order: each may end one grid unit away."""
-    (grid,) = noise.plan({"t": Part((30,), 2.5, single=True)}, Privacy(epsilon=1))._grids
+    (grid,) = noise.plan({"t": Part((30,), 2.5, single=True)}, gaussian(epsilon=1))._grids
     assert [(change, count) for change, _, count in grid.changes] == [(1, 29), (513, 1)]
     (grid,) = noise.plan(
-        {"t": Part((30,), 2.5, single=True)}, Privacy(epsilon=1, unit="person", max_records_per_unit=4)
+        {"t": Part((30,), 2.5, single=True)}, gaussian(epsilon=1, unit="person", max_records_per_unit=4)
     )._grids
     assert [(change, count) for change, _, count in grid.changes] == [(1, 26), (129, 2), (257, 1), (513, 1)]
 
 
 def test_persons_with_k_records_in_one_cell_get_k_times_the_noise_and_a_little_for_spread() -> None:
-    one = noise.plan({"n": CELLS}, Privacy(epsilon=1)).std()["n"][0, 0]
-    four = noise.plan({"n": CELLS}, Privacy(epsilon=1, unit="person", max_records_per_unit=4)).std()["n"][0, 0]
+    one = noise.plan({"n": CELLS}, gaussian(epsilon=1)).std()["n"][0, 0]
+    four = noise.plan({"n": CELLS}, gaussian(epsilon=1, unit="person", max_records_per_unit=4)).std()["n"][0, 0]
     spread = math.sqrt(1 + (2 / 4) ** 2 + 2 * (1 / 4) ** 2)
     assert four / one == pytest.approx(4 * spread, rel=0.01)
 
 
 def test_shares_split_the_budget_in_rho() -> None:
     parts = {"a": Part((2,), 1.0, share=4.0), "b": Part((2,), 1.0, share=1.0)}
-    std = noise.plan(parts, Privacy(epsilon=1)).std()
+    std = noise.plan(parts, gaussian(epsilon=1)).std()
     assert std["b"][0] / std["a"][0] == pytest.approx(2.0, rel=1e-3)
 
 
@@ -281,11 +286,11 @@ def test_what_cannot_be_protected_is_refused_by_name(
     parts: dict[str, Part], terms: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        noise.plan(parts, Privacy.model_validate({"epsilon": 1.0} | terms))
+        noise.plan(parts, Privacy.model_validate({"epsilon": 1.0, "mechanism": "discrete-gaussian"} | terms))
 
 
 def test_sums_that_float64_cannot_tell_apart_and_wrong_shapes_do_not_leave() -> None:
-    made = noise.plan({"s": Part((2,), 1.0)}, Privacy(epsilon=1))
+    made = noise.plan({"s": Part((2,), 1.0)}, gaussian(epsilon=1))
     for wrong, message in [
         ({"s": np.array([0.0, 2.0**45])}, "too large for its bound"),
         ({"s": np.array([0.0, math.nan])}, "not finite"),
@@ -299,7 +304,7 @@ def test_sums_that_float64_cannot_tell_apart_and_wrong_shapes_do_not_leave() -> 
 @pytest.mark.parametrize("mechanism", ["discrete-gaussian", "discrete-laplace"])
 def test_the_planned_margin_of_error_holds_the_noise_as_often_as_it_says(mechanism: Any) -> None:
     parts = {"n": Part((4000,), 1, integer=True, single=True)}
-    wanted = Privacy(epsilon=0.05, mechanism=mechanism)
+    wanted = gaussian(epsilon=0.05, mechanism=mechanism)
     half = noise.error(parts, wanted, holders=2)["n"][0]
     made = noise.plan(parts, wanted)
     zero = {"n": np.zeros(4000, np.int64)}
@@ -312,7 +317,7 @@ def test_the_planned_margin_of_error_holds_the_noise_as_often_as_it_says(mechani
 @pytest.mark.parametrize("mechanism", ["discrete-gaussian", "discrete-laplace"])
 def test_a_budget_found_from_a_margin_of_error_reaches_it_and_no_more(mechanism: Any) -> None:
     parts = {"n": CELLS, "s": SUMS}
-    asked = Privacy(epsilon=1, mechanism=mechanism)
+    asked = gaussian(epsilon=1, mechanism=mechanism)
     found = noise.epsilon_for(parts, asked, "n", 25.0, holders=3, times=2)
     reached = noise.error(parts, asked.model_copy(update={"epsilon": found}), 3, times=2)["n"].max()
     assert 25.0 * 0.98 < reached <= 25.0
@@ -322,17 +327,17 @@ def test_a_budget_found_from_a_margin_of_error_reaches_it_and_no_more(mechanism:
 
 def test_a_margin_of_error_out_of_reach_is_refused() -> None:
     with pytest.raises(UsageError, match="got part 'z'; want one of n"):
-        noise.epsilon_for({"n": CELLS}, Privacy(epsilon=1), "z", 1.0, 1)
+        noise.epsilon_for({"n": CELLS}, gaussian(epsilon=1), "z", 1.0, 1)
     with pytest.raises(UsageError, match="epsilon 1000 can reach"):
-        noise.epsilon_for({"s": SUMS}, Privacy(epsilon=1), "s", 1e-9, 1)
+        noise.epsilon_for({"s": SUMS}, gaussian(epsilon=1), "s", 1e-9, 1)
     with pytest.raises(UsageError, match="want a positive number"):
-        noise.epsilon_for({"s": SUMS}, Privacy(epsilon=1), "s", 0.0, 1)
+        noise.epsilon_for({"s": SUMS}, gaussian(epsilon=1), "s", 0.0, 1)
 
 
 def test_the_ledger_takes_a_composed_event_and_frees_what_was_not_used(tmp_path: Any) -> None:
     from statfed.client.guard.ledger import Ledger
 
-    event = noise.plan({"n": CELLS, "s": SUMS}, Privacy(epsilon=1), times=4).event()
+    event = noise.plan({"n": CELLS, "s": SUMS}, gaussian(epsilon=1), times=4).event()
     with Ledger(tmp_path / "l.sqlite", dataset="d", unit="record", epsilon=1.0, delta=1e-6) as ledger:
         ledger.reserve("run", "study", 4, event)
         ledger.charge("run", "study", 1, event)

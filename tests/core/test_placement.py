@@ -38,8 +38,13 @@ SUMS = Part((3,), np.array([1.0, 25.0, 1e7]))
 BOTH = {"n": CELLS, "s": SUMS}
 
 
+def gaussian(**fields: Any) -> Privacy:
+    """With Gaussian noise where nothing else is said."""
+    return Privacy.model_validate({"mechanism": "discrete-gaussian"} | fields)
+
+
 def shared(epsilon: float = 1.0, **more: Any) -> Privacy:
-    return Privacy(epsilon=epsilon, noise="shared", **more)
+    return gaussian(epsilon=epsilon, noise="shared", **more)
 
 
 def pmf(sigma: float) -> Floats:
@@ -132,7 +137,7 @@ def test_no_share_is_narrower_than_the_proof_needs_and_totals_fit(m: int, epsilo
 
 def test_the_event_is_the_same_wherever_the_noise_is_added() -> None:
     """Central noise is the noise of one holder; shares are drawn on a finer grid at the same price."""
-    local, central = (noise.plan(BOTH, Privacy(epsilon=1, noise=where)) for where in ("local", "central"))
+    local, central = (noise.plan(BOTH, gaussian(epsilon=1, noise=where)) for where in ("local", "central"))
     assert local.event() == central.event()
     for m in (1, 4):
         assert noise.plan(BOTH, shared(), shares=m).epsilon(1, 1e-6) == pytest.approx(local.epsilon(1, 1e-6), rel=5e-3)
@@ -148,7 +153,7 @@ def test_a_unit_changes_the_total_of_all_holders_by_no_more_than_is_charged(wher
         "i": Part((2,), np.array([3, 4e5]), integer=True),
     }
     k = 3 if unit == "person" else 1
-    wanted = Privacy(epsilon=2, noise=where, unit=unit, max_records_per_unit=k)
+    wanted = gaussian(epsilon=2, noise=where, unit=unit, max_records_per_unit=k)
     made, rng = noise.plan(parts, wanted, shares=3 if where == "shared" else 1), np.random.default_rng(4)
     for _ in range(20):
         others, before, after = (drawn(parts, rng, 1000) for _ in range(3))
@@ -189,7 +194,7 @@ def one_unit(part: Part, k: int, rng: np.random.Generator) -> NDArray[Any]:
 def placed(where: Any, holders: int, colluders: int = 1) -> tuple[noise.Noise, int]:
     m = holders - colluders if where == "shared" else 1
     parts = {"n": Part((3000,), 1, integer=True, single=True), "s": Part((3000,), 2.0, single=True)}
-    return noise.plan(parts, Privacy(epsilon=1, noise=where), shares=m), m
+    return noise.plan(parts, gaussian(epsilon=1, noise=where), shares=m), m
 
 
 @pytest.mark.parametrize("where", ["local", "central", "shared"])
@@ -238,7 +243,7 @@ def test_holders_that_dropped_out_take_their_noise_along_and_no_more_than_was_co
 
 
 def test_a_holder_of_central_noise_draws_none_and_the_coordinator_always_does() -> None:
-    made = noise.plan(BOTH, Privacy(epsilon=1, noise="central"))
+    made = noise.plan(BOTH, gaussian(epsilon=1, noise="central"))
     arrays = {"n": np.arange(12).reshape(4, 3), "s": np.array([0.5, -20.0, 1e6])}
     sent = [made.units(arrays, stream(1, label)) for label in ("a", "b")]
     assert all((sent[0][name] == sent[1][name]).all() for name in arrays)
@@ -250,7 +255,7 @@ def test_a_holder_of_central_noise_draws_none_and_the_coordinator_always_does() 
 @pytest.mark.parametrize("where", ["local", "central", "shared"])
 def test_planned_margins_and_budgets_found_from_them_are_those_of_the_placement(where: Any) -> None:
     m = 4 if where == "shared" else 1
-    asked = Privacy(epsilon=1, noise=where)
+    asked = gaussian(epsilon=1, noise=where)
     made = noise.plan(BOTH, asked, shares=m)
     half = noise.error(BOTH, asked, 5, shares=m)["n"].max()
     assert half == pytest.approx(1.959964 * made.std(5)["n"].max(), rel=1e-6)
@@ -260,7 +265,7 @@ def test_planned_margins_and_budgets_found_from_them_are_those_of_the_placement(
 
 
 def test_margins_of_central_laplace_noise_are_those_of_one_draw() -> None:
-    asked = Privacy(epsilon=0.05, mechanism="discrete-laplace", noise="central")
+    asked = gaussian(epsilon=0.05, mechanism="discrete-laplace", noise="central")
     one = noise.error({"n": CELLS}, asked, 1)["n"].max()
     assert noise.error({"n": CELLS}, asked, 50)["n"].max() == pytest.approx(one, rel=1e-12)
 
@@ -314,7 +319,7 @@ def asked(where: Mapping[str, Any], protection: str, holders: int = 3, minimum: 
     return query(
         method="count",
         holders=tuple(f"h{i}" for i in range(holders)),
-        privacy={"epsilon": 1.0} | dict(where),
+        privacy={"epsilon": 1.0, "mechanism": "discrete-gaussian"} | dict(where),
         protection={"name": protection, "minimum_holders": minimum},
     )
 
@@ -509,7 +514,7 @@ FRAMES = [people(n, seed=i) for i, n in enumerate((150, 90, 60, 40))]
 
 def answered(where: Mapping[str, Any], protection: str, seed: int = 3) -> Federation:
     fed = Federation({f"h{i}": frame for i, frame in enumerate(FRAMES)}, CODEBOOK, seed=seed, protection=protection)
-    fed.table("region", privacy={"epsilon": 1.0} | dict(where))
+    fed.table("region", privacy={"epsilon": 1.0, "mechanism": "discrete-gaussian"} | dict(where))
     return fed
 
 

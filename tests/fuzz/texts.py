@@ -13,10 +13,11 @@ from statfed.client.guard.policy import load_policy
 from statfed.client.third_party import load_party
 from statfed.core import toml
 from statfed.core.codebook import load_codebook
+from statfed.core.conditions import check_syntax, parse_where
 from statfed.core.method import load_method, read_question
 from statfed.core.section import apply_override
 from statfed.core.study import load_study, make_study
-from statfed.core.terms import Protection, Terms, parse_condition
+from statfed.core.terms import Protection, Terms
 from statfed.federation.preflight import before_data
 from statfed.lab.recommend.cases import read_case
 from tests.fuzz.mutations import lines, words
@@ -138,7 +139,16 @@ FORMULA_BOMBS = (
     "income ~ poly(age, 99999999)",
     "income ~ C(region, Treatment(" + "[" * 500 + "]" * 500 + "))",
 )
-CONDITIONS = ("age >= 18", "sex = f", "region in north,south", "income < 1e3", "employed == true", "age != 7")
+CONDITIONS = (
+    "age >= 18",
+    "sex = f",
+    "region in north,south",
+    "income < 1e3",
+    "employed == true",
+    "age != 7",
+    "age is not null",
+    "not (age between 1 and 9 or sex in (f,m))",
+)
 CONDITION_BOMBS = (
     "age >= " + "9" * 100_000,
     "age" + " " * 100_000 + "!",
@@ -170,7 +180,8 @@ def _formula(text: str, _folder: Path) -> None:
 
 
 def _condition(text: str, _folder: Path) -> None:
-    parse_condition(text, CODEBOOK)
+    check_syntax(text)
+    parse_where((text,), CODEBOOK)
 
 
 def _overridden(text: str, folder: Path) -> None:

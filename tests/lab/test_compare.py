@@ -222,8 +222,9 @@ def test_the_key_of_a_cell_changes_with_everything_that_is_asked() -> None:
         Cell("toy", "quick", Technique("plain", SUPPRESS), 1),
         Cell("toy", "quick", Technique("plain", EXACT, {"neighbours": 3}), 1),
         Cell("toy", "quick", Technique("plain", EXACT), 2),
+        Cell("toy", "quick", Technique("plain", EXACT.under("standard")), 1),
     ]
-    assert len({cell.key() for cell in (base, *others)}) == 9
+    assert len({cell.key() for cell in (base, *others)}) == 10
     assert base.key() == Cell("toy", "quick", Technique("plain", Level("exact", "said otherwise")), 1).key()
 
 
@@ -278,6 +279,18 @@ def test_a_comparison_keeps_every_trial_and_goes_on_where_it_was(
         exported = store.export(tmp_path / "parquet")
     assert [path.name for path in exported] == [f"{name}.parquet" for name in TABLES]
     assert len(pd.read_parquet(exported[0])) == 6
+
+
+def test_under_a_template_holders_refuse_exact_means_of_few_and_answer_with_noise(
+    known: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness, "_run", in_this_process)
+    wanted = Comparison(protections=("secure-aggregation",), levels=("exact", "epsilon-5"), rules="standard")
+    assert compare(wanted, tmp_path / "r.duckdb", tmp_path).counts == {"done": 1, "not-applicable": 1}
+    with opened(tmp_path / "r.duckdb") as store:
+        found = {row["level"]: row for row in store.trials()}
+    assert found["exact, standard"]["reason"].startswith("refused by holders' rules: office-")
+    assert found["epsilon-5, standard"]["status"] == "done"
 
 
 def test_what_fails_is_a_row_with_the_reason_and_is_tried_again_the_next_time(

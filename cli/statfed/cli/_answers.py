@@ -1,15 +1,17 @@
 """Answers on the screen and as files: one assembly for every method."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.markup import escape
 
 from statfed.cli._output import emit_json, out, progress_bars, say, show_learns, table
+from statfed.cli._runs import kept_in
 from statfed.cli._study import Common, Outputs
+from statfed.cli._tables import Column, rendered
 from statfed.core.codebook import Codebook
+from statfed.core.errors import StatfedError, UsageError
 from statfed.core.outputs import Destinations
 from statfed.core.result import Result, Row
 from statfed.core.study import Study
@@ -23,13 +25,18 @@ _HEADS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "rmse": "RMSE", "mae":
 
 
 def carry_out(study: Study, common: Common, outputs: Outputs, base: Path, references: bool = False) -> "Answer | None":
-    """Run a study, write what was asked for and show the answer; None after a dry run."""
+    """Run a study, show the answer and write what was asked for; None after a dry run.
+
+    Destinations are looked at before anything is spent. What cannot be written after that loses nothing: the answer is
+    on the screen and kept.
+    """
     from statfed.federation import DryRun, Options, run_study
 
     to = outputs.to(study, base)
     how = Options(
         workspace=None if common.fresh else Path(common.workspace),
         runs=Path(outputs.runs) if outputs.runs else None,
+        keep=kept_in(Path(common.workspace)),
         fresh=common.fresh and bool(outputs.runs),
         dry_run=common.dry_run,
         references=references,
@@ -41,11 +48,19 @@ def carry_out(study: Study, common: Common, outputs: Outputs, base: Path, refere
     except DryRun as stop:
         show_dry_run(stop, outputs.as_json)
         return None
-    write_outputs(answer, outputs, to)
-    tell(answer, outputs.as_json)
+    try:
+        tell(answer, outputs.as_json)
+    finally:  # also where the reader of stdout has gone
+        write_outputs(answer, outputs, to)
     if how.runs:
-        say(f"report: {how.runs / answer.run / 'report.html'}")
+        say_where(how.runs / answer.run)
     return answer
+
+
+def say_where(folder: Path) -> None:
+    """Where the report of a run is, if it could be written."""
+    if (folder / "report.html").exists():
+        say(f"report: {folder / 'report.html'}")
 
 
 def notify(text: str) -> None:
@@ -103,21 +118,35 @@ def show_dry_run(stop: "DryRun", as_json: bool) -> None:
         out.print(errors)
 
 
-def write_outputs(answer: "Answer", outputs: Outputs, to: Destinations) -> None:
-    """The files that the user asked for."""
+def write_outputs(answer: "Answer", outputs: Outputs, to: Destinations, model: Path | None = None) -> None:
+    """The files that the user asked for, each as far as it can be written. model: of an answer that was read back.
+
+    Raises UsageError naming those that cannot, and how to have them later.
+    """
     from statfed.federation import export
+    from statfed.federation.models import copy_model, save_model
 
-    if outputs.csv:
-        export.write_csv(answer.result, Path(outputs.csv), to)
-    if outputs.parquet:
-        export.write_parquet(answer.result, Path(outputs.parquet), to)
-    if outputs.html:
-        export.write_html(answer, Path(outputs.html), to)
-    if outputs.model:
-        from statfed.federation.models import save_model
-
-        save_model(answer, outputs.model, to)
-        say(f"model: {outputs.model}; statfed predict {outputs.model} DATA -o FILE")
+    wanted: list[tuple[str, str | None, Callable[[Path], object]]] = [
+        ("--csv", outputs.csv, lambda path: export.write_csv(answer.result, path, to)),
+        ("--parquet", outputs.parquet, lambda path: export.write_parquet(answer.result, path, to)),
+        ("--html", outputs.html, lambda path: export.write_html(answer, path, to)),
+        ("--save", outputs.model, lambda path: copy_model(model, path, to) if model else save_model(answer, path, to)),
+    ]
+    failed = []
+    for name, path, write in wanted:
+        if not path:
+            continue
+        try:
+            write(Path(path))
+        except Exception as error:  # noqa: BLE001  # the answer was paid for: the other files are written all the same
+            failed.append((name, str(error) if isinstance(error, StatfedError) else f"{path}: {error}"))
+        else:
+            if name == "--save":
+                say(f"model: {path}; statfed predict {path} DATA -o FILE")
+    if failed:
+        again = " ".join(f"{name} FILE" for name, _ in failed)
+        told = "\n".join(text for _, text in failed)
+        raise UsageError(f"{told}\nthe answer is kept: statfed runs export {answer.run} {again}")
 
 
 def show_answer(answer: "Answer") -> None:
@@ -131,7 +160,7 @@ def show_answer(answer: "Answer") -> None:
     training = answer.training
     if training and training.comparison:
         _show_comparison(training)
-    if training is None:
+    if training is None or answer.result.disclosure.get("rules") or answer.result.disclosure.get("not_evaluated"):
         _show_rules(answer)
     _show_privacy(answer)
     show_learns("Who learns what", answer.learns)
@@ -143,18 +172,18 @@ def show_tables(result: Result) -> None:
     for name, rows in result.tables.items():
         if not rows:
             continue
-        keys = _shown(rows)
-        numbers = tuple(key for key in keys if all(_is_number(row.get(key)) for row in rows))
-        heads = [key.replace("_", " ") for key in keys]
-        shown = table(name.replace("_", " "), *heads, numbers=tuple(key.replace("_", " ") for key in numbers))
-        shown.box, shown.pad_edge = box.SIMPLE_HEAD, False
-        for column, key in zip(shown.columns, keys, strict=True):
-            column.no_wrap = column.justify == "right"
-            longest = max(len(text) for text in (*key.split("_"), *(_cell(row.get(key)) for row in rows)))
-            column.min_width = 0 if column.no_wrap else min(12, longest)
-        for row in rows[:SHOWN_ROWS]:
-            shown.add_row(*(_cell(row.get(key), key in result.by) for key in keys))
-        out.print(shown, markup=False)
+        places = result.places(name)
+        columns = [
+            Column(
+                key.replace("_", " "),
+                tuple(_cell(row.get(key), key in result.by) for row in rows[:SHOWN_ROWS]),
+                key in places,
+                all(_is_number(row.get(key)) for row in rows),
+            )
+            for key in _shown(rows, places)
+        ]
+        for part in rendered(name.replace("_", " "), columns, out):
+            out.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
         if len(rows) > SHOWN_ROWS:
             out.print(f"... {len(rows) - SHOWN_ROWS} more rows; --csv or --json has them all", highlight=False)
     facts = ", ".join(
@@ -172,17 +201,18 @@ def _show_comparison(training: "Trained") -> None:
     figures = [key for key in rows[0] if key not in ("id", "title", "note")]
     persons = f" of {training.test_persons} persons" if training.test_persons < training.test_records else ""
     heads = tuple(_HEADS.get(key, key) for key in figures)
-    shown = table(f"Compared on {training.test_records} held-out records{persons}", "model", *heads, numbers=heads)
+    lines: list[dict[str, str]] = []
     for kind, title in (("local", "Local only, mean"), ("local-dp", "Local only, same privacy, mean")):
         alone = [row for row in rows if str(row["id"]).startswith(f"{kind}/")]
         if alone:
             means = ([float(row[key] or 0.0) for row in alone] for key in figures)
-            shown.add_row(f"{title} of {len(alone)}", *(f"{sum(found) / len(found):.3f}" for found in means))
+            texts = (f"{sum(found) / len(found):.3f}" for found in means)
+            lines.append({"model": f"{title} of {len(alone)}", **dict(zip(heads, texts, strict=True))})
     for row in rows:
         if "/" not in str(row["id"]):
             values = ("" if row[key] is None else f"{row[key]:.3f}" for key in figures)
-            shown.add_row(str(row["title"]), *values, style="bold" if row["id"] == "federated" else "")
-    out.print(shown, markup=False)
+            lines.append({"model": str(row["title"]), **dict(zip(heads, values, strict=True))})
+    _filled(f"Compared on {training.test_records} held-out records{persons}", lines, words=("model",))
 
 
 def _show_rules(answer: "Answer") -> None:
@@ -198,7 +228,9 @@ def _show_rules(answer: "Answer") -> None:
 
 
 def _show_privacy(answer: "Answer") -> None:
-    """What the run and its history cost each holder."""
+    """What the run and its history cost each holder, and how many more like it there may be."""
+    from statfed.federation.report.facts import more_like
+
     gauges = [f"{s.holder} {s.figures:,} of {s.most_figures:,}" for s in answer.spending if s.most_figures is not None]
     if gauges:
         out.print(f"exact figures given, of those that the data ever give: {', '.join(gauges)}", highlight=False)
@@ -212,14 +244,16 @@ def _show_privacy(answer: "Answer") -> None:
             "unit": one.unit or "",
             "n": str(one.units),
             "sigma": _figure(one.noise_multiplier),
-            "this study": _figure(one.study_epsilon),
-            "history": _figure(one.history_epsilon),
-            "filter": _figure(one.filter_epsilon),
-            "budget": _figure(one.budget_epsilon),
+            "this query": _figure(one.study_epsilon),
+            "total so far": _figure(one.filter_epsilon),
+            "of": _figure(one.budget_epsilon),
+            "more like it": "" if one.more is None else f"{one.more:,}",
         }
         for one in answer.spending
     ]
     _filled("Epsilon, composed per holder", rows, words=("holder", "unit"))
+    if (more := more_like(answer.spending)) is not None:
+        out.print(f"about {more[0]:,} more like this one, by the budget of {more[1]}", highlight=False, markup=False)
     if answer.terms.seed is not None:
         out.print("Simulated: the noise follows from the public seed. A rehearsal, not a release.")
 
@@ -240,25 +274,25 @@ def _show_cost(answer: "Answer") -> None:
 
 
 def _filled(title: str, rows: Sequence[dict[str, str]], words: tuple[str, ...] = ("holder",)) -> None:
-    """A table of the columns in which any row says something."""
-    columns = [key for key in rows[0] if any(row[key] for row in rows)] if rows else ["holder"]
-    shown = table(title, *columns, numbers=tuple(key for key in columns if key not in words))
-    for row in rows:
-        shown.add_row(*(row[key] for key in columns))
-    out.print(shown, markup=False)
+    """A table of the columns in which any row says something, and of the first one."""
+    names = [key for key in rows[0] if key == words[0] or any(row[key] for row in rows)] if rows else [words[0]]
+    columns = [Column(key, tuple(row[key] for row in rows), key == words[0], key not in words) for key in names]
+    for part in rendered(title, columns, out):
+        out.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
 
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _shown(rows: Sequence[Row]) -> list[str]:
-    """Keys worth a column on the screen: not those that are empty, or say the same as another, in every row."""
+def _shown(rows: Sequence[Row], places: Sequence[str]) -> list[str]:
+    """Keys worth a column on the screen: `places`, and those that are not empty, nor say the same as another, in every
+    row."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     columns = {key: [row.get(key) for row in rows] for key in keys}
     empty = [key for key in keys if all(value in (None, "", "released") for value in columns[key])]
     twice = [k for k in ("mean", "total") if "estimate" in columns and columns.get(k) == columns["estimate"]]
-    return [key for key in keys if key not in (*empty, *twice)]
+    return [key for key in keys if key in places or key not in (*empty, *twice)]
 
 
 def _is_number(value: object) -> bool:

@@ -1,5 +1,6 @@
 """Studies of the command line: options that all methods share, as the keys of a study."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from statfed.core.terms import Placement
 
 COMMON = "Holders and privacy"
 OUTPUT = "Output"
+TYPE = "What a column is, where a draft would guess another type: category, integer, date, ... Repeat."
+LEVELS = "A column's categories, where a draft would list others. Repeat."
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Common:
     holder: tuple[str, ...]
     codebook: str | None
     where: tuple[str, ...]
+    type: tuple[str, ...]
+    levels: tuple[str, ...]
     privacy: str | None
     exact: bool
     protect: str
@@ -54,6 +59,8 @@ class Common:
             "holders": read_holders(self.holder),
             "codebook": self.codebook,
             "where": self.where,
+            "types": read_types(self.type),
+            "levels": read_levels(self.levels),
             "privacy": read_privacy(self.privacy) if self.privacy else None,
             "protection": read_protection(self.protect, self.protect_option, self.minimum_holders),
             "exact": bool(self.exact),
@@ -81,11 +88,14 @@ class Outputs:
         books = [*filter(None, [study.codebook]), *study.codebooks.values()]
         data = [str(study.data["path"])] if "path" in study.data else []
         sources = () if study.scenario else study.holders.values()
-        found = Destinations((*sources, *books, *data), self.overwrite, base)
-        found.check(self.csv, self.parquet, self.html, self.model)
+        return self.checked(Destinations((*sources, *books, *data), self.overwrite, base))
+
+    def checked(self, to: Destinations) -> Destinations:
+        """`to`, where all of these files may be written. Raises UsageError."""
+        to.check(self.csv, self.parquet, self.html, self.model)
         for path in (self.csv, self.parquet):
-            found.check(path, beside=True)
-        return found
+            to.check(path, beside=True)
+        return to
 
 
 def panel(title: str) -> Any:
@@ -114,7 +124,15 @@ def _holders() -> list[TyperOption]:
             help="One holder's data: csv, parquet, arrow, or a URL such as duckdb:///c.db?table=people. Repeat.",
         ),
         option("codebook", "--codebook", metavar="FILE", help="Codebook; drafted from the data when left out."),
-        option("where", "--where", multiple=True, metavar="TEXT", help="Only records with e.g. 'age >= 18'. Repeat."),
+        option(
+            "where",
+            "--where",
+            multiple=True,
+            metavar="TEXT",
+            help="Only records with e.g. 'age between 18 and 64 and (sex = f or region in north,south)'. Repeat.",
+        ),
+        option("type", "--type", multiple=True, metavar="COLUMN=TYPE", help=TYPE),
+        option("levels", "--levels", multiple=True, metavar="COLUMN=A,B", help=LEVELS),
     ]
 
 
@@ -238,6 +256,32 @@ def read_holders(texts: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--holder: got {name} twice; want NAME=SOURCE with a name of its own for each")
         holders[name] = source
     return holders
+
+
+def read_types(texts: Sequence[str]) -> dict[str, str]:
+    """`employed=category` as column to type. Raises UsageError."""
+    return {column: kind.strip() for column, kind in _pairs("--type", "employed=category", texts)}
+
+
+def read_levels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """`sex=f,m` as column to levels; one with a comma in it stands in double quotes. Raises UsageError."""
+    found = {}
+    for column, listed in _pairs("--levels", "sex=f,m", texts):
+        levels = tuple(level.strip() for level in next(csv.reader([listed], skipinitialspace=True)))
+        if not all(levels):
+            raise UsageError(f"--levels: {column}: got an empty level; want for example sex=f,m")
+        found[column] = levels
+    return found
+
+
+def _pairs(option: str, example: str, texts: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for text in texts:
+        column, sign, value = text.partition("=")
+        if not sign or not column.strip() or not value.strip():
+            raise UsageError(f"{option}: got {text!r}; want a column, = and what it is, for example {example}")
+        pairs.append((column.strip().strip("`"), value))
+    return pairs
 
 
 def read_protection(name: str, options: Sequence[str], minimum_holders: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from statfed.cli._output import Json, Overwrite, emit_json, out
-from statfed.cli.run import RUNS, find_run
+from statfed.cli._runs import RUNS, WORKSPACE, Runs, Workspace, find_run
 from statfed.core.errors import UsageError
 from statfed.core.outputs import Destinations
 
@@ -27,7 +27,8 @@ def annex(
     ] = "html",
     folder: Annotated[Path | None, typer.Option("--out", help="Where the files go (the run's folder).")] = None,
     overwrite: Overwrite = False,
-    runs: Annotated[Path, typer.Option("--runs", help="Where run folders are.", envvar="STATFED_RUNS")] = RUNS,
+    runs: Runs = RUNS,
+    workspace: Workspace = WORKSPACE,
     as_json: Json = False,
 ) -> None:
     """Write a run's annexes: what it did, who learned what, and the questions that are left to the parties.
@@ -42,15 +43,17 @@ def annex(
     """
     from statfed.federation.annex import make_annex, to_html, to_markdown
 
-    found = find_run(runs, run)
+    found = find_run(runs, workspace, run)
     facts = _facts(found)
     target = folder or found
     if target.exists() and not target.is_dir():
         raise UsageError(f"--out: got {target}, a file; want a folder")
     to, written = Destinations(overwrite=overwrite or folder is None), []
-    for one in ("dpia", "agreement") if kind == "both" else (kind,):
+    kinds: tuple[Literal["dpia", "agreement"], ...] = ("dpia", "agreement") if kind == "both" else (kind,)
+    paths = [target / f"{found.name}-annex-{one}.{format_}" for one in kinds]
+    to.check(*paths)
+    for one, path in zip(kinds, paths, strict=True):
         made = make_annex(facts, one)
-        path = target / f"{found.name}-annex-{one}.{format_}"
         to.write_text(path, to_html(made) if format_ == "html" else to_markdown(made))
         written.append({"kind": one, "format": format_, "file": str(path)})
     if as_json:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from statfed.cli._output import Json, Overwrite, emit_json, out, say, table
+from statfed.cli._study import LEVELS, TYPE, read_levels, read_types
 from statfed.core.codebook import Codebook, Column, load_codebook
 from statfed.core.errors import UsageError
 from statfed.core.outputs import Destinations
@@ -25,20 +26,27 @@ Book = Annotated[Path, typer.Argument(metavar="CODEBOOK", help="A *.codebook.tom
 def infer(
     files: Sources,
     out_file: Annotated[Path | None, typer.Option("--out", help="Write here instead of the screen.")] = None,
+    types: Annotated[list[str] | None, typer.Option("--type", metavar="COLUMN=TYPE", help=TYPE)] = None,
+    levels: Annotated[list[str] | None, typer.Option("--levels", metavar="COLUMN=A,B", help=LEVELS)] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Draft a codebook from data; of several files the one that fits them all. Read it before you share it."""
-    from statfed.client.data.drafting import draft, to_toml, union
+    from statfed.client.data.drafting import draft, to_toml
     from statfed.client.data.tables import connect
+    from statfed.client.data.uniting import check_stated, doubts, union
 
     to = Destinations(tuple(files), overwrite)
     to.check(out_file)
+    stated, listed = read_types(types or ()), read_levels(levels or ())
     drafts = []
     for file in files:
         with connect(file, Path.cwd()) as source:
-            drafts.append(draft(source))
-    codebook = union(drafts)
+            drafts.append(draft(source, stated, listed))
+    codebook = union(drafts, files)
+    check_stated(codebook, stated, listed)
+    for doubt in doubts(codebook):
+        say(f"note: {doubt}", "yellow")
     text = to_toml(codebook)
     if out_file:
         to.write_text(out_file, text)

@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 
 from statfed.cli._output import Json, Overwrite, emit_json, out, progress_bars, say, table
-from statfed.cli.run import WORKSPACE
+from statfed.cli._runs import RUNS, WORKSPACE
+from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.names import one_of
@@ -21,7 +22,8 @@ from statfed.core.scenario import Profile
 if TYPE_CHECKING:
     from statfed.lab.compare.tables import Tables
 
-RESULTS = Path("runs/compare/results.duckdb")
+RESULTS = Path("compare") / "results.duckdb"
+"""In the folder of runs."""
 
 
 def compare(
@@ -37,10 +39,18 @@ def compare(
     level: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Only this release level (statfed scenarios show). Repeat.")
     ] = None,
+    rules: Annotated[
+        HolderRules,
+        typer.Option(help="What holders allow: everything, or what that template of statfed policy init does."),
+    ] = "none",
     streams: Annotated[int | None, typer.Option(min=1, help="Processes at a time (one a core).")] = None,
     again: Annotated[bool, typer.Option("--again", help="Try also what has a result already.")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Try nothing; report what is there.")] = False,
-    results: Annotated[Path, typer.Option(help="Where results are kept.", envvar="STATFED_RESULTS")] = RESULTS,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Where results are kept (compare/results.duckdb in the runs).", envvar="STATFED_RESULTS"),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.", envvar="STATFED_RUNS")] = RUNS,
     report: Annotated[Path | None, typer.Option(help="Folder of the report (report/ beside the results).")] = None,
     overwrite: Overwrite = False,
     workspace: Annotated[
@@ -63,6 +73,8 @@ def compare(
 
     statfed compare --all --profile quick
 
+    statfed compare health --rules standard
+
     statfed compare --all --profile full --seeds 10
     """
     from statfed.lab.compare.harness import Comparison, Outcome, compare, plan
@@ -77,14 +89,18 @@ def compare(
         scenarios=tuple(dict.fromkeys(scenario or ())),
         protections=tuple(protect or ()),
         levels=tuple(level or ()),
+        rules=rules,
         profile=cast(Profile, profile),
         seeds=seeds,
         streams=streams,
         again=again,
     )
+    results = results or runs / RESULTS
     folder = report or results.parent / "report"
-    if report is not None:
-        Destinations((str(results),), overwrite).check(folder / "report.html", folder / "report.md")
+    pages = folder / "report.html", folder / "report.md"
+    Destinations((str(results),), overwrite or report is None).check(*pages)
+    if not report_only:
+        Destinations(overwrite=True).check(results)
     keys = {cell.key() for block in plan(wanted) for cell in block}
     outcome = Outcome()
     if not report_only:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from statfed.cli._output import Json, emit_json, out, table
-from statfed.cli.run import RUNS, WORKSPACE, find_run
+from statfed.cli._runs import RUNS, WORKSPACE, Runs, Workspace, find_run
 from statfed.core.errors import LedgerCorrupt, UsageError
 from statfed.core.privacy.accountant import event_from_json, in_words
 
@@ -19,8 +19,6 @@ app = typer.Typer(no_args_is_help=True, help="Privacy ledgers of data holders.")
 Holder = Annotated[str | None, typer.Option(help="A simulated holder, e.g. office-1. Without it: all holders.")]
 Home = Annotated[Path | None, typer.Option(help="A holder's home folder (in a pilot: your own).")]
 Run = Annotated[str | None, typer.Option(help="Holders of a run made with --fresh: its id, or `last`.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Where run folders are.", envvar="STATFED_RUNS")]
-Workspace = Annotated[Path, typer.Option(help="Where simulated holders live.", envvar="STATFED_WORKSPACE")]
 
 
 def find_ledgers(holder: str | None, home: Path | None, run: str | None, runs: Path, workspace: Path) -> list[Path]:
@@ -28,7 +26,7 @@ def find_ledgers(holder: str | None, home: Path | None, run: str | None, runs: P
     if home:
         found, where = _in(home, "."), str(home)
     elif run:
-        root = find_run(runs, run) / "holders"
+        root = find_run(runs, workspace, run) / "holders"
         found, where = _in(root, holder or "*"), f"{root} (was the run made with --fresh?)"
     else:
         training, tables = workspace / "holders", workspace / "tables"  # the latter named <holder>-<digest>
@@ -65,7 +63,7 @@ def show(
     workspace: Workspace = WORKSPACE,
     as_json: Json = False,
 ) -> None:
-    """Show what was spent, on what, and what is left.
+    """Show what was spent, on what, and how many more like the last study there may be.
 
     `epsilon (PLD)` is the tight composition of everything charged. `epsilon (filter)` is what the lifetime budget
     is gated on: it also counts reservations, and holds even if each study was chosen after seeing earlier results.
@@ -75,13 +73,14 @@ def show(
     for path in find_ledgers(holder, home, run, runs, workspace):
         with _open(path) as ledger:
             entries, spent = ledger.entries(), ledger.spending()
+            more = ledger.more_like_last()
         documents.append(
             {
                 "holder": path.parent.name,
                 "ledger": str(path),
                 "dataset": ledger.dataset,
                 "unit": ledger.unit,
-                "spending": asdict(spent),
+                "spending": asdict(spent) | {"more": more},
                 "entries": [asdict(entry) for entry in entries],
             }
         )
@@ -94,7 +93,7 @@ def show(
         out.print(
             f"[bold]{document['holder']}[/bold]  dataset {document['dataset']}, per {document['unit']}\n"
             f"  epsilon (PLD) {history}, epsilon (filter) {spent['filter_epsilon']:.3f} "
-            f"of {spent['budget']:g}; left {spent['left']:.3f}\n"
+            f"of {spent['budget']:g}{_more(spent['more'])}\n"
             f"  {spent['disclosures']} disclosures, {spent['refusals']} of them refusals; "
             f"{spent['figures']:,} distinct exact figures{_most(Path(document['ledger']).parent)}",
             highlight=False,
@@ -105,6 +104,10 @@ def show(
             rounds = f"{entry['round']} in all" if entry["kind"] == "reserve" else str(entry["round"] or "")
             rows.add_row(str(entry["seq"]), entry["time"][:16], entry["kind"], entry["run"], rounds, event)
         out.print(rows)
+
+
+def _more(number: int | None) -> str:
+    return "" if number is None else f"; about {number:,} more like the last study"
 
 
 def _most(home: Path) -> str:

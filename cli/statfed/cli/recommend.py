@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from statfed.cli._output import Json, Overwrite, emit_json, err, out, say, table
+from statfed.cli._runs import RUNS
 from statfed.core.errors import UsageError
 from statfed.core.outputs import Destinations
 
@@ -28,6 +29,7 @@ def recommend(
         Path | None,
         typer.Option(help="Results of a comparison (runs/compare/results.duckdb if there).", envvar="STATFED_RESULTS"),
     ] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept.", envvar="STATFED_RUNS")] = RUNS,
     save: Annotated[Path | None, typer.Option(help="Write the case's facts to this file.")] = None,
     to: Annotated[Path | None, typer.Option("--out", help="Write the recommendation to this Markdown file.")] = None,
     overwrite: Overwrite = False,
@@ -58,7 +60,8 @@ def recommend(
     if template:
         typer.echo(commented(), nl=False)
         return
-    there = results if results is not None else RESULTS if RESULTS.is_file() else None
+    known = runs / RESULTS
+    there = results if results is not None else known if known.is_file() else None
     target = Destinations(tuple(str(one) for one in (case, there) if one is not None), overwrite)
     target.check(save, to)
     facts = _facts(case, interactive, scenario, change or [])

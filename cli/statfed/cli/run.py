@@ -1,13 +1,15 @@
 """`statfed run`: run a scenario or a study file in simulation."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from statfed.cli._answers import notify, show_drafted, show_dry_run, tell
-from statfed.cli._output import Json, progress_bars, say
-from statfed.cli._study import read_protection
+from statfed.cli._answers import notify, say_where, show_drafted, show_dry_run, tell
+from statfed.cli._output import Json, progress_bars
+from statfed.cli._runs import RUNS, WORKSPACE
+from statfed.cli._study import LEVELS, TYPE, read_levels, read_protection, read_types
+from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
 from statfed.core.names import meant
@@ -17,9 +19,6 @@ from statfed.core.toml import literal
 
 if TYPE_CHECKING:
     from statfed.federation import Answer, Options
-
-RUNS = Path("runs")
-WORKSPACE = Path(".statfed")
 
 
 def run(
@@ -51,9 +50,11 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="How updates become the next model: fedavg, krum, ... (docs/study.md)."),
     ] = None,
+    types: Annotated[list[str] | None, typer.Option("--type", metavar="COLUMN=TYPE", help=TYPE)] = None,
+    levels: Annotated[list[str] | None, typer.Option("--levels", metavar="COLUMN=A,B", help=LEVELS)] = None,
     data: Annotated[Path | None, typer.Option(help="Your own copy of the data (time-use: a UCI HAR folder).")] = None,
     rules: Annotated[
-        Literal["none", "standard", "strict"] | None,
+        HolderRules | None,
         typer.Option(
             help="What simulated holders allow: everything, or what that template of statfed policy init does."
         ),
@@ -68,7 +69,8 @@ def run(
         bool, typer.Option(help="Also train the pooled and local-only models that the result is compared with.")
     ] = True,
     resume: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Go on with an interrupted run (its id, or `last`).")
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with an interrupted run: its id, or `last` for the last one that was."),
     ] = None,
     runs: Annotated[Path, typer.Option(help="Where run folders go.", envvar="STATFED_RUNS")] = RUNS,
     workspace: Annotated[
@@ -99,7 +101,8 @@ def run(
     options = Options(workspace, runs, fresh, dry_run, references)
     changes = [*(set_ or []), *_changes(protect, protect_option or [], minimum_holders, strategy)]
     changes += [f"simulation.rules={literal(rules)}"] if rules else []
-    if resume and (study or changes or engine or data or fresh):
+    stated = {"types": read_types(types or ()), "levels": read_levels(levels or ())}
+    if resume and (study or changes or engine or data or fresh or any(stated.values())):
         raise UsageError(
             "--resume: goes on with the same study; want no study, --set, --protect, --strategy, --engine, --data or "
             "--fresh"
@@ -107,28 +110,38 @@ def run(
     if not resume and not study:
         raise UsageError("study: got none; want a scenario, for example `statfed run time-use`, or a study file")
     try:
-        answer = _resumed(resume, options) if resume else _run(study or "", engine, changes, data, options)
+        answer = _resumed(resume, options) if resume else _run(study or "", engine, changes, data, stated, options)
     except DryRun as stop:
         show_dry_run(stop, as_json)
         return
     tell(answer, as_json)
-    say(f"report: {runs / answer.run / 'report.html'}")
+    say_where(runs / answer.run)
 
 
 def _resumed(name: str, options: "Options") -> "Answer":
     from statfed.federation import resume_study
+    from statfed.federation.runs import find_run
 
-    folder = find_run(options.runs or RUNS, name)
+    folder = find_run([options.runs or RUNS], name, unfinished=True)
     with progress_bars() as bars:
         return resume_study(folder, options, progress=bars, notify=notify)
 
 
-def _run(study: str, engine: str | None, changes: list[str], data: Path | None, options: "Options") -> "Answer":
+def _run(
+    study: str,
+    engine: str | None,
+    changes: list[str],
+    data: Path | None,
+    stated: dict[str, Any],
+    options: "Options",
+) -> "Answer":
     from dataclasses import replace
 
     from statfed.federation import run_study
 
     chosen, base = read_study(study, engine, changes, data)
+    if any(stated.values()):
+        chosen = make_study(chosen.model_dump() | stated, where=study)
     with progress_bars() as bars:
         how = replace(options, base=base)
         return run_study(chosen, how, progress=bars, notify=notify, on_codebook=show_drafted)
@@ -144,22 +157,6 @@ def _changes(protect: str | None, options: list[str], minimum_holders: int | Non
     if minimum_holders is not None:
         found.append(f"protection.minimum_holders={minimum_holders}")
     return found
-
-
-def find_run(runs: Path, name: str) -> Path:
-    """The folder of a run. Raises UsageError listing what there is."""
-    known = sorted(p for p in runs.glob("*/") if (p / "status.json").exists())
-    if name == "last" and known:
-        return known[-1]
-    matching = [p for p in known if p.name == name] or [p for p in known if p.name.startswith(name)]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise UsageError(
-            f"run {name}: got {len(matching)} that begin so; want one: {', '.join(p.name for p in matching)}"
-        )
-    there = ", ".join(p.name for p in known[-5:]) or "none yet; start with `statfed run time-use`"
-    raise UsageError(f"run {name}: not found in {runs}/; newest there: {there}")
 
 
 def read_study(study: str, engine: str | None, changes: list[str], data: Path | None) -> tuple[Study, Path | None]:

@@ -18,6 +18,7 @@ from typing import Any
 import ibis
 
 from statfed.client.data.tables import Source, connect, inspect, open_table
+from statfed.client.guard.admission import weighing
 from statfed.client.guard.differencing import FILE as RELEASES
 from statfed.client.guard.differencing import Releases
 from statfed.client.guard.disclosure import check, reads, without_few
@@ -140,9 +141,10 @@ class Contributions:
         if self._began.setdefault(run, state) != state:
             raise Refused("the data changed since this run began; want a new run")
         columns = {name: codebook.columns[name].model_dump(mode="json") for name in names}
-        key = (state, json.dumps(columns, sort_keys=True))
+        weights = weighing(study)
+        key = (state, json.dumps([columns, weights], sort_keys=True))
         if key not in self._plain or (study.privacy and not source.embedded):
-            found = inspect(source, codebook, names)
+            found = inspect(source, codebook, names, weights)
             if found.mismatches:
                 raise UsageError("data do not fit the codebook:\n  " + "\n  ".join(found.mismatches))
             self._plain[key] = found.plain

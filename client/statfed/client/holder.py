@@ -32,6 +32,7 @@ from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.protecting import Protecting, bound, own
 from statfed.core import VERSION
+from statfed.core.conditions import canonical
 from statfed.core.course import check_course
 from statfed.core.errors import LedgerCorrupt, Refused, StatfedError, UsageError
 from statfed.core.method import Arrays, Ask, Part, checked
@@ -150,9 +151,17 @@ class Holder:
             return Admission(
                 holder=self.policy.holder.name, pending=True, size=size.records, persons=size.persons, ledger_head=head
             )
-        reserved = study.reservation(size, statement.done)
+        done, spent = statement.done, study.spent(statement.done)
+        reserved = None if spent else study.reservation(size, done)
         with one_at_a_time(self.home):
             self._patient(study)
+            if privacy:
+                with self.ledger() as ledger:
+                    if done < (charged := _charged(ledger, statement.run, study.digest)):
+                        raise Refused(
+                            f"resume: got {done} sums done; want {charged}, which this run was charged for here: none "
+                            "is paid for twice"
+                        )
             with self._looking(statement, study):
                 self._contributions.state(statement.run, self.policy)
             self._contributions.provable(statement.run, study, self.policy, size)
@@ -178,7 +187,11 @@ class Holder:
             holder=self.policy.holder.name,
             size=size.records,
             persons=size.persons,
-            epsilon=reserved.epsilon(privacy.epsilon, privacy.delta) if reserved and privacy else None,
+            epsilon=reserved.epsilon(privacy.epsilon, privacy.delta)
+            if reserved and privacy
+            else 0.0
+            if spent
+            else None,
             delta=privacy.delta if privacy else None,
             steps=mechanism.steps if mechanism else steps,
             sampling_rate=mechanism.rate if mechanism else rate,
@@ -345,6 +358,8 @@ class Holder:
         with self.ledger() as ledger:
             head = ledger.release(statement.run)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
+            charged = _charged(ledger, statement.run, statement.terms.digest()) if privacy else 0
+            more = self._more(ledger, statement) if charged else None
         return Closing(
             holder=self.policy.holder.name,
             unit=self.policy.budget.unit if privacy else None,
@@ -356,8 +371,26 @@ class Holder:
             disclosures=spent.disclosures,
             figures=spent.figures,
             most_figures=self.policy.limits.figures,
+            more=more,
+            charged=charged,
             ledger_head=head,
         )
+
+    def _more(self, ledger: Ledger, statement: Statement) -> int | None:
+        """How many more studies like this one the ledger's own filter admits; None where it cannot be told."""
+        try:
+            reserved = self._study(statement).reservation(self.size)
+        except StatfedError:  # whoever may no longer ask may still end its run
+            return None
+        return ledger.more_like(reserved) if reserved else None
+
+
+def _charged(ledger: Ledger, run: str, study: str) -> int:
+    """Sums that a study was charged for in a run and its other attempts, whose names differ after `~` alone."""
+    name = run.partition("~")[0]
+    return sum(
+        one.kind == "charge" and one.study == study and one.run.partition("~")[0] == name for one in ledger.entries()
+    )
 
 
 def figures_of(study: Resolved, ask: Ask, state: str) -> str:
@@ -371,7 +404,7 @@ def figures_of(study: Resolved, ask: Ask, state: str) -> str:
         terms.method,
         terms.options,
         study.question.codebook.digest(),
-        [str(each) for each in terms.where],
+        sorted(map(canonical, terms.where)),
         ask.name,
     ]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())

@@ -7,10 +7,13 @@ holder (the levels of a category, the bounds of a number, the role of a weight) 
 import hashlib
 import json
 import re
+import shlex
+from collections import Counter
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from unicodedata import normalize
 
 from pydantic import (
     ConfigDict,
@@ -24,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from statfed.core import toml
 from statfed.core.errors import UsageError
 from statfed.core.names import one_of
 from statfed.core.section import Section, describe, read_toml, shown
@@ -36,6 +40,7 @@ _SIZED: frozenset[str] = frozenset({"text", "array"})
 _SCALED: frozenset[str] = frozenset({"number", "integer", "array"})
 MOST_CATEGORIES, MOST_COLUMNS = 100_000, 20_000
 """Of a codebook: more is not read, at any end. A holder's policy says how many of them it works on."""
+_FEW = 20  # codes named in a message
 _ISO = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EPOCH = date(1970, 1, 1)
 
@@ -93,7 +98,18 @@ class Column(Section):
     @field_validator("categories", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
-        return {str(code): "" for code in value} if isinstance(value, list | tuple) else value
+        codes = [str(code) for code in value] if isinstance(value, list | tuple | dict) else []
+        composed = [normalize("NFC", code) for code in codes]
+        if twice := sorted(code for code, times in Counter(composed).items() if times > 1):
+            raise ValueError(f"got {', '.join(twice)} more than once; want each code once")
+        if isinstance(value, dict):
+            return dict(zip(composed, value.values(), strict=True))
+        return dict.fromkeys(composed, "") if codes else value
+
+    @field_validator("parents", mode="after")
+    @classmethod
+    def _composed(cls, value: dict[str, str]) -> dict[str, str]:
+        return {normalize("NFC", code): normalize("NFC", up) for code, up in value.items()}
 
     @field_validator("low", "high", mode="before")
     @classmethod
@@ -233,20 +249,36 @@ class Codebook(Section):
         """A column to compute with. Raises UsageError when it is not numeric."""
         column = self.column(name, where)
         if not column.numeric:
-            raise UsageError(f"{where}: {name}: got type {column.type}; want number, integer or boolean")
+            raise UsageError(
+                f"{where}: {name}: got type {column.type}; want number, integer or boolean: in the codebook under "
+                f'{toml.header("columns", name)} type = "number", or without one '
+                f"--type {shlex.quote(f'{name}=number')}; statfed codebook check then names the records that are none"
+            )
         return column
 
     def category(self, name: str, where: str = "column") -> Column:
         """A column with levels. Raises UsageError when it has none."""
         column = self.column(name, where)
         if not column.levels:
-            raise UsageError(f"{where}: {name}: got type {column.type}; want category or boolean")
+            raise UsageError(
+                f"{where}: {name}: got type {column.type}; want category or boolean: in the codebook under "
+                f'{toml.header("columns", name)} type = "category" and categories = {_codes_within(column)} instead of '
+                f"low and high, or without one --type {shlex.quote(f'{name}=category')}"
+            )
         return column
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _codes_within(column: Column) -> str:
+    """The whole numbers between a column's bounds as a list of codes, if they are few."""
+    low, high = (column.low, column.high) if column.type == "integer" else (None, None)
+    if low is None or high is None or high - low > _FEW:
+        return '["1", "2", ...]'
+    return toml.literal([str(code) for code in range(int(low), int(high) + 1)])
 
 
 def load_codebook(path: Path) -> Codebook:

@@ -12,6 +12,8 @@ from pydantic import Field, field_serializer, field_validator
 from statfed.core.section import Section
 
 Method = Literal["suppress", "round", "random-round", "controlled-round", "cell-key"]
+HolderRules = Literal["none", "standard", "strict"]
+"""What simulated holders allow: everything, or what that template of a policy does."""
 _SWITCHED = (
     "minimum_frequency",
     "dominance_k",

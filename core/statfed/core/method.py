@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from statfed.core.codebook import Codebook
+from statfed.core.conditions import columns_of
 from statfed.core.discovery import load, modules
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.names import one_of
@@ -98,18 +99,20 @@ What = Counts | Magnitude | Product | Update | Public
 class Part:
     """Public facts of one array of a contribution.
 
-    bound: no single record contributes more than this, in absolute value, to an entry (one number, or one per entry
-    in `shape`); infinite where the codebook gives no bounds, and then there is neither fixed point nor noise.
-    integer: entries are whole numbers (int64), summed exactly. single: a record contributes to at most one entry of
-    the array, as to the cells of a table. share: the part's share of the privacy budget (of rho for Gaussian noise, of
-    epsilon for Laplace noise), relative to its siblings'. what: what the numbers are; a part that does not say it
-    leaves no holder whose rules are switched on. single_precision: entries travel as float32.
+    bound: no single record contributes more than this, in absolute value, to an entry (one number, or one per entry in
+    `shape`); infinite where the codebook gives no bounds, and then there is neither fixed point nor noise. integer:
+    entries are whole numbers (int64), summed exactly. single: a record contributes to at most one entry of the array,
+    as to the cells of a table. divided: what a record contributes to all entries, each over its bound, adds up to at
+    most 1 in absolute value; of sums that are no whole numbers. share: the part's share of the privacy budget (of rho
+    for Gaussian noise, of epsilon for Laplace noise), relative to its siblings'. what: what the numbers are; a part
+    that does not say it leaves no holder whose rules are switched on. single_precision: entries travel as float32.
     """
 
     shape: tuple[int, ...] = ()
     bound: float | NDArray[np.float64] = math.inf
     integer: bool = False
     single: bool = False
+    divided: bool = False
     share: float = 1.0
     what: What | None = None
     single_precision: bool = False
@@ -374,7 +377,7 @@ def read_question(terms: Terms, codebook: Codebook | None = None, reveals: bool 
 @once
 def columns_read(question: Question[Any]) -> tuple[str, ...]:
     """Every column that a study reads, its conditions' and the privacy unit's included."""
-    names = [*question.method.columns(question), *(condition.column for condition in question.terms.where)]
+    names = [*question.method.columns(question), *columns_of(question.terms.where)]
     if question.privacy and question.privacy.unit == "person":
         unit = question.codebook.role("unit")
         if unit is None:

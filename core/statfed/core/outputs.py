@@ -9,6 +9,7 @@ import glob
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -82,14 +83,18 @@ class Destinations:
         try:
             if path.is_dir():
                 raise UsageError(f"output: {path} is a folder; want a file{why}")
+            if path.exists() and not path.is_file():
+                raise UsageError(f"output: {path} is no ordinary file; want one{why}")
             for named, file in self._files():
                 if _same(path, file) or (file.is_dir() and path.resolve().is_relative_to(file.resolve())):
                     raise UsageError(f"output: {path} is {named}, which is read; want another file{why}")
             if os.path.lexists(path) and not self.overwrite:
                 raise UsageError(f"output: {path} exists; want a new file, or --overwrite{why}")
             folder = next((one for one in path.absolute().parents if one.exists()), Path("/"))
-            if not folder.is_dir() or not os.access(folder, os.W_OK):
+            if not _can_be_written(folder):
                 raise UsageError(f"output: {path} cannot be written; want a folder that may be{why}")
+            if os.statvfs(folder).f_bavail == 0:
+                raise UsageError(f"output: {path} cannot be written: no space is left in {folder}; want another{why}")
         except (OSError, ValueError):
             raise UsageError("output: got a name that no file can have; want another") from None
 
@@ -132,6 +137,17 @@ def plain_cell(value: object) -> object:
 def plain_cells(values: Iterable[object]) -> list[object]:
     """`plain_cell` of each."""
     return [plain_cell(value) for value in values]
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Can a file be made in a folder? Tried, since permissions do not tell of all that stands against it."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".statfed-"):
+            return True
+    except OSError:
+        return False
 
 
 def _put(draft: Path, path: Path) -> None:

@@ -100,6 +100,10 @@ class Resolved:
         elif isinstance(self.budget, Adaptive) and not 1 <= number <= self.budget.most:
             raise Refused(f"ask: got number {number}; want 1 to {self.budget.most}")
 
+    def spent(self, done: int) -> bool:
+        """Were all asks of a private study made that were known beforehand?"""
+        return isinstance(self.budget, Fixed) and done >= len(self.budget.order)
+
     def most_summed(self, size: Size) -> int:
         """Most records for which the noise is proven where floats are added up without compensation."""
         if not isinstance(self.budget, Fixed):

@@ -108,6 +108,8 @@ class Result:
     what they treated, filled by the release. arrays: what is no table, such as the parameters of a trained model; in
     files of their own.
 
+    keys: by table the columns that say which row it is, where there is no basis that does: of a result read back.
+
     What the rules of a release go by, and no part of JSON: basis, of every table by name; observations, the fact with
     the number of all records; numbers, facts that are numbers of other records; public, facts that are no figures of
     records, such as settings.
@@ -123,6 +125,7 @@ class Result:
     privacy: Mapping[str, Scalar] | None = None
     disclosure: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     basis: Mapping[str, Basis] = field(default_factory=dict, repr=False)
     observations: str | None = None
     numbers: tuple[str, ...] = ()
@@ -137,6 +140,12 @@ class Result:
         """What a table rests on: its own basis, or that of the cells that it has the margins of."""
         cells = (b for b in self.basis.values() if isinstance(b.kind, Additive) and b.kind.margins == table)
         return self.basis.get(table) or next(cells, None)
+
+    def places(self, table: str) -> tuple[str, ...]:
+        """The columns of a table that say which row it is, in the table's order: never left out of what is shown."""
+        basis = self.basis_of(table)
+        known = basis.places if basis else self.keys.get(table, (*self.by, "name"))
+        return tuple(key for key in dict.fromkeys(key for row in self.tables[table] for key in row) if key in known)
 
     @property
     def undeclared(self) -> tuple[str, ...]:
@@ -185,7 +194,7 @@ class Result:
         degrees = frame.get("df", self.df)
         upper_tail = (1 + level) / 2
         quantile = stats.norm.ppf(upper_tail) if degrees is None else stats.t.ppf(upper_tail, degrees)
-        keys = [c for c in frame.columns if c in (*self.by, "name", "column", "domain", "group", "time", "probability")]
+        keys = list(self.places(table or self.main))
         half = quantile * frame["std_error"].astype(float)
         limits = frame[keys].copy()
         limits["lower"], limits["upper"] = frame[value] - half, frame[value] + half
@@ -210,6 +219,7 @@ class Result:
             "by": list(self.by),
             "facts": dict(self.facts),
             "tables": list(self.tables),
+            "keys": {name: list(self.places(name)) for name in self.tables},
         }
         shown |= {name: [dict(row) for row in rows] for name, rows in self.tables.items()}
         return shown | {
@@ -232,6 +242,7 @@ class Result:
             df=shown["df"],
             privacy=shown["privacy"],
             disclosure=shown["disclosure"],
+            keys={name: tuple(names) for name, names in shown.get("keys", {}).items()},
         )
 
     def with_(self, **changes: Any) -> "Result":

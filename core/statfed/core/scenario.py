@@ -10,7 +10,7 @@ The same scenario runs under every protection that applies, at every release lev
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field
@@ -18,7 +18,7 @@ from pydantic import Field
 from statfed.core.beside import beside, closed, read_as
 from statfed.core.card import Card
 from statfed.core.codebook import Codebook
-from statfed.core.disclosure import OFF, Rules
+from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress
 from statfed.core.records import Records, WindowCodebook
@@ -110,13 +110,21 @@ def read_about(module: str) -> About:
 class Level:
     """How a release keeps single units hidden. privacy: fields of a `[privacy]` table, budget over the whole scenario;
     disclosure: rules of statistical disclosure control for every release of statistics; study: fields of a training
-    study that go with it, over the scenario's own (shared noise trains with dp-fedsgd unless they say otherwise)."""
+    study that go with it, over the scenario's own (shared noise trains with dp-fedsgd unless they say otherwise);
+    rules: what the simulated holders allow, everything or what that template of a policy does."""
 
     id: str
     title: str
     privacy: Mapping[str, Any] | None = None
     disclosure: Rules = OFF
     study: Mapping[str, Any] = field(default_factory=dict)
+    rules: HolderRules = "none"
+
+    def under(self, rules: HolderRules) -> "Level":
+        """The same release of holders whose policies follow a template; its id says so."""
+        if rules == "none":
+            return self
+        return replace(self, id=f"{self.id}, {rules}", title=f"{self.title}; holders' rules: {rules}", rules=rules)
 
 
 EXACT = Level("exact", "no noise, no suppression")

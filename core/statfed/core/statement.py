@@ -164,6 +164,10 @@ class Closing(_Message):
     most_figures: int | None = Field(
         default=None, description="most that it ever gives; None where nothing counts them"
     )
+    more: int | None = Field(
+        default=None, description="studies that cost as much and would be admitted next; None without noise"
+    )
+    charged: int = Field(default=0, description="sums charged in this run and its attempts; 0 without privacy")
     ledger_head: str
 
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from statfed.core.codebook import Codebook
-from statfed.core.disclosure import OFF, Rules
+from statfed.core.codebook import Codebook, Type
+from statfed.core.conditions import comparable, parse_where
+from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_method, methods, read_question
 from statfed.core.privacy.noise import epsilon_for
@@ -21,13 +22,14 @@ from statfed.core.protection import named_protection
 from statfed.core.section import MOST_NESTED, NAME, Section, Unit, apply_override, deep, describe, read_toml
 from statfed.core.terms import (
     COLLUDERS,
+    MECHANISM,
     MOST_HOLDERS,
     NOISE,
+    Mechanism,
     Placement,
     Privacy,
     Protection,
     Terms,
-    parse_condition,
     with_colluders,
 )
 
@@ -44,7 +46,7 @@ class Simulation(Section):
         default=True, description="may exact statistics, or a model trained without noise, leave a holder?"
     )
     disclosure: Rules = Field(default=OFF, description="each holder's own rules, off unless this table is given")
-    rules: Literal["none", "standard", "strict"] = Field(
+    rules: HolderRules = Field(
         default="none",
         description="what the simulated holders allow: everything, explained (none), or what that template of statfed "
         "policy init does, pinned to the study's codebook",
@@ -59,7 +61,7 @@ class Target(Section):
     level: float = Field(default=0.95, gt=0, lt=1, description="probability that the noise stays within the margin")
     unit: Unit = "record"
     delta: float = Field(default=1e-6, ge=0, lt=0.5)
-    mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
+    mechanism: Mechanism = Field(default="automatic", description=MECHANISM)
     max_records_per_unit: int = Field(default=1, ge=1)
     noise: Placement = Field(default="local", description=NOISE)
     colluders: int = Field(default=0, ge=0, description=COLLUDERS)
@@ -98,6 +100,12 @@ class Study(Section):
     codebook: str | None = Field(default=None, description="*.codebook.toml; drafted from the data when left out")
     codebooks: dict[str, str] = Field(
         default_factory=dict, description="holder name to *.codebook.toml, for tables with other columns"
+    )
+    types: dict[str, Type] = Field(
+        default_factory=dict, description="column to type, where a draft would guess another; without a codebook"
+    )
+    levels: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="column to its categories, likewise; without a codebook"
     )
     roles: dict[str, str] = Field(default_factory=dict, description="holder name to role, where a method has roles")
     where: tuple[str, ...] = Field(default=(), description='records to look at, as "age >= 18"')
@@ -169,6 +177,8 @@ class Study(Section):
                 raise ValueError(f"holders: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
             if not source and self.scenario is None:
                 raise ValueError(f"holders: got no source for {name}; want a file or URL, or a scenario")
+        if (self.types or self.levels) and (self.codebook or self.scenario):
+            raise ValueError("types, levels: got them beside a codebook, which says both; want them in it")
         astray = sorted({*self.codebooks, *self.roles} - set(self.holders))
         if astray:
             raise ValueError(f"codebooks, roles: got some for {', '.join(astray)}; want holders of the study")
@@ -206,7 +216,9 @@ class Study(Section):
 
     def _terms(self, codebook: Codebook, codebooks: Mapping[str, Codebook] | None, privacy: Privacy | None) -> Terms:
         keyed = self.method == "table" and self.disclosure.method == "cell-key" and privacy is None
-        where = tuple(parse_condition(text, codebook) for text in self.where)
+        where = parse_where(self.where, codebook)
+        if privacy is None and not self.disclosure.silent:
+            comparable(where)
         try:
             terms = Terms(
                 method=self.method,

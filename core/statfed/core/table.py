@@ -9,17 +9,18 @@ streams.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import eq, ge, gt, le, lt, ne
+from functools import reduce
+from operator import eq, ge, gt, le, lt, ne, or_
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook, day_of
+from statfed.core.conditions import Clause, Condition
 from statfed.core.errors import UsageError
 from statfed.core.randomness import Stream
 from statfed.core.section import Unit
-from statfed.core.terms import Condition
 
 Expr = Any  # an Ibis expression; Ibis's own annotations do not tell what kind of column a cast returns
 BATCH = 65_536
@@ -101,19 +102,27 @@ class Table:
             return column.cast("int32").cast("float64")
         return column.cast("float64")
 
-    def holds(self, condition: Condition) -> Expr:
-        """Does a record meet a condition? Null where its value is missing."""
+    def holds(self, clause: Clause) -> Expr:
+        """Does a record meet a clause? Null where that depends on a missing value."""
+        return reduce(or_, [self._compared(one) for one in clause.either])
+
+    def _compared(self, condition: Condition) -> Expr:
         column, wanted = self[condition.column], condition.value
+        if condition.op in ("is null", "is not null"):
+            return column.isnull() if condition.op == "is null" else column.notnull()
         if self.codebook.columns[condition.column].levels:
             codes = list(wanted) if isinstance(wanted, tuple) else [wanted]
             values = [code == "true" for code in codes] if column.type().is_boolean() else codes
             return ~column.isin(values) if condition.op == "!=" else column.isin(values)
+        listed: tuple[Any, ...] = wanted if isinstance(wanted, tuple) else (wanted,)
         if self.codebook.columns[condition.column].type == "date":
-            wanted = float(day_of(wanted))
-        if not isinstance(wanted, float):
+            listed = tuple(float(day_of(day)) for day in listed)
+        if not all(isinstance(value, float) for value in listed):
             raise UsageError(f"where: got '{condition}'; want a comparison with a number")
+        if condition.op == "in":
+            return column.isin([real(value) for value in listed])
         compare = {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
-        return compare[condition.op](column, real(wanted))
+        return compare[condition.op](column, real(listed[0]))
 
     def aggregate(self, **values: Expr) -> dict[str, Any]:
         """Named aggregates over all records, as Python numbers. A sum over no records is 0."""

@@ -2,101 +2,27 @@
 
 import hashlib
 import json
-import math
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from statfed.core.codebook import MOST_CATEGORIES, Codebook, Column, day_of
+from statfed.core.codebook import Codebook, Column
+from statfed.core.conditions import MOST_CONDITIONS, Clause, checked
+from statfed.core.conditions import Condition as Condition
+from statfed.core.conditions import parse_condition as parse_condition
 from statfed.core.errors import UsageError
-from statfed.core.section import Section, Unit, shown
+from statfed.core.section import Section, Unit
 
-Operator = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
 Placement = Literal["local", "central", "shared"]
 NOISE = (
     "who adds noise to a sum: local, each holder all of it; central, a coordinator that is trusted with what the "
     "protection shows it; shared, each holder a part, under a protection that shows sums only"
 )
+Mechanism = Literal["automatic", "discrete-gaussian", "discrete-laplace"]
+MECHANISM = "kind of noise; automatic: the one with the smaller expected error, of which Laplace noise has delta 0"
 COLLUDERS = "shared noise: holders that may pool what they know, the noise they added included; 1 by default there"
-MOST_HOLDERS, MOST_CONDITIONS = 10_000, 1_000
+MOST_HOLDERS = 10_000
 """Of a study: more is not read, at any end."""
-_CONDITION = re.compile(r"\s*([^\s<>=!]+)\s*(==|!=|<=|>=|<|>|=|\bin\b)\s*(.+?)\s*")
-
-
-class Condition(Section):
-    """Records to look at: those whose `column` stands in relation `op` to `value` (for `in`: any of them).
-
-    The value of a date is its ISO form.
-    """
-
-    column: str
-    op: Operator
-    value: float | str | Annotated[tuple[str, ...], Field(max_length=MOST_CATEGORIES)]
-
-    def __str__(self) -> str:
-        value = ",".join(self.value) if isinstance(self.value, tuple) else self.value
-        return f"{self.column} {self.op} {value}"
-
-
-def parse_condition(text: str, codebook: Codebook) -> Condition:
-    """Read `age >= 18`, `sex = f`, `region in north,south` or `start < 2021-01-01`. Raises UsageError on others."""
-    name, op, value = read_condition(text)
-    read = {"column": name, "op": op, "value": _value(name, op, value, codebook)}
-    try:
-        condition = Condition.model_validate(read)
-    except ValidationError:  # no operator takes so many values, or such
-        raise UsageError(
-            f"--where: {name}: got a value that no condition has; want at most {MOST_CATEGORIES:,}"
-        ) from None
-    return _checked(condition, codebook)
-
-
-def read_condition(text: str) -> tuple[str, str, str]:
-    """Column, operator and value of a condition, as texts. Raises UsageError on what is none."""
-    match = _CONDITION.fullmatch(text)
-    if not match:
-        raise UsageError(
-            f"--where: got {shown(text)}; want for example 'age >= 18', 'sex = f' or 'region in north,south'"
-        )
-    return match[1], "==" if match[2] == "=" else match[2], match[3].strip("'\"")
-
-
-def _value(name: str, op: str, text: str, codebook: Codebook) -> float | str | tuple[str, ...]:
-    column = codebook.column(name, "--where")
-    if op == "in":
-        return tuple(part.strip().strip("'\"") for part in text.split(","))
-    if column.type in ("number", "integer"):
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise UsageError(f"--where: {name}: got {text[:40]!r}; want a finite number")
-        return number
-    return text
-
-
-def _checked(condition: Condition, codebook: Codebook) -> Condition:
-    column = codebook.column(condition.column, "where")
-    if column.type in ("id", "text"):
-        raise UsageError(
-            f"where: {condition.column}: got type {column.type}; want a column that does not single out records"
-        )
-    if column.type == "array":
-        raise UsageError(f"where: {condition.column}: got type array; want a column with one value in a record")
-    if column.levels:
-        values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
-        if condition.op not in ("==", "!=", "in") or any(v not in column.levels for v in values):
-            raise UsageError(f"where: got '{condition}'; want =, != or in, and codes of {', '.join(column.levels)}")
-    elif column.type == "date":
-        try:
-            day_of(None if condition.op == "in" else condition.value)
-        except ValueError:
-            raise UsageError(f"where: got '{condition}'; want a comparison with a date such as 2021-01-01") from None
-    elif condition.op == "in" or not isinstance(condition.value, float):
-        raise UsageError(f"where: got '{condition}'; want a comparison with a number")
-    return condition
 
 
 def _form(column: Column) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -106,7 +32,7 @@ def _form(column: Column) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 class Privacy(Section):
     """Differential privacy of a release, budget over all asks of the query; see `statfed.core.privacy.placement` for
-    `noise`.
+    `noise`, and `statfed.core.privacy.noise` for `mechanism`.
 
     colluders is 1 for shared noise that says nothing else: every holder knows its own share.
     """
@@ -114,8 +40,8 @@ class Privacy(Section):
     unit: Unit = Field(default="record", description="who is protected: one record, or all records of one person")
     neighbouring: Literal["add-remove"] = Field(default="add-remove", description="neighbouring relation")
     epsilon: float = Field(gt=0, le=1000)
-    delta: float = Field(default=1e-6, ge=0, lt=0.5, description="0 for discrete-laplace alone")
-    mechanism: Literal["discrete-gaussian", "discrete-laplace"] = "discrete-gaussian"
+    delta: float = Field(default=1e-6, ge=0, lt=0.5, description="0 for Laplace noise alone")
+    mechanism: Mechanism = Field(default="automatic", description=MECHANISM)
     max_records_per_unit: int = Field(default=1, ge=1, description="records used of one person")
     noise: Placement = Field(default="local", description=NOISE)
     colluders: int = Field(default=0, ge=0, description=COLLUDERS)
@@ -129,11 +55,6 @@ class Privacy(Section):
     def _fits(self) -> "Privacy":
         if self.delta == 0 and self.mechanism == "discrete-gaussian":
             raise ValueError("delta: got 0 for discrete-gaussian; want a positive one, or discrete-laplace")
-        if self.noise == "shared" and self.mechanism == "discrete-laplace":
-            raise ValueError(
-                "mechanism: got discrete-laplace for shared noise, but shares of it do not add up to it; "
-                "want discrete-gaussian, or noise local or central"
-            )
         if self.noise != "shared" and self.colluders:
             raise ValueError(f"colluders: got {self.colluders} for {self.noise} noise; want them for shared noise only")
         return self
@@ -171,7 +92,7 @@ class Terms(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="that method's options")
     codebook: Codebook
     codebooks: dict[str, Codebook] = Field(default_factory=dict, max_length=MOST_HOLDERS)
-    where: tuple[Condition, ...] = Field(default=(), max_length=MOST_CONDITIONS)
+    where: tuple[Clause, ...] = Field(default=(), max_length=MOST_CONDITIONS)
     holders: tuple[str, ...] = Field(min_length=1, max_length=MOST_HOLDERS)
     roles: dict[str, str] = Field(default_factory=dict)
     seed: int | None = Field(description="None in a pilot: the holder then draws from its operating system")
@@ -191,10 +112,12 @@ class Terms(Section):
                     raise ValueError(
                         f"codebooks: {holder}: {name}: got another form than in another codebook; want one"
                     )
-        for condition in self.where:
+        if sum(len(clause.either) for clause in self.where) > MOST_CONDITIONS:
+            raise ValueError(f"where: got more than {MOST_CONDITIONS:,} comparisons; want fewer")
+        for clause in self.where:
             try:
                 for codebook in (self.codebook, *self.codebooks.values()):
-                    _checked(condition, codebook)
+                    checked(clause, codebook)
             except UsageError as error:
                 raise ValueError(str(error)) from None
         return self

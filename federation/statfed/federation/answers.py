@@ -247,6 +247,7 @@ def spending_of(
                 history_epsilon=closing.history_epsilon,
                 filter_epsilon=closing.filter_epsilon,
                 budget_epsilon=closing.budget_epsilon,
+                more=closing.more,
                 noise_to_signal=admission.noise_to_signal,
                 disclosures=closing.disclosures,
                 figures=closing.figures,

@@ -31,6 +31,11 @@ def save(folder: Path, checkpoint: Checkpoint, curve: Curve) -> None:
     os.replace(part, folder / "checkpoint.npz")  # noqa: PTH105
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Can the run go on?"""
+    return (folder / "checkpoint.npz").exists()
+
+
 def load_checkpoint(folder: Path) -> tuple[Checkpoint, Curve]:
     """The last checkpoint of a run. Raises UsageError when there is none or it is damaged."""
     path = folder / "checkpoint.npz"

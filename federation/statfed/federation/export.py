@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from statfed.core.outputs import Destinations, plain_cell, plain_cells
 from statfed.core.result import Result
 from statfed.federation.published import keep
+from statfed.federation.runs import write_whole
 
 if TYPE_CHECKING:
     from statfed.federation.answers import Answer
@@ -58,14 +59,19 @@ def write_html(answer: "Answer", path: Path, to: Destinations = OWN) -> None:
     to.write_text(path, render(answer))
 
 
-def write_run(answer: "Answer", folder: Path) -> None:
-    """Write result.json, report.html, one CSV file a table and, of a training, model.npz into a run's folder; beside
-    them parameters.json, which is not to be published."""
+def write_answer(answer: "Answer", folder: Path) -> None:
+    """Write result.json, as a whole, and beside it parameters.json, which is not to be published."""
     from statfed.federation.answers import kept_back
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "result.json").write_text(json.dumps(answer.to_dict(), indent=2, ensure_ascii=False) + "\n", "utf-8")
     keep(folder, kept_back(answer))
+    write_whole(folder / "result.json", json.dumps(answer.to_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_run(answer: "Answer", folder: Path) -> None:
+    """Write result.json, report.html, one CSV file a table and, of a training, model.npz into a run's folder; beside
+    them parameters.json, which is not to be published. Raises OSError, with what was written before it left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_answer(answer, folder)
     if "model" in answer.result.arrays:
         from statfed.federation.models import save_model
 

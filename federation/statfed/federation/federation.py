@@ -7,6 +7,7 @@
 In a notebook holders are simulated: same code path, policy, ledger and messages as across organisations.
 """
 
+import re
 import shutil
 import tempfile
 import weakref
@@ -16,13 +17,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from statfed.core.codebook import Codebook, load_codebook, make_codebook
-from statfed.core.disclosure import OFF, Rules
+from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress, silent
 from statfed.core.result import Result
 from statfed.core.study import make_study
 from statfed.core.terms import Privacy
 from statfed.federation.answers import Answer
+from statfed.federation.frames import as_arrow
 from statfed.federation.run import Options, run_study
 
 if TYPE_CHECKING:
@@ -36,9 +38,11 @@ Names = str | Sequence[str]
 class Federation:
     """Tables of several holders.
 
-    holders: name to data file, database URL, pandas DataFrame or Arrow table. codebook: a Codebook, a mapping, or
+    holders: name to data file, database URL, or a table in memory: pandas or polars DataFrame, Arrow table, DuckDB
+    relation; its index is no column. codebook: a Codebook, a mapping, or
     the path of a *.codebook.toml file; None drafts one from the union of the local drafts, which only a simulation
-    may do, and only for studies without privacy: a draft tells of the data, and no epsilon covers that. workspace:
+    may do, and only for studies without privacy: a draft tells of the data, and no epsilon covers that. types, levels:
+    of columns of which the draft would guess others, as {"employed": "category"} and {"sex": ["f", "m"]}. workspace:
     folder where ledgers live between sessions; None keeps them while this object lives. disclosure: rules for every
     release. rules: what the simulated holders allow, everything or what that template of `statfed policy init` does.
     protection: its name, or the fields of a `[protection]` table (name, minimum_holders, options); see
@@ -51,23 +55,31 @@ class Federation:
         holders: Mapping[str, Any],
         codebook: Codebook | Mapping[str, Any] | str | Path | None = None,
         *,
+        types: Mapping[str, str] | None = None,
+        levels: Mapping[str, Sequence[str]] | None = None,
         engine: Literal["inprocess", "processes", "ray"] = "inprocess",
         workspace: Path | str | None = None,
         disclosure: Rules | Literal["none", "standard"] = "none",
         protection: str | Mapping[str, Any] = "plain",
-        rules: Literal["none", "standard", "strict"] = "none",
+        rules: HolderRules = "none",
         seed: int | None = None,
         progress: Progress = silent,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="statfed-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._workspace = Path(workspace) if workspace else self._folder
-        self._sources = {name: self._source(name, data) for name, data in holders.items()}
+        if not isinstance(holders, Mapping):
+            raise UsageError(f"holders: got {type(holders).__name__}; want a mapping of a name to each holder's data")
+        self._sources = {str(name): self._source(str(name), data) for name, data in holders.items()}
         if isinstance(codebook, str | Path):
             codebook = load_codebook(Path(codebook))
         elif isinstance(codebook, Mapping):
             codebook = make_codebook(codebook)
         self.codebook: Codebook | None = codebook
+        self._stated = {
+            "types": dict(types or {}),
+            "levels": {name: tuple(own) for name, own in (levels or {}).items()},
+        }
         self._engine, self._progress, self._seed = engine, progress, seed
         if not isinstance(protection, str | Mapping):
             raise UsageError(
@@ -104,6 +116,7 @@ class Federation:
                 "options": {name: _plain(value) for name, value in given.items()},
                 "holders": self._sources,
                 "where": _names(where),
+                **(self._stated if self.codebook is None else {}),
                 "engine": self._engine,
                 "seed": self._seed,
                 "privacy": privacy.model_dump() if isinstance(privacy, Privacy) else privacy,
@@ -216,15 +229,11 @@ class Federation:
     def _source(self, name: str, data: Any) -> str:
         if isinstance(data, str | Path):
             return str(data)
-        import pandas as pd
-        import pyarrow as pa
         from pyarrow import parquet
 
-        arrow = pa.Table.from_pandas(data, preserve_index=False) if isinstance(data, pd.DataFrame) else data
-        if not isinstance(arrow, pa.Table):
-            raise UsageError(f"{name}: got {type(data).__name__}; want a path, a URL, a DataFrame or an Arrow table")
-        path = self._folder / f"{name}.parquet"
-        parquet.write_table(arrow, path)
+        table = as_arrow(name, data)
+        path = self._folder / f"{re.sub('[^A-Za-z0-9_-]', '-', name)}-{len(list(self._folder.iterdir()))}.parquet"
+        parquet.write_table(table, path)
         return str(path)
 
 

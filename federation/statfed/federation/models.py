@@ -6,6 +6,7 @@ those; and what there is to know of it: study digest, privacy, scores, version. 
 """
 
 import json
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -211,6 +212,14 @@ def save_model(answer: "Answer", path: Path | str, to: Destinations | None = Non
     with (to or Destinations(overwrite=True)).writing(path) as draft, draft.open("wb") as file:
         np.savez(file, vector=model.vector, card=np.frombuffer(json.dumps(model.card).encode(), np.uint8))
     return path
+
+
+def copy_model(stored: Path, path: Path | str, to: Destinations) -> Path:
+    """Write the model of a run's folder into a file of its own. Raises UsageError where there is none."""
+    load_model(stored)
+    with to.writing(path) as draft:
+        shutil.copyfile(stored, draft)
+    return Path(path)
 
 
 def load_model(path: Path | str) -> Saved:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from statfed.core.applicability import applicable
 from statfed.core.codebook import Codebook, Column, load_codebook
+from statfed.core.conditions import check_syntax, parse_where
 from statfed.core.errors import UsageError
 from statfed.core.method import load_method, read_options, read_question
 from statfed.core.resolve import resolve_applicable
 from statfed.core.scenario import load_training
 from statfed.core.study import Study, agreed_functions
-from statfed.core.terms import Privacy, Terms, parse_condition, read_condition
+from statfed.core.terms import Privacy, Terms
 from statfed.federation.parties import third_party_names
 from statfed.federation.population import described
 
@@ -55,7 +56,7 @@ def before_data(study: Study, base: Path, codebook: Codebook | None = None, runs
         return
     read_options(study.method, study.options)
     for text in study.where:
-        read_condition(text)
+        check_syntax(text)
     if codebook is None and study.codebook is None:
         return
     known = load_codebook(base / study.codebook) if codebook is None and study.codebook else codebook
@@ -87,7 +88,7 @@ def before_drafting(study: Study, holder: str, columns: Sequence[str]) -> None:
     )
     try:
         for text in study.where:
-            _whatever_its_type(partial(parse_condition, text, names))
+            _whatever_its_type(partial(parse_where, (text,), names))
         _whatever_its_type(partial(read_question, terms))
     except _NoColumn as error:
         raise UsageError(f"{holder}: {error}") from None

@@ -5,7 +5,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from statfed.core.terms import Terms
 from statfed.federation import checkpoint as checkpoints
 from statfed.federation.answers import Answer, learns, spending_of, versions
 from statfed.federation.preflight import before_data, started
-from statfed.federation.runs import read_status, write_status
+from statfed.federation.runs import read_status, working_in, write_status
 from statfed.federation.simulation import Opener, World, simulated, world_of
 from statfed.federation.trained import Phase
 from statfed.federation.training import Scored, scored, scored_tables, training_of, warnings_of
@@ -68,12 +68,21 @@ class DryRun(StatfedError):
                     self.margins[name] = float(width.min()), float(width.max())
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in a run that can go on."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"run {folder.name}: interrupted")
+        self.folder = folder
+
+
 @dataclass(frozen=True)
 class Options:
     """How to run.
 
     workspace: where simulated holders live between runs; None: new ones, for this run alone. runs: where the run's
-    folder goes; None: none is written. fresh: new holders, kept inside the run's folder. dry_run: stop after admission
+    folder goes; None: none is written. keep: where the answer alone is kept, in a folder of its own, without `runs`;
+    None: nowhere. fresh: new holders, kept inside the run's folder. dry_run: stop after admission
     with DryRun. references: also train what a model is compared with, where records are held out. base: folder that
     relative paths start from. codebook: instead of the study's file; drafted: was it made from the data? engine:
     instead of the study's.
@@ -81,6 +90,7 @@ class Options:
 
     workspace: Path | None = None
     runs: Path | None = None
+    keep: Path | None = None
     fresh: bool = False
     dry_run: bool = False
     references: bool = True
@@ -148,7 +158,8 @@ def run_study(
     """Run a study with simulated holders. notify is called with each warning, on_codebook with a drafted codebook.
 
     With `options.runs` a folder `runs/<id>/` is written; a run that fails leaves it with status.json, logs and, where
-    the method can go on, a checkpoint. Raises UsageError, without making one, where the engine or a holder's name does
+    the method can go on, a checkpoint. What cannot be written once the study is answered is a warning: the answer was
+    paid for. Raises UsageError, without making one, where the engine or a holder's name does
     not go with the protection; UsageError, Refused or EngineError as the run does.
     """
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.scenario or study.method}-{secrets.token_hex(2)}"
@@ -159,32 +170,78 @@ def run_study(
     study = study.model_copy(update={"holders": holders, **own, "codebooks": others})
     before_data(study, base, options.codebook, options.runs)
     if options.runs is None:
-        return _execute(_Job(study, options, name, None, progress, notify, on_codebook))
+        job = _Job(study, options, name, None, progress, notify, on_codebook)
+        return _kept(job, _execute(job), options.keep / name) if options.keep else _execute(job)
     folder = options.runs / name
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    _begin(folder, study, fresh=options.fresh)
+    with working_in(folder):
+        return _recorded(_Job(study, options, name, folder, progress, notify, on_codebook))
+
+
+def _begin(folder: Path, study: Study, *, fresh: bool) -> None:
+    """A folder for a run. Raises UsageError where it cannot be made."""
+    try:
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        if fresh:
+            (folder / "holders").mkdir()
+        _write_study(folder, study)
+    except OSError as error:
+        raise UsageError(
+            f"runs: {folder} cannot be written: {error.strerror}; want a folder that can be (--runs, STATFED_RUNS)"
+        ) from None
+
+
+def _write_study(folder: Path, study: Study) -> None:
     (folder / "study.toml").touch(mode=0o600)
     (folder / "study.toml").write_text(toml.dumps(study.model_dump(mode="json")), encoding="utf-8")
-    if options.fresh:
-        (folder / "holders").mkdir()
-    return _recorded(_Job(study, options, name, folder, progress, notify, on_codebook))
 
 
 def resume_study(
     folder: Path, options: Options, *, progress: Progress = silent, notify: Notify = lambda _: None
 ) -> Answer:
-    """Go on with an interrupted run after its last finished sum. Raises UsageError when that cannot be done.
+    """Go on with an interrupted run after its last finished sum. Raises UsageError when that cannot be done, also
+    while a living process works on it.
 
-    Holders reserve the remaining sums anew. One that some had answered when the run broke is charged again.
+    Holders reserve the remaining sums anew. One that some were charged for when the run broke is lost, so that the run
+    never costs more than was agreed.
     """
-    status = read_status(folder)
-    if status["state"] == "finished":
-        raise UsageError(f"run {folder.name}: already finished; see `statfed runs show {folder.name}`")
-    study = load_study(folder / "study.toml")
-    checkpoint, curve = checkpoints.load_checkpoint(folder)
-    attempt = int(status.get("attempt", 1)) + 1
-    name = f"{folder.name}~{attempt}"
-    job = _Job(study, options, name, folder, progress, notify, lambda _: None, checkpoint, curve, attempt)
-    return _recorded(job)
+    with working_in(folder):
+        status = read_status(folder)
+        if status["state"] == "finished":
+            raise UsageError(f"run {folder.name}: already finished; see `statfed runs show {folder.name}`")
+        study = load_study(folder / "study.toml")
+        checkpoint, curve = checkpoints.load_checkpoint(folder)
+        attempt = int(status.get("attempt", 1)) + 1
+        name = f"{folder.name}~{attempt}"
+        return _recorded(
+            _Job(study, options, name, folder, progress, notify, lambda _: None, checkpoint, curve, attempt)
+        )
+
+
+def _kept(job: _Job, answer: Answer, folder: Path) -> Answer:
+    """Keep an answer that has no run's folder, to be shown and exported later."""
+    from statfed.federation.export import write_answer
+
+    try:
+        folder.mkdir(parents=True)
+        _write_study(folder, job.study)
+        write_answer(answer, folder)
+        write_status(folder, {**_facts(job, folder), "state": "finished", "kept": True})
+    except Exception as error:  # noqa: BLE001  # as of a run with a folder
+        job.notify(_unwritten(folder, error))
+    return answer
+
+
+def _facts(job: _Job, folder: Path) -> dict[str, Any]:
+    study = job.study
+    return {
+        "run": folder.name,
+        "method": study.method,
+        "scenario": study.scenario,
+        "engine": study.engine,
+        "title": study.title,
+        "attempt": job.attempt,
+    }
 
 
 def _recorded(job: _Job) -> Answer:
@@ -192,31 +249,39 @@ def _recorded(job: _Job) -> Answer:
     folder = job.folder
     if folder is None:
         raise ValueError("a run without a folder has no record")
-    facts = {
-        "run": folder.name,
-        "method": job.study.method,
-        "scenario": job.study.scenario,
-        "engine": job.study.engine,
-        "title": job.study.title,
-        "attempt": job.attempt,
-    }
+    facts = _facts(job, folder)
     write_status(folder, {**facts, "state": "running"})
     try:
         answer = _execute(job)
     except BaseException as failed:
         stopped = isinstance(failed, KeyboardInterrupt | SystemExit)
         state = "dry-run" if isinstance(failed, DryRun) else "interrupted" if stopped else "failed"
-        write_status(folder, {**facts, "state": state, "error": str(failed) or type(failed).__name__})
+        with suppress(OSError):  # the failure is what has to be told
+            write_status(folder, {**facts, "state": state, "error": str(failed) or type(failed).__name__})
+        if isinstance(failed, KeyboardInterrupt) and checkpoints.has_checkpoint(folder):
+            raise Interrupted(folder) from failed
         raise
     from statfed.federation.export import write_run
 
-    write_run(answer, folder)
     told: dict[str, Any] = {}
     if answer.training and answer.training.candidates:
         federated = answer.training.candidates[0].scores
         told = {"accuracy": federated.accuracy, "macro_f1": federated.macro_f1}
-    write_status(folder, {**facts, "state": "finished", **told})
+    try:
+        write_run(answer, folder)
+    except Exception as error:  # noqa: BLE001  # the answer was paid for: it is told, whatever fails after it
+        job.notify(_unwritten(folder, error))
+    with suppress(OSError):
+        state = "finished" if (folder / "result.json").exists() else "failed"
+        write_status(folder, {**facts, "state": state, **told})
     return answer
+
+
+def _unwritten(folder: Path, error: Exception) -> str:
+    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if (folder / "result.json").exists():
+        return f"run {folder.name}: not all of it could be written ({told}); its answer is in {folder}/result.json"
+    return f"run {folder.name}: {folder} cannot be written ({told}): its answer is told here alone"
 
 
 def _execute(job: _Job) -> Answer:
@@ -339,7 +404,10 @@ def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> 
         if test is not None:
             test.note(job.curve, checkpoint.state)
         if job.folder and checkpoint.done:
-            checkpoints.save(job.folder, checkpoint, job.curve)
+            try:
+                checkpoints.save(job.folder, checkpoint, job.curve)
+            except OSError as error:  # what was paid for goes on without it
+                job.warn([f"no checkpoint after {checkpoint.done} sums: {job.folder}: {error.strerror}"])
 
     def run(session: Session) -> tuple[Driven, Session, float]:
         clock.add("start engine", time.perf_counter() - opened)
@@ -354,6 +422,7 @@ def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> 
                 on_state=on_state,
                 start=started(job.study.start, job.options.runs),
                 resume=job.checkpoint,
+                earlier=_attempts(job) if job.checkpoint else (),
             )
         return driven, session, time.perf_counter()
 
@@ -363,3 +432,9 @@ def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> 
         rounds = int(getattr(study.question.options, "rounds", 0))
         test.note(job.curve, {"model": driven.result.arrays["model"], "round": np.array(rounds)})
     return driven, session
+
+
+def _attempts(job: _Job) -> list[str]:
+    """Names of a run's earlier attempts at the holders, without the one that its checkpoint is of."""
+    name = job.name.partition("~")[0]
+    return [name, *(f"{name}~{number}" for number in range(2, job.attempt))]

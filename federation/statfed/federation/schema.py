@@ -107,6 +107,11 @@ def _result() -> dict[str, Any]:
         "by": {"type": "array", "items": _TEXT, "description": "category columns of `cells` and `margins`"},
         "facts": _SCALARS,
         "tables": {"type": "array", "items": _TEXT, "minItems": 1, "description": "the main one first"},
+        "keys": {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": _TEXT},
+            "description": "by table, the columns that say which row it is",
+        },
         "notes": {"type": "array", "items": _TEXT},
         "df": {"type": ["number", "null"], "description": "degrees of freedom of t-intervals; null: normal ones"},
         "privacy": {"anyOf": [_SCALARS, {"type": "null"}], "description": "the study's section, null without noise"},

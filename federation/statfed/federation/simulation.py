@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from statfed.client.data.drafting import draft, union
+from statfed.client.data.drafting import draft
 from statfed.client.data.identity import content, identity
 from statfed.client.data.tables import connect
+from statfed.client.data.uniting import check_stated, doubts, union
 from statfed.core.codebook import Codebook, load_codebook
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress
@@ -87,7 +88,8 @@ def world_of(
     if codebook is None:
         codebook = load_codebook(base / study.codebook) if study.codebook else _drafted(study, progress)
     others = {name: load_codebook(base / path) for name, path in study.codebooks.items()}
-    return World(study, study.terms(codebook, others), drafted, warnings=tuple(_shared_data(study.holders, base)))
+    warnings = (*_shared_data(study.holders, base), *(doubts(codebook) if drafted else ()))
+    return World(study, study.terms(codebook, others), drafted, warnings=warnings)
 
 
 def _populated(study: Study, progress: Progress) -> World:
@@ -141,9 +143,11 @@ def _drafted(study: Study, progress: Progress) -> Codebook:
             if not number:
                 before_drafting(study, name, tuple(opened.expr.columns))
             with _of(name):
-                drafts.append(draft(opened))
+                drafts.append(draft(opened, study.types, study.levels))
     progress("draft a codebook", len(drafts), len(drafts))
-    return union(drafts)
+    codebook = union(drafts, tuple(study.holders))
+    check_stated(codebook, study.types, study.levels)
+    return codebook
 
 
 @contextmanager

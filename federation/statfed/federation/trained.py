@@ -94,6 +94,9 @@ class Spending(_Part):
     )
     filter_epsilon: float | None = Field(description="Renyi filter over everything noised; the lifetime gate")
     budget_epsilon: float | None = Field(description="lifetime budget in the holder's policy")
+    more: int | None = Field(
+        default=None, description="studies like this one that the holder would still answer; null without noise"
+    )
     noise_to_signal: float | None = None
     disclosures: int = Field(description="ledger entries that are not differentially private")
     figures: int = Field(default=0, description="distinct exact figures that the dataset has given so far")

@@ -62,15 +62,16 @@ class Scored:
         root mean squared error and R squared."""
         from statfed.federation.references import Way, candidate, number_candidate
 
-        if "model" not in state or int(np.asarray(state["round"])) < len(curve):
+        missing = int(np.asarray(state["round"])) + 1 - len(curve) if "model" in state else 0
+        if missing <= 0:
             return
         way = Way("federated", "", self.outputs(state["model"]))
         if self.regression:
             number = number_candidate(way, self.data, self.study.question).scores
-            curve.append((number.rmse, number.r2 or 0.0))
+            curve += [(number.rmse, number.r2 or 0.0)] * missing  # rounds whose sums were lost left the model alone
         else:
             after = candidate(way, self.data, self.study.question).scores
-            curve.append((after.accuracy, after.macro_f1))
+            curve += [(after.accuracy, after.macro_f1)] * missing
 
 
 def scored(study: Resolved, population: Population) -> Scored:

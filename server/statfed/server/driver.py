@@ -5,7 +5,7 @@ protection form the total, and gives it back to the method. What comes out has n
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,14 +78,17 @@ def drive(
     on_state: OnState = lambda _: None,
     start: Arrays | None = None,
     resume: Checkpoint | None = None,
+    earlier: Sequence[str] = (),
 ) -> Driven:
     """Answer a study with every holder of the session.
 
     on_admission is called after all holders have admitted and before anything is spent, on_state before every ask that
     says what it takes to go on there; either may raise to end the run. start: `state` to begin with, such as a first
-    model. resume: go on after this checkpoint; the interrupted run's reservation is closed, and `run` has to be a new
-    name. Raises Refused or UsageError when a holder does not admit the study, Pending when a person has to approve it
-    there first, EngineError when one fails later.
+    model. resume: go on after this checkpoint; `run` has to be a new name, and what the interrupted run and other
+    attempts, `earlier`, had set aside is let go. A sum that a holder was charged for without the coordinator having it
+    is lost: it is not asked again, so that a study never costs more than was agreed. Raises Refused or UsageError when
+    a holder does not admit the study, Pending when a person has to approve it there first, EngineError when one fails
+    later.
     """
     if study.obstacles:
         raise UsageError("\n".join(study.obstacles))
@@ -93,7 +96,11 @@ def drive(
     exchange = Exchange(session, study, run, progress, done)
     try:
         if resume:  # a coordinator that was killed could not free what it had reserved
-            Exchange(session, study, resume.run, progress, done).release(SHORT)
+            for name in dict.fromkeys((*earlier, resume.run)):
+                told = Exchange(session, study, name, progress, done).release(SHORT).values()
+                done = max(done, *(one.charged for one in told))
+            resume = _without_lost(study, resume, done)
+            exchange = Exchange(session, study, run, progress, done)
         driven = Driven(Result(study.terms.method, "", {"none": ()}), exchange.admit())
         waiting = [name for name, admission in driven.admissions.items() if admission.pending]
         if waiting:
@@ -121,6 +128,27 @@ def _coordination(study: Resolved, state: dict[str, Any]) -> Coordination:
         return coordinate(study.question, state)
     except TypeError:
         raise UsageError(f"{study.terms.method}: cannot go on with an interrupted run; want it begun anew") from None
+
+
+def _without_lost(study: Resolved, resume: Checkpoint, done: int) -> Checkpoint:
+    """A checkpoint after the sums that were paid for and are lost: rounds of training that left the model as it was.
+
+    Raises UsageError where the method's state does not count rounds: it cannot do without a sum.
+    """
+    lost = done - resume.done
+    if not lost:
+        return resume
+    if not isinstance(study.budget, Fixed) or "round" not in resume.state:
+        raise UsageError(
+            f"{study.terms.method}: sums {resume.done + 1} to {done} were paid for when the run was interrupted, and "
+            "what they gave is lost; want it begun anew"
+        )
+    names = study.budget.order[resume.done : done]
+    rounds = min(rounds_done(resume.state) + lost, int(getattr(study.question.options, "rounds", 0)))
+    missing = int(np.asarray(resume.state.get("lost", 0))) + rounds - rounds_done(resume.state)
+    state = {**resume.state, "round": np.array(rounds), "lost": np.array(missing)}
+    sums = (*resume.sums, *(Sum(name, 0.0, 0, 0, {}, {}) for name in names))
+    return Checkpoint(resume.run, done, state, sums)
 
 
 def _alike(study: Resolved, admissions: Mapping[str, Admission]) -> None:
@@ -167,6 +195,9 @@ class _Line:
             refused = None
             if ask.state:
                 self.on_state(Checkpoint(self.run, self.number, ask.state, tuple(self.driven.sums)))
+            if study.spent(self.number):
+                refused = Refused("it was paid for when the run was interrupted, and what it gave is lost")
+                continue
             self.number += 1
             self.progress("protected sums", self.number - 1, steps)
             try:

@@ -14,6 +14,7 @@ from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Total, read_question, summed
 from statfed.core.privacy.noise import plan
+from statfed.core.randomness import stream
 from statfed.core.result import Result
 from statfed.core.terms import Privacy, Terms
 from tests.federate import codebook_of, federate, split, table_of
@@ -259,7 +260,6 @@ def test_quality_falls_with_the_coefficient_of_variation() -> None:
     assert estimate_row({}, 0.0, 1.0)["quality"] is None
 
 
-SECOND = {"xx", "yx", "yy", "squares"}  # parts for sampling variances: without noise here, to see that of estimates
 PRIVATE = codebook_of(
     {
         "income": ("number", 0, 200),
@@ -291,23 +291,21 @@ def test_private_errors_are_sampling_plus_the_noise_that_estimates_really_have(a
         codebook=PRIVATE,
         holders=("a", "b", "c"),
         seed=1,
-        privacy=Privacy(epsilon=4),
+        privacy=Privacy(epsilon=1),
     )
     module, question = read_question(query)
     name, times = scheduled(question)
     assert times == 1
     parts = module.parts(question, Ask(name))
-    std = plan(parts, Privacy(epsilon=4), 1).std(2)
+    made = plan(parts, Privacy(epsilon=1), 1)
     arrays = summed(
         {f"{i}": module.contribute(table_of(f, PRIVATE), question, Ask(name)) for i, f in enumerate(frames)}, parts
     )
-    rng = np.random.default_rng(3)
     key = "total" if analysis == "table" else "estimate"
 
-    def draw(size: float) -> Result:
-        noise = {part: size * std[part] * (part not in SECOND) for part in parts}
-        noisy = {part: arrays[part] + rng.normal(0, 1, parts[part].shape) * noise[part] for part in parts}
-        sent = {part: np.rint(noisy[part]).astype(np.int64) if parts[part].integer else noisy[part] for part in parts}
+    def draw(seed: int | None, stated: bool = True) -> Result:
+        noise = {part: std * stated for part, std in made.std().items()}
+        sent = arrays if seed is None else made.add(arrays, stream(seed, "errors"))
         run = module.coordinate(question)
         assert next(run).name == name
         with pytest.raises(StopIteration) as end:
@@ -315,18 +313,17 @@ def test_private_errors_are_sampling_plus_the_noise_that_estimates_really_have(a
         result: Result = end.value.value
         return result
 
-    exact = draw(0.0)
+    exact, stated = draw(None, stated=False), draw(None)
     asked = {**options, "weight": options.get("weight")}
     plain = federate(analysis, frames, codebook(), **asked)
     for one, other in zip(exact.tables[exact.main], plain.tables[plain.main], strict=True):
         assert one[key] == pytest.approx(other[key], rel=1e-9)
         assert one["std_error"] == pytest.approx(other["std_error"], rel=0.05)
-    drawn = [draw(1.0).tables[exact.main] for _ in range(120)]
+    drawn = [draw(seed).tables[exact.main] for seed in range(250)]
     for i, row in enumerate(exact.tables[exact.main]):
         values = np.array([rows[i][key] for rows in drawn], float)
-        errors = np.array([rows[i]["std_error"] for rows in drawn], float)
-        stated = np.mean(errors**2) - float(row["std_error"] or 0) ** 2
-        assert values.var() == pytest.approx(stated, rel=0.4)
+        added = float(stated.tables[exact.main][i]["std_error"] or 0) ** 2 - float(row["std_error"] or 0) ** 2
+        assert values.var() == pytest.approx(added, rel=0.5)
 
 
 def test_privacy_wants_bounds_and_no_design() -> None:

@@ -1,22 +1,24 @@
-"""Draft a codebook from a holder's own data, and unite the drafts of several. Drafting never leaves the holder.
+"""Draft a codebook from a holder's own data. Drafting never leaves the holder; `uniting` makes one of several drafts.
 
 A draft is to be read and corrected before it is shared: it tells the categories that occur and roughly the range of
 numbers. What is drafted of a column:
 
 - boolean: booleans, and text that is only true and false.
 - integer, number: by the stored type; text by what is written, if every value is a number without a leading zero.
+  Whole numbers beyond 64 bits are numbers.
   Whole numbers stay integers even if there are few of them, as nothing tells codes from counts.
-- date: dates, timestamps that are all at midnight, and text that is dates in ISO form.
+- date: dates, timestamps that are all at midnight, text that is dates in ISO form, and text or whole numbers that are
+  all days of the years 1900 to 2099 in eight digits (20240320).
 - array: lists of numbers, all of one length, none missing or infinite.
 - category: other text with at most 20 values, or at most 500 that occur 5 times each on average; codes in sorted order.
 - text: other text of which more than half reads as prose: three words or more, or over 40 characters that are not
   letters and digits alone, as hashes are. A tenth of headroom, rounded up to two significant digits.
 - id: all other text, and columns named id, *_id or id_*.
 - Words such as NA in a column of numbers or dates become missing codes.
-- Bounds: the range and a tenth of it on both sides, rounded outwards to two significant digits, so that they do not
-  tell the extreme values; not beyond 0, and not around 0 and 1. Those of dates are whole years, of a range of two
-  years or less whole months. A column without a value is a number without bounds, which in a union gives way to what
-  the other holders have.
+- Bounds: the range and a tenth of it on both sides, rounded outwards to two significant digits (more where the range is
+  far from 0), so that they do not tell the extreme values. They stay on the range's side of 0, those of positive values
+  above it, those of shares at most 1. Those of dates are whole years, of a range of two years or less whole months. A
+  column without a value is a number without bounds, which in a union gives way to what the other holders have.
 """
 
 import math
@@ -25,59 +27,45 @@ import sys
 from calendar import monthrange
 from collections.abc import Mapping, Sequence
 from datetime import date
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
 from typing import Any
+from unicodedata import normalize
 
 from statfed.client.data.conversion import as_array, as_days, as_number, as_text, is_numbers
 from statfed.client.data.sources import Source
 from statfed.core import toml
 from statfed.core.codebook import Codebook, Column, day_of, iso_of, make_codebook
 from statfed.core.errors import UsageError
-from statfed.core.table import Expr
+from statfed.core.table import Expr, real
 
 FEW, MANY, EACH = 20, 500, 5
 LONG = 40  # characters
-MISSING_WORDS = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", ".", "-")
+MISSING_WORDS = ("NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NaT", "null", "NULL", "None", ".", "-")
 _ID = re.compile(r"(?i)(.*[_-])?id|id[_-].*")
 _PANDAS_INDEX = re.compile(r"__index_level_[0-9]+__")
 
 
-def draft(source: Source) -> Codebook:
-    """A codebook that the data fit. Raises UsageError when they have no columns or cannot be read."""
+def draft(
+    source: Source, types: Mapping[str, str] | None = None, levels: Mapping[str, Sequence[str]] | None = None
+) -> Codebook:
+    """A codebook that the data fit, unless types and levels are stated that they do not.
+
+    types: of columns whose type is known, `category`, `integer` and so on; levels: categories of columns. Columns that
+    are not there are left out. Raises UsageError when the data have no columns or cannot be read, and on a stated type
+    that nothing can be drafted of.
+    """
     if not source.expr.columns:
         raise UsageError("got data without columns; want at least one")
-    facts = _facts(source)
-    columns = {name: _column(source, name, facts) for name in source.expr.columns if not _PANDAS_INDEX.fullmatch(name)}
+    facts, types, levels = _facts(source), types or {}, levels or {}
+    columns: dict[str, Any] = {}
+    for name in source.expr.columns:
+        if name in levels:
+            columns[name] = {"type": "category", "categories": list(levels[name])}
+        elif name in types:
+            columns[name] = _stated(source, name, types[name], facts)
+        elif not _PANDAS_INDEX.fullmatch(name):
+            columns[name] = _column(source, name, facts)
     return make_codebook({"columns": columns})
-
-
-def union(drafts: Sequence[Codebook]) -> Codebook:
-    """One codebook that fits all who drafted, whatever their order: levels united and sorted, bounds widened.
-
-    Raises UsageError that lists every column whose types have nothing in common.
-    """
-    if not drafts:
-        raise UsageError("got no codebooks; want at least one")
-    places: dict[str, int] = {}
-    for one in drafts:
-        for place, name in enumerate(one.columns):
-            places[name] = min(place, places.get(name, place))
-    united, conflicts = {}, []
-    for name in sorted(places, key=lambda name: (places[name], name)):
-        columns = [one.columns[name] for one in drafts if name in one.columns]
-        kind = _common_type([column for column in columns if not _unknown(column)] or columns[:1])
-        if kind is None:
-            types = ", ".join(sorted({column.type for column in columns}))
-            conflicts.append(f"{name}: got types {types} at different holders; want one: write its codebook entry")
-        elif kind == "array" and len({column.length for column in columns if not _unknown(column)}) > 1:
-            lengths = ", ".join(map(str, sorted({column.length or 0 for column in columns if not _unknown(column)})))
-            conflicts.append(f"{name}: got arrays of {lengths} entries at different holders; want one length")
-        else:
-            united[name] = _united(kind, columns)
-    if conflicts:
-        raise UsageError("\n".join(conflicts))
-    design = drafts[0].design.model_dump() if all(one.design == drafts[0].design for one in drafts) else {}
-    return make_codebook({"title": _first(one.title for one in drafts), "columns": united, "design": design})
 
 
 def to_toml(codebook: Codebook) -> str:
@@ -123,13 +111,13 @@ def _facts(source: Source) -> Mapping[str, Any]:
             asked[f"longest_{i}"] = text.length().max()
             prose = text.re_search("[^ ] +[^ ]+ +[^ ]") | ((text.length() > LONG) & text.re_search("[^A-Za-z0-9]"))
             asked[f"prose_{i}"] = source.expr.count(where=prose)
-        if raw.type().is_string() or raw.type().is_date() or raw.type().is_timestamp():
+        if raw.type().is_string() or raw.type().is_date() or _without_zone(raw):
             days = as_days(raw, engine)
             asked[f"days_{i}"] = days.count()
             asked[f"first_{i}"], asked[f"last_{i}"] = days.min(), days.max()
         if raw.type().is_string() or raw.type().is_numeric():
             number = as_number(raw, engine)
-            finite = number.abs() <= 1e300
+            finite = number.abs() <= real(sys.float_info.max)
             asked[f"numbers_{i}"] = number.count()
             asked[f"low_{i}"], asked[f"high_{i}"] = number.min(where=finite), number.max(where=finite)
     names = list(asked)
@@ -154,7 +142,10 @@ def _column(source: Source, name: str, facts: Mapping[str, Any]) -> dict[str, An
     if _ID.fullmatch(name):
         return {"type": "id"}
     if kind.is_numeric():
-        return _number("integer" if kind.is_integer() else "number", facts, i)
+        if kind.is_integer() and _eight_digits(facts, i) and _all_days(source, name, values):
+            return _dates(source, name, facts)
+        whole = kind.is_integer() and (not kind.is_unsigned_integer() or facts[f"high_{i}"] < 2.0**63)
+        return _number("integer" if whole else "number", facts, i)
     if is_numbers(source.expr[name]) and _regular(facts, i):
         return _number("array", facts, i) | {"length": facts[f"longest_{i}"]}
     words = 0
@@ -162,21 +153,84 @@ def _column(source: Source, name: str, facts: Mapping[str, Any]) -> dict[str, An
         words = facts[f"words_{i}"]
         if facts[f"truths_{i}"] == values:
             return {"type": "boolean"}
-        if facts[f"numbers_{i}"] and facts[f"numbers_{i}"] + words == values and not facts[f"zeros_{i}"]:
-            pointed = facts[f"points_{i}"] > _with_point(source, name)
+        dated = facts[f"days_{i}"] + words == values and _eight_digits(facts, i)
+        if not dated and facts[f"numbers_{i}"] and facts[f"numbers_{i}"] + words == values and not facts[f"zeros_{i}"]:
+            long = max(abs(facts[f"low_{i}"] or 0.0), abs(facts[f"high_{i}"] or 0.0)) >= 2.0**63
+            pointed = long or facts[f"points_{i}"] > _with_point(source, name)
             drafted = _number("number" if pointed else "integer", facts, i)
             return drafted | ({"missing": _words(source, name)} if words else {})
     if facts.get(f"days_{i}") and facts[f"days_{i}"] + words == values:
-        low, high = day_bounds(facts[f"first_{i}"], facts[f"last_{i}"])
-        return {"type": "date", "low": low, "high": high} | ({"missing": _words(source, name)} if words else {})
-    texts = as_text(source.expr[name])
-    found = source.expr.select(text=texts).distinct().filter(lambda t: t.text.notnull()).limit(MANY + 1)
-    codes = sorted(found.to_pyarrow().column("text").to_pylist())
+        return _dates(source, name, facts) | ({"missing": _words(source, name)} if words else {})
+    codes = _codes(source, name)
     if len(codes) <= FEW or (len(codes) <= MANY and values >= EACH * len(codes)):
         return {"type": "category", "categories": codes}
     if facts.get(f"prose_{i}", 0) > values / 2:
-        return {"type": "text", "length": _length(facts[f"longest_{i}"])}
+        return {"type": "text", "length": text_length(facts[f"longest_{i}"])}
     return {"type": "id"}
+
+
+def _stated(source: Source, name: str, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of a column whose type is stated: levels, bounds and length from the data, as far as they have them."""
+    i = source.expr.columns.index(name)
+    stored = source.expr[name].type()
+    made: dict[str, Any] = {"type": kind}
+    if kind == "category":
+        codes = _codes(source, name)
+        if not codes or len(codes) > MANY:
+            got = "none" if not codes else f"more than {MANY}"
+            raise UsageError(f"{name}: got {got} values; want 1 to {MANY} for a category, or its levels stated")
+        return made | {"categories": codes}
+    if kind in ("number", "integer"):
+        made |= (
+            {"low": 0.0, "high": 1.0}
+            if stored.is_boolean()
+            else _number(kind, facts, i)
+            if facts.get(f"numbers_{i}")
+            else {}
+        )
+    elif kind == "date":
+        made |= _dates(source, name, facts)
+    elif kind == "text":
+        made["length"] = text_length(facts.get(f"longest_{i}") or LONG)
+    elif kind == "array":
+        drafted = _column(source, name, facts)
+        if drafted["type"] != kind:
+            raise UsageError(f"{name}: got no lists of numbers of one length; want them for an array")
+        return drafted
+    if stored.is_string() and kind in ("number", "integer", "date") and facts[f"words_{i}"]:
+        made["missing"] = _words(source, name)
+    return made
+
+
+def _codes(source: Source, name: str) -> list[str]:
+    """Values of a column as texts, in sorted order; at most `MANY` and one more."""
+    found = source.expr.select(text=as_text(source.expr[name])).distinct().filter(lambda t: t.text.notnull())
+    texts = found.limit(MANY + 1).to_pyarrow().column("text").to_pylist()
+    return sorted({normalize("NFC", text) for text in texts})
+
+
+def _eight_digits(facts: Mapping[str, Any], i: int) -> bool:
+    """Do all numbers lie where days of this and the last century do, written as 20240320?"""
+    low, high = facts[f"low_{i}"], facts[f"high_{i}"]
+    return low is not None and 19_000_101 <= low <= high <= 20_991_231
+
+
+def _all_days(source: Source, name: str, values: int) -> bool:
+    days = as_days(source.expr[name], source.expr.get_backend().name)
+    return bool(source.expr.aggregate(n=days.count()).to_pyarrow().to_pylist()[0]["n"] == values)
+
+
+def _dates(source: Source, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    i = source.expr.columns.index(name)
+    first, last = facts.get(f"first_{i}"), facts.get(f"last_{i}")
+    if first is None:
+        days = as_days(source.expr[name], source.expr.get_backend().name)
+        found = source.expr.aggregate(first=days.min(), last=days.max()).to_pyarrow().to_pylist()[0]
+        first, last = found["first"], found["last"]
+    if first is None or last is None:
+        return {"type": "date"}
+    low, high = day_bounds(first, last)
+    return {"type": "date", "low": low, "high": high}
 
 
 def _regular(facts: Mapping[str, Any], i: int) -> bool:
@@ -185,7 +239,8 @@ def _regular(facts: Mapping[str, Any], i: int) -> bool:
     return same and not facts[f"holes_{i}"] and not facts[f"odd_{i}"]
 
 
-def _length(longest: int) -> int:
+def text_length(longest: int) -> int:
+    """With a tenth of headroom."""
     return int(_rounded(1.1 * longest, ROUND_CEILING))
 
 
@@ -197,17 +252,22 @@ def _number(kind: str, facts: Mapping[str, Any], i: int) -> dict[str, Any]:
 
 
 def bounds(low: float, high: float, integer: bool = False) -> tuple[float, float]:
-    """Public bounds around a range: a tenth of headroom, rounded outwards to two significant digits.
+    """Public bounds around a range: a tenth of headroom, rounded outwards to two significant digits, or to the first
+    digit of the range where two would be coarser than that.
 
-    They keep the sign of the range, and a range within 0 and 1 has the bounds 0 and 1.
+    They keep the sign of the range: of positive values both are positive. Shares, from 0 to 1, stay so. The numbers
+    are reckoned as they are written, in decimals, so that no rounding leaves a value outside.
     """
-    if low >= 0 and high <= 1:
+    if integer and low >= 0 and high <= 1:
         return 0.0, 1.0
-    room = (high - low or abs(high)) / 10
-    below, above = _rounded(low - room, ROUND_FLOOR), _rounded(high + room, ROUND_CEILING)
+    first, last = Decimal(repr(low)), Decimal(repr(high))
+    room = (last - first or abs(last)) / 10
+    below, above = _outwards(first, -room, last - first), _outwards(last, room, last - first)
     if integer:
         below, above = float(math.ceil(below)), float(math.floor(above))
-    return (max(below, 0.0) if low >= 0 else below), (min(above, 0.0) if high <= 0 else above)
+    below = min(max(below, 0.0), low) if low >= 0 else below
+    above = max(min(above, 0.0), high) if high <= 0 else above
+    return below, min(above, 1.0) if 0 <= low <= high <= 1 else above
 
 
 def day_bounds(first: int, last: int) -> tuple[str, str]:
@@ -222,13 +282,37 @@ def day_bounds(first: int, last: int) -> tuple[str, str]:
     return below.replace(day=1).isoformat(), above.replace(day=monthrange(above.year, above.month)[1]).isoformat()
 
 
+def _outwards(end: Decimal, room: Decimal, spread: Decimal) -> float:
+    """An end of a range with its room, rounded away from the range. Where that would be 0 or beyond, the next of 1, 2
+    and 5 times a power of ten that is at most half of the end, on its side of 0."""
+    far = end + room
+    if end and far * end <= 0:
+        half = abs(end) / 2
+        digit = Decimal(1).scaleb(half.adjusted())
+        near = float(max(step * digit for step in (1, 2, 5) if step * digit <= half).copy_sign(end))
+        return near or float(end)
+    if not far:
+        return 0.0
+    towards = ROUND_FLOOR if room < 0 else ROUND_CEILING
+    digit_at = min(far.adjusted() - 1, max(spread.adjusted(), end.adjusted() - 15) if spread else far.adjusted() - 1)
+    with localcontext(prec=400):
+        return _finite(float(far.quantize(Decimal(1).scaleb(digit_at), rounding=towards)))
+
+
 def _rounded(value: float, towards: str) -> float:
-    """`value` to two significant digits, in one direction; nine digits are read, so that 9.4 stays 9.4."""
-    if not math.isfinite(value):
-        return math.copysign(sys.float_info.max, value)
-    exact = Decimal(f"{value:.9g}")
+    """`value` to two significant digits, in one direction."""
+    exact = Decimal(repr(value))
     found = float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 1), rounding=towards)) if exact else 0.0
-    return found if math.isfinite(found) else math.copysign(sys.float_info.max, found)
+    return _finite(found)
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else math.copysign(sys.float_info.max, value)
+
+
+def _without_zone(raw: Expr) -> bool:
+    kind = raw.type()
+    return bool(kind.is_timestamp() and kind.timezone is None)
 
 
 def _one_of(text: Expr, words: Sequence[str]) -> Expr:
@@ -251,72 +335,6 @@ def _words(source: Source, name: str) -> list[str]:
     text = as_text(source.expr[name])
     found = source.expr.filter(_one_of(text, MISSING_WORDS)).select(text=text).distinct()
     return sorted(found.to_pyarrow().column("text").to_pylist())
-
-
-def _unknown(column: Column) -> bool:
-    """Did its holder have no value at all?"""
-    return column.type == "number" and column.bounds is None and not column.missing
-
-
-def _common_type(columns: Sequence[Column]) -> str | None:
-    kinds = {column.type for column in columns}
-    if len(kinds) == 1:
-        return columns[0].type
-    if kinds <= {"integer", "number"}:
-        return "number"
-    if kinds == {"boolean", "integer"}:
-        return "boolean" if all(c.bounds == (0.0, 1.0) for c in columns) else "integer"
-    if kinds == {"boolean", "number"}:
-        return "number"
-    if "id" in kinds and kinds <= {"id", "category", "integer", "text"}:
-        return "id"
-    if kinds == {"category", "text"}:
-        return "text"
-    codes = {code for column in columns for code in column.categories}
-    if kinds == {"category", "integer"} and all(re.fullmatch("0|-?[1-9][0-9]*", code) for code in codes):
-        return "integer"
-    return None
-
-
-def _united(kind: str, columns: Sequence[Column]) -> dict[str, Any]:
-    known = [column for column in columns if not _unknown(column)]
-    made: dict[str, Any] = {
-        "type": kind,
-        "label": _first(column.label for column in columns),
-        "unit": _first(column.unit for column in columns),
-        "missing": sorted({code for column in columns for code in column.missing}, key=str),
-        "required": any(column.required for column in columns),
-        "role": _first(column.role or "" for column in columns) or None,
-    }
-    if kind in ("number", "integer", "date", "array"):
-        ends = [_ends(column) for column in known]
-        lows, highs = [low for low, _ in ends], [high for _, high in ends]
-        made["low"] = min((x for x in lows if x is not None), default=None) if None not in lows else None
-        made["high"] = max((x for x in highs if x is not None), default=None) if None not in highs else None
-        if kind == "date":
-            made |= {end: iso_of(made[end]) for end in ("low", "high") if made[end] is not None}
-        scales = {column.given_scale for column in known}
-        made["scale"] = scales.pop() if len(scales) == 1 else None
-    if kind == "array":
-        made["length"] = known[0].length
-    if kind == "text":
-        made["length"] = max(column.length or _length(max(map(len, column.levels))) for column in known)
-    if kind == "category":
-        codes = sorted({code for column in columns for code in column.categories})
-        made["categories"] = {code: _first(c.categories.get(code, "") for c in columns) for code in codes}
-        made["parents"] = {code: up for c in sorted(columns, key=repr) for code, up in c.parents.items()}
-    return made
-
-
-def _ends(column: Column) -> tuple[float | None, float | None]:
-    if column.type == "category":  # whole numbers: see _common_type
-        codes = [float(code) for code in column.categories]
-        return min(codes), max(codes)
-    return column.bounds if column.type == "boolean" and column.bounds else (column.low, column.high)
-
-
-def _first(texts: Any) -> str:
-    return min((text for text in texts if text), default="")
 
 
 def _entry(column: Column) -> list[str]:

@@ -35,6 +35,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from statfed.client.data.brought import Kind, find
+from statfed.client.data.stored import check_parquet, check_schema
 from statfed.core.errors import UsageError
 from statfed.core.table import BATCH, Expr
 
@@ -139,6 +140,7 @@ def _files(source: str, home: Path) -> Source:
         connection = _duckdb(stack)
         try:
             if all(p.suffix in (".parquet", ".pq") for p in found):
+                check_parquet(found, shown(source))
                 expr = connection.read_parquet([str(p) for p in found], union_by_name=True, hive_types_autocast=False)
             elif name.endswith((".csv", ".csv.gz")):
                 expr = connection.read_csv(str(path), all_varchar=True, header=True)
@@ -147,7 +149,9 @@ def _files(source: str, home: Path) -> Source:
             elif name.endswith((".arrow", ".feather", ".ipc")):
                 import pyarrow.dataset
 
-                connection.con.register("arrow_file", pyarrow.dataset.dataset(str(path), format="ipc"))
+                dataset = pyarrow.dataset.dataset(str(path), format="ipc")
+                check_schema(dataset.schema, shown(source))
+                connection.con.register("arrow_file", dataset)
                 expr = connection.table("arrow_file")
             else:
                 raise UsageError(f"{shown(source)}: got {path.suffix or 'no'} extension; want {FORMS}")
@@ -170,6 +174,7 @@ def _opened(kind: Kind, source: str, home: Path, shown: str) -> Source:
     with ExitStack() as stack:
         found = kind.open_source(source, home, shown)
         if isinstance(found, pyarrow.Table | pyarrow.dataset.Dataset):
+            check_schema(found.schema, shown)
             connection = _duckdb(stack)
             try:
                 connection.con.register("brought", found)

@@ -10,18 +10,19 @@ for each category with a long code list.
         table = open_table(source, codebook, where)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ibis
+import numpy as np
 
 from statfed.client.data.conversion import Converted, convert
 from statfed.client.data.sources import Source, connect
 from statfed.core.codebook import Codebook, Column
+from statfed.core.conditions import Clause, columns_of
 from statfed.core.errors import UsageError
-from statfed.core.table import Expr, Table
-from statfed.core.terms import Condition
+from statfed.core.table import Expr, Table, real
 
 __all__ = ["Mismatch", "Source", "connect", "inspect", "local_mismatches", "mismatches", "open_table"]
 
@@ -35,9 +36,10 @@ _NEEDED = {
 _CODES = "or missing codes in the codebook"
 _WANT = {
     "number": f"numbers; want them, {_CODES}",
-    "integer": f"whole numbers; want them, {_CODES}",
+    "integer": f"whole numbers of at most 64 bits (as floats at most 2^53); want them, {_CODES}",
     "boolean": f"true or false; want them, {_CODES}",
-    "date": f"calendar days; want dates, timestamps at midnight without a time zone, text such as 2024-03-20, {_CODES}",
+    "date": "calendar days; want dates, timestamps at midnight without a time zone, text such as 2024-03-20 or "
+    f"20240320, {_CODES}",
     "text": f"text; want it, {_CODES}",
     "array": "lists of numbers; arrays want Parquet, Arrow or DuckDB",
 }
@@ -81,9 +83,12 @@ class Inspection:
     plain: frozenset[str]
 
 
-def inspect(source: Source, codebook: Codebook, columns: Sequence[str] | None = None) -> Inspection:
-    """Every mismatch, and the columns that need no conversion."""
-    found, plain = _found(source, codebook, columns)
+def inspect(
+    source: Source, codebook: Codebook, columns: Sequence[str] | None = None, weights: Collection[str] = ()
+) -> Inspection:
+    """Every mismatch, and the columns that need no conversion. weights: columns that a question takes for weights:
+    as those with that role they are positive, whatever the method."""
+    found, plain = _found(source, codebook, columns, weights)
     return Inspection(tuple(mismatch.message for mismatch in found), plain)
 
 
@@ -114,24 +119,24 @@ def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] 
 def open_table(
     source: Source,
     codebook: Codebook,
-    where: Sequence[Condition] = (),
+    where: Sequence[Clause] = (),
     columns: Sequence[str] | None = None,
     per_unit: int | None = None,
     plain: frozenset[str] = frozenset(),
 ) -> Table:
     """The records that a query looks at, each column of the type that the codebook gives it.
 
-    columns: those the query reads, default all; the others need not exist. where: conditions, all of which have to
-    hold; a missing value fulfils none. per_unit: keep at most this many of the records of one value of the column
-    with role `unit`, after `where`: those with the lowest MD5 of unit and content, so the choice depends on the unit's
-    own records only, not on their order. plain: columns that `inspect` found to need no conversion. Raises
-    UsageError on columns that are not there and, with per_unit, on a codebook without that role or records without a
-    unit.
+    columns: those the query reads, default all; the others need not exist. where: clauses, all of which have to hold
+    (`statfed.core.conditions` says what of missing values). per_unit: keep at most this many of the records of one
+    value of the column with role `unit`, after `where`: those with the lowest MD5 of unit and content, so the choice
+    depends on the unit's own records only, not on their order. plain: columns that `inspect` found to need no
+    conversion. Raises UsageError on columns that are not there and, with per_unit, on a codebook without that role or
+    records without a unit.
     """
     unit = codebook.role("unit")
     if per_unit is not None and unit is None:
         raise UsageError("codebook: got no column with role unit; want one, to bound the records of one person")
-    names = list(dict.fromkeys([*(codebook.columns if columns is None else columns), *(c.column for c in where)]))
+    names = list(dict.fromkeys([*(codebook.columns if columns is None else columns), *columns_of(where)]))
     if per_unit is not None and unit is not None and unit not in names:
         names.append(unit)
     absent = [name for name in names if codebook.column(name) and name not in source.expr.columns]
@@ -149,7 +154,9 @@ def open_table(
     return table
 
 
-def _found(source: Source, codebook: Codebook, columns: Sequence[str] | None) -> tuple[list[Mismatch], frozenset[str]]:
+def _found(
+    source: Source, codebook: Codebook, columns: Sequence[str] | None, weights: Collection[str] = ()
+) -> tuple[list[Mismatch], frozenset[str]]:
     names = tuple(codebook.columns) if columns is None else tuple(dict.fromkeys(columns))
     rules: list[tuple[str, _Rule]] = []
     found: list[tuple[int, Mismatch]] = []
@@ -159,7 +166,7 @@ def _found(source: Source, codebook: Codebook, columns: Sequence[str] | None) ->
             found.append((place, Mismatch(name, _absent(name, column))))
         else:
             converted = _converted(source, name, column)
-            rules += [(name, rule) for rule in _rules(name, column, converted)]
+            rules += [(name, rule) for rule in _rules(name, column, converted, name in weights)]
             rules += [(name, rule) for rule in _form(source.expr[name], converted.value)]
     plain = set()
     for (name, rule), count in zip(rules, _counts(source, [rule for _, rule in rules]), strict=True):
@@ -201,7 +208,8 @@ def _converted(source: Source, name: str, column: Column) -> Converted:
     return convert(source.expr[name], column, source.expr.get_backend().name)
 
 
-def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
+def _rules(name: str, column: Column, converted: Converted, weighs: bool = False) -> list[_Rule]:
+    """weighs: does a question take the column for weights, whatever its role?"""
     value, missing = converted.value, converted.missing
     rules = []
     if column.type == "category":
@@ -226,24 +234,33 @@ def _rules(name: str, column: Column, converted: Converted) -> list[_Rule]:
         rules += _entries(name, column, value, lowest, highest)
         highest = ibis.cases((~highest.isnan(), highest))
     if column.low is not None:
-        below = (lowest < column.low).fill_null(False)
+        below = (lowest < _end(value, column.low, min)).fill_null(False)
         message = f"{name}: got {what} below the codebook's bound; want at least {column.shown(column.low)}"
         rules.append(_Rule(message, below))
     if column.high is not None:
-        above = (highest > column.high).fill_null(False)
+        above = (highest > _end(value, column.high, max)).fill_null(False)
         message = f"{name}: got {what} above the codebook's bound; want at most {column.shown(column.high)}"
         rules.append(_Rule(message, above))
     if column.required or column.role in _NEEDED:
         why = _NEEDED.get(column.role or "", "values")
         rules.append(_Rule(f"{name}: got missing {why}; want a value in every record", missing))
-    if column.role == "weight":
+    if column.role == "weight" or weighs:
         rules.append(
             _Rule(f"{name}: got weights that are zero or less; want positive ones", (value <= 0).fill_null(False))
         )
+    if column.role == "replicate":
+        rules.append(_Rule(f"{name}: got replicate weights below zero; want none", (value < 0).fill_null(False)))
     if column.role == "record-key":
         outside_unit = ((value < 0) | (value >= 1)).fill_null(False)
         rules.append(_Rule(f"{name}: got record keys outside their range; want at least 0 and below 1", outside_unit))
     return rules
+
+
+def _end(value: Expr, bound: float, outer: Callable[[float, float], float]) -> Expr:
+    """A bound as a float64 constant, for lists of float32 with the one next to it."""
+    if value.type().is_array() and value.type().value_type.is_float32() and abs(bound) <= 3.4e38:
+        bound = outer(bound, float(np.float32(bound)))
+    return real(bound)
 
 
 def _entries(name: str, column: Column, value: Expr, lowest: Expr, highest: Expr) -> list[_Rule]:

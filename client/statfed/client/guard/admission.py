@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from statfed.client.guard.policy import ANY, Allow, Limits, Policy
+from statfed.core.codebook import Codebook
+from statfed.core.conditions import Clause, canonical, parse_where
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Ask, Cells, Fixed, Model, Part, budget_of
 from statfed.core.protection import named_protection
 from statfed.core.resolve import Resolved
-from statfed.core.terms import Condition, Terms, read_condition
+from statfed.core.terms import Terms
 from statfed.core.weighing import WEIGHTS
 
 
@@ -38,7 +40,7 @@ def admit(policy: Policy, study: Resolved) -> None:
         None if ANY in allow.protections else _listed("protection", terms.protection.name, allow.protections),
         *conceded(terms.protection.name, terms.protection.options, allow.protections, allow.third_parties),
         *_pinned(policy, study),
-        *_filters(allow, terms.where),
+        *_filters(allow, terms.where, study.question.codebook),
         *_weights(allow, study),
         *_functions(allow, study),
         *_parameters(policy, terms),
@@ -155,31 +157,28 @@ def _pinned(policy: Policy, study: Resolved) -> Iterator[str]:
     yield f"codebook: got {study.question.codebook.digest()}, which this holder has not pinned; {wanted}"
 
 
-def _filters(allow: Allow, where: Sequence[Condition]) -> Iterator[str]:
-    """Every condition is on a column by which records may be selected, or is allowed word for word."""
+def _filters(allow: Allow, where: Sequence[Clause], codebook: Codebook) -> Iterator[str]:
+    """Every clause is on columns by which records may be selected, or is allowed word for word: alternatives as a
+    whole, and a listed condition of several clauses with all of them."""
     if ANY in allow.filters:
         return
-    for condition in where:
-        if condition.column not in allow.filters and not any(_same(text, condition) for text in allow.filters):
+    asked = {canonical(clause): clause for clause in where}
+    listed: set[str] = set()
+    for text in allow.filters:
+        clauses = _clauses(text, codebook)
+        if clauses <= asked.keys():
+            listed |= clauses
+    for text, clause in asked.items():
+        if text not in listed and not set(clause.columns) <= set(allow.filters):
             wanted = " or ".join(allow.filters) or "none: the list is empty"
-            yield f"filters: got {condition}, not allowed; want {wanted}"
+            yield f"filters: got {clause}, not allowed; want {wanted}"
 
 
-def _same(text: str, condition: Condition) -> bool:
+def _clauses(text: str, codebook: Codebook) -> set[str]:
     try:
-        column, op, value = read_condition(text)
-    except UsageError:  # a column
-        return False
-    if (column, op) != (condition.column, condition.op):
-        return False
-    if isinstance(condition.value, tuple):
-        return {part.strip().strip("'\"") for part in value.split(",")} == set(condition.value)
-    if isinstance(condition.value, float):
-        try:
-            return float(value) == condition.value
-        except ValueError:
-            return False
-    return value == condition.value
+        return {canonical(clause) for clause in parse_where((text,), codebook)}
+    except UsageError:  # a column, or of another codebook
+        return set()
 
 
 def _weights(allow: Allow, study: Resolved) -> Iterator[str]:

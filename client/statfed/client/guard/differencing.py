@@ -36,11 +36,11 @@ from statfed.client.guard.chain import Chain, Entry
 from statfed.client.guard.cuts import Edges, unsafe
 from statfed.client.guard.weights import FREQUENCY
 from statfed.core.codebook import Codebook, Column
+from statfed.core.conditions import Clause, Either, canonical, columns_of, read_clause
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused
 from statfed.core.method import Cells, Model, Question, columns_read
 from statfed.core.table import Expr, Table
-from statfed.core.terms import Condition
 from statfed.core.weighing import Cuts, owners
 
 FILE = "releases.sqlite"
@@ -71,8 +71,8 @@ class Population:
     of: str | None = None
 
     @property
-    def conditions(self) -> tuple[Condition, ...]:
-        return tuple(Condition.model_validate_json(text) for text in self.where)
+    def conditions(self) -> tuple[Clause, ...]:
+        return tuple(map(read_clause, self.where))
 
     def comparable(self, other: "Population") -> bool:
         """Is there anything that both releases may sum?"""
@@ -93,17 +93,10 @@ def populations(question: Question[Any], discloses: Cells | Model) -> tuple[Popu
 
 
 def _population(question: Question[Any], complete: set[str], by: Sequence[str], of: str | None) -> Population:
-    where = sorted({_canonical(_sorted(c).model_dump(mode="json")) for c in question.terms.where})
-    names = sorted(complete | {condition.column for condition in question.terms.where})
+    where = sorted({canonical(clause) for clause in question.terms.where})
+    names = sorted(complete | {*columns_of(question.terms.where)})
     readings = tuple((name, _reading(question.codebook.column(name))) for name in names)
     return Population(tuple(where), tuple(sorted(complete)), tuple(sorted(set(by))), readings, of)
-
-
-def _sorted(condition: Condition) -> Condition:
-    values = condition.value
-    return (
-        condition.model_copy(update={"value": tuple(sorted(set(values)))}) if isinstance(values, tuple) else condition
-    )
 
 
 def _reading(column: Column) -> str:
@@ -170,7 +163,7 @@ def guard(
 def _shifted(new: Population, old: Population, codebook: Codebook) -> bool:
     """Do the two differ in a condition on a number or a date? Then that they have the same records tells that nobody
     lies between, which would be found by shifting it until they have not: as much as that there are few."""
-    apart = {Condition.model_validate_json(text).column for text in {*new.where} ^ {*old.where}}
+    apart = columns_of(map(read_clause, {*new.where} ^ {*old.where}))
     return any(not codebook.columns[name].levels for name in apart)
 
 
@@ -196,14 +189,26 @@ def _differences(table: Table, new: Population, past: Sequence[Population]) -> l
 
 def _one_sided(table: Table, new: Population, old: Population) -> Iterator[Expr]:
     """Records in one and not in the other, both ways: of the populations, and of each cut down to the other's
-    conditions on columns that it has cells of, since a union of its cells is then known."""
+    conditions on columns that it has cells of, since a union of its cells is then known. Of alternatives those count
+    that are on such columns: their cells lie within the other population, and the rest of it is known by subtraction.
+    """
     mine, other = _members(table, new), _members(table, old)
     yield mine & ~other
     yield other & ~mine
-    cut_mine = mine & _holds(table, [c for c in old.conditions if c.column in new.by])
-    cut_other = other & _holds(table, [c for c in new.conditions if c.column in old.by])
+    cut_mine = mine & _holds(table, _within(old.conditions, new.by))
+    cut_other = other & _holds(table, _within(new.conditions, old.by))
     yield cut_mine & ~cut_other
     yield cut_other & ~cut_mine
+
+
+def _within(where: Sequence[Clause], by: Sequence[str]) -> list[Clause]:
+    """Clauses on the columns `by`, alternatives without those on other columns."""
+    found: list[Clause] = []
+    for clause in where:
+        kept = tuple(one for one in clause.either if one.column in by)
+        if kept:
+            found.append(kept[0] if len(kept) == 1 else Either(any=kept))
+    return found
 
 
 def _members(table: Table, population: Population) -> Expr:
@@ -211,7 +216,7 @@ def _members(table: Table, population: Population) -> Expr:
     return reduce(and_, complete, _holds(table, population.conditions))
 
 
-def _holds(table: Table, conditions: Sequence[Condition]) -> Expr:
+def _holds(table: Table, conditions: Sequence[Clause]) -> Expr:
     """Do all conditions hold? False where a value is missing."""
     return reduce(and_, [table.holds(c).fill_null(False) for c in conditions], ibis.literal(True))
 
@@ -391,7 +396,7 @@ class Releases:
 
         least: fewest records between two edges. What others recorded meanwhile is compared before recording.
         """
-        where = tuple(sorted({_canonical(_sorted(c).model_dump(mode="json")) for c in question.terms.where}))
+        where = tuple(sorted({canonical(clause) for clause in question.terms.where}))
         named = [(one, (one.column, where, tuple(sorted(one.cell)))) for one in cuts]
         compared: dict[Cut, int] = {}
         while True:

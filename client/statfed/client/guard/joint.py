@@ -47,10 +47,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from statfed.core.codebook import Codebook
+from statfed.core.conditions import canonical, columns_of, read_clause
 from statfed.core.errors import Refused, StatfedError
 from statfed.core.method import Cells, Model, Question, columns_read, read_question
 from statfed.core.table import Expr, Table, real
-from statfed.core.terms import Condition, Terms
+from statfed.core.terms import Terms
 from statfed.core.weighing import WEIGHTS, owners
 
 MOST = 3_000  # vectors that are looked at together
@@ -216,7 +217,7 @@ def _largest(vectors: Callable[[], Iterator[Floats]], width: int) -> float:
 
 def recipe(question: Question[Any], one: Cells | Model) -> str:
     """What the coefficients of an ask follow from, beside the codebook: canonical JSON of public facts."""
-    where = sorted((c.model_dump(mode="json") for c in question.terms.where), key=_canonical)
+    where = sorted((json.loads(canonical(clause)) for clause in question.terms.where), key=_canonical)
     named = getattr(question.options, "weight", None)  # one that the policy allows need not have the role
     weights = sorted(
         name for name in columns_read(question) if name == named or question.codebook.columns[name].role in WEIGHTS
@@ -234,7 +235,7 @@ def recipe(question: Question[Any], one: Cells | Model) -> str:
 def read_recipe(text: str, codebook: Codebook) -> tuple[Question[Any], Cells | Model]:
     """The question of a recipe and what it disclosed, under a codebook. Raises Refused where it is not understood."""
     told = json.loads(text)
-    where = tuple(Condition.model_validate(each) for each in told["where"])
+    where = tuple(map(read_clause, told["where"]))
     count = {"method": "count", "options": {}}
     if "by" in told:
         one: Cells | Model = Cells(tuple(told["by"]), tuple(told["values"]), tuple(told["complete"]))
@@ -252,7 +253,7 @@ def names_of(text: str) -> tuple[str, ...]:
     """Columns that a recipe of cells reads."""
     told = json.loads(text)
     read = (*told.get("by", ()), *told.get("values", ()), *told["complete"], *told["weights"])
-    return tuple(dict.fromkeys((*read, *(each["column"] for each in told["where"]))))
+    return tuple(dict.fromkeys((*read, *columns_of(map(read_clause, told["where"])))))
 
 
 def _canonical(value: Any) -> str:

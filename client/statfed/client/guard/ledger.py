@@ -8,17 +8,16 @@ the whole budget (`accountant.claim`).
 
 Formal guarantees.
 
-1. *The budget holds over all studies, however they are chosen.* What is gated is the Renyi filter of one order
-   (Feldman and Zrnic 2021, theorem 4.3; converted by Canonne, Kamath and Steinke 2020, proposition 12): a study is
-   reserved only while rdp(charged + reserved + asked) at that order stays within the lifetime (epsilon, delta). The
-   filter allows each study to depend on the results of earlier ones; the order itself must not, so it is chosen from
-   the first study, before anything was released, and kept in the chain.
+1. *The budget holds over all studies, however they are chosen*, by the filters of `statfed.core.privacy.filters`: a
+   study is reserved only while all that was charged, is reserved and is asked passes the Renyi filter of one order or
+   the pure one. The order is fixed with the first study and kept in the chain, whatever rule it was chosen by.
 2. *Single study.* The composition of privacy loss distributions is tighter and valid for parameters that were fixed
    beforehand (Koskela et al. 2020), but it is no filter. A ledger without charge or reservation may therefore admit
    one study by that figure, and is then closed to every later one. Which of the two rules governs is settled before
-   the first release. There is never "within one or the other": two stopping rules that are each valid say nothing
-   about stopping at the later of the two, nor about the more favourable being picked after seeing results
-   (Rogers et al. 2016, Whitehouse et al. 2023 on why odometers and filters cost more than fixed composition).
+   the first release. There is never "within one or the other" of two rules that each use all of delta: two stopping
+   rules that are each valid say nothing about stopping at the later of the two, nor about the more favourable being
+   picked after seeing results (Rogers et al. 2016, Whitehouse et al. 2023 on why odometers and filters cost more than
+   fixed composition).
    A reservation released without any charge released nothing, so the ledger is as new and the choice is free again.
 
 Crashes, races, edits and deletion are the subject of `statfed.client.guard.chain`, which keeps the entries. A crash can
@@ -58,7 +57,9 @@ from statfed.client.guard import chain
 from statfed.client.guard.chain import Chain, Entry
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import accountant as privacy
+from statfed.core.privacy import filters
 from statfed.core.privacy.accountant import Event, Repeated
+from statfed.core.privacy.filters import Budget
 from statfed.core.privacy.spending import Reservation
 from statfed.core.section import Unit
 
@@ -74,15 +75,17 @@ class Spending:
 
     study_epsilon: PLD over the charges of the run asked for and of its other attempts (None without one);
     history_epsilon: PLD over all charges ever, or the filter's figure once a study chose its asks on seeing totals;
-    None once anything left without noise, since then no finite epsilon holds for the dataset; filter_epsilon: what the
-    gate counts, charges and reservations (PLD where `single`); left: budget - filter. disclosures: sums that left
-    without noise, and refusals that depended on data; figures: distinct exact numbers in those sums, as far as they
-    were counted; refusals: those of all time.
+    None once anything left without noise, since then no finite epsilon holds for the dataset; filter_epsilon: charges
+    and reservations together, by Renyi composition (PLD where `single`); share: of the budget that they take, by the
+    gate; left: epsilon of the largest release that is still admitted. disclosures: sums that left without noise, and
+    refusals that depended on data; figures: distinct exact numbers in those sums, as far as they were counted;
+    refusals: those of all time.
     """
 
     study_epsilon: float | None
     history_epsilon: float | None
     filter_epsilon: float
+    share: float
     charged: int
     reserved: int
     budget: float
@@ -217,15 +220,40 @@ class _State:
         return not self.charges and not self.reserved and not self.lost
 
     def figure(self, events: list[Event]) -> float:
-        """The epsilon that the gate counts for `events` under the rule in force."""
+        """The epsilon of `events` together, what counts as lost included."""
         gone, delta = self.lost[0] if self.lost else 0.0, self.room[1]
         if not events:
             return gone
         if delta <= 0:
             return math.inf
-        if self.single or self.order is None:
-            return gone + privacy.epsilon(events, delta)
-        return gone + privacy.filter_epsilon(events, self.order, delta)
+        return gone + (privacy.epsilon if self.single else privacy.renyi_epsilon)(events, delta)
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the filters of this ledger are about; None where everything counts as spent."""
+        epsilon, delta = self.room
+        return Budget(epsilon, delta, None if self.new else self.order) if epsilon > 0 and delta > 0 else None
+
+    def admits(self, events: list[Event]) -> bool:
+        """Is that all of `events` ever left within the budget, by the rule in force?"""
+        if self.single:
+            return privacy.epsilon(events, self.delta) <= self.epsilon
+        return self.budget is not None and filters.fits(events, self.budget)
+
+    @property
+    def share(self) -> float:
+        """What charges and reservations take of the budget; of a budget in which entries were lost, of the whole."""
+        events = self.events()
+        if self.budget is None or (self.single and not self.new):
+            return 1.0
+        gone = self.lost[0] / self.epsilon if self.lost else 0.0
+        return gone + (1.0 - gone) * filters.share(events, self.budget)
+
+    def more_like(self, asked: list[Event]) -> int:
+        """How many more studies of these events are admitted."""
+        if self.budget is None or (self.single and not self.new):
+            return 0
+        return filters.more_like(self.events(), privacy.composed(asked), self.budget)
 
     def apply(self, entry: Entry) -> None:
         facts: dict[str, Any] = json.loads(entry.facts)
@@ -429,21 +457,44 @@ class Ledger:
                 f"privacy budget: all of epsilon {state.epsilon:g} at delta {state.delta:g} counts as spent, since "
                 "entries of this ledger were lost; want epsilon and delta raised by whoever decides on the budget"
             )
-        order = state.order
-        if order is None or state.new:
-            order = privacy.filter_order(asked, epsilon, delta)
-        total = privacy.filter_epsilon([*state.events(), *asked], order, delta) + state.epsilon - epsilon
-        if total <= state.epsilon:
-            return {"order": order, "single": False}
+        budget = Budget(epsilon, delta, None if state.new else state.order).begun(asked)
+        events = state.events()
+        if filters.fits([*events, *asked], budget):
+            return {"order": budget.at, "single": False}
         alone = privacy.epsilon(asked, state.delta)
         if state.new and alone <= state.epsilon and not adaptive:  # rule 2 is for parameters that were fixed beforehand
             return {"order": None, "single": True}
         spent, held = (0.0, 0.0) if state.new else (state.figure(state.events(reserved=r)) for r in (False, True))
+        taken = 1.0 - (1.0 - filters.share([*events, *asked], budget)) * (epsilon / state.epsilon)
         raise Refused(
-            f"privacy budget: asked epsilon {alone:.4g}, with which the lifetime filter (order {order:g}) comes to "
-            f"{total:.4g}; want at most epsilon {state.epsilon:g} at delta {state.delta:g} "
-            f"(spent {spent:.4g}, spent and reserved {held:.4g}, left {max(0.0, state.epsilon - held):.4g})"
+            f"privacy budget: asked epsilon {alone:.4g}, with which {100 * taken:.4g} % of the lifetime budget would "
+            f"be taken; want at most 100 % of epsilon {state.epsilon:g} at delta {state.delta:g} "
+            f"(spent {spent:.4g}, spent and reserved {held:.4g}, left {self._left(state):.4g})"
         )
+
+    @staticmethod
+    def _left(state: _State) -> float:
+        """Epsilon of the largest release that is still admitted."""
+        if state.budget is None or (state.single and not state.new):
+            return 0.0
+        return filters.largest(state.events(), state.budget)
+
+    def more_like(self, reservation: Reservation) -> int:
+        """How many more studies that cost as much are admitted; 0 where none is."""
+        asked = [reservation.claim] if reservation.claim is not None else []
+        asked += [privacy.repeated(event, times) for event, times in reservation.events]
+        with self._chain.reading() as state:
+            return state.more_like(asked)
+
+    def more_like_last(self) -> int | None:
+        """How many more studies like the one reserved last are admitted; None where none was."""
+        with self._chain.reading() as state:
+            last = next(reversed(state.runs.values()), None)
+        if last is None:
+            return None
+        events = tuple((privacy.event_from_json(text), times) for text, times in last.events.items())
+        claim = events[0][0] if last.adaptive else None
+        return self.more_like(Reservation(() if claim else events, claim, last.rounds))
 
     def charge(self, run: str, study: str, round: int, event: Event) -> str:
         """Charge one round. Call before data are read. Returns the head hash, once the entry is on disk.
@@ -462,9 +513,13 @@ class Ledger:
             if reason := known.refuses(text):
                 raise Refused(f"round {round} of run {run}: {reason}")
             if known.admitted != (state.epsilon, state.delta):  # the budget was changed since: it has to cover this too
-                total = state.figure([*state.events(reserved=False), event])
-                if total > state.epsilon:
-                    raise Refused(f"changed privacy budget: got epsilon {total:.4g}; want at most {state.epsilon:g}")
+                events = [*state.events(reserved=False), event]
+                if not state.admits(events):
+                    total = state.figure(events)
+                    raise Refused(
+                        f"changed privacy budget: got epsilon {total:.4g} in all, beyond what the filter admits; want "
+                        f"at most epsilon {state.epsilon:g} at delta {state.delta:g}"
+                    )
             return self._chain.append("charge", run, study, round, event=text)
 
     def disclose(
@@ -544,11 +599,12 @@ class Ledger:
                 study_epsilon=None if run is None else _at(mine, state.delta if delta is None else delta, adaptive),
                 history_epsilon=None if state.disclosed or state.refusals else state.history,
                 filter_epsilon=counted,
+                share=state.share,
                 charged=state.charges,
                 reserved=state.reserved,
                 budget=state.epsilon,
                 delta=state.delta,
-                left=0.0 if closed else max(0.0, state.epsilon - counted),
+                left=self._left(state),
                 order=state.order,
                 single=closed,
                 disclosures=len(state.disclosed) + len(state.refusals),

@@ -36,6 +36,7 @@ from pydantic import (
 
 from statfed.client.guard.files import write_private
 from statfed.core import toml
+from statfed.core.conditions import check_syntax
 from statfed.core.disclosure import Rules
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
@@ -43,7 +44,7 @@ from statfed.core.method import methods
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import named_protection
 from statfed.core.section import NAME, Section, Strict, Unit, describe, read_toml
-from statfed.core.terms import Placement, read_condition
+from statfed.core.terms import Placement
 
 ANY = "*"
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -185,9 +186,9 @@ class Allow(Strict):
     @classmethod
     def _conditions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for text in value:
-            if any(sign in text for sign in "<>=") or " in " in text:
+            if re.search(r"[<>=]|\b(in|between|is|not|and|or)\b", text):
                 try:
-                    read_condition(text)
+                    check_syntax(text)
                 except UsageError:
                     raise ValueError(f"got {text!r}; want a column, or a condition such as 'age >= 18'") from None
         return value

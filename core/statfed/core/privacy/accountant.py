@@ -9,8 +9,8 @@ Two figures are given, for two questions:
 - `epsilon`: composition of privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022, pessimistic
   discretisation of dp-accounting). Tight, and valid when the parameters of the composed events were fixed without
   looking at earlier results. Within one study they are.
-- `filter_epsilon`: Renyi filter of one order fixed in advance (Feldman and Zrnic 2021, theorem 4.3). Valid when an
-  analyst chooses each study after seeing the results of earlier ones, so the lifetime budget is gated on it.
+- `renyi`: Renyi divergences of one order. They add up when an analyst chooses each study after seeing the results of
+  earlier ones too, so the lifetime budget is gated on them (`statfed.core.privacy.filters`).
 """
 
 import math
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 # megabytes and not gigabytes.
 _REPORTED, _CALIBRATED, _FINEST, _COARSEST = 1e-4, 1e-3, 1e-3, 1e-5
 _FINE_ORDERS = tuple(1.0 + 2.0 ** (k / 8) for k in range(-40, 97))  # to 4097
-_ORDERS = (1.25, 1.5, 1.75, 2.0, 2.5, *sorted({float(round(3 * 1.09**k)) for k in range(49)}))  # to 188
+_REPORTED_ORDERS = (
+    1.125,
+    1.25,
+    1.5,
+    1.75,
+    2.0,
+    2.5,
+    *sorted({float(round(3 * 1.15**k)) for k in range(43)}),
+)  # to 1064
 
 
 class _Event(BaseModel):
@@ -93,6 +101,17 @@ class DiscreteLaplace(_Event):
     sensitivity: int = Field(ge=1, le=2**20)
 
 
+class DiscreteLaplaces(_Event):
+    """Noise with probabilities proportional to exp(-|x| / scale) on each of several whole numbers.
+
+    A unit changes the numbers by at most `sensitivity` together, in L1 norm.
+    """
+
+    kind: Literal["discrete-laplaces"] = "discrete-laplaces"
+    scale: float = Field(gt=0, le=discrete.LARGEST)
+    sensitivity: int = Field(ge=1, le=2**40)
+
+
 class Composed(_Event):
     """All of `events`, with independent noise: the entries of one release."""
 
@@ -106,14 +125,29 @@ class Repeated(_Event):
     kind: Literal["repeated"] = "repeated"
     times: int = Field(ge=1)
     event: Annotated[
-        Gaussian | Laplace | PoissonSampled | DiscreteGaussian | DiscreteGaussians | DiscreteLaplace | Composed,
+        Gaussian
+        | Laplace
+        | PoissonSampled
+        | DiscreteGaussian
+        | DiscreteGaussians
+        | DiscreteLaplace
+        | DiscreteLaplaces
+        | Composed,
         Field(discriminator="kind"),
     ]
 
 
 Event = Annotated[
     Union[  # noqa: UP007
-        Gaussian, Laplace, PoissonSampled, DiscreteGaussian, DiscreteGaussians, DiscreteLaplace, Composed, Repeated
+        Gaussian,
+        Laplace,
+        PoissonSampled,
+        DiscreteGaussian,
+        DiscreteGaussians,
+        DiscreteLaplace,
+        DiscreteLaplaces,
+        Composed,
+        Repeated,
     ],
     Field(discriminator="kind"),
 ]
@@ -155,6 +189,8 @@ def in_words(event: Event) -> str:
             return f"discrete Gaussian {sigma:.4g} on {entries} numbers{of}"
         case DiscreteLaplace(scale=scale, sensitivity=sensitivity):
             return f"discrete Laplace {scale:.4g} at sensitivity {sensitivity}"
+        case DiscreteLaplaces(scale=scale, sensitivity=sensitivity):
+            return f"discrete Laplace {scale:.4g} at sensitivity {sensitivity} of all numbers together"
         case Composed(events=events):
             return " and ".join(map(in_words, events))
         case Repeated(times=times, event=Composed() as inner):
@@ -191,6 +227,12 @@ def composed(events: Iterable[Event]) -> Event:
     if not parts:
         raise ValueError("events: got none; want at least one")
     return parts[0] if len(parts) == 1 else Composed(events=tuple(parts))
+
+
+def singles(events: Iterable[Event]) -> Iterator[tuple[Event, int]]:
+    """The events that `events` are composed of, none of them composed or repeated, each with how often."""
+    for event in events:
+        yield from _singles(event)
 
 
 def _singles(event: Event, times: int = 1) -> Iterator[tuple[Event, int]]:
@@ -282,6 +324,8 @@ def pure_epsilon(events: Sequence[Event]) -> float:
                     total += times / scale
                 case DiscreteLaplace(scale=scale, sensitivity=sensitivity):
                     total += times * sensitivity / scale
+                case DiscreteLaplaces(scale=scale, sensitivity=sensitivity):
+                    total += times * sensitivity / scale
                 case _:
                     return math.inf
     return total
@@ -296,7 +340,7 @@ def _pld_epsilon(merged: tuple[tuple[str, int], ...], delta: float, interval: fl
     from dp_accounting.pld import PLDAccountant
 
     rough = min(
-        _renyi(merged, order) + _conversion(order, delta) for order in (1.25, 1.5, *(2.0**k for k in range(1, 9)))
+        _renyi(merged, order) + conversion(order, delta) for order in (1.25, 1.5, *(2.0**k for k in range(1, 9)))
     )
     if not math.isfinite(rough):
         return math.inf
@@ -304,6 +348,8 @@ def _pld_epsilon(merged: tuple[tuple[str, int], ...], delta: float, interval: fl
     accountant = PLDAccountant(value_discretization_interval=step)
     for text, times in merged:
         event = event_from_json(text)
+        if isinstance(event, DiscreteLaplaces):  # dominated by randomised response (Kairouz, Oh and Viswanath 2015)
+            event = DiscreteLaplace(scale=event.scale / event.sensitivity, sensitivity=1)
         if isinstance(event, DiscreteGaussian | DiscreteLaplace):
             # dp-accounting has no event for the one and visits every value of the noise in Python for both
             accountant._pld = accountant._pld.compose(_discrete_pld(event, step).self_compose(times))
@@ -343,7 +389,8 @@ def _rdp(text: str, order: float) -> float:
 
     That function is convex (Wang, Balle and Kasiviswanathan 2019, corollary 10), so the chord over-counts; the series
     of Mironov et al. 2019 for fractional orders does not always converge, and an order has to fit every later study.
-    Discrete Gaussian: Canonne, Kamath and Steinke 2020, proposition 5; discrete Laplace: the divergence itself.
+    Discrete Gaussian: Canonne, Kamath and Steinke 2020, proposition 5; discrete Laplace: the divergence itself, which
+    for changes of several numbers is at most that of their sum in one (`discrete.laplace_renyi`).
 
     Many whole numbers with discrete Gaussian noise, sampled or not, count as the continuous mechanism, without the
     approximation that `epsilon` needs. The moments of the ratio of two shifts are at most the continuous ones
@@ -356,6 +403,8 @@ def _rdp(text: str, order: float) -> float:
         case DiscreteGaussian(sigma=sigma, sensitivity=sensitivity):
             return order * (sensitivity / sigma) ** 2 / 2.0
         case DiscreteLaplace(scale=scale, sensitivity=sensitivity):
+            return discrete.laplace_renyi(scale, sensitivity, order)
+        case DiscreteLaplaces(scale=scale, sensitivity=sensitivity):
             return discrete.laplace_renyi(scale, sensitivity, order)
         case _:
             pass
@@ -380,35 +429,29 @@ def renyi(events: Sequence[Event], order: float) -> float:
     return _renyi(_merged(events), order)
 
 
-def _conversion(order: float, delta: float) -> float:
+def conversion(order: float, delta: float) -> float:
     """What (order, rdp) to (epsilon, delta) adds: Canonne, Kamath and Steinke 2020, proposition 12."""
     return math.log1p(-1.0 / order) - (math.log(delta) + math.log(order)) / (order - 1.0)
 
 
-def filter_order(first: Sequence[Event], budget_epsilon: float, delta: float) -> float:
-    """The order of a budget's filter: the one under which studies like the first one fit most often.
+def renyi_epsilon(events: Sequence[Event], delta: float) -> float:
+    """The Renyi composition of `events` at `delta`, by the best order, or their sum at delta 0 where that is less.
 
-    The first study is chosen before anything was released, so an order chosen from it is fixed in advance.
+    0 for no events. Exceeds `epsilon` a little. Of studies that were chosen on seeing results it says how much they are
+    together; what then holds is the budget that a filter keeps (`statfed.core.privacy.filters`).
     """
-    orders = [order for order in _ORDERS if _conversion(order, delta) < budget_epsilon]
-    if not orders:
-        return _ORDERS[-1]
-    return max(orders, key=lambda order: (budget_epsilon - _conversion(order, delta)) / (renyi(first, order) or 1e-12))
-
-
-def filter_epsilon(events: Sequence[Event], order: float, delta: float) -> float:
-    """The epsilon that a filter of this order counts for `events`; it is passed while that is <= the budget.
-
-    0 for no events. Exceeds `epsilon` in general: the price of letting studies be chosen adaptively.
-    """
-    return max(0.0, renyi(events, order) + _conversion(order, delta)) if events else 0.0
+    if not events:
+        return 0.0
+    merged = _merged(events)
+    found = min(_renyi(merged, order) + conversion(order, delta) for order in _REPORTED_ORDERS)
+    return max(0.0, min(found, pure_epsilon(events)))
 
 
 def rho(event: Event) -> float:
     """Zero-concentrated privacy of an event (Bun and Steinke 2016); infinite where it has none.
 
-    Gaussian noise and, for each whole number, discrete Gaussian noise (Canonne, Kamath and Steinke 2020, theorem 4);
-    composition adds up, adaptively too.
+    Gaussian noise, and discrete Gaussian noise on one whole number or on many (Canonne, Kamath and Steinke 2020,
+    theorem 4, and `_rdp`); composition adds up, adaptively too.
     """
     total = 0.0
     for single, times in _singles(event):
@@ -417,6 +460,8 @@ def rho(event: Event) -> float:
                 total += times / (2.0 * sigma**2)
             case DiscreteGaussian(sigma=sigma, sensitivity=sensitivity):
                 total += times * (sensitivity / sigma) ** 2 / 2.0
+            case DiscreteGaussians(noise_multiplier=sigma):
+                total += times / (2.0 * sigma**2)
             case _:
                 return math.inf
     return total
@@ -426,7 +471,7 @@ def zcdp_epsilon(concentrated: float, delta: float) -> float:
     """Epsilon at `delta` of a mechanism of this rho: the best order of its Renyi curve (order * rho), converted."""
     if not concentrated:
         return 0.0
-    found: float = min(order * concentrated + _conversion(order, delta) for order in _FINE_ORDERS)
+    found: float = min(order * concentrated + conversion(order, delta) for order in _FINE_ORDERS)
     return max(0.0, found)
 
 

@@ -1,8 +1,11 @@
 """Discrete Gaussian and discrete Laplace noise: probabilities, privacy loss, moments and an exact sampler.
 
 Discrete Gaussian N_Z(0, sigma^2): P(x) proportional to exp(-x^2 / (2 sigma^2)) over the integers (Canonne, Kamath and
-Steinke 2020; their parameter sigma, not the standard deviation). Discrete Laplace: P(x) proportional to
-exp(-|x| / scale), the difference of two geometric variables (Ghosh, Roughgarden and Sundararajan 2012).
+Steinke 2020; their parameter sigma, not the standard deviation). Discrete Laplace: P(x) proportional to exp(-|x| /
+scale), the difference of two geometric variables (Ghosh, Roughgarden and Sundararajan 2012). One of m shares of it: the
+difference of two negative binomial (Polya) variables of size 1 / m and the same ratio; a sum of m independent negative
+binomial variables of size 1 / m is geometric, so that m shares add up to discrete Laplace noise exactly (Goryczka and
+Xiong 2017, section 4; Balle, Bell, Gascon and Nissim 2019).
 
 Both are log-concave, so a shift by d in {0 ... D} is dominated by the shift by D: a scalar mechanism is described by
 its largest sensitivity alone.
@@ -28,6 +31,8 @@ from statfed.core.randomness import Stream
 
 LARGEST = float(1 << 17)
 """Largest sigma or scale: beyond it tables take seconds to make. A coarser grid keeps noise below it."""
+LARGEST_SHARED = float(1 << 13)
+"""Largest scale of shares of discrete Laplace noise, whose tables are longer."""
 _BITS, _MORE, _GUARD = 63, 128, 64
 _TAIL = 11.0  # in sigmas; P(|X| > 11 sigma) < 2 exp(-60.5) < 2**-86 (Canonne, Kamath and Steinke 2020, section 2)
 
@@ -85,12 +90,16 @@ def laplace_loss(scale: float, sensitivity: int) -> tuple[NDArray[np.float64], N
 
 
 def laplace_renyi(scale: float, sensitivity: int, order: float) -> float:
-    """Renyi divergence of order > 1 of discrete Laplace noise from its shift by `sensitivity`: the exact sum."""
-    loss, mass, _ = laplace_loss(scale, sensitivity)
-    with np.errstate(divide="ignore"):
-        terms = np.log(mass) + (order - 1.0) * loss
-    top = float(terms.max())
-    return (top + math.log(float(np.exp(terms - top).sum()))) / (order - 1.0)
+    """Renyi divergence of order a > 1 of discrete Laplace noise from its shift by d = `sensitivity`: the exact sum.
+
+    With p = exp(-1 / scale) and q = p^(2 a - 1) it is ln R(d) / (a - 1), R(d) = A p^((1 - a) d) + B p^(a d), B = (1 -
+    p) / (1 + p) (1 / (1 - p) - 1 / (1 - q)) and A = 1 - B, both not negative. So ln R is convex in d and 0 at 0, and of
+    changes d1, d2 ... of several numbers ln R(d1) + ln R(d2) + ... <= ln R(d1 + d2 + ...).
+    """
+    p, q = math.exp(-1.0 / scale), math.exp((1.0 - 2.0 * order) / scale)
+    b = (p - q) / -math.expm1((1.0 - 2.0 * order) / scale) / (1.0 + p)
+    up, down = math.log1p(-b) + (order - 1.0) * sensitivity / scale, -order * sensitivity / scale
+    return max(0.0, up + math.log1p(b * math.exp(down - up))) / (order - 1.0)
 
 
 def draw_gaussian(sigma: float, count: int, stream: Stream) -> NDArray[np.int64]:
@@ -111,6 +120,14 @@ def draw_laplace(scale: float, count: int, stream: Stream) -> NDArray[np.int64]:
     high = _search(_geometric_weights(scale, base, 0), ("high", scale), bits[:2].reshape(-1), stream)
     low = _search(_geometric_weights(scale, 1, base), ("low", scale), bits[2:].reshape(-1), stream)
     one, two = (high * base + low).reshape(2, count)
+    return one - two
+
+
+def draw_share(scale: float, shares: int, count: int, stream: Stream) -> NDArray[np.int64]:
+    """`count` independent draws of one of `shares` shares of discrete Laplace noise, (count,). Two 64-bit words
+    each."""
+    bits = stream.words(2 * count) >> np.uint64(1)
+    one, two = _search(_polya_weights(scale, shares), (f"polya {shares}", scale), bits, stream).reshape(2, count)
     return one - two
 
 
@@ -194,6 +211,24 @@ def _geometric_weights(scale: float, stride: int, cut: int) -> Weights:
         while weight and (not cut or len(found) < cut):
             found.append(weight)
             weight = weight * ratio >> places
+        return found
+
+    return weights
+
+
+@lru_cache(maxsize=64)
+def _polya_weights(scale: float, shares: int) -> Weights:
+    """Negative binomial of size 1 / shares: w(0) = 1, w(x + 1) = w(x) (x + 1 / shares) / (x + 1) exp(-1 / scale)."""
+
+    def weights(precision: int) -> list[int]:
+        places = precision + 48
+        ratio = _exp(_exact(places).divide(Decimal(-1), Decimal(scale)), places)
+        found: list[int] = []
+        weight, x = 1 << places, 0
+        while weight:
+            found.append(weight)
+            weight = (weight * ratio >> places) * (x * shares + 1) // (shares * (x + 1))
+            x += 1
         return found
 
     return weights

@@ -15,21 +15,38 @@ Formal guarantees, for one holder and add-or-remove-one privacy unit (a record, 
    4e8; for compensated summation without limit in practice. The order in which a database adds up may differ from run
    to run, so entries that a unit does not touch count as changed by one unit of a float grid. Every holder rounds
    before anything is added to its contribution, so that a total over holders changes by as much as that holder's part.
-2. *One entry per record* (`Part.single`). k records touch at most k entries, the j-th most changed of them by at most
-   floor(k / j) * bound, and each is charged that; this dominates every way to spread k records over entries.
+2. *One entry per record* (`Part.single`). Gaussian noise: k records touch at most k entries, the j-th most changed of
+   them by at most floor(k / j) * bound, and each is charged that; this dominates every way to spread k records over
+   entries. Laplace noise: all entries together change by at most k * bound in L1 norm, and that is charged once. *A
+   record divided over entries* (`Part.divided`): they change by at most k in L1 norm, hence in L2 norm, each over its
+   bound. With rounding, as in 1: entry i changes by fewer than x_i + 1 + e_i units, where the x_i add up to at most N
+   and the e_i to less than 1 (the float sums of all entries together are those of n values); so by at most N + E units
+   in L1 norm and N + sqrt(E) + 1 in L2 norm, E entries. Discrete Laplace noise of scale s on numbers that change by D
+   together in L1 norm is D / s private, and its Renyi divergence is at most that of one number that changes by D
+   (`discrete.laplace_renyi`); discrete Gaussian noise on many numbers is charged as continuous noise with what it is
+   apart from that (`statfed.core.privacy.closeness`).
 3. *The event* is the composition of those scalar mechanisms and is built from the numbers that are drawn with.
    Composed `times` times it stays within the query's epsilon by `privacy.epsilon` at its delta (`privacy.pure_epsilon`
    at 0). Central noise is one draw for the total; of local noise a holder's own is counted, and what others add to the
    total is post-processing.
-4. *Shared noise.* A holder draws N_Z(0, s^2), and m of them are charged as one N_Z(0, m s^2). The log-probabilities of
-   the sum of m draws and of that one differ by at most t = 5 sum_{k=1}^{m-1} exp(-2 pi^2 s^2 k / (k+1)) (Kairouz, Liu
-   and Steinke 2021, The Distributed Discrete Gaussian Mechanism, theorem 9 and its induction over summands; both
-   neighbours together, their 10 sum). The grid is refined until s >= 3, so t < m 2^-124. Hence no hockey-stick
-   divergence of an entry is larger by more than 2 (e^t - 1): P_s(S) <= e^t P(S), and where P_s >= e^eps P_s' the term
-   e^eps P_s'(S) is at most 1. The accountant counts 2 exp(-60.5) > 2^-87 an entry as infinite loss for the tails beyond
-   11 sigma of one charged draw, which hold less than a tenth of that (`discrete.gaussian_loss`), so its figure covers
-   both. In a Renyi divergence of order a the excess is t (2a - 1) / (a - 1), below the last bit of a d^2 / (2 m s^2) in
-   float64, in which all of it is computed. More than m draws in a total are m and post-processing.
+4. *Shared noise*, m holders' draws being counted on. Laplace: a draw is the difference of two negative binomial
+   variables of size 1 / m, m of which add up to discrete Laplace noise exactly, and nothing has to be added
+   (`discrete.draw_share`). Gaussian: a holder draws N_Z(0, s^2), and m of them are charged as one N_Z(0, m s^2). The
+   log-probabilities of the sum of m draws and of that one differ by at most t = 5 sum_{k=1}^{m-1} exp(-2 pi^2 s^2 k /
+   (k+1)) (Kairouz, Liu and Steinke 2021, The Distributed Discrete Gaussian Mechanism, theorem 9 and its induction over
+   summands; both neighbours together, their 10 sum). The grid is refined until s >= 3, so t < m 2^-124. Hence no
+   hockey-stick divergence of an entry is larger by more than 2 (e^t - 1): P_s(S) <= e^t P(S), and where P_s >= e^eps
+   P_s' the term e^eps P_s'(S) is at most 1. The accountant counts 2 exp(-60.5) > 2^-87 an entry as infinite loss for
+   the tails beyond 11 sigma of one charged draw, which hold less than a tenth of that (`discrete.gaussian_loss`), so
+   its figure covers both. In a Renyi divergence of order a the excess is t (2a - 1) / (a - 1), below the last bit of a
+   d^2 / (2 m s^2) in float64, in which all of it is computed. More than m draws in a total are m and post-processing.
+
+*Which noise.* Left to itself (`mechanism` automatic), a study of one ask gets the kind with the smaller expected error:
+of the logarithm of the standard deviation over the bound, in the mean over entries and over parts by share, each kind
+at the least noise that stays within epsilon; Laplace noise by the sum of its epsilons, so that it holds at delta 0.
+Laplace noise has the smaller error where a record changes little in L1 norm (counts, totals, means), Gaussian noise
+where it changes many entries. All of that is public, and both ends find the same. Studies of several asks and of
+adaptive ones get Gaussian noise unless delta is 0.
 
 The budget is split by `Part.share`: shares of rho (sigma^-2) for Gaussian noise, of epsilon (scale^-1) for Laplace,
 within a part evenly over the changes of one unit. Noise multipliers come from a ladder of 0.1 % steps and scales have
@@ -39,7 +56,7 @@ six digits, so that the last bit of a floating-point library does not separate t
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -52,16 +69,19 @@ from statfed.core.names import one_of
 from statfed.core.privacy import discrete
 from statfed.core.privacy.accountant import (
     DiscreteGaussian,
+    DiscreteGaussians,
     DiscreteLaplace,
+    DiscreteLaplaces,
     Event,
     claim,
     composed,
     cost,
     pure_epsilon,
     repeated,
+    singles,
 )
 from statfed.core.privacy.accountant import epsilon as pld_epsilon
-from statfed.core.privacy.grid import Facts, Grid, Kind, facts_of, grid_of, multiplier_of
+from statfed.core.privacy.grid import Facts, Grid, Kind, Mechanism, facts_of, grid_of, multiplier_of
 from statfed.core.randomness import Stream
 from statfed.core.terms import Privacy
 
@@ -82,19 +102,34 @@ class Noise:
         """The privacy event of one ask, for every holder in it."""
         events: list[Event] = []
         for grid in self._grids:
+            if grid.joint is not None:
+                events.append(self._together(grid, *grid.joint))
             for sensitivity, scale, count in grid.changes:
                 single: DiscreteGaussian | DiscreteLaplace = (
-                    DiscreteGaussian(sigma=scale, sensitivity=sensitivity)
-                    if self.kind.mechanism == "discrete-gaussian"
-                    else DiscreteLaplace(scale=scale, sensitivity=sensitivity)
+                    DiscreteLaplace(scale=scale, sensitivity=sensitivity)
+                    if self.kind.laplace
+                    else DiscreteGaussian(sigma=scale, sensitivity=sensitivity)
                 )
                 events.append(repeated(single, count))
         return composed(events)
 
+    def _together(self, grid: Grid, most: float, scale: float, entries: int) -> Event:
+        """The event of entries that change together by at most `most` units."""
+        if not self.kind.laplace:
+            drawn = float(grid.scale.max())
+            multiplier = float(f"{scale / most * (1.0 - 1e-5):.6g}")  # less noise than there is, in six digits
+            return DiscreteGaussians(noise_multiplier=multiplier, sigma=drawn, entries=entries, draws=self.kind.shares)
+        if most == 1.0:
+            return DiscreteLaplace(scale=scale, sensitivity=1)
+        return DiscreteLaplaces(scale=scale, sensitivity=int(most))
+
     def epsilon(self, times: int, delta: float) -> float:
-        """What `times` asks cost at `delta`, by PLD; at delta 0 by basic composition, infinite for Gaussian noise."""
+        """What `times` asks cost at `delta`: by PLD, or by basic composition where that is less, as of Laplace noise on
+        few numbers; at delta 0 by the latter, infinite for Gaussian noise."""
         asks = [repeated(self.event(), times)]
-        return pld_epsilon(asks, delta) if delta > 0.0 else pure_epsilon(asks)
+        pure = pure_epsilon(asks)
+        single = times == 1 and math.isfinite(pure) and len(list(singles(asks))) == 1
+        return pure if delta == 0.0 or single else min(pure, pld_epsilon(asks, delta))
 
     @property
     def most_summed(self) -> int:
@@ -148,7 +183,9 @@ class Noise:
         )
 
     def _drawn(self, grid: Grid, stream: Stream) -> NDArray[np.int64]:
-        draw = discrete.draw_gaussian if self.kind.mechanism == "discrete-gaussian" else discrete.draw_laplace
+        draw = discrete.draw_laplace if self.kind.laplace else discrete.draw_gaussian
+        if self.kind.laplace and self.kind.shares > 1:
+            draw = partial(_shared, self.kind.shares)
         noise = np.zeros(len(grid.scale), np.int64)
         for scale in np.unique(grid.scale[grid.scale > 0.0]):
             at = np.flatnonzero(grid.scale == scale)
@@ -165,8 +202,10 @@ class Noise:
         Rounding at a holder counts as uniform over one unit, independent of the rest: 1/12 of its square. That of a
         total of finer units to whole numbers is counted as it is (`discrete.rounded_std`).
         """
-        deviation = discrete.gaussian_std if self.kind.mechanism == "discrete-gaussian" else discrete.laplace_std
-        found, draws = {}, self.draws(holders)
+        deviation = discrete.laplace_std if self.kind.laplace else discrete.gaussian_std
+        found, draws = {}, float(self.draws(holders))
+        if self.kind.laplace:  # a share of Laplace noise has the scale of all of it
+            draws /= self.kind.shares
         for grid in self._grids:
             of = {s: deviation(s) if s > 0.0 else 0.0 for s in map(float, np.unique(grid.scale))}
             noise = np.array([of[float(s)] for s in grid.scale])
@@ -178,6 +217,10 @@ class Noise:
                 std = np.array([whole.get(pair, float(one)) for pair, one in zip(pairs, std, strict=True)])
             found[grid.facts.name] = std.reshape(grid.facts.shape)
         return found
+
+
+def _shared(shares: int, scale: float, count: int, stream: Stream) -> NDArray[np.int64]:
+    return discrete.draw_share(scale, shares, count, stream)
 
 
 def _whole(grid: Grid, array: NDArray[Any]) -> NDArray[np.int64]:
@@ -216,8 +259,47 @@ def plan(parts: Mapping[str, Part], privacy: Privacy, times: int = 1, shares: in
     """
     if times < 1:
         raise UsageError(f"times: got {times}; want at least 1")
-    facts, kind = facts_of(parts, privacy), _kind(privacy, shares)
-    return _noise(facts, kind, _affordable(facts, kind, privacy.epsilon, privacy.delta, times))
+    facts = facts_of(parts, privacy)
+    return _chosen(facts, _kinds(privacy, shares), privacy.epsilon, privacy.delta, times)
+
+
+@lru_cache(maxsize=256)
+def _chosen(facts: tuple[Facts, ...], kinds: tuple[Kind, ...], epsilon: float, delta: float, times: int) -> Noise:
+    """The noise of least expected error, of those kinds of which some amount stays within epsilon."""
+    found: list[Noise] = []
+    refused: UsageError | None = None
+    for kind in kinds:
+        pure = kind.laplace and len(kinds) > 1
+        if found and _expected(_guessed(facts, kind, epsilon, delta, times)) > _expected(found[0]):
+            continue
+        try:
+            step = _affordable(facts, kind, epsilon, 0.0 if pure else delta, times)
+        except UsageError as error:
+            refused = error
+            continue
+        found.append(_noise(facts, kind, step))
+    if not found:
+        raise refused or UsageError("privacy: got no kind of noise")
+    return min(found, key=_expected)
+
+
+def _guessed(facts: tuple[Facts, ...], kind: Kind, epsilon: float, delta: float, times: int) -> Noise:
+    """Gaussian noise a third below what zero-concentrated privacy asks for: no tighter composition gets there."""
+    step = _first_guess(kind, epsilon, delta, times) + math.ceil(math.log(1.5) / math.log(_STEP))
+    return _noise(facts, kind, max(_least_step(facts, kind), step))
+
+
+def _expected(noise: Noise) -> float:
+    """The logarithm of the standard deviation over the bound, in the mean over entries and over parts by share."""
+    std, total, weights = noise.std(noise.kind.shares), 0.0, 0.0
+    for grid in noise._grids:
+        bound = np.array(grid.facts.bounds)
+        there = bound > 0.0
+        if there.any():
+            relative = std[grid.facts.name].reshape(-1)[there] / bound[there]
+            total += grid.facts.share * float(np.mean(np.log(np.maximum(relative, 1e-300))))
+            weights += grid.facts.share
+    return round(total / weights, 9)  # a difference in the last bits of a library does not separate the two ends
 
 
 def plan_share(parts: Mapping[str, Part], privacy: Privacy, share: float, shares: int = 1) -> Noise:
@@ -228,8 +310,8 @@ def plan_share(parts: Mapping[str, Part], privacy: Privacy, share: float, shares
     """
     if not 0.0 < share <= 1.0:
         raise UsageError(f"share of the privacy budget: got {share:g}; want more than 0 and at most 1")
-    facts, kind = facts_of(parts, privacy), _kind(privacy, shares)
-    claimed = claim(privacy.mechanism, privacy.epsilon, privacy.delta)
+    facts, kind = facts_of(parts, privacy), Kind(settled(privacy), privacy.noise, _counted(privacy, shares))
+    claimed = claim(kind.mechanism, privacy.epsilon, privacy.delta)
 
     def affordable(step: int) -> bool:
         return cost(claimed, _noise(facts, kind, step).event()) <= share
@@ -246,10 +328,25 @@ def plan_share(parts: Mapping[str, Part], privacy: Privacy, share: float, shares
     return _noise(facts, kind, _bisect(affordable, low, low + width))
 
 
-def _kind(privacy: Privacy, shares: int) -> Kind:
+def settled(privacy: Privacy) -> Mechanism:
+    """The kind of noise of studies of several asks and of adaptive ones."""
+    if privacy.mechanism == "automatic":
+        return "discrete-gaussian" if privacy.delta > 0.0 else "discrete-laplace"
+    return privacy.mechanism
+
+
+def _kinds(privacy: Privacy, shares: int) -> tuple[Kind, ...]:
+    """The kinds of noise that a study of one ask may get, the first where they are equally good."""
+    some: tuple[Mechanism, ...] = ("discrete-laplace", "discrete-gaussian")
+    if privacy.mechanism != "automatic" or privacy.delta == 0.0:
+        some = (settled(privacy),)
+    return tuple(Kind(mechanism, privacy.noise, _counted(privacy, shares)) for mechanism in some)
+
+
+def _counted(privacy: Privacy, shares: int) -> int:
     if shares < 1 or (shares > 1 and privacy.noise != "shared"):
         raise UsageError(f"shares: got {shares} of {privacy.noise} noise; want 1, or more of shared noise")
-    return Kind(privacy.mechanism, privacy.noise, shares)
+    return shares
 
 
 def error(
@@ -260,7 +357,7 @@ def error(
     Of the noise alone: sampling variance comes on top. Raises UsageError as `plan` does.
     """
     noise = plan(parts, privacy, times, shares)
-    quantile = _quantile(privacy.mechanism, noise.draws(holders), level)
+    quantile = _quantile(noise.kind, noise.draws(holders), level)
     return {name: quantile * std for name, std in noise.std(holders).items()}
 
 
@@ -283,8 +380,34 @@ def epsilon_for(
         raise UsageError(f"margin of error: got part {part!r}; want {one_of(parts, part)}")
     if not 0.0 < half_width < math.inf:
         raise UsageError(f"margin of error: got {half_width:g}; want a positive number")
-    facts, kind = facts_of(parts, privacy), _kind(privacy, shares)
-    quantile = _quantile(privacy.mechanism, Noise(kind, ()).draws(holders), level)
+    facts, kinds = facts_of(parts, privacy), _kinds(privacy, shares)
+    found = [_epsilon_for(facts, kind, privacy.delta, part, half_width, holders, times, level) for kind in kinds]
+    if len(kinds) > 1:  # whichever `plan` takes at that epsilon is the better one over all parts, not for this one
+
+        def wide(epsilon: float) -> float:
+            noise = _chosen(facts, kinds, epsilon, privacy.delta, times)
+            width = _quantile(noise.kind, noise.draws(holders), level) * noise.std(holders)[part]
+            return float(width.max(initial=0.0))
+
+        fitting = [epsilon for epsilon in sorted(found) if epsilon <= 1000.0 and wide(epsilon) <= half_width]
+        found = fitting or [max(found)]
+    if not found[0] <= 1000.0:
+        raise UsageError(f"margin of error: got {half_width:g} for {part}; want one that epsilon 1000 can reach")
+    return found[0]
+
+
+def _epsilon_for(
+    facts: tuple[Facts, ...],
+    kind: Kind,
+    delta: float,
+    part: str,
+    half_width: float,
+    holders: int,
+    times: int,
+    level: float,
+) -> float:
+    """`epsilon_for` with noise of one kind; infinite where none reaches it."""
+    quantile = _quantile(kind, Noise(kind, ()).draws(holders), level)
 
     def reached(step: int) -> bool:
         std = _noise(facts, kind, step).std(holders)[part]
@@ -292,24 +415,21 @@ def epsilon_for(
 
     low, high = _least_step(facts, kind), _LADDER[1]
     if not reached(high):
-        raise UsageError(f"margin of error: got {half_width:g} for {part}; want one that epsilon 1000 can reach")
+        return math.inf
     step = low if reached(low) else _bisect(lambda j: not reached(j), low, high) + 1
-    found = _spent(facts, kind, privacy.delta, times, step)
-    if found > 1000.0:
-        raise UsageError(f"margin of error: got {half_width:g} for {part}; want one that epsilon 1000 can reach")
-    return found
+    return _spent(facts, kind, delta, times, step)
 
 
 @lru_cache(maxsize=64)
 def _noise(facts: tuple[Facts, ...], kind: Kind, step: int) -> Noise:
     """The noise at a step of the ladder: step up, noise down."""
-    return Noise(kind, tuple(grid_of(f, m, kind.shares) for f, m in zip(facts, _made(facts, kind, step), strict=True)))
+    return Noise(kind, tuple(grid_of(f, m, kind) for f, m in zip(facts, _made(facts, kind, step), strict=True)))
 
 
 def _made(facts: tuple[Facts, ...], kind: Kind, step: int) -> list[float]:
     """Noise multipliers of the parts at a step of the ladder."""
     shares = sum(f.share for f in facts if any(f.bounds))
-    return [multiplier_of(f, kind.mechanism, shares, _STEP**-step) for f in facts]
+    return [multiplier_of(f, kind, shares, _STEP**-step) for f in facts]
 
 
 def _least_step(facts: tuple[Facts, ...], kind: Kind) -> int:
@@ -317,7 +437,8 @@ def _least_step(facts: tuple[Facts, ...], kind: Kind) -> int:
     noisy = tuple(f for f in facts if any(f.bounds))
 
     def drawable(step: int) -> bool:
-        return all(m <= discrete.LARGEST / 16 for m in _made(noisy, kind, step))
+        largest = discrete.LARGEST_SHARED if kind.laplace and kind.shares > 1 else discrete.LARGEST
+        return all(m <= largest / 16 for m in _made(noisy, kind, step))
 
     return _bisect(lambda j: not drawable(j), *_LADDER) + 1
 
@@ -354,7 +475,7 @@ def _affordable(facts: tuple[Facts, ...], kind: Kind, epsilon: float, delta: flo
 
 def _first_guess(kind: Kind, epsilon: float, delta: float, times: int) -> int:
     """The step of zero-concentrated privacy (Bun and Steinke 2016, proposition 1.3), or of basic composition."""
-    if kind.mechanism == "discrete-laplace":
+    if kind.laplace:
         return math.floor(math.log(epsilon / times) / math.log(_STEP))
     tail = math.log(1.0 / delta)
     rho = (math.sqrt(epsilon + tail) - math.sqrt(tail)) ** 2
@@ -374,7 +495,7 @@ def _bisect(holds: Callable[[int], bool], low: int, high: int) -> int:
     return low
 
 
-def _quantile(mechanism: str, draws: int, level: float) -> float:
+def _quantile(kind: Kind, draws: int, level: float) -> float:
     """Half-width of a central interval in standard deviations; for a sum of Laplace variables their exact law.
 
     A sum of h Laplace variables is sqrt(2 G) Z with G gamma distributed with shape h (Kotz et al. 2001, section 4.1).
@@ -383,10 +504,11 @@ def _quantile(mechanism: str, draws: int, level: float) -> float:
 
     if not 0.0 < level < 1.0:
         raise UsageError(f"level: got {level:g}; want a number between 0 and 1")
-    if mechanism == "discrete-gaussian":
+    if not kind.laplace:
         return float(stats.norm.ppf((1.0 + level) / 2.0))
     nodes, weights = np.polynomial.legendre.leggauss(400)
-    spread = np.sqrt(stats.gamma.ppf((nodes + 1.0) / 2.0, draws) / draws)
+    shape = draws / kind.shares
+    spread = np.sqrt(stats.gamma.ppf((nodes + 1.0) / 2.0, shape) / shape)
 
     def excess(t: float) -> float:
         return float(weights / 2.0 @ (2.0 * stats.norm.cdf(t / spread) - 1.0)) - level

@@ -20,7 +20,7 @@ from statfed.core.method import Adaptive, Ask, Fixed, Mechanism, Method, Questio
 from statfed.core.privacy.accountant import Event, claim, pure_epsilon, repeated
 from statfed.core.privacy.accountant import epsilon as pld_epsilon
 from statfed.core.privacy.grid import facts_of
-from statfed.core.privacy.noise import Noise, plan, plan_share
+from statfed.core.privacy.noise import Noise, plan, plan_share, settled
 from statfed.core.table import Size
 
 
@@ -116,7 +116,7 @@ def reservation(question: Question[Any], size: Size, shares: int, done: int = 0)
     if isinstance(budget, Adaptive):
         if done:
             raise UsageError("resume: got a study that spends its budget adaptively; want it begun anew")
-        return Reservation((), claim(privacy.mechanism, privacy.epsilon, privacy.delta), budget.most)
+        return Reservation((), claim(settled(privacy), privacy.epsilon, privacy.delta), budget.most)
     events: dict[str, tuple[Event, int]] = {}
     for name in budget.order[done:]:
         found = price(question, Ask(name), size, shares)

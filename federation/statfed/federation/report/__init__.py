@@ -53,7 +53,7 @@ def render(answer: "Answer") -> str:
     from statfed.federation.report.compared import Compared
 
     told = Compared(answer) if answer.training and answer.training.candidates else facts.Facts(answer)
-    result, svg, charts = answer.result, drawn.of_any(told), figures.of(answer.result)
+    result, svg, charts = answer.result, drawn.of_any(told), figures.of(answer.result, answer.terms)
     tables = {
         name: (list(dict.fromkeys(key for row in rows for key in row)), list(rows[:MOST_ROWS]), len(rows))
         for name, rows in result.tables.items()
@@ -64,7 +64,7 @@ def render(answer: "Answer") -> str:
         name, svg = "compared.html.j2", drawn.of_compared(told) | svg
         if "scores" not in tables:  # what was released is the model alone
             tables, charts = {}, {}
-    parts: dict[str, Any] = {"remaining": facts.remaining, "show": facts.shown, "most": drawn.MOST_HOLDERS}
+    parts: dict[str, Any] = {"show": facts.shown, "most": drawn.MOST_HOLDERS}
     return _template(name).render(a=answer, r=result, facts=told, tables=tables, charts=charts, svg=svg, **parts)
 
 

@@ -193,9 +193,12 @@ class Facts:
                     f"{several}per {self.worst.unit}, delta {formats.delta(self.worst.delta)}",
                 )
             )
-            left = [x for s in spending if (x := remaining(s)) is not None]
-            if left:
-                tiles.append(Tile("Lifetime budget left", formats.allowance(min(left)), "epsilon, tightest holder"))
+            total = max(((s.filter_epsilon or 0.0, s.budget_epsilon) for s in spending), default=None)
+            if total and total[1] is not None:
+                of = f"of {formats.allowance(total[1])}, by the lifetime filter, highest of the holders"
+                tiles.append(Tile("Total so far", formats.epsilon(total[0]), of))
+            if (more := more_like(spending)) is not None:
+                tiles.append(Tile("More like this one", f"about {more[0]:,}", f"within the budget of {more[1]}"))
         else:
             released = sum(s.disclosures for s in spending)
             tiles.append(Tile("Privacy", "none", f"{many(released, 'disclosure')} in the holders' ledgers"))
@@ -274,6 +277,11 @@ def protection_of(answer: Answer) -> str:
     told = [f"{key} {_words(value)}" for key, value in options.items()]
     more = [f"at least {many(used.minimum_holders, 'holder')} in a sum"] if used.minimum_holders else []
     return "; ".join([used.name, *more, *told])
+
+
+def more_like(spending: Sequence[Spending]) -> tuple[int, str] | None:
+    """How many more studies like this one the tightest holder would answer, and which that is; None without noise."""
+    return min(((s.more, s.holder) for s in spending if s.more is not None), default=None)
 
 
 def remaining(spending: Spending) -> float | None:

@@ -1,4 +1,8 @@
-"""Charts of results, chosen by the shape of their rows: intervals, bins, curves, confusion."""
+"""Charts of results, chosen by the shape of their rows: intervals, bins, curves, confusion.
+
+Which rows belong together says the result: columns that say which row it is (`Result.places`), less the chart's own
+axis. No chart joins or overlays rows of different groups.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +10,17 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from statfed.core.result import Result, Row
+from statfed.core.terms import Terms
 from statfed.federation.report import charts, formats
+from statfed.federation.report.steps import Group, Step, steps
 
 MOST = 40  # rows of a chart; beyond, the table says it better
-_COLOURS = ("c-federated", "c-pooled", "c-mean", "c-best")
+MOST_GROUPS = 12  # histograms below one another; beyond, the table says it better
+_VALUES = ("estimate", "mean", "accuracy", "rmse", "total")
 
 
-def of(result: Result) -> dict[str, Markup]:
-    """Caption to chart, for what can be drawn; empty when nothing can."""
+def of(result: Result, terms: Terms | None = None) -> dict[str, Markup]:
+    """Caption to chart, for what can be drawn; empty when nothing can. terms: names and units of axes."""
     made: dict[str, Markup] = {}
     for name, rows in result.tables.items():
         if not rows:
@@ -21,9 +28,9 @@ def of(result: Result) -> dict[str, Markup]:
         if {"class", "predicted", "count"} <= rows[0].keys():
             made["Confusion matrix"] = _confusion(rows)
         elif {"lower", "upper", "density"} <= rows[0].keys():
-            made["Distribution"] = _bins(rows)
+            made |= _histograms(result, name, terms)
         elif {"time", "survival"} <= rows[0].keys():
-            made["Survival"] = _survival(rows)
+            made["Baseline survival" if name == "baseline" else "Survival"] = _survival(result, name, terms)
         elif "std_error" in rows[0] and len(rows) <= MOST and name == result.main:
             chart = _intervals(result, rows)
             if chart:
@@ -31,8 +38,27 @@ def of(result: Result) -> dict[str, Markup]:
     return made
 
 
+def groups_of(result: Result, table: str, axis: Sequence[str]) -> dict[str, list[Row]]:
+    """Rows by what they are of, in order: the values of the table's places without those of the axis."""
+    names = [key for key in result.places(table) if key not in axis]
+    found: dict[str, list[Row]] = {}
+    for row in result.tables[table]:
+        values = ["all" if row.get(key) is None else str(row[key]) for key in names]
+        label = ", ".join(values if len(names) == 1 else (f"{k} {v}" for k, v in zip(names, values, strict=True)))
+        found.setdefault(label, []).append(row)
+    return found
+
+
+def _titled(terms: Terms | None, option: str, otherwise: str) -> str:
+    """The column that an option names, with its unit."""
+    name = str((terms.options.get(option) if terms else None) or otherwise)
+    column = terms.codebook.columns.get(name) if terms else None
+    unit = column.unit if column else ""
+    return f"{name} ({unit})" if unit else name
+
+
 def _intervals(result: Result, rows: Sequence[Row]) -> Markup | None:
-    value = next((k for k in ("estimate", "mean", "accuracy", "rmse", "total") if k in rows[0]), None)
+    value = next((k for k in _VALUES if k in rows[0]), None)
     if value is None:
         return None
     limits = result.conf_int().to_dict("records")
@@ -65,12 +91,14 @@ def _intervals(result: Result, rows: Sequence[Row]) -> Markup | None:
         ).format(y, "start" if m == marks[0] else "end" if m == marks[-1] else "middle", y + 16, m, x=x(m))
         for m in marks
     )
-    return _chart("intervals", "Estimates with 95 % intervals", f"{len(items)} estimates", y + 22, grid + body)
+    title = Markup('<text class="axis x" text-anchor="middle" x="50%" y="{:.1f}">{}</text>').format(y + 32, value)
+    desc = f"{len(items)} estimates"
+    return _chart("intervals", "Estimates with 95 % intervals", desc, y + 38, grid + body + title)
 
 
 def _label(result: Result, row: Row) -> str:
-    keys = [k for k in ("name", "column", "group", *result.by) if k in row]
-    return ", ".join(str(row[k]) for k in keys if row[k] is not None) or "all"
+    places = result.places(result.main)
+    return ", ".join(str(row[k]) for k in places if row.get(k) is not None) or "all"
 
 
 def _confusion(rows: Sequence[Row]) -> Markup:
@@ -81,53 +109,74 @@ def _confusion(rows: Sequence[Row]) -> Markup:
     return charts.matrix("released-confusion", "Confusion matrix of the model", classes, counts)
 
 
-def _bins(rows: Sequence[Row]) -> Markup:
-    heights = [max(0.0, float(row["density"] or 0)) for row in rows]
-    edges = [(float(row["lower"] or 0), float(row["upper"] or 0)) for row in rows]
-    top, left, right = max(heights) or 1.0, edges[0][0], max(e[1] for e in edges)
-    span = (right - left) or 1.0
+def _histograms(result: Result, table: str, terms: Terms | None) -> dict[str, Markup]:
+    """A histogram a group, on common axes."""
+    groups = groups_of(result, table, ("bin", "lower", "upper"))
+    every = [row for rows in groups.values() for row in rows]
+    span = min(_number(row["lower"]) for row in every), max(_number(row["upper"]) for row in every)
+    top = max(_number(row["density"]) for row in every) or 1.0
+    names = _titled(terms, "column", "value")
+    made = {}
+    for place, (label, rows) in enumerate(list(groups.items())[:MOST_GROUPS]):
+        caption = f"Distribution: {label}" if label else "Distribution"
+        made[caption] = _bins(f"bins-{place}" if label else "bins", caption, rows, span, top, names)
+    return made
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _bins(key: str, title: str, rows: Sequence[Row], span: tuple[float, float], top: float, x_title: str) -> Markup:
+    """Densities of one group, as areas."""
+    left, wide = span[0], (span[1] - span[0]) or 1.0
+
+    def height(row: Row) -> float:
+        return 186 * max(0.0, _number(row["density"])) / top
+
     bars = Markup("").join(
         Markup(
             '<rect class="bar c-federated segment" x="{:.3f}%" width="{:.3f}%" y="{:.1f}" height="{:.1f}">'
             "<title>{:g} to {:g}: {}</title></rect>"
         ).format(
-            100 * (lo - left) / span, 100 * (hi - lo) / span, 204 - 196 * h / top, 196 * h / top, lo, hi, row["count"]
+            100 * (_number(row["lower"]) - left) / wide,
+            100 * (_number(row["upper"]) - _number(row["lower"])) / wide,
+            204 - height(row),
+            height(row),
+            row["lower"],
+            row["upper"],
+            "withheld" if row["count"] is None else row["count"],
         )
-        for (lo, hi), h, row in zip(edges, heights, rows, strict=True)
+        for row in rows
     )
-    ends = Markup(
+    axis = Markup(
         '<text class="tick" x="0" y="222">{:g}</text><text class="tick" text-anchor="end" x="100%" y="222">{:g}</text>'
-    )
-    return _chart("bins", "Distribution", f"{len(rows)} bins", 228, bars + ends.format(left, right))
+        '<text class="axis x" text-anchor="middle" x="50%" y="222">{}</text><text class="axis y" x="0" y="12">{}</text>'
+    ).format(*span, x_title, f"density, up to {top:.3g}")
+    return _chart(key, title, f"{len(rows)} bins", 228, bars + axis)
 
 
-def _survival(rows: Sequence[Row]) -> Markup:
-    groups = sorted({str(row.get("group")) for row in rows})
-    last = max(float(row["time"] or 0) for row in rows) or 1.0
-    body = Markup("")
-    for place, group in enumerate(groups[: len(_COLOURS)]):
-        points, height = ["0,8"], 8.0
-        for row in rows:
-            if str(row.get("group")) == group and row["survival"] is not None:
-                x = 1000 * float(row["time"] or 0) / last
-                points.append(f"{x:.1f},{height:.1f}")
-                height = 8 + 196 * (1 - float(row["survival"]))
-                points.append(f"{x:.1f},{height:.1f}")
-        body += Markup('<polyline class="line {}" points="{}"><title>{}</title></polyline>').format(
-            _COLOURS[place], " ".join(points), group
-        )
-    drawn = Markup('<svg width="100%" height="228" viewBox="0 0 1000 228" preserveAspectRatio="none">{}</svg>')
-    names = Markup("").join(
-        Markup('<text class="label {}" text-anchor="end" x="100%" y="{}">{}</text>').format(
-            _COLOURS[i], 18 + 15 * i, formats.short(group, 40)
-        )
-        for i, group in enumerate(groups[: len(_COLOURS)])
-        if len(groups) > 1
-    )
-    ends = Markup(
-        '<text class="tick" x="0" y="222">0</text><text class="tick" text-anchor="end" x="100%" y="222">{:g}</text>'
-    )
-    return _chart("survival", "Survival", f"{len(groups)} curves", 228, drawn.format(body) + names + ends.format(last))
+def _survival(result: Result, table: str, terms: Terms | None) -> Markup:
+    groups = [
+        Group(label, tuple(_step(row) for row in rows if row.get("time") is not None), _beyond(rows[-1]))
+        for label, rows in groups_of(result, table, ("time",)).items()
+    ]
+    return steps(f"survival-{table}", "Survival", _titled(terms, "time", "time"), "Probability of survival", groups)
+
+
+def _beyond(row: Row) -> float | None:
+    """Records that are still there after the last interval."""
+    found = [row.get(key) for key in ("at_risk", "events", "censored")]
+    numbers = [float(value) for value in found if isinstance(value, int | float)]
+    return numbers[0] - numbers[1] - numbers[2] if len(numbers) == len(found) else None
+
+
+def _step(row: Row) -> Step:
+    def figure(key: str) -> float | None:
+        value = row.get(key)
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    return Step(figure("time") or 0.0, figure("survival"), figure("lower"), figure("upper"), figure("at_risk"))
 
 
 def _chart(key: str, title: str, desc: str, height: float, body: Markup) -> Markup:

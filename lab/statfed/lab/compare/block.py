@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import load, modules
+from statfed.core.errors import Refused
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.scenario import PACKAGE, Profile, kind_of
 from statfed.lab.compare import memory, wan
@@ -34,12 +36,15 @@ class Block:
         return f"{first.scenario}, seed {first.seed}"
 
 
-def techniques(module: Any, protections: Sequence[str] = (), levels: Sequence[str] = ()) -> Iterator[Technique]:
-    """Every installed protection at every release level of a scenario, or those that are named."""
+def techniques(
+    module: Any, protections: Sequence[str] = (), levels: Sequence[str] = (), rules: HolderRules = "none"
+) -> Iterator[Technique]:
+    """Every installed protection at every release level of a scenario, or those that are named, of holders whose
+    policies follow a template (`Level.rules`)."""
     for protection in sorted(modules(PROTECTIONS)):
         for level in module.LEVELS:
             if (not protections or protection in protections) and (not levels or level.id in levels):
-                yield Technique(protection, level)
+                yield Technique(protection, level.under(rules))
 
 
 def cells(scenario: str, profile: Profile, seed: int, chosen: Sequence[Technique]) -> list[Cell]:
@@ -97,6 +102,10 @@ def _attempt(cell: Cell, attempt: Callable[[], Trial]) -> Trial:
     above = memory.watched()
     try:
         trial = attempt()
+    except Refused as error:
+        if cell.technique.level.rules == "none":
+            return failed(cell, error)
+        return Trial(cell, "not-applicable", f"refused by holders' rules: {' '.join(str(error).split())}")
     except Exception as error:  # noqa: BLE001  # a failure is a result of the comparison
         return failed(cell, error)
     if trial.status == "done":

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.names import meant
@@ -33,7 +34,7 @@ POLL = 0.2  # seconds between looks at the processes
 @dataclass(frozen=True)
 class Comparison:
     """What to compare. Empty means all there are. seeds: how many worlds of each scenario; streams: processes at a
-    time; again: try also what has a result already."""
+    time; again: try also what has a result already; rules: what the simulated holders allow (`Level.rules`)."""
 
     scenarios: tuple[str, ...] = ()
     protections: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class Comparison:
     seeds: int | None = None
     streams: int | None = None
     again: bool = False
+    rules: HolderRules = "none"
 
 
 @dataclass
@@ -75,7 +77,7 @@ def plan(comparison: Comparison) -> list[list[Cell]]:
                 f"scenario: got {name}, whose protocol ({module.ABOUT.partitioning}) is not built; want one of "
                 f"{', '.join(comparable())}"
             )
-        chosen[name] = list(techniques(module, comparison.protections, comparison.levels))
+        chosen[name] = list(techniques(module, comparison.protections, comparison.levels, comparison.rules))
     known = dict.fromkeys(level.id for name in names for level in load(PACKAGE, name, "scenario").LEVELS)
     unknown = [level for level in comparison.levels if level not in known]
     if unknown:

@@ -49,7 +49,11 @@ def under(
             "options": dict(technique.options),
         },
         "disclosure": level.disclosure,
-        "simulation": {"lifetime_epsilon": BUDGET, "lifetime_delta": (privacy or {}).get("delta") or DELTA},
+        "simulation": {
+            "lifetime_epsilon": BUDGET,
+            "lifetime_delta": (privacy or {}).get("delta") or DELTA,
+            "rules": level.rules,
+        },
     }
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from statfed.core.conditions import Clause, Condition
 from statfed.core.scenario import Figures, World
-from statfed.core.terms import Condition
 
 Tell = Callable[[World, int], Figures]
 """The figures that come out of a world; the number tells repetitions apart, whose noise differs."""
@@ -122,15 +122,16 @@ def game(tell: Tell, exact: Tell, world: World, other: World, runs: int) -> floa
 
 
 def too_few(
-    rows: Sequence[Mapping[str, object]], by: Sequence[str], frame: pd.DataFrame, where: Sequence[Condition], least: int
+    rows: Sequence[Mapping[str, object]], by: Sequence[str], frame: pd.DataFrame, where: Sequence[Clause], least: int
 ) -> int:
     """Released rows of a table that have from 1 to `least` - 1 records behind them.
 
     rows: of a result without noise; frame: all holders' records. A row counts as released where it shows any number.
     """
     kept = frame
-    for condition in where:
-        kept = kept[_meets(kept[condition.column], condition)]
+    for clause in where:
+        met = [_meets(kept[one.column], one) for one in clause.either]
+        kept = kept.loc[np.logical_or.reduce(met)]
     counts = kept.groupby([kept[name].map(_code) for name in by]).size() if by else pd.Series({(): len(kept)})
     sizes = {key if isinstance(key, tuple) else (key,): int(n) for key, n in counts.items()}
     found = 0
@@ -148,8 +149,13 @@ def _code(value: object) -> str:
 def _meets(column: "pd.Series[Any]", condition: Condition) -> "pd.Series[bool]":
     value = condition.value
     match condition.op:
+        case "is null":
+            return column.isna()
+        case "is not null":
+            return column.notna()
         case "in":
-            return column.map(_code).isin(list(value) if isinstance(value, tuple) else [str(value)])
+            listed: list[Any] = list(value) if isinstance(value, tuple) else [value]
+            return (column.map(_code) if isinstance(listed[0], str) else pd.to_numeric(column)).isin(listed)
         case "==":
             return column.map(_code) == value if isinstance(value, str) else column == value
         case "!=":

@@ -48,6 +48,7 @@ class Cell:
         facts = [VERSION, self.scenario, self.profile, self.seed, self.technique.protection]
         facts += [dict(self.technique.options), level.id, level.privacy, level.study, level.disclosure.model_dump()]
         facts += brought if any(brought) else []
+        facts += [level.rules] if level.rules != "none" else []
         text = json.dumps(facts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

@@ -245,6 +245,10 @@ def _one_record(where: str, part: Part, everything: Any, rest: Any, design: bool
     entries = np.count_nonzero(change > (0 if part.integer else slack))
     alone = not part.single or entries <= 1
     holds(alone, f"{where} changes {entries} entries; want 1, as `single` says")
+    there = bound > 0
+    share, loose = float((change[there] / bound[there]).sum()), float((slack[there] / bound[there]).sum())
+    together = not part.divided or share <= 1.0 + loose
+    holds(together, f"{where} changes entries by {share:.6g} bounds together; want 1 at most, as `divided` says")
 
 
 def _private_bounds(subject: Subject) -> str:

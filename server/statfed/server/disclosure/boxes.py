@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook, Column, day_of
+from statfed.core.conditions import COMPARED, Clause, Condition
 from statfed.core.errors import Refused
-from statfed.core.terms import Condition
 from statfed.server.disclosure.sums import Coordinate, Sum
 
 Cut = tuple[float, int]
@@ -29,6 +29,7 @@ Flags = NDArray[np.bool_]
 HOLDERS = " holders"
 """The column of who holds a record. No codebook has a column whose name begins with a blank."""
 EVERYTHING: tuple[Span, ...] = (((-math.inf, 0), (math.inf, 1)),)
+NOT_COMPARED = f"release: conditions with or over several columns, or with is null; nothing is released: {COMPARED}"
 DISAGREE = "release: a column is another one than in earlier releases of this data set; nothing is released"
 
 
@@ -44,13 +45,36 @@ def complete(column: Column) -> Restriction:
     return EVERYTHING if column.type in ("number", "integer", "date") else frozenset({" present"})
 
 
-def condition(found: Condition, column: Column) -> Restriction:
-    """The records that a condition is true of; those where the column is missing are not among them."""
+def condition(found: Clause, column: Column) -> Restriction:
+    """The records that a clause on one column is true of; those where the column is missing are not among them.
+
+    Raises Refused on `is null`: a box has no part for records without a value.
+    """
+    parts = [_compared(one, column) for one in found.either]
+    codes = [part for part in parts if isinstance(part, frozenset)]
+    if codes:
+        return frozenset().union(*codes)
+    spans = sorted(span for part in parts if isinstance(part, tuple) for span in part)
+    joined: list[Span] = []
+    for low, high in spans:
+        if joined and low <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], high))
+        else:
+            joined.append((low, high))
+    return tuple(joined)
+
+
+def _compared(found: Condition, column: Column) -> Restriction:
+    if found.op == "is null":
+        raise Refused(NOT_COMPARED)
+    if found.op == "is not null":
+        return complete(column)
+    values: tuple[Any, ...] = found.value if isinstance(found.value, tuple) else (found.value,)
     if column.levels:
-        values = found.value if isinstance(found.value, tuple) else (str(found.value),)
-        return frozenset(column.levels) - frozenset(values) if found.op == "!=" else frozenset(values)
-    value = float(day_of(found.value)) if column.type == "date" else float(str(found.value))
-    below, above = (-math.inf, 0), (math.inf, 1)
+        codes = frozenset(map(str, values))
+        return frozenset(column.levels) - codes if found.op == "!=" else codes
+    numbers = [float(day_of(value)) if column.type == "date" else float(value) for value in values]
+    value, below, above = numbers[0], (-math.inf, 0), (math.inf, 1)
     spans: dict[str, tuple[Span, ...]] = {
         "<": ((below, (value, 0)),),
         "<=": ((below, (value, 1)),),
@@ -58,6 +82,7 @@ def condition(found: Condition, column: Column) -> Restriction:
         ">=": (((value, 0), above),),
         "==": (((value, 0), (value, 1)),),
         "!=": ((below, (value, 0)), ((value, 1), above)),
+        "in": tuple(((one, 0), (one, 1)) for one in sorted({*numbers})),
     }
     return spans[found.op]
 
@@ -77,11 +102,17 @@ def both(one: Box, other: Box) -> dict[str, Restriction]:
     return found
 
 
-def population(where: Sequence[Condition], columns: Sequence[str], codebook: Codebook) -> dict[str, Restriction]:
-    """Records that fulfil conditions and are complete in columns."""
+def population(where: Sequence[Clause], columns: Sequence[str], codebook: Codebook) -> dict[str, Restriction]:
+    """Records that fulfil conditions and are complete in columns.
+
+    Raises Refused where alternatives are on several columns: those records are no box.
+    """
     found: dict[str, Restriction] = {}
     for one in where:
-        found = both(found, {one.column: condition(one, codebook.column(one.column))})
+        if len(one.columns) > 1:
+            raise Refused(NOT_COMPARED)
+        [name] = one.columns
+        found = both(found, {name: condition(one, codebook.column(name))})
     for name in columns:
         found = both(found, {name: complete(codebook.column(name))})
     return found

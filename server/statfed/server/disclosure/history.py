@@ -22,10 +22,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from statfed.core.codebook import Codebook
+from statfed.core.conditions import Clause, columns_of
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
 from statfed.core.result import Basis, Row, Scalar
-from statfed.core.terms import Condition
 from statfed.server.disclosure.boxes import HOLDERS, Box, Restriction, at, both, cut_at, from_json, population, to_json
 from statfed.server.disclosure.joint import Figure
 from statfed.server.disclosure.memory import Memory
@@ -51,7 +51,7 @@ class Asked:
 
     study: str
     method: str
-    where: tuple[Condition, ...]
+    where: tuple[Clause, ...]
     values: tuple[str, ...]
     complete: tuple[str, ...]
     holders: Mapping[str, str]
@@ -128,7 +128,7 @@ class Beside:
     def check_model(self) -> None:
         """Raises Refused where a model has all columns by which an earlier table hides cells: its coefficients may tell
         them, and are not attacked one by one."""
-        mine = {*self.asked.complete, *(condition.column for condition in self.asked.where), HOLDERS}
+        mine = {*self.asked.complete, *columns_of(self.asked.where), HOLDERS}
         if any(figure.hidden and {*figure.box} <= mine for figure in self.figures.values()):
             raise Refused(MODEL)
 

@@ -25,6 +25,7 @@ from statfed.core.fixed_point import WIDE_UNIT
 from statfed.core.method import Question, Total
 from statfed.core.privacy.cell_key import cell_keys
 from statfed.core.result import Additive, Basis, Result, Row, Scalar
+from statfed.strategies.analyses import _divided
 from statfed.strategies.analyses._linearisation import check_lonely, degrees, factors, psus
 from statfed.strategies.analyses._margins import collapsed_axes, groups, views
 from statfed.strategies.analyses._replication import Replication, replication
@@ -198,14 +199,23 @@ def _result(
     )
 
 
-def noisy_result(question: Question[Any], by: tuple[str, ...], total: Total) -> Result:
-    """From the one noisy sum. Margins are sums of noisy cells, before negative ones are set to 0."""
-    count = total["count"]
+def noisy_result(
+    question: Question[Any],
+    by: tuple[str, ...],
+    total: Total,
+    sums: _divided.Sums | None = None,
+    shape: tuple[int, ...] = (),
+) -> Result:
+    """From the one noisy sum: counts, or `sums` of amounts in cells of this shape. Margins are sums of noisy cells,
+    before negative ones are set to 0."""
+    if sums is None:
+        count: NDArray[np.int64] = total["count"]
+        cells, noise = count.astype(np.float64), total.noise["count"]
+        squares = cells
+    else:
+        count = np.rint(sums.count).astype(np.int64).reshape(shape)
+        cells, squares, noise = (array.reshape(shape) for array in (sums.total, sums.squares, sums.total_noise))
     n = max(float(count.sum()), 1.0)
-    totals = "total" in total
-    cells = total["total"] if totals else count.astype(np.float64)
-    squares = total["squares"] if totals else cells
-    noise = total.noise["total"] if totals else total.noise["count"]
     variances: dict[tuple[int, ...], Floats | None] = {}
     for collapsed in collapsed_axes(len(by)):
         summed, second = cells.sum(axis=collapsed), squares.sum(axis=collapsed)
@@ -214,9 +224,12 @@ def noisy_result(question: Question[Any], by: tuple[str, ...], total: Total) -> 
     tables = _tables(question, by, count, cells, variances, {}, None)
     facts: dict[str, Scalar] = {"observations": max(0, int(count.sum()))}
     facts |= dict.fromkeys(("missing", "chi_square", "chi_square_df", "chi_square_p_value", "cramers_v"))
+    shown, deviation = sum(float(row["total"] or 0.0) for row in tables["cells"]), float(np.sqrt((noise**2).sum()))
     notes = (
         "standard errors include the privacy noise; counts, and totals of what cannot be negative, are at least 0; "
-        "margins are sums of the noisy cells before that, so that they may differ from sums of what is shown",
+        "margins are sums of the noisy cells before that, which are right on average",
+        f"the cells as shown add up to {shown:,.6g}; before negative ones were set to 0 to {float(cells.sum()):,.6g}, "
+        f"with noise of standard deviation {deviation:,.3g}: take totals from the margins",
         "no test of independence under privacy: its distribution with noise is another one",
     )
     return _result(tables, facts, notes, by, None, Additive("margins", total="total"))

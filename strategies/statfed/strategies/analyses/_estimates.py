@@ -2,7 +2,7 @@
 
 `sums` gives the estimates. `squares` gives their linearised variance from PSU totals of Y - mu X and X, with mu the
 overall ratio, so that little cancels; `replicates` the same totals under each replicate weight instead. A private run
-makes one ask, `noisy`, with mu from the codebook's bounds.
+makes one ask, `noisy`: numbers of records, or sums of amounts as `_divided` has them.
 
 Without weight and design the sample is simple random: standard errors are those of R's svydesign(ids = ~1), so that of
 a mean is s / sqrt(n). Records that miss a value or a domain stay in the design with value 0. `where` selects the
@@ -22,6 +22,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Counts, Magnitude, Part, Question, What
 from statfed.core.table import Expr, Table
 from statfed.core.weighing import Amounts, Weighed
+from statfed.strategies.analyses import _divided
 from statfed.strategies.analyses._linearisation import psu_counts, psu_shape, psu_sums
 from statfed.strategies.analyses._replication import replication
 from statfed.strategies.analyses._survey import (
@@ -36,7 +37,8 @@ from statfed.strategies.analyses._survey import (
 )
 from statfed.strategies.analyses._weighing import two_ways
 
-SHARE = 0.1  # of the privacy budget, for parts that only serve standard errors, relative to those that estimate
+SHARE = 0.05  # of the privacy budget, for the size of a sample that only serves standard errors
+_EXPANDED = 0.5  # the same, for the size of the sample where estimates are expanded by it
 TOGETHER = 400  # sums of one statement; PostgreSQL allows 1,600 columns
 PRODUCTS = {"yy": ("y", "y"), "yx": ("y", "x"), "xx": ("x", "x")}
 
@@ -103,22 +105,68 @@ def checked_columns(question: Question[Any], estimand: Estimand) -> tuple[str, .
     return tuple(dict.fromkeys(read)) or tuple(codebook.columns)[:1]  # records without columns cannot be counted
 
 
-def centre(question: Question[Any], estimand: Estimand) -> NDArray[np.float64]:
-    """mu of a private run: the middle of a column's bounds, so that deviations are as small as can be; (measures,)."""
-    if estimand.counts:
-        return np.ones(1)
-    if estimand.measures[0].denominator is not None:
-        return np.zeros(len(estimand.measures))
-    bounds = [question.codebook.columns[str(m.numerator)].bounds or (0.0, 0.0) for m in estimand.measures]
-    return np.array([(low + high) / 2 for low, high in bounds])
+def noisy_forms(question: Question[Any], estimand: Estimand) -> tuple[_divided.Form, ...]:
+    """How a private run has each measure's sums; none for numbers of records."""
+    design, codebook = survey_design(question), question.codebook
+    if estimand.plain(design):
+        return ()
+    weight = (codebook.columns[design.weight].bounds if design.weight else None) or (1.0, 1.0)
+    if weight[0] < 0.0:
+        raise UsageError(f"privacy: weight: got bounds {weight[0]:g} to {weight[1]:g}; want a weight of 0 or more")
+    found = []
+    for measure in estimand.measures:
+        bounds = (codebook.columns[measure.numerator].bounds if measure.numerator else None) or (1.0, 1.0)
+        if measure.denominator is not None:
+            beside = codebook.columns[measure.denominator].bounds or (1.0, 1.0)
+            found.append(_divided.of_ratio(bounds, beside, weight[1] or 1.0 if design.weight else None))
+        elif estimand.kind == "total":
+            found.append(_divided.of_total(*_divided.product(weight, bounds)))
+        elif design.weight:
+            found.append(_divided.of_weighted_mean(*bounds, weight[1] or 1.0))
+        else:
+            found.append(_divided.of_mean(*bounds))
+    return tuple(found)
+
+
+def _noisy(sample: Table, question: Question[Any], estimand: Estimand) -> Arrays:
+    """The holder's arrays for `noisy`."""
+    by, forms = question.options.by, noisy_forms(question, estimand)
+    records = int(sample.aggregate(n=sample.expr.count())["n"])
+    if not forms:
+        count = sample.grid(by, n=ones(sample).count())["n"].reshape(1, -1).astype(np.int64)
+        return {"count": count, **({"records": np.array(records, np.int64)} if by else {})}
+    made = _terms(sample, question, estimand)
+    asked = {f"_{i}_{n}_{j}": x.sum() for i, of in enumerate(made) for n, xs in of.items() for j, x in enumerate(xs)}
+    asked |= {f"_{i}": next(iter(of.values()))[0].count() for i, of in enumerate(made)}
+    grid = sample.grid(by, **asked)
+    found = {}
+    for i, (form, of) in enumerate(zip(forms, made, strict=True)):
+        sums = {n: [grid[f"_{i}_{n}_{j}"].astype(np.float64) for j in range(len(xs))] for n, xs in of.items()}
+        found |= _divided.arrays(form, sums, records - int(grid[f"_{i}"].sum()), f"_{i}")
+    return found
+
+
+def _terms(sample: Table, question: Question[Any], estimand: Estimand) -> list[dict[str, list[Expr]]]:
+    """What a record adds to the parts of `noisy`, by measure and piece."""
+    design, found = survey_design(question), []
+    weight = sample.number(design.weight) if design.weight else None
+    for form, measure in zip(noisy_forms(question, estimand), estimand.measures, strict=True):
+        amount = sample.number(measure.numerator) if measure.numerator else ones(sample)
+        if estimand.kind == "total" and weight is not None:
+            amount, of_mean = weight * amount, None
+        else:
+            of_mean = weight
+        other = sample.number(measure.denominator) if measure.denominator else None
+        found.append(_divided.expressions(form, amount, of_mean, other))
+    return found
 
 
 def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str, Part]:
     """Public facts of the arrays of `ask`; see the module."""
     design, codebook = survey_design(question), question.codebook
     k, d = len(estimand.measures), cells(codebook, question.options.by)
-    mu = ask.arrays["centre"] if ask.name in ("squares", "replicates") else centre(question, estimand)
-    y, x = _limits(codebook, estimand, np.zeros(k) if ask.name == "sums" else mu)
+    mu = ask.arrays["centre"] if ask.name in ("squares", "replicates") else np.zeros(k)
+    y, x = _limits(codebook, estimand, mu)
     wy, wx = times(largest(codebook, design.weight), y), times(largest(codebook, design.weight), x)
     counts, summed = Counts(question.options.by), Magnitude("count")
     count = Part((k, d), integer=True, bound=1, single=k == 1, what=counts)
@@ -149,15 +197,13 @@ def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str,
         heaviest = max(largest(codebook, name) for name in design.replicates)
         return {name: replace(_part(shape, times(heaviest, b)), single=False) for name, b in (("y", y), ("x", x))}
     if ask.name == "noisy":
-        plain = estimand.unit_x(design)
-        bounds = {} if plain else {"x": wx, "xx": times(wx, wx)}
-        bounds |= {} if estimand.counts else {"y": wy, "yy": times(wy, wy)}
-        bounds |= {} if plain or estimand.counts else {"yx": times(wy, wx)}
-        noisy = {
-            "records": Part(integer=True, bound=1, share=SHARE, what=Counts()),
-            "count": replace(count, share=1.0 if plain else SHARE),
-        }
-        return noisy | {n: _part((k, d), b, summed, 1.0 if len(n) == 1 else SHARE) for n, b in bounds.items()}
+        forms, d = noisy_forms(question, estimand), cells(codebook, question.options.by)
+        if forms:
+            return {n: p for i, form in enumerate(forms) for n, p in _divided.parts(form, d, f"_{i}").items()}
+        if not question.options.by:  # the sample is what is counted, unless domains leave some out
+            return {"count": count}
+        share = _EXPANDED if question.options.population else SHARE
+        return {"count": count, "records": Part(integer=True, bound=1, share=share, what=Counts())}
     raise UsageError(f"{question.terms.method}: unknown ask: got {ask.name!r}; want sums, squares or replicates")
 
 
@@ -172,10 +218,7 @@ def contribute(table: Table, question: Question[Any], estimand: Estimand, ask: A
         whole: Arrays = {"records": np.array(records, np.int64), "left_out": np.array(counted - records, np.int64)}
         return {**whole, **_grids(sample, estimand, by, _values(sample, estimand, design.weight, np.zeros(k)))}
     if ask.name == "noisy":
-        values = _values(sample, estimand, design.weight, centre(question, estimand))
-        found = _grids(sample, estimand, by, values, PRODUCTS)
-        found["records"] = np.array(sample.aggregate(n=sample.expr.count())["n"], np.int64)
-        return {name: found[name] for name in parts(question, estimand, ask)}
+        return _noisy(sample, question, estimand)
     mu = ask.arrays["centre"]
     if ask.name == "replicates":
         return _replicated(sample, estimand, by, design.replicates, mu)
@@ -205,15 +248,17 @@ def weighs(table: Table, question: Question[Any], estimand: Estimand, ask: Ask) 
     design, k = survey_design(question), len(estimand.measures)
     by = discloses(question, estimand, ask).by
     sample = design.sample(table).complete(by)
-    told = ask.arrays.get("centre", centre(question, estimand) if ask.name == "noisy" else np.zeros(k))
-    mu = np.asarray(told, np.float64)
+    mu = np.asarray(ask.arrays.get("centre", np.zeros(k)), np.float64)
     if ask.name == "replicates":
         values = _values(sample, estimand, None, mu)
         amounts = [value * sample.number(name) for name in design.replicates for value in values.values()]
     else:
         values = _values(sample, estimand, design.weight, mu)
         amounts = list(values.values())
-        if ask.name in ("squares", "noisy"):
+        if ask.name == "noisy" and noisy_forms(question, estimand):
+            made = _terms(sample, question, estimand)
+            amounts = [value for of in made for pieces in of.values() for value in pieces]
+        elif ask.name in ("squares", "noisy"):
             amounts += [value * value for value in amounts]
         elif design.weight:
             amounts.append(sample.number(design.weight))
@@ -273,18 +318,15 @@ def _grids(
     estimand: Estimand,
     by: tuple[str, ...],
     values: dict[str, Expr],
-    products: Mapping[str, tuple[str, str]] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """count, y, x and products over records: (measures, domains) each."""
+    """count, y and x over records: (measures, domains) each."""
     k = len(estimand.measures)
     asked: dict[str, Expr] = {}
     for i in range(k):
         asked |= {f"count{i}": values[f"y{i}"].count()}
         asked |= {f"y{i}": values[f"y{i}"].sum(), f"x{i}": values[f"x{i}"].sum()}
-        asked |= {f"{n}{i}": (values[f"{a}{i}"] * values[f"{b}{i}"]).sum() for n, (a, b) in (products or {}).items()}
     found = sample.grid(by, **{f"_{name}": value for name, value in asked.items()})
-    names = ("count", "y", "x", *(products or ()))
-    grids = {name: _stacked(found, f"_{name}", k).astype(np.float64) for name in names[1:]}
+    grids = {name: _stacked(found, f"_{name}", k).astype(np.float64) for name in ("y", "x")}
     return {"count": _stacked(found, "_count", k).astype(np.int64), **grids}
 
 

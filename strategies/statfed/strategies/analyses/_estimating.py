@@ -3,7 +3,7 @@
 The latter and the sums are in `_estimates`."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +16,8 @@ from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Table
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _estimates
-from statfed.strategies.analyses._estimates import Estimand, centre
+from statfed.strategies.analyses._divided import Form, read
+from statfed.strategies.analyses._estimates import Estimand
 from statfed.strategies.analyses._linearisation import Moments, check_lonely, degrees, moments, psus, variance
 from statfed.strategies.analyses._replication import replication
 from statfed.strategies.analyses._survey import ESTIMATE, Estimation, SurveyDesign, domains, estimate_row, survey_design
@@ -160,30 +161,49 @@ def _deff(
 
 def _private(question: Question[Any], estimand: Estimand, total: Total) -> Estimates:
     """Estimates from the one noisy ask; their variances are sampling variance plus noise variance."""
-    design, mu, noise = survey_design(question), centre(question, estimand), total.noise
-    count, zero = total["count"], np.zeros(total["count"].shape)
-    plain = estimand.unit_x(design)
-    x = count.astype(np.float64) if plain else total["x"]
-    noise_x = noise["count"] if plain else noise["x"]
-    y, noise_y = (zero, zero) if estimand.counts else (total["y"], noise["y"])
-    xx = x if plain else total["xx"]
-    yy = zero if estimand.counts else total["yy"]
-    yx = zero if estimand.counts else y if plain else total["yx"]
-    n = max(int(total["records"]), 2)
+    forms = _estimates.noisy_forms(question, estimand)
+    if forms:
+        return _of_amounts(question, estimand, forms, total)
+    count, noise = total["count"], total.noise["count"]
+    n, of_all = max(int(total.get("records", count.sum())), 2), float(total.noise.get("records", noise).max())
     scale, fpc = _scales_noisy(question, estimand, n)
-    if estimand.kind == "total":
-        value = scale * (y + mu[:, None] * x)
-        noisy = scale**2 * (noise_y**2 + (mu[:, None] * noise_x) ** 2)
-        if question.options.population is not None and design.weight is None:
-            noisy = noisy + (value / n * noise["records"]) ** 2
-    else:
-        x = np.where(x > 2 * noise_x, x, np.nan)
-        value = mu[:, None] + y / x
-        noisy = (noise_y**2 + ((value - mu[:, None]) * noise_x) ** 2) / x**2
-    a, b = _linear(estimand, value, x, mu, scale)
-    pooled = Moments(*(array[:, None, :] for array in (y, x, yy, yx, xx)))
-    sampling = fpc * variance(np.array([float(n)]), pooled, a, b, "refuse")
+    value = scale * count.astype(np.float64)
+    noisy = scale**2 * noise**2
+    if question.options.population is not None:
+        noisy = noisy + (value / n * of_all) ** 2
+    a, b = _linear(estimand, value, value, np.ones(1), scale)
+    x, zero = count[:, None, :].astype(np.float64), np.zeros((len(count), 1, count.shape[1]))
+    sampling = fpc * variance(np.array([float(n)]), Moments(zero, x, zero, zero, x), a, b, "refuse")
     return Estimates(count, value, sampling + noisy, None, n, None)
+
+
+def _of_amounts(question: Question[Any], estimand: Estimand, forms: Sequence[Form], total: Total) -> Estimates:
+    """Estimates from sums of amounts; the number of records is taken from all measures."""
+    size = len(domains(question.codebook, question.options.by))
+    found = [read(form, total, total.noise, size, f"_{i}") for i, form in enumerate(forms)]
+    n = max(math.floor(np.mean([sums.records for sums in found])), 2)
+    of_all = found[0].records_noise / math.sqrt(len(found))
+    scale, fpc = _scales_noisy(question, estimand, n)
+    values, variances = [], []
+    for sums in found:
+        mu = np.array([sums.mu])
+        if estimand.kind == "total":
+            x = sums.x[None]
+            value = scale * sums.total[None]
+            noisy = scale**2 * sums.variance(1.0, sums.form.low)[None]
+            if question.options.population is not None and survey_design(question).weight is None:
+                noisy = noisy + (value / n * of_all) ** 2
+        else:
+            x = np.where(sums.x > 2 * np.sqrt(sums.variance(0.0, 1.0)), sums.x, np.nan)[None]
+            value = mu[:, None] + sums.y / x
+            noisy = sums.variance(1.0, mu[0] - value[0])[None] / x**2
+        a, b = _linear(estimand, value, x, mu, scale)
+        pooled = Moments(*(array[None, None] for array in (sums.y, sums.x, sums.yy, sums.yx, sums.xx)))
+        sampling = fpc * variance(np.array([float(n)]), pooled, a, b, "refuse")
+        values.append(value[0])
+        variances.append((sampling + noisy)[0])
+    count = np.rint(np.stack([sums.count for sums in found])).astype(np.int64)
+    return Estimates(count, np.stack(values), np.stack(variances), None, n, None)
 
 
 def _scales_noisy(question: Question[Any], estimand: Estimand, n: int) -> tuple[float, float]:

@@ -7,6 +7,7 @@ Intervals follow from the codebook's bounds by interval arithmetic (Moore 1966) 
 
 import ast
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -61,7 +62,7 @@ def read_factor(text: str, codebook: Codebook, where: str, column: bool = False)
     codebook, and on a logarithm, root or quotient that the codebook's bounds do not keep defined.
     """
     try:
-        read = _column(text, codebook, where) if column else _read(ast.parse(text, mode="eval").body, codebook, where)
+        read = _column(text, codebook, where) if column else _read(_parsed(text), codebook, where)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UsageError(f"{where}: got {_shown(text)}; want {_ALLOWED}") from None
     if isinstance(read, Category):
@@ -69,6 +70,21 @@ def read_factor(text: str, codebook: Codebook, where: str, column: bool = False)
     if not read.columns:
         raise UsageError(f"{where}: got {_shown(text)} without a column; want {_ALLOWED}")
     return replace(read, text=text)
+
+
+def _parsed(text: str) -> ast.expr:
+    """A Python expression in which names in backticks are names, whatever signs they have."""
+    names: dict[str, str] = {}
+
+    def standing(match: re.Match[str]) -> str:
+        return names.setdefault(match[1], f"name_in_backticks_{len(names)}")
+
+    tree = ast.parse(re.sub("`([^`]+)`", standing, text), mode="eval").body
+    meant = {placeholder: name for name, placeholder in names.items()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            node.id = meant.get(node.id, node.id)
+    return tree
 
 
 def _read(node: ast.expr, codebook: Codebook, where: str) -> Number | Category:

@@ -10,6 +10,7 @@ weight look at the cells of `by`, not at single bins.
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +29,9 @@ from statfed.strategies.analyses._weighing import two_ways
 TITLE = "Histogram of a numeric column, weighted or not, also in groups"
 GROUP = "Distributions"
 PUSHES_DOWN = "all"
+
+
+SHARE = 0.15  # of the privacy budget, for numbers of records beside totals of a weight
 
 
 class Options(Section):
@@ -90,6 +94,8 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     shape = (len(edges_of(question)) - 1, *m.level_shape(question.codebook, options.by))
     cells = Counts((options.column, *options.by))
     announced = {"count": Part(shape, 1.0, integer=True, single=True, what=cells)}
+    if options.weight and question.privacy:
+        announced["count"] = replace(announced["count"], share=SHARE)
     if options.weight:
         weight = question.codebook.columns[options.weight].bounds
         announced["total"] = Part(shape, m.largest(weight), single=True, what=Magnitude("count"))

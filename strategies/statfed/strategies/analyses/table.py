@@ -12,6 +12,7 @@ contributors in every row, of which one boolean a row is opened. Levels come fro
 row of zeros.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
@@ -26,7 +27,7 @@ from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed,
 from statfed.core.privacy.cell_key import MODULUS
 from statfed.core.table import Expr, Table
 from statfed.core.weighing import Amounts, Weighed
-from statfed.strategies.analyses import _crosstab
+from statfed.strategies.analyses import _crosstab, _divided
 from statfed.strategies.analyses._contributors import contributors
 from statfed.strategies.analyses._crosstab import POWER
 from statfed.strategies.analyses._linearisation import psu_counts, psu_products, psu_shape, psu_sums
@@ -48,7 +49,6 @@ TITLE = "Contingency tables, with margins, standard errors and tests of independ
 GROUP = "Estimates"
 PUSHES_DOWN = "all"
 MAGNIFIED = 2.0**64
-SHARE = 0.1  # of the privacy budget, for squares, which only serve standard errors
 MOST = 4
 
 
@@ -102,10 +102,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     weighted = _weighted(question)
     square = bound * bound
     if ask.name == "noisy":
-        total = {"total": Part(shape, bound=bound, single=True, what=each)}
-        return {"count": count} | (
-            total | {"squares": Part(shape, bound=square, single=True, share=SHARE, what=each)} if weighted else {}
-        )
+        return _divided.parts(form(question), math.prod(shape)) if weighted else {"count": count}
     if ask.name in functions(question):
         rows = sum(view.rows for view in views(codebook, _by(question.options)))
         largest_two = Part((2, rows), bound=bound, what=Magnitude())
@@ -149,8 +146,11 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     if ask.name == "noisy":
         if not _weighted(question):
             return {"count": count}
-        sums = known.grid(by, total=weighted.sum(), squares=(weighted * weighted).sum())
-        return {"count": count, **{name: sums[name].astype(np.float64) for name in ("total", "squares")}}
+        made = _divided.expressions(form(question), weighted)
+        grid = known.grid(by, **{f"_{name}_{j}": x.sum() for name, xs in made.items() for j, x in enumerate(xs)})
+        each = {name: [grid[f"_{name}_{j}"].astype(np.float64) for j in range(len(xs))] for name, xs in made.items()}
+        others = int(sample.aggregate(n=ones(sample).count())["n"]) - int(count.sum())
+        return _divided.arrays(form(question), each, others)
     counted = table.aggregate(all=ones(table).count())["all"]
     records = sample.aggregate(n=ones(sample).count())["n"]
     found: dict[str, NDArray[Any]] = {"records": np.array(records), "left_out": np.array(counted - records)}
@@ -185,6 +185,8 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
     amount = known.number(options.value) if options.value else ones(known)
     weighted = known.number(design.weight) * amount if design.weight else amount
     amounts = [amount, weighted, weighted * weighted] if _weighted(question) else []
+    if ask.name == "noisy" and _weighted(question):
+        amounts += [x for xs in _divided.expressions(form(question), weighted).values() for x in xs]
     if design.weight and ask.name == "cells":
         amounts.append(known.number(design.weight))
         yield from two_ways(known, [amount], design.weight, by)
@@ -220,7 +222,11 @@ def coordinate(question: Question[Options]) -> Coordination:
     by = _by(question.options)
     if question.privacy:
         total = yield Ask("noisy")
-        return _crosstab.noisy_result(question, by, total)
+        if not _weighted(question):
+            return _crosstab.noisy_result(question, by, total)
+        shape = _shape(question)
+        found = _divided.read(form(question), total, total.noise, math.prod(shape))
+        return _crosstab.noisy_result(question, by, total, found, shape)
     total = yield Ask("cells")
     most = _largest(question) * _parted(question) if _bounding(question) else None
     unsafe = None
@@ -240,6 +246,16 @@ def deciding(question: Question[Options]) -> str:
         return ""
     apart = question.options.nested_enterprises or question.codebook.role("enterprise") is None
     return "dominance" if apart else "dominance-spanning"
+
+
+def form(question: Question[Options]) -> _divided.Form:
+    """How a private run has the sums of what a record adds to its cell."""
+    codebook, design = question.codebook, survey_design(question)
+    of = [codebook.columns[name].bounds for name in (question.options.value, design.weight) if name]
+    low, high = 1.0, 1.0
+    for bounds in of:
+        low, high = _divided.product((low, high), bounds or (0.0, 0.0))
+    return _divided.of_total(low, high)
 
 
 def _by(options: Options) -> tuple[str, ...]:

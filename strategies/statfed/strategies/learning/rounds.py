@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.method import Arrays, Ask, Coordination, Fixed, Part, Question, Scheduled, Total
+from statfed.core.privacy.noise import settled
 from statfed.core.protection import Requirements
 from statfed.core.result import Result
 from statfed.core.rules import Choice, Finding, changed, others
@@ -20,6 +21,10 @@ from statfed.strategies.learning.prepared import build, entries
 from statfed.strategies.learning.scores import EVALUATE, EVALUATION
 
 FIT = "fit"
+LOST = (
+    "{lost} of {rounds} sums of training were interrupted after holders had paid for them, and are not in the model: "
+    "an interruption never makes a study cost more than was agreed"
+)
 Vector = NDArray[np.float32]
 Seen = Callable[[Total, Vector], Sequence[tuple[Vector, int]]]
 """Models and their weights, as a strategy may see them, from a total and the model that was sent."""
@@ -53,7 +58,8 @@ def parts(question: Question[TrainingOptions], ask: Ask, of_fit: Mapping[str, Pa
 def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -> Coordination:
     """The coordinator's half: from a first model, or the one in `state`, through the rounds to the scores.
 
-    state: `model`, `round` and the server optimiser's memory, of an interrupted run; or `model` alone to start from.
+    state: `model`, `round`, of these the rounds whose sums were `lost`, and the server optimiser's memory, of an
+    interrupted run; or `model` alone to start from.
     """
     from statfed.strategies.learning.aggregation import aggregated, make_strategy, restore, state_of
     from statfed.strategies.learning.local import get_vector
@@ -66,12 +72,13 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
         check_model(question, vector)
     except Refused as error:
         raise UsageError(f"start: {error}") from None
-    done = int(state["round"]) if "round" in state else 0
+    done, lost = (int(state[key]) if key in state else 0 for key in ("round", "lost"))
     strategy = make_strategy(options.strategy, len(terms.holders))
-    restore(strategy, {key: array for key, array in state.items() if key not in ("model", "round")})
+    restore(strategy, {key: array for key, array in state.items() if key not in ("model", "round", "lost")})
 
     def kept(number: int) -> dict[str, NDArray[Any]]:
-        return {"model": vector, "round": np.array(number), **state_of(strategy)}
+        counts = {"round": np.array(number), "lost": np.array(lost)}
+        return {"model": vector, **counts, **state_of(strategy)}
 
     for number in range(done + 1, options.rounds + 1):
         total = yield Ask(FIT, {"vector": vector}, state=kept(number - 1))
@@ -86,7 +93,8 @@ def coordinate(question: Question[TrainingOptions], state: Arrays, seen: Seen) -
     result = Result(
         terms.method,
         f"Model {options.model.name} for {inputs_of(question).target}",
-        {"model": [{"parameters": entries(question), "rounds": options.rounds}]},
+        {"model": [{"parameters": entries(question), "rounds": options.rounds - lost}]},
+        notes=(LOST.format(lost=lost, rounds=options.rounds),) if lost else (),
         arrays={"model": vector},
         basis={"model": scores.BASIS["model"]},
     )
@@ -135,13 +143,13 @@ def hindrances(question: Question[TrainingOptions], requires: Requirements) -> I
         )
         yield Finding("single updates", reason, shown)
     yield from _enough_holders(question, renamed)
-    if privacy is not None and privacy.mechanism != "discrete-gaussian":
+    if privacy is not None and settled(privacy) != "discrete-gaussian":
         gaussian = terms.model_copy(
             update={
                 "privacy": privacy.model_copy(update={"mechanism": "discrete-gaussian", "delta": privacy.delta or 1e-5})
             }
         )
-        reason = f"privacy.mechanism: got {privacy.mechanism}, but noise of training is Gaussian"
+        reason = f"privacy.mechanism: got {settled(privacy)}, but noise of training is Gaussian"
         yield Finding("mechanism", reason, lambda: [Choice("privacy.mechanism discrete-gaussian", gaussian)])
     if privacy is not None and privacy.noise == "central":
         local = terms.model_copy(update={"privacy": privacy.model_copy(update={"noise": "local", "colluders": 0})})
