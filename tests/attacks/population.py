@@ -2,8 +2,8 @@
 
 Everything about the target but the sensitive values is known to the attacker: region, sex, age, education, occupation,
 the month of entry, that it alone receives a grant to speak of, holds two posts and is on the short list, that it alone
-is both in the club and in the union. The sensitive values lie far from everybody else's, so that no attack finds them by guessing
-what is usual.
+is both in the club and in the union. The sensitive values lie far from everybody else's, so that no attack finds them
+by guessing what is usual.
 """
 
 from dataclasses import dataclass

@@ -99,6 +99,8 @@ def test_charts_of_every_method_have_axes_and_a_mark_for_every_row(name: str) ->
 
 
 def test_rows_of_a_table_without_a_declared_group_are_never_joined() -> None:
-    rows = [{"area": area, "time": t, "survival": 1 - t / 10} for area in "abc" for t in (1.0, 2.0)]
+    rows: list[dict[str, str | float | int | bool | None]] = [
+        {"area": area, "time": t, "survival": 1 - t / 10} for area in "abc" for t in (1.0, 2.0)
+    ]
     result = Result("own", "", {"curve": rows}, basis={"curve": Basis(("area",), ("time",), own=("survival",))})
     assert list(drawn(figures.of(result)["Survival"])) == ["a", "b", "c"]

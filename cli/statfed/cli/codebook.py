@@ -1,5 +1,6 @@
 """`statfed codebook`: draft, check and show the codebook of a table. Runs at the holder; nothing is sent."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="The codebook of a table: draft one
 
 Sources = Annotated[
     list[str],
-    typer.Argument(
-        metavar="FILE...", help="CSV, Parquet or Arrow file, folder of Parquet, or database URL?table=NAME."
-    ),
+    typer.Argument(metavar="FILE...", help="CSV, Parquet or Arrow file, folder of them, or database URL?table=NAME."),
 ]
+_NAMED = 5  # files
 Book = Annotated[Path, typer.Argument(metavar="CODEBOOK", help="A *.codebook.toml file.")]
 
 
@@ -68,11 +68,13 @@ def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE
     codebook = load_codebook(codebook_file)
     with connect(file, Path.cwd()) as source:
         found = local_mismatches(source, codebook)
+        read, skipped = source.files, source.skipped
     if as_json:
         rows = [
             {"column": m.column, "message": m.message, "count": m.count, "examples": list(m.examples)} for m in found
         ]
-        emit_json({"fits": not found, "columns": len(codebook.columns), "mismatches": rows})
+        whence = {"files": list(read), "skipped": list(skipped)}
+        emit_json({"fits": not found, "columns": len(codebook.columns), "mismatches": rows, **whence})
     elif found:
         shown = table("Mismatches", "column", "message", "records", "for example", numbers=("records",))
         for m in found:
@@ -81,6 +83,8 @@ def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE
         out.print(shown, markup=False)
     else:
         out.print(f"The data fit the codebook: {len(codebook.columns)} columns", highlight=False)
+    if skipped or len(read) > 1:
+        say(f"read {_some(read)}; left out as no data: {_some(skipped)}")
     if found:
         say(f"error: {len(found)} mismatches with {codebook_file}", "red")
         raise typer.Exit(UsageError.exit_code)
@@ -148,6 +152,12 @@ def _allowed(column: Column) -> str:
         for end in (column.low, column.high)
     )
     return ", ".join(filter(None, (size, " to ".join(map(_plain, ends)))))
+
+
+def _some(names: Sequence[str]) -> str:
+    """How many files, and the first of their names."""
+    shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return f"{len(names)} file{'s' * (len(names) != 1)}" + (f" ({shown})" if shown else "")
 
 
 def _plain(value: object) -> str:

@@ -98,7 +98,7 @@ def run(
     """
     from statfed.federation import DryRun, Options
 
-    options = Options(workspace, runs, fresh, dry_run, references)
+    options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references)
     changes = [*(set_ or []), *_changes(protect, protect_option or [], minimum_holders, strategy)]
     changes += [f"simulation.rules={literal(rules)}"] if rules else []
     stated = {"types": read_types(types or ()), "levels": read_levels(levels or ())}

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from statfed.core.errors import UsageError
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?%?")
+_OPTIONS = re.compile(r"[?](?=[A-Za-z_]+=)")  # of a text file, behind its name
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -117,7 +118,10 @@ def files_of(source: str, base: Path) -> Sequence[Path]:
             tail = unquote(url.netloc + url.path)
             return tuple(one for one in (base / tail.lstrip("/"), Path(tail)) if one.exists())
         path = base / Path(source).expanduser()
-        if any(mark in source for mark in "*?["):
+        if not path.exists() and (found := _OPTIONS.search(source)):
+            source = source[: found.start()]
+            path = base / Path(source).expanduser()
+        if any(mark in source for mark in "*?[") and not path.exists():
             return tuple(path.parent.glob(path.name)) if path.parent.is_dir() else ()
         return (path,)
     except (ValueError, OSError, RuntimeError, NotImplementedError):  # the last is pathlib's, of an absolute pattern

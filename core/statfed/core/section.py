@@ -44,7 +44,7 @@ class Strict(Section):
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """The table in a TOML file. Raises UsageError when there is none or it cannot be read."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"{what} file not found: {path}") from None
     except (ValueError, OSError) as error:  # also of a number too long to read

@@ -8,7 +8,7 @@ numbers, periods, intervals, durations, structs, whole numbers beyond 64 bits).
 
 from typing import Any
 
-from statfed.client.data.stored import alike
+from statfed.client.data.engine import distinct
 from statfed.core.errors import UsageError
 
 WANT = "a path, a URL, a pandas or polars DataFrame, an Arrow table, or a DuckDB relation"
@@ -109,8 +109,6 @@ def _kind(kind: Any) -> str:
 
 
 def _unique(name: str, columns: list[str]) -> None:
-    twice = alike(columns)
-    if twice:
-        raise UsageError(f"{name}: got {', '.join(twice)} as the name of several columns; want one column of each name")
+    distinct(columns, name)
     if not all(column.strip() for column in columns):
         raise UsageError(f"{name}: got a column without a name; want one for each")

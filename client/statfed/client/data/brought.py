@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from statfed.client.data.reading import split
 from statfed.core.discovery import Plugin, load, plugins
 from statfed.core.errors import UsageError
 
@@ -52,11 +53,12 @@ def find(source: str, home: Path, shown: str, schemes: Set[str], suffixes: tuple
     cannot be imported.
     """
     scheme, sign, _ = source.partition("://")
-    scheme, name, path = scheme.lower(), Path(source).name.lower(), home / Path(source).expanduser()
+    scheme, written = scheme.lower(), source if sign else split(source, home)[0]
+    name, path = Path(written).name.lower(), home / Path(written).expanduser()
     if sign:
         built_in = scheme in schemes
     else:
-        pattern = any(mark in source for mark in "*?[")
+        pattern = any(mark in written for mark in "*?[")
         built_in = name.endswith(suffixes) or "." not in name or not (pattern or path.exists())
     if built_in or not plugins(PACKAGE):
         return None

@@ -107,7 +107,7 @@ def _facts(source: Source) -> Mapping[str, Any]:
             asked[f"truths_{i}"] = source.expr.count(where=_one_of(text.lower(), ("true", "false")))
             asked[f"zeros_{i}"] = source.expr.count(where=zeros)
             asked[f"words_{i}"] = source.expr.count(where=word)
-            asked[f"points_{i}"] = source.expr.count(where=text.re_search("[.eE]"))
+            asked[f"points_{i}"] = source.expr.count(where=as_text(source.numeric(name)).re_search("[.eE]"))
             asked[f"longest_{i}"] = text.length().max()
             prose = text.re_search("[^ ] +[^ ]+ +[^ ]") | ((text.length() > LONG) & text.re_search("[^A-Za-z0-9]"))
             asked[f"prose_{i}"] = source.expr.count(where=prose)
@@ -116,7 +116,7 @@ def _facts(source: Source) -> Mapping[str, Any]:
             asked[f"days_{i}"] = days.count()
             asked[f"first_{i}"], asked[f"last_{i}"] = days.min(), days.max()
         if raw.type().is_string() or raw.type().is_numeric():
-            number = as_number(raw, engine)
+            number = as_number(source.numeric(name), engine)
             finite = number.abs() <= real(sys.float_info.max)
             asked[f"numbers_{i}"] = number.count()
             asked[f"low_{i}"], asked[f"high_{i}"] = number.min(where=finite), number.max(where=finite)

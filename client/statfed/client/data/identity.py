@@ -1,7 +1,7 @@
 """Which data set a source is, told without reading it all: so that one data set on a machine has one ledger.
 
 A data set has several keys, each of which names it by itself. Of a file: its path, with links followed, and a digest of
-its content; of a folder or a pattern: those of each Parquet file in it, and the folder. So a copy, a symbolic link, a
+its content; of a folder or a pattern: those of each file of data in it, and the folder. So a copy, a symbolic link, a
 part of a folder, and the same file after an update are found; a hard link to a file that was edited since is found by
 who compares the files themselves. Of a table in a database that is a file: path and content, each with the name of the
 table. Of a server: host, port, database and table, never user or password.
@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from statfed.client.data.listing import listing
+from statfed.client.data.reading import split
 from statfed.core.errors import UsageError
 
 WHOLE = 4 * 2**20
@@ -51,16 +53,16 @@ def identity(source: str, home: Path, digest: Digest) -> Identity:
         return _database(source, home, digest)
     if sign:
         return Identity(frozenset({f"table:{_table(source)}"}), ())
-    path = home / Path(source).expanduser()
-    if any(mark in source for mark in "*?["):
-        files = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
-        keys = set()
-    else:
-        files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path] * path.is_file()
-        keys = {f"path:{path.resolve()}"}
+    written, _ = split(source, home)
+    path = home / Path(written).expanduser()
+    keys = set() if any(mark in written for mark in "*?[") and not path.exists() else {f"path:{path.resolve()}"}
+    try:
+        files = listing(written, home, "").files
+    except UsageError:  # it cannot be opened either
+        files = ()
     for file in files:
         keys |= {f"path:{file.resolve()}", f"content:{digest(file)}"}
-    return Identity(frozenset(keys), tuple(files))
+    return Identity(frozenset(keys), files)
 
 
 def content(file: Path) -> str:

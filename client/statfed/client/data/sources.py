@@ -2,10 +2,10 @@
 
 Files are read by an embedded DuckDB, always the same way whatever stands in them: CSV as text (what a column means is
 the codebook's business, so that '01' stays '01' and no two holders guess different types), Parquet and Arrow in their
-own types, DuckDB databases attached. SQLite stores any value in any column, so its table is copied as text into the
-embedded engine, a batch at a time. Every other database is reached by URL through Ibis and computes by itself.
-
-DuckDB spills to a folder of this process alone, under TMPDIR, which is removed on closing: it may hold records.
+own types, DuckDB databases attached. Every record of a file is read, or the file is refused: see `listing`, `lines`,
+`text_files`, `column_files`; `reading` has the options of text files. SQLite stores any value in any column, so its
+table is copied as text into the embedded engine, a batch at a time. Every other database is reached by URL through Ibis
+and computes by itself. `engine` says what is written to disk meanwhile.
 
 Another package brings a kind of source by an entry point in the group `statfed.sources` that names a module with
 
@@ -23,7 +23,6 @@ the type alone is told: its words may quote the data.
 import hashlib
 import re
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -34,14 +33,16 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
+from statfed.client.data import listing as files
 from statfed.client.data.brought import Kind, find
-from statfed.client.data.stored import check_parquet, check_schema
+from statfed.client.data.column_files import open_arrow, open_parquet
+from statfed.client.data.engine import distinct, engine, identifier, literal
+from statfed.client.data.reading import START, Signs, joined, parsed, split
+from statfed.client.data.stored import check_schema
+from statfed.client.data.text_views import open_texts
 from statfed.core.errors import UsageError
 from statfed.core.table import BATCH, Expr
 
-FORMS = "a .csv, .csv.gz, .tsv, .parquet, .arrow or .feather file, a folder of .parquet files, or a database URL"
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".pq", ".arrow", ".feather", ".ipc")
-"""Of built-in files."""
 _POSTGRES = ("postgres", "postgresql")
 _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#@]*@)?"
@@ -54,13 +55,23 @@ _EXTRA = {"postgres": "statfed[postgres]", "postgresql": "statfed[postgres]"}
 class Source:
     """An opened source of one holder. Use it in a `with` block, or `close` it.
 
-    expr: Ibis table of the raw columns; embedded: does the engine run in this process (DuckDB)?
+    expr: Ibis table of the raw columns; embedded: does the engine run in this process (DuckDB)? signs: how its text
+    writes numbers, where the holder stated it; files, skipped: names of the files that were read, and of those of a
+    folder or pattern that were left out.
     """
 
     expr: Expr
     embedded: bool
     _state: Callable[[], str] = field(repr=False)
     _open: ExitStack = field(repr=False)
+    signs: Signs | None = None
+    files: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def numeric(self, name: str) -> Expr:
+        """A column as one of numbers: as it is, or text with the stated signs made plain."""
+        raw = self.expr[name]
+        return self.signs.plain(raw) if self.signs and raw.type().is_string() else raw
 
     def fingerprint(self) -> str:
         """SHA-256 that changes when the data change: of files' sizes and times, of a database's count and hashes."""
@@ -83,7 +94,8 @@ class Source:
 
 
 def connect(source: str, home: Path) -> Source:
-    """Open `source` for reading: a path, relative to `home` or absolute, a URL with `?table=`, or what a plugin reads.
+    """Open `source` for reading: a path, relative to `home` or absolute, with options as `reading` has them, a URL with
+    `?table=`, or what a plugin reads.
 
     Raises UsageError when it is not there, is of no known form or cannot be opened; never with a password in it.
     """
@@ -92,7 +104,7 @@ def connect(source: str, home: Path) -> Source:
     except UsageError:
         raise
     except Exception as error:  # noqa: BLE001  # a malformed source, or a folder that may not be read; its words may quote either
-        raise UsageError(f"{shown(source)}: cannot be opened ({type(error).__name__}); want {FORMS}") from None
+        raise UsageError(f"{shown(source)}: cannot be opened ({type(error).__name__}); want {files.WANTED}") from None
 
 
 def shown(source: str) -> str:
@@ -103,6 +115,7 @@ def shown(source: str) -> str:
     """
     if found := _URL.fullmatch(source):
         return f"{found['scheme']}://{found['place']}"
+    source = source if "://" in source else START.split(source)[0]
     scheme, sign, _ = source.partition(":/")
     if sign and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return f"{scheme}:..."
@@ -110,7 +123,7 @@ def shown(source: str) -> str:
 
 
 def _connect(source: str, home: Path) -> Source:
-    kind = find(source, home, shown(source), _schemes(), SUFFIXES)
+    kind = find(source, home, shown(source), _schemes(), files.SUFFIXES)
     if kind:
         return _opened(kind, source, home, shown(source))
     if "://" in source:
@@ -126,40 +139,27 @@ def _connect(source: str, home: Path) -> Source:
 
 
 def _files(source: str, home: Path) -> Source:
-    path = home / Path(source).expanduser()
-    name = path.name.lower()
-    if any(sign in source for sign in "*?["):
-        paths = sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
-        found = [p for p in paths if p.suffix == ".parquet"]
-    else:
-        found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path] * path.exists()
-    if not found:
-        what = "no .parquet file in it" if path.is_dir() else "no such file"
-        raise UsageError(f"{shown(source)}: {what}; want {FORMS}")
+    path, options = split(source, home)
+    name = shown(source)
+    found = files.listing(path, home, name)
+    if found.form is None:
+        end = found.files[0].suffix or "no"
+        raise UsageError(f"{name}: got {end} extension; want {files.WANTED}")
+    reading = parsed(options, name)
+    if options and found.form not in ("csv", "tsv"):
+        raise UsageError(f"{name}: got options of a text file for one of {found.form}; want none")
+    state = partial(_stamp, found.files, options)
+    before = state()
     with ExitStack() as stack:
-        connection = _duckdb(stack)
-        try:
-            if all(p.suffix in (".parquet", ".pq") for p in found):
-                check_parquet(found, shown(source))
-                expr = connection.read_parquet([str(p) for p in found], union_by_name=True, hive_types_autocast=False)
-            elif name.endswith((".csv", ".csv.gz")):
-                expr = connection.read_csv(str(path), all_varchar=True, header=True)
-            elif name.endswith((".tsv", ".tsv.gz")):
-                expr = connection.read_csv(str(path), all_varchar=True, header=True, delim="\t")
-            elif name.endswith((".arrow", ".feather", ".ipc")):
-                import pyarrow.dataset
-
-                dataset = pyarrow.dataset.dataset(str(path), format="ipc")
-                check_schema(dataset.schema, shown(source))
-                connection.con.register("arrow_file", dataset)
-                expr = connection.table("arrow_file")
-            else:
-                raise UsageError(f"{shown(source)}: got {path.suffix or 'no'} extension; want {FORMS}")
-        except UsageError:
-            raise
-        except Exception as error:  # the engine's message may quote a line of the data
-            raise UsageError(f"{shown(source)}: not readable as {path.suffix.lstrip('.')}") from error
-        return Source(expr, True, lambda: _stamp(found), stack.pop_all())
+        connection = engine(stack)
+        if found.form in ("csv", "tsv"):
+            expr, _ = open_texts(found, reading, connection, name)
+        else:
+            expr, _ = (open_parquet if found.form == "parquet" else open_arrow)(found, connection, name)
+        if state() != before:
+            raise UsageError(f"{name}: it changed while it was read; want it left alone meanwhile")
+        names = tuple(found.name(file) for file in found.files)
+        return Source(expr, True, state, stack.pop_all(), reading.signs, names, found.skipped)
 
 
 def _schemes() -> frozenset[str]:
@@ -175,12 +175,12 @@ def _opened(kind: Kind, source: str, home: Path, shown: str) -> Source:
         found = kind.open_source(source, home, shown)
         if isinstance(found, pyarrow.Table | pyarrow.dataset.Dataset):
             check_schema(found.schema, shown)
-            connection = _duckdb(stack)
+            connection = engine(stack).ibis
             try:
                 connection.con.register("brought", found)
                 expr = connection.table("brought")
-            except Exception as error:  # the engine's message may quote the data
-                raise UsageError(f"{shown}: what {kind.plugin} gives cannot be read by DuckDB") from error
+            except Exception:  # noqa: BLE001  # the engine's message may quote the data
+                raise UsageError(f"{shown}: what {kind.plugin} gives cannot be read by DuckDB") from None
         elif isinstance(found, ibis.Table):
             expr, connection = found, found.get_backend()
             stack.callback(connection.disconnect)
@@ -196,18 +196,20 @@ def _opened(kind: Kind, source: str, home: Path, shown: str) -> Source:
 def _database_file(source: str, table: str, home: Path) -> Source:
     path, url = database_path(source, home), urlsplit(source)
     with ExitStack() as stack:
-        connection = _duckdb(stack)
+        connection = engine(stack).ibis
         try:
             if url.scheme == "duckdb":
-                connection.con.execute(f"attach {_literal(str(path))} as source (read_only)")
+                connection.con.execute(f"attach {literal(str(path))} as source (read_only)")
                 schema, _, name = table.rpartition(".")
                 expr = connection.table(name, database=("source", schema or "main"))
             else:
                 _copy_sqlite(path, table, connection.con)
                 expr = connection.table("copied")
-        except Exception as error:
+        except UsageError:
+            raise
+        except Exception:  # noqa: BLE001  # the engine's message may quote the data
             what = f" with a table {table!r}" if _URL.fullmatch(source) else ""
-            raise UsageError(f"{shown(source)}: no readable {url.scheme} database{what}") from error
+            raise UsageError(f"{shown(source)}: no readable {url.scheme} database{what}") from None
         parts = [p for p in (path, Path(f"{path}.wal"), Path(f"{path}-wal")) if p.exists()]
         return Source(expr, True, lambda: f"{table}\n{_stamp(parts)}", stack.pop_all())
 
@@ -232,8 +234,9 @@ def _copy_sqlite(path: Path, table: str, target: Any) -> None:
     import pyarrow as pa
 
     with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as connection:
-        cursor = connection.execute(f"select * from {_identifier(table)}")  # noqa: S608  # quoted
+        cursor = connection.execute(f"select * from {identifier(table)}")  # noqa: S608  # quoted
         names = [column[0] for column in cursor.description]
+        distinct(names, table)
         schema = pa.schema([(name, pa.string()) for name in names])
         target.register("batch", schema.empty_table())
         target.execute("create table copied as select * from batch")
@@ -270,7 +273,7 @@ def _server(source: str, table: str, query: Mapping[str, str]) -> Source:
             raise UsageError(f"{shown(source)}: its driver is not installed; want pip install '{extra}'") from error
         except Exception as error:  # noqa: BLE001  # whatever a driver raises; without its words where they may tell
             if not _URL.fullmatch(source):  # neither the table nor the driver's words can be told from a password
-                raise UsageError(f"{shown(source)}: cannot be opened; want {FORMS}") from None
+                raise UsageError(f"{shown(source)}: cannot be opened; want {files.WANTED}") from None
             raise UsageError(f"{shown(source)}: table {table!r} cannot be opened: {_reason(error, url)}") from None
         return Source(expr, connection.name == "duckdb", lambda: _contents(expr, table), stack.pop_all())
 
@@ -299,21 +302,9 @@ def _contents(expr: Expr, table: str) -> str:
     return f"{table}\n{expr.schema()}\n{found['count']}\n{found['hashes']}"
 
 
-def _duckdb(stack: ExitStack) -> Any:
-    """An embedded engine that spills to a private folder, fetches nothing, and may stream in any order."""
-    import ibis
-
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-"))
-    connection = ibis.duckdb.connect(temp_directory=folder)
-    stack.callback(connection.disconnect)
-    for setting in ("autoinstall_known_extensions = false", "preserve_insertion_order = false"):
-        connection.con.execute(f"set {setting}")
-    return connection
-
-
-def _stamp(paths: Sequence[Path]) -> str:
+def _stamp(paths: Sequence[Path], more: str = "") -> str:
     stats = [(p, p.stat()) for p in paths]
-    return "\n".join(f"{p.name} {s.st_size} {s.st_mtime_ns}" for p, s in stats)
+    return "\n".join([*(f"{p.name} {s.st_size} {s.st_mtime_ns}" for p, s in stats), *filter(None, [more])])
 
 
 def _reason(error: Exception, url: SplitResult) -> str:
@@ -330,14 +321,6 @@ def _secrets(url: SplitResult) -> Iterator[str]:
         yield from {value, unquote(value)} - {""}
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def absolute(source: str, base: Path) -> str:
     """`source` with its path made absolute from `base`, for a holder whose home is elsewhere. Servers stay as they are.
 
@@ -345,13 +328,14 @@ def absolute(source: str, base: Path) -> str:
     """
     if "://" not in source:
         try:
-            return str((base / Path(source).expanduser()).absolute())
+            path, options = split(source, base)
+            return joined(str((base / Path(path).expanduser()).absolute()), options)
         except RuntimeError:
-            raise UsageError(f"{shown(source)}: got the folder of a user that is none; want {FORMS}") from None
+            raise UsageError(f"{shown(source)}: got the folder of a user that is none; want {files.WANTED}") from None
     try:
         url = urlsplit(source)
     except ValueError:
-        raise UsageError(f"{shown(source)}: got a malformed URL; want {FORMS}") from None
+        raise UsageError(f"{shown(source)}: got a malformed URL; want {files.WANTED}") from None
     if url.scheme not in ("duckdb", "sqlite"):
         return source
     return f"{url.scheme}:///{database_path(source, base).absolute()}?{url.query}"

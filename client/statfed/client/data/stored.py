@@ -3,49 +3,26 @@
 DuckDB has decimals of at most 38 digits; of wider ones in Parquet it takes the bytes for another number.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
-
 import pyarrow as pa
-from pyarrow import parquet
 
+from statfed.client.data.engine import distinct
 from statfed.core.errors import UsageError
 
 MOST_DIGITS = 38
 
 
-def check_schema(schema: pa.Schema, shown: str = "") -> None:
+def check_schema(schema: pa.Schema, shown: str) -> None:
     """Raises UsageError naming the columns that would not be read right, and those that two columns are called.
 
     shown: the source in words, without secrets.
     """
-    front = f"{shown}: " if shown else ""
     wide = [field.name for field in schema if _wide(field.type)]
     if wide:
         raise UsageError(
-            f"{front}{', '.join(wide)}: got decimals of more than {MOST_DIGITS} digits; want at most {MOST_DIGITS}, or "
-            "float64"
+            f"{shown}: {', '.join(wide)}: got decimals of more than {MOST_DIGITS} digits; want at most {MOST_DIGITS}, "
+            "or float64"
         )
-    twice = alike(schema.names)
-    if twice:
-        raise UsageError(f"{front}got {', '.join(twice)} as the name of several columns; want one column of each name")
-
-
-def alike(names: Sequence[str]) -> list[str]:
-    """Names that several columns have, up to capital letters, which SQL does not tell apart."""
-    times = Counter(name.lower() for name in names)
-    return sorted({name for name in names if times[name.lower()] > 1})
-
-
-def check_parquet(paths: Sequence[Path], shown: str) -> None:
-    """`check_schema` of every file. A file that is no Parquet is left to whoever reads it."""
-    for path in paths:
-        try:
-            schema = parquet.read_schema(path)
-        except (pa.ArrowException, OSError):
-            continue
-        check_schema(schema, shown)
+    distinct(schema.names, shown)
 
 
 def _wide(kind: pa.DataType) -> bool:

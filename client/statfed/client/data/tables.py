@@ -17,7 +17,7 @@ from typing import Any
 import ibis
 import numpy as np
 
-from statfed.client.data.conversion import Converted, convert
+from statfed.client.data.conversion import Converted, as_text, convert
 from statfed.client.data.sources import Source, connect
 from statfed.core.codebook import Codebook, Column
 from statfed.core.conditions import Clause, columns_of
@@ -205,7 +205,9 @@ def _run(expr: Expr) -> dict[str, Any]:
 
 
 def _converted(source: Source, name: str, column: Column) -> Converted:
-    return convert(source.expr[name], column, source.expr.get_backend().name)
+    raw = source.numeric(name) if column.type in ("number", "integer") else source.expr[name]
+    found = convert(raw, column, source.expr.get_backend().name)
+    return replace(found, text=as_text(source.expr[name])) if source.signs else found
 
 
 def _rules(name: str, column: Column, converted: Converted, weighs: bool = False) -> list[_Rule]:

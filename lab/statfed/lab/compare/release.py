@@ -130,8 +130,10 @@ def too_few(
     """
     kept = frame
     for clause in where:
-        met = [_meets(kept[one.column], one) for one in clause.either]
-        kept = kept.loc[np.logical_or.reduce(met)]
+        met = np.zeros(len(kept), bool)
+        for one in clause.either:
+            met |= _meets(kept[one.column], one).to_numpy(bool)
+        kept = kept[met]
     counts = kept.groupby([kept[name].map(_code) for name in by]).size() if by else pd.Series({(): len(kept)})
     sizes = {key if isinstance(key, tuple) else (key,): int(n) for key, n in counts.items()}
     found = 0

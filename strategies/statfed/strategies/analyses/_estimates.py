@@ -139,7 +139,7 @@ def _noisy(sample: Table, question: Question[Any], estimand: Estimand) -> Arrays
     asked = {f"_{i}_{n}_{j}": x.sum() for i, of in enumerate(made) for n, xs in of.items() for j, x in enumerate(xs)}
     asked |= {f"_{i}": next(iter(of.values()))[0].count() for i, of in enumerate(made)}
     grid = sample.grid(by, **asked)
-    found = {}
+    found: dict[str, NDArray[Any]] = {}
     for i, (form, of) in enumerate(zip(forms, made, strict=True)):
         sums = {n: [grid[f"_{i}_{n}_{j}"].astype(np.float64) for j in range(len(xs))] for n, xs in of.items()}
         found |= _divided.arrays(form, sums, records - int(grid[f"_{i}"].sum()), f"_{i}")
