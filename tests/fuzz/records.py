@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import feather, parquet
 
 from statfed.client.data.drafting import draft
-from statfed.client.data.sources import connect
+from statfed.client.data.sources import Source, connect
 from statfed.client.data.tables import mismatches, open_table
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
@@ -89,23 +89,21 @@ def _read(suffix: str, raw: bytes, folder: Path, url: str = "") -> None:
     path.write_bytes(raw)
     with connect(url.format(path=path) or str(path), folder) as source:
         refused = []
-        for step in (lambda: draft(source), lambda: (_checked(source), _rows(source))):
+        steps: tuple[Callable[[Source], object], ...] = (draft, _fitting)
+        for step in steps:
             try:
-                step()
+                step(source)
             except UsageError as error:
                 refused.append(str(error))
     if refused:
         raise UsageError("\n".join(refused))
 
 
-def _checked(source: object) -> None:
-    found = mismatches(source, BOOK)  # type: ignore[arg-type]
+def _fitting(source: Source) -> None:
+    found = mismatches(source, BOOK)
     if found:
         raise UsageError("\n".join(found))
-
-
-def _rows(source: object) -> None:
-    open_table(source, BOOK, (), ("region", "income")).rows(("region", "income"))  # type: ignore[arg-type]
+    open_table(source, BOOK, (), ("region", "income")).rows(("region", "income"))
 
 
 def _npz(raw: bytes, folder: Path) -> None:

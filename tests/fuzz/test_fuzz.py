@@ -17,7 +17,7 @@ from tests.fuzz.trial import Target, tried
 COUNT = int(os.environ.get("STATFED_FUZZ", "0"))
 GROUPS: dict[str, tuple[Callable[[Path], tuple[Target, ...]], int]] = {
     "texts": (lambda _: texts.TARGETS, 24),
-    "records": (records.targets, 6),
+    "records": (records.targets, 3),
     "stored": (stored.targets, 24),
     "commands": (lambda _: commands.TARGETS, 6),
 }
