@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import click
 from pydantic.fields import FieldInfo
 from typer.core import TyperOption
 
+from statfed.cli._names import Choice
 from statfed.core.errors import UsageError
+from statfed.core.section import shown
 
 
 def option_of(key: str, field: FieldInfo) -> TyperOption:
@@ -22,7 +23,7 @@ def option_of(key: str, field: FieldInfo) -> TyperOption:
         kind = {"is_flag": True, "default": None}
         flag = f"{flag}/--no-{key.replace('_', '-')}" if default else flag
     elif choices := _choices(field.annotation):
-        kind = {"type": click.Choice(choices)}
+        kind = {"type": Choice(choices)}
     return TyperOption(
         param_decls=[f"option_{key}", flag],
         required=field.is_required(),
@@ -65,8 +66,8 @@ def value_of(key: str, field: FieldInfo, text: Any) -> Any:
     if shape == "json":
         try:
             return json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
-        except (ValueError, OSError) as error:
-            raise UsageError(f"--{key}: got {text!r}; want JSON, or @file with JSON ({error})") from None
+        except (ValueError, OSError, RecursionError) as error:
+            raise UsageError(f"--{key}: got {shown(text)}; want JSON, or @file with JSON ({error})") from None
     return text
 
 

@@ -18,8 +18,8 @@ from rich.console import Console, ConsoleDimensions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer import rich_utils
-from typer.core import TyperGroup
 
+from statfed.cli._names import Named
 from statfed.cli._runs import resuming
 from statfed.core.errors import StatfedError
 
@@ -115,7 +115,7 @@ def show_learns(title: str, rows: Iterable[Learned]) -> None:
     out.print(made, markup=False, width=min(out.width, PROSE))
 
 
-class ReportingGroup(TyperGroup):
+class ReportingGroup(Named):
     """Turns the errors that users meet into a message and an exit code; `--debug` shows where they came from."""
 
     def main(

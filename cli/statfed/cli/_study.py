@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import click
 from typer.core import TyperOption
 
+from statfed.cli._names import Choice
 from statfed.cli._output import remember_json
 from statfed.core.errors import UsageError
 from statfed.core.outputs import Destinations
@@ -52,7 +52,7 @@ class Common:
         for text in self.rule:
             if "=" not in text:
                 raise UsageError(f"--rule: got {text!r}; want key=value, for example minimum_frequency=3")
-            apply_override(rules, text)
+            apply_override(rules, text, "--rule")
         return {
             "method": method,
             "options": options,
@@ -156,7 +156,7 @@ def _privacy() -> list[TyperOption]:
         option(
             "disclosure",
             "--disclosure",
-            type=click.Choice(["none", "standard"]),
+            type=Choice(["none", "standard"]),
             default="none",
             help="Rules of the release. A simulation on your own files needs none; a release does.",
         ),
@@ -194,7 +194,7 @@ def _protection() -> list[TyperOption]:
 def _simulation() -> list[TyperOption]:
     option = panel(COMMON)
     return [
-        option("engine", "--engine", type=click.Choice(["inprocess", "processes", "ray"]), help="Where holders run."),
+        option("engine", "--engine", type=Choice(["inprocess", "processes", "ray"]), help="Where holders run."),
         option("seed", "--seed", type=int, metavar="NUMBER", help="Simulation: everything random follows from it."),
         option(
             "budget", "--budget", type=float, metavar="NUMBER", help="Lifetime epsilon of every simulated holder [20]."
@@ -202,7 +202,7 @@ def _simulation() -> list[TyperOption]:
         option(
             "rules",
             "--rules",
-            type=click.Choice(["none", "standard", "strict"]),
+            type=Choice(["none", "standard", "strict"]),
             default="none",
             help="What simulated holders allow: everything, or what that template of statfed policy init does.",
         ),
@@ -290,7 +290,7 @@ def read_protection(name: str, options: Sequence[str], minimum_holders: int | No
     for text in options:
         if not text.partition("=")[2]:
             raise UsageError(f"--protect-option: got {text!r}; want key=value (statfed protections {name})")
-        apply_override(read, text)
+        apply_override(read, text, "--protect-option")
     return {"name": name, "minimum_holders": minimum_holders, "options": read}
 
 
@@ -313,5 +313,8 @@ def read_privacy(text: str) -> dict[str, Any]:
         if not sign:
             raise UsageError(f"--privacy: got {part!r}; want key=value, for example epsilon=1,delta=1e-6")
         name = key.strip().replace("-", "_")
-        fields[_PRIVACY_KEYS.get(name, name)] = value.strip()
+        name = _PRIVACY_KEYS.get(name, name)
+        if name in fields:
+            raise UsageError(f"--privacy: got {key.strip()} twice; want it once")
+        fields[name] = value.strip()
     return fields

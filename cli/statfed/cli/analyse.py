@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from statfed.cli._answers import carry_out
 from statfed.cli._fields import option_of, value_of
+from statfed.cli._names import Named
 from statfed.cli._study import Common, Outputs, common_options, output_options
 from statfed.cli._study import read_privacy as read_privacy
 from statfed.core.discovery import modules
@@ -16,7 +17,7 @@ from statfed.core.method import ANALYSES, load_method
 from statfed.core.study import make_study
 
 
-class Analyses(TyperGroup):
+class Analyses(Named):
     """Finds its commands by discovery, and imports only the one that is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

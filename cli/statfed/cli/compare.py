@@ -14,6 +14,7 @@ from statfed.cli._runs import RUNS, WORKSPACE
 from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
+from statfed.core.names import one_of
 from statfed.core.outputs import Destinations
 from statfed.core.scenario import PACKAGE as SCENARIOS
 from statfed.core.scenario import Profile
@@ -81,7 +82,7 @@ def compare(
     from statfed.lab.compare.tables import NAMES
 
     if profile not in ("quick", "full"):
-        raise UsageError(f"--profile: got {profile}; want quick or full")
+        raise UsageError(f"--profile: got {profile}; want {one_of(('quick', 'full'), profile)}")
     if bool(scenario) == all_:
         raise UsageError("compare: want scenarios (statfed scenarios list), or --all for the whole inventory")
     wanted = Comparison(

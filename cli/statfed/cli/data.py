@@ -6,6 +6,7 @@ import typer
 
 from statfed.cli._output import Json, emit_json, out, progress_bars, table
 from statfed.core.errors import UsageError
+from statfed.core.names import one_of
 
 app = typer.Typer(no_args_is_help=True, help="Real data for the scenarios, hash checked and cached outside git.")
 
@@ -41,7 +42,7 @@ def fetch(name: Annotated[str, typer.Argument(help="A name from `statfed data li
 
     known = datasets()
     if name not in known:
-        raise UsageError(f"data: got {name!r}; want one of {', '.join(sorted(known))}")
+        raise UsageError(f"data: got {name!r}; want {one_of(sorted(known), name)}")
     with progress_bars() as bars:
         path = known[name].fetch(bars)
     if as_json:

@@ -12,6 +12,7 @@ from statfed.cli._study import LEVELS, TYPE, read_levels, read_protection, read_
 from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
+from statfed.core.names import meant
 from statfed.core.section import read_toml
 from statfed.core.study import Study, make_study, old_keys
 from statfed.core.toml import literal
@@ -174,8 +175,11 @@ def read_study(study: str, engine: str | None, changes: list[str], data: Path | 
             notify(f"{path}: a study of an earlier format; read {', '.join(old)}")
         return make_study(table, changes, where=str(path)), path.parent
     if study not in modules("statfed.scenarios"):
-        known = ", ".join(sorted(modules("statfed.scenarios")))
-        raise UsageError(f"study: got {study!r}; want a scenario ({known}) or the path of a study file")
+        known = sorted(modules("statfed.scenarios"))
+        near = meant(study, known)
+        raise UsageError(
+            f"study: got {study!r}; want a scenario ({', '.join(known)}) or the path of a study file{near}"
+        )
     from statfed.federation.run import default_study
 
     return make_study(default_study(study), changes, where=study), None

@@ -6,10 +6,11 @@ from typing import Any
 import click
 import typer
 from pydantic.fields import FieldInfo
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from statfed.cli._answers import carry_out
 from statfed.cli._fields import option_of, value_of
+from statfed.cli._names import Choice, Named
 from statfed.cli._study import Common, Outputs, common_options, output_options, panel
 from statfed.core.discovery import modules
 from statfed.core.errors import UsageError
@@ -25,7 +26,7 @@ _TABLES = ("model", "strategy")
 """Options that are tables; the first key of each has an option of its own."""
 
 
-class Models(TyperGroup):
+class Models(Named):
     """Finds its commands by discovery: a model is a file of `statfed.strategies.models`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -110,7 +111,7 @@ def _options(
     for text in changes:
         if not text.partition("=")[2]:
             raise UsageError(f"--option: got {text!r}; want key=value, for example strategy.server_momentum=0.5")
-        apply_override(options, text)
+        apply_override(options, text, "--option")
     return options
 
 
@@ -120,7 +121,7 @@ def _training() -> list[Any]:
         option(
             "method",
             "--method",
-            type=click.Choice(sorted(modules(TRAINING))),
+            type=Choice(sorted(modules(TRAINING))),
             default=DEFAULT,
             help="local-sgd: each holder trains for a round; dp-fedsgd: steps on the noisy sum of gradients.",
         ),

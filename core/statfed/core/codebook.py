@@ -29,7 +29,8 @@ from pydantic import (
 
 from statfed.core import toml
 from statfed.core.errors import UsageError
-from statfed.core.section import Section, describe, read_toml
+from statfed.core.names import one_of
+from statfed.core.section import Section, describe, read_toml, shown
 
 Type = Literal["number", "integer", "boolean", "category", "id", "date", "text", "array"]
 Role = Literal["weight", "stratum", "psu", "replicate", "unit", "enterprise", "record-key"]
@@ -245,7 +246,7 @@ class Codebook(Section):
     def column(self, name: str, where: str = "column") -> Column:
         """Raises UsageError naming the columns there are."""
         if name not in self.columns:
-            raise UsageError(f"{where}: got {name!r}; want one of {', '.join(self.columns)}")
+            raise UsageError(f"{where}: got {shown(name)}; want {one_of(self.columns, name)}")
         return self.columns[name]
 
     def number(self, name: str, where: str = "column") -> Column:
@@ -294,4 +295,4 @@ def make_codebook(table: Mapping[str, Any], where: str = "codebook") -> Codebook
     try:
         return Codebook.model_validate(table)
     except ValidationError as error:
-        raise UsageError(describe(error, where, "only keys listed in docs/codebook.md")) from None
+        raise UsageError(describe(error, where, "only keys listed in docs/codebook.md", Codebook)) from None

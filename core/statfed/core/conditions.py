@@ -29,7 +29,7 @@ from pydantic import Field, Strict, TypeAdapter, model_validator
 
 from statfed.core.codebook import MOST_CATEGORIES, Codebook, Column, day_of
 from statfed.core.errors import UsageError
-from statfed.core.section import Section
+from statfed.core.section import Section, shown
 
 MOST_CONDITIONS = 1_000
 """Comparisons of a study: more is not read, at any end."""
@@ -140,7 +140,7 @@ def parse_condition(text: str, codebook: Codebook) -> Clause:
     """The one clause of a condition. Raises UsageError where it has several."""
     found = parse_where((text,), codebook)
     if len(found) != 1:
-        raise UsageError(f"--where: got {text!r}; want one condition, without and")
+        raise UsageError(f"--where: got {shown(text)}; want one condition, without and")
     return found[0]
 
 
@@ -213,7 +213,7 @@ class _Reader:
     def _unread(self, want: str) -> UsageError:
         rest = self._rest()
         got = f"at {rest[:40]!r}" if rest else "at its end"
-        return UsageError(f"--where: got {self.text!r}; want {want} {got}; {EXAMPLES}")
+        return UsageError(f"--where: got {shown(self.text)}; want {want} {got}; {EXAMPLES}")
 
     def _rest(self) -> str:
         return self.text[self.at :].strip()

@@ -19,6 +19,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from statfed.core.errors import UsageError
+from statfed.core.names import one_of
 
 GROUPS = {
     "statfed.strategies.protections": "statfed.protections",
@@ -128,7 +129,7 @@ def load(package: str, name: str, what: str) -> Any:
     """
     found = modules(package)
     if name not in found:
-        raise UsageError(f"unknown {what}: got {name!r}; want one of {', '.join(sorted(found))}")
+        raise UsageError(f"unknown {what}: got {name!r}; want {one_of(sorted(found), name)}")
     plugin = plugins(package).get(name)
     if plugin is None:
         return importlib.import_module(found[name])

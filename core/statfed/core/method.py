@@ -24,6 +24,7 @@ from statfed.core.codebook import Codebook
 from statfed.core.conditions import columns_of
 from statfed.core.discovery import load, modules
 from statfed.core.errors import EngineError, UsageError
+from statfed.core.names import one_of
 from statfed.core.result import Result
 from statfed.core.section import Section, describe
 from statfed.core.table import Size, Table
@@ -347,7 +348,7 @@ def load_method(name: str) -> Method:
     """The module of a method. Raises UsageError naming those there are."""
     known = methods()
     if name not in known:
-        raise UsageError(f"unknown method: got {name!r}; want one of {', '.join(sorted(known))}")
+        raise UsageError(f"unknown method: got {name!r}; want {one_of(sorted(known), name)}")
     method: Method = load(known[name], name, "method")
     return method
 
@@ -357,17 +358,22 @@ def is_training(name: str) -> bool:
     return package_of(name) == TRAINING
 
 
+def read_options(name: str, options: Mapping[str, Any]) -> tuple[Method, Section]:
+    """A method and its options. Raises UsageError on unknown names, keys or values."""
+    method = load_method(name)
+    try:
+        return method, method.Options.model_validate(dict(options))
+    except ValidationError as error:
+        known = ", ".join(method.Options.model_fields)
+        raise UsageError(describe(error, name, f"one of {known}", method.Options)) from None
+
+
 def read_question(terms: Terms, codebook: Codebook | None = None, reveals: bool = True) -> tuple[Method, Question[Any]]:
     """The method that a study names and its question; codebook: of the own table, by default the study's.
 
     Raises UsageError on unknown names, options or columns, and where a method without a private form is to be private.
     """
-    method = load_method(terms.method)
-    try:
-        options = method.Options.model_validate(terms.options)
-    except ValidationError as error:
-        known = ", ".join(method.Options.model_fields)
-        raise UsageError(describe(error, terms.method, f"one of {known}")) from None
+    method, options = read_options(terms.method, terms.options)
     question = Question(terms, method, options, codebook or terms.codebook, reveals)
     columns_read(question)
     if terms.privacy:

@@ -200,8 +200,9 @@ def named_protection(name: str, options: Mapping[str, Any]) -> tuple[Protection,
     try:
         return module, module.Options.model_validate(dict(options))
     except ValidationError as error:
-        known = ", ".join(module.Options.model_fields) or "none: it has no options"
-        raise UsageError(describe(error, f"protection {name}", f"one of {known}")) from None
+        known = ", ".join(module.Options.model_fields)
+        want = f"one of {known}" if known else "none: it has no options"
+        raise UsageError(describe(error, f"protection {name}", want, module.Options)) from None
 
 
 def shown_options(module: Protection, options: Mapping[str, Any]) -> dict[str, Any]:

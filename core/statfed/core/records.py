@@ -88,12 +88,14 @@ def load_records(path: Path) -> Records:
     if not path.exists():
         raise UsageError("data file not found; want the path given in policy.toml to exist")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a damaged one open
             missing = {"windows", "labels", "persons"} - set(file.files)
             if missing:
                 raise UsageError(f"data file lacks {', '.join(sorted(missing))}; want windows, labels, persons")
             return Records(file["windows"], file["labels"], file["persons"])
-    except (ValueError, OSError, EOFError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a damaged archive raises whatever its reader meets first
         raise UsageError(f"data file is not a readable .npz file ({type(error).__name__})") from None
 
 

@@ -14,11 +14,12 @@ from statfed.core.discovery import origin
 from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
 from statfed.core.method import package_of
 from statfed.core.protection import PACKAGE as PROTECTIONS
+from statfed.core.section import deep
 from statfed.core.terms import Terms
 
 MODELS = "statfed.strategies.models"
-MOST_TEXT, MOST_NESTED = 16_000_000, 50
-"""Of a statement: characters, and tables and lists within one another."""
+MOST_TEXT = 16_000_000
+"""Characters of a statement."""
 M = TypeVar("M", bound=BaseModel)
 Step = Literal["admit", "protect", "ask", "release"]
 
@@ -81,7 +82,7 @@ def understood(
         raise Refused(f"statement not understood: got {len(text):,} characters; want at most {MOST_TEXT:,}")
     try:
         table = json.loads(text)
-        if _deep(table):
+        if deep(table):
             raise ValueError
         version = str(table["version"])
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -95,21 +96,6 @@ def understood(
         raise Refused(f"statement not understood: {keys}") from None
     except KeyError as error:
         raise Refused(f"statement not understood: {error.args[0]}") from None
-
-
-def _deep(value: Any) -> bool:
-    """Are tables and lists nested deeper than any study has them? Without recursion: that is what depth attacks."""
-    level = [value]
-    for _ in range(MOST_NESTED):
-        level = [
-            item
-            for one in level
-            if isinstance(one, dict | list)
-            for item in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def outside(terms: Terms) -> tuple[str, ...]:

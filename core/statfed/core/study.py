@@ -19,7 +19,7 @@ from statfed.core.privacy.noise import epsilon_for
 from statfed.core.privacy.placement import shares
 from statfed.core.privacy.spending import own_noise
 from statfed.core.protection import named_protection
-from statfed.core.section import NAME, Section, Unit, apply_override, describe, read_toml
+from statfed.core.section import MOST_NESTED, NAME, Section, Unit, apply_override, deep, describe, read_toml
 from statfed.core.terms import (
     COLLUDERS,
     MECHANISM,
@@ -153,10 +153,11 @@ class Study(Section):
         """Errors of the kind of section that was meant, instead of those of both."""
         if not isinstance(value, Mapping):
             return value
+        meant: type[Section] = Target if "margin_of_error" in value else Privacy
         try:
-            return (Target if "margin_of_error" in value else Privacy).model_validate(dict(value))
+            return meant.model_validate(dict(value))
         except ValidationError as error:
-            lines = describe(error, "", KEYS).splitlines()
+            lines = describe(error, "", KEYS, meant).splitlines()
             raise ValueError("\n".join(line.removeprefix(": ") for line in lines)) from None
 
     @field_validator("disclosure", mode="before")
@@ -247,23 +248,35 @@ def make_study(table: Mapping[str, Any], overrides: Sequence[str] = (), where: s
     """Validate a study given as a mapping, after applying `key.path=value` overrides. Studies and overrides of format
     1 are read. Where an override names another method, options that only the study's own method has are left out.
     """
-    merged: dict[str, Any] = json.loads(json.dumps(table, default=_plain))
+    merged = _copied(table, where)
     if overrides and old_keys(merged):  # which keys of format 1 a study has depends on the method in the end
-        tried = json.loads(json.dumps(merged))
+        tried = _copied(merged, where)
         for override in overrides:
             apply_override(tried, override)
         merged = converted(merged, str(converted(tried).get("method", "")))
     merged = converted(merged)
-    before = json.loads(json.dumps(merged))
+    before = _copied(merged, where)
     for override in overrides:
         apply_override(merged, override)
         merged = converted(merged)
+    merged = _copied(merged, where)
     if merged.get("method") != before.get("method"):
         merged["options"] = _fitting(str(merged.get("method")), merged.get("options", {}), before.get("options", {}))
     try:
         return Study.model_validate(merged)
     except ValidationError as error:
-        raise UsageError(describe(error, where, KEYS)) from None
+        raise UsageError(describe(error, where, KEYS, Study)) from None
+
+
+def _copied(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A study as JSON has it. Raises UsageError where it is nested too deeply, or a number has too many digits."""
+    if deep(dict(table)):
+        raise UsageError(f"{where}: got tables or lists nested more than {MOST_NESTED} deep; want fewer")
+    try:
+        made: dict[str, Any] = json.loads(json.dumps(table, default=_plain))
+    except ValueError:
+        raise UsageError(f"{where}: got a number of more than 4,000 digits; want a smaller one") from None
+    return made
 
 
 def _fitting(method: str, options: Any, before: Any) -> Any:

@@ -230,7 +230,7 @@ def load_model(path: Path | str) -> Saved:
     if not path.is_file():
         raise UsageError(f"{path}: no such file; want a saved model")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a damaged one open
             vector, text = np.asarray(file["vector"], np.float32), bytes(file["card"])
         card = json.loads(text)
     except (KeyError, OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:

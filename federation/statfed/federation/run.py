@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from statfed.client.data.sources import absolute
 from statfed.core import toml
@@ -31,7 +30,7 @@ from statfed.core.study import Study, load_study, noisy_parts
 from statfed.core.terms import Terms
 from statfed.federation import checkpoint as checkpoints
 from statfed.federation.answers import Answer, learns, spending_of, versions
-from statfed.federation.parties import third_party_names
+from statfed.federation.preflight import before_data, started
 from statfed.federation.runs import read_status, working_in, write_status
 from statfed.federation.simulation import Opener, World, reused, simulated, world_of
 from statfed.federation.trained import Phase
@@ -163,13 +162,13 @@ def run_study(
     paid for. Raises UsageError, without making one, where the engine or a holder's name does
     not go with the protection; UsageError, Refused or EngineError as the run does.
     """
-    third_party_names(study.protection, study.holders, study.engine)
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.scenario or study.method}-{secrets.token_hex(2)}"
     base = options.base or Path.cwd()
     holders = {holder: absolute(source, base) if source else "" for holder, source in study.holders.items()}
     own = {"codebook": str((base / study.codebook).resolve())} if study.codebook else {}
     others = {holder: str((base / path).resolve()) for holder, path in study.codebooks.items()}
     study = study.model_copy(update={"holders": holders, **own, "codebooks": others})
+    before_data(study, base, options.codebook, options.runs)
     if options.runs is None:
         job = _Job(study, options, name, None, progress, notify, on_codebook)
         return _kept(job, _execute(job), options.keep / name) if options.keep else _execute(job)
@@ -422,7 +421,7 @@ def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> 
                 progress=job.progress,
                 on_admission=on_admission,
                 on_state=on_state,
-                start=_started(job) if job.study.start else None,
+                start=started(job.study.start, job.options.runs),
                 resume=job.checkpoint,
                 earlier=_attempts(job) if job.checkpoint else (),
             )
@@ -440,18 +439,3 @@ def _attempts(job: _Job) -> list[str]:
     """Names of a run's earlier attempts at the holders, without the one that its checkpoint is of."""
     name = job.name.partition("~")[0]
     return [name, *(f"{name}~{number}" for number in range(2, job.attempt))]
-
-
-def _started(job: _Job) -> dict[str, NDArray[Any]]:
-    """The parameters that a study starts from: an earlier run's, or of a model.npz. Raises UsageError without any."""
-    start = str(job.study.start)
-    inside = job.options.runs / start / "model.npz" if job.options.runs else Path(start)
-    path = inside if inside.is_file() else Path(start)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            vector = np.asarray(file["vector"], np.float32)
-    except Exception:  # noqa: BLE001  # a damaged archive raises whatever its reader meets first
-        raise UsageError(f"start: got {start!r}; want a finished run's name or the path of its model.npz") from None
-    if not np.isfinite(vector).all():
-        raise UsageError(f"start: {start!r} has parameters that are not finite")
-    return {"model": vector}

@@ -6,8 +6,8 @@ a pilot's parties bring their own homes, and nothing of this module is used.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from statfed.core.study import Study
 from statfed.core.terms import Terms
 from statfed.federation.homes import elsewhere, home_names, homes_under, make_homes
 from statfed.federation.population import described, write_tables
+from statfed.federation.preflight import before_drafting
 from statfed.server.engine import Deployment, Engine, Session
 
 R = TypeVar("R")
@@ -138,15 +139,26 @@ def _drafted(study: Study, progress: Progress) -> Codebook:
     drafts = []
     for number, (name, source) in enumerate(study.holders.items()):
         progress("draft a codebook", number, len(study.holders))
-        try:
-            with connect(source, Path()) as opened:
+        with _of(name):
+            opened = connect(source, Path())
+        with opened:
+            if not number:
+                before_drafting(study, name, tuple(opened.expr.columns))
+            with _of(name):
                 drafts.append(draft(opened, study.types, study.levels))
-        except UsageError as failed:
-            raise UsageError(f"{name}: {failed}") from None
     progress("draft a codebook", len(drafts), len(drafts))
     codebook = union(drafts, tuple(study.holders))
     check_stated(codebook, study.types, study.levels)
     return codebook
+
+
+@contextmanager
+def _of(holder: str) -> Iterator[None]:
+    """Errors of the block as that holder's."""
+    try:
+        yield
+    except UsageError as failed:
+        raise UsageError(f"{holder}: {failed}") from None
 
 
 def dataset_key(study: Study, synthetic: bool) -> str:

@@ -108,7 +108,7 @@ def options(study: Study) -> Options:
         return _Table.model_validate({"data": study.data}).data
     except ValidationError as error:
         known = f"one of {', '.join(f'data.{key}' for key in Options.model_fields)}"
-        raise UsageError(describe(error, "study", known)) from None
+        raise UsageError(describe(error, "study", known, _Table)) from None
 
 
 def study(profile: Profile, seed: int) -> Mapping[str, Any]:

@@ -359,7 +359,7 @@ def load_policy(path: Path) -> Policy:
         return Policy.model_validate(table)
     except ValidationError as error:
         known = ", ".join(f"{s}.{k}" for s, f in Policy.model_fields.items() for k in _section(f.annotation))
-        raise UsageError(describe(error, str(path), f"one of {known}")) from None
+        raise UsageError(describe(error, str(path), f"one of {known}", Policy)) from None
 
 
 def _section(annotation: Any) -> tuple[str, ...]:

@@ -65,6 +65,7 @@ from numpy.typing import NDArray
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import Layout, Slot
 from statfed.core.method import Arrays, Part
+from statfed.core.names import one_of
 from statfed.core.privacy import discrete
 from statfed.core.privacy.accountant import (
     DiscreteGaussian,
@@ -379,7 +380,7 @@ def epsilon_for(
     Raises UsageError on an unknown part, on a target that is not positive, and on one that takes epsilon above 1000.
     """
     if part not in parts:
-        raise UsageError(f"margin of error: got part {part!r}; want one of {', '.join(parts)}")
+        raise UsageError(f"margin of error: got part {part!r}; want {one_of(parts, part)}")
     if not 0.0 < half_width < math.inf:
         raise UsageError(f"margin of error: got {half_width:g}; want a positive number")
     facts, kinds = facts_of(parts, privacy), _kinds(privacy, shares)

@@ -19,6 +19,7 @@ from typing import Any
 from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
+from statfed.core.names import meant
 from statfed.core.progress import Progress, silent
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.scenario import PACKAGE, Profile, kind_of
@@ -80,7 +81,9 @@ def plan(comparison: Comparison) -> list[list[Cell]]:
     known = dict.fromkeys(level.id for name in names for level in load(PACKAGE, name, "scenario").LEVELS)
     unknown = [level for level in comparison.levels if level not in known]
     if unknown:
-        raise UsageError(f"--level: got {', '.join(unknown)}; want some of {', '.join(known)}")
+        raise UsageError(
+            f"--level: got {', '.join(unknown)}; want some of {', '.join(known)}{meant(unknown[0], known)}"
+        )
     seeds = comparison.seeds or SEEDS[comparison.profile]
     for seed in range(1, seeds + 1):
         blocks += [cells(name, comparison.profile, seed, some) for name, some in chosen.items() if some]

@@ -31,7 +31,7 @@ def make_case(table: Mapping[str, Any], overrides: Sequence[str] = (), where: st
     try:
         return Case.model_validate(facts)
     except ValidationError as error:
-        raise UsageError(describe(error, where, f"one of {', '.join(FACTS)}")) from None
+        raise UsageError(describe(error, where, f"one of {', '.join(FACTS)}", Case)) from None
 
 
 def answered(fact: str, text: str) -> Any:
