@@ -153,8 +153,8 @@ def table_with_that_weight(world: World) -> Finding:
 def histogram_with_that_weight(world: World) -> Finding:
     found = world.asked("histogram", {"column": "income", "bins": 400, "weight": "grant"})
     rows = [] if found is None else next(iter(found.tables.values()))
-    full = [row for row in rows if isinstance(row.get("total"), float) and float(row["total"]) > 1]
-    return _income((float(full[0]["lower"]) + float(full[0]["upper"])) / 2 if len(full) == 1 else None)  # type: ignore[arg-type]
+    full: list[Any] = [row for row in rows if isinstance(total := row.get("total"), float) and total > 1]
+    return _income((float(full[0]["lower"]) + float(full[0]["upper"])) / 2 if len(full) == 1 else None)
 
 
 @attack("L1", "analyst", "ratio", "columns of weights")

@@ -92,8 +92,9 @@ def describe(error: ValidationError, where: str, known: str, model: type[BaseMod
             lines.append(f"{subject}: missing; want a value")
         elif item["type"] in ("too_short", "too_long"):
             side, ctx = ("most", "max_length") if item["type"] == "too_long" else ("least", "min_length")
-            got = item["ctx"].get("actual_length") or 0 if side == "least" else "more"
-            lines.append(f"{subject}: got {got} entries; want at {side} {item['ctx'][ctx]}")
+            facts = item.get("ctx", {})
+            got = facts.get("actual_length") or 0 if side == "least" else "more"
+            lines.append(f"{subject}: got {got} entries; want at {side} {facts[ctx]}")
         elif item["type"] == "value_error":
             lines.append(f"{subject}: {item['msg'].removeprefix('Value error, ')}")
         else:
