@@ -215,7 +215,7 @@ def designs() -> Iterator[Case]:
             yield Case(
                 "glm", f"{family}, {said}", where, R, coefficients(found), wanted["estimate"] + wanted["std_error"]
             )
-        row = federate("ttest", **ask, columns=["hours"], by="sex", levels=["m", "f"]).tables["tests"][0]
+        row = federate("ttest", **ask, columns=["hours"], by="sex", groups=["m", "f"]).tables["tests"][0]
         keys: tuple[str, ...] = ("estimate", "statistic", "df", "p_value", "lower", "upper")
         yield Case("ttest", said, where, R, [row[k] for k in keys], [reference["two"][k] for k in keys])
         row = federate("variance", **ask, columns=["income"]).tables["estimates"][0]

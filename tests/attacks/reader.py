@@ -197,7 +197,7 @@ def _chi_square(k: float, a: float, b: float, n: float) -> float:
     return float(((observed - expected) ** 2 / expected).sum())
 
 
-@attack("L13", "reader", "variance", "memory of releases", policies=OPEN)
+@attack("L13", "reader", "variance", "memory of releases", policies=OPEN, unreleased=True)
 def variance_by_groups_and_mean_of_all(world: World) -> Finding:
     """A row that is withheld in one question follows from others, which are about everybody and about the rest."""
     by = world.asked("mean", {"columns": ["income"], "by": ["list"]})

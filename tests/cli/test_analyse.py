@@ -209,7 +209,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "holder twice": ("describe --columns age --holder a=a.parquet --holder a=b.csv", 2, "--holder: got a twice"),
     "holder name": ("describe --columns age --holder A_1=a.parquet", 2, "holders: got 'A_1'; want lower-case letters"),
     "codebook": (f"describe --columns age --codebook no.toml {TWO}", 2, "codebook file not found: "),
-    "where": (f"describe --columns age --where 'age !! 3' {TWO}", 2, "--where: got 'age !! 3'; want for example"),
+    "where": (f"describe --columns age --where 'age !! 3' {TWO}", 2, "--where: got 'age !! 3'; want =, !=, <"),
     "level": (f"describe --columns age --where 'sex = x' {TWO}", 2, "want =, != or in, and codes of f, m"),
     "privacy": (f"count --privacy 1 {TWO}", 2, "--privacy: got '1'; want key=value"),
     "epsilon": (f"count --privacy epsilon=-1 {TWO}", 2, "epsilon: got '-1'; want greater than 0"),

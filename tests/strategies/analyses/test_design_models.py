@@ -87,8 +87,8 @@ def test_frequencies_that_add_up_to_less_than_the_parameters_are_refused_as_such
 
 
 TESTS: dict[str, dict[str, Any]] = {
-    "two": {"columns": ["hours"], "by": "sex", "levels": ["m", "f"]},
-    "two_missing": {"columns": ["income"], "by": "sex", "levels": ["m", "f"]},
+    "two": {"columns": ["hours"], "by": "sex", "groups": ["m", "f"]},
+    "two_missing": {"columns": ["income"], "by": "sex", "groups": ["m", "f"]},
     "one": {"columns": ["hours"], "mu": 34},
     "paired": {"columns": ["hours", "age"], "paired": True},
 }

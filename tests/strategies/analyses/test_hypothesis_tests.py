@@ -74,7 +74,7 @@ def test_ttests_equal_pooled_scipy_however_the_records_are_split(seed: int, hold
 
 def test_two_of_several_levels_are_compared_in_the_order_asked_for() -> None:
     frame = sample(5, 90)
-    row = federate("ttest", split(frame, 3), CODEBOOK, columns=["y"], by="region", levels=["w", "n"]).tables["tests"][0]
+    row = federate("ttest", split(frame, 3), CODEBOOK, columns=["y"], by="region", groups=["w", "n"]).tables["tests"][0]
     w, n = (frame.loc[frame["region"] == level, "y"] for level in ("w", "n"))
     agrees(row, stats.ttest_ind(w, n, equal_var=False), 0.95)
 
@@ -102,7 +102,7 @@ def test_samples_that_are_empty_single_missing_or_constant_give_nulls(
     ("options", "wanted"),
     [
         ({"columns": ["x"], "by": "region"}, "want two of region"),
-        ({"columns": ["x"], "by": "region", "levels": ["n", "z"]}, "want two of region"),
+        ({"columns": ["x"], "by": "region", "groups": ["n", "z"]}, "want two of region"),
         ({"columns": ["x"], "by": "y"}, "want category or boolean"),
         ({"columns": ["sex"]}, "want number"),
         ({"columns": ["x"], "paired": True}, "got 1 columns; want two"),

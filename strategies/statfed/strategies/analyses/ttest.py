@@ -38,7 +38,7 @@ class Options(Section):
     columns: tuple[str, ...] = Field(min_length=1, description="numeric columns, one test each; paired: two columns")
     mu: float = Field(default=0.0, description="mean, or difference of means, under the null hypothesis")
     by: str | None = Field(default=None, description="two samples: column with the groups")
-    levels: tuple[str, ...] = Field(
+    groups: tuple[str, ...] = Field(
         default=(), description="two samples: the two levels to compare, if `by` has more than two"
     )
     paired: bool = Field(default=False, description="test the difference of two columns of the same record")
@@ -55,13 +55,13 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
         raise UsageError(f"ttest: paired: got {len(options.columns)} columns; want two")
     if options.paired and options.by:
         raise UsageError(f"ttest: got paired and by {options.by}; want one of them")
-    if options.by is None and (options.pooled or options.levels):
-        raise UsageError("ttest: got pooled or levels without by; want a grouping column with them")
+    if options.by is None and (options.pooled or options.groups):
+        raise UsageError("ttest: got pooled or groups without by; want a grouping column with them")
     if options.by is not None:
         known = question.codebook.category(options.by).levels
-        chosen = options.levels or known
+        chosen = options.groups or known
         if len(chosen) != 2 or chosen[0] == chosen[1] or any(level not in known for level in chosen):
-            raise UsageError(f"ttest: levels: got {', '.join(chosen)}; want two of {options.by}: {', '.join(known)}")
+            raise UsageError(f"ttest: groups: got {', '.join(chosen)}; want two of {options.by}: {', '.join(known)}")
     if options.design:
         if options.pooled:
             raise UsageError("ttest: got pooled with design; want one of them: a design has no common variance")
@@ -103,8 +103,8 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
 def _samples(table: Table, question: Question[Options]) -> tuple[Table, list[Expr], tuple[str, ...]]:
     """The records to look at, the numbers that are tested, and the column of the samples."""
     options = question.options
-    if options.by and options.levels:
-        table = table.filter(table[options.by].cast("string").isin(options.levels))
+    if options.by and options.groups:
+        table = table.filter(table[options.by].cast("string").isin(options.groups))
     numbers: list[Expr] = [table.number(name) for name in options.columns]
     if options.paired:
         numbers = [numbers[0] - numbers[1]]
@@ -276,7 +276,7 @@ def _known(question: Question[Options]) -> tuple[str, ...]:
 
 def _levels(question: Question[Options]) -> tuple[str, ...]:
     """The two levels that are compared, in the order asked for; the whole sample where there is no `by`."""
-    return question.options.levels or _known(question)
+    return question.options.groups or _known(question)
 
 
 def _bounds(question: Question[Options]) -> list[m.Bounds]:
