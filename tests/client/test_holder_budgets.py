@@ -214,7 +214,9 @@ def test_a_run_that_goes_on_reserves_what_is_left_and_answers_nothing_again(home
     assert isinstance(closing, Closing)
     assert closing.study_epsilon is not None
     assert closing.study_epsilon <= 1.0
-    assert holder.say("admit", asked, run="r~3", done=2).facts.epsilon == 0.0  # nothing is left to ask
+    admission = holder.say("admit", asked, run="r~3", done=2).facts
+    assert isinstance(admission, Admission)
+    assert admission.epsilon == 0.0  # nothing is left to ask
     assert holder.refusal("ask", asked, 2, "income", run="r~3", done=2)
     assert holder.entries.count("charge") == 2
 

@@ -95,4 +95,4 @@ def test_drafts_of_arrays_of_several_dimensions_admit_them(postgres: Server, tmp
 def test_text_that_is_no_date_is_a_mismatch_and_no_error_of_the_server(postgres: Server, tmp_path: Path) -> None:
     rows = [f"('p', '{day}', 'x', '{{1,2,3}}')" for day in ("2023-02-29", "20240320", "0000-01-01", "x", "2024-02-29")]
     with connect(_made(postgres, "texts", "text", "real[]", *rows), tmp_path) as source:
-        assert [one.count for one in local_mismatches(source, CODEBOOK)] == [4]
+        assert [one.count for one in local_mismatches(source, CODEBOOK)] == [3]  # eight digits are a date

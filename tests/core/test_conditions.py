@@ -163,7 +163,7 @@ def comparisons(draw: Callable[..., Any]) -> tuple[str, str]:
     sql = '"' + name + '"'
 
     def typed(text: str) -> str:
-        return f"date {text}" if name == "born" else f"{text}::double" if name in ORDERED else text
+        return f"date {text}" if name == "born" else f"'{text}'::double" if name in ORDERED else text
 
     if kind == "null":
         op = draw(st.sampled_from(["is null", "is not null"]))

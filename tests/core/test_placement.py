@@ -512,9 +512,10 @@ def test_central_noise_over_bounded_records_of_persons_is_refused_where_rules_co
     allow = {"protections": ["*"], "noise": ["central"]}
     budget = {"unit": "person"}
     person = {"privacy": {"epsilon": 1.0, "noise": "central", "unit": "person", "max_records_per_unit": 2}}
-    for minimum in ("off", 3):
+    for seed, minimum in enumerate(("off", 3)):
+        frame = people(200, seed)  # two homes, two data sets
         office = Office(
-            tmp_path / str(minimum), people(200), allow=allow, budget=budget, disclosure={"minimum_frequency": minimum}
+            tmp_path / str(minimum), frame, allow=allow, budget=budget, disclosure={"minimum_frequency": minimum}
         )
         wanted = query(method="count", **person)
         if minimum == "off":
@@ -530,7 +531,7 @@ def test_central_noise_over_bounded_records_of_persons_is_refused_where_rules_co
 FRAMES = [people(n, seed=i) for i, n in enumerate((150, 90, 60, 40))]
 
 
-def answered(where: Mapping[str, Any], protection: str, seed: int = 3) -> Federation:
+def answered(where: Mapping[str, Any], protection: str, seed: int = 5) -> Federation:
     fed = Federation({f"h{i}": frame for i, frame in enumerate(FRAMES)}, CODEBOOK, seed=seed, protection=protection)
     fed.table("region", privacy={"epsilon": 1.0, "mechanism": "discrete-gaussian"} | dict(where))
     return fed

@@ -120,7 +120,7 @@ def test_frames_arrow_tables_and_paths_are_holders_alike_and_others_are_named(tm
     row = fed.describe("income").to_dict()["columns"][0]
     assert row["count"] == 4 * len(frame)
     assert row["mean"] == pytest.approx(frame["income"].mean(), rel=1e-12)
-    with pytest.raises(UsageError, match="a: got list; want a path, a URL, a DataFrame or an Arrow table"):
+    with pytest.raises(UsageError, match="a: got list; want a path, a URL, a pandas or polars DataFrame"):
         Federation({"a": [1, 2]})
 
 

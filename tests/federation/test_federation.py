@@ -263,7 +263,7 @@ def test_missing_and_corrupt_data_files_are_named_in_the_holders_own_log(
     (places["office-2"] / FILE).unlink()
     with pytest.raises(UsageError, match=r"(?s)office-1: .*data cannot be opened.*office-2: .*cannot be opened"):
         federate(study, places)
-    assert "not readable as parquet" in caplog.text
+    assert "not readable as Parquet" in caplog.text
     assert "no such file" in caplog.text
 
 

@@ -173,7 +173,8 @@ def test_shares_of_the_budget_compose_to_the_level_and_more_than_all_of_it_is_re
 @pytest.mark.parametrize(("epsilon", "shares"), [(3.0, (0.2, 0.5, 0.3)), (3.0, (0.5, 0.5)), (1.0, (0.7, 0.3))])
 def test_tables_of_counts_with_shares_of_a_budget_stay_within_it(epsilon: float, shares: tuple[float, ...]) -> None:
     count = {"count": Part((8,), integer=True, bound=1, single=True)}
-    parts = [Privacy(epsilon=part_of(epsilon, 1e-6, share), delta=1e-6) for share in shares]
+    kind = {"delta": 1e-6, "mechanism": "discrete-gaussian"}  # what shares are of
+    parts = [Privacy.model_validate(kind | {"epsilon": part_of(epsilon, 1e-6, share)}) for share in shares]
     assert composed([noise.plan(count, one).event() for one in parts], 1e-6) <= epsilon
 
 

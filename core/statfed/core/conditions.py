@@ -193,6 +193,8 @@ def _check(condition: Condition, codebook: Codebook) -> None:
         raise UsageError(f"where: got '{condition}'; want a comparison with a number")
 
 
+_UNKNOWN = r"[^<>=!()`]+?(?=\s*[<>=!]|\s+(?:not\s+)?(?:in|between)\b|\s+is\s|\s*$)"
+"""A column of whatever codebook, blanks included: up to the comparison."""
 Formula = tuple[str, Any]
 """("one", Condition), ("not", formula), ("and", formulas), ("or", formulas)."""
 
@@ -255,7 +257,7 @@ class _Reader:
                 if not self._take(r"\)"):
                     raise self._unread("a closing parenthesis")
                 return found
-            name = self._take(r"[^\s<>=!()`]+")
+            name = self._take(r"[^\s<>=!()`]+" if self.codebook else _UNKNOWN)
             if name is None:
                 raise self._unread("a column")
             return self._comparison(name)

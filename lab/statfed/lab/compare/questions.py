@@ -40,6 +40,8 @@ def under(
         privacy = {"delta": DELTA} | dict(table.get("privacy") or {}) | dict(level.privacy)
         if share < 1.0:
             privacy["epsilon"] = part_of(privacy["epsilon"], privacy["delta"], share)
+            if privacy["delta"]:  # `part_of` is about Gaussian noise
+                privacy = {"mechanism": "discrete-gaussian"} | privacy
     return {
         **table,
         "privacy": privacy,

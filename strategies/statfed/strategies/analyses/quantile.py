@@ -170,13 +170,14 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     options, by = question.options, by_of(question)
     if ask.name == "tree":
         return _quantile_tree.contribute(table, options.columns, by)
+    between = _between(question)
+    edges = _edges(question, ask) if ask.name not in ("rank", "spread") else np.zeros(0)
     survey = survey_design(question)
     sample = survey.sample(table)
     if ask.name == "rank":
         return rank_sums(sample, survey)
     if ask.name == "spread":
         return totals(sample, survey, blocks(question, sample, ask))
-    between, edges = _between(question), _edges(question, ask)
     found = [
         _brackets.counts(sample, name, survey.weight, by, edges[i], between=between)
         for i, name in enumerate(options.columns)
