@@ -212,7 +212,7 @@ def test_the_key_holder_returns_rounded_ckks_totals_without_noise_in_them() -> N
     ("layout", "reason"),
     [
         (NARROW, "a sum of whole numbers, which has to be exact; want bfv"),
-        (WIDE, "entries that have no bound, so no step fits them; want bfv"),
+        (WIDE, "entries that have no bound, or so wide ones that its steps are too coarse; want bfv"),
         (Layout({"n": Slot((), 2.0**40, integer=True), "x": Slot((), 1.0)}, 3), "n: got whole numbers beyond 2\\^36"),
     ],
 )
