@@ -205,7 +205,7 @@ def test_nothing_and_only_missing_values_give_zero_cells_and_no_nan() -> None:
         ({"rows": ["region", "sex", "works"], "columns": ["size", "sex"]}, "more than once"),
         ({"rows": ["sex"], "value": "region"}, "want number"),
         ({"rows": ["sex"], "design": True}, "without roles"),
-        ({"rows": []}, "at least 1 item"),
+        ({"rows": []}, "got 0 entries; want at least 1"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
