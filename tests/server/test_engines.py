@@ -96,7 +96,11 @@ main()
 
 @pytest.mark.parametrize(
     "engine",
-    ["inprocess", pytest.param("processes", marks=pytest.mark.processes), pytest.param("ray", marks=pytest.mark.ray)],
+    [
+        "inprocess",
+        pytest.param("processes", marks=pytest.mark.processes),
+        pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.whole]),
+    ],
 )
 def test_ctrl_c_ends_every_engine_with_the_command_that_goes_on_and_nothing_set_aside(
     tmp_path: Path, engine: str
