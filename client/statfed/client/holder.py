@@ -155,18 +155,16 @@ class Holder:
         reserved = None if spent else study.reservation(size, done)
         with one_at_a_time(self.home):
             self._patient(study)
-            if privacy:
-                with self.ledger() as ledger:
-                    if done < (charged := _charged(ledger, statement.run, study.digest)):
-                        raise Refused(
-                            f"resume: got {done} sums done; want {charged}, which this run was charged for here: none "
-                            "is paid for twice"
-                        )
             with self._looking(statement, study):
                 self._contributions.state(statement.run, self.policy)
             self._contributions.provable(statement.run, study, self.policy, size)
             with self.ledger() as ledger:
                 head = ledger.verify()
+                if privacy and done < (charged := _charged(ledger, statement.run, study.digest)):
+                    raise Refused(
+                        f"resume: got {done} sums done; want {charged}, which this run was charged for here: none is "
+                        "paid for twice"
+                    )
                 if reserved:
                     head = ledger.set_aside(statement.run, study.digest, reserved, study.terms.method)
             try:
