@@ -59,7 +59,10 @@ class _Astray(Exception):
 
 
 def check(begin: Callable[[], Coordination], told: Sequence[Told], result: Result, protection: str) -> None:
-    """Raises Refused where a figure of `result` is not known to within `TOLERANCE`, naming it and never its value.
+    """Raises Refused where a figure of `result` is not known to within `TOLERANCE`.
+
+    The result has not passed the rules of the release: named is the kind of figure, never its row, and neither its
+    value nor how far it moves, which tells of the value.
 
     begin: the coordination again, from the start; told: all its asks, in order, and the answers.
     """
@@ -71,15 +74,15 @@ def check(begin: Callable[[], Coordination], told: Sequence[Told], result: Resul
             try:
                 other = _again(begin(), told, draw, way)
             except _Astray:
-                where, by = "the course of the method", ""
+                where = "the course of the method"
             except (ArithmeticError, ValueError, StatfedError):
-                where, by = "whether there is a result", ""
+                where = "whether there is a result"
             else:
                 found = moved(result, other)
                 if found is None:
                     continue
-                where, by = found[0], f" by {found[1]:.0e} of itself"
-            raise Refused(f"{where}: {_why(coarse, by, protection)}")
+                where = found[0]
+            raise Refused(f"{where}: {_why(coarse, protection)}")
 
 
 def moved(one: Result, other: Result) -> tuple[str, float] | None:
@@ -154,8 +157,7 @@ def _figures(one: Result, other: Result) -> Iterator[tuple[str, float, float, fl
         places = (*basis.secret, *basis.places) if basis else ()
         for row, same in zip(rows, others, strict=True):
             for key, a, b, beside in _pairs(row, same, places):
-                at = ", ".join(f"{k} {row[k]}" for k in (basis.places if basis else ()) if isinstance(row.get(k), str))
-                yield f"{key} of {at}" if at else f"{key} of {name}", a, b, beside
+                yield f"{key} of {name}", a, b, beside
     yield from _pairs(one.facts, other.facts, one.public)
     for name, given in one.arrays.items():
         array, again = np.asarray(given, np.float64), np.asarray(other.arrays.get(name), np.float64)
@@ -179,7 +181,7 @@ def _real(value: object) -> bool:
     return isinstance(value, float | np.floating) and math.isfinite(value)
 
 
-def _why(coarse: Sequence[Told], by: str, protection: str) -> str:
+def _why(coarse: Sequence[Told], protection: str) -> str:
     """The coarsest total beside what it is."""
     found: tuple[float, str, float] = (0.0, "", 0.0)
     for one in coarse:
@@ -192,7 +194,8 @@ def _why(coarse: Sequence[Told], by: str, protection: str) -> str:
                     worst = int(np.argmax(relative))
                     found = max(found, (float(relative[worst]), f"{one.ask.name}.{name}", float(off[worst])))
     return (
-        f"got from totals that {protection} rounds: an entry of {found[1]} to {found[2]:.1e}, which may move it{by}; "
+        f"got from totals that {protection} rounds: an entry of {found[1]} to {found[2]:.1e}, which may move it by "
+        f"more than {TOLERANCE:g} of itself; "
         "want bounds in the codebook nearer to the data, of the columns that are read (bounds, weights and numbers of "
         f"records set the unit), at most {LONGEST:,} cells, or a protection that adds numbers as they are"
     )

@@ -64,7 +64,7 @@ def test_bounds_that_hide_the_data_are_refused_or_hide_nothing(method: str) -> N
 def test_data_below_the_unit_of_what_has_no_bounds_are_refused() -> None:
     book = codebook_of({"x": "number"})
     small = [frame * 1e-15 for frame in NINE]
-    with pytest.raises(Refused, match=r"of column x: got from totals .*want bounds in the codebook"):
+    with pytest.raises(Refused, match=r"of estimates: got from totals .*want bounds in the codebook"):
         asked("mean", {"columns": ["x"]}, book, small, encoded=True)
 
 
