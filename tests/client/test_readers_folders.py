@@ -59,10 +59,17 @@ NO_DATA = [
 ]
 
 
+def test_a_folder_that_a_pattern_names_is_refused(tmp_path: Path) -> None:
+    parquet(ONE, tmp_path / "parts" / "0.parquet")
+    parquet(TWO, tmp_path / "parts" / "more" / "1.parquet")
+    with pytest.raises(UsageError, match="got 1 folders by this pattern; want files alone"):
+        connect("parts/*", tmp_path)
+
+
 SOURCES = ("parts", "parts/", "parts/**/*", "parts/[!x]*")
 
 
-@pytest.mark.parametrize(  # a folder that a pattern of one level names is refused: below
+@pytest.mark.parametrize(  # a folder that a pattern names is refused
     ("source", "name"),
     [(source, name) for source in SOURCES for name in NO_DATA if "/" not in name or source != "parts/[!x]*"],
 )
