@@ -84,6 +84,7 @@ def test_columns_named_id_are_ids(name: str, tmp_path: Path) -> None:
 @example(-0.0, 0.0, True)
 @example(1e-300, 1.5, False)
 @example(0.0, -2.2250738585072014e-308, False)
+@example(1.0, 1.0, True)
 def test_bounds_hold_the_range_without_telling_it(one: float, other: float, integer: bool) -> None:
     if integer:
         one, other = float(int(one)), float(int(other))
@@ -93,7 +94,8 @@ def test_bounds_hold_the_range_without_telling_it(one: float, other: float, inte
     assert (below >= 0) >= (low >= 0)
     assert math.isfinite(below)
     assert math.isfinite(above)
-    assert (below > 0) >= (low > 0)
+    indicator = integer and 0 <= low <= high <= 1  # 0 to 1 whichever of the two occur, which is not told
+    assert indicator or (below > 0) >= (low > 0)
     assert (above < 0) >= (high < 0)
     assert (above <= 1) >= (0 <= low <= high <= 1)
     if not integer and high > 1 and high - low > 1e-9 * high:
