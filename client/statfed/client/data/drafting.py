@@ -256,7 +256,8 @@ def bounds(low: float, high: float, integer: bool = False) -> tuple[float, float
     digit of the range where two would be coarser than that.
 
     They keep the sign of the range: of positive values both are positive. Shares, from 0 to 1, stay so; whole numbers
-    of which none is another than 0 and 1 have these two, since one of them alone would be told. The numbers are reckoned as they are written, in decimals, so that no rounding leaves a value outside.
+    of which none is another than 0 and 1 have these two, since one of them alone would be told. The numbers are
+    reckoned as they are written, in decimals, so that no rounding leaves a value outside.
     """
     if integer and low >= 0 and high <= 1:
         return 0.0, 1.0
