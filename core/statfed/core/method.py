@@ -104,9 +104,9 @@ class Part:
     entries are whole numbers (int64), summed exactly. single: a record contributes to at most one entry of the array,
     as to the cells of a table. together: most that a record's contributions to all entries, each over its bound, come
     to in L1 and in L2 norm, where that is known; of sums that are no whole numbers. share: the part's share of the
-    privacy budget (of rho for Gaussian noise, of epsilon for Laplace noise), relative to its siblings'. what: what the numbers
-    are; a part that does not say it leaves no holder whose rules are switched on. single_precision: entries travel as
-    float32.
+    privacy budget (of rho for Gaussian noise, of epsilon for Laplace noise), relative to its siblings'. what: what the
+    numbers are; a part that does not say it leaves no holder whose rules are switched on. single_precision: entries
+    travel as float32.
     """
 
     shape: tuple[int, ...] = ()
