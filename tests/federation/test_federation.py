@@ -394,8 +394,10 @@ def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: 
     assert spent_on is not None
     assert spent_on <= PRIVATE["epsilon"]
     assert done.result.tables["model"][0]["rounds"] == 2  # the one that is lost was paid for
+    holder = Holder(places["office-1"])
     with pytest.raises(Refused, match="resume: got 1 sums done; want 3"):
-        Holder(places["office-1"]).answer(say(Holder(places["office-1"]), terms, "admit", run="r~3", done=1), {})
+        holder.answer(say(holder, terms, "admit", run="r~3", done=1), {})
+    holder._contributions.close()
 
 
 def test_no_answer_depends_on_how_far_the_file_is_from_its_declared_size(homes: Homes) -> None:
