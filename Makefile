@@ -31,7 +31,7 @@ demo: install
 test: install lint types contracts tests
 
 test-all: install lint types contracts
-	$(BIN)/pytest -q -n auto -m ''
+	HYPOTHESIS_PROFILE=search $(BIN)/pytest -q -n auto -m ''
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """A small world that most tests share: toy sensor records of a few persons, and a study over them."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import ibis
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from statfed.core.records import Channel, Records, WindowCodebook
 from statfed.core.study import Study, make_study
@@ -14,6 +16,11 @@ from statfed.core.table import Size, Table
 from statfed.core.terms import Terms
 from statfed.federation.homes import homes_under, make_homes
 from statfed.federation.population import described, table_of, write_tables
+
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None, max_examples=400)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+"""Property tests try the same inputs at every run, so that a change alone can break them; `make test-all` searches."""
 
 CODEBOOK = WindowCodebook(
     channels=tuple(Channel(name=n, unit="g", low=-50, high=50, scale=1) for n in ("x", "y", "z", "p", "q", "r")),
