@@ -12,9 +12,11 @@ from statfed.cli import (
     codebook,
     compare,
     data,
+    doctor,
     holder,
     identity,
     ledger,
+    pilot,
     plugin,
     policy,
     predict,
@@ -76,6 +78,8 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(data.app, name="data")
 app.add_typer(policy.app, name="policy")
 app.add_typer(holder.app, name="holder")
+app.add_typer(pilot.app, name="pilot")
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from statfed.client.pilot.joining import pinned
 from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity, load_identity
@@ -55,7 +56,7 @@ class Protecting:
         if statement.run not in self._open:
             module, _ = read_protection(statement.terms)
             needed = module.REQUIRES.identities
-            identity = load_identity(self._home, name, pins) if needed else Identity.ephemeral(name)
+            identity = load_identity(self._home, name, pinned(self._home, pins)) if needed else Identity.ephemeral(name)
             while len(self._open) >= MOST:
                 self.close(next(iter(self._open)))
             self._open[statement.run] = agreement, module.party(agreement, identity)

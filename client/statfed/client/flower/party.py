@@ -26,6 +26,7 @@ import numpy as np
 
 from statfed.client.guard.admission import conceded
 from statfed.client.guard.files import check_modes
+from statfed.client.pilot.joining import pinned
 from statfed.client.protecting import own
 from statfed.client.third_party import FILE, PartyPolicy, load_party
 from statfed.core import toml
@@ -121,7 +122,7 @@ class Seats:
             )
         agreement = agreement_of(facts)
         module, _ = named_protection(facts.protection, facts.options)
-        pins = policy.parties.root
+        pins = pinned(home, policy.parties.root)
         identity = load_identity(home, name, pins) if module.REQUIRES.identities else Identity.ephemeral(name)
         seat.facts, seat.agreement, seat.party = facts, agreement, module.party(agreement, identity)
         seat.number = 0

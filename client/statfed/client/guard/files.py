@@ -11,6 +11,8 @@ from statfed.core.errors import UsageError
 PRIVATE = (
     "policy.toml",
     "identity.key",
+    "node.key",
+    "pilot.toml",
     "ledger.sqlite",
     "ledger.opened",
     "releases.sqlite",

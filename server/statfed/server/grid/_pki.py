@@ -4,20 +4,22 @@ The authority's private key is never written. Other private keys are files of mo
 the caller made, and `forget` removes them as soon as the processes have read them.
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from statfed.core.pilot.certificates import (
+    new_authority,
+    new_key,
+    node_pem,
+    public_pem,
+    server_certificate,
+    server_pem,
+)
+from statfed.core.pilot.files import write_secret
 
 LIFETIME = timedelta(days=7)
-CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -39,80 +41,19 @@ class Keys:
 def create(folder: Path, holders: Iterable[str]) -> Keys:
     """Make all keys of a federation in `folder`, which only its owner may enter.
 
-    The server's certificate is valid for 127.0.0.1 and localhost; all keys are on the NIST curve P-256.
+    The server's certificate is valid for 127.0.0.1 and localhost.
     """
-    authority = ec.generate_private_key(ec.SECP256R1())
-    server = ec.generate_private_key(ec.SECP256R1())
-    issuer = _name("statfed local authority")
-    root = (
-        _certificate(issuer, issuer, authority.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .sign(authority, hashes.SHA256())
-    )
-    loopback = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
-    leaf = (
-        _certificate(_name("superlink"), issuer, server.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(loopback, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False)
-        .sign(authority, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
+    authority = new_authority("statfed local authority", LIFETIME)
+    server = new_key()
     node_keys: dict[str, Path] = {}
     node_public: dict[str, bytes] = {}
     for index, holder in enumerate(holders):
-        key = ec.generate_private_key(ec.SECP256R1())
-        node_keys[holder] = _secret(folder / f"node-{index}", _private(key, serialization.PrivateFormat.OpenSSH))
-        node_public[holder] = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+        key = new_key()
+        node_keys[holder] = write_secret(folder / f"node-{index}", node_pem(key))
+        node_public[holder] = public_pem(key)
     certificate, authority_file = folder / "server.pem", folder / "authority.pem"
-    authority_file.write_bytes(root.public_bytes(pem))
-    certificate.write_bytes(leaf.public_bytes(pem))
-    server_key = _secret(folder / "server.key", _private(server, serialization.PrivateFormat.PKCS8))
+    authority_file.write_bytes(authority.pem)
+    hosts = ("localhost", "127.0.0.1")
+    certificate.write_bytes(server_certificate(authority, "superlink", hosts, server.public_key(), LIFETIME))
+    server_key = write_secret(folder / "server.key", server_pem(server))
     return Keys(authority_file, certificate, server_key, node_keys, node_public)
-
-
-def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + LIFETIME)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _private(key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-
-
-def _secret(path: Path, content: bytes) -> Path:
-    """Write a new file that only its owner can read; it never exists with wider rights."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    return path
