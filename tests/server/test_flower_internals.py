@@ -31,9 +31,9 @@ from packaging.requirements import Requirement
 from statfed.client.flower import _flwr as holder
 from statfed.client.flower.node import Gate
 from statfed.core.errors import EngineError
+from statfed.core.pilot.bundle import bundle
 from statfed.server import _flwr as coordinator
 from statfed.server.grid import _pki
-from statfed.server.grid._coordinator import bundle
 from statfed.server.grid._holder_app import holder_app
 
 ROOT = Path(__file__).parents[2]

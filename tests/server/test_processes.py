@@ -25,10 +25,10 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 from statfed.core.errors import EngineError
+from statfed.core.pilot.bundle import bundle
 from statfed.core.progress import silent
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import processes
-from statfed.server.grid._coordinator import bundle
 from statfed.server.grid._polling import PollingGrid
 from statfed.server.grid._superlink import FLEET, LARGEST_REQUEST, SECRET_HEADER
 

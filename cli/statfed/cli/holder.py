@@ -1,4 +1,4 @@
-"""`statfed holder`: what a holder's people read at home: why it refused, and how often."""
+"""`statfed holder`: a party of a pilot: its process, and what its people read at home."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,11 +6,25 @@ from typing import Annotated
 
 import typer
 
-from statfed.cli._output import Json, emit_json, out, table
+from statfed.cli._output import Json, emit_json, out, say, table
 
-app = typer.Typer(no_args_is_help=True, help="A data holder's own records, read at home: why it refused.")
+app = typer.Typer(no_args_is_help=True, help="A party of a pilot: start it; read at home why it refused.")
 
 Home = Annotated[Path, typer.Option("--home", help="The holder's home folder.")]
+
+
+@app.command()
+def start(home: Home = Path()) -> None:
+    """Answer the pilot's coordinator until SIGTERM or Ctrl-C. Only this machine opens connections."""
+    import logging
+
+    from statfed.cli.coordinator import until_told
+    from statfed.client.pilot.serving import check, serve
+
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO)
+    name = check(home)
+    serve(home, until_told(), lambda address, pid: say(f"{name}: calling {address} (process {pid})"))
+    say(f"{name}: stopped")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from statfed.cli import (
     catalogue,
     codebook,
     compare,
+    coordinator,
     data,
     doctor,
     holder,
@@ -79,6 +80,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(policy.app, name="policy")
 app.add_typer(holder.app, name="holder")
 app.add_typer(pilot.app, name="pilot")
+app.add_typer(coordinator.app, name="coordinator")
 app.command("doctor")(doctor.doctor)
 
 

@@ -101,7 +101,7 @@ def sign(
     from statfed.core.pilot.documents import read_document
     from statfed.core.pilot.papers import read_request
 
-    office = _office(pilot)
+    office = office_of(pilot)
     read = [read_request(read_document(path), str(path)) for path in requests]
     wanted = {one.name: one.words for one in read}
     if len(wanted) != len(read):
@@ -158,7 +158,7 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Take a party's keys out of the pilot, for good; it may come back with new ones."""
-    office = _office(pilot)
+    office = office_of(pilot)
     gone = office.revoke(name, reason)
     roster = office.roster
     if as_json:
@@ -174,7 +174,7 @@ def renew(
     as_json: Json = False,
 ) -> None:
     """Renew the hub's key and certificate under the same authority: no kit changes."""
-    end = _office(pilot).renew(days)
+    end = office_of(pilot).renew(days)
     if as_json:
         emit_json({"until": end.isoformat()})
         return
@@ -184,7 +184,7 @@ def renew(
 @app.command()
 def participants(pilot: Folder = None, as_json: Json = False) -> None:
     """List who takes part, with their words, and whose keys were revoked."""
-    office = _office(pilot)
+    office = office_of(pilot)
     roster, now = office.roster, datetime.now(UTC)
     if as_json:
         emit_json(
@@ -214,7 +214,8 @@ def find_office(pilot: Path | None) -> "Office | None":
     return open_office(found[0]) if found else None
 
 
-def _office(pilot: Path | None) -> "Office":
+def office_of(pilot: Path | None) -> "Office":
+    """The coordinator's folder, opened. Raises UsageError where there is none."""
     office = find_office(pilot)
     if office is None:
         raise UsageError("--pilot: got no folder of a pilot here; want one, made by `statfed pilot init`")

@@ -1,5 +1,6 @@
 """`statfed run`: run a scenario or a study file in simulation."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,12 @@ def run(
     ] = None,
     types: Annotated[list[str] | None, typer.Option("--type", metavar="COLUMN=TYPE", help=TYPE)] = None,
     levels: Annotated[list[str] | None, typer.Option("--levels", metavar="COLUMN=A,B", help=LEVELS)] = None,
+    pilot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ask the parties of a pilot, by the coordinator's folder; a study names holders alone."
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Your own copy of the data (time-use: a UCI HAR folder).")] = None,
     rules: Annotated[
         HolderRules | None,
@@ -99,6 +106,13 @@ def run(
     from statfed.federation import DryRun, Options
 
     options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references)
+    if pilot is not None:
+        from statfed.server.pilot.hub import PilotEngine
+
+        if engine or fresh or rules:
+            raise UsageError("--pilot: got --engine, --fresh or --rules too, which simulate holders; want one of them")
+        options = replace(options, workspace=pilot, engine=PilotEngine(pilot))
+        engine = None if resume else "pilot"
     changes = [*(set_ or []), *_changes(protect, protect_option or [], minimum_holders, strategy)]
     changes += [f"simulation.rules={literal(rules)}"] if rules else []
     stated = {"types": read_types(types or ()), "levels": read_levels(levels or ())}
@@ -135,8 +149,6 @@ def _run(
     stated: dict[str, Any],
     options: "Options",
 ) -> "Answer":
-    from dataclasses import replace
-
     from statfed.federation import run_study
 
     chosen, base = read_study(study, engine, changes, data)

@@ -109,7 +109,7 @@ class Study(Section):
     )
     roles: dict[str, str] = Field(default_factory=dict, description="holder name to role, where a method has roles")
     where: tuple[str, ...] = Field(default=(), description='records to look at, as "age >= 18"')
-    engine: Literal["inprocess", "processes", "ray"] = "inprocess"
+    engine: Literal["inprocess", "processes", "ray", "pilot"] = "inprocess"
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="simulation only: everything random follows from it"
     )
@@ -175,8 +175,12 @@ class Study(Section):
         for name, source in self.holders.items():
             if not NAME.fullmatch(name):
                 raise ValueError(f"holders: got {name!r}; want lower-case letters, digits and hyphens, 40 at most")
-            if not source and self.scenario is None:
+            if self.engine == "pilot" and source:
+                raise ValueError(f"holders: got a source for {name}; want names alone: in a pilot data are theirs")
+            if not source and self.scenario is None and self.engine != "pilot":
                 raise ValueError(f"holders: got no source for {name}; want a file or URL, or a scenario")
+        if self.engine == "pilot" and (self.scenario or self.seed is not None or not self.codebook):
+            raise ValueError("pilot: got a scenario, a seed or no codebook; want a codebook that all holders know")
         if (self.types or self.levels) and (self.codebook or self.scenario):
             raise ValueError("types, levels: got them beside a codebook, which says both; want them in it")
         astray = sorted({*self.codebooks, *self.roles} - set(self.holders))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from statfed.core.study import Study, load_study, noisy_parts
 from statfed.core.terms import Terms
 from statfed.federation import checkpoint as checkpoints
 from statfed.federation.answers import Answer, learns, spending_of, versions
+from statfed.federation.parties import third_party_names
 from statfed.federation.preflight import before_data, started
 from statfed.federation.runs import read_status, working_in, write_status
 from statfed.federation.simulation import Opener, World, reused, simulated, world_of
@@ -39,7 +41,7 @@ from statfed.server.disclosure.history import Asked
 from statfed.server.disclosure.memory import Memory, open_memory
 from statfed.server.disclosure.release import release
 from statfed.server.driver import Checkpoint, Driven, drive
-from statfed.server.engine import Engine, Session
+from statfed.server.engine import Deployment, Engine, Session
 
 Notify = Callable[[str], None]
 RELEASES = Path("releases") / "memory.jsonl"
@@ -294,7 +296,7 @@ def _execute(job: _Job) -> Answer:
             job.on_codebook(world.terms.codebook)
         study = resolve_applicable(world.terms)
         test = _held_out(options, world, study)
-    engine: Engine = options.engine or load("statfed.server.grid", job.study.engine, "engine")
+    engine = _engine(job)
     with ExitStack() as stack:
         own = job.folder / "holders" if job.folder and (job.folder / "holders").exists() else None
         shared = own is None and options.workspace is not None and not options.fresh
@@ -302,8 +304,12 @@ def _execute(job: _Job) -> Answer:
         if root is None:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-")))
         logs = job.folder / "logs" if job.folder else root / "logs"
-        job.warn(reused(world, root) if shared else ())
-        opener = simulated(world, root, engine, job.name, logs, shared=shared, held=stack)
+        opener: Opener
+        if job.study.engine == "pilot":
+            opener = partial(engine.run, Deployment(job.name, dict.fromkeys(_parties(job.study), Path()), logs))
+        else:
+            job.warn(reused(world, root) if shared else ())
+            opener = simulated(world, root, engine, job.name, logs, shared=shared, held=stack)
         driven, session = _driven(job, study, test, opener)
     job.warn(warnings_of(study, driven))
     with ExitStack() as held:
@@ -339,13 +345,27 @@ def _execute(job: _Job) -> Answer:
     )
 
 
+def _engine(job: _Job) -> Engine:
+    """What opens a session with the study's parties. Raises UsageError where a pilot is wanted and none is named."""
+    if job.options.engine is not None:
+        return job.options.engine
+    if job.study.engine == "pilot":
+        raise UsageError("engine: got pilot without its folder; want `statfed run STUDY --pilot FOLDER`")
+    return load("statfed.server.grid", job.study.engine, "engine")  # type: ignore[no-any-return]
+
+
+def _parties(study: Study) -> tuple[str, ...]:
+    """Everybody who takes part in a study."""
+    return (*study.holders, *third_party_names(study.protection, study.holders, study.engine))
+
+
 def _held_out(options: Options, world: World, study: Resolved) -> Scored | None:
     """Records that the simulator scores models on: of a scenario's population, or of the holders' own tables."""
     if not study.training:
         return None
     if world.population:
         return scored(study, world.population)
-    asked = options.references and study.question.options.holdout > 0
+    asked = options.references and world.study.engine != "pilot" and study.question.options.holdout > 0
     return scored_tables(study, world.study.holders) if asked else None
 
 

@@ -90,7 +90,8 @@ def world_of(
     if codebook is None:
         codebook = load_codebook(base / study.codebook) if study.codebook else _drafted(study, progress)
     others = {name: load_codebook(base / path) for name, path in study.codebooks.items()}
-    warnings = (*_shared_data(study.holders, base), *(doubts(codebook, study.levels) if drafted else ()))
+    shared = _shared_data(study.holders, base) if study.engine != "pilot" else ()
+    warnings = (*shared, *(doubts(codebook, study.levels) if drafted else ()))
     return World(study, study.terms(codebook, others), drafted, warnings=warnings)
 
 

@@ -198,6 +198,19 @@ class Api:
 
         return self._control.RegisterNode(RegisterNodeRequest(public_key=public_key, name=name)).node_id
 
+    def unregister(self, node: int) -> None:
+        """Take a node's key out."""
+        from flwr.proto.control_pb2 import UnregisterNodeRequest
+
+        self._control.UnregisterNode(UnregisterNodeRequest(node_id=node))
+
+    def online(self) -> set[int]:
+        """Ids of nodes that are connected."""
+        from flwr.proto.control_pb2 import ListNodesRequest
+
+        found = self._control.ListNodes(ListNodesRequest()).nodes_info
+        return {node.node_id for node in found if node.status == "online"}
+
     def start(self, bundle: bytes) -> Task:
         """Start a run of this bundle and take its one task, so that no process of a ServerApp does."""
         from flwr.common.serde import run_from_proto

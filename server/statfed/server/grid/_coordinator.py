@@ -4,15 +4,11 @@ Flower would start a process for a run's ServerApp. Here the coordinator itself 
 `statfed` command, so that progress and errors reach the user and nothing is imported from a bundle.
 """
 
-import hashlib
-import io
 import ssl
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.metadata import version
 
 import httpx
 from flwr.app import Context
@@ -22,8 +18,6 @@ from statfed.core.errors import EngineError
 from statfed.server._flwr import Api, Task
 from statfed.server.grid._superlink import HEALTH, SECRET_HEADER
 
-CLIENT_APP = "statfed.client.flower.app:app"
-SERVER_APP = "statfed.server.grid._coordinator:app"
 HEARTBEAT_SECONDS = 10.0
 START_SECONDS = 120.0
 
@@ -34,38 +28,6 @@ app = ServerApp()
 @app.main()
 def _nobody(grid: Grid, context: Context) -> None:  # noqa: ARG001
     raise EngineError("ServerApp: got a process for it; want the `statfed` command, which coordinates its runs itself")
-
-
-def bundle() -> bytes:
-    """The app bundle of every run: a manifest that names installed modules, and no code. The same bytes everywhere."""
-    manifest = f"""[project]
-name = "statfed"
-version = "{version("statfed")}"
-description = "Names installed modules; holds no code"
-license = "Apache-2.0"
-dependencies = []
-
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[tool.flwr.app]
-publisher = "statfed"
-
-[tool.flwr.app.components]
-serverapp = "{SERVER_APP}"
-clientapp = "{CLIENT_APP}"
-
-[tool.flwr.app.config]
-""".encode()
-    content = f"pyproject.toml,{hashlib.sha256(manifest).hexdigest()},{len(manifest) * 8}".encode()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in (("pyproject.toml", manifest), (".info/CONTENT", content)):
-            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3
-            archive.writestr(entry, data)
-    return buffer.getvalue()
 
 
 class Coordinator:
@@ -101,6 +63,14 @@ class Coordinator:
     def register(self, name: str, public_key: bytes) -> int:
         """Make `public_key` that of holder `name`; the node id it will have."""
         return self._api.register(name, public_key)
+
+    def unregister(self, node: int) -> None:
+        """A node's key is nobody's any more; it is cut off."""
+        self._api.unregister(node)
+
+    def online(self) -> set[int]:
+        """Nodes that are connected now."""
+        return self._api.online()
 
     def open(self, fab: bytes) -> Grid:
         """Start a run, take its task, and open its grid."""

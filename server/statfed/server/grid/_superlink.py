@@ -18,8 +18,10 @@ import hmac
 import math
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import uvicorn
 from starlette.responses import PlainTextResponse
@@ -32,6 +34,7 @@ SECRET_HEADER = "x-statfed-secret"  # noqa: S105  the header's name
 FLEET = "/v1/fleet/"
 HEALTH = "/health"
 KEEP_ALIVE = 75
+RENEWAL_SECONDS = 1.0
 LARGEST_REQUEST = 256 * 2**20
 
 
@@ -124,8 +127,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(servers: Sequence[_Server], sockets: Sequence[socket.socket]) -> None:
-    """Serve until told to stop by SIGTERM or SIGINT."""
+async def serve(servers: Sequence[_Server], sockets: Sequence[socket.socket], certificate: Path, key: Path) -> None:
+    """Serve until told to stop by SIGTERM or SIGINT. A certificate that was renewed is shown from then on."""
 
     def stop() -> None:
         for server in servers:
@@ -134,16 +137,42 @@ async def serve(servers: Sequence[_Server], sockets: Sequence[socket.socket]) ->
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    following = asyncio.ensure_future(_follow(servers, certificate, key))
     await asyncio.gather(*(server.serve([bound]) for server, bound in zip(servers, sockets, strict=True)))
+    following.cancel()
     gc.freeze()  # the interpreter then ends at once, and not after half a second
+
+
+async def _follow(servers: Sequence[_Server], certificate: Path, key: Path) -> None:
+    """Load a certificate that has changed, with its key. One without its key yet is tried again."""
+    seen = _stamp(certificate)
+    while True:
+        await asyncio.sleep(RENEWAL_SECONDS)
+        if (now := _stamp(certificate)) in (seen, 0):
+            continue
+        try:
+            for server in servers:
+                if server.config.ssl is not None:
+                    server.config.ssl.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError):
+            continue
+        seen = now
+
+
+def _stamp(path: Path) -> int:
+    """When a file was written; 0 where there is none any more."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="statfed.server.grid._superlink")
     parser.add_argument("--public-fd", type=int, required=True)
     parser.add_argument("--private-fd", type=int, required=True)
-    parser.add_argument("--certificate", required=True)
-    parser.add_argument("--key", required=True)
+    parser.add_argument("--certificate", type=Path, required=True)
+    parser.add_argument("--key", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args(arguments)
     die_with_parent(options.parent)
@@ -171,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     servers = [server(PublicGate(app), lifespan=False), server(PrivateGate(app, secret), lifespan=True)]
     sockets = [socket.socket(fileno=options.public_fd), socket.socket(fileno=options.private_fd)]
-    asyncio.run(serve(servers, sockets))
+    asyncio.run(serve(servers, sockets, options.certificate, options.key))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ to the engine and end with it, whatever happens. What cannot be shown here is a 
 side, `statfed.client.flower.runner`, is the same there.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -25,12 +24,13 @@ from typing import TypeVar
 import httpx
 
 from statfed.core.errors import EngineError
+from statfed.core.pilot.bundle import CLIENT_APP, bundle, bundle_digest
 from statfed.core.process import how
 from statfed.core.progress import Progress
 from statfed.server._flwr import COMPLETED, FAILED
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import _pki
-from statfed.server.grid._coordinator import CLIENT_APP, START_SECONDS, Coordinator, bundle
+from statfed.server.grid._coordinator import START_SECONDS, Coordinator
 from statfed.server.grid._polling import PollingGrid
 
 R = TypeVar("R")
@@ -217,7 +217,7 @@ def federation(
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-", ignore_cleanup_errors=True)))
         keys = _pki.create(work, holders)
-        processes = Processes(deployment.logs, _environment(work))
+        processes = Processes(deployment.logs, environment(work))
         stack.callback(processes.stop)
         public, private, secret = _start_superlink(processes, keys, port, progress)
         coordinator = Coordinator(stack, private, keys.authority.read_bytes(), secret, processes.check)
@@ -226,12 +226,11 @@ def federation(
             progress("start SuperLink", 1, 1)
             progress("holders online", 0, len(holders))
             nodes = {name: coordinator.register(name, keys.node_public[name]) for name in holders}
-            digest = hashlib.sha256(fab).hexdigest()
             for index, name in enumerate(holders):
                 status = work / f"runner-{index}.json"
                 options: list[object] = ["--home", deployment.homes[name].resolve(), "--superlink", public]
                 options += ["--root-certificates", keys.authority, "--node-key", keys.node_keys[name]]
-                options += ["--bundle-sha256", digest, "--poll", poll, "--app", app, "--status", status]
+                options += ["--bundle-sha256", bundle_digest(), "--poll", poll, "--app", app, "--status", status]
                 options += ["--preload", TRAINING] if app == CLIENT_APP else []
                 processes.start(name, "statfed.client.flower.runner", *options, status=status)
 
@@ -258,7 +257,7 @@ def _start_superlink(processes: Processes, keys: _pki.Keys, port: int, progress:
     """Public address, private address and secret of a SuperLink that is starting."""
     progress("start SuperLink", 0, 1)
     secret = token_hex(32)
-    with _listen(port) as public, _listen(0) as private:  # bound here, so that nobody else can take the ports
+    with listen(port) as public, listen(0) as private:  # bound here, so that nobody else can take the ports
         addresses = [f"127.0.0.1:{bound.getsockname()[1]}" for bound in (public, private)]
         fds = (public.fileno(), private.fileno())
         options: list[object] = ["--public-fd", fds[0], "--private-fd", fds[1]]
@@ -267,11 +266,12 @@ def _start_superlink(processes: Processes, keys: _pki.Keys, port: int, progress:
     return addresses[0], addresses[1], secret
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A listening socket. Raises EngineError where the port is taken, or is not this user's to take."""
     try:
-        return socket.create_server(("127.0.0.1", port), backlog=1024)
+        return socket.create_server((host, port), backlog=1024)
     except OSError as error:
-        raise EngineError(f"port in use: got 127.0.0.1:{port}; want a free port") from error
+        raise EngineError(f"port in use: got {host}:{port} ({error.strerror}); want a free port") from error
 
 
 def _wait_for_holders(grid: PollingGrid, processes: Processes, nodes: Mapping[str, int], progress: Progress) -> None:
@@ -294,7 +294,7 @@ def _wait_for_holders(grid: PollingGrid, processes: Processes, nodes: Mapping[st
         time.sleep(START_POLL)
 
 
-def _environment(work: Path) -> dict[str, str]:
+def environment(work: Path) -> dict[str, str]:
     """Children inherit no setting of Flower's, contact nobody, and put temporary files where the engine cleans up."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
     own = {

@@ -1,0 +1,204 @@
+"""The hub of a pilot: a SuperLink behind its gate, which parties call, and through which studies are run.
+
+`serve` keeps it up: every participant's node key is registered, a revoked one's is taken out, and a renewed certificate
+is shown to whoever connects next, all without a restart. A file that only its owner can read, `hub/control.json`, tells
+the commands of the same user on the same machine where to reach it and with which secret. `PilotEngine` is what a run
+opens: nodes stand for the names under which their keys were signed, and messages go to those of the study alone.
+"""
+
+import json
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import TypeVar
+
+import httpx
+
+from statfed.core.errors import EngineError, UsageError
+from statfed.core.pilot.bundle import bundle
+from statfed.core.pilot.files import replace_file
+from statfed.core.pilot.papers import Participant
+from statfed.core.progress import Progress
+from statfed.server._flwr import COMPLETED, FAILED
+from statfed.server.engine import Deployment, Session
+from statfed.server.grid._coordinator import Coordinator
+from statfed.server.grid._polling import PollingGrid
+from statfed.server.grid.processes import Processes, environment, listen
+from statfed.server.pilot.office import Office, open_office
+
+R = TypeVar("R")
+CONTROL = "control.json"
+LOOK = 1.0
+"""Seconds between looks at the roster's file."""
+JOINING = 60.0
+"""Seconds that a run waits for its parties to be connected."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """How a command reaches the hub of its own pilot. nodes: by the name of the party."""
+
+    address: str
+    secret: str
+    pid: int
+    nodes: Mapping[str, int]
+
+
+def serve(
+    office: Office, stop: threading.Event, ready: Callable[[str], None], host: str, port: int | None = None
+) -> None:
+    """Serve parties until `stop` is set. host, port: where to listen, the pilot's own port unless another is forwarded.
+
+    ready: called once, with the address. Raises UsageError where a hub of this pilot is up, or its port is taken;
+    EngineError when the SuperLink ends by itself.
+    """
+    control = office.root / "hub" / CONTROL
+    with suppress(EngineError):
+        running = control_of(office)
+        raise UsageError(f"coordinator: got one that is up (process {running.pid}); want it stopped first")
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-", ignore_cleanup_errors=True)))
+        processes = Processes(office.root / "logs", environment(work))
+        stack.callback(processes.stop)
+        secret = token_hex(32)
+        with listen(port if port is not None else office.settings.port, host) as public, listen(0) as private:
+            shown = f"{host}:{public.getsockname()[1]}"
+            inner = f"127.0.0.1:{private.getsockname()[1]}"
+            fds = (public.fileno(), private.fileno())
+            options: list[object] = ["--public-fd", fds[0], "--private-fd", fds[1]]
+            options += ["--certificate", office.root / "hub" / "server.pem"]
+            options += ["--key", office.root / "hub" / "server.key"]
+            processes.start("superlink", "statfed.server.grid._superlink", *options, text=secret + "\n", fds=fds)
+        coordinator = Coordinator(stack, inner, office.authority.pem, secret, processes.check)
+        coordinator.wait_until_up()
+        nodes: dict[str, tuple[Participant, int]] = {}
+        stack.callback(control.unlink, missing_ok=True)
+        seen = 0
+        told = False
+        while not stop.wait(LOOK if told else 0):
+            processes.check()
+            stamp = (office.root / "roster.json").stat().st_mtime_ns
+            if stamp != seen:
+                _follow(office, coordinator, nodes)
+                seen = stamp
+                facts = {name: node for name, (_, node) in nodes.items()}
+                table = {"address": inner, "secret": secret, "pid": os.getpid(), "nodes": facts}
+                replace_file(control, json.dumps(table))
+            if not told:
+                told = True
+                ready(shown)
+
+
+def _follow(office: Office, coordinator: Coordinator, nodes: dict[str, tuple[Participant, int]]) -> None:
+    """Register who is new, take out who is gone or has other keys."""
+    now = {one.name: one for one in office.roster.participants}
+    for name, (known, node) in list(nodes.items()):
+        if name not in now or now[name].node_key != known.node_key:
+            coordinator.unregister(node)
+            del nodes[name]
+    for name, one in now.items():
+        if name not in nodes:
+            nodes[name] = one, coordinator.register(name, one.node_key.encode("ascii"))
+
+
+def control_of(office: Office) -> Control:
+    """How to reach the pilot's hub. Raises EngineError where none is up."""
+    path = office.root / "hub" / CONTROL
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        found = Control(str(table["address"]), str(table["secret"]), int(table["pid"]), dict(table["nodes"]))
+        os.kill(found.pid, 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise EngineError(
+            f"coordinator: got none that is up for {office.settings.name}; want `statfed coordinator start`"
+        ) from None
+    return found
+
+
+def stop_hub(office: Office, seconds: float = 15.0) -> bool:
+    """Stop the hub of this pilot: was there one? Raises EngineError where it does not end."""
+    try:
+        pid = control_of(office).pid
+    except EngineError:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            control_of(office)
+        except EngineError:
+            return True
+        time.sleep(0.05)
+    raise EngineError(f"coordinator: process {pid} has not ended in {seconds:.0f} s; want it to")
+
+
+def connected(office: Office) -> dict[str, bool]:
+    """Which participants are connected now. Raises EngineError where no hub is up."""
+    control = control_of(office)
+    with ExitStack() as stack:
+        online = _coordinator(stack, office, control).online()
+    return {name: node in online for name, node in sorted(control.nodes.items())}
+
+
+@dataclass(frozen=True)
+class PilotEngine:
+    """The engine `pilot`: an existing hub, and parties on machines of their own. folder: the coordinator's."""
+
+    folder: Path
+    poll: float = 0.05
+
+    def run(self, deployment: Deployment, drive: Callable[[Session], R], progress: Progress) -> R:
+        """Open a session with the parties of a study, by name, and close it, always. Raises UsageError where one is no
+        participant, EngineError where one is not connected."""
+        office = open_office(self.folder)
+        control = control_of(office)
+        if strangers := sorted(set(deployment.homes) - set(control.nodes)):
+            known = ", ".join(sorted(control.nodes)) or "nobody"
+            raise UsageError(f"holders: got {', '.join(strangers)}; want participants of the pilot: {known}")
+        nodes = {name: control.nodes[name] for name in deployment.homes}
+        with ExitStack() as stack:
+
+            def check() -> None:
+                control_of(office)
+
+            coordinator = _coordinator(stack, office, control)
+            try:
+                grid = PollingGrid(coordinator.open(bundle()), check, self.poll)
+                _wait(grid, nodes, progress)
+            except httpx.HTTPError as error:
+                raise EngineError(f"coordinator: got {type(error).__name__}; want an answer") from error
+            outcome = FAILED
+            try:
+                found = drive(Session(grid, nodes))
+                outcome = COMPLETED
+                return found
+            finally:
+                coordinator.finish(outcome)
+
+
+def _coordinator(stack: ExitStack, office: Office, control: Control) -> Coordinator:
+    return Coordinator(stack, control.address, office.authority.pem, control.secret, lambda: None)
+
+
+def _wait(grid: PollingGrid, nodes: Mapping[str, int], progress: Progress) -> None:
+    """Wait until the study's parties are connected. Raises EngineError, naming those that are not."""
+    end = time.monotonic() + JOINING
+    while True:
+        online = set(grid.get_node_ids())
+        missing = sorted(name for name, node in nodes.items() if node not in online)
+        progress("holders online", len(nodes) - len(missing), len(nodes))
+        if not missing:
+            return
+        if time.monotonic() > end:
+            raise EngineError(
+                f"holders: got no connection from {', '.join(missing)} in {JOINING:.0f} s; want `statfed holder start` "
+                "there, and `statfed doctor` to say what stands against it"
+            )
+        time.sleep(0.2)
