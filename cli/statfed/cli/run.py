@@ -55,9 +55,7 @@ def run(
     levels: Annotated[list[str] | None, typer.Option("--levels", metavar="COLUMN=A,B", help=LEVELS)] = None,
     pilot: Annotated[
         Path | None,
-        typer.Option(
-            help="Ask the parties of a pilot, by the coordinator's folder; a study names holders alone."
-        ),
+        typer.Option(help="Ask the parties of a pilot, by the coordinator's folder; a study names holders alone."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Your own copy of the data (time-use: a UCI HAR folder).")] = None,
     rules: Annotated[
