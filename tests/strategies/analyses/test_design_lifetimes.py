@@ -140,3 +140,31 @@ def test_a_group_that_nobody_of_a_replicate_is_in_has_no_error() -> None:
     shown = federate("survival", rare, book, **TIMES, group=["sex"]).to_pandas("curve")
     assert shown[shown["sex"] == "m"]["std_error"].isna().all()
     assert shown[shown["sex"] == "f"]["std_error"].notna().any()
+
+
+COX: dict[str, dict[str, Any]] = {
+    "efron": {"covariates": "age + C(sex)"},
+    "breslow": {"covariates": "age + C(sex)", "ties": "breslow"},
+    "missing": {"covariates": "income", "strata": ["region"]},
+}
+
+
+@pytest.mark.parametrize("case", [*ROLES, "spanning"])
+def test_design_based_cox_regressions_equal_svycoxph(case: str) -> None:
+    book, frames, reference = asked(case)
+    for name, options in COX.items():
+        if name == "missing" and case != "clustered":
+            continue
+        result = federate("cox", frames, book, **TIMES, **options)
+        shown, wanted = result.to_pandas("coefficients"), reference[name]
+        close(shown["estimate"], np.atleast_1d(wanted["estimate"]), 1e-7)
+        close(shown["std_error"], np.atleast_1d(wanted["std_error"]), 1e-6)
+        assert [row["name"] for row in result.tables["tests"]] == ["Wald"]
+        missing = int((FRAME["income"].isna() | FRAME["region"].isna()).sum()) if name == "missing" else 0
+        assert (result.facts["observations"], result.facts["missing"]) == (400 - missing, missing)
+
+
+def test_cox_under_replicate_weights_is_refused_with_a_way_out() -> None:
+    book, frames, _ = asked("bootstrap")
+    with pytest.raises(UsageError, match="got replicate weights; want a codebook with strata and PSUs"):
+        federate("cox", frames, book, **TIMES, covariates="age")

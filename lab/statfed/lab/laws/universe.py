@@ -69,7 +69,10 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"time": "duration", "event": "event", "group": ["sex"]},
         {"time": "duration", "event": "event", "group": ["sex"], "design": True},
     ],
-    "cox": [{"time": "duration", "event": "event", "covariates": "age + C(sex)"}],
+    "cox": [
+        {"time": "duration", "event": "event", "covariates": "age + C(sex)"},
+        {"time": "duration", "event": "event", "covariates": "age", "design": True},
+    ],
 }
 
 """Of analyses."""
