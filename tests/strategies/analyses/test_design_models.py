@@ -74,6 +74,17 @@ def test_design_based_glm_equals_svyglm(case: str, family: str) -> None:
         close(shown["p_value"], wanted["p_value"], 1e-5)
 
 
+def test_a_model_in_a_domain_is_refused_with_a_way_that_equals_svyglm_of_the_subset() -> None:
+    """R: svyglm(young ~ hours, subset(clustered, sex == "f"), family = quasibinomial())."""
+    book, frames, _ = asked("clustered")
+    asks: dict[str, Any] = {"frames": frames, "codebook": book, "design": True}
+    with pytest.raises(UsageError, match="got it with where.*a category of which the domain is the first level"):
+        federate("glm", **asks, formula="young ~ hours", where=["sex = 'f'"])
+    shown = federate("glm", **asks, formula="young ~ C(sex)*hours").to_pandas().set_index("name")
+    close(shown.loc[["Intercept", "hours"], "estimate"], [0.2181585487067977, -0.0132447277555963])
+    close(shown.loc[["Intercept", "hours"], "std_error"], [0.538279089165911, 0.014825593784184])
+
+
 def test_a_design_weight_is_no_frequency() -> None:
     book, frames, _ = asked("clustered")
     with pytest.raises(UsageError, match="weight: got w, which the codebook gives the role weight, as frequencies"):

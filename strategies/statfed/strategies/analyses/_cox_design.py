@@ -117,8 +117,8 @@ def _followed(
     *,
     whose: bool,
 ) -> Table:
-    """Followed records, perhaps with the columns that tell whose they are: `z0`, ..., design weight `dw`, number of the baseline's stratum `s` and of the design's
-    `place`, and where PSUs do not span holders `psu`."""
+    """Followed records: `z0`, ..., design weight `dw`, number of the baseline's stratum `s` and of the design's `place`,
+    `psu` where PSUs do not span holders. whose: also the columns that tell whose they are, which rules look at."""
     psu = {"psu": complete[design.psu]} if design.psu and not design.spans else {}
     values = {f"z{k}": x for k, x in enumerate(z)} | {"dw": weight_of(complete, design), **psu}
     values |= {"s": place(complete, strata), "place": place(complete, levels_of(design))}

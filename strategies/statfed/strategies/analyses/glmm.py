@@ -83,6 +83,7 @@ class Options(Section):
     family: Literal["binomial", "poisson"] = Field(default="binomial", description="with logit and log link")
     offset: str | None = Field(default=None, description="column that is added to the linear predictor")
     exposure: str | None = Field(default=None, description="Poisson: column whose logarithm is added to it")
+    design: bool = Field(default=False, description="refused: a sample design is for glm")
     max_iterations: int = Field(default=50, ge=1, le=1000, description="steps at one sigma, and values of sigma")
     tolerance: float = Field(
         default=1e-8, gt=0, le=1e-2, description="ends when steps are below so many standard errors"
@@ -97,6 +98,11 @@ class Options(Section):
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
     options, codebook = question.options, question.codebook
+    if options.design:
+        raise UsageError(
+            "design: got it with glmm; want glm with design = true, and the group as PSU or in the formula: a design "
+            "weight alone does not say how groups and records in them were drawn, which a random intercept has to know"
+        )
     design = _model(question)
     codebook.category(options.group, "group")
     if options.group in design.columns:
