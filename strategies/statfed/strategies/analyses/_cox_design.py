@@ -8,9 +8,7 @@ inverses of the information, as R's svycoxph. Source: Binder 1992, Biometrika 79
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import ibis
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,10 +16,10 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask
 from statfed.core.table import Expr, Table
 from statfed.core.weighing import Amounts, Rows, Weighed
-from statfed.strategies.analyses._lifetime_design import Units, levels_of, owned, weight_of
+from statfed.strategies.analyses._design_units import levels_of, streamed_totals, unit_columns, weight_of
+from statfed.strategies.analyses._lifetime_design import owned
 from statfed.strategies.analyses._lifetimes import Lifetimes, follow
-from statfed.strategies.analyses._linearisation import place, psu_counts, psu_shape
-from statfed.strategies.analyses._matrix import ROWS
+from statfed.strategies.analyses._linearisation import place
 from statfed.strategies.analyses._survey import SurveyDesign
 
 Floats = NDArray[np.float64]
@@ -38,39 +36,9 @@ def score_sums(
 ) -> Arrays:
     """Totals of the scores and, unless PSUs span holders, products of PSU totals, with the numbers of PSUs: the arrays
     of `_design_totals.totals_parts` for one block of p values. z: centred covariates of the `complete` records."""
-    codebook, p = sample.codebook, len(z)
+    p = len(z)
     table = _followed(complete, design, options, strata, z, whose=False)
-    rows, columns = table.expr, _columns(table, options, p)
-    nested = design.psu is not None and not design.spans
-    columns += [rows["place"], *([ibis.dense_rank().over(order_by=[rows["place"], rows["psu"]])] if nested else [])]
-    places, pairs = int(np.prod(psu_shape(design, codebook))), np.triu_indices(p)
-    total, products, of_unit, where = (
-        np.zeros((places, p)),
-        np.zeros((places, len(pairs[0]))),
-        np.zeros((0, p)),
-        np.zeros(0, np.int64),
-    )
-    for block in table.batches(columns, ROWS):
-        if np.isnan(block).any():
-            raise UsageError("design, strata: got a value outside the codebook; want those it lists")
-        u, at = _scores(block, ask, p), block[:, p + 5].astype(np.int64)
-        if not nested:
-            ones = np.ones(len(u))
-            added = Units(at, places, None).sums(ones, ones, u, pairs)
-            total, products = total + added[0], products + added[1]
-            continue
-        unit = block[:, p + 6].astype(np.int64)
-        more = int(unit.max(initial=-1)) + 1 - len(of_unit)
-        if more > 0:
-            of_unit, where = np.pad(of_unit, ((0, more), (0, 0))), np.pad(where, (0, more))
-        np.add.at(of_unit, unit, u)
-        where[unit] = at
-    if nested:
-        ones = np.ones(len(of_unit))
-        total, products = Units(where, places, None).sums(ones, ones, of_unit, pairs)
-    axes = psu_shape(design, codebook)
-    arrays: dict[str, NDArray[Any]] = {"psus": psu_counts(sample, design), "total": total.reshape(*axes, 1, p)}
-    return arrays if design.spans else {**arrays, "products": products.reshape(*axes, 1, -1)}
+    return streamed_totals(sample, design, table, _columns(table, options, p), lambda block: _scores(block, ask, p))
 
 
 def score_weigh(
@@ -94,7 +62,7 @@ def score_weigh(
         return np.concatenate([u, u * u], axis=1)
 
     yield Rows(table, columns, compute=scores)
-    yield Amounts(table, columns, (table.expr["place"],) if levels_of(design) else (), compute=amounts)
+    yield Amounts(table, columns, (table.expr["_place"],) if levels_of(design) else (), compute=amounts)
 
 
 def figures(ask: Ask, shape: tuple[int, int, int]) -> tuple[Floats, Floats]:
@@ -117,11 +85,13 @@ def _followed(
     *,
     whose: bool,
 ) -> Table:
-    """Followed records: `z0`, ..., design weight `dw`, number of the baseline's stratum `s` and of the design's `place`,
-    `psu` where PSUs do not span holders. whose: also the columns that tell whose they are, which rules look at."""
-    psu = {"psu": complete[design.psu]} if design.psu and not design.spans else {}
-    values = {f"z{k}": x for k, x in enumerate(z)} | {"dw": weight_of(complete, design), **psu}
-    values |= {"s": place(complete, strata), "place": place(complete, levels_of(design))}
+    """Followed records: `z0`, ..., the design's `_weight`, number of the baseline's `_stratum`, `unit_columns`. whose:
+    also the columns that tell whose they are, which rules look at."""
+    values = {f"z{k}": x for k, x in enumerate(z)} | {
+        "_weight": weight_of(complete, design),
+        "_stratum": place(complete, strata),
+    }
+    values |= unit_columns(complete, design)
     if whose:
         return owned(complete, options, (), **values)
     return Table(follow(complete, options, (), **values), complete.codebook, complete.embedded)
@@ -131,7 +101,7 @@ def _columns(table: Table, options: Lifetimes, p: int) -> list[Expr]:
     """z, design weight, stratum of the baseline, exit, event and entry."""
     rows = table.expr
     enter = rows["enter"] if options.entry else rows["exit"] - rows["exit"]
-    return [*(rows[f"z{k}"] for k in range(p)), rows["dw"], rows["s"], rows["exit"], rows["event"], enter]
+    return [*(rows[f"z{k}"] for k in range(p)), rows["_weight"], rows["_stratum"], rows["exit"], rows["event"], enter]
 
 
 def _scores(block: Floats, ask: Ask, p: int) -> Floats:

@@ -10,12 +10,10 @@ Source: Williams 1995, Biometrics 51 (linearised product-limit); Lin 2000, Biome
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
@@ -23,6 +21,7 @@ from statfed.core.method import Arrays, Ask, Magnitude, Part
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Weighed, owners
 from statfed.strategies.analyses._design_totals import totals_parts
+from statfed.strategies.analyses._design_units import Units, levels_of, weight_of
 from statfed.strategies.analyses._lifetimes import Lifetimes, follow, listed, make_grid, tally
 from statfed.strategies.analyses._linearisation import psu_counts, psu_shape
 from statfed.strategies.analyses._survey import SurveyDesign, cells, largest
@@ -30,39 +29,6 @@ from statfed.strategies.analyses._survey import SurveyDesign, cells, largest
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 COLUMNS = 64  # figures at a time
-
-
-@dataclass(frozen=True)
-class Units:
-    """Whose the rows of a holder are. place: stratum of each row, or stratum and PSU where PSUs span holders, of
-    `places` in all; unit: its PSU, None where each record is its own."""
-
-    place: Ints
-    places: int
-    unit: Ints | None
-
-    def sums(self, weight: Floats, square: Floats, z: Floats, pairs: tuple[Ints, Ints]) -> tuple[Floats, Floats]:
-        """Totals of the columns of z, (places, k), and sums over PSUs of products of the totals of pairs of columns.
-
-        weight, square: sums of weights and of squared weights of each row's records; z: (rows, k), the same for them.
-        """
-        one, other = pairs
-        if self.unit is None:
-            return _gathered(self.place, weight, z, self.places), _gathered(
-                self.place, square, z[:, one] * z[:, other], self.places
-            )
-        size = int(self.unit.max(initial=-1)) + 1
-        of_unit, where = _gathered(self.unit, weight, z, size), np.zeros(size, np.int64)
-        where[self.unit] = self.place
-        ones = np.ones(size)
-        return _gathered(where, ones, of_unit, self.places), _gathered(
-            where, ones, of_unit[:, one] * of_unit[:, other], self.places
-        )
-
-
-def _gathered(index: Ints, weight: Floats, z: Floats, size: int) -> Floats:
-    """Sums of weight times z over the rows with each index: (size, k)."""
-    return np.asarray(sparse.csr_array((weight, (index, np.arange(len(index)))), shape=(size, len(index))) @ z)
 
 
 def units_of(design: SurveyDesign, codebook: Codebook, found: dict[str, Any], first: int) -> Units:
@@ -75,16 +41,6 @@ def units_of(design: SurveyDesign, codebook: Codebook, found: dict[str, Any], fi
         labels = np.unique(found["unit"].astype(str), return_inverse=True)[1].astype(np.int64)
         unit = np.unique(np.stack([place, labels]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
     return Units(place, int(np.prod(psu_shape(design, codebook))), unit)
-
-
-def levels_of(design: SurveyDesign) -> tuple[str, ...]:
-    """Category columns of the design that its sums are by."""
-    return (*design.strata, *((design.psu,) if design.psu and design.spans else ()))
-
-
-def weight_of(sample: Table, design: SurveyDesign) -> Expr:
-    """A record's design weight."""
-    return sample.number(design.weight) if design.weight else real(1.0)
 
 
 def weighted_parts(codebook: Codebook, design: SurveyDesign, counts: dict[str, Part]) -> dict[str, Part]:

@@ -47,8 +47,8 @@ from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Rows, Weighed, owners
 from statfed.strategies.analyses._cox_design import figures, score_sums, score_weigh
 from statfed.strategies.analyses._design_totals import spread_of, totals_parts
+from statfed.strategies.analyses._design_units import weight_of
 from statfed.strategies.analyses._glm_search import course
-from statfed.strategies.analyses._lifetime_design import weight_of
 from statfed.strategies.analyses._lifetimes import Grid, Lifetimes, check, count, counted, follow, make_grid, tally
 from statfed.strategies.analyses._linearisation import psu_shape
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
