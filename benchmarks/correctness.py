@@ -35,8 +35,11 @@ from tests.strategies.analyses.test_survey import DATA, SAMPLE, codebook, nested
 
 SURVEY: dict[str, Any] = json.loads((DATA / "survey_reference.json").read_text())
 DESIGN: dict[str, Any] = json.loads((DATA / "design_reference.json").read_text())
+LIFETIMES: dict[str, Any] = json.loads((DATA / "lifetimes_reference.json").read_text())
 R = "R survey 4.1"
-FRAME = SAMPLE.assign(young=SAMPLE["age"] < 45, visits=SAMPLE["age"] % 7)
+SUM = SAMPLE["age"] + np.floor(SAMPLE["hours"])
+FRAME = SAMPLE.assign(young=SAMPLE["age"] < 45, visits=SAMPLE["age"] % 7,
+                      months=(SUM + 6 * SAMPLE["age"]).astype(int) % 24 + 1, ended=SUM.astype(int) % 3 > 0)  # fmt: skip
 Figures = Sequence[Any]
 
 
@@ -181,6 +184,7 @@ def with_more(book: Codebook, **more: Any) -> Codebook:
     """A codebook of the generated sample, with the derived columns of `FRAME` and others."""
     described = book.model_dump(mode="json", exclude_defaults=True)
     described["columns"] |= {"young": {"type": "boolean"}, "visits": {"type": "integer", "low": 0, "high": 6}}
+    described["columns"] |= {"months": {"type": "integer", "low": 1, "high": 24}, "ended": {"type": "boolean"}}
     described["columns"] |= more
     return Codebook.model_validate(described)
 
@@ -230,8 +234,26 @@ def designs() -> Iterator[Case]:
                    [x for k in keys for x in reference["quantile"][k]])  # fmt: skip
         facts = federate("table", **ask, rows=["sex"], columns=["region"]).facts
         chi = reference["chi"]
+        yield from design_lifetimes(ask, LIFETIMES[design], said, where)
         yield Case("table", f"Rao-Scott test, {said}", where, R, [facts["f_statistic"], facts["f_p_value"]],
                    [chi["f"], chi["f_p"]])  # fmt: skip
+
+
+def design_lifetimes(ask: dict[str, Any], wanted: dict[str, Any], said: str, where: str) -> Iterator[Case]:
+    times: dict[str, Any] = {"time": "months", "event": "ended"}
+    found = federate("survival", **ask, **times, group=["sex"])
+    curve = found.to_pandas("curve")
+    curve = curve[(curve["sex"] == "f") & curve["std_error"].notna()]
+    at, keys = curve["time"].to_numpy(int) - 1, ("survival", "std_error", "hazard", "hazard_std_error")
+    yield Case("survival", f"curve, hazard, {said}; error", where, R, [x for k in keys for x in curve[k]],
+               [wanted["f"][k][i] or 0.0 for k in keys for i in at])  # fmt: skip
+    row, test = found.tables["tests"][0], ("chi_square", "p_value")
+    yield Case("survival", f"log-rank test, {said}", where, R, [row[k] for k in test], [wanted["sex"][k] for k in test])
+    if "replicates" not in found.facts:
+        for ties in ("efron", "breslow"):
+            cox = federate("cox", **ask, **times, covariates="age + C(sex)", ties=ties)
+            yield Case("cox", f"{ties.capitalize()}'s ties, {said}", where, R, coefficients(cox),
+                       [*wanted[ties]["estimate"], *wanted[ties]["std_error"]])  # fmt: skip
 
 
 def page(cases: Sequence[Case]) -> str:

@@ -74,6 +74,33 @@ def test_design_based_glm_equals_svyglm(case: str, family: str) -> None:
         close(shown["p_value"], wanted["p_value"], 1e-5)
 
 
+PROBIT = {
+    "clustered": [0.35128104006680239, 0.00899112662542988, 0.11327368667627903],
+    "spanning": [0.35128104006680239, 0.00899112662542988, 0.11327368667627903],
+    "strata": [0.33194297538694950, 0.00942141520945688, 0.15487609996865398],
+}
+
+
+@pytest.mark.parametrize("case", PROBIT)
+def test_design_based_probit_equals_svyglm(case: str) -> None:
+    """R: svyglm(young ~ hours + sex, clustered, family = quasibinomial(link = "probit"))."""
+    book, frames, _ = asked(case)
+    shown = federate("glm", frames, book, formula=FORMULAS["binomial"], link="probit", design=True).to_pandas()
+    close(shown["estimate"], [0.17135743715607438, -0.00934557139923477, 0.15554065150814711])
+    close(shown["std_error"], PROBIT[case], 1e-6)
+
+
+def test_a_model_in_a_domain_is_refused_with_a_way_that_equals_svyglm_of_the_subset() -> None:
+    """R: svyglm(young ~ hours, subset(clustered, sex == "f"), family = quasibinomial())."""
+    book, frames, _ = asked("clustered")
+    asks: dict[str, Any] = {"frames": frames, "codebook": book, "design": True}
+    with pytest.raises(UsageError, match=r"got it with where.*a category of which the domain is the first level"):
+        federate("glm", **asks, formula="young ~ hours", where=["sex = 'f'"])
+    shown = federate("glm", **asks, formula="young ~ C(sex)*hours").to_pandas().set_index("name")
+    close(shown.loc[["Intercept", "hours"], "estimate"], [0.2181585487067977, -0.0132447277555963])
+    close(shown.loc[["Intercept", "hours"], "std_error"], [0.538279089165911, 0.014825593784184])
+
+
 def test_a_design_weight_is_no_frequency() -> None:
     book, frames, _ = asked("clustered")
     with pytest.raises(UsageError, match="weight: got w, which the codebook gives the role weight, as frequencies"):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 from statsmodels.genmod.bayes_mixed_glm import BinomialBayesMixedGLM
 
+from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Part, Total, read_question, summed
 from statfed.core.result import Result
@@ -324,3 +325,29 @@ def test_privacy_is_refused_before_anything_is_sent() -> None:
     federation = Federation({"a": people(50, 0.5, 12, "binomial")}, CODEBOOK)
     with pytest.raises(UsageError, match="glmm has no differentially private form"):
         federation.ask("glmm", formula=FORMULA, group="g", privacy=1.0)
+
+
+def test_an_interaction_of_levels_that_nobody_has_together_is_left_out() -> None:
+    """A level for each pair that occurs makes the same model."""
+    frame = people(300, 0.8, 4, "binomial")
+    frame["arm"] = np.where((frame["s"] == "f") & (frame.index % 3 == 0), "b", "a")
+    frame["pair"] = frame["s"] + frame["arm"]
+    described = CODEBOOK.model_dump(mode="json", exclude_defaults=True)
+    pairs = {"arm": ["a", "b"], "pair": ["fa", "fb", "ma"]}
+    described["columns"] |= {n: {"type": "category", "categories": levels} for n, levels in pairs.items()}
+    book = Codebook.model_validate(described)
+    crossed = federate("glmm", split(frame, 3, 1), book, formula="y ~ x + C(s)*C(arm)", group="g")
+    one = federate("glmm", split(frame, 3, 1), book, formula="y ~ x + C(pair)", group="g")
+    assert any("left out, determined by the other columns" in note for note in crossed.notes)
+    assert crossed.facts["residual_df"] == one.facts["residual_df"]
+    assert crossed.facts["sigma"] == pytest.approx(one.facts["sigma"], rel=1e-5)
+    assert crossed.facts["log_likelihood"] == pytest.approx(one.facts["log_likelihood"], rel=1e-9)
+    shown, wanted = crossed.to_pandas("coefficients").set_index("name"), one.to_pandas("coefficients").set_index("name")
+    assert len(shown) == len(wanted) == 4
+    for key in ("estimate", "std_error"):
+        assert shown.loc["x", key] == pytest.approx(wanted.loc["x", key], rel=1e-6)
+
+
+def test_a_design_is_refused_with_what_to_ask_instead() -> None:
+    with pytest.raises(UsageError, match="design: got it with glmm; want glm with design = true"):
+        federate("glmm", [people(50, 0.5, 1, "binomial")], CODEBOOK, formula=FORMULA, group="g", design=True)

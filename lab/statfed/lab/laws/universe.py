@@ -65,8 +65,14 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"formula": "employed ~ age", "group": "region"},
         {"formula": "hours ~ age", "family": "poisson", "group": "sex"},
     ],
-    "survival": [{"time": "duration", "event": "event", "group": ["sex"]}],
-    "cox": [{"time": "duration", "event": "event", "covariates": "age + C(sex)"}],
+    "survival": [
+        {"time": "duration", "event": "event", "group": ["sex"]},
+        {"time": "duration", "event": "event", "group": ["sex"], "design": True},
+    ],
+    "cox": [
+        {"time": "duration", "event": "event", "covariates": "age + C(sex)"},
+        {"time": "duration", "event": "event", "covariates": "age", "design": True},
+    ],
 }
 
 """Of analyses."""

@@ -130,6 +130,11 @@ def rank_test(events: Floats, risk: Floats, weights: Floats) -> tuple[float | No
     factor = weights**2 * d * np.divide(n - d, n - 1, out=np.zeros(n.shape), where=n > 1)
     flat = share.reshape(len(share), -1)
     covariance = np.diag((share * factor).sum((1, 2))) - (flat * factor.reshape(-1)) @ flat.T
+    return quadratic(surplus, covariance)
+
+
+def quadratic(surplus: Floats, covariance: Floats) -> tuple[float | None, int, float | None]:
+    """Chi-square of figures of mean 0, its degrees of freedom, the rank of their covariance, and the p-value."""
     scale = np.sqrt(np.diag(covariance).clip(0))
     kept = scale > 1e-9 * max(float(scale.max(initial=0)), 1e-300)
     values, vectors = np.linalg.eigh(covariance[np.ix_(kept, kept)] / np.outer(scale[kept], scale[kept]))

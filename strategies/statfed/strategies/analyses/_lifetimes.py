@@ -182,19 +182,38 @@ def tally(
     keys: columns of 0, 1, ... to the number of them. int64 when all aggregates are, else float64; 0 in empty cells.
     Raises UsageError on a category or time outside the codebook: it names the column only.
     """
-    names = [f"level_{i}" for i in range(len(by))]
     shape = (*(len(codebook.category(name).levels) for name in by), *keys.values(), len(values))
     tallied: NDArray[Any] = np.zeros(shape, np.int64)
     for start in range(0, len(values), SUMS):
         some = values[start : start + SUMS]
-        found = rows.group_by([*names, *keys]).aggregate(**{f"value_{i}": value for i, value in enumerate(some)})
-        arrow = found.to_pyarrow()
-        cells = [*_codes(arrow, codebook, by), *_indices(arrow, keys)]
+        found = listed(rows, codebook, by, keys, some)
+        cells = [*(found[f"level_{i}"] for i in range(len(by))), *(found[name] for name in keys)]
         for i in range(len(some)):
-            sums = arrow.column(f"value_{i}").to_numpy()
+            sums = found[f"value_{i}"]
             tallied = tallied.astype(np.result_type(tallied, sums), copy=False)
             tallied[(*cells, np.full(len(sums), start + i))] = sums
     return tallied
+
+
+def listed(
+    rows: Expr,
+    codebook: Codebook,
+    by: Sequence[str],
+    keys: Mapping[str, int],
+    values: Sequence[Expr],
+    beside: Sequence[str] = (),
+) -> dict[str, NDArray[Any]]:
+    """Aggregates of `rows` in the cells that have some: places of `by` as `level_i`, of `keys`, `value_i`.
+
+    beside: columns that the cells are by as well, as they are. Raises UsageError as `tally`.
+    """
+    names = [f"level_{i}" for i in range(len(by))]
+    found = rows.group_by([*names, *keys, *beside]).aggregate(**{f"value_{i}": x for i, x in enumerate(values)})
+    arrow = found.to_pyarrow()
+    made: dict[str, NDArray[Any]] = dict(zip(names, _codes(arrow, codebook, by), strict=True))
+    made |= dict(zip(keys, _indices(arrow, keys), strict=True))
+    made |= {name: np.array(arrow.column(name).to_pylist(), object) for name in beside}
+    return made | {f"value_{i}": arrow.column(f"value_{i}").to_numpy() for i in range(len(values))}
 
 
 def counted(codebook: Codebook, options: Lifetimes, by: Sequence[str]) -> dict[str, Part]:

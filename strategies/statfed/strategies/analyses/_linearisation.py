@@ -153,7 +153,7 @@ def psu_products(table: Table, design: SurveyDesign, by: Sequence[str], value: E
     codebook = table.codebook
     records = table.complete((*design.strata, *by))
     keyed = records.expr.mutate(
-        _stratum=_place(records, design.strata), _cell=_place(records, by), _psu=records[str(design.psu)], _value=value
+        _stratum=place(records, design.strata), _cell=place(records, by), _psu=records[str(design.psu)], _value=value
     )
     totals = keyed.group_by("_stratum", "_psu", "_cell").aggregate(_total=keyed["_value"].sum())
     other = totals.rename({f"{name}_other": name for name in totals.columns})
@@ -170,7 +170,7 @@ def psu_products(table: Table, design: SurveyDesign, by: Sequence[str], value: E
     return sums
 
 
-def _place(table: Table, by: Sequence[str]) -> Expr:
+def place(table: Table, by: Sequence[str]) -> Expr:
     """Number of a record's combination of levels, in the order of `grid`."""
     place: Expr = ones(table).cast("int64") - 1
     for name in by:

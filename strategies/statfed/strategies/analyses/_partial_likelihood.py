@@ -28,7 +28,9 @@ class Likelihood:
     """Log partial likelihood at `beta`, its gradient (p,) and negative Hessian (p, p), and moments at risk.
 
     risk: (strata, T), the sum of weights at risk at each grid time. spread: (p,), standard deviations of the
-    covariates around 0 under the weights.
+    covariates around 0 under the weights. rates: (strata, T, 2), the hazard of a grid time, and that of the part of it
+    that the tied events are not at risk for; means: (strata, T, 3, p), the covariates' means in the risk set times
+    each of these, and their mean over the tied events. events: (strata, T), sum of the weights of the events.
     """
 
     beta: Floats
@@ -37,6 +39,9 @@ class Likelihood:
     information: Floats
     risk: Floats
     spread: Floats
+    rates: Floats
+    means: Floats
+    events: Floats
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,27 @@ def packed(p: int) -> int:
 
 
 def likelihood(
-    beta: Floats, leaving: Floats, entering: Floats | None, deaths: NDArray[np.int64], covered: Floats, ties: Ties
+    beta: Floats,
+    leaving: Floats,
+    entering: Floats | None,
+    deaths: NDArray[np.int64],
+    covered: Floats,
+    ties: Ties,
+    events: Floats | None = None,
 ) -> Likelihood:
-    """Efron's or Breslow's partial likelihood.
+    """Efron's or Breslow's partial likelihood; with weights of records that of tied events is their mean, as R's coxph.
 
     leaving: (strata, T, 2, q), moments of the records that left without and with an event. entering: (strata, T, q),
     by first interval at risk, None without entries. deaths: (strata, T). covered: (p,), sum of the events' covariates.
+    events: (strata, T), weights of the events, which the moments and `covered` have; None where they are 1.
     Source: Efron 1977; Breslow 1974; Therneau and Grambsch 2000, section 3.3.
     """
     p = len(beta)
     everybody = leaving.sum(2)
     risk = at_risk(everybody, entering, axis=1)
-    dying = deaths > 0
+    dying = (deaths > 0) & (True if events is None else events > 0)
     r, e, d = risk[dying], leaving[:, :, 1][dying] * (ties == "efron"), deaths[dying]
-    logs, a, b = _tied(r[:, 0], e[:, 0], d)
+    logs, a, b = _tied(r[:, 0], e[:, 0], d, np.ones(len(d)) if events is None else events[dying] / d)
     r1, e1 = r[:, 1 : p + 1], e[:, 1 : p + 1]
     score = covered - (a[0] @ r1 - a[1] @ e1)
     cross = (r1 * b[1][:, None]).T @ e1
@@ -78,13 +90,27 @@ def likelihood(
     information -= (r1 * b[0][:, None]).T @ r1 - cross - cross.T + (e1 * b[2][:, None]).T @ e1
     total = everybody.sum((0, 1))
     spread = np.sqrt(np.diag(_square(total[p + 1 :], p)) / total[0]) if total[0] > 0 else np.zeros(p)
+    rates, means = np.zeros((*deaths.shape, 2)), np.zeros((*deaths.shape, 3, p))
+    tied, weight = float(ties == "efron"), d if events is None else events[dying]
+    rates[dying] = np.stack([a[0], tied * a[1]], axis=-1)
+    first, second = (b[i][:, None] * r1 - b[i + 1][:, None] * e1 for i in range(2))
+    mean = (a[0][:, None] * r1 - a[1][:, None] * e1) / weight[:, None]
+    means[dying] = np.stack([first, tied * second, mean], axis=1)
     return Likelihood(
-        beta, float(covered @ beta) - logs, score, (information + information.T) / 2, risk[..., 0], spread
+        beta,
+        float(covered @ beta) - logs,
+        score,
+        (information + information.T) / 2,
+        risk[..., 0],
+        spread,
+        rates,
+        means,
+        deaths.astype(np.float64) if events is None else events.copy(),
     )
 
 
-def _tied(risk: Floats, event: Floats, deaths: NDArray[np.int64]) -> tuple[float, Floats, Floats]:
-    """Sums over the l-th of d tied events with s(l) = risk - (l / d) event, l = 0 .. d - 1.
+def _tied(risk: Floats, event: Floats, deaths: NDArray[np.int64], weight: Floats) -> tuple[float, Floats, Floats]:
+    """Sums over the l-th of d tied events of this mean weight with s(l) = risk - (l / d) event, l = 0 .. d - 1.
 
     Returns the total of log s; (2, n) sums of 1/s and (l/d)/s; (3, n) sums of 1, l/d and (l/d)^2 over s^2.
     """
@@ -94,10 +120,10 @@ def _tied(risk: Floats, event: Floats, deaths: NDArray[np.int64]) -> tuple[float
         for start in range(0, int(d), CHUNK):
             f = np.arange(start, min(start + CHUNK, int(d))) / d
             s = max(risk[i], event[i]) - f * event[i]
-            logs += float(np.log(s).sum())
+            logs += float(weight[i] * np.log(s).sum())
             a[:, i] += (1 / s).sum(), (f / s).sum()
             b[:, i] += (1 / s**2).sum(), (f / s**2).sum(), (f**2 / s**2).sum()
-    return logs, a, b
+    return logs, a * weight, b * weight
 
 
 def _square(triangle: Floats, p: int) -> Floats:

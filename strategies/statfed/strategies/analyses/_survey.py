@@ -30,6 +30,10 @@ FEWEST = 2
 LEVEL = 0.95
 ESTIMATE = ("estimate", "std_error", "cv", "quality", "lower", "upper")
 """Columns of `estimate_row` beside the keys: figures of the records that an estimate is made from."""
+IN_MODEL = (
+    "a category of which the domain is the first level to interact with every term: the other coefficients are then "
+    "those of the domain"
+)
 LARGEST = 4_000_000  # entries of one array that a holder is asked for
 
 
@@ -98,7 +102,10 @@ def survey_design(question: Question[Any]) -> SurveyDesign:
     if question.privacy:
         raise UsageError("privacy: got design = true; want it off: design-based variances have no private form")
     if question.terms.where:
-        raise UsageError("design: got it with where, which takes records out of the design; want the domain as by")
+        given = type(question.options).model_fields
+        ways = {"by": "the domain as by", "group": "the domain as group"}
+        want = next((way for name, way in ways.items() if name in given), IN_MODEL)
+        raise UsageError(f"design: got it with where, which takes records out of the design; want {want}")
     weight = codebook.role("weight")
     if given is not None and given != weight:
         raise UsageError(f"weight: got {given} with design; want the codebook's weight ({weight}) or none")

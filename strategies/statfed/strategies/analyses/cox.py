@@ -9,10 +9,14 @@ means; see `_lifetimes` for the grid, `_partial_likelihood` for ties and the max
 Who sees such a sum of one holder in the clear can read a record's covariates from an interval that one record alone
 left: want a protection that shows sums over holders only, or a grid that is wide enough. Every contribution has the
 numbers of records in its intervals, `exits` and `entered`, so that a holder's minimum frequency can be applied to them.
+
+With `design` records have the codebook's weights, scaled to mean 1, and standard errors are design-based, as R's
+svycoxph: one more ask, `spread`, brings the totals of the scores at the fit by PSU (see `_cox_design`).
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from itertools import product
 from operator import add
@@ -41,8 +45,12 @@ from statfed.core.method import (
 from statfed.core.result import Basis, Coefficients, Result, Row, Scalar
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Rows, Weighed, owners
+from statfed.strategies.analyses._cox_design import figures, score_sums, score_weigh
+from statfed.strategies.analyses._design_totals import spread_of, totals_parts
+from statfed.strategies.analyses._design_units import weight_of
 from statfed.strategies.analyses._glm_search import course
 from statfed.strategies.analyses._lifetimes import Grid, Lifetimes, check, count, counted, follow, make_grid, tally
+from statfed.strategies.analyses._linearisation import psu_shape
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
 from statfed.strategies.analyses._partial_likelihood import (
     HALVINGS,
@@ -55,11 +63,12 @@ from statfed.strategies.analyses._partial_likelihood import (
     maximise,
     packed,
 )
+from statfed.strategies.analyses._survey import largest, limited, survey_design
 from statfed.strategies.analyses._weighing import of_design, spanned
 
 TITLE = "Cox proportional hazards regression on an agreed time grid"
 GROUP = "Survival"
-PUSHES_DOWN = "all"
+PUSHES_DOWN = "all but the scores of a design"
 _MOMENTS = {"exits": "leaving", "entered": "entering"}  # parts with the moments of the records that parts count
 _RATIO = ("hazard_ratio", "hazard_ratio_lower", "hazard_ratio_upper")
 _OWN = ("estimate", "std_error", "z", "p_value", "lower", "upper", *_RATIO, "mean")
@@ -73,6 +82,9 @@ class Options(Lifetimes):
     strata: tuple[str, ...] = Field(default=(), description="category columns with a baseline hazard for each level")
     ties: Ties = Field(default="efron", description="how events in the same interval are treated")
     level: float = Field(default=0.95, gt=0, lt=1, description="of confidence limits")
+    design: bool = Field(
+        default=False, description="weights, strata and PSUs of the codebook; design-based standard errors"
+    )
     max_iterations: int = Field(default=30, ge=1, le=1000)
     tolerance: float = Field(default=1e-9, gt=0, lt=1e-3, description="distance to the maximum, in standard errors")
 
@@ -85,7 +97,14 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     clash = sorted({*options.strata} & {"time", "at_risk", "events", "cumulative_hazard", "survival"})
     if clash:
         raise UsageError(f"strata: got {', '.join(clash)}; want columns not named like one of the result's own")
-    return tuple(dict.fromkeys((*read, *design.columns)))
+    survey = survey_design(question)
+    if survey.replicates:
+        raise UsageError(
+            "design: got replicate weights; want a codebook with strata and PSUs in their place, for which cox has "
+            "standard errors, or survival, which has them under replicate weights"
+        )
+    limited(len(design.names) ** 2 * max(psu_shape(survey, question.codebook)), "parameters x strata x PSUs")
+    return tuple(dict.fromkeys((*read, *design.columns, *survey.columns)))
 
 
 @once
@@ -120,24 +139,34 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         by, ones = Counts(tuple(design.categories)), design.indicator
         records = Part(bound=1, integer=True, single=True, what=Counts(beside="exits"))
         found = counts | {"records": records, "undefined": scalar}
+        if question.options.design:
+            found["left_out"] = Part(bound=1, integer=True, single=True, what=Counts(beside="left_out"))
         found["levels"] = Part((sum(map(len, design.categories.values())),), bound=1, integer=True, what=by)
         found["indicators"] = Part((int(ones.sum()),), bound=1, integer=True, what=by)
         if not ones.all():
             bound = np.abs(design.bounds[~ones]).max(1)
             found["sums"] = Part(bound.shape, bound=bound, what=Magnitude())
         return found
+    if ask.name == "spread" and question.options.design:
+        _, _, beta = _asked(question, ask)
+        figures(ask, (math.prod(_shape(question)), len(make_grid(question.codebook, question.options)), len(beta)))
+        bounds = np.full((1, len(beta)), np.inf)
+        return totals_parts(survey_design(question), question.codebook, bounds, Product())
     if ask.name == "moments":
         design, center, beta = _asked(question, ask)
         reach = np.abs(design.bounds - center[:, None]).max(1)
         steep = math.exp(min(STEEPEST, float(_product(np.abs(beta), reach).sum())))
         pairs = _product(reach[:, None], reach)[np.triu_indices(len(beta))]
-        one = steep * np.concatenate([[1.0], reach, pairs])
+        one = _product(
+            np.array(largest(question.codebook, survey_design(question).weight)),
+            steep * np.concatenate([[1.0], reach, pairs]),
+        )
         shapes = {_MOMENTS[name]: (*part.shape, len(one)) for name, part in counts.items()}
         moments = {
             name: Part(shape, bound=np.broadcast_to(one, shape), what=Product()) for name, shape in shapes.items()
         }
         return counts | moments | {"beyond": scalar}
-    raise UsageError(f"cox: unknown ask: got {ask.name!r}; want counts or moments")
+    raise UsageError(f"cox: unknown ask: got {ask.name!r}; want counts, moments or, with design, spread")
 
 
 def _product(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -159,7 +188,7 @@ def _asked(question: Question[Options], ask: Ask) -> tuple[Design, NDArray[np.fl
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     options, codebook = question.options, question.codebook
-    complete = table.complete(columns(question))
+    complete, survey = table.complete(columns(question)), survey_design(question)
     if ask.name == "counts":
         design = _design(question)
         values = {f"x{k}": x for k, x in enumerate(design.expressions(complete))}
@@ -175,10 +204,17 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
             "levels": np.concatenate([np.zeros(0, np.int64), *levels]).astype(np.int64),
             "indicators": np.rint(numbers[design.indicator]).astype(np.int64),
         }
+        if options.design:
+            sample = survey.sample(table)
+            of_sample = np.array(sample.aggregate(n=sample.expr.count())["n"], np.int64)
+            found |= {"left_out": found["records"] - of_sample, "records": of_sample}
         return found if design.indicator.all() else found | {"sums": numbers[~design.indicator]}
     design, center, beta = _asked(question, ask)
-    centred = zip(design.expressions(complete), center, strict=True)
-    rows = follow(complete, options, options.strata, **{f"z{k}": x - float(c) for k, (x, c) in enumerate(centred)})
+    centred = [x - real(float(c)) for x, c in zip(design.expressions(complete), center, strict=True)]
+    if ask.name == "spread":
+        return score_sums(survey.sample(table), complete, survey, options, options.strata, centred, ask)
+    named = {f"z{k}": x for k, x in enumerate(centred)}
+    rows = follow(complete, options, options.strata, **named, dw=weight_of(complete, survey))
     rows, moments = _weighted(rows, beta)
     size = len(make_grid(codebook, options))
     leaving = tally(rows, codebook, options.strata, {"exit": size, "event": 2}, moments)
@@ -207,10 +243,16 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
         return
     design, center, beta = _asked(question, ask)
     expressions = zip(design.expressions(complete), center, strict=True)
+    survey = survey_design(question)
+    if ask.name == "spread":
+        z = [x - real(float(c)) for x, c in expressions]
+        yield from score_weigh(complete, survey, options, options.strata, z, ask)
+        return
     owner = {name: complete.expr[name] for name in owners(table.codebook)}
     own = {f"whose{i}": column for i, column in enumerate(owner.values())}
     centred = {f"z{k}": x - real(float(c)) for k, (x, c) in enumerate(expressions)}
-    rows, _ = _weighted(follow(complete, options, options.strata, **own, **centred), beta)
+    weight = {"dw": weight_of(complete, survey)}
+    rows, _ = _weighted(follow(complete, options, options.strata, **own, **centred, **weight), beta)
     rows = rows.rename({name: f"whose{i}" for i, name in enumerate(owner)})
     z, w = [rows[name] for name in centred], rows["w"]
     followed = Table(rows, table.codebook, table.embedded)
@@ -228,10 +270,10 @@ def _levels(complete: Table, options: Options, name: str) -> NDArray[np.int64]:
 
 
 def _weighted(rows: Expr, beta: NDArray[np.float64]) -> tuple[Expr, list[Expr]]:
-    """Records with weight w = exp(z'b), and the aggregates: packed moments, records that are too steep, records."""
+    """Records with weight w = dw exp(z'b), and the aggregates: packed moments, records that are too steep, records."""
     p = len(beta)
     rows = rows.mutate(steep=reduce(add, [rows[f"z{k}"] * float(beta[k]) for k in range(p)]))
-    rows = rows.mutate(w=rows["steep"].clip(-STEEPEST, STEEPEST).exp())
+    rows = rows.mutate(w=rows["steep"].clip(-STEEPEST, STEEPEST).exp() * rows["dw"])
     rows = rows.mutate(**{f"w{k}": rows["w"] * rows[f"z{k}"] for k in range(p)})
     values = [rows["w"].sum(), *(rows[f"w{k}"].sum() for k in range(p))]
     values += [(rows[f"w{k}"] * rows[f"z{m}"]).sum() for k in range(p) for m in range(k, p)]
@@ -239,7 +281,9 @@ def _weighted(rows: Expr, beta: NDArray[np.float64]) -> tuple[Expr, list[Expr]]:
 
 
 def follows(question: Question[Options], before: Sequence[Ask], ask: Ask) -> str:
-    return course(before, ask, {"moments": question.options.max_iterations + HALVINGS})
+    most = {"moments": question.options.max_iterations + HALVINGS, "spread": int(question.options.design)}
+    kept = {name: ask.arrays[name] for name in ask.arrays if name not in ("rates", "means")}
+    return course(before, Ask(ask.name, kept), most)
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells | Model:
@@ -261,22 +305,43 @@ def coordinate(question: Question[Options]) -> Coordination:
         raise UsageError(f"covariates: {options.covariates}: got records at one level only; want terms that vary")
     means = _means(_design(question), first, observations)
     center = np.array([means.get(name, 0.0) for name in design.names])
-    covered = np.zeros(len(center))
+    covered, events, scale = np.zeros(len(center)), np.zeros(deaths.shape), 1.0
 
     def evaluate(beta: NDArray[np.float64]) -> Evaluation:
         total = yield Ask("moments", {"used": used, "center": center, "beta": beta})
         if int(total["beyond"]):
             return None
+        nonlocal scale
         leaving = _by_stratum(total["leaving"], question)
-        entering = _by_stratum(total["entering"], question) if "entering" in total else None
-        if not beta.any():  # then weights are 1, and sums over the events those of their covariates
-            covered[:] = leaving[:, :, 1, 1 : len(beta) + 1].sum((0, 1))
-        return likelihood(beta, leaving, entering, deaths, covered, options.ties)
+        if not beta.any():  # then weights are those of the design, and sums over the events those of their covariates
+            scale = _scale(leaving, observations) if options.design else 1.0
+            covered[:] = scale * leaving[:, :, 1, 1 : len(beta) + 1].sum((0, 1))
+            events[:] = scale * leaving[:, :, 1, 0]
+        entering = scale * _by_stratum(total["entering"], question) if "entering" in total else None
+        weights = events if options.design else None
+        return likelihood(beta, scale * leaving, entering, deaths, covered, options.ties, weights)
 
     null = cast(Likelihood, (yield from evaluate(np.zeros(len(center)))))
     identified(design.names, null, center)
     fit = yield from maximise(design.names, null, evaluate, options.max_iterations, options.tolerance)
-    return _result(question, design, center, fit, first, deaths)
+    if not options.design:
+        return _result(question, design, center, fit, first, deaths)
+    best = fit.best
+    arrays = {"used": used, "center": center, "beta": best.beta, "rates": best.rates, "means": best.means}
+    found = spread_of(question.codebook, survey_design(question), (yield Ask("spread", arrays)))
+    df = found.df or 0
+    if found.linear is None or df < len(center):
+        raise UsageError(f"design: got {df:g} degrees of freedom for {len(center)} parameters; want more PSUs")
+    covariance = scale**2 * fit.covariance @ found.linear[0] @ fit.covariance
+    return _result(question, design, center, replace(fit, covariance=covariance), first, deaths, found.facts)
+
+
+def _scale(leaving: NDArray[np.float64], observations: int) -> float:
+    """What brings design weights to mean 1. leaving: moments at beta = 0. Raises UsageError on weights below 0."""
+    weights = leaving[..., 0]
+    if (weights < 0).any() or not weights.any():
+        raise UsageError("weight: got totals that are 0 or negative; want weights above 0")
+    return observations / float(weights.sum())
 
 
 def _means(design: Design, first: Total, observations: int) -> dict[str, float]:
@@ -300,6 +365,10 @@ def _enough(undefined: int, observations: int, events: int) -> None:
         raise UsageError(f"cox: got no events in {observations} records; want some")
 
 
+def _shape(question: Question[Options]) -> tuple[int, ...]:
+    return tuple(len(question.codebook.category(name).levels) for name in question.options.strata)
+
+
 def _by_stratum(array: NDArray[Any], question: Question[Options]) -> NDArray[Any]:
     """(levels of strata, T, ...) as (strata, T, ...)."""
     return array.reshape(-1, *array.shape[len(question.options.strata) :])
@@ -312,6 +381,7 @@ def _result(
     fit: Fit,
     first: Total,
     deaths: NDArray[np.int64],
+    of_design: Mapping[str, int] | None = None,
 ) -> Result:
     options, grid = question.options, make_grid(question.codebook, question.options)
     quantile = float(stats.norm.ppf((1 + options.level) / 2))
@@ -347,9 +417,12 @@ def _result(
         "iterations": fit.iterations,
         "concordance": None,
     }
+    more = {"left_out": int(first["left_out"])} if of_design is not None else {}
+    if of_design is not None:  # of weights there is no likelihood to compare models by
+        facts |= {"log_likelihood": None, "null_log_likelihood": None, "aic": None, **more, **of_design}
     tables: dict[str, Sequence[Row]] = {
         "coefficients": rows,
-        "tests": _tests(fit),
+        "tests": _tests(fit) if of_design is None else _wald(fit),
         "baseline": _baseline(question, grid, fit, _by_stratum(left, question), deaths),
     }
     return Result(
@@ -367,14 +440,19 @@ def _result(
             ),
         },
         observations="observations",
-        numbers=("missing", "events"),
-        public=("intervals", "ties", "concordance"),
+        numbers=("missing", *more, "events"),
+        public=("intervals", "ties", "concordance", *(of_design or {})),
     )
 
 
 def _notes(design: Design, question: Question[Options], grid: Grid, fit: Fit) -> list[str]:
     notes = [
         grid.note(),
+        *(
+            ["Standard errors are design-based; the Wald test alone has such a form."]
+            if question.options.design
+            else []
+        ),
         "The baseline is Breslow's estimate at the means of the covariates (column mean).",
         "Concordance is not available: it compares pairs of records of different holders.",
     ]
@@ -403,12 +481,21 @@ def _tests(fit: Fit) -> list[Row]:
     ]
 
 
+def _wald(fit: Fit) -> list[Row]:
+    """The test of all coefficients being 0 by their covariance under the design; others have no such form."""
+    beta, df = fit.best.beta, len(fit.best.beta)
+    value = float(beta @ np.linalg.solve(fit.covariance, beta))
+    return [{"name": "Wald", "chi_square": value, "df": df, "p_value": float(stats.chi2.sf(value, df))}]
+
+
 def _baseline(
     question: Question[Options], grid: Grid, fit: Fit, left: NDArray[np.int64], deaths: NDArray[np.int64]
 ) -> list[Row]:
     """Breslow's cumulative hazard at the covariates' means, by stratum, at the grid times at which records left."""
     names, risk = question.options.strata, fit.best.risk
-    hazard = np.cumsum(np.divide(deaths, risk, out=np.zeros(risk.shape), where=deaths > 0), axis=1)
+    hazard = np.cumsum(
+        np.divide(fit.best.events, risk, out=np.zeros(risk.shape), where=(deaths > 0) & (risk > 0)), axis=1
+    )
     rows: list[Row] = []
     for s, codes in enumerate(product(*(question.codebook.category(name).levels for name in names))):
         for j in np.flatnonzero(left[s]):

@@ -12,7 +12,7 @@ the linearised variance of the score's total over PSUs within strata between two
 parameters but one.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import and_
@@ -40,8 +40,9 @@ from statfed.core.method import (
 from statfed.core.result import Result, Scalar
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table, real
-from statfed.core.weighing import Rows, Weighed
-from statfed.strategies.analyses._design_totals import spread_of, totals, totals_parts, totals_weigh
+from statfed.core.weighing import Amounts, Rows, Weighed
+from statfed.strategies.analyses._design_totals import cells_of, spread_of, totals, totals_parts, totals_weigh
+from statfed.strategies.analyses._design_units import streamed_totals, unit_columns, weight_of
 from statfed.strategies.analyses._families import LINKS, RESPONSES, Family
 from statfed.strategies.analyses._glm_search import HALVINGS, At, Search, course, first, maximised, replicated
 from statfed.strategies.analyses._glm_sums import pushed_down, saturated_weighs, start_sums, streamed, sums_weigh
@@ -113,8 +114,6 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
         survey = survey_design(question)
         if survey.replicates:
             replication(codebook)
-        elif not _family(options).in_database:
-            raise UsageError(f"design: got it with the {options.link} link; want logit, or replicate weights")
         limited(len(design.names) ** 2 * max(1, len(survey.replicates), *psu_shape(survey, codebook)), "parameters")
     for key, name in (("offset", options.offset), ("exposure", options.exposure)):
         if name is not None:
@@ -152,6 +151,9 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     if ask.name == "rank":
         return rank_sums(survey.sample(table), survey)
     if ask.name == "spread":
+        if not family.in_database:
+            rows, columns, compute = _streamed_scores(table.complete(_reads(question, design)), question, ask)
+            return streamed_totals(survey.sample(table), survey, rows, columns, compute)
         sample, scores = _scores(survey.sample(table), question, ask)
         return totals(sample, survey, [scores])
     complete = table.complete(_reads(question, design))
@@ -181,6 +183,11 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
     complete = table.complete(_reads(question, design))
     if ask.name == "rank":
         yield from rank_weighs(survey.sample(table), survey)
+        return
+    if ask.name == "spread" and not family.in_database:
+        rows, columns, compute = _streamed_scores(complete, question, ask)
+        yield Rows(rows, columns, compute=compute)
+        yield Amounts(rows, columns, cells_of(survey), lambda x: np.concatenate([compute(x), compute(x) ** 2], axis=1))
         return
     if ask.name == "spread":
         scored, scores = _scores(complete, question, ask)
@@ -365,6 +372,25 @@ def _scores(table: Table, question: Question[Options], ask: Ask) -> tuple[Table,
     scored, made = score_columns(table, z, (y, rescale, offset), _family(question.options), ask.arrays["coefficients"])
     known = reduce(and_, (scored[name].notnull() for name in _reads(question, design)))
     return scored, [known.ifelse(x, real(0.0)) for x in made]
+
+
+def _streamed_scores(
+    complete: Table, question: Question[Options], ask: Ask
+) -> tuple[Table, tuple[Expr, ...], Callable[[Vector], Vector]]:
+    """As `_scores` with the weight, of a family that no database computes: rows, columns, and what is made of these."""
+    design, family, survey = _model(question), _family(question.options), survey_design(question)
+    z = make_basis(design, question.codebook, ask).expressions(complete)
+    f = weight_of(complete, survey) * real(float(ask.arrays["rescale"]))
+    record = [*z, design.response_expression(complete), f, _offset(complete, question)]
+    named = {f"_v{i}": x for i, x in enumerate(record)}
+    expr = complete.expr.mutate(**named, **unit_columns(complete, survey))
+    b, k = ask.arrays["coefficients"], len(z)
+
+    def compute(block: Vector) -> Vector:
+        x, y, f, offset = block[:, :k], block[:, k], block[:, k + 1], block[:, k + 2]
+        return np.asarray(x * family.weights(y, x @ b + offset, f).score[:, None])
+
+    return replace(complete, expr=expr), tuple(expr[name] for name in named), compute
 
 
 def _offset(table: Table, question: Question[Options]) -> Expr:

@@ -54,9 +54,12 @@ from statfed.strategies.analyses._glmm_sums import pushed_down, step_parts, stre
 from statfed.strategies.analyses._matrix import Design, make_design
 from statfed.strategies.analyses._records import left_out, looked_at
 from statfed.strategies.analyses._regression import (
-    check_rank,
+    Basis as Columns,
+)
+from statfed.strategies.analyses._regression import (
     coefficient_basis,
     coefficient_rows,
+    identified,
     make_basis,
     read_start,
     start_parts,
@@ -80,6 +83,7 @@ class Options(Section):
     family: Literal["binomial", "poisson"] = Field(default="binomial", description="with logit and log link")
     offset: str | None = Field(default=None, description="column that is added to the linear predictor")
     exposure: str | None = Field(default=None, description="Poisson: column whose logarithm is added to it")
+    design: bool = Field(default=False, description="refused: a sample design is for glm")
     max_iterations: int = Field(default=50, ge=1, le=1000, description="steps at one sigma, and values of sigma")
     tolerance: float = Field(
         default=1e-8, gt=0, le=1e-2, description="ends when steps are below so many standard errors"
@@ -94,6 +98,11 @@ class Options(Section):
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
     options, codebook = question.options, question.codebook
+    if options.design:
+        raise UsageError(
+            "design: got it with glmm; want glm with design = true, and the group as PSU or in the formula: a design "
+            "weight alone does not say how groups and records in them were drawn, which a random intercept has to know"
+        )
     design = _model(question)
     codebook.category(options.group, "group")
     if options.group in design.columns:
@@ -185,7 +194,10 @@ def coordinate(question: Question[Options]) -> Coordination:
     if n <= p + 1:
         raise UsageError(f"formula: got {n} complete records for {p + 1} parameters; want more records than parameters")
     search = Search(family, arrays, basis, float(n), False, options.max_iterations, options.tolerance)
-    fixed = yield from _without_groups(replace(search, tolerance=START_TOLERANCE), float(start["response"]) / n)
+    fixed, basis, left = yield from _without_groups(
+        replace(search, tolerance=START_TOLERANCE), float(start["response"]) / n
+    )
+    search, notes, p = replace(search, basis=basis), notes + left, len(basis.free)
     null = -float(fixed.total["deviance"]) / 2
     found, variance = None, start_variance(fixed)
     if variance is not None:
@@ -249,15 +261,16 @@ def _check_start(start: Total, question: Question[Options], design: Design) -> N
         )
 
 
-def _without_groups(search: Search, mean: float) -> Generator[Ask, Total, Mode]:
-    """The generalised linear model: a start, and what sigma = 0 means."""
+def _without_groups(search: Search, mean: float) -> Generator[Ask, Total, tuple[Mode, Columns, tuple[str, ...]]]:
+    """The generalised linear model: a start, and what sigma = 0 means; the basis of the columns that are identified,
+    and notes on others."""
     basis, groups = search.basis, len(search.arrays["effects"])
     b = np.zeros(basis.size)
     b[[basis.free[j] for j in basis.design.constant]] = search.family.predictor(mean)
     first = At(b, (yield search.ask("step", b)))
-    check_rank(first.information(basis.free), basis)
-    at, _ = yield from maximised(search, first, basis.free)
-    return Mode(at.b, np.zeros(groups), at.total, basis.free, 1.0)
+    basis, left = identified(first.information(basis.free), basis)
+    at, _ = yield from maximised(replace(search, basis=basis), first, basis.free)
+    return Mode(at.b, np.zeros(groups), at.total, basis.free, 1.0), basis, left
 
 
 def _effects(question: Question[Options], counts: NDArray[np.int64], found: Mode | None) -> list[Row]:

@@ -89,7 +89,7 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
         other_weight(question, "analytic weights", "design = true, for design-based standard errors")
         weight_column(question.codebook, options.weight)
     if options.design and survey_design(question).replicates:
-        raise UsageError("design: got replicate weights; want strata or PSUs for a regression")
+        raise UsageError("design: got replicate weights; want glm with family gaussian, which takes them")
     if options.design and len(design.names) > SCORES:
         raise UsageError(f"design: got {len(design.names)} parameters; want at most {SCORES}")
     if question.privacy:

@@ -7,11 +7,15 @@ interval safe applies it to `exits`, and the grid has to be wide enough for that
 
 With privacy the same counts get noise, sensitivity 1 as a record ends in one interval only, and curve and medians are
 computed from the noisy counts. Tests, strata, entries and restricted means have no private form.
+
+With `design` curves, errors and the log-rank test are those of the population that the sample stands for: see
+`_survey_curves` for the figures and `_lifetime_design` for the sums.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +25,8 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Part, Question, Total, fixed
 from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Table
+from statfed.core.weighing import Weighed
+from statfed.strategies.analyses._design_totals import cells_of
 from statfed.strategies.analyses._kaplan_meier import (
     CLEAR,
     Curve,
@@ -30,13 +36,26 @@ from statfed.strategies.analyses._kaplan_meier import (
     rank_test,
     restricted_mean,
 )
+from statfed.strategies.analyses._lifetime_design import (
+    exits_weigh,
+    linear_parts,
+    linear_sums,
+    linear_weigh,
+    replicate_parts,
+    weighted_exits,
+    weighted_parts,
+)
 from statfed.strategies.analyses._lifetimes import Lifetimes, at_risk, check, count, counted, follow, make_grid
+from statfed.strategies.analyses._linearisation import psu_shape
+from statfed.strategies.analyses._replication import replication
+from statfed.strategies.analyses._survey import limited, survey_design
+from statfed.strategies.analyses._survey_curves import Curves, Exits, by_design
 
 TITLE = "Kaplan-Meier survival curves, medians and log-rank tests on an agreed time grid"
 GROUP = "Survival"
 PUSHES_DOWN = "all"
 _OWN = {"time", "at_risk", "events", "censored", "survival", "std_error", "lower", "upper"}
-_OWN |= {"records", "expected", "median", "estimate"}
+_OWN |= {"records", "expected", "median", "estimate", "hazard", "hazard_std_error"}
 _CENSORED, _EVENTS = 0, 1
 
 
@@ -47,6 +66,9 @@ class Options(Lifetimes):
     strata: tuple[str, ...] = Field(default=(), description="category columns within which tests compare groups")
     level: float = Field(default=0.95, gt=0, lt=1, description="of confidence limits")
     restricted_to: float | None = Field(default=None, gt=0, description="also mean survival time up to this time")
+    design: bool = Field(
+        default=False, description="weights, strata, PSUs or replicates of the codebook; design-based standard errors"
+    )
 
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
@@ -57,7 +79,8 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
         raise UsageError(f"group: got {', '.join(clash)}; want columns not named like one of the result's own")
     if options.strata and not options.group:
         raise UsageError("strata: got some without group; want group columns: strata are for tests between groups")
-    last = make_grid(question.codebook, options).ends[-1]
+    grid = make_grid(question.codebook, options)
+    last = grid.ends[-1]
     if options.restricted_to is not None and options.restricted_to > last:
         raise UsageError(f"restricted_to: got {options.restricted_to:g}; want a time on the grid, {last:g} at most")
     if question.privacy:
@@ -65,7 +88,16 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
         given = [name for name, value in named.items() if value]
         if given:
             raise UsageError(f"privacy: got {', '.join(given)}; want none: they have no differentially private form")
-    return read
+    design = survey_design(question)
+    if options.design:
+        named = {"strata": options.strata, "restricted_to": options.restricted_to}
+        if given := [name for name, value in named.items() if value]:
+            raise UsageError(f"design: got it with {', '.join(given)}; want none: they have no design-based form")
+        if design.replicates:
+            replication(question.codebook)
+        each = len(design.replicates) or int(np.prod(psu_shape(design, question.codebook)))
+        limited(2 * len(grid) * math.prod(_shape(question)) * each, "strata x PSUs x groups x grid times")
+    return tuple(dict.fromkeys((*read, *design.columns)))
 
 
 def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
@@ -73,11 +105,19 @@ def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
+    parts, design = counted(question.codebook, question.options, _by(question.options)), survey_design(question)
+    if ask.name in ("curve", "test") and question.options.design and not design.replicates:
+        shape = (math.prod(_shape(question)), len(make_grid(question.codebook, question.options)))
+        return linear_parts(question.codebook, design, ask, shape)
+    if ask.name == "replicates" and design.replicates:
+        return replicate_parts(question.codebook, design, parts)
     if ask.name != "exits":
-        raise UsageError(f"survival: unknown ask: got {ask.name!r}; want exits")
-    parts = counted(question.codebook, question.options, _by(question.options))
+        raise UsageError(f"survival: unknown ask: got {ask.name!r}; want exits, and with design curve or replicates")
     if question.privacy:
         return parts
+    if question.options.design:
+        parts |= weighted_parts(question.codebook, design, parts)
+        parts |= {"left_out": Part(bound=1, integer=True, single=True, what=Counts(beside="left_out"))}
     return parts | {
         "records": Part(bound=1, integer=True, single=True, what=Counts(beside="count")),
         "count": Part(_shape(question), bound=1, integer=True, single=True, what=Counts(_by(question.options))),
@@ -86,26 +126,65 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     options, by = question.options, _by(question.options)
-    rows = follow(table.complete(columns(question)), options, by)
+    complete, design = table.complete(columns(question)), survey_design(question)
+    if ask.name == "replicates":
+        return weighted_exits(complete, options, by, design.replicates)
+    if ask.name in ("curve", "test"):
+        return linear_sums(design.sample(table), complete, design, options, by, ask)
+    rows = follow(complete, options, by)
     found = count(rows, question.codebook, options, by)
     if "count" not in parts(question, ask):
         return found
     records = np.array(table.aggregate(n=table.expr.count())["n"], np.int64)
-    return found | {"count": found["exits"].sum((-2, -1)), "records": records}
+    more: dict[str, NDArray[Any]] = {"count": found["exits"].sum((-2, -1)), "records": records}
+    if options.design:
+        sample = design.sample(table)
+        more["records"] = np.array(sample.aggregate(n=sample.expr.count())["n"], np.int64)
+        more["left_out"] = records - more["records"]
+    if design.weight:
+        weighted = weighted_exits(complete, options, by, (design.weight,))
+        more |= {f"weight_{name}": array[0] for name, array in weighted.items()}
+    return found | more
 
 
-def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
-    options = question.options
+def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
+    options, by, design = question.options, _by(question.options), survey_design(question)
+    complete = table.complete(columns(question))
+    if ask.name in ("curve", "test"):
+        yield from linear_weigh(complete, design, options, by, ask)
+        return
+    names = design.replicates if ask.name == "replicates" else (design.weight,) if design.weight else ()
+    if names:
+        yield from exits_weigh(complete, options, by, names)
+
+
+def discloses(question: Question[Options], ask: Ask) -> Cells:
+    options, design = question.options, survey_design(question)
     entry = (options.entry,) if options.entry else ()
-    return Cells(by=_by(options), complete=(options.time, options.event, *entry))
+    weights = design.replicates if ask.name == "replicates" else (design.weight,) if design.weight else ()
+    own = cells_of(design) if ask.name in ("curve", "test") else ()
+    kinds = options.design and question.codebook.columns[options.event].levels
+    by = (*own, *_by(options), *((options.event,) if kinds else ()))
+    complete = (options.time, options.event, *entry, *design.columns)
+    return Cells(tuple(dict.fromkeys(by)), weights, tuple(dict.fromkeys(complete)))
 
 
 def coordinate(question: Question[Options]) -> Coordination:
     total = yield Ask("exits")
     options = question.options
     grid = make_grid(question.codebook, options)
-    curves = list(_curves(question, np.array(grid.ends), total))
     groups = _groups(question)
+    if options.design:
+        found = yield from by_design(
+            question.codebook,
+            survey_design(question),
+            np.array(grid.ends),
+            options.level,
+            _exits(question, total),
+            bool(options.group),
+        )
+        return _of_design(question, total, found)
+    curves = list(_curves(question, np.array(grid.ends), total))
     medians = [_median(*each) for each in zip(groups, curves, _grouped(total["exits"], question), strict=True)]
     tables: dict[str, Sequence[Row]] = {
         "curve": [row for group, curve in zip(groups, curves, strict=True) for row in _steps(group, curve, question)],
@@ -147,13 +226,60 @@ def coordinate(question: Question[Options]) -> Coordination:
     return _result(question, tables, facts, notes)
 
 
+def _exits(question: Question[Options], total: Total) -> Exits:
+    """Numbers of records and weights by group. Raises UsageError on weights below 0."""
+    arrays: dict[str, NDArray[Any]] = {
+        name: _grouped(total[name], question)[:, 0] for name in total if name.endswith(("exits", "entered"))
+    }
+    counts, entered = arrays["exits"], arrays.get("entered")
+    weights = arrays.get("weight_exits", counts.astype(np.float64))
+    entering = arrays.get("weight_entered", None if entered is None else entered.astype(np.float64))
+    if (weights < 0).any():
+        raise UsageError("weight: got negative totals; want weights that are not negative")
+    return Exits.of(counts, entered, weights, entering)
+
+
+def _of_design(question: Question[Options], total: Total, found: Curves) -> Result:
+    groups, exits = _groups(question), _grouped(total["exits"], question)
+    curve: list[Row] = []
+    for g, group in enumerate(groups):
+        places = {float(t): i for i, t in enumerate(found.curves[g].times)}
+        for row in _steps(group, found.curves[g], question):
+            i = places[float(str(row["time"]))]
+            curve.append(
+                {**row, "hazard": float(found.hazard[g, i]), "hazard_std_error": _known(found.hazard_error[g, i])}
+            )
+    medians = [_median(*each) for each in zip(groups, found.curves, exits, strict=True)]
+    tables: dict[str, Sequence[Row]] = {"curve": curve, "medians": medians}
+    notes = [
+        make_grid(question.codebook, question.options).note(),
+        "at_risk, events and censored are records of the sample; survival, hazard and medians are weighted, their "
+        "standard errors those of the design; limits are taken on the logarithm.",
+    ]
+    if found.test is not None:
+        chi_square, df, p_value = found.test
+        tables["tests"] = [{"name": "log-rank", "chi_square": chi_square, "df": df, "p_value": p_value}]
+        notes.append("The log-rank test has the design's variance of its scores; other tests have no such form.")
+    observations = int(total["count"].sum())
+    facts: dict[str, Scalar] = {
+        "observations": observations,
+        "missing": int(total["records"]) - observations,
+        "left_out": int(total["left_out"]),
+        "events": int(total["exits"][..., _EVENTS].sum()),
+        "intervals": exits.shape[2],
+        **found.facts,
+    }
+    return _result(question, tables, facts, notes)
+
+
 def _result(
     question: Question[Options], tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Scalar], notes: list[str]
 ) -> Result:
     by, leaving = question.options.group, ("events", "censored")
     limits = ("lower", "upper")
+    own = ("survival", "std_error", *limits, *(("hazard", "hazard_std_error") if question.options.design else ()))
     basis = {
-        "curve": Basis(by, ("time",), ("at_risk", *leaving), own=("survival", "std_error", *limits), flows=leaving),
+        "curve": Basis(by, ("time",), ("at_risk", *leaving), own=own, flows=leaving),
         "medians": Basis(by, counts=("records", "events"), own=("median", *limits), derived=("expected",)),
         "tests": Basis(keys=("name",), observations=True, own=("chi_square", "df", "p_value")),
         "restricted_means": Basis(by, ("time",), ("records",), own=("estimate", "std_error"), hidden=("records",)),
@@ -167,8 +293,8 @@ def _result(
         by=by,
         basis=basis,
         observations="observations",
-        numbers=("missing", "events"),
-        public=("intervals",),
+        numbers=("missing", "left_out", "events") if question.options.design else ("missing", "events"),
+        public=("intervals", "psus", "strata", "replicates"),
     )
 
 
