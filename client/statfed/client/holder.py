@@ -7,6 +7,7 @@ step fails. Stages of the protection that carry no request touch neither data no
 Whatever is raised before data are looked at is a function of the study, the policy and the ledger, and says so in
 public. Whatever is raised from then on, be it a rule, a misfit, an option that does not suit the records or an error,
 is one refusal (`statfed.client.guard.refusals`): logged here, entered in the ledger, counted, and told in one text.
+What the coordinator raises on seeing exact totals is one too: it says so on ending the run, and the ledger counts it.
 """
 
 import hashlib
@@ -354,6 +355,8 @@ class Holder:
     def _release(self, statement: Statement) -> Closing:
         privacy = statement.terms.privacy
         with self.ledger() as ledger:
+            if statement.withheld:
+                ledger.withheld(statement.run, statement.terms.digest(), f"{statement.terms.method}: no result")
             head = ledger.release(statement.run)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
             charged = _charged(ledger, statement.run, statement.terms.digest()) if privacy else 0

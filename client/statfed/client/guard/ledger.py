@@ -2,9 +2,9 @@
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
 (order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures, what;
-where known), `refuse`, `release` (freed), `restored` (anchor, lost). A reservation of sums with different events has
-them in `events`, each with how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for
-the whole budget (`accountant.claim`).
+where known), `refuse` (withheld, where the coordinator gave no result on seeing totals), `release` (freed), `restored`
+(anchor, lost). A reservation of sums with different events has them in `events`, each with how often; one of a budget
+that is spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
 
 Formal guarantees.
 
@@ -159,6 +159,7 @@ class _State:
     asked: dict[str, int] = field(default_factory=dict)  # figures of each named question
     unnamed: int = 0  # figures of questions without a name
     refusals: list[int] = field(default_factory=list)  # their places in `times`
+    withheld: set[str] = field(default_factory=set)  # runs whose totals gave no result
     times: list[dt.datetime] = field(default_factory=list)  # of all entries
     lost: tuple[float, float] | None = None  # epsilon and delta of the budget when entries were lost
 
@@ -292,6 +293,8 @@ class _State:
                 self.disclose(entry.run, entry.round, facts)
             case "refuse":
                 self.refusals.append(entry.seq - 1)
+                if facts.get("withheld") is True:
+                    self.withheld.add(entry.run)
             case "restored":
                 if facts["lost"]:
                     self.lost = (self.epsilon, self.delta)
@@ -561,6 +564,14 @@ class Ledger:
         """Record a refusal that depended on data, before it leaves: that much was disclosed. note: nothing of data."""
         with self._chain.writing():
             return self._chain.append("refuse", run, study, note=note)
+
+    def withheld(self, run: str, study: str, note: str) -> str:
+        """Record, once a run, that its exact totals gave no result: a refusal that depended on data. Nothing for a run
+        that disclosed nothing, of which nobody can tell anything. Returns the head hash."""
+        with self._chain.writing() as state:
+            if run in state.withheld or not any(known == run for known, _ in state.disclosed):
+                return self._chain.head
+            return self._chain.append("refuse", run, study, facts={"withheld": True}, note=note)
 
     def restored(self, anchor: str, lost: bool, reason: str) -> str:
         """Record that the chain was put back from a backup. lost: may entries be missing? Then all counts as spent."""
