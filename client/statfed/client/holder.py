@@ -148,7 +148,7 @@ class Holder:
         size, privacy = self.size, study.privacy
         if not approved(self.home, self.policy, study.digest):
             with self.ledger() as ledger:
-                head = ledger.verify()
+                head = ledger.head()
             return Admission(
                 holder=self.policy.holder.name, pending=True, size=size.records, persons=size.persons, ledger_head=head
             )
@@ -160,8 +160,8 @@ class Holder:
                 self._contributions.state(statement.run, self.policy)
             self._contributions.provable(statement.run, study, self.policy, size)
             with self.ledger() as ledger:
-                head = ledger.verify()
-                if privacy and done < (charged := _charged(ledger, statement.run, study.digest)):
+                head = ledger.head()
+                if privacy and done < (charged := ledger.charged(statement.run, study.digest)):
                     raise Refused(
                         f"resume: got {done} sums done; want {charged}, which this run was charged for here: none is "
                         "paid for twice"
@@ -359,7 +359,7 @@ class Holder:
                 ledger.withheld(statement.run, statement.terms.digest(), f"{statement.terms.method}: no result")
             head = ledger.release(statement.run)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
-            charged = _charged(ledger, statement.run, statement.terms.digest()) if privacy else 0
+            charged = ledger.charged(statement.run, statement.terms.digest()) if privacy else 0
             more = self._more(ledger, statement) if charged else None
         return Closing(
             holder=self.policy.holder.name,
@@ -384,14 +384,6 @@ class Holder:
         except StatfedError:  # whoever may no longer ask may still end its run
             return None
         return ledger.more_like(reserved) if reserved else None
-
-
-def _charged(ledger: Ledger, run: str, study: str) -> int:
-    """Sums that a study was charged for in a run and its other attempts, whose names differ after `~` alone."""
-    name = run.partition("~")[0]
-    return sum(
-        one.kind == "charge" and one.study == study and one.run.partition("~")[0] == name for one in ledger.entries()
-    )
 
 
 def figures_of(study: Resolved, ask: Ask, state: str) -> str:
