@@ -367,6 +367,7 @@ class Holder:
             study_epsilon=spent.study_epsilon if privacy else None,
             history_epsilon=spent.history_epsilon,
             filter_epsilon=spent.filter_epsilon,
+            share=spent.share,
             budget_epsilon=self.policy.budget.epsilon,
             delta=self.policy.budget.delta,
             disclosures=spent.disclosures,

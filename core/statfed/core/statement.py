@@ -159,6 +159,9 @@ class Closing(_Message):
     )
     history_epsilon: float | None = Field(description="PLD over everything ever charged; None after a disclosure")
     filter_epsilon: float | None = Field(description="Renyi composition of everything charged and set aside")
+    share: float | None = Field(
+        default=None, description="of the lifetime budget: what everything charged and set aside takes, by its gate"
+    )
     budget_epsilon: float | None
     delta: float | None
     disclosures: int = Field(description="entries that are not differentially private")

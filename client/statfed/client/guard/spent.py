@@ -1,7 +1,7 @@
 """What the entries of a holder's ledger add up to: runs, what they set aside and spent, disclosures, refusals.
 
-What entries mean, and why, is in `statfed.client.guard.ledger`. Sums are kept as entries come, so that an admission does
-not take longer with a ledger's age: runs that are over are one composition, `settled`.
+What entries mean, and why, is in `statfed.client.guard.ledger`. Sums are kept as entries come, so that an admission
+does not take longer with a ledger's age: runs that are over are one composition, `settled`.
 """
 
 import datetime as dt
