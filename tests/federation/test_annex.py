@@ -154,8 +154,8 @@ def test_the_annex_of_an_analysis_has_the_figures_of_its_result(folder: Path, pr
     assert {one.name: one.read for one in private.variables} == {"age": True, "income": False, "sex": True}
     for one, row in zip(private.accounts, answer["spending"], strict=True):
         assert (one.holder, one.epsilon, one.history) == (row["holder"], row["study_epsilon"], row["history_epsilon"])
-        assert (one.filter, one.budget, one.ledger_head) == (
-            row["filter_epsilon"],
+        assert (one.share, one.budget, one.ledger_head) == (
+            row["share"],
             row["budget_epsilon"],
             row["ledger_head"],
         )

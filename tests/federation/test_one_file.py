@@ -1,4 +1,4 @@
-"""One file has one budget: in a workspace, whatever it is called there, and a second budget is never begun unsaid."""
+"""One file has one budget: in a workspace, whatever it and its holder are called there."""
 
 import os
 import shutil
@@ -8,16 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from statfed.client.guard.ledger import read_only
 from statfed.core.codebook import make_codebook
+from statfed.core.errors import UsageError
 from statfed.core.progress import silent
-from statfed.core.study import Study
+from statfed.core.study import Study, make_study
 from statfed.federation.federation import Federation
-from statfed.federation.homes import home_names
+from statfed.federation.homes import DATA, placed
 from statfed.federation.simulation import world_of
 
 BOOK = {"columns": {"x": {"type": "number", "low": 0, "high": 100}}}
 TWICE = "a and b have the same data: every record counts twice"
-AGAIN = "a: its data were asked before in this workspace, as those of {}, and have a second budget"
+AGAIN = "a: its data were asked before in this workspace, as those of {}; one data set has one budget"
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_one_file_of_two_holders_is_noted_whatever_its_name(how: str, data: Path
 def test_a_file_has_one_home_whatever_leads_to_it_and_however_it_is_read(data: Path, tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(data)
     found = {
-        home_names(Study(method="count", holders={"a": source}))["a"]
+        placed(Study(method="count", holders={"a": source}), tmp_path).names["a"]
         for source in (
             str(data),
             f"{data}?decimal=.",
@@ -66,20 +68,47 @@ def test_a_file_has_one_home_whatever_leads_to_it_and_however_it_is_read(data: P
     assert len(found) == 1
 
 
-def test_a_copy_that_is_asked_later_is_noted_and_its_own_again_is_not(data: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.csv"
+def spent(workspace: Path) -> list[float]:
+    """What is taken of every budget in a workspace."""
+    found = []
+    for path in sorted((workspace / "tables").glob(f"*/{DATA}")):
+        with read_only(path.with_name("ledger.sqlite")) as ledger:
+            found.append(ledger.spending().share)
+    return found
+
+
+def test_a_copy_under_another_name_spends_of_the_budget_of_its_original(data: Path, tmp_path: Path) -> None:
+    copy, work = tmp_path / "copy.csv", tmp_path / "w"
     shutil.copy(data, copy)
-    work = tmp_path / "w"
-    assert notes({"first": str(data)}, work) == notes({"first": str(data)}, work)
-    assert any(AGAIN.format("first") in note for note in notes({"a": str(copy)}, work))
+    for holders, expected in (({"first": data}, False), ({"a": copy}, True), ({"first": data}, False)):
+        before = spent(work)
+        with Federation({name: str(path) for name, path in holders.items()}, BOOK, workspace=work) as fed:
+            fed.mean("x", privacy={"epsilon": 0.5})
+            assert fed.last is not None
+            assert any(AGAIN.format("first") in note for note in fed.last.warnings) is expected
+            [one] = spent(work)
+            assert one > sum(before)
+            assert fed.last.spending[0].share == one
     assert not any("asked before" in note for note in notes({"first": str(data)}, tmp_path / "other"))
 
 
-def test_a_frame_that_comes_again_is_noted(tmp_path: Path) -> None:
+def test_a_frame_that_comes_again_spends_of_the_same_budget(tmp_path: Path) -> None:
     """Each session writes it to a place of its own."""
     frame = pd.DataFrame({"x": np.arange(50.0)})
-    for number in range(2):
+    for _ in range(2):
         with Federation({"a": frame}, BOOK, workspace=tmp_path / "w") as fed:
-            fed.mean("x")
-            assert fed.last is not None
-            assert any(AGAIN.format("a") in note for note in fed.last.warnings) is bool(number)
+            fed.mean("x", privacy={"epsilon": 0.5})
+    assert len(spent(tmp_path / "w")) == 1
+
+
+def test_one_file_of_two_holders_has_no_epsilon(data: Path, tmp_path: Path) -> None:
+    study = make_study(
+        {
+            "method": "mean",
+            "options": {"columns": ["x"]},
+            "holders": {"a": str(data), "b": str(data)},
+            "privacy": {"epsilon": 1.0, "delta": 1e-6},
+        }
+    )
+    with pytest.raises(UsageError, match=f"{TWICE}.*no epsilon of this study would be true"):
+        world_of(study, tmp_path, make_codebook(BOOK), silent)

@@ -81,6 +81,7 @@ def spending(holder: str, i: int, private: bool) -> Spending:
         study_epsilon=3.96 + 0.004 * i if private else None,
         history_epsilon=5.12 + 0.9 * i if private else None,
         filter_epsilon=6.81 + 1.3 * i if private else None,
+        share=0.0237 * (i + 1) if private else None,
         budget_epsilon=20.0 if private else None,
         more=7 + i if private else None,
         noise_to_signal=0.21 + 0.01 * i if private else None,
@@ -394,7 +395,8 @@ def test_privacy_table_shows_the_results_figures(result: Answer) -> None:
             formats.number(s.noise_to_signal, 2),
             formats.epsilon(s.study_epsilon),
             formats.delta(s.delta),
-            *map(formats.epsilon, (s.history_epsilon, s.filter_epsilon)),
+            formats.epsilon(s.history_epsilon),
+            formats.share(s.share),
             formats.allowance(s.budget_epsilon),
             formats.count(s.more),
             formats.delta(s.lifetime_delta),
@@ -503,7 +505,7 @@ def test_infinite_epsilon_is_shown_as_such() -> None:
 
 def test_noise_above_signal_and_overdrawn_budget_are_warned_of() -> None:
     run = CASES["one holder"]
-    bad = run.spending[0].model_copy(update={"noise_to_signal": 1.2, "filter_epsilon": 21.0})
+    bad = run.spending[0].model_copy(update={"noise_to_signal": 1.2, "share": 1.05})
     said = " ".join(Facts(replace(run, spending=(bad,))).warnings)
     assert "noise exceeds" in said
     assert "overdrawn at office-1" in said

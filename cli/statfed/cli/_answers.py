@@ -229,6 +229,7 @@ def _show_rules(answer: "Answer") -> None:
 
 def _show_privacy(answer: "Answer") -> None:
     """What the run and its history cost each holder, and how many more like it there may be."""
+    from statfed.federation.report import formats
     from statfed.federation.report.facts import more_like
 
     gauges = [f"{s.holder} {s.figures:,} of {s.most_figures:,}" for s in answer.spending if s.most_figures is not None]
@@ -245,8 +246,8 @@ def _show_privacy(answer: "Answer") -> None:
             "n": str(one.units),
             "sigma": _figure(one.noise_multiplier),
             "this query": _figure(one.study_epsilon),
-            "total so far": _figure(one.filter_epsilon),
-            "of": _figure(one.budget_epsilon),
+            "total so far": "" if one.share is None else formats.share(one.share),
+            "of epsilon": _figure(one.budget_epsilon),
             "more like it": "" if one.more is None else f"{one.more:,}",
         }
         for one in answer.spending

@@ -65,8 +65,8 @@ def show(
 ) -> None:
     """Show what was spent, on what, and how many more like the last study there may be.
 
-    `epsilon (PLD)` is the tight composition of everything charged. `epsilon (filter)` is the Renyi composition of
-    that and of what is set aside; the lifetime budget is gated on a share of it that adds up whatever was chosen.
+    `epsilon (PLD)` is the tight composition of everything charged. `total so far` is what that and what is set aside
+    take of the lifetime budget, by the filter that enforces it: it adds up whatever was chosen.
     A disclosure is a sum that left without noise, or a refusal that depended on data.
     """
     documents: list[dict[str, Any]] = []
@@ -87,13 +87,15 @@ def show(
     if as_json:
         emit_json({"ledgers": documents})
         return
+    from statfed.federation.report import formats
+
     for document in documents:
         spent = document["spending"]
         history = "none: see disclosures" if spent["history_epsilon"] is None else f"{spent['history_epsilon']:.3f}"
         out.print(
             f"[bold]{document['holder']}[/bold]  dataset {document['dataset']}, per {document['unit']}\n"
-            f"  epsilon (PLD) {history}, epsilon (filter) {spent['filter_epsilon']:.3f} "
-            f"of {spent['budget']:g}{_more(spent['more'])}\n"
+            f"  epsilon (PLD) {history}; total so far {formats.share(spent['share'])} of epsilon {spent['budget']:g}"
+            f"{_more(spent['more'])}\n"
             f"  {spent['disclosures']} disclosures, {spent['refusals']} of them refusals; "
             f"{spent['figures']:,} distinct exact figures{_most(Path(document['ledger']).parent)}",
             highlight=False,

@@ -7,6 +7,7 @@ step fails. Stages of the protection that carry no request touch neither data no
 Whatever is raised before data are looked at is a function of the study, the policy and the ledger, and says so in
 public. Whatever is raised from then on, be it a rule, a misfit, an option that does not suit the records or an error,
 is one refusal (`statfed.client.guard.refusals`): logged here, entered in the ledger, counted, and told in one text.
+What the coordinator raises on seeing exact totals is one too: it says so on ending the run, and the ledger counts it.
 """
 
 import hashlib
@@ -147,7 +148,7 @@ class Holder:
         size, privacy = self.size, study.privacy
         if not approved(self.home, self.policy, study.digest):
             with self.ledger() as ledger:
-                head = ledger.verify()
+                head = ledger.head()
             return Admission(
                 holder=self.policy.holder.name, pending=True, size=size.records, persons=size.persons, ledger_head=head
             )
@@ -159,8 +160,8 @@ class Holder:
                 self._contributions.state(statement.run, self.policy)
             self._contributions.provable(statement.run, study, self.policy, size)
             with self.ledger() as ledger:
-                head = ledger.verify()
-                if privacy and done < (charged := _charged(ledger, statement.run, study.digest)):
+                head = ledger.head()
+                if privacy and done < (charged := ledger.charged(statement.run, study.digest)):
                     raise Refused(
                         f"resume: got {done} sums done; want {charged}, which this run was charged for here: none is "
                         "paid for twice"
@@ -354,9 +355,11 @@ class Holder:
     def _release(self, statement: Statement) -> Closing:
         privacy = statement.terms.privacy
         with self.ledger() as ledger:
+            if statement.withheld:
+                ledger.withheld(statement.run, statement.terms.digest(), f"{statement.terms.method}: no result")
             head = ledger.release(statement.run)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
-            charged = _charged(ledger, statement.run, statement.terms.digest()) if privacy else 0
+            charged = ledger.charged(statement.run, statement.terms.digest()) if privacy else 0
             more = self._more(ledger, statement) if charged else None
         return Closing(
             holder=self.policy.holder.name,
@@ -364,6 +367,7 @@ class Holder:
             study_epsilon=spent.study_epsilon if privacy else None,
             history_epsilon=spent.history_epsilon,
             filter_epsilon=spent.filter_epsilon,
+            share=spent.share,
             budget_epsilon=self.policy.budget.epsilon,
             delta=self.policy.budget.delta,
             disclosures=spent.disclosures,
@@ -381,14 +385,6 @@ class Holder:
         except StatfedError:  # whoever may no longer ask may still end its run
             return None
         return ledger.more_like(reserved) if reserved else None
-
-
-def _charged(ledger: Ledger, run: str, study: str) -> int:
-    """Sums that a study was charged for in a run and its other attempts, whose names differ after `~` alone."""
-    name = run.partition("~")[0]
-    return sum(
-        one.kind == "charge" and one.study == study and one.run.partition("~")[0] == name for one in ledger.entries()
-    )
 
 
 def figures_of(study: Resolved, ask: Ask, state: str) -> str:

@@ -33,7 +33,8 @@ class Statement(_Message):
 
     `admit` asks a holder to check policy and reserve budget; `ask` for the contribution to the study's sum number
     `round`, whose public arrays accompany the statement; `protect` carries a stage of the protection between them;
-    `release` ends the run, and what was reserved and not charged is freed.
+    `release` ends the run, and what was reserved and not charged is freed; `withheld` says that totals were told and
+    that, on seeing them, the coordinator gives no result: a refusal that depends on data, which holders count.
     """
 
     version: str = Field(description="statfed version of the coordinator")
@@ -45,6 +46,7 @@ class Statement(_Message):
     stage: str = Field(default="", description="stage of the protection whose packet accompanies the statement")
     sizes: dict[str, int] = Field(default_factory=dict, description="public number of records by holder")
     done: int = Field(default=0, ge=0, description="sums that an interrupted run had finished before this one goes on")
+    withheld: bool = Field(default=False, description="with step `release`: no result is given, on seeing totals")
     outside: tuple[str, ...] = Field(default=(), description="packages beside statfed that bring a part of the study")
     terms: Terms
 
@@ -157,6 +159,9 @@ class Closing(_Message):
     )
     history_epsilon: float | None = Field(description="PLD over everything ever charged; None after a disclosure")
     filter_epsilon: float | None = Field(description="Renyi composition of everything charged and set aside")
+    share: float | None = Field(
+        default=None, description="of the lifetime budget: what everything charged and set aside takes, by its gate"
+    )
     budget_epsilon: float | None
     delta: float | None
     disclosures: int = Field(description="entries that are not differentially private")

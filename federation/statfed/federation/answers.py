@@ -299,6 +299,7 @@ def spending_of(
                 study_epsilon=closing.study_epsilon if privacy else None,
                 history_epsilon=closing.history_epsilon,
                 filter_epsilon=closing.filter_epsilon,
+                share=closing.share,
                 budget_epsilon=closing.budget_epsilon,
                 more=closing.more,
                 noise_to_signal=admission.noise_to_signal,

@@ -1,13 +1,15 @@
 """Simulated holders: each a home folder with its policy, its identity and its ledger.
 
-A pilot's holders make their own home folder; a simulation writes one per holder. The same source under the same name
-keeps its home between runs, so that budgets, disclosures and past releases accumulate as they would in life. How text
-files are to be read is no part of that, and links are followed; a copy has a home of its own, which is said.
+A pilot's holders make their own home folder; a simulation writes one per holder. The same data and privacy unit keep
+their home between runs, so that budgets, disclosures and past releases accumulate as they would in life: whatever the
+holder is called, through links, as a copy, after an update, and however text files are to be read
+(`statfed.client.data.identity`). Two holders of one study have two homes, whatever they hold.
 """
 
 import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,36 +48,46 @@ REGISTER = "register.sqlite"
 """What simulated holders take down of their ledgers, beside their homes: a simulation is a machine of its own."""
 
 
-def home_names(study: Study) -> dict[str, str]:
-    """Holder name to the name of its home: one for a source and a privacy unit."""
-    digests = {
-        name: hashlib.sha256(f"{name}\n{_place(source)}\n{study.unit}".encode()).hexdigest()[:12]
-        for name, source in study.holders.items()
-    }
-    return {name: f"{name}-{digest}" for name, digest in digests.items()}
+@dataclass(frozen=True)
+class Placed:
+    """Where the holders of a study live. names: of their homes; notes: on those whose data were asked as another's."""
+
+    names: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def placed(study: Study, root: Path) -> Placed:
+    """The homes of a study's holders under `root`: the one that accounts for the data and the unit already, or one that
+    is called after holder, source and unit."""
+    own = {}
+    for name, source in study.holders.items():
+        digest = hashlib.sha256(f"{name}\n{_place(source)}\n{study.unit}".encode()).hexdigest()[:12]
+        own[name] = f"{name}-{digest}"
+    known = {}
+    for path in sorted(root.glob(f"*/{DATA}")):
+        unit, *keys = path.read_text(encoding="utf-8").splitlines()
+        if unit == study.unit:
+            known[path.parent.name] = {*keys}
+    names = {name: home for name, home in own.items() if home in known}
+    notes = []
+    for name, source in study.holders.items():
+        if name in names:
+            continue
+        keys = _keys(source)
+        free = (home for home, theirs in known.items() if keys & theirs and home not in names.values())
+        names[name] = next(free, own[name])
+        other = names[name].rpartition("-")[0]
+        if other != name:
+            notes.append(
+                f"{name}: its data were asked before in this workspace, as those of {other}; one data set has one "
+                "budget and one memory, and those go on"
+            )
+    return Placed({name: names[name] for name in study.holders}, tuple(notes))
 
 
 def _place(source: str) -> str:
     """A source by where it is: without options, links followed."""
     return source if "://" in source else str(Path(split(source, Path())[0]).resolve())
-
-
-def elsewhere(study: Study, root: Path) -> list[str]:
-    """Notes on holders whose data have another home under `root`, with a budget of its own, as a copy has."""
-    found = []
-    names = home_names(study)
-    for name, source in study.holders.items():
-        keys = _keys(source)
-        for path in sorted(root.glob(f"*/{DATA}")):
-            unit, *known = path.read_text(encoding="utf-8").splitlines()
-            if unit == study.unit and keys & {*known} and path.parent.name not in names.values():
-                other = path.parent.name.rpartition("-")[0]
-                found.append(
-                    f"{name}: its data were asked before in this workspace, as those of {other}, and have a second "
-                    "budget and a second memory now: what they lose is the sum of both"
-                )
-                break
-    return found
 
 
 def _keys(source: str) -> set[str]:

@@ -24,7 +24,7 @@ from statfed.core.records import WindowCodebook
 from statfed.core.scenario import Population, load_training
 from statfed.core.study import Study
 from statfed.core.terms import Terms
-from statfed.federation.homes import elsewhere, home_names, homes_under, make_homes
+from statfed.federation.homes import homes_under, make_homes, placed
 from statfed.federation.population import described, write_tables
 from statfed.federation.preflight import before_drafting
 from statfed.server.engine import Deployment, Engine, Session
@@ -90,7 +90,11 @@ def world_of(
     if codebook is None:
         codebook = load_codebook(base / study.codebook) if study.codebook else _drafted(study, progress)
     others = {name: load_codebook(base / path) for name, path in study.codebooks.items()}
-    shared = _shared_data(study.holders, base) if study.engine != "pilot" else ()
+    shared = _shared_data(study.holders, base) if study.engine != "pilot" else []
+    if shared and study.privacy:
+        raise UsageError(
+            f"privacy: {shared[0]}; no epsilon of this study would be true. Want each data set once (or no privacy)"
+        )
     warnings = (*shared, *(doubts(codebook, study.levels) if drafted else ()))
     return World(study, study.terms(codebook, others), drafted, warnings=warnings)
 
@@ -173,8 +177,8 @@ def dataset_key(study: Study, synthetic: bool) -> str:
 
 
 def reused(world: World, root: Path) -> list[str]:
-    """Notes on holders whose data another home of this workspace has."""
-    return elsewhere(world.study, root / TABLES) if world.population is None else []
+    """Notes on holders whose data were asked as another holder's of this workspace."""
+    return list(placed(world.study, root / TABLES).notes) if world.population is None else []
 
 
 def simulated(
@@ -196,7 +200,9 @@ def _homes(world: World, root: Path, *, shared: bool, held: ExitStack) -> Mappin
     study = world.study
     if world.population is None or world.form is None:
         place = root / TABLES if shared else root
-        return make_homes(study, world.terms, study.holders, homes_under(place, home_names(study)), place, held=held)
+        return make_homes(
+            study, world.terms, study.holders, homes_under(place, placed(study, place).names), place, held=held
+        )
     dataset = dataset_key(study, world.synthetic)
     place = root / "holders" / dataset if shared else root
     homes = homes_under(place, {name: name for name in world.population.holders})

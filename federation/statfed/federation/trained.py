@@ -93,6 +93,9 @@ class Spending(_Part):
         description="PLD composition over everything ever charged; None once anything left without noise"
     )
     filter_epsilon: float | None = Field(description="Renyi composition of everything noised")
+    share: float | None = Field(
+        default=None, description="of the lifetime budget, taken so far by the gate that enforces it: the meter"
+    )
     budget_epsilon: float | None = Field(description="lifetime budget in the holder's policy")
     more: int | None = Field(
         default=None, description="studies like this one that the holder would still answer; null without noise"

@@ -5,8 +5,8 @@ protection form the total, and gives it back to the method. What comes out has n
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -89,12 +89,14 @@ def drive(
     attempts, `earlier`, had set aside is let go. A sum that a holder was charged for without the coordinator having it
     is lost: it is not asked again, so that a study never costs more than was agreed. Raises Refused or UsageError when
     a holder does not admit the study, Pending when a person has to approve it there first, EngineError when one fails
-    later.
+    later. What the method or `statfed.core.resolution` raises on seeing totals depends on data: holders are told that
+    there is no result, and count a refusal.
     """
     if study.obstacles:
         raise UsageError("\n".join(study.obstacles))
     done = resume.done if resume else 0
     exchange = Exchange(session, study, run, progress, done)
+    line: _Line | None = None
     try:
         if resume:  # a coordinator that was killed could not free what it had reserved
             for name in dict.fromkeys((*earlier, resume.run)):
@@ -111,12 +113,12 @@ def drive(
         driven.sums = list(resume.sums) if resume else []
         exchange.sizes = {name: admission.size for name, admission in driven.admissions.items()}
         begun = dict(resume.state) if resume else dict(start or {})
-        _Line(study, exchange, driven, run, timeout, progress, on_state, done).walk(
-            lambda: _coordination(study, dict(begun))
-        )
+        line = _Line(study, exchange, driven, run, timeout, progress, on_state, done)
+        line.walk(lambda: _coordination(study, dict(begun)))
     except BaseException:
+        withheld = line is not None and line.withheld
         with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
-            exchange.release(5.0)
+            exchange.release(SHORT if withheld else 5.0, withheld)
         raise
     driven.closings = exchange.release(SHORT)
     return driven
@@ -165,7 +167,7 @@ def _alike(study: Resolved, admissions: Mapping[str, Admission]) -> None:
 
 @dataclass
 class _Line:
-    """One run of a method's coordination."""
+    """One run of a method's coordination. withheld: did it end without a result, on seeing totals?"""
 
     study: Resolved
     exchange: Exchange
@@ -176,6 +178,7 @@ class _Line:
     on_state: OnState
     number: int
     few_left_out: bool = False
+    withheld: bool = False
     told: list[Told] = field(default_factory=list)
 
     def walk(self, begin: Callable[[], Coordination]) -> None:
@@ -190,13 +193,14 @@ class _Line:
         refused: Refused | None = None
         total: Total | None = None
         for _ in range(LIMIT):
-            try:
-                ask = coordination.throw(refused) if refused else coordination.send(total)  # type: ignore[arg-type]
-            except StopIteration as end:
-                check(begin, self.told, end.value, terms.protection.name)
-                self.driven.result = self._told(end.value)
-                self.progress("protected sums", self.number, self.number)
-                return
+            with self._seeing(total is not None, refused):
+                try:
+                    ask = coordination.throw(refused) if refused else coordination.send(total)  # type: ignore[arg-type]
+                except StopIteration as end:
+                    check(begin, self.told, end.value, terms.protection.name)
+                    self.driven.result = self._told(end.value)
+                    self.progress("protected sums", self.number, self.number)
+                    return
             refused = None
             if ask.state:
                 self.on_state(Checkpoint(self.run, self.number, ask.state, tuple(self.driven.sums)))
@@ -216,7 +220,17 @@ class _Line:
                 self.counted = _same_holders(
                     self.counted, aggregate.holders, self.exchange.dropped, len(self.driven.sums)
                 )
-        raise EngineError(f"{terms.method}: got no result after {LIMIT} sums")
+        with self._seeing(True):
+            raise EngineError(f"{terms.method}: got no result after {LIMIT} sums")
+
+    @contextmanager
+    def _seeing(self, totals: bool, refused: Refused | None = None) -> Iterator[None]:
+        """What is raised within it, where totals were told, depends on them. refused: by a holder, which counts it."""
+        try:
+            yield
+        except Exception as error:
+            self.withheld = totals and error is not refused
+            raise
 
     def _remember(self, ask: Ask, answer: Total | Refused) -> None:
         """Keep what statistics are told, for `statfed.core.resolution`; models are as they come."""

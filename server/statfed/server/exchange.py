@@ -66,7 +66,9 @@ class Exchange:
         self.sizes: dict[str, int] = {}
         self.dropped: dict[str, str] = {}
 
-    def statement(self, step: Step, number: int = 0, ask: Ask | None = None, stage: str = "") -> str:
+    def statement(
+        self, step: Step, number: int = 0, ask: Ask | None = None, stage: str = "", withheld: bool = False
+    ) -> str:
         """The JSON of one statement."""
         return Statement(
             version=VERSION,
@@ -78,6 +80,7 @@ class Exchange:
             stage=stage,
             sizes=self.sizes,
             done=self._done,
+            withheld=withheld,
             outside=self._outside,
             terms=self._terms,
         ).model_dump_json()
@@ -101,18 +104,20 @@ class Exchange:
             replies[self._names[reply.metadata.src_node_id]] = reply
         return {name: replies[name] for name in sorted(replies)}
 
-    def requests(self, step: Step, number: int = 0, ask: Ask | None = None) -> dict[str, Message]:
+    def requests(
+        self, step: Step, number: int = 0, ask: Ask | None = None, withheld: bool = False
+    ) -> dict[str, Message]:
         """One statement to every holder, with an ask's public parameters."""
-        config = ConfigRecord({"statement": self.statement(step, number, ask)})
+        config = ConfigRecord({"statement": self.statement(step, number, ask, withheld=withheld)})
         content: dict[str, ConfigRecord | ArrayRecord] = {"config": config}
         if ask and ask.arrays:
             content["arrays"] = arrays_out(ask.arrays)
         nodes = self._session.nodes
         return {name: Message(RecordDict(dict(content)), nodes[name], f"query.{step}") for name in self._terms.holders}
 
-    def ask(self, step: Step, timeout: float) -> dict[str, Message]:
+    def ask(self, step: Step, timeout: float, withheld: bool = False) -> dict[str, Message]:
         """Send one statement to every holder."""
-        return self.exchange(list(self.requests(step).values()), timeout, step)
+        return self.exchange(list(self.requests(step, withheld=withheld).values()), timeout, step)
 
     def total(
         self,
@@ -197,9 +202,9 @@ class Exchange:
         self._progress("ask holders to admit the study", 1, 1)
         return plans
 
-    def release(self, timeout: float) -> dict[str, Closing]:
+    def release(self, timeout: float, withheld: bool = False) -> dict[str, Closing]:
         """Free what was reserved and not spent; every holder's closing account, as far as holders that dropped out
-        can give theirs. Third parties forget their secrets."""
+        can give theirs. Third parties forget their secrets. withheld: is there no result, on seeing totals?"""
         others = [name for name in self._session.nodes if name not in self._terms.holders]
         if others:
             config = ConfigRecord({"statement": self.statement("release")})
@@ -208,9 +213,10 @@ class Exchange:
                 [Message(RecordDict({"config": config}), nodes[n], "query.release") for n in others], timeout
             )
         if not self.dropped:
-            return {name: facts_of(reply, Closing, name) for name, reply in self.ask("release", timeout).items()}
+            replies = self.ask("release", timeout, withheld)
+            return {name: facts_of(reply, Closing, name) for name, reply in replies.items()}
         closings = {}
-        for name, reply in self._delivered(list(self.requests("release").values()), timeout).items():
+        for name, reply in self._delivered(list(self.requests("release", withheld=withheld).values()), timeout).items():
             try:
                 closings[name] = facts_of(reply, Closing, name)
             except EngineError:

@@ -16,7 +16,7 @@ from scipy import special
 
 import tests.federate as driver
 from statfed.client.data.tables import connect, open_table
-from statfed.core.codebook import Codebook
+from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.result import Result
 from statfed.core.table import Table
@@ -336,3 +336,33 @@ def test_score_and_information_are_derivatives_of_the_deviance(family: str, link
     h = 1e-5
     up, down = kind.weights(y, eta + h, f), kind.weights(y, eta - h, f)
     np.testing.assert_allclose(kind.weights(y, eta, f).score, -(up.deviance - down.deviance) / (4 * h), rtol=1e-6)
+
+
+def _covariate(values: np.ndarray[Any, Any], high: float) -> tuple[pd.DataFrame, Codebook]:
+    rng = np.random.default_rng(3)
+    z = (values - values.mean()) / values.std()
+    frame = pd.DataFrame({"x": values, "y": rng.poisson(np.exp(0.3 + 0.5 * z)).astype(float)})
+    ends = {"x": {"type": "number", "low": 0, "high": high}, "y": {"type": "number", "low": 0, "high": 1e4}}
+    return frame, make_codebook({"columns": ends})
+
+
+@pytest.mark.parametrize(("centre", "spread"), [(202_012.0, 300.0), (1e8, 1.0), (1e8, 1e3), (1.7e9, 1e6)])
+def test_a_covariate_far_from_zero_equals_statsmodels_on_the_standardised_one(centre: float, spread: float) -> None:
+    frame, codebook = _covariate(centre + spread * np.random.default_rng(1).normal(size=400), 3e9)
+    x, scale = frame.x.to_numpy(), frame.x.std(ddof=0)
+    want = sm.GLM(frame.y, sm.add_constant((x - x.mean()) / scale), family=sm.families.Poisson()).fit(tol=1e-12)
+    result = federate("glm", split(frame, 2, 1), codebook, formula="y ~ x", family="poisson")
+    row = result.tables["coefficients"][1]
+    assert row["estimate"] * scale == pytest.approx(want.params.iloc[1], rel=1e-9)
+    assert row["std_error"] * scale == pytest.approx(want.bse.iloc[1], rel=1e-7)
+    assert result.facts["deviance"] == pytest.approx(want.deviance, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["glm", "ols"])
+def test_a_covariate_whose_squares_float64_does_not_hold_is_refused(method: str) -> None:
+    """Its standard error was infinite."""
+    frame, codebook = _covariate(1e-160 * np.random.default_rng(1).uniform(1, 2, 50), 1.0)
+    with pytest.raises(UsageError, match="x: values whose squares float64 does not hold"):
+        federate(
+            method, split(frame, 2, 1), codebook, formula="y ~ x", **({"family": "poisson"} if method == "glm" else {})
+        )

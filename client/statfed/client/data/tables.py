@@ -48,6 +48,8 @@ _SHOWN = 20  # codes named in a message
 _EXAMPLES = 3
 _WIDE = 60  # characters of an example
 _LONG = 30  # a longer code list is compared with the distinct values, not with every record
+_SMALLEST = 1e-75
+"""Variances of variances are of fourth powers: those of a smaller number are 0 in float64, or have few digits."""
 _TOGETHER = 400  # aggregates of one statement; PostgreSQL allows 1,600 columns
 
 
@@ -243,6 +245,9 @@ def _rules(name: str, column: Column, converted: Converted, weighs: bool = False
     if column.type == "number":
         infinite = value.isinf().fill_null(False)
         rules.append(_Rule(f"{name}: got infinite values; want finite numbers", infinite))
+        tiny = ((value.abs() < _SMALLEST) & (value != 0)).fill_null(False)
+        message = f"{name}: got values nearer to 0 than {_SMALLEST:g}, whose powers are lost; want 0, or another unit"
+        rules.append(_Rule(message, tiny))
     lowest: Expr = value
     highest: Expr = value
     what = "values"

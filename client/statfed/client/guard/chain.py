@@ -23,6 +23,9 @@ Formal guarantees.
    was kept at which place. A chain that is behind it, differs from it, or stands where another was, is refused, and is
    completed from the register's copy (`statfed.client.guard.restoring`). A process besides remembers what it saw. Who
    puts back the register too is found by an anchor only.
+6. *A state is kept by the process that verified it.* The next opening takes it instead of reading all entries again
+   only where the file's stamp (place, size, times), its last entry and the register are those that were left. Anything
+   else is verified from the first entry on; so is `verify`, always.
 """
 
 import datetime as dt
@@ -31,6 +34,7 @@ import json
 import os
 import secrets
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -55,6 +59,22 @@ _SCHEMA = (
 _BUSY_SECONDS = 60.0
 _RESTORE = "a copy put back gives no budget back; want `statfed ledger restore --home {}`, which completes it"
 _met: dict[str, tuple[int, str]] = {}  # by first entry: number and hash of the last entry that this process saw
+_MOST = 64  # chains whose state is kept
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A chain as this process left it. stamp: of the file as it then was; made: by what its state was begun."""
+
+    stamp: tuple[int, ...]
+    made: Callable[[], Any]
+    state: Any
+    seq: int
+    head: str
+    first: str
+
+
+_kept: dict[Path, _Kept] = {}
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,8 @@ class Chain(Generic[S]):
         try:
             if writable:
                 with translated(path):
-                    path.chmod(0o600)
+                    if stat.S_IMODE(path.stat().st_mode) != 0o600:
+                        path.chmod(0o600)
             with self.writing() if writable else self.reading():
                 check_marker(path, self._first, adopt=writable)
         except BaseException:
@@ -181,7 +202,9 @@ class Chain(Generic[S]):
         return found[-1].hash
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. Its state is kept for the next opening by this process."""
+        with suppress(sqlite3.Error, OSError):
+            self._keep()
         self.db.close()
         self.register.close()
 
@@ -189,6 +212,35 @@ class Chain(Generic[S]):
     def first(self) -> str:
         """The hash of the first entry, which names the chain."""
         return self._first
+
+    def _keep(self) -> None:
+        """Keep the state with the stamp of the file that it is of: one that others wrote since has another."""
+        if not self._writable or self._version is None or self.db.in_transaction:
+            return
+        kept = _Kept(_stamp(self.path), self._fresh, self.state, self.seq, self.head, self._first)
+        self._version, version = None, self._version
+        if (version,) == self.db.execute("PRAGMA data_version").fetchone():  # none wrote before the stamp was taken
+            while len(_kept) >= _MOST:
+                _kept.pop(next(iter(_kept)), None)
+            _kept[self.path.resolve()] = kept
+
+    def _adopt(self, version: int) -> bool:
+        """Take the state that this process left, if file and register are as they were then."""
+        kept = _kept.pop(self.path.resolve(), None)  # one opening alone has it
+        if kept is None or not self._writable or kept.made is not self._fresh or _stamp(self.path) != kept.stamp:
+            return False
+        mark = self.register.mark(kept.first)
+        if mark is None or (mark.seq, mark.head) != (kept.seq, kept.head):
+            return False
+        if _met.get(kept.first) != (kept.seq, kept.head) or self.register.others(self.path, kept.first):
+            return False
+        last = self.db.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
+        if last != (kept.seq, kept.head):
+            return False
+        self.state, self.seq, self.head, self._first = kept.state, kept.seq, kept.head, kept.first
+        self._saw()
+        self._version = version
+        return True
 
     def _saw(self) -> None:
         self._seen = _met[self._first] = (self.seq, self.head)
@@ -199,9 +251,10 @@ class Chain(Generic[S]):
             self.register.record(self._first, self.path, [fields(entry) for entry in entries])
 
     def _refresh(self) -> S:
-        """The state of a verified chain. Own appends are trusted; after another connection's, all is verified anew."""
+        """The state of a verified chain. Own appends are trusted, those of an earlier opening by this process too where
+        the file is as it was left; after others', all is verified anew."""
         (version,) = self.db.execute("PRAGMA data_version").fetchone()
-        if version != self._version:
+        if version != self._version and not (self._version is None and not self.seq and self._adopt(version)):
             self._version, found, state = None, list(rows(self.db)), self._fresh()
             replay(found, state.apply)
             seq, head = max(self._seen, _met.get(found[0].hash, self._seen))
@@ -292,6 +345,13 @@ def create(path: Path, facts: Mapping[str, Any]) -> None:
 def forget(first: str) -> None:
     """Let this process take a chain as it now is: it was restored."""
     _met.pop(first, None)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with every writing of a file: its place, size and times. It is not opened: closing would let go of
+    SQLite's locks on it."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def marker(path: Path) -> Path:

@@ -2,9 +2,9 @@
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
 (order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures, what;
-where known), `refuse`, `release` (freed), `restored` (anchor, lost). A reservation of sums with different events has
-them in `events`, each with how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for
-the whole budget (`accountant.claim`).
+where known), `refuse` (withheld, where the coordinator gave no result on seeing totals), `release` (freed), `restored`
+(anchor, lost). A reservation of sums with different events has them in `events`, each with how often; one of a budget
+that is spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
 
 Formal guarantees.
 
@@ -42,12 +42,11 @@ condition. Raising the budget is on record ("budget"); the promise then is the r
 """
 
 import datetime as dt
-import json
 import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -55,18 +54,16 @@ from typing import Any
 from statfed.client.data.identity import identity
 from statfed.client.guard import chain
 from statfed.client.guard.chain import Chain, Entry
+from statfed.client.guard.spent import State, base, repeatedly, tight
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy import filters
-from statfed.core.privacy.accountant import Event, Repeated
+from statfed.core.privacy.accountant import Event
 from statfed.core.privacy.filters import Budget
 from statfed.core.privacy.spending import Reservation
 from statfed.core.section import Unit
 
 log = logging.getLogger("statfed.holder")
-
-UNKNOWN = 2**31
-"""Refusals that a ledger counts which lost entries: more than any limit."""
 
 
 @dataclass(frozen=True)
@@ -100,224 +97,6 @@ class Spending:
     head: str
 
 
-@dataclass
-class _Run:
-    """events: what is set aside, each with how often; of an adaptive budget the claim, once."""
-
-    study: str
-    rounds: int
-    events: Mapping[str, int]
-    adaptive: bool
-    admitted: tuple[float, float]
-    charged: dict[int, str] = field(default_factory=dict)
-    released: bool = False
-
-    @property
-    def outstanding(self) -> int:
-        return 0 if self.released else self.rounds - len(self.charged)
-
-    def refuses(self, text: str) -> str:
-        """Why a sum with this event is not covered by what is left of the reservation; nothing where it is."""
-        if self.adaptive:
-            claimed = privacy.event_from_json(next(iter(self.events)))
-            spent = sum(privacy.cost(claimed, privacy.event_from_json(one)) for one in self.charged.values())
-            asked = privacy.cost(claimed, privacy.event_from_json(text))
-            if not spent + asked <= 1.0 + 1e-9:
-                return (
-                    f"got {asked:.4g} of the study's budget; want at most the {max(0.0, 1.0 - spent):.4g} that is left"
-                )
-            return ""
-        more = self.events.get(text, 0) - sum(one == text for one in self.charged.values())
-        return "" if more > 0 else f"got event {text}; want the reserved {' or '.join(self.events)}"
-
-    def composed(self, charged: bool, reserved: bool) -> Counter[str]:
-        """Events of the run, with how often: what was charged, and what is still set aside."""
-        done, found = Counter(self.charged.values()), Counter[str]()
-        if self.adaptive:
-            if reserved and not self.released:
-                return Counter(self.events) if charged else Counter()  # the claim covers what was charged of it
-            return done if charged else found
-        if charged:
-            found += done
-        if reserved and not self.released:
-            found += Counter(self.events) - done
-        return found
-
-
-@dataclass
-class _State:
-    """What the entries add up to. `apply` refuses a sequence that this module could not have written."""
-
-    dataset: str = ""
-    unit: str = ""
-    epsilon: float = 0.0
-    delta: float = 0.0
-    order: float | None = None
-    single: bool = False
-    runs: dict[str, _Run] = field(default_factory=dict)
-    disclosed: set[tuple[str, int]] = field(default_factory=set)
-    asked: dict[str, int] = field(default_factory=dict)  # figures of each named question
-    unnamed: int = 0  # figures of questions without a name
-    refusals: list[int] = field(default_factory=list)  # their places in `times`
-    times: list[dt.datetime] = field(default_factory=list)  # of all entries
-    lost: tuple[float, float] | None = None  # epsilon and delta of the budget when entries were lost
-
-    @property
-    def room(self) -> tuple[float, float]:
-        """Epsilon and delta that the entries of the chain have: the budget, without what was lost."""
-        epsilon, delta = self.lost or (0.0, 0.0)
-        return self.epsilon - epsilon, self.delta - delta
-
-    @property
-    def figures(self) -> int:
-        return sum(self.asked.values()) + self.unnamed
-
-    def refused_since(self, start: dt.datetime, now: dt.datetime) -> int:
-        """Refusals from `start` on, by the times of the entries put right as the module says."""
-        latest, found, places = dt.datetime.min.replace(tzinfo=dt.UTC), 0, set(self.refusals)
-        for place, time in enumerate(self.times):
-            if time <= now:
-                latest = max(latest, time)
-            found += place in places and (time > now or latest >= start)
-        return found if self.lost is None else found + UNKNOWN
-
-    def disclose(self, run: str, round: int, facts: Mapping[str, Any]) -> None:
-        """Count a release without noise. Raises ValueError on facts that this module could not have written."""
-        figures, what = facts.get("figures", 0), facts.get("what", "")
-        if type(figures) is not int or figures < 0 or not isinstance(what, str):
-            raise ValueError(f"figures: got {figures!r}; want a whole number from 0")
-        self.disclosed.add((run, round))
-        if what:
-            self.asked[what] = max(figures, self.asked.get(what, 0))
-        else:
-            self.unnamed += figures
-
-    def events(self, charged: bool = True, reserved: bool = True) -> list[Event]:
-        """Composition of charges and outstanding reservations, one event for equal ones."""
-        counts: Counter[str] = Counter()
-        for run in self.runs.values():
-            counts += run.composed(charged, reserved)
-        return [_times(text, count) for text, count in sorted(counts.items()) if count]
-
-    @property
-    def charges(self) -> int:
-        return sum(len(run.charged) for run in self.runs.values())
-
-    @property
-    def history(self) -> float:
-        """The epsilon of all charges. Composition of privacy losses is for asks that were fixed beforehand."""
-        charged = self.events(reserved=False)
-        chosen = any(run.adaptive and run.charged for run in self.runs.values())
-        return self.figure(charged) if chosen or self.lost else _tight(charged, self.delta)
-
-    @property
-    def reserved(self) -> int:
-        return sum(run.outstanding for run in self.runs.values())
-
-    @property
-    def new(self) -> bool:
-        """Nothing was ever released under the budget and nothing is about to be."""
-        return not self.charges and not self.reserved and not self.lost
-
-    def figure(self, events: list[Event]) -> float:
-        """The epsilon of `events` together, what counts as lost included."""
-        gone, delta = self.lost[0] if self.lost else 0.0, self.room[1]
-        if not events:
-            return gone
-        if delta <= 0:
-            return math.inf
-        return gone + (privacy.epsilon if self.single else privacy.renyi_epsilon)(events, delta)
-
-    @property
-    def budget(self) -> Budget | None:
-        """What the filters of this ledger are about; None where everything counts as spent."""
-        epsilon, delta = self.room
-        return Budget(epsilon, delta, None if self.new else self.order) if epsilon > 0 and delta > 0 else None
-
-    def admits(self, events: list[Event]) -> bool:
-        """Is that all of `events` ever left within the budget, by the rule in force?"""
-        if self.single:
-            return privacy.epsilon(events, self.delta) <= self.epsilon
-        return self.budget is not None and filters.fits(events, self.budget)
-
-    @property
-    def share(self) -> float:
-        """What charges and reservations take of the budget; of a budget in which entries were lost, of the whole."""
-        events = self.events()
-        if self.budget is None or (self.single and not self.new):
-            return 1.0
-        gone = self.lost[0] / self.epsilon if self.lost else 0.0
-        return gone + (1.0 - gone) * filters.share(events, self.budget)
-
-    def more_like(self, asked: list[Event]) -> int:
-        """How many more studies of these events are admitted."""
-        if self.budget is None or (self.single and not self.new):
-            return 0
-        return filters.more_like(self.events(), privacy.composed(asked), self.budget)
-
-    def apply(self, entry: Entry) -> None:
-        facts: dict[str, Any] = json.loads(entry.facts)
-        time = dt.datetime.fromisoformat(entry.time)
-        self.times.append(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
-        run = self.runs.get(entry.run)
-        if (entry.kind == "open") != (entry.seq == 1):
-            raise ValueError("open comes first and once")
-        match entry.kind:
-            case "open":
-                if facts["format"] != chain.FORMAT:
-                    raise ValueError(f"format: got {facts['format']}; want {chain.FORMAT}")
-                self.dataset, self.unit = facts["dataset"], facts["unit"]
-                self.epsilon, self.delta = _budget(facts)
-            case "budget":
-                self.epsilon, self.delta = _budget(facts)
-            case "reserve":
-                kept = self.order if self.order is not None or not self.lost else facts["order"]
-                follows = not self.single and (facts["order"], facts["single"]) == (kept, False)
-                if run or not (self.new or follows):
-                    raise ValueError("reservation that could not have been admitted")
-                adaptive, events = bool(facts.get("adaptive")), dict(facts.get("events", {}))
-                events = events or {entry.event: 1 if adaptive else entry.round}
-                for text in events:
-                    privacy.event_from_json(text)
-                self.order, self.single = _order(facts["order"]), facts["single"] is True
-                admitted = (self.epsilon, self.delta)
-                self.runs[entry.run] = _Run(entry.study, entry.round, events, adaptive, admitted)
-            case "charge":
-                if not run or run.released or not 1 <= entry.round <= run.rounds or entry.round in run.charged:
-                    raise ValueError("charge without a reservation")
-                if run.study != entry.study or run.refuses(entry.event):
-                    raise ValueError("charge that differs from its reservation")
-                run.charged[entry.round] = entry.event
-            case "disclose":
-                self.disclose(entry.run, entry.round, facts)
-            case "refuse":
-                self.refusals.append(entry.seq - 1)
-            case "restored":
-                if facts["lost"]:
-                    self.lost = (self.epsilon, self.delta)
-                    for known in self.runs.values():
-                        known.released = True
-            case "release" if run:
-                run.released = True
-            case _:
-                raise ValueError(f"unknown kind {entry.kind!r}")
-
-
-def _budget(facts: Mapping[str, Any]) -> tuple[float, float]:
-    """Epsilon and delta of an entry. Raises ValueError on what is no budget."""
-    epsilon, delta = facts["epsilon"], facts["delta"]
-    if type(epsilon) is not float or type(delta) is not float or not (0 < epsilon < math.inf and 0 < delta < 1):
-        raise ValueError("budget: want epsilon > 0 and 0 < delta < 1")
-    return epsilon, delta
-
-
-def _order(order: Any) -> float | None:
-    """The filter's order of an entry. Raises ValueError on what is none."""
-    if order is not None and (type(order) not in (int, float) or not 1 < order < math.inf):
-        raise ValueError("order: want a number above 1")
-    return None if order is None else float(order)
-
-
 class Ledger:
     """The ledger of one dataset, created with its first opening; see the module for what it guarantees.
 
@@ -347,7 +126,7 @@ class Ledger:
                 chain.check_marker(path, None)
                 raise UsageError(f"ledger not found: {path}; want the ledger that this dataset has always had")
             chain.create(path, {"format": chain.FORMAT, "dataset": dataset, "unit": unit} | budget)
-        self._chain = Chain(path, _State, writable=True)
+        self._chain = Chain(path, State, writable=True)
         try:
             with self._chain.writing() as state:
                 got, want = (state.dataset, state.unit), (dataset, unit)
@@ -389,7 +168,7 @@ class Ledger:
     def read_only(cls, path: Path) -> "Ledger":
         """Open to show or verify. Never writes; dataset, unit and budget are those of the chain."""
         self = cls.__new__(cls)
-        self._chain = Chain(path, _State, writable=False)
+        self._chain = Chain(path, State, writable=False)
         return self
 
     @property
@@ -435,14 +214,14 @@ class Ledger:
                 if not known.released and same == (study, rounds, dict(events), adaptive):
                     return self._chain.head
                 raise Refused(f"run {run} already has a reservation; want a new run, or the same terms before release")
-            asked = [_times(text, times) for text, times in events.items()]
+            asked = [repeatedly(text, often) for text, often in events.items()]
             facts = self._gate(state, asked, adaptive)
             facts |= {"adaptive": True} if adaptive else {}
             facts |= {"events": dict(events)} if len(events) > 1 else {}
             event = next(iter(events)) if len(events) == 1 else ""
             return self._chain.append("reserve", run, study, rounds, event=event, facts=facts, note=note)
 
-    def _gate(self, state: _State, asked: list[Event], adaptive: bool) -> dict[str, Any]:
+    def _gate(self, state: State, asked: list[Event], adaptive: bool) -> dict[str, Any]:
         """The facts of the reservation of `asked`; Refused when no rule admits it."""
         if state.single and not state.new:
             raise Refused(
@@ -473,7 +252,7 @@ class Ledger:
         )
 
     @staticmethod
-    def _left(state: _State) -> float:
+    def _left(state: State) -> float:
         """Epsilon of the largest release that is still admitted."""
         if state.budget is None or (state.single and not state.new):
             return 0.0
@@ -562,10 +341,23 @@ class Ledger:
         with self._chain.writing():
             return self._chain.append("refuse", run, study, note=note)
 
+    def withheld(self, run: str, study: str, note: str) -> str:
+        """Record, once a run, that its exact totals gave no result: a refusal that depended on data. Nothing for a run
+        that disclosed nothing, of which nobody can tell anything. Returns the head hash."""
+        with self._chain.writing() as state:
+            if run in state.withheld or not any(known == run for known, _ in state.disclosed):
+                return self._chain.head
+            return self._chain.append("refuse", run, study, facts={"withheld": True}, note=note)
+
     def restored(self, anchor: str, lost: bool, reason: str) -> str:
         """Record that the chain was put back from a backup. lost: may entries be missing? Then all counts as spent."""
         with self._chain.writing():
             return self._chain.append("restored", facts={"anchor": anchor, "lost": lost}, note=reason)
+
+    def charged(self, run: str, study: str) -> int:
+        """Sums that a study was charged for in a run and its other attempts, whose names differ after `~` alone."""
+        with self._chain.reading() as state:
+            return state.charged_of(run, study)
 
     def refusals(self, days: float) -> int:
         """Refusals of the last days that depended on data; after a loss at least `UNKNOWN`.
@@ -590,8 +382,8 @@ class Ledger:
     def spending(self, run: str | None = None, *, delta: float | None = None) -> Spending:
         """What was spent so far. delta: that of the study (0: pure), for `study_epsilon` only; else the budget's."""
         with self._chain.reading() as state:
-            attempts = [known for name, known in state.runs.items() if run and _base(name) == _base(run)]
-            mine = [_times(text, n) for known in attempts for text, n in known.composed(True, False).items()]
+            attempts = state.attempts.get(base(run), []) if run else []
+            mine = [repeatedly(text, n) for known in attempts for text, n in known.composed(True, False).items()]
             adaptive = any(known.adaptive for known in attempts)
             counted = state.figure(state.events())
             closed = (state.single and not state.new) or min(state.room) <= 0
@@ -656,23 +448,4 @@ def _at(events: list[Event], delta: float, adaptive: bool = False) -> float:
         concentrated = sum(privacy.rho(event) for event in events)
         pure = privacy.pure_epsilon(events)
         return min(privacy.zcdp_epsilon(concentrated, delta) if math.isfinite(concentrated) else math.inf, pure)
-    return _tight(events, delta)
-
-
-def _tight(events: list[Event], delta: float) -> float:
-    """The composition of events that were fixed beforehand: of privacy losses, or of pure epsilons, which hold at every
-    delta, where that is less."""
-    pure = privacy.pure_epsilon(events)
-    return min(pure, privacy.epsilon(events, delta)) if delta > 0 else pure
-
-
-def _base(run: str) -> str:
-    """The name of a run without the number of its attempt: `a~2` goes on with `a`."""
-    return run.partition("~")[0]
-
-
-def _times(text: str, count: int) -> Event:
-    event = privacy.event_from_json(text)
-    if isinstance(event, Repeated):
-        return Repeated(times=event.times * count, event=event.event)
-    return Repeated(times=count, event=event)
+    return tight(events, delta)

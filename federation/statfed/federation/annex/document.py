@@ -233,13 +233,13 @@ def _accounting(facts: Facts) -> Section:
                 formats.epsilon(one.epsilon) if facts.privacy else "not private",
                 formats.delta(one.delta) if facts.privacy else formats.DASH,
                 formats.epsilon(one.history) if one.history is not None else "none is finite",
-                formats.epsilon(one.filter),
+                formats.share(one.share),
                 formats.allowance(one.budget),
                 formats.delta(one.lifetime_delta),
                 formats.count(one.disclosures),
             )
         )
-    spent = ("Epsilon of this run", "at delta", "Epsilon of the history", "Lifetime filter", "Budget", "at delta")
+    spent = ("Epsilon of this run", "at delta", "Epsilon of the history", "Taken of it all", "Budget", "at delta")
     heads = ("Holder", *spent, "Exact releases so far")
     heads_after = tuple((one.holder, one.ledger_head, BLANK) for one in facts.accounts)
     return Section(
@@ -250,8 +250,8 @@ def _accounting(facts: Facts) -> Section:
             Table("Composed for each holder", heads, tuple(rows)),
             Table("Heads of the ledgers", ("Holder", "Head after the run", "Kept outside the holder at"), heads_after),
             "Epsilon of this run is composed over everything that the run charged, with privacy loss distributions. "
-            "The history is composed over all runs; it is not finite once anything left exactly. The lifetime filter "
-            "is what the budget is compared with; history, filter and budget are at the second delta. "
+            "The history is composed over all runs; it is not finite once anything left exactly. What is taken of "
+            "the budget is by the filter that enforces it; history and budget are at the second delta. "
             "What was spent is rounded up, the budget down.",
         ),
     )

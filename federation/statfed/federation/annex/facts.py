@@ -43,14 +43,14 @@ class Variable:
 @dataclass(frozen=True)
 class Account:
     """What a run cost one holder. Epsilons are None without differential privacy; history also once anything left
-    exactly. epsilon holds at the study's delta, the others at lifetime_delta."""
+    exactly. epsilon holds at the study's delta, the others at lifetime_delta; share is of the budget."""
 
     holder: str
     unit: str | None
     epsilon: float | None
     delta: float | None
     history: float | None
-    filter: float | None
+    share: float | None
     budget: float | None
     lifetime_delta: float | None
     disclosures: int
@@ -225,7 +225,7 @@ def _account(spent: Spending) -> Account:
         epsilon=spent.study_epsilon,
         delta=spent.delta,
         history=spent.history_epsilon,
-        filter=spent.filter_epsilon,
+        share=spent.share,
         budget=spent.budget_epsilon,
         lifetime_delta=spent.lifetime_delta,
         disclosures=spent.disclosures,

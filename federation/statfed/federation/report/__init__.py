@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from statfed.federation.answers import Answer
 
 MOST_ROWS = 500  # of one table in the page; CSV and JSON have them all
-_FORMS = ("percent", "points", "count", "epsilon", "allowance", "delta", "number", "seconds", "size", "short")
+_FORMS = ("percent", "points", "count", "epsilon", "share", "allowance", "delta", "number", "seconds", "size", "short")
 SHARED = ("report.css", "page.html.j2", "parts.html.j2")
 """Files of this package that templates of others are made with."""
 

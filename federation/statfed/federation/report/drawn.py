@@ -7,7 +7,7 @@ from markupsafe import Markup
 from statfed.federation.answers import Answer
 from statfed.federation.report import charts, formats
 from statfed.federation.report.compared import Compared
-from statfed.federation.report.facts import Facts, remaining
+from statfed.federation.report.facts import Facts
 from statfed.federation.trained import Round, Spending
 
 MOST_HOLDERS = 24  # in the budget chart; the table has them all
@@ -19,10 +19,10 @@ def of_any(facts: Facts) -> dict[str, Markup]:
     if shown := tightest(answer.spending) if facts.private else []:
         made["budget"] = charts.rows(
             "budget",
-            "Epsilon spent and lifetime budget, by holder",
+            "Taken of the lifetime budget, by holder",
             "; ".join(f"{row.label}: {row.figure}" for row in shown) + ".",
             shown,
-            formats.epsilon,
+            formats.share,
         )
     if answer.phases:
         made["phases"] = charts.stack(
@@ -53,22 +53,14 @@ def of_compared(facts: Compared) -> dict[str, Markup]:
 
 def tightest(spending: Sequence[Spending]) -> list[charts.Row]:
     """Budget bars of the holders with the least left, at most `MOST_HOLDERS`, in the result's order."""
-    having = [s for s in spending if s.budget_epsilon is not None and s.filter_epsilon is not None]
-    nearest = {s.holder for s in sorted(having, key=lambda s: remaining(s) or 0.0)[:MOST_HOLDERS]}
+    having = [s for s in spending if s.share is not None]
+    nearest = {s.holder for s in sorted(having, key=lambda s: -(s.share or 0.0))[:MOST_HOLDERS]}
     return [
         charts.Row(
             s.holder,
-            f"{formats.epsilon(s.filter_epsilon)} of {formats.allowance(s.budget_epsilon)} used",
-            tuple(
-                charts.Bar(value, css, f"{label}: epsilon {formats.epsilon(value)}")
-                for label, css, value in (
-                    ("this study", "b-study", s.study_epsilon),
-                    ("all history", "b-history", s.history_epsilon),
-                    ("lifetime filter", "b-filter", s.filter_epsilon),
-                )
-                if value is not None
-            ),
-            s.budget_epsilon,
+            f"{formats.share(s.share)} of epsilon {formats.allowance(s.budget_epsilon)} used",
+            (charts.Bar(s.share, "b-filter", f"total so far: {formats.share(s.share)} of the lifetime budget"),),
+            1.0,
         )
         for s in having
         if s.holder in nearest

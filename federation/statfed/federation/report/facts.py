@@ -161,7 +161,7 @@ class Facts:
         loud = [s.holder for s in self.answer.spending if s.noise_to_signal is not None and s.noise_to_signal > 1]
         if loud:
             found.append(f"The noise exceeds the largest possible signal of one holder alone at {some(loud)}.")
-        over = [s.holder for s in self.answer.spending if (left := remaining(s)) is not None and left < 0]
+        over = [s.holder for s in self.answer.spending if s.share is not None and s.share > 1.0]
         if over:
             found.append(f"The lifetime budget is overdrawn at {some(over)}.")
         return found
@@ -193,10 +193,10 @@ class Facts:
                     f"{several}per {self.worst.unit}, delta {formats.delta(self.worst.delta)}",
                 )
             )
-            total = max(((s.filter_epsilon or 0.0, s.budget_epsilon) for s in spending), default=None)
-            if total and total[1] is not None:
-                of = f"of {formats.allowance(total[1])}, by the lifetime filter, highest of the holders"
-                tiles.append(Tile("Total so far", formats.epsilon(total[0]), of))
+            total = max(((s.share, s.budget_epsilon) for s in spending if s.share is not None), default=None)
+            if total:
+                of = f"of the lifetime budget of epsilon {formats.allowance(total[1])}, highest of the holders"
+                tiles.append(Tile("Total so far", formats.share(total[0]), of))
             if (more := more_like(spending)) is not None:
                 tiles.append(Tile("More like this one", f"about {more[0]:,}", f"within the budget of {more[1]}"))
         else:
@@ -282,13 +282,6 @@ def protection_of(answer: Answer) -> str:
 def more_like(spending: Sequence[Spending]) -> tuple[int, str] | None:
     """How many more studies like this one the tightest holder would answer, and which that is; None without noise."""
     return min(((s.more, s.holder) for s in spending if s.more is not None), default=None)
-
-
-def remaining(spending: Spending) -> float | None:
-    """What is left of a holder's lifetime budget: the budget less the filter's figure."""
-    if spending.budget_epsilon is None or spending.filter_epsilon is None:
-        return None
-    return spending.budget_epsilon - spending.filter_epsilon
 
 
 def shown(value: object, margin: bool = False) -> str:

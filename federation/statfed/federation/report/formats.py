@@ -64,6 +64,16 @@ def allowance(value: float | None) -> str:
     return _rounded(value, up=False)
 
 
+def share(value: float | None) -> str:
+    """What is taken of a budget, rounded up to two figures: `2.5 %`. A dash where nothing is known."""
+    if value is None:
+        return DASH
+    if not 0.0 < value < math.inf:
+        return "0 %" if value == 0.0 else "all"
+    step = 10.0 ** (math.floor(math.log10(100.0 * value)) - 1)
+    return f"{float(f'{math.ceil(100.0 * value / step - 1e-9) * step:.6g}'):,.10g} %"
+
+
 def _rounded(value: float | None, up: bool) -> str:
     if value is None or math.isnan(value):
         return DASH

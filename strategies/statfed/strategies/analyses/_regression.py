@@ -26,6 +26,7 @@ from statfed.strategies.analyses._records import looked_at_part
 Vector = NDArray[np.float64]
 ALIASED = 1e-12  # share of a column's variance that must be left given the columns before it
 CONSTANT = 1e-22  # share of a column's mean square that must be variance
+SMALLEST = 1e-280  # sum of squares whose inverse, a variance, float64 still holds with all its digits
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,11 @@ def check_rank(products: Vector, basis: Basis, *, interactions: bool = True) -> 
     names, p = basis.design.names, len(products)
     size = np.array([abs(float(np.prod(c))) if c else 0.0 for c in basis.shifts])
     diagonal = np.diag(products)
+    if small := [name for name, square in zip(names, diagonal, strict=True) if 0 < square < SMALLEST]:
+        raise UsageError(
+            f"formula: {', '.join(small)}: values whose squares float64 does not hold (below 1e-140); want another "
+            "unit, such as I(1e150 * x) of a column x"
+        )
     mean_square = diagonal + diagonal[0] * size**2
     factor = np.zeros((p, p))
     left_out: list[int] = []
@@ -192,7 +198,9 @@ def check_rank(products: Vector, basis: Basis, *, interactions: bool = True) -> 
             continue
         if collinear:
             if np.sum(mean_square[j]) <= 0:
-                raise UsageError(f"formula: {names[j]} is 0 at every record; want it left out")
+                raise UsageError(
+                    f"formula: {names[j]} is 0 at every record, or its squares are; want it left out, or another unit"
+                )
             on = linalg.solve_triangular(factor[:j, :j], row, lower=True, trans="T") if j else np.zeros(0)
             relation = np.zeros(p)
             relation[: j + 1] = np.append(-on / np.sqrt(_positive(diagonal[:j])), 1 / np.sqrt(_positive(diagonal)[j]))
