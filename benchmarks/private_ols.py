@@ -167,7 +167,17 @@ def line(case: Case, where: str, draws: int) -> str:
 
 def main(draws: int) -> None:
     """Print a row a design and placement of noise."""
-    head = ("design, slope of z", "noise", "mean", "std_error", "bias / se", "se / spread", "coverage", "wrong", "withheld")
+    head = (
+        "design, slope of z",
+        "noise",
+        "mean",
+        "std_error",
+        "bias / se",
+        "se / spread",
+        "coverage",
+        "wrong",
+        "withheld",
+    )
     print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}")
     for case in CASES:
         for where in ("central", "shared", "local"):

@@ -201,7 +201,7 @@ def test_a_rare_level_leaves_the_other_coefficients_as_they_are(where: str) -> N
     estimates, errors = np.moveaxis(np.array(found), 2, 0)
     common = slice(0, 3)
     assert np.isfinite(estimates[:, common]).all()
-    assert 0 < np.isnan(estimates[:, 3]).sum()  # the noise does not always support it
+    assert np.isnan(estimates[:, 3]).any()  # the noise does not always support it
     bias, typical = (estimates.mean(axis=0) - truth)[common], np.median(errors, axis=0)[common]
     assert (np.abs(bias) < 3.5 * estimates.std(axis=0)[common] / np.sqrt(100) + typical / 6).all()
     assert abs(bias[1]) < 0.08 * truth[1]

@@ -6,7 +6,7 @@ n, an indicator's square its sum, and two levels of one category never meet; and
 category, it changes one entry of all that differ in the level alone (`Part.together`), so that levels cost nothing.
 From these numbers alone:
 
-- *Columns that the release says nothing of.* Where the data say less than the noise, as of a rare level or a column whose
+- *Columns that the release says nothing of.* Where data say less than the noise, as of a rare level or a column whose
   bounds are wide beside its values, no interval of finite length covers (Gleser and Hwang 1987), and what a ridge or a
   floor gives is a coefficient near 0 with a small error. So columns are taken in the order of the formula, and one with
   which the least eigenvalue of Z'Z is below CLEAR standard deviations of its noise is left out, as R leaves out those
