@@ -22,6 +22,7 @@ HOLDERS, COLLUDERS, MEAN = 4, 1, 300.0
 BEFORE = {"count": (3.1, 3.6, 6.2), "table": (3.1, 3.6, 6.2), "total": (3.2, None, None), "mean": (2.4, None, None)}
 COLUMNS = {
     "income": {"type": "number", "low": 0, "high": 1000},
+    "balance": {"type": "number", "low": -1000, "high": 1000},
     "region": {"type": "category", "categories": {code: code for code in "abcdefgh"}},
 }
 
@@ -37,7 +38,8 @@ def deviation(analysis: str, options: dict[str, object], where: str, epsilon: fl
     std = plan(parts, privacy, 1, HOLDERS - COLLUDERS if where == "shared" else 1).std(HOLDERS)
     if "count" in std:
         return float(np.max(std["count"]))
-    form = _divided.of_total(0.0, 1000.0) if analysis == "total" else _divided.of_mean(0.0, 1000.0)
+    low = -1000.0 if "balance" in str(options) else 0.0
+    form = _divided.of_total(low, 1000.0) if analysis == "total" else _divided.of_mean(low, 1000.0)
     zeros = {name: np.zeros(part.shape) for name, part in parts.items()}
     sums = _divided.read(form, zeros, std, 1, "_0")
     of = sums.variance(1.0, form.low if analysis == "total" else form.low - MEAN)
@@ -46,20 +48,21 @@ def deviation(analysis: str, options: dict[str, object], where: str, epsilon: fl
 
 def main() -> None:
     """Print the ratios."""
-    options: dict[str, dict[str, object]] = {
-        "count": {},
-        "table": {"rows": ["region"]},
-        "total": {"columns": ["income"]},
-        "mean": {"columns": ["income"]},
+    options: dict[str, tuple[str, dict[str, object]]] = {
+        "count": ("count", {}),
+        "table": ("table", {"rows": ["region"]}),
+        "total": ("total", {"columns": ["income"]}),
+        "total, either sign": ("total", {"columns": ["balance"]}),
+        "mean": ("mean", {"columns": ["income"]}),
     }
-    print(f"{'':8}{'central':>18}{'shared':>18}{'local':>18}   (ratio, before)")
-    for analysis, asked in options.items():
+    print(f"{'':20}{'central':>18}{'shared':>18}{'local':>18}   (ratio, before)")
+    for name, (analysis, asked) in options.items():
         row = ""
         for place, where in enumerate(("central", "shared", "local")):
             ratio = deviation(analysis, asked, where, 1.0) / math.sqrt(2.0)
-            was = BEFORE[analysis][place]
+            was = BEFORE[name][place] if name in BEFORE else None
             row += f"{ratio:>10.2f} {f'({was:.1f})' if was else '':>7}"
-        print(f"{analysis:8}{row}")
+        print(f"{name:20}{row}")
 
 
 if __name__ == "__main__":

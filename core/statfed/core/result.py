@@ -197,7 +197,8 @@ class Result:
         keys = list(self.places(table or self.main))
         half = quantile * frame["std_error"].astype(float)
         limits = frame[keys].copy()
-        limits["lower"], limits["upper"] = frame[value] - half, frame[value] + half
+        middle = frame[value].astype(float)
+        limits["lower"], limits["upper"] = middle - half, middle + half
         return limits
 
     def summary(self) -> str:

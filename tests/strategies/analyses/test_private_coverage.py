@@ -17,7 +17,7 @@ from statfed.core.terms import Privacy, Terms
 from tests.federate import codebook_of, table_of
 from tests.noise import scheduled
 
-CODEBOOK = codebook_of({"x": ("number", 0, 10), "y": ("number", 0, 10), "g": ["a", "b"]})
+CODEBOOK = codebook_of({"x": ("number", 0, 10), "y": ("number", 0, 10), "s": ("number", -10, 10), "g": ["a", "b"]})
 DRAWS = 60
 TRUTH = {("mean", "a"): 10 / 3, ("mean", "b"): 10 / 3, ("ratio", "a"): 2 / 3, ("ratio", "b"): 2 / 3}
 
@@ -25,7 +25,8 @@ TRUTH = {("mean", "a"): 10 / 3, ("mean", "b"): 10 / 3, ("ratio", "a"): 2 / 3, ("
 def sample(n: int, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     x = 10 * rng.beta(1, 2, n)
-    return pd.DataFrame({"x": x, "y": 10 * rng.beta(2, 2, n), "g": np.where(rng.random(n) < 0.7, "a", "b")})
+    frame = pd.DataFrame({"x": x, "y": 10 * rng.beta(2, 2, n), "g": np.where(rng.random(n) < 0.7, "a", "b")})
+    return frame.assign(s=rng.normal(10 / 3, 1, n))
 
 
 def answered(analysis: str, options: dict[str, Any], frame: pd.DataFrame, epsilon: float, seed: int) -> pd.DataFrame:
@@ -52,6 +53,7 @@ def answered(analysis: str, options: dict[str, Any], frame: pd.DataFrame, epsilo
         ("mean", {"columns": ["x"], "by": ["g"]}),
         ("ratio", {"numerator": "x", "denominator": "y", "by": ["g"]}),
         ("total", {"columns": ["x"], "by": ["g"]}),
+        ("total", {"columns": ["s"], "by": ["g"]}),  # of either sign: squares are noisier than their sampling variance
         ("count", {"by": ["g"]}),
         ("table", {"rows": ["g"], "value": "x"}),
     ],

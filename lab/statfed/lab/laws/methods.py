@@ -34,6 +34,7 @@ from statfed.core.terms import Privacy, Terms
 from statfed.lab.laws import declared, universe
 from statfed.lab.laws.budgets import accounted, private_form
 from statfed.lab.laws.check import Broken, Check, Lacking, Law, holds, judge
+from statfed.lab.laws.errors import told
 from statfed.lab.laws.frames import dealt, holder_table, size_of
 from statfed.lab.laws.precision import SAME, WIDER, precise, wide
 from statfed.lab.laws.walk import Step, finished, steps
@@ -402,6 +403,13 @@ def _budget(subject: Subject) -> str:
     return "; ".join(dict.fromkeys(looked)) if looked else NO_FORM
 
 
+def _errors(subject: Subject) -> str:
+    found = [ratio for case, terms in _private_cases(subject) for ratio in told(terms, case.frame)]
+    if not found:
+        return "shows no standard errors under noise"
+    return f"{len(found)} figures; spread over standard error {max(found):.2f} at most"
+
+
 def _protected(subject: Subject) -> str:
     from statfed.lab.laws.runs import asked, same
 
@@ -461,12 +469,15 @@ SAID = tuple(_said(law) for law in (*declared.LEAVES, *declared.SHOWS) if law.id
 ACCOUNTED: Law[Subject] = Law(
     "records", "Records used, those that miss a value and those left out add up to all", _accounted
 )
+ERRORS: Law[Subject] = Law(
+    "errors", "Private figures differ between releases by no more than their standard errors and limits say", _errors
+)
 """Of statistics."""
 
 
 def laws_of(name: str) -> tuple[Law[Subject], ...]:
     """The laws of a method."""
-    return LAWS if is_training(name) else (*LAWS, ACCOUNTED, *SAID, PRECISE)
+    return LAWS if is_training(name) else (*LAWS, ACCOUNTED, *SAID, PRECISE, ERRORS)
 
 
 def check_method(name: str, progress: Progress = silent) -> list[Check]:

@@ -6,20 +6,26 @@ n, an indicator's square its sum, and two levels of one category never meet; and
 category, it changes one entry of all that differ in the level alone (`Part.together`), so that levels cost nothing.
 From these numbers alone:
 
-- *Floor, no ridge.* Eigenvalues of the noisy Z'Z below FLOOR standard deviations of its noise are set to that: only the
-  directions about which the data say less than the noise are shrunk, such as that of a rare level. (AdaSSP's ridge is
-  added to every direction, and a column whose bounds are wide beside its values is shrunk by a rare level elsewhere.)
+- *Columns that the release says nothing of.* Where data say less than the noise, as of a rare level or a column whose
+  bounds are wide beside its values, no interval of finite length covers (Gleser and Hwang 1987), and what a ridge or a
+  floor gives is a coefficient near 0 with a small error. So columns are taken in the order of the formula, and one with
+  which the least eigenvalue of Z'Z is below CLEAR standard deviations of its noise is left out, as R leaves out those
+  that are collinear: its coefficient is withheld, and a note says that the others are of the regression without it.
 - *Bias.* (Z'Z + E)^-1 (Z'y + e) is biased, as with errors in variables (Fuller 1987, section 2.2). The bias, and the
   variance that noise causes, are those of DRAWS fits of what was found with noise drawn anew (parametric bootstrap of
-  the release; Ferrando, Wang and Sheldon 2022), in pairs of opposite sign; the bias is taken off.
-- *Variance*: sampling, sigma^2 H Z'Z H with H the inverse, plus that of the noise, plus the squares of the bias that
-  was taken off (it is itself an estimate) and of what the floor shrinks coefficients by. sigma^2 is the noisy residual
-  sum of squares, freed from the part that noise has fitted, over n - p, and at least the deviation of its noise over
-  n - p.
+  the release; Ferrando, Wang and Sheldon 2022), in pairs of opposite sign, eigenvalues kept above FLOOR standard
+  deviations; the bias is taken off.
+- *Variance*: sampling, sigma^2 times the inverse of Z'Z, plus that of the noise, plus the square of the bias that was
+  taken off (it is itself an estimate). sigma^2 is the noisy residual sum of squares, freed from the part that noise has
+  fitted, over n - p, and at least the deviation of its noise over n - p.
+- *Limits.* The error of b = v / l, both with noise of deviation s, is skewed where l is not many s. Fieller's 95 % set
+  (1954), |l b' - v| <= 1.96 s sqrt(1 + b'^2), lies within b -+ 1.96 s sqrt(1 + b^2) / (l - 1.96 s), since the root
+  changes by at most |b' - b|. So deviations that the noise causes are multiplied by l / (l - 1.96 s) along each
+  eigenvector of Z'Z, l its eigenvalue: symmetric limits then contain his.
 
-What is left: the coefficient of a direction with less data than FLOOR standard deviations is biased by up to what the
-floor takes, which its standard error includes and a note says; the others are unbiased to the third order in noise over
-eigenvalue. `benchmarks/private_ols.py` has the bias and the coverage on ten designs.
+What is left: a coefficient is shown where noise has made its eigenvalue large, so one that is shown in part of all
+releases is too near 0 on average, by up to half a standard error. `benchmarks/private_ols.py` has the bias and the
+coverage on ten designs.
 """
 
 import math
@@ -42,7 +48,7 @@ if TYPE_CHECKING:
 
 Vector = NDArray[np.float64]
 _LEFT_OUT, _RECORDS = -2, -1
-FLOOR, DRAWS = 1.5, 400
+CLEAR, FLOOR, DRAWS, NORMAL = 3.0, 1.5, 400, 1.96
 
 
 @dataclass(frozen=True)
@@ -97,38 +103,41 @@ def coordinate(question: "Question[Options]", design: Design) -> Coordination:  
     if n <= p:
         raise UsageError(f"formula: got about {n} complete records for {p} parameters; want more records or epsilon")
     moments = _matrix(layout, total, n)
-    fit = _fit(layout, total, moments, n)
-    back = design.back(layout.center[:p], layout.scale[:p]) * layout.scale[p]
-    beta, covariance = back @ fit.coefficients, back @ fit.covariance @ back.T
-    beta[list(design.constant)] += layout.center[p]
-    df = float(n - p)
-    rows = coefficient_rows(design.names, beta, covariance, "t", df)
+    fit = _fit(layout, total, moments, n, design.constant)
+    back = (design.back(layout.center[:p], layout.scale[:p]) * layout.scale[p])[np.ix_(fit.kept, fit.kept)]
+    beta = back @ fit.coefficients
+    beta[[fit.kept.index(j) for j in design.constant if j in fit.kept]] += layout.center[p]
+    df = float(n - len(fit.kept))
+    names = [design.names[j] for j in fit.kept]
+    found = {row["name"]: row for row in coefficient_rows(names, beta, back @ fit.covariance @ back.T, "t", df)}
+    unknown = dict.fromkeys(("estimate", "std_error", "t", "p_value"))
+    rows = [found.get(name, {"name": name, **unknown}) for name in design.names]
     notes = [
         "coefficients from one noisy release, less the bias that its noise causes; std_error includes sampling, noise",
         "observations includes noise; the residual variance is kept above the size of its own noise",
+        *_withheld(design, fit.kept),
     ]
-    if fit.ridge > 0.0:
-        shrunk = np.abs(back @ fit.shrunk)
-        named = [
-            f"{name} by about {by:.3g}"
-            for name, by, spread in zip(design.names, shrunk, np.diag(covariance), strict=True)
-            if by > 0.1 * math.sqrt(spread)
-        ]
-        notes.append(
-            "ridge: in some directions noise is large beside the data, and coefficients are shrunk there"
-            + (f" ({', '.join(named)}; std_error includes it)" if named else ", by little beside their std_error")
-        )
     facts: dict[str, Scalar] = {
         "observations": n,
-        "residual_df": n - p,
-        "r_squared": _r_squared(moments, design, fit.rss, n),
-        "sigma": float(np.sqrt(fit.variance) * layout.scale[p]),
-        "ridge": fit.ridge,
+        "residual_df": n - len(fit.kept),
+        "r_squared": _r_squared(moments, design, fit.rss, n) if fit.kept else None,
+        "sigma": float(np.sqrt(fit.variance) * layout.scale[p]) if fit.kept else None,
     }
     title = f"Private OLS regression: {design.formula}"
     basis = {"coefficients": coefficient_basis("t", "residual_df")}
     tables = {"coefficients": rows}
     return Result("ols", title, tables, facts, tuple(notes), df=df, basis=basis, observations="observations")
+
+
+def _withheld(design: Design, kept: tuple[int, ...]) -> list[str]:
+    lost = ", ".join(name for j, name in enumerate(design.names) if j not in kept)
+    if not lost:
+        return []
+    others = "those shown are of the regression without them" if kept else "none can be shown without them"
+    return [
+        f"withheld: {lost}: the noise is too large beside what the records say about them (few records, bounds wide "
+        f"beside the values, or columns that go together); {others}"
+    ]
 
 
 def _r_squared(moments: Vector, design: Design, rss: float, n: int) -> float | None:
@@ -139,52 +148,77 @@ def _r_squared(moments: Vector, design: Design, rss: float, n: int) -> float | N
 
 @dataclass(frozen=True)
 class _Fit:
-    """In scaled units. coefficients: (p,); covariance: (p, p); shrunk: (p,), by the floor; variance, rss: of residuals;
-    ridge: the most that was added to an eigenvalue."""
+    """In scaled units, of the k columns that are kept. coefficients: (k,); covariance: (k, k); variance, rss: of
+    residuals."""
 
+    kept: tuple[int, ...]
     coefficients: Vector
     covariance: Vector
-    shrunk: Vector
     variance: float
     rss: float
-    ridge: float
 
 
-def _fit(layout: _Layout, total: Total, moments: Vector, n: int) -> _Fit:
+def _fit(layout: _Layout, total: Total, moments: Vector, n: int, constant: tuple[int, ...]) -> _Fit:
+    """constant: the columns that span it. Raises UsageError on linearly dependent columns without noise."""
     p = len(moments) - 1
     noise = np.concatenate([np.ravel(total.noise["products"]), [float(total.noise["records"])]])
     floor = FLOOR * float(np.max(noise, initial=0.0))
-    eigenvalues = np.linalg.eigvalsh(moments[:p, :p])
-    if max(eigenvalues[0], floor) <= 1e-10 * max(eigenvalues[-1], 1.0):
+    kept = _kept(moments[:p, :p], layout.slots[:p, :p], noise, constant) if floor > 0.0 else tuple(range(p))
+    if not kept:
+        return _Fit((), np.zeros(0), np.zeros((0, 0)), 0.0, 0.0)
+    at, p = [*kept, p], len(kept)
+    moments, slots = moments[np.ix_(at, at)], layout.slots[np.ix_(kept, kept)]
+    values, vectors = np.linalg.eigh(moments[:p, :p])
+    if values[0] <= 1e-10 * max(values[-1], 1.0):
         raise UsageError("formula: got columns that are linearly dependent; want fewer of them")
-    b, inverse, gram = (found[0] for found in solved(moments[None], floor))
-    shrunk = inverse @ ((gram - moments[:p, :p]) @ b)
+    b, inverse = (found[0] for found in solved(moments[None], 0.0))
     extended = np.append(-b, 1.0)
-    regular = moments.copy()
-    regular[:p, :p] = gram
-    rss, bias, of_noise = float(extended @ regular @ extended), np.zeros(p), np.zeros((p, p))
+    rss, bias, of_noise = float(extended @ moments @ extended), np.zeros(p), np.zeros((p, p))
     if floor > 0.0:
-        added = drawn(layout, noise)
-        moved = solved(regular + added, floor)[0] - b
-        bias, of_noise = moved.mean(axis=0), np.cov(moved.T).reshape(p, p)
+        added = drawn(layout, noise)[:, at][:, :, at]
+        moved = solved(moments + added, floor)[0] - b
+        bias = moved.mean(axis=0)
+        wider = (vectors * (values / (values - NORMAL * _along(slots, noise, vectors)))) @ vectors.T
+        of_noise = wider @ np.cov(moved.T).reshape(p, p) @ wider
         fitted = added[:, :p] @ extended
         rss += float(np.einsum("di,ij,dj->", fitted, inverse, fitted)) / len(fitted)
         rss = max(rss, float(np.std(np.einsum("i,dij,j->d", extended, added, extended))), 0.0)
     variance = rss / (n - p)
-    covariance = inverse @ (variance * gram) @ inverse + of_noise + np.outer(bias, bias) + np.diag(shrunk**2)
-    return _Fit(b - bias, covariance, shrunk, variance, rss, max(0.0, floor - float(eigenvalues[0])))
+    return _Fit(kept, b - bias, variance * inverse + of_noise + np.outer(bias, bias), variance, rss)
 
 
-def solved(moments: Vector, floor: float) -> tuple[Vector, Vector, Vector]:
-    """Coefficients (draws, p), inverse and Z'Z itself (draws, p, p) with eigenvalues of at least `floor`, of moments
+def _kept(gram: Vector, slots: NDArray[np.int64], noise: Vector, constant: tuple[int, ...]) -> tuple[int, ...]:
+    """Columns of which the release says more than its noise, in the order of the formula: with each of them all
+    eigenvalues of Z'Z are at least CLEAR standard deviations of the noise along their eigenvectors. None where one of
+    those that span the constant is not, since the others are taken less their centres."""
+    kept: list[int] = []
+    for j in range(len(gram)):
+        at = [*kept, j]
+        values, vectors = np.linalg.eigh(gram[np.ix_(at, at)])
+        if (values >= CLEAR * _along(slots[np.ix_(at, at)], noise, vectors)).all():
+            kept = at
+        elif j in constant:
+            return ()
+    return tuple(kept)
+
+
+def _along(slots: NDArray[np.int64], noise: Vector, vectors: Vector) -> Vector:
+    """Standard deviations of the noise v'Ev along each of `vectors`, (p, k): (k,). noise: of `spread`'s `released`."""
+    i, j = np.nonzero(slots != _LEFT_OUT)
+    by = np.zeros((len(noise), vectors.shape[1]))
+    np.add.at(by, slots[i, j], np.where(i == j, 1.0, 2.0)[:, None] * vectors[i] * vectors[j])
+    found: Vector = np.sqrt(((noise[:, None] * by) ** 2).sum(axis=0))
+    return found
+
+
+def solved(moments: Vector, floor: float) -> tuple[Vector, Vector]:
+    """Coefficients (draws, p) and inverse (draws, p, p) of Z'Z with eigenvalues of at least `floor`, of moments
     (draws, p + 1, p + 1)."""
     p = moments.shape[-1] - 1
     values, vectors = np.linalg.eigh(moments[:, :p, :p])
-    values = np.maximum(values, floor)[:, None, :]
-    across = np.swapaxes(vectors, 1, 2)
-    inverse = (vectors / values) @ across
+    inverse = (vectors / np.maximum(values, floor)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
     b: Vector = np.einsum("dij,dj->di", inverse, moments[:, :p, p])
-    return b, inverse, (vectors * values) @ across
+    return b, inverse
 
 
 def drawn(layout: _Layout, noise: Vector) -> Vector:

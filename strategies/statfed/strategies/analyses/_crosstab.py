@@ -233,15 +233,17 @@ def noisy_result(
     if sums is None:
         count: NDArray[np.int64] = total["count"]
         cells, noise = count.astype(np.float64), total.noise["count"]
-        squares = cells
+        squares, unsure = cells, np.zeros(cells.shape)  # where counts vary as little as their noise, that is in it
     else:
         count = np.rint(sums.count).astype(np.int64).reshape(shape)
         cells, squares, noise = (array.reshape(shape) for array in (sums.total, sums.squares, sums.total_noise))
+        unsure = sums.squares_noise(1.0, sums.form.low).reshape(shape)
     n = max(float(count.sum()), 1.0)
     variances: dict[tuple[int, ...], Floats | None] = {}
     for collapsed in collapsed_axes(len(by)):
         summed, second = cells.sum(axis=collapsed), squares.sum(axis=collapsed)
         sampling = np.maximum(second - summed * summed / n, 0.0) * (n / (n - 1) if n > 1 else 1.0)
+        sampling = _divided.positive(sampling, np.sqrt((unsure**2).sum(axis=collapsed)))
         variances[collapsed] = sampling + (noise**2).sum(axis=collapsed)
     tables = _tables(question, by, count, cells, variances, {}, None)
     facts: dict[str, Scalar] = {"observations": max(0, int(count.sum()))}

@@ -220,6 +220,15 @@ class Sums:
         """Standard deviation of the noise in `total`."""
         return np.sqrt(self.variance(1.0, self.form.low)) + np.zeros(self.y.shape)
 
+    def squares_noise(self, a: Floats | float, b: Floats | float) -> Floats:
+        """Standard deviation of the noise in a^2 yy + 2 a b yx + b^2 xx, the sum of squares of a y + b x."""
+        each: dict[str, Floats] = {}
+        for key, factor in (("yy", np.square(a)), ("yx", 2.0 * np.multiply(a, b)), ("xx", np.square(b))):
+            name, of = self.form.reads[key]
+            each[name] = each.get(name, np.zeros(())) + np.multiply.outer(np.array(of), factor)
+        squared = [self.noise[name] ** 2 * (of**2).sum(axis=0) for name, of in each.items()]
+        return np.sqrt(sum(squared, np.zeros(self.y.shape)))
+
     def variance(self, a: Floats | float, b: Floats | float) -> Floats:
         """Variance of the noise in a y + b x."""
         (first, of_y), (second, of_x) = self.form.reads["y"], self.form.reads["x"]
@@ -232,6 +241,19 @@ class Sums:
         return np.asarray(
             sum(one * np.square(np.multiply(a, c) + np.multiply(b, d)) for c, d in zip(of_y, of_x, strict=True))
         )
+
+
+def positive(value: Floats, noise: Floats) -> Floats:
+    """The mean of a number that is 0 or more, given that it is normal around `value` with deviation `noise`.
+
+    Where the noise of a sampling variance is as large as the variance, a negative one counted as 0 made limits of
+    totals that hold the truth in 80 % of releases instead of 95 %.
+    """
+    from scipy import stats
+
+    known = np.where(noise > 0.0, noise, 1.0)
+    added = known * np.exp(stats.norm.logpdf(value / known) - stats.norm.logcdf(value / known))
+    return np.where(noise > 0.0, value + added, np.maximum(value, 0.0))
 
 
 def read(form: Form, total: Total | Arrays, noise: Mapping[str, Floats], domains: int, suffix: str = "") -> Sums:

@@ -16,7 +16,7 @@ from statfed.core.result import Basis, Result, Row, Scalar
 from statfed.core.table import Table
 from statfed.core.weighing import Weighed
 from statfed.strategies.analyses import _centred, _estimates
-from statfed.strategies.analyses._divided import Form, read
+from statfed.strategies.analyses._divided import Form, positive, read
 from statfed.strategies.analyses._estimates import Estimand
 from statfed.strategies.analyses._linearisation import (
     Moments,
@@ -269,7 +269,9 @@ def _of_amounts(question: Question[Any], estimand: Estimand, forms: Sequence[For
             noisy = sums.variance(1.0, mu[0] - value[0])[None] / x**2
         a, b = _linear(estimand, value, x, mu, scale)
         pooled = Moments(*(array[None, None] for array in (sums.y, sums.x, sums.yy, sums.yx, sums.xx)))
-        sampling = fpc * variance(np.array([float(n)]), pooled, a, b, "refuse")
+        sampling = fpc * positive(
+            variance(np.array([float(n)]), pooled, a, b, "refuse"), sums.squares_noise(a[0], b[0])[None]
+        )
         values.append(value[0])
         variances.append((sampling + noisy)[0])
     count = np.rint(np.stack([sums.count for sums in found])).astype(np.int64)
