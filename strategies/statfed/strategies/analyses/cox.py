@@ -42,7 +42,17 @@ from statfed.core.result import Basis, Coefficients, Result, Row, Scalar
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Rows, Weighed, owners
 from statfed.strategies.analyses._glm_search import course
-from statfed.strategies.analyses._lifetimes import Grid, Lifetimes, check, count, counted, follow, make_grid, tally
+from statfed.strategies.analyses._lifetimes import (
+    Grid,
+    Lifetimes,
+    check,
+    count,
+    counted,
+    follow,
+    make_grid,
+    ordered,
+    tally,
+)
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
 from statfed.strategies.analyses._partial_likelihood import (
     HALVINGS,
@@ -161,6 +171,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     options, codebook = question.options, question.codebook
     complete = table.complete(columns(question))
     if ask.name == "counts":
+        ordered(complete, options)
         design = _design(question)
         values = {f"x{k}": x for k, x in enumerate(design.expressions(complete))}
         rows = follow(complete, options, options.strata, **values)

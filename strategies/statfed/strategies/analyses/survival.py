@@ -30,7 +30,17 @@ from statfed.strategies.analyses._kaplan_meier import (
     rank_test,
     restricted_mean,
 )
-from statfed.strategies.analyses._lifetimes import Lifetimes, at_risk, check, count, counted, follow, make_grid
+from statfed.strategies.analyses._lifetimes import (
+    Lifetimes,
+    at_risk,
+    check,
+    count,
+    counted,
+    follow,
+    make_grid,
+    ordered,
+    times,
+)
 
 TITLE = "Kaplan-Meier survival curves, medians and log-rank tests on an agreed time grid"
 GROUP = "Survival"
@@ -86,7 +96,10 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     options, by = question.options, _by(question.options)
-    rows = follow(table.complete(columns(question)), options, by)
+    complete = table.complete(columns(question))
+    if not question.privacy:
+        ordered(complete, options)
+    rows = follow(complete, options, by)
     found = count(rows, question.codebook, options, by)
     if "count" not in parts(question, ask):
         return found
@@ -96,8 +109,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
     options = question.options
-    entry = (options.entry,) if options.entry else ()
-    return Cells(by=_by(options), complete=(options.time, options.event, *entry))
+    return Cells(by=_by(options), complete=(*times(options), options.event))
 
 
 def coordinate(question: Question[Options]) -> Coordination:
@@ -118,6 +130,8 @@ def coordinate(question: Question[Options]) -> Coordination:
             "limits include the noise (delta method). A curve ends where fewer records are at risk than "
             f"{CLEAR:g} standard deviations of the noise in their number."
         )
+        if options.start:
+            notes.append(f"Records whose {options.time} is before {options.start} are left out, uncounted.")
         return _result(question, tables, {}, notes)
     if options.group:
         events, risk = _by_stratum(question, total)
