@@ -352,3 +352,15 @@ def test_a_draft_reads_numbers_by_the_stated_signs(tmp_path: Path) -> None:
         assert found.columns["a"].high is not None
         assert found.columns["a"].high >= 39_000
         assert mismatches(source, found) == []
+
+
+@pytest.mark.parametrize("value", ["1,000", "12,345.50", "0,5", "1 000", "1'000"])
+def test_a_quoted_number_with_other_signs_is_told_how_to_state_them_to_its_holder_alone(
+    value: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(f'region,x\nA,"{value}"\nB,5\n')
+    book = make_codebook({"columns": {"x": {"type": "number"}}})
+    with connect("a.csv", tmp_path) as source:
+        (found,) = local_mismatches(source, book)
+        assert "?decimal=, &thousands=." in found.message
+        assert "decimal=" not in mismatches(source, book)[0]

@@ -139,6 +139,7 @@ def _document(good: Any, edits: Edits) -> Any:
         if not keys:
             continue
         key = keys[other % len(keys)]
+        value = copy.deepcopy(value)  # else a later edit may put it into itself
         if what == "value":
             here[key] = value
         elif what == "cut":

@@ -3,7 +3,7 @@
 Read are pandas data frames, Arrow tables, datasets and record batches, and whatever offers itself as a stream of Arrow
 data: polars data frames, DuckDB relations, Ibis tables. Refused, naming the column and never a value: several types in
 one column, two columns of one name, column names on several levels, and what has no place in a codebook (complex
-numbers, periods, intervals, durations, structs, whole numbers beyond 64 bits).
+numbers, periods, intervals, durations, structs, whole numbers beyond 64 bits, decimals of negative scale).
 """
 
 from typing import Any
@@ -98,6 +98,7 @@ def _column(name: str, column: str, values: Any) -> Any:
         or pa.types.is_map(kind)
         or pa.types.is_union(kind)
         or isinstance(kind, pa.BaseExtensionType)
+        or (pa.types.is_decimal(kind) and kind.scale < 0)
     )
     if refused:
         raise UsageError(f"{name}: {column}: got {_kind(kind)}; {_TYPES}")

@@ -68,7 +68,11 @@ def open_arrow(listing: Listing, engine: Engine, shown: str) -> tuple[Expr, int]
             records += batch.num_rows
     except (pa.ArrowException, OSError, ValueError):
         raise UsageError(f"{shown}: not readable as an Arrow file (IPC, not a stream): {_DAMAGED}") from None
-    return engine.registered(data), records
+    try:
+        return engine.registered(data), records
+    except Exception:  # noqa: BLE001  # the engine's message may quote the data
+        kinds = ", ".join(sorted({str(kind) for kind in data.schema.types}))
+        raise UsageError(f"{shown}: got types that DuckDB does not read from Arrow, of {kinds}; want Parquet") from None
 
 
 def _schema(file: Path, name: str) -> tuple[dict[str, pa.DataType], int]:
@@ -82,6 +86,8 @@ def _schema(file: Path, name: str) -> tuple[dict[str, pa.DataType], int]:
     except (pa.ArrowException, OSError, ValueError):
         raise UsageError(f"{name}: not readable as Parquet: {_DAMAGED}") from None
     check_schema(schema, name)
+    if lasting := [field.name for field in schema if pa.types.is_duration(field.type)]:
+        raise UsageError(f"{name}: {', '.join(lasting)}: got durations, whose unit Parquet does not keep; want numbers")
     if not schema.names:
         raise UsageError(f"{name}: got no columns; want at least one")
     return {field.name: _plain(field.type) for field in schema}, records

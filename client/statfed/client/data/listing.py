@@ -65,7 +65,8 @@ def form_of(name: str) -> str | None:
 def listing(path: str, home: Path, shown: str) -> Listing:
     """The files of `path`, relative to `home` or absolute. Raises UsageError where there are none, or of two forms."""
     whole = home / Path(path).expanduser()
-    if whole.is_file() or (whole.exists() and not whole.is_dir()):
+    if whole.exists() and not whole.is_dir():
+        _regular(whole, shown)
         return Listing((whole,), whole.parent)
     if whole.is_dir():
         found = sorted(_walk(whole, shown))
@@ -95,9 +96,19 @@ def _sorted_out(found: Sequence[Path], root: Path, whole: Path, shown: str) -> L
     forms = sorted({str(form_of(one.name)) for one in files})
     if len(forms) > 1:
         raise UsageError(f"{shown}: got {' and '.join(forms)} files together; want one form")
+    for file in files:
+        _regular(file, f"{shown}: {os.path.relpath(file, root)}")
     if len(files) > 1:
         _each_once(files, root, shown)
     return Listing(tuple(files), root, skipped, one=False)
+
+
+def _regular(file: Path, shown: str) -> None:
+    """A pipe or a device is read once or without an end, and nothing tells when it changes."""
+    if not file.exists():
+        raise UsageError(f"{shown}: got a link to no file; want the file")
+    if not file.is_file():
+        raise UsageError(f"{shown}: got a pipe, socket or device; want a file, which can be read twice")
 
 
 def _walk(folder: Path, shown: str) -> Iterator[Path]:

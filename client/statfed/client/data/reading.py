@@ -24,6 +24,7 @@ from urllib.parse import quote, unquote
 
 import ibis
 
+from statfed.client.data.stored import plain
 from statfed.core.errors import UsageError
 from statfed.core.table import Expr
 
@@ -161,7 +162,7 @@ def _header(text: str) -> int:
 
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len({name.casefold() for name in names}) < len(names):
+    if not all(names) or len({plain(name) for name in names}) < len(names):
         raise ValueError
     return names
 

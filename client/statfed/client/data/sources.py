@@ -252,7 +252,9 @@ def _copy_sqlite(path: Path, table: str, target: Any) -> None:
 def _text(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    return value.hex() if isinstance(value, bytes) else str(value)
+    return (
+        f"x'{value.hex()}'" if isinstance(value, bytes) else str(value)
+    )  # as SQLite writes it: no number, whatever it has
 
 
 def _server(source: str, table: str, query: Mapping[str, str]) -> Source:

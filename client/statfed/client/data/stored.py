@@ -5,6 +5,7 @@ DuckDB has decimals of at most 38 digits; of wider ones in Parquet it takes the 
 
 from collections import Counter
 from collections.abc import Sequence
+from unicodedata import normalize
 
 import pyarrow as pa
 
@@ -31,9 +32,15 @@ def check_schema(schema: pa.Schema, shown: str = "") -> None:
 
 
 def alike(names: Sequence[str]) -> list[str]:
-    """Names that several columns have, up to capital letters, which SQL does not tell apart."""
-    times = Counter(name.lower() for name in names)
-    return sorted({name for name in names if times[name.lower()] > 1})
+    """Names that several columns have, up to capital letters, which SQL does not tell apart, and to how letters are
+    composed, which people do not."""
+    times = Counter(map(plain, names))
+    return sorted({name for name in names if times[plain(name)] > 1})
+
+
+def plain(name: str) -> str:
+    """A name without what does not tell two of them apart."""
+    return normalize("NFC", name).casefold()
 
 
 def _wide(kind: pa.DataType) -> bool:

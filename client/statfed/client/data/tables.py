@@ -10,6 +10,7 @@ for each category with a long code list.
         table = open_table(source, codebook, where)
 """
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -43,6 +44,10 @@ _WANT = {
     "text": f"text; want it, {_CODES}",
     "array": "lists of numbers; arrays want Parquet, Arrow or DuckDB",
 }
+_SIGNED = re.compile(r"[+-]?[0-9]{1,3}(([ ,.'\u2019\u00a0\u202f][0-9]{3})+|[0-9]*)([.,][0-9]*)?")
+_SIGNS = (
+    "of numbers with other signs than a decimal point these have to be stated: ?decimal=, &thousands=. behind the name"
+)
 _STORED = "stored in its own form"  # no rule for people: such a column needs no conversion
 _SHOWN = 20  # codes named in a message
 _EXAMPLES = 3
@@ -117,7 +122,9 @@ def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] 
             values = source.expr.filter(broken).select(text=converted.text).distinct().order_by("text")
             texts = values.limit(_EXAMPLES).to_pyarrow().column("text").to_pylist()
             examples = tuple("(missing)" if text is None else _short(text) for text in texts)
-            found = replace(found, examples=examples, rows=_rows(source, broken))
+            signed = column.type in ("number", "integer") and any(_SIGNED.fullmatch(text or "") for text in texts)
+            message = f"{found.message}; {_SIGNS}" if signed else found.message
+            found = replace(found, message=message, examples=examples, rows=_rows(source, broken))
         shown.append(found)
     return shown
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from statfed.client.data.lines import LONGEST, Counts, Fault, Lines
 from statfed.client.data.reading import Reading
+from statfed.client.data.stored import plain
 
 BLOCK = 2**18
 _HEADER = 4 * 2**20  # bytes
@@ -333,10 +334,11 @@ def _names(reading: Reading, first: list[str], line: int) -> tuple[str, ...]:
     for number, name in enumerate(names, 1):
         if not name:
             raise Fault(line, f"got no name for column {number} of {len(names)}; want one for each")
-        if other := places.get(name.casefold()):
-            how = "" if names[other - 1] == name else " but for upper and lower case"
+        if other := places.get(plain(name)):
+            alike = names[other - 1] == name
+            how = "" if alike else " but for upper and lower case, or how letters are composed"
             raise Fault(line, f"got one name for columns {other} and {number}{how}; want each to have its own")
-        places[name.casefold()] = number
+        places[plain(name)] = number
     return tuple(names)
 
 

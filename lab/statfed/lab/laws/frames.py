@@ -44,6 +44,7 @@ def table_of(frame: "pd.DataFrame", codebook: Codebook) -> Table:
         "boolean": pa.bool_(),
         "category": pa.string(),
         "id": pa.string(),
+        "date": pa.int64(),
     }
     arrow = pa.table(
         {

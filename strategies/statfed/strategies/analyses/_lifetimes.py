@@ -6,6 +6,9 @@ a record that is followed for any time at all is at risk in one interval at leas
 such as whole days with interval 1, are not changed. Within an interval events come before censorings, and a record is
 at risk at grid times t with entry < t <= time (R's convention for `Surv(entry, time, event)`; lifelines counts t =
 entry as well). Records with a missing value, or whose entry is not before their time, are left out.
+
+With `start`, time and entry are dates too, and what is counted are the days from start. A time before its start is a
+mistake of the data: `ordered` refuses it, and `follow` leaves the record out where nobody may be told (with privacy).
 """
 
 import itertools
@@ -35,7 +38,10 @@ TOLERANCE = 1e-9  # of an interval: a time this little above a grid time is that
 class Lifetimes(Section):
     """Options that say how long records were followed and why that ended."""
 
-    time: str = Field(description="column with the time at which following ended, counted from 0")
+    time: str = Field(description="column with the time at which following ended, counted from 0; a date with start")
+    start: str | None = Field(
+        default=None, description="date column from which time and entry, then dates too, are counted in days"
+    )
     event: str = Field(description="column that tells an event (true or 1) from censoring (false or 0)")
     entry: str | None = Field(default=None, description="column with the time from which on records were at risk")
     interval: float | None = Field(
@@ -50,11 +56,13 @@ class Lifetimes(Section):
 class Grid:
     """Interval ends, increasing: `ends[i]` stands for times in (ends[i - 1], ends[i]].
 
-    width: ends are whole multiples of it; None for given grid times, after the last of which following ends.
+    width: ends are whole multiples of it; None for given grid times, after the last of which following ends. unit: what
+    times are, where they are differences.
     """
 
     ends: tuple[float, ...]
     width: float | None
+    unit: str = ""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -83,13 +91,14 @@ class Grid:
             after = f"; following ends at {self.ends[-1]:g}"
         else:
             ends, after = f"whole multiples of {self.width:g}", ""
-        return f"Times are rounded up to {ends}{after}; within an interval events come before censorings."
+        times = f"Times are {self.unit}," if self.unit else "Times are"
+        return f"{times} rounded up to {ends}{after}; within an interval events come before censorings."
 
 
 def make_grid(codebook: Codebook, options: Lifetimes) -> Grid:
     """The grid that both ends agree on. Raises UsageError when options and codebook do not give one."""
-    column = _followed(codebook, options.time, "time")
-    low = cast(float, column.low)
+    low, high, whole = _days(codebook, options) if options.start else _range(codebook, options.time)
+    unit = f"days from {options.start} to {options.time}" if options.start else ""
     if options.grid:
         ends = options.grid
         if len(ends) > MOST:
@@ -98,23 +107,54 @@ def make_grid(codebook: Codebook, options: Lifetimes) -> Grid:
             raise UsageError("grid, interval: got both; want one of them")
         if any(b <= a for a, b in itertools.pairwise(ends)) or ends[0] < low or ends[-1] <= 0:
             raise UsageError(f"grid: got {_listed(ends)}; want increasing times above 0, none below {low:g}")
-        return Grid(ends, None)
-    if column.high is None:
-        raise UsageError(f"time: {options.time}: got no high in the codebook; want one, or grid times")
-    width = options.interval or _width(column, low, column.high)
-    first, last = (math.ceil(bound / width - TOLERANCE) for bound in (low, column.high))
+        return Grid(ends, None, unit)
+    if high is None:
+        bound = (
+            f"{options.start}, {options.time}: got no low and high" if options.start else f"{options.time}: got no high"
+        )
+        raise UsageError(f"time: {bound} in the codebook; want {'both' if options.start else 'one'}, or grid times")
+    width = options.interval or _width(whole, low, high)
+    first, last = (math.ceil(bound / width - TOLERANCE) for bound in (low, high))
     if last - first >= 1_000_000:
         raise UsageError(f"interval: got {width:g}, {last - first + 1} intervals; want a wider one")
-    return Grid(tuple(float(f"{i * width:.12g}") for i in range(first, last + 1)), width)
+    return Grid(tuple(float(f"{i * width:.12g}") for i in range(first, last + 1)), width, unit)
 
 
-def _width(column: Column, low: float, high: float) -> float:
-    if column.type == "integer":
+def _width(whole: bool, low: float, high: float) -> float:
+    if whole:
         return 1.0 if high - low <= 1000 else float(math.ceil((high - low) / INTERVALS))
     return (high - low) / INTERVALS or 1.0
 
 
+def _range(codebook: Codebook, name: str) -> tuple[float, float | None, bool]:
+    """Lowest and highest time, and whether times are whole numbers."""
+    column = _followed(codebook, name, "time")
+    return cast(float, column.low), column.high, column.type == "integer"
+
+
+def _days(codebook: Codebook, options: Lifetimes) -> tuple[float, float | None, bool]:
+    """As `_range`, of the days from one date to another."""
+    end, start = _date(codebook, options.time, "time"), _date(codebook, options.start or "", "start")
+    low = 0.0 if end.low is None or start.high is None else max(0.0, end.low - start.high)
+    high = None if end.high is None or start.low is None else end.high - start.low
+    if high is not None and high <= 0:
+        raise UsageError(f"time: {options.time}: got no day after {options.start} in the codebook; want later ones")
+    return low, high, True
+
+
+def _date(codebook: Codebook, name: str, where: str) -> Column:
+    column = codebook.column(name, where)
+    if column.type != "date":
+        want = "date: with start, time and entry are dates that days are counted to"
+        raise UsageError(f"{where}: {name}: got type {column.type}; want {want}")
+    return column
+
+
 def _followed(codebook: Codebook, name: str, where: str) -> Column:
+    if codebook.column(name, where).type == "date":
+        raise UsageError(
+            f"{where}: {name}: got type date; want a number, or a start: the date from which it is counted"
+        )
     column = codebook.number(name, where)
     if column.type == "boolean":
         raise UsageError(f"{where}: {name}: got type boolean; want number or integer")
@@ -132,7 +172,7 @@ def check(codebook: Codebook, options: Lifetimes, by: Sequence[str], numbers: in
     intervals = len(make_grid(codebook, options))
     _event(codebook, options.event)
     if options.entry is not None:
-        _followed(codebook, options.entry, "entry")
+        (_date if options.start else _followed)(codebook, options.entry, "entry")
     if len(set(by)) < len(by):
         raise UsageError(f"group, strata: got {', '.join(by)}; want each column once")
     cells = math.prod(len(codebook.category(name, "group, strata").levels) for name in by)
@@ -142,7 +182,23 @@ def check(codebook: Codebook, options: Lifetimes, by: Sequence[str], numbers: in
             f"interval: got {intervals} intervals x {cells} cells x {numbers} numbers = {size / 2**20:.0f} MiB for "
             f"every ask; want {BYTES / 2**20:.0f} MiB at most: choose a wider interval"
         )
-    return (options.time, options.event, *([options.entry] if options.entry else []), *by)
+    return (*times(options), options.event, *by)
+
+
+def times(options: Lifetimes) -> tuple[str, ...]:
+    """Columns that say how long a record was followed."""
+    return tuple(name for name in (options.time, options.start, options.entry) if name)
+
+
+def ordered(complete: Table, options: Lifetimes) -> None:
+    """Raise UsageError where a time is before its start. complete: records complete in both."""
+    if (
+        options.start
+        and complete.aggregate(n=(complete[options.time] < complete[options.start]).ifelse(1, 0).sum())["n"]
+    ):
+        raise UsageError(
+            f"time, start: got records whose {options.time} is before {options.start}; want them right, or missing"
+        )
 
 
 def _event(codebook: Codebook, name: str) -> Column:
@@ -159,19 +215,27 @@ def follow(table: Table, options: Lifetimes, by: Sequence[str], **values: Expr) 
     table: records complete in all columns that are read; values are expressions on it.
     """
     grid = make_grid(table.codebook, options)
-    time = table.number(options.time)
+    time = _counted(table, options, options.time)
     kind = _event(table.codebook, options.event).type
     event = table[options.event] if kind == "boolean" else table[options.event] == ("1" if kind == "category" else 1)
     if grid.width is None:
         event = event & (time <= grid.ends[-1])
     columns = {f"level_{i}": table[name].cast("string") for i, name in enumerate(by)}
     columns |= {"exit": grid.exit(time), "event": event.ifelse(1, 0)}
+    expr = table.expr.filter(time >= 0) if options.start else table.expr
     if options.entry is None:
-        return table.expr.select(**columns, **values)
-    entry = table.number(options.entry)
-    kept = table.expr.filter(entry < time)
+        return expr.select(**columns, **values)
+    entry = _counted(table, options, options.entry)
+    kept = expr.filter(entry < time)
     rows = kept.select(**columns, enter=grid.enter(entry), **values)
     return rows.filter(rows["enter"] <= rows["exit"])
+
+
+def _counted(table: Table, options: Lifetimes, name: str) -> Expr:
+    """A time as a number, from the start if there is one."""
+    if options.start is None:
+        return table.number(name)
+    return (table[name] - table[options.start]).cast("float64")
 
 
 def tally(

@@ -49,7 +49,17 @@ from statfed.strategies.analyses._cox_design import figures, score_sums, score_w
 from statfed.strategies.analyses._design_totals import spread_of, totals_parts
 from statfed.strategies.analyses._design_units import weight_of
 from statfed.strategies.analyses._glm_search import course
-from statfed.strategies.analyses._lifetimes import Grid, Lifetimes, check, count, counted, follow, make_grid, tally
+from statfed.strategies.analyses._lifetimes import (
+    Grid,
+    Lifetimes,
+    check,
+    count,
+    counted,
+    follow,
+    make_grid,
+    ordered,
+    tally,
+)
 from statfed.strategies.analyses._linearisation import psu_shape
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
 from statfed.strategies.analyses._partial_likelihood import (
@@ -190,6 +200,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     options, codebook = question.options, question.codebook
     complete, survey = table.complete(columns(question)), survey_design(question)
     if ask.name == "counts":
+        ordered(complete, options)
         design = _design(question)
         values = {f"x{k}": x for k, x in enumerate(design.expressions(complete))}
         rows = follow(complete, options, options.strata, **values)

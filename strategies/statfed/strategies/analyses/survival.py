@@ -45,7 +45,17 @@ from statfed.strategies.analyses._lifetime_design import (
     weighted_exits,
     weighted_parts,
 )
-from statfed.strategies.analyses._lifetimes import Lifetimes, at_risk, check, count, counted, follow, make_grid
+from statfed.strategies.analyses._lifetimes import (
+    Lifetimes,
+    at_risk,
+    check,
+    count,
+    counted,
+    follow,
+    make_grid,
+    ordered,
+    times,
+)
 from statfed.strategies.analyses._linearisation import psu_shape
 from statfed.strategies.analyses._replication import replication
 from statfed.strategies.analyses._survey import limited, survey_design
@@ -127,6 +137,8 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     options, by = question.options, _by(question.options)
     complete, design = table.complete(columns(question)), survey_design(question)
+    if not question.privacy:
+        ordered(complete, options)
     if ask.name == "replicates":
         return weighted_exits(complete, options, by, design.replicates)
     if ask.name in ("curve", "test"):
@@ -160,12 +172,11 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:
     options, design = question.options, survey_design(question)
-    entry = (options.entry,) if options.entry else ()
     weights = design.replicates if ask.name == "replicates" else (design.weight,) if design.weight else ()
     own = cells_of(design) if ask.name in ("curve", "test") else ()
     kinds = options.design and question.codebook.columns[options.event].levels
     by = (*own, *_by(options), *((options.event,) if kinds else ()))
-    complete = (options.time, options.event, *entry, *design.columns)
+    complete = (*times(options), options.event, *design.columns)
     return Cells(tuple(dict.fromkeys(by)), weights, tuple(dict.fromkeys(complete)))
 
 
@@ -197,6 +208,8 @@ def coordinate(question: Question[Options]) -> Coordination:
             "limits include the noise (delta method). A curve ends where fewer records are at risk than "
             f"{CLEAR:g} standard deviations of the noise in their number."
         )
+        if options.start:
+            notes.append(f"Records whose {options.time} is before {options.start} are left out, uncounted.")
         return _result(question, tables, {}, notes)
     if options.group:
         events, risk = _by_stratum(question, total)
