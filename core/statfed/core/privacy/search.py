@@ -9,7 +9,7 @@ def last_within(cost: Callable[[int], float], most: float, low: int, high: int) 
     `high`: what bisection finds, in fewer looks.
 
     Where the logarithms of the cost are near a line, the secant through both ends meets `most` near the result: regula
-    falsi, an end that stays counting half (Illinois; Dowell and Jarratt 1971). Whenever two looks do not halve the
+    falsi, an end that stays counting half (Illinois; Dowell and Jarratt 1971). Whenever three looks do not halve the
     bracket, the next one is at its middle. Raises ValueError on another bracket.
 
     >>> last_within(lambda n: 1.01**n, 3.0, 0, 1000)
@@ -22,7 +22,7 @@ def last_within(cost: Callable[[int], float], most: float, low: int, high: int) 
     widths = [high - low]
     stayed = ""
     while high - low > 1:
-        halve = len(widths) > 2 and widths[-1] > widths[-3] / 2
+        halve = len(widths) > 3 and widths[-1] > widths[-4] / 2
         place = 0.5 if halve or not math.isfinite(right - left) else left / (left - right)
         at = min(max(low + round((high - low) * place), low + 1), high - 1)
         found = cost(at)
