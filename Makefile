@@ -31,7 +31,7 @@ demo: install
 test: install lint types contracts tests
 
 test-all: install lint types contracts
-	HYPOTHESIS_PROFILE=search $(BIN)/pytest -q -n auto -m ''
+	HYPOTHESIS_PROFILE=search $(BIN)/pytest -q -n auto --dist worksteal -m ''
 
 lint: install
 	$(BIN)/ruff check .
@@ -45,7 +45,7 @@ contracts: install
 	$(BIN)/lint-imports
 
 tests: install
-	$(BIN)/pytest -q -n auto
+	$(BIN)/pytest -q -n auto --dist worksteal
 
 docs: install
 	$(BIN)/python docs/make_reference.py

@@ -1,5 +1,6 @@
 """A small world that most tests share: toy sensor records of a few persons, and a study over them."""
 
+import gc
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,17 @@ settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None, max_examples=400)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 """Property tests try the same inputs at every run, so that a change alone can break them; `make test-all` searches."""
+
+gc.set_threshold(50_000, 20, 50)
+"""Importing and collecting make a million objects that live to the end: looking at them again and again took a quarter
+of that time."""
+
+
+def pytest_collection_finish() -> None:
+    """What lives to the end is looked at no more."""
+    gc.collect()
+    gc.freeze()
+
 
 CODEBOOK = WindowCodebook(
     channels=tuple(Channel(name=n, unit="g", low=-50, high=50, scale=1) for n in ("x", "y", "z", "p", "q", "r")),

@@ -137,7 +137,11 @@ BAD = {
         "unknown model: got 'resnet'; want one of cnn, dense, mlp, text",
     ),
     "unknown protection": (["--set", "protection.name=magic"], 2, "unknown protection: got 'magic'; want one of "),
-    "unknown engine": (["--engine", "quantum"], 2, "engine: got 'quantum'; want 'inprocess', 'processes', 'ray' or 'pilot'"),
+    "unknown engine": (
+        ["--engine", "quantum"],
+        2,
+        "engine: got 'quantum'; want 'inprocess', 'processes', 'ray' or 'pilot'",
+    ),
     "not key=value": (["--set", "rounds"], 2, "got 'rounds'; want key=value"),
     "missing data folder": (["--data", "nowhere"], 2, "data.path: "),
     "unknown data option": (["--set", "data.sauce=1"], 2, "data.sauce"),

@@ -74,6 +74,22 @@ def test_what_is_computed_batch_by_batch_weighs_as_if_the_database_had_made_it()
         assert leverages(made, 2, owner).largest == pytest.approx(leverages(plain, 2, owner).largest, abs=1e-9)
 
 
+@pytest.mark.parametrize(("owner", "times"), [(None, 1), ("who", 2)])
+def test_records_that_fit_in_memory_are_read_once_for_each_way_they_are_added_up(
+    owner: str | None, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = records(50, 1)
+    rows, read, batches = rows_of(table_of(frame, OWNED), "x", "y"), list[int](), Table.batches
+
+    def counted(*given: Any) -> Any:
+        read.append(1)
+        return batches(*given)
+
+    monkeypatch.setattr(Table, "batches", counted)
+    leverages(rows, 1, owner)
+    assert len(read) == times
+
+
 def test_no_column_has_a_heavy_record_but_their_difference_is_one_record() -> None:
     n = 40
     x = np.linspace(1, 2, n)

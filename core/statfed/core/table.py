@@ -9,7 +9,7 @@ streams.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import eq, ge, gt, le, lt, ne, or_
 from typing import Any
 
@@ -201,7 +201,16 @@ def _reader(expr: Expr, rows: int, embedded: bool) -> Any:
     if not embedded:
         return expr.to_pyarrow_batches(chunk_size=rows)
     engine = expr.get_backend()  # what Ibis calls there is deprecated by DuckDB
-    return engine.raw_sql(engine.compile(expr)).to_arrow_reader(rows)
+    return engine.raw_sql(_statement(expr.op())).to_arrow_reader(rows)
+
+
+@lru_cache(maxsize=128)
+def _statement(operation: Any) -> str:
+    """The statement of an Ibis operation, which says names and constants and nothing of the data: equal operations
+    have one, whatever they are asked of."""
+    expr = operation.to_expr()
+    text: str = expr.get_backend().compile(expr)
+    return text
 
 
 def _positions(found: list[str], levels: Sequence[str], name: str) -> NDArray[np.int64]:

@@ -10,13 +10,14 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from statfed.client.data.identity import content, identity
+from statfed.client.data.identity import content, identity, stamp
+from statfed.client.data.listing import listing
 from statfed.client.data.reading import split
 from statfed.client.data.tables import connect
 from statfed.client.guard.policy import (
@@ -65,9 +66,9 @@ def placed(study: Study, root: Path) -> Placed:
         own[name] = f"{name}-{digest}"
     known = {}
     for path in sorted(root.glob(f"*/{DATA}")):
-        unit, *keys = path.read_text(encoding="utf-8").splitlines()
+        unit, *listed = path.read_text(encoding="utf-8").splitlines()
         if unit == study.unit:
-            known[path.parent.name] = {*keys}
+            known[path.parent.name] = {*listed}
     names = {name: home for name, home in own.items() if home in known}
     notes = []
     for name, source in study.holders.items():
@@ -202,10 +203,29 @@ def homes_under(root: Path, names: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _sizes(source: str, codebook: Codebook) -> tuple[int, int]:
-    """Numbers of records and of persons, at least 1: the simulated holders declare them as public."""
+    """Numbers of records and of persons, at least 1: the simulated holders declare them as public.
+
+    A file is counted once while it does not change, a database at every run.
+    """
     unit = codebook.role("unit")
+    try:
+        state = tuple(map(stamp, listing(split(source, Path())[0], Path(), "").files)) if "://" not in source else ()
+    except (OSError, UsageError, ValueError, RuntimeError):  # opening it says why
+        state = ()
+    return _counted(source, unit, state) if state else _count(source, unit)
+
+
+@lru_cache(maxsize=256)
+def _counted(source: str, unit: str | None, state: tuple[str, ...]) -> tuple[int, int]:  # noqa: ARG001
+    """`_count` of files in one state."""
+    return _count(source, unit)
+
+
+def _count(source: str, unit: str | None) -> tuple[int, int]:
     with connect(source, Path()) as opened:
-        records = max(1, int(opened.expr.count().to_pyarrow().as_py()))
-        if unit is None or unit not in opened.expr.columns:
-            return records, records
-        return records, max(1, min(records, int(opened.expr[unit].nunique().to_pyarrow().as_py())))
+        asked = {"records": opened.expr.count()}
+        if unit is not None and unit in opened.expr.columns:
+            asked["persons"] = opened.expr[unit].nunique()
+        (found,) = opened.expr.aggregate(**asked).to_pyarrow().to_pylist()
+        records = max(1, int(found["records"]))
+        return records, max(1, min(records, int(found.get("persons", records))))

@@ -155,7 +155,10 @@ def _contributors(rows: Rows, owner: str | None, size: int) -> Stream:
 
 
 def _kept(stream: Stream) -> Stream:
-    """The same stream, which is held in memory after its first time where that takes no more than `HELD` bytes."""
+    """The same stream, which is held in memory after its first time where that takes no more than `HELD` bytes.
+
+    A block is given once the next one is there: who looks at the first alone has then seen whether it is the only one.
+    """
     held: list[Floats] = []
     state = {"whole": False}
 
@@ -164,15 +167,18 @@ def _kept(stream: Stream) -> Stream:
             yield from held
             return
         held.clear()
-        size = 0
-        for block in stream():
+        size, blocks = 0, stream()
+        block = next(blocks, None)
+        while block is not None:
             size += block.nbytes
             if size <= HELD:
                 held.append(block)
             else:
                 held.clear()
+            following = next(blocks, None)
+            state["whole"] = following is None and size <= HELD
             yield block
-        state["whole"] = size <= HELD
+            block = following
 
     return again
 
@@ -324,12 +330,13 @@ def _squares(stream: Stream, one: Floats) -> Floats:
 
 def _own(rows: Rows, owner: str, size: int) -> float:
     """The largest sum over one contributor's records of their leverages in the sums of squares over records."""
-    whitened = _whitening(_kept(lambda: (found for _, found in _owned(rows, owner, size))))
+    stream = _kept(lambda: (np.column_stack(block) for block in _owned(rows, owner, size)))
+    whitened = _whitening(lambda: (block[:, 1:] for block in stream()))
     if whitened is None:
         return math.inf
     sums = np.zeros((0, 1))
-    for who, found in _owned(rows, owner, size):
-        turned = found @ whitened
+    for block in stream():
+        who, turned = block[:, 0].astype(np.int64), block[:, 1:] @ whitened
         sums = _grown(sums, int(who.max(initial=-1)) + 1, 1)
         np.add.at(sums[:, 0], who, np.einsum("ij,ij->i", turned, turned))
     return float(sums.max(initial=0.0))

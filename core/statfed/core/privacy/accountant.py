@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from statfed.core.errors import LedgerCorrupt, UsageError
 from statfed.core.privacy import discrete
 from statfed.core.privacy.closeness import apart
+from statfed.core.privacy.search import last_within
 
 if TYPE_CHECKING:
     import dp_accounting
@@ -537,10 +538,8 @@ def _calibrate(
             raise ValueError(f"no noise multiplier up to 10**6 gives epsilon {target} at delta {delta}")
     while low == 0.0 and high > 1e-2 and spent(high / 2) <= target:
         high /= 2
-    low = high / 2
-    while high - low > 1e-3 * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if spent(middle) <= target else (middle, high)
+    finest = high / 2048
+    high -= finest * last_within(lambda less: spent(high - less * finest), target, 0, 1024)
     # The coarse search over-counts: settle the last per cents on the discretisation that is reported.
     while spent(high, _REPORTED) > target:
         high *= 1.0005

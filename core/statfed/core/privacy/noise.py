@@ -82,6 +82,7 @@ from statfed.core.privacy.accountant import (
 )
 from statfed.core.privacy.accountant import epsilon as pld_epsilon
 from statfed.core.privacy.grid import Facts, Grid, Kind, Mechanism, facts_of, grid_of, multiplier_of
+from statfed.core.privacy.search import last_within
 from statfed.core.randomness import Stream
 from statfed.core.terms import Privacy
 
@@ -473,7 +474,7 @@ def _affordable(facts: tuple[Facts, ...], kind: Kind, epsilon: float, delta: flo
                     f"privacy: got epsilon {epsilon:g} for {sum(len(f.bounds) for f in facts)} entries, {times} times; "
                     f"want at least epsilon {spent(low):.3g}, or a question with fewer entries"
                 )
-    return _bisect(lambda j: spent(j) <= epsilon, low, high)
+    return last_within(spent, epsilon, low, high)
 
 
 def _first_guess(kind: Kind, epsilon: float, delta: float, times: int) -> int:

@@ -39,6 +39,7 @@ from statfed.core.method import (
 )
 from statfed.core.randomness import stream
 from statfed.core.result import Additive, Basis, Coefficients, Result, Row
+from statfed.core.table import Table
 from statfed.core.terms import Privacy
 from statfed.lab.laws.check import Broken, Law, holds
 from statfed.lab.laws.frames import table_of
@@ -149,7 +150,11 @@ class Asked:
 
     def contribution(self, subject: Subject, frame: "pd.DataFrame") -> dict[str, NDArray[Any]]:
         """What a holder of `frame` would send."""
-        sent: Arrays = subject.method.contribute(table_of(frame, subject.codebook), self.question, self.ask)
+        return self.sent(subject, table_of(frame, subject.codebook))
+
+    def sent(self, subject: Subject, table: Table) -> dict[str, NDArray[Any]]:
+        """What a holder of a table would send."""
+        sent: Arrays = subject.method.contribute(table, self.question, self.ask)
         return checked(sent, self.parts, self.ask.name)
 
 
@@ -369,15 +374,16 @@ def _stopped(subject: Subject) -> str:
     for plant in plants(subject):
         table = table_of(plant.frame, subject.codebook)
         for each in asks:
-            sent = each.contribution(subject, plant.frame)
             discloses = subject.method.discloses(each.question, each.ask)
+            if not isinstance(discloses, Cells) and plant.value:  # rules on contributors are about cells
+                continue
+            sent = each.sent(subject, table)
             part = told(subject, plant, sent)
             if isinstance(discloses, Cells):
                 within = plant.column in discloses.by and (not plant.value or plant.value in discloses.values)
-            else:  # rules on contributors are about cells
-                part = "" if plant.value else part
+            else:
                 role = subject.codebook.columns[plant.column].role if plant.column else None
-                within = not plant.value and role is None and plant.column in discloses.complete
+                within = role is None and plant.column in discloses.complete
             if not within and not part:
                 continue
             try:
