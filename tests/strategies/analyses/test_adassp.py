@@ -335,3 +335,22 @@ def test_what_has_no_sensitivity_is_refused_before_anything_is_sent(
     codebook = codebook_of({name: c.model_dump() for name, c in CODEBOOK.columns.items()} | columns)
     with pytest.raises(UsageError, match=message):
         question_of(formula, codebook=codebook, **options)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["y ~ x:C(g)", "y ~ z*C(g)", "y ~ x*C(g) + z*C(g)", "y ~ x*z*C(g)", "y ~ log(z)*C(g)", "y ~ 0 + C(g) + C(g):z"],
+)
+def test_no_record_changes_more_than_together_says_whatever_its_level(formula: str) -> None:
+    levels = list("abcdefghijklmnopqrst")  # many: what is not 0 at other levels adds up over them
+    codebook = codebook_of({"y": ("number", 0, 1000), "z": ("number", 5, 6), "x": ("number", -3, 10), "g": levels})
+    question = question_of(formula, codebook=codebook)
+    extremes = [(g, z, y, x) for g in "at" for z in (5.0, 6.0) for y in (0.0, 1000.0) for x in (-3.0, 10.0)]
+    frames = [pd.DataFrame([one], columns=["g", "z", "y", "x"]) for one in extremes]
+    parts, sent = contributions(question, frames)
+    part = parts["products"]
+    assert part.together is not None
+    for one in sent.values():
+        changed = np.abs(one["products"]) / part.bound
+        norms = changed.sum(), np.sqrt((changed**2).sum())
+        assert all(norm <= most * (1 + 1e-9) for norm, most in zip(norms, part.together, strict=True))

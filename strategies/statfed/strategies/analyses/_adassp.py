@@ -4,6 +4,8 @@ One noisy release of n, Z'Z, Z'y and y'y of columns and response brought into [-
 noise is equally large in all of them. What follows from other entries is not released again: the intercept's square is
 n, an indicator's square its sum, and two levels of one category never meet; and since a record is at one level of each
 category, it changes one entry of all that differ in the level alone (`Part.together`), so that levels cost nothing.
+That holds since columns of a level, interactions with numbers too, are 0 at all other levels: they are scaled and never
+centred.
 From these numbers alone:
 
 - *Columns that the release says nothing of.* Where data say less than the noise, as of a rare level or a column whose
@@ -250,6 +252,10 @@ def _layout(design: Design) -> _Layout:
     middle, half = ((low + high) / 2, (high - low) / 2) if design.constant else (0.0, max(abs(low), abs(high)))
     if half <= 0.0:
         raise UsageError(f"privacy: {design.response}: got bounds {low:g} to {high:g}; want an interval")
+    away = np.array([bool(term.cells) for term in design.terms])
+    center = np.where(away, 0.0, center)
+    furthest = np.abs(design.bounds).max(axis=1)
+    scale = np.where(away & (furthest > 0.0), furthest, scale)
     center, scale = np.append(center, middle), np.append(scale, half)
     ends = np.vstack([design.bounds, [low, high]])
     bound = np.abs((ends - center[:, None]) / scale[:, None]).max(axis=1)
