@@ -80,7 +80,12 @@ def test_records_that_fit_in_memory_are_read_once_for_each_way_they_are_added_up
 ) -> None:
     frame = records(50, 1)
     rows, read, batches = rows_of(table_of(frame, OWNED), "x", "y"), list[int](), Table.batches
-    monkeypatch.setattr(Table, "batches", lambda *given: (read.append(1), batches(*given))[1])
+
+    def counted(*given: Any) -> Any:
+        read.append(1)
+        return batches(*given)
+
+    monkeypatch.setattr(Table, "batches", counted)
     leverages(rows, 1, owner)
     assert len(read) == times
 

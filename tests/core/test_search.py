@@ -28,7 +28,7 @@ def test_a_cost_that_is_smooth_in_its_logarithm_takes_at_most_seven_looks(power:
 
     def cost(at: int) -> float:
         looks.append(at)
-        return (1 + (at if power > 0 else 1024 - at) / 1024) ** power
+        return float((1 + (at if power > 0 else 1024 - at) / 1024) ** power)
 
     low, high = cost(0), cost(1024)
     for part in (0.1, 0.5, 0.9):
