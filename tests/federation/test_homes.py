@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from statfed.client.data import tables
+from statfed.client.data.tables import connect
 from statfed.core.codebook import make_codebook
 from statfed.federation import homes
 
@@ -13,7 +13,7 @@ BOOK = make_codebook({"columns": {"who": {"type": "id", "role": "unit"}, "x": {"
 
 
 def test_sizes_are_those_of_the_file_as_it_is_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, connect = list[str](), tables.connect
+    opened: list[str] = []
 
     def counted(source: str, home: Path) -> Any:
         opened.append(source)

@@ -207,7 +207,7 @@ def _reader(expr: Expr, rows: int, embedded: bool) -> Any:
 @lru_cache(maxsize=128)
 def _statement(operation: Any) -> str:
     """The statement of an Ibis operation, which says names and constants and nothing of the data: equal operations
-    have one, whatever they are asked of."""
+    have one, whatever they are asked of. (Zeros of either sign are equal: no sum tells them.)"""
     expr = operation.to_expr()
     text: str = expr.get_backend().compile(expr)
     return text

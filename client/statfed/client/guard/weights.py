@@ -330,7 +330,9 @@ def _squares(stream: Stream, one: Floats) -> Floats:
 
 def _own(rows: Rows, owner: str, size: int) -> float:
     """The largest sum over one contributor's records of their leverages in the sums of squares over records."""
-    stream = _kept(lambda: (np.column_stack(block) for block in _owned(rows, owner, size)))
+    stream = _kept(
+        lambda: (np.column_stack([who.astype(np.float64), found]) for who, found in _owned(rows, owner, size))
+    )
     whitened = _whitening(lambda: (block[:, 1:] for block in stream()))
     if whitened is None:
         return math.inf
