@@ -5,7 +5,8 @@
 Data ship with statsmodels and lifelines, or are the generated sample in tests/data, of which R's survey and lme4 gave
 figures that are stored there with the scripts that made them. Each data set is dealt to three holders at random, one of
 them small; primary sampling units lie with one holder where the design says so. Contributions are added up as they are:
-protections add the rounding of fixed point, see docs/protections.md.
+protections add the rounding of fixed point, see docs/protections.md. What happens to files that are not as they should
+be: docs/inputs.md.
 """
 
 # ruff: noqa: E501  # a comparison a line

@@ -12,17 +12,22 @@ import pandas as pd
 from hypothesis import strategies as st
 
 from statfed.client.data.identity import content, identity
+from statfed.client.guard.approvals import read_approvals
 from statfed.client.guard.ledger import read_only
 from statfed.client.guard.refusals import Refusal, refusals
 from statfed.client.guard.restoring import restore
 from statfed.core import VERSION
 from statfed.core.errors import UsageError
+from statfed.core.identity import load_identity
 from statfed.core.statement import Admission, Closing, Present, Receipt, Statement, outside, raise_failure, understood
+from statfed.core.study import make_study
 from statfed.core.terms import Terms
 from statfed.core.wire import Encoded, decode, join, split
 from statfed.federation import Federation, load_answer, resume_study
 from statfed.federation.checkpoint import load_checkpoint, save
+from statfed.federation.homes import elsewhere
 from statfed.federation.models import load_model, save_model
+from statfed.federation.published import kept_in
 from statfed.federation.run import Options
 from statfed.federation.runs import read_status
 from statfed.server.disclosure.memory import open_memory
@@ -131,6 +136,16 @@ def _identity(raw: bytes, folder: Path) -> None:
         raise UsageError(type(error).__name__) from None
 
 
+def _key(folder: Path) -> None:
+    load_identity(folder, "", {})
+
+
+def _places(raw: bytes, folder: Path) -> None:
+    (folder / "b-1").mkdir(exist_ok=True)
+    (folder / "b-1" / "data.keys").write_bytes(raw)
+    elsewhere(make_study({"method": "count", "holders": {"a": "a.csv", "b": "b.csv"}}), folder)
+
+
 def targets(folder: Path) -> tuple[Target, ...]:
     """folder: where samples are made, by runs in memory."""
     with Federation({"a": FRAME.head(20), "b": FRAME.tail(9), "c": FRAME.head(29)}, seed=1) as asked:
@@ -193,6 +208,12 @@ def targets(folder: Path) -> tuple[Target, ...]:
         Target("releases", _json({"format": 1, "asked": {}, "cells": []}), _memory, TEXTS, share=0.3),
         Target("refusals", blobs(REFUSAL), _home, share=0.3),
         Target("identity", blobs(model, study), _identity, share=0.3),
+        Target(
+            "approvals", _json({"approved": ["00"]}), partial(_written, "approvals.json", read_approvals), TEXTS, 0.3
+        ),
+        Target("identity key", blobs(b"00" * 32 + b"\n"), partial(_written, "identity.key", _key), share=0.3),
+        Target("kept back", _json({"a": {"b": 1}}), partial(_written, "parameters.json", kept_in), TEXTS, 0.3),
+        Target("data of homes", blobs(b"record\npath:/a\ncontent:00"), _places, share=0.3),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from statfed.cli._fields import value_of
-from statfed.cli._study import read_holders, read_privacy, read_protection
+from statfed.cli._study import read_holders, read_levels, read_privacy, read_protection
 from statfed.client.data.sources import absolute, connect
 from statfed.client.guard.policy import load_policy
 from statfed.client.third_party import load_party
@@ -207,6 +207,10 @@ def _rule(text: str, folder: Path) -> None:
     before_data(make_study(given), folder, CODEBOOK)
 
 
+def _levels(text: str, _folder: Path) -> None:
+    read_levels([text])
+
+
 def _protection(given: tuple[str, str], folder: Path) -> None:
     name, text = given
     table = {"method": "count", "holders": HOLDERS, "protection": read_protection(name, [text], None)}
@@ -283,6 +287,7 @@ TARGETS = (
     Target("--holder", words(*_SOURCES), _holder, ("a=" + "x" * 10_000, "=" * 10_000, "a=://?table=x"), share=0.3),
     Target("--privacy", words(*_PRIVACY), _privacy, ("epsilon=" + "9" * 10_000, "," * 10_000, "epsilon=1e-300")),
     Target("--rule", words(*_RULES), _rule, ("=", "a.b.c=1", "minimum_frequency=" + "9" * 10_000), share=0.5),
+    Target("--levels", words("sex=f,m", 'sex="a,b",c', "sex=\nm"), _levels, ("sex=" + "f" * 200_000,), share=0.5),
     Target("--protect-option", _changed(_OPTIONS), _protection, share=0.5),
     Target("options of methods", _changed(_KEYED), _option, (("calibrate", "margins", "[" * 100_000),), share=0.5),
 )

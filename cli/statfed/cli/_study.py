@@ -267,7 +267,10 @@ def read_levels(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """`sex=f,m` as column to levels; one with a comma in it stands in double quotes. Raises UsageError."""
     found = {}
     for column, listed in _pairs("--levels", "sex=f,m", texts):
-        levels = tuple(level.strip() for level in next(csv.reader([listed], skipinitialspace=True)))
+        try:
+            levels = tuple(level.strip() for level in next(csv.reader([listed], skipinitialspace=True)))
+        except csv.Error:
+            raise UsageError(f"--levels: {column}: got a line end or too much; want for example sex=f,m") from None
         if not all(levels):
             raise UsageError(f"--levels: {column}: got an empty level; want for example sex=f,m")
         found[column] = levels

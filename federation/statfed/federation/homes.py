@@ -66,7 +66,7 @@ def placed(study: Study, root: Path) -> Placed:
         own[name] = f"{name}-{digest}"
     known = {}
     for path in sorted(root.glob(f"*/{DATA}")):
-        unit, *listed = path.read_text(encoding="utf-8").splitlines()
+        unit, listed = _taken_down(path)
         if unit == study.unit:
             known[path.parent.name] = {*listed}
     names = {name: home for name, home in own.items() if home in known}
@@ -102,8 +102,17 @@ def _keys(source: str) -> set[str]:
 def _take_down(home: Path, unit: str, keys: set[str]) -> None:
     """Keep what identifies the data of a home, earlier states included."""
     path = home / DATA
-    before = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
+    _, before = _taken_down(path) if path.exists() else ("", ())
     path.write_text("\n".join([unit, *sorted(keys | {*before})]), encoding="utf-8")
+
+
+def _taken_down(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The unit and the keys that `_take_down` kept. Raises UsageError."""
+    try:
+        unit, *keys = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        raise UsageError(f"{path}: got a list of data that is damaged; want it as it was written") from None
+    return unit, tuple(keys)
 
 
 def make_homes(

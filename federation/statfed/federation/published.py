@@ -78,6 +78,6 @@ def kept_in(folder: Path) -> dict[str, Any]:
     """What `keep` wrote; nothing where it did not, or what is there cannot be read."""
     try:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -73,10 +73,10 @@ def refusals(home: Path) -> list[Refusal]:
     if not path.exists():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             found.append(Refusal(**json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise UsageError(f"{path}: line {number}: got one that is damaged; want it as it was written") from None
     return found
 
