@@ -63,11 +63,11 @@ def placed(study: Study, root: Path) -> Placed:
     for name, source in study.holders.items():
         digest = hashlib.sha256(f"{name}\n{_place(source)}\n{study.unit}".encode()).hexdigest()[:12]
         own[name] = f"{name}-{digest}"
-    known = {}
+    known: dict[str, set[str]] = {}
     for path in sorted(root.glob(f"*/{DATA}")):
-        unit, *keys = path.read_text(encoding="utf-8").splitlines()
+        unit, *taken = path.read_text(encoding="utf-8").splitlines()
         if unit == study.unit:
-            known[path.parent.name] = {*keys}
+            known[path.parent.name] = {*taken}
     names = {name: home for name, home in own.items() if home in known}
     notes = []
     for name, source in study.holders.items():

@@ -53,8 +53,8 @@ def of_compared(facts: Compared) -> dict[str, Markup]:
 
 def tightest(spending: Sequence[Spending]) -> list[charts.Row]:
     """Budget bars of the holders with the least left, at most `MOST_HOLDERS`, in the result's order."""
-    having = [s for s in spending if s.share is not None]
-    nearest = {s.holder for s in sorted(having, key=lambda s: -(s.share or 0.0))[:MOST_HOLDERS]}
+    having = {s.holder: s.share for s in spending if s.share is not None}
+    nearest = sorted(having, key=lambda name: -having[name])[:MOST_HOLDERS]
     return [
         charts.Row(
             s.holder,
@@ -62,8 +62,8 @@ def tightest(spending: Sequence[Spending]) -> list[charts.Row]:
             (charts.Bar(s.share, "b-filter", f"total so far: {formats.share(s.share)} of the lifetime budget"),),
             1.0,
         )
-        for s in having
-        if s.holder in nearest
+        for s in spending
+        if s.share is not None and s.holder in nearest
     ]
 
 
