@@ -348,8 +348,8 @@ def test_an_interrupted_run_goes_on_to_the_same_model_and_pays_each_round_once(
     options = Options(tmp_path / "ws", tmp_path / "runs", fresh=True, references=False)
     whole = run_study(study, options)
 
-    def unplugged(folder: Path, checkpoint: Any, curve: Any) -> None:
-        save(folder, checkpoint, curve)
+    def unplugged(folder: Path, checkpoint: Any, curve: Any, of: Any) -> None:
+        save(folder, checkpoint, curve, of)
         if checkpoint.done == 2:
             raise KeyboardInterrupt
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from flwr.app import Message
@@ -126,6 +127,33 @@ def test_a_run_without_privacy_goes_on_to_the_same_model_wherever_it_was_killed(
     answer = ended(folder, tmp_path)
     assert answer is not None
     assert (answer.model_digest, answer.result.notes) == (whole.model_digest, whole.result.notes)
+
+
+def test_a_run_does_not_go_on_as_another_study_or_on_other_data(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    book = tmp_path / "book.toml"
+    book.write_text(
+        '[columns.y]\ntype = "number"\nlow = 0\nhigh = 9\n[columns.x]\ntype = "number"\nlow = 0\nhigh = 9\n'
+    )
+    sources = {}
+    for name in ("a", "b"):
+        sources[name] = str(tmp_path / f"{name}.parquet")
+        pd.DataFrame({"x": rng.uniform(0, 9, 60), "y": rng.uniform(0, 9, 60)}).to_parquet(sources[name])
+    options = {"features": ["x"], "target": "y", "rounds": ROUNDS, "model": {"hidden": 2}, "batch_size": 16}
+    study = make_study({"method": "local-sgd", "holders": sources, "codebook": str(book), "options": options})
+    folder = begun(tmp_path, run_study, Faulty(8, answered=True), study)
+    assert folder is not None
+    asked, data = folder / "study.toml", Path(sources["b"])
+    before = asked.read_text(encoding="utf-8"), data.read_bytes()
+    asked.write_text(before[0].replace("batch_size = 16", "batch_size = 8"), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"study\.toml changed since it was interrupted"):
+        ended(folder, tmp_path)
+    asked.write_text(before[0], encoding="utf-8")
+    pd.read_parquet(data).iloc[:50].to_parquet(data)
+    with pytest.raises(UsageError, match="the data of b changed since it was interrupted"):
+        ended(folder, tmp_path)
+    data.write_bytes(before[1])
+    assert ended(folder, tmp_path) is not None
 
 
 def test_a_run_is_not_resumed_while_it_is_alive_and_is_after_its_process_was_killed(tmp_path: Path) -> None:

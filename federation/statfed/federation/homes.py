@@ -64,7 +64,7 @@ def placed(study: Study, root: Path) -> Placed:
     for name, source in study.holders.items():
         digest = hashlib.sha256(f"{name}\n{_place(source)}\n{study.unit}".encode()).hexdigest()[:12]
         own[name] = f"{name}-{digest}"
-    known = {}
+    known: dict[str, set[str]] = {}
     for path in sorted(root.glob(f"*/{DATA}")):
         unit, listed = _taken_down(path)
         if unit == study.unit:

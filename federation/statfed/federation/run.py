@@ -413,6 +413,9 @@ def _asked(asked: Study, study: Resolved, driven: Driven) -> Asked:
 
 def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> tuple[Driven, Session]:
     clock, opened = job.clock, time.perf_counter()
+    of = checkpoints.made_of(study.digest, job.study.holders) if job.folder else {}
+    if job.folder and job.checkpoint:
+        checkpoints.check(job.folder, of)
 
     def on_admission(admissions: Mapping[str, Admission]) -> None:
         from statfed.federation.training import noise_warnings
@@ -426,7 +429,7 @@ def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> 
             test.note(job.curve, checkpoint.state)
         if job.folder and checkpoint.done:
             try:
-                checkpoints.save(job.folder, checkpoint, job.curve)
+                checkpoints.save(job.folder, checkpoint, job.curve, of)
             except OSError as error:  # what was paid for goes on without it
                 job.warn([f"no checkpoint after {checkpoint.done} sums: {job.folder}: {error.strerror}"])
 

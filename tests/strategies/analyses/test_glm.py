@@ -352,12 +352,9 @@ def test_a_covariate_far_from_zero_equals_statsmodels_on_the_standardised_one(ce
     x, scale = frame.x.to_numpy(), frame.x.std(ddof=0)
     want = sm.GLM(frame.y, sm.add_constant((x - x.mean()) / scale), family=sm.families.Poisson()).fit(tol=1e-12)
     result = federate("glm", split(frame, 2, 1), codebook, formula="y ~ x", family="poisson")
-    row = result.tables["coefficients"][1]
-    estimate, error = row["estimate"], row["std_error"]
-    assert isinstance(estimate, float)
-    assert isinstance(error, float)
-    assert estimate * scale == pytest.approx(want.params.iloc[1], rel=1e-9)
-    assert error * scale == pytest.approx(want.bse.iloc[1], rel=1e-7)
+    row: dict[str, Any] = dict(result.tables["coefficients"][1])
+    assert row["estimate"] * scale == pytest.approx(want.params.iloc[1], rel=1e-9)
+    assert row["std_error"] * scale == pytest.approx(want.bse.iloc[1], rel=1e-7)
     assert result.facts["deviance"] == pytest.approx(want.deviance, rel=1e-12)
 
 

@@ -49,6 +49,9 @@ def answer(message: Message, context: Context) -> Message:
     except LedgerCorrupt as error:
         log.error("ledger: %s", error)
         hidden: StatfedError = LedgerCorrupt("its privacy ledger does not verify; the holder's own log has the details")
+    except EngineError as error:
+        log.error("failed: %s", error)
+        hidden = EngineError("a failure at the holder, such as a disk that is full; its own log has the details")
     except Exception:
         log.exception("internal error")
         hidden = EngineError("internal error at the holder; its own log has the details")

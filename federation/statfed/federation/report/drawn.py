@@ -53,17 +53,17 @@ def of_compared(facts: Compared) -> dict[str, Markup]:
 
 def tightest(spending: Sequence[Spending]) -> list[charts.Row]:
     """Budget bars of the holders with the least left, at most `MOST_HOLDERS`, in the result's order."""
-    having = [(s, s.share) for s in spending if s.share is not None]
-    nearest = {s.holder for s, _ in sorted(having, key=lambda one: -one[1])[:MOST_HOLDERS]}
+    having = {s.holder: s.share for s in spending if s.share is not None}
+    nearest = sorted(having, key=lambda name: -having[name])[:MOST_HOLDERS]
     return [
         charts.Row(
             s.holder,
-            f"{formats.share(share)} of epsilon {formats.allowance(s.budget_epsilon)} used",
-            (charts.Bar(share, "b-filter", f"total so far: {formats.share(share)} of the lifetime budget"),),
+            f"{formats.share(s.share)} of epsilon {formats.allowance(s.budget_epsilon)} used",
+            (charts.Bar(s.share, "b-filter", f"total so far: {formats.share(s.share)} of the lifetime budget"),),
             1.0,
         )
-        for s, share in having
-        if s.holder in nearest
+        for s in spending
+        if s.share is not None and s.holder in nearest
     ]
 
 
