@@ -1,4 +1,4 @@
-"""Bias and coverage of private regressions over repeated releases: ten designs, noise central, shared and local.
+"""Bias and coverage of private regressions over repeated releases: eleven designs, noise central, shared and local.
 
     python benchmarks/private_ols.py [draws]
 
