@@ -1,4 +1,4 @@
-"""Bias and coverage of private regressions over repeated releases: ten designs, noise central, shared and local.
+"""Bias and coverage of private regressions over repeated releases: eleven designs, noise central, shared and local.
 
     python benchmarks/private_ols.py [draws]
 
@@ -129,7 +129,7 @@ def run(case: Case, where: str, draws: int) -> tuple[Floats, Floats, Floats, Flo
             rows, df = end.value.tables["coefficients"], end.value.df
             kept = tuple(j for j, row in enumerate(rows) if row["estimate"] is not None)
             if kept not in of:
-                of[kept] = np.asarray(np.linalg.lstsq(many[:, kept], many[:, -1], rcond=None)[0], float)
+                of[kept] = np.asarray(np.linalg.lstsq(many[:, kept], many[:, -1], rcond=None)[0], np.float64)
             at = draw, list(kept)
             truths[at] = of[kept]
             estimates[at] = [rows[j]["estimate"] for j in kept]

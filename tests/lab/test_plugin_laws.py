@@ -17,6 +17,7 @@ from statfed.lab.laws.methods import Subject as Asked
 from statfed.lab.laws.methods import check_method
 from statfed.lab.laws.protections import check_protection
 from statfed.lab.laws.sums import Subject as Protected
+from statfed.strategies.analyses import _divided
 from tests import fakes
 from tests.fakes import ANALYSIS, PROTECTION, TRAINING, brought, weighed_by_age
 
@@ -65,6 +66,15 @@ def test_each_law_of_methods_catches_who_breaks_it(law: str, found: str, change:
             assert check_method(name) == [check]
     assert check.passed is False
     assert found in check.detail
+
+
+def test_a_standard_error_without_the_privacy_noise_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Asked("mean", load_method("mean"), 0)
+    assert only((methods.ERRORS,), "errors", subject).passed
+    monkeypatch.setattr(_divided.Sums, "variance", lambda self, *_: 0.0 * self.y)
+    check = only((methods.ERRORS,), "errors", subject)
+    assert check.passed is False
+    assert "want" in check.detail
 
 
 def test_every_law_has_a_fake_that_breaks_it() -> None:

@@ -323,7 +323,11 @@ def test_private_errors_are_sampling_plus_the_noise_that_estimates_really_have(a
     for i, row in enumerate(exact.tables[exact.main]):
         values = np.array([rows[i][key] for rows in drawn], float)
         added = float(stated.tables[exact.main][i]["std_error"] or 0) ** 2 - float(row["std_error"] or 0) ** 2
-        assert values.var() == pytest.approx(added, rel=0.5)
+        assert values.var() < 1.5 * added
+        if (
+            analysis == "table" or "weight" not in options
+        ):  # noise hides the sampling variance: errors are the wider for it
+            assert values.var() == pytest.approx(added, rel=0.5)
 
 
 def test_privacy_wants_bounds_and_no_design() -> None:

@@ -404,7 +404,7 @@ def _budget(subject: Subject) -> str:
 
 
 def _errors(subject: Subject) -> str:
-    found = [ratio for case, terms in _private_cases(subject) for ratio in told(terms, case.frame)]
+    found = [ratio for case, terms in _noisy_cases(subject) for ratio in told(terms, case.frame)]
     if not found:
         return "shows no standard errors under noise"
     return f"{len(found)} figures; spread over standard error {max(found):.2f} at most"

@@ -27,7 +27,7 @@ From these numbers alone:
 
 What is left: a coefficient is shown where noise has made its eigenvalue large, so one that is shown in part of all
 releases is too near 0 on average, by up to half a standard error. `benchmarks/private_ols.py` has the bias and the
-coverage on ten designs.
+coverage on eleven designs.
 """
 
 import math
