@@ -137,7 +137,7 @@ def test_forged_entries_are_corruption_of_a_ledger(tmp_path: Path) -> None:
 
 
 def test_damaged_files_of_a_run_are_named(tmp_path: Path) -> None:
-    save(tmp_path, Checkpoint("r", 1, {"a": np.arange(5.0)}, ()), [])
+    save(tmp_path, Checkpoint("r", 1, {"a": np.arange(5.0)}, ()), [], {"study": "00"})
     good = (tmp_path / "checkpoint.npz").read_bytes()
 
     def checkpoint(raw: bytes) -> None:

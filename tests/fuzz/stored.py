@@ -25,7 +25,7 @@ from statfed.core.terms import Terms
 from statfed.core.wire import Encoded, decode, join, split
 from statfed.federation import Federation, load_answer, resume_study
 from statfed.federation.checkpoint import load_checkpoint, save
-from statfed.federation.homes import elsewhere
+from statfed.federation.homes import placed
 from statfed.federation.models import load_model, save_model
 from statfed.federation.published import kept_in
 from statfed.federation.run import Options
@@ -143,7 +143,7 @@ def _key(folder: Path) -> None:
 def _places(raw: bytes, folder: Path) -> None:
     (folder / "b-1").mkdir(exist_ok=True)
     (folder / "b-1" / "data.keys").write_bytes(raw)
-    elsewhere(make_study({"method": "count", "holders": {"a": "a.csv", "b": "b.csv"}}), folder)
+    placed(make_study({"method": "count", "holders": {"a": "a.csv", "b": "b.csv"}}), folder)
 
 
 def targets(folder: Path) -> tuple[Target, ...]:
@@ -161,7 +161,7 @@ def targets(folder: Path) -> tuple[Target, ...]:
         model = save_model(trained.last, folder / "model.statfed").read_bytes()
     filled(folder / "ledger.sqlite")
     ledger = (folder / "ledger.sqlite").read_bytes()
-    save(folder, Checkpoint("r", 1, {"a": np.arange(5.0)}, ()), [(0.5, 0.5)])
+    save(folder, Checkpoint("r", 1, {"a": np.arange(5.0)}, ()), [(0.5, 0.5)], {"study": "00"})
     checkpoint = (folder / "checkpoint.npz").read_bytes()
     parts = {"version": VERSION, "run": "r", "step": "ask", "round": 1, "ask": "means", "sizes": {"a": 20}}
     statement = Statement(**parts, outside=outside(terms), terms=terms).model_dump(mode="json")

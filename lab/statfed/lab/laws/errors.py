@@ -28,7 +28,7 @@ MOST = 2.0
 """Spread over standard error: half the distance of the 16 and 84 % points over the median; 1 where all is right."""
 LEAST = 0.6
 """Share of limits, of nominal 95 %, that hold the middle of all releases."""
-EPSILONS = (0.1, 0.5, 2.0)
+EPSILONS = (0.1, 2.0)
 """From noise that hides most to little, for figures that are withheld under much of it."""
 ERROR, NORMAL = "std_error", 1.96
 VALUES = ("estimate", "correlation", "mean", "survival", "median", "accuracy", "rmse", "total", "count")
