@@ -64,7 +64,8 @@ MODELS += [
 def test_sigma_of_a_design_is_that_of_svyglm_whatever_unit_the_weights_have(
     unit: float, formula: str, intercept: bool
 ) -> None:
-    """svydesign(~psu, strata = ~stratum, weights = ~w, nest = TRUE); sqrt(summary(svyglm(...))$dispersion), complete records."""
+    """Complete records of svydesign(~psu, strata = ~stratum, weights = ~w, nest = TRUE);
+    sqrt(summary(svyglm(formula, design))$dispersion)"""
     book, frames, _ = asked("clustered")
     frames = [frame.dropna(subset=["income", "age"]).assign(w=unit * frame["w"]) for frame in frames]
     result = federate("ols", frames, book, formula=formula, design=True)

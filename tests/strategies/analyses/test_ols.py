@@ -196,7 +196,7 @@ def test_a_small_spread_at_a_large_level_is_fitted_or_said_to_be_small_but_is_no
     frame = pd.DataFrame({"x": x, "y": (x - level) / spread + rng.normal(size=60)})
     frames, codebook = split(frame, 2), codebook_of({"x": "number", "y": "number"})
     if spread / level < 1e-14:
-        with pytest.raises(UsageError, match="x: spread too small beside its level .* want a constant subtracted"):
+        with pytest.raises(UsageError, match=r"x: spread too small beside its level .* want a constant subtracted"):
             federate("ols", frames, codebook, formula="y ~ x")
         return
     fit = sm.OLS(frame["y"], sm.add_constant(x - level)).fit()
