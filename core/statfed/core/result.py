@@ -176,7 +176,7 @@ class Result:
 
         rows: list[Any] = [dict(row) for row in self.tables[table or self.main]]
         frame = pd.DataFrame(rows)
-        return frame.astype({name: float for name in frame if frame[name].isna().all()})
+        return frame.astype({name: float for name in frame if rows and frame[name].isna().all()})
 
     def conf_int(self, level: float = 0.95, table: str | None = None) -> "pd.DataFrame":
         """Confidence limits `lower` and `upper` of every row that has an estimate and a standard error.
