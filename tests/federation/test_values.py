@@ -68,3 +68,18 @@ def test_alternatives_over_several_columns_are_refused_where_a_release_has_rules
         with pytest.raises(UsageError, match="want is not null"):
             federation.count(where="a b is null")
         assert federation.count(where="a b < 3 or a b > 4").tables
+
+
+def test_one_name_is_a_list_of_one_and_figures_of_dates_are_refused_with_what_works() -> None:
+    frame = FRAME.assign(day=pd.Timestamp("2020-01-01").date())
+    with Federation({"a": frame}) as federation:
+        rows = federation.ask("mean", columns="y", by="c d").tables["estimates"]
+        assert rows == federation.mean(["y"], by=["c d"]).tables["estimates"]
+        with pytest.raises(UsageError, match=r"day: got type date; want number.* a column with the days from"):
+            federation.ask("quantile", columns="day")
+
+
+def test_figures_that_do_not_exist_are_nan_whether_or_not_others_of_their_column_do() -> None:
+    with Federation({"a": FRAME}) as federation:
+        shown = federation.ask("quantile", columns="y", probabilities=[0.5], weight="w").to_pandas()
+    assert {shown[name].dtype.kind for name in ("std_error", "lower", "upper")} == {"f"}

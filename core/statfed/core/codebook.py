@@ -252,6 +252,11 @@ class Codebook(Section):
     def number(self, name: str, where: str = "column") -> Column:
         """A column to compute with. Raises UsageError when it is not numeric."""
         column = self.column(name, where)
+        if column.type == "date":
+            raise UsageError(
+                f"{where}: {name}: got type date; want number, integer or boolean, such as a column with the days from "
+                "a fixed date: dates themselves serve conditions, and as time and start of survival and cox"
+            )
         if not column.numeric:
             raise UsageError(
                 f"{where}: {name}: got type {column.type}; want number, integer or boolean: in the codebook under "

@@ -171,11 +171,12 @@ class Result:
         return tuple(found)
 
     def to_pandas(self, table: str | None = None) -> "pd.DataFrame":
-        """One of the tables, by default the main one."""
+        """One of the tables, by default the main one. Figures that do not exist are NaN, in columns without any too."""
         import pandas as pd
 
         rows: list[Any] = [dict(row) for row in self.tables[table or self.main]]
-        return pd.DataFrame(rows)
+        frame = pd.DataFrame(rows)
+        return frame.astype({name: float for name in frame if rows and frame[name].isna().all()})
 
     def conf_int(self, level: float = 0.95, table: str | None = None) -> "pd.DataFrame":
         """Confidence limits `lower` and `upper` of every row that has an estimate and a standard error.

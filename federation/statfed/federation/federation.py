@@ -14,11 +14,12 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from statfed.core.codebook import Codebook, load_codebook, make_codebook
 from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
+from statfed.core.method import load_method
 from statfed.core.progress import Progress, silent
 from statfed.core.result import Result
 from statfed.core.study import make_study
@@ -113,7 +114,7 @@ class Federation:
         study = make_study(
             {
                 "method": analysis,
-                "options": {name: _plain(value) for name, value in given.items()},
+                "options": {name: _plain(value) for name, value in _listed(analysis, given).items()},
                 "holders": self._sources,
                 "where": _names(where),
                 **(self._stated if self.codebook is None else {}),
@@ -239,6 +240,13 @@ class Federation:
 
 def _names(value: Names) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _listed(analysis: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, a single string as the list of it where a list is wanted. Raises UsageError on unknown analyses."""
+    fields = load_method(analysis).Options.model_fields
+    lists = {name for name, field in fields.items() if get_origin(field.annotation) is tuple}
+    return {name: (x,) if name in lists and isinstance(x, str) else x for name, x in options.items()}
 
 
 def _plain(value: Any) -> Any:

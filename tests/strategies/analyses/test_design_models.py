@@ -59,6 +59,22 @@ MODELS += [
 ]
 
 
+@pytest.mark.parametrize("unit", [1, 100])
+@pytest.mark.parametrize(("formula", "intercept"), [(FORMULAS["gaussian"], True), ("income ~ 0 + age", False)])
+def test_sigma_of_a_design_is_that_of_svyglm_whatever_unit_the_weights_have(
+    unit: float, formula: str, intercept: bool
+) -> None:
+    """Complete records of svydesign(~psu, strata = ~stratum, weights = ~w, nest = TRUE);
+    sqrt(summary(svyglm(formula, design))$dispersion)"""
+    book, frames, _ = asked("clustered")
+    frames = [frame.dropna(subset=["income", "age"]).assign(w=unit * frame["w"]) for frame in frames]
+    result = federate("ols", frames, book, formula=formula, design=True)
+    assert result.facts["sigma"] == pytest.approx(13.1426958817234 if intercept else 22.0573397967223, rel=1e-12)
+    if intercept:
+        model = federate("glm", frames, book, formula=formula, family="gaussian", design=True)
+        assert model.facts["scale"] == pytest.approx(13.1426958817234**2, rel=1e-9)
+
+
 @pytest.mark.parametrize(("case", "family"), MODELS)
 def test_design_based_glm_equals_svyglm(case: str, family: str) -> None:
     book, frames, reference = asked(case)

@@ -198,3 +198,21 @@ def test_tests_have_no_private_form() -> None:
         )
         with pytest.raises(UsageError, match="no differentially private form"):
             read_question(query)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("unit", "level"), [(1, 1e12), (1e140, 0), (1e-140, 0)])
+@pytest.mark.parametrize("design", [False, True])
+def test_ttests_far_from_0_or_1_keep_the_digits_of_the_deviations(unit: float, level: float, design: bool) -> None:
+    x = level + unit * np.random.default_rng(1).normal(size=300)
+    frame = pd.DataFrame({"x": x, "g": np.repeat(["a", "b"], 150), "w": 1.0})
+    codebook = codebook_of({"x": "number", "g": ["a", "b"], "w": {"type": "number", "role": "weight"}})
+    (row,) = federate("ttest", split(frame, 2), codebook, columns=["x"], by="g", design=design).tables["tests"]
+    first, second = (x[:150] - level) / unit, (x[150:] - level) / unit
+    test = stats.ttest_ind(first, second, equal_var=False)
+    assert row["estimate"] == pytest.approx(unit * (first.mean() - second.mean()), rel=1e-10)
+    if not design:
+        assert row["statistic"] == pytest.approx(test.statistic, rel=1e-10)
+        assert row["p_value"] == pytest.approx(test.pvalue, rel=1e-9)
+    (row,) = federate("ttest", [frame], codebook, columns=["x"], mu=level, design=design).tables["tests"]
+    assert row["statistic"] == pytest.approx(stats.ttest_1samp((x - level) / unit, 0).statistic, rel=1e-9)

@@ -315,3 +315,26 @@ def test_names_with_blanks_are_read_in_backticks_everywhere() -> None:
     assert [*rows] == ["Intercept", "I(`hours worked` ** 2)", "log(`hours worked`)", "C(`in out`)[T.b]"]
     by_name = dict(zip(["Intercept", "C(`in out`)[T.b]", *[*rows][1:3]], wanted.params, strict=True))
     assert rows == pytest.approx(by_name, rel=1e-7)
+
+
+def test_dotted_names_mean_the_same_bare_in_backticks_and_inside_functions() -> None:
+    codebook = codebook_of({"y": "number", "a.b": ["p", "q"], "x.y": ("number", 1, 3)})
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"y": rng.normal(size=20), "a.b": ["p", "q"] * 10, "x.y": rng.uniform(1, 3, 20)})
+    dotted, ticked, same = (
+        federate("ols", [frame], codebook, formula=f"y ~ {terms}").to_pandas()["estimate"].tolist()
+        for terms in (
+            "C(a.b) + np.log(x.y) + I(x.y**2)",
+            "C(`a.b`) + np.log(`x.y`) + I(`x.y`**2)",
+            "C(a.b, contr.treatment('p')) + log(x.y) + I(x.y**2)",
+        )
+    )
+    assert dotted == ticked == same
+
+
+@pytest.mark.parametrize(
+    ("formula", "response"), [("y ~ a + y", "number"), ("works ~ works", "binary"), ("sex ~ a + C(sex)", "binary")]
+)
+def test_a_response_among_its_own_terms_is_refused(formula: str, response: Any) -> None:
+    with pytest.raises(UsageError, match="among the terms too; want terms without it"):
+        make_design(formula, CODEBOOK, response=response)

@@ -199,3 +199,33 @@ def test_private_moments_of_hardly_any_records_are_null_or_finite() -> None:
             result = noisy(analysis, [bounded(0, 2)], BOUNDED, seed, columns=["x", "y"], epsilon=0.1)
             for row in next(iter(result.tables.values())):
                 assert all(not isinstance(v, float) or np.isfinite(v) for v in row.values())
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("unit", [1e-140, 1e-90, 1e90, 1e140])
+def test_correlations_do_not_depend_on_the_unit_of_columns(unit: float) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=50)
+    y = x + rng.normal(size=50)
+    frame, codebook = pd.DataFrame({"x": unit * x, "y": unit * y}), codebook_of({"x": "number", "y": "number"})
+    own, pair, _ = federate("covariance", split(frame, 2), codebook, columns=["x", "y"]).tables["pairs"]
+    test = stats.pearsonr(x, y)
+    limits = test.confidence_interval(0.95)
+    assert own["correlation"] == 1
+    wanted = [test.statistic, limits.low, limits.high, test.pvalue, np.cov(x, y)[0, 1] * unit * unit]
+    names = ("correlation", "lower", "upper", "p_value", "covariance")
+    np.testing.assert_allclose(np.array([pair[name] for name in names], float), wanted, rtol=1e-9)
+
+
+def test_no_error_of_a_variance_is_0_because_its_square_is_no_float() -> None:
+    x = np.random.default_rng(1).normal(size=50)
+    frame = pd.DataFrame({"x": 1e-90 * x, "y": 1e-90 * x**2, "w": 1.0 + np.arange(50) % 3})
+    codebook = codebook_of({"x": "number", "y": "number", "w": {"type": "number", "role": "weight"}})
+    for design in (False, True):
+        result = federate("variance", [frame], codebook, columns=["x"], design=design)
+        (row,) = result.tables["estimates"]
+        assert row["std_error"] is None
+        assert row["estimate"] not in (None, 0.0)
+        assert "no standard errors of variances" in result.notes[-1]
+    result = federate("covariance", [frame], codebook, columns=["x", "y"], design=True)
+    assert {row["covariance_std_error"] for row in result.tables["pairs"]} == {None}

@@ -172,6 +172,39 @@ def test_exact_collinearity_is_refused_naming_the_columns(formula: str, message:
         federate("ols", split(frame, 3, 4), codebook, formula=formula)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("unit", [1e-140, 1e-90, 1e15, 1e90, 1e140])
+def test_a_fit_does_not_depend_on_the_unit_of_its_columns_and_warns_of_nothing(unit: float) -> None:
+    rng = np.random.default_rng(1)
+    x, e = rng.normal(size=60), rng.normal(size=60)
+    frame = pd.DataFrame({"x": unit * x, "y": unit * (3 + x + e)})
+    result = federate("ols", split(frame, 2), codebook_of({"x": "number", "y": "number"}), formula="y ~ x")
+    fit = sm.OLS(3 + x + e, sm.add_constant(x)).fit()
+    shown = result.to_pandas()
+    np.testing.assert_allclose(shown["estimate"] / [unit, 1], fit.params, rtol=1e-9)
+    np.testing.assert_allclose(shown["std_error"] / [unit, 1], fit.bse, rtol=1e-9)
+    assert result.facts["r_squared"] == pytest.approx(fit.rsquared, rel=1e-9)
+    assert result.facts["f_statistic"] == pytest.approx(fit.fvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize(("level", "spread"), [(1e12, 1), (1e9, 1e-3), (1e12, 1e-3)])
+def test_a_small_spread_at_a_large_level_is_fitted_or_said_to_be_small_but_is_not_called_collinear(
+    level: float, spread: float
+) -> None:
+    rng = np.random.default_rng(1)
+    x = level + spread * rng.normal(size=60)
+    frame = pd.DataFrame({"x": x, "y": (x - level) / spread + rng.normal(size=60)})
+    frames, codebook = split(frame, 2), codebook_of({"x": "number", "y": "number"})
+    if spread / level < 1e-14:
+        with pytest.raises(UsageError, match=r"x: spread too small beside its level .* want a constant subtracted"):
+            federate("ols", frames, codebook, formula="y ~ x")
+        return
+    fit = sm.OLS(frame["y"], sm.add_constant(x - level)).fit()
+    shown = federate("ols", frames, codebook, formula="y ~ x").to_pandas()
+    assert shown["estimate"].iloc[1] == pytest.approx(fit.params.iloc[1], rel=1e-9)
+    assert shown["std_error"].iloc[1] == pytest.approx(fit.bse.iloc[1], rel=1e-9)
+
+
 def test_the_verdict_and_numbers_do_not_depend_on_the_order_of_holders() -> None:
     frames = split(people(50, 5), 4, 5)
     a = federate("ols", frames, CODEBOOK, formula="y ~ income + C(region)")

@@ -125,7 +125,7 @@ def test_a_stratum_with_one_psu_follows_the_rule_of_the_codebook_as_in_r(rule: s
     for name in ("mean", "total", "ratio"):
         book = codebook(*ROLES, spans=spans, lonely_psu=rule)
         agree(f"lonely_{rule}", name, nested(frame), book, design=True)
-    with pytest.raises(UsageError, match="1 strata with a single PSU"):
+    with pytest.raises(UsageError, match="1 stratum with a single PSU"):
         federate("mean", nested(frame), codebook(*ROLES), columns=["hours"], design=True)
 
 

@@ -163,6 +163,8 @@ def test_an_entry_puts_records_at_risk_after_it_and_impossible_ones_are_left_out
     for grid in grids:
         result = federate("survival", split(frame, 2), CODEBOOK, **DEATHS, entry="began", group=["arm"], **grid)
         assert result.facts["observations"] == len(whole)
+        assert (result.facts["missing"], result.facts["not_followed"]) == (0, len(frame) - len(whole))
+        assert "left out: began is not before days." in result.notes[-1]
         curve = result.to_pandas("curve")
         for arm, group in whole.groupby(
             "arm"
@@ -299,3 +301,17 @@ def test_a_private_curve_ends_where_noise_hides_who_is_at_risk() -> None:
     assert empty.tables["curve"] == []
     with pytest.raises(UsageError, match="no differentially private form"):
         private([frame], 1, 4.0, **DEATHS, entry="began")
+
+
+def test_whole_times_are_not_rounded_by_the_headroom_of_drafted_bounds_and_private_grids_stay_coarse() -> None:
+    """veteran has times up to 999, whose bounds a draft makes wider: they were rounded to multiples of 6."""
+    for high, width, private_width in ((1200, 1, 6), (4000, 1, 20), (4001, 21, 21)):
+        codebook = codebook_of({"days": ("integer", 0, high), "died": "boolean"})
+        options: dict[str, Any] = {"time": "days", "event": "died"}
+        for privacy, wanted in ((None, width), (Privacy(epsilon=1), private_width)):
+            terms = Terms(
+                method="survival", options=options, codebook=codebook, holders=("a",), seed=1, privacy=privacy
+            )
+            method, question = read_question(terms)
+            intervals = method.parts(question, Ask("exits"))["exits"].shape[0]
+            assert intervals == -(-high // wanted) + 1

@@ -277,9 +277,11 @@ def _rules(name: str, column: Column, converted: Converted, weighs: bool = False
         why = _NEEDED.get(column.role or "", "values")
         rules.append(_Rule(f"{name}: got missing {why}; want a value in every record", missing))
     if column.role == "weight" or weighs:
-        rules.append(
-            _Rule(f"{name}: got weights that are zero or less; want positive ones", (value <= 0).fill_null(False))
+        message = (
+            f"{name}: got weights that are zero or less; want positive ones, and records of nobody left out "
+            "of the data: all are looked at, whatever the conditions"
         )
+        rules.append(_Rule(message, (value <= 0).fill_null(False)))
     if column.role == "replicate":
         rules.append(_Rule(f"{name}: got replicate weights below zero; want none", (value < 0).fill_null(False)))
     if column.role == "record-key":

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import ibis
 
@@ -73,7 +74,7 @@ def read_factor(text: str, codebook: Codebook, where: str, column: bool = False)
 
 
 def _parsed(text: str) -> ast.expr:
-    """A Python expression in which names in backticks are names, whatever signs they have."""
+    """A Python expression in which names in backticks are names, whatever signs they have, and so are dotted ones."""
     names: dict[str, str] = {}
 
     def standing(match: re.Match[str]) -> str:
@@ -84,7 +85,22 @@ def _parsed(text: str) -> ast.expr:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             node.id = meant.get(node.id, node.id)
-    return tree
+    made = _Dotted().visit(tree)
+    return cast(ast.expr, made)
+
+
+class _Dotted(ast.NodeTransformer):
+    """Makes `a.b` one name, but for the names of functions."""
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        text = ast.unparse(node)
+        return ast.Name(text) if re.fullmatch(r"\w+(\.\w+)+", text) else node
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        node.args = [self.visit(one) for one in node.args]
+        for keyword in node.keywords:
+            keyword.value = self.visit(keyword.value)
+        return node
 
 
 def _read(node: ast.expr, codebook: Codebook, where: str) -> Number | Category:

@@ -5,7 +5,8 @@ of the grid interval it lies in (it is rounded up), an entry as the end of the i
 a record that is followed for any time at all is at risk in one interval at least. Data that are on the grid already,
 such as whole days with interval 1, are not changed. Within an interval events come before censorings, and a record is
 at risk at grid times t with entry < t <= time (R's convention for `Surv(entry, time, event)`; lifelines counts t =
-entry as well). Records with a missing value, or whose entry is not before their time, are left out.
+entry as well). Records with a missing value, or whose entry is not before their time, are left out; the latter are told
+as `not_followed` (R's `Surv` makes them missing, with a warning).
 
 With `start`, time and entry are dates too, and what is counted are the days from start. A time before its start is a
 mistake of the data: `ordered` refuses it, and `follow` leaves the record out where nobody may be told (with privacy).
@@ -28,7 +29,9 @@ from statfed.core.method import Counts, Part
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table
 
-INTERVALS = 200  # of the default grid
+INTERVALS = 200  # of the default grid, but for whole numbers
+WHOLE = 4000  # whole numbers, at most, that are grid times of their own by default: ten years of days
+PRIVATE = 1000  # of those with privacy, where every grid time has noise
 MOST = 500  # grid times given one by one: they become a case expression of the database
 SUMS = 1000  # in one statement: PostgreSQL takes 1,664 at most
 BYTES = 2**26  # largest contribution to one ask
@@ -45,7 +48,10 @@ class Lifetimes(Section):
     event: str = Field(description="column that tells an event (true or 1) from censoring (false or 0)")
     entry: str | None = Field(default=None, description="column with the time from which on records were at risk")
     interval: float | None = Field(
-        default=None, gt=0, description="width of the time grid; default 1 for whole numbers up to 1000, else range/200"
+        default=None,
+        gt=0,
+        description=f"width of the time grid; default 1 for whole numbers, bounds up to {WHOLE} apart (with privacy "
+        f"{PRIVATE}), else range/{INTERVALS}",
     )
     grid: tuple[float, ...] = Field(
         default=(), description="grid times instead of an interval, increasing; following ends with the last"
@@ -120,9 +126,15 @@ def make_grid(codebook: Codebook, options: Lifetimes) -> Grid:
     return Grid(tuple(float(f"{i * width:.12g}") for i in range(first, last + 1)), width, unit)
 
 
-def _width(whole: bool, low: float, high: float) -> float:
+def private_interval(codebook: Codebook, options: Lifetimes) -> float | None:
+    """Default width of the grid of a private study; None where the codebook has no end for one."""
+    low, high, whole = _days(codebook, options) if options.start else _range(codebook, options.time)
+    return None if high is None else _width(whole, low, high, PRIVATE)
+
+
+def _width(whole: bool, low: float, high: float, most: int = WHOLE) -> float:
     if whole:
-        return 1.0 if high - low <= 1000 else float(math.ceil((high - low) / INTERVALS))
+        return 1.0 if high - low <= most else float(math.ceil((high - low) / INTERVALS))
     return (high - low) / INTERVALS or 1.0
 
 
@@ -295,6 +307,26 @@ def count(rows: Expr, codebook: Codebook, options: Lifetimes, by: Sequence[str])
     if options.entry is None:
         return exits
     return exits | {"entered": tally(rows, codebook, by, {"enter": size}, number)[..., 0]}
+
+
+def not_followed_part(options: Lifetimes) -> dict[str, Part]:
+    """With an entry, public facts of the number of complete records that `follow` leaves out."""
+    one = Part(bound=1, integer=True, single=True, what=Counts(beside="not_followed"))
+    return {"not_followed": one} if options.entry else {}
+
+
+def not_followed(complete: Table, options: Lifetimes, exits: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """What `not_followed_part` announces. exits: of `count`."""
+    if options.entry is None:
+        return {}
+    return {"not_followed": np.array(complete.aggregate(n=complete.expr.count())["n"] - exits.sum(), np.int64)}
+
+
+def not_followed_notes(options: Lifetimes, facts: Mapping[str, Any]) -> list[str]:
+    """Why records were left out, if some were."""
+    number = facts.get("not_followed", 0)
+    was = "record was" if number == 1 else "records were"
+    return [f"{number} {was} left out: {options.entry} is not before {options.time}."] if number else []
 
 
 def _codes(arrow: Any, codebook: Codebook, by: Sequence[str]) -> list[NDArray[np.int64]]:

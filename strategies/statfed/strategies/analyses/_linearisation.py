@@ -104,8 +104,9 @@ def check_lonely(design: SurveyDesign, n: Floats) -> None:
     """Raises UsageError for strata with one PSU where the codebook's design refuses them."""
     alone = int((n == 1).sum())
     if design.declared and design.lonely == "refuse" and alone:
+        strata = "stratum" if alone == 1 else "strata"
         raise UsageError(
-            f"design: got {alone} strata with a single PSU; want two in each, or lonely_psu = "
+            f"design: got {alone} {strata} with a single PSU; want two in each, or lonely_psu = "
             '"certainty" or "adjust" in the codebook\'s [design]'
         )
 

@@ -204,6 +204,10 @@ def make_design(
     if len(terms) > COLUMNS:
         raise UsageError(f"formula: got {len(terms)} columns; want at most {COLUMNS}")
     outcome, codes = _response(left, formula, codebook, response)
+    if outcome and any(
+        f.column in outcome.columns if isinstance(f, Category) else f.text == outcome.text for f in factors.values()
+    ):
+        raise UsageError(f"formula: got the response {outcome.text} among the terms too; want terms without it")
     read = [*(outcome.columns if outcome else ()), *(name for f in factors.values() for name in _reads(f))]
     used = {f.column: f.codes for f in factors.values() if isinstance(f, Category)}
     numbers = [f for f in (outcome, *factors.values()) if isinstance(f, Number)]

@@ -19,6 +19,8 @@ from statfed.core.weighing import Amounts, Weighed
 
 Bounds = tuple[float, float] | None
 Floats = NDArray[np.float64]
+SMALLEST = 1e-140  # variance whose own square float64 holds with all its digits
+UNHELD = "no standard errors of variances whose squares float64 does not hold: want another unit of the column"
 
 
 def by_level(
@@ -115,8 +117,9 @@ def sums(table: Table, numbers: Sequence[Expr], by: Sequence[str] = (), *, recor
 
 def power_parts(bounds: Sequence[Bounds], centre: Floats, orders: Sequence[int]) -> dict[str, Part]:
     """Parts of `powers` about `centre`."""
-    wide = reach(bounds, centre)
-    return {f"power_{r}": Part(centre.shape, wide**r, single=len(bounds) == 1, what=Magnitude()) for r in orders}
+    with np.errstate(over="ignore"):  # to no bound
+        wide = {r: reach(bounds, centre) ** r for r in orders}
+    return {f"power_{r}": Part(centre.shape, wide[r], single=len(bounds) == 1, what=Magnitude()) for r in orders}
 
 
 def powers(
@@ -160,15 +163,24 @@ def _stacked(found: Arrays, kinds: Mapping[str, type], columns: int) -> Arrays:
 class Moments:
     """Pooled moments of each column in each cell; arrays (columns, *levels), NaN where there are too few records.
 
+    mean: centre + shift; a difference of means that lie far from 0 keeps its digits as that of both by itself.
     squares: sum of squared deviations from the mean, exactly 0 where the values do not differ beyond rounding.
-    variance: divisor n - 1, wants two records. fourth: mean fourth power of the deviations, NaN if not asked for.
+    variance: divisor n - 1, wants two records. kurtosis: mean fourth power of the deviations over the squared variance,
+    NaN if not asked for, where values do not differ, and where float64 does not hold fourth powers.
     """
 
     count: NDArray[np.int64]
+    centre: Floats
+    shift: Floats
     mean: Floats
     squares: Floats
     variance: Floats
-    fourth: Floats
+    kurtosis: Floats
+
+
+def squares_fit(variance: Floats) -> NDArray[np.bool_]:
+    """Does float64 hold the squares of these variances? Standard errors of variances are made of them."""
+    return np.asarray((variance == 0) | ((variance > SMALLEST) & (variance < 1 / SMALLEST)))
 
 
 def centres(first: Arrays) -> Floats:
@@ -185,11 +197,15 @@ def moments(count: NDArray[np.int64], centre: Floats, total: Arrays) -> Moments:
     squares = np.maximum(total["power_2"] - some * shift**2, 0.0)
     mean = centre + shift
     squares = np.where(squares <= some * (4 * np.finfo(float).eps * np.abs(mean)) ** 2, 0.0, squares)
-    fourth = np.full(count.shape, np.nan)
+    variance = squares / np.where(count > 1, count - 1, np.nan)
+    kurtosis = np.full(count.shape, np.nan)
     if "power_4" in total:
-        fourth = total["power_4"] - 4 * shift * total["power_3"] + 6 * shift**2 * total["power_2"]
-        fourth = np.where(squares > 0, np.maximum(fourth / some - 3 * shift**4, 0.0), 0.0)
-    return Moments(count, mean, squares, squares / np.where(count > 1, count - 1, np.nan), fourth)
+        unit = np.sqrt(np.where(squares_fit(variance) & (variance > 0), variance, np.nan))
+        one = shift / unit
+        powers = {order: total[f"power_{order}"] / unit**order for order in (2, 3, 4)}
+        fourth = powers[4] - 4 * one * powers[3] + 6 * one**2 * powers[2]
+        kurtosis = np.maximum(fourth / some - 3 * one**4, 0.0)
+    return Moments(count, centre, shift, mean, squares, variance, kurtosis)
 
 
 def finite(value: float) -> float | None:

@@ -184,7 +184,7 @@ def identified(names: tuple[str, ...], null: Likelihood, center: Floats) -> None
                 f"covariates: {name}: got the same value in all records at risk together; want one that varies there"
             )
     scale = np.sqrt(own)
-    correlation = null.information / np.outer(scale, scale)
+    correlation = null.information / scale[:, None] / scale
     factor = np.zeros_like(correlation)
     for k, name in enumerate(names):
         row = np.linalg.solve(factor[:k, :k], correlation[:k, k]) if k else np.zeros(0)
@@ -199,10 +199,10 @@ def identified(names: tuple[str, ...], null: Likelihood, center: Floats) -> None
 
 def _inverse(information: Floats, start: Likelihood, here: Likelihood, names: tuple[str, ...]) -> Floats:
     scale = np.sqrt(np.diag(start.information))
-    scaled = information / np.outer(scale, scale)
+    scaled = information / scale[:, None] / scale
     if not np.linalg.eigvalsh(scaled)[0] > 1e-13:
         raise _monotone(names, np.abs(here.beta) * start.spread)
-    return np.asarray(np.linalg.inv(scaled) / np.outer(scale, scale))
+    return np.asarray(np.linalg.inv(scaled) / scale[:, None] / scale)
 
 
 def _monotone(names: tuple[str, ...], size: Floats) -> UsageError:

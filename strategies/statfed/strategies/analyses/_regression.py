@@ -25,7 +25,7 @@ from statfed.strategies.analyses._records import looked_at_part
 
 Vector = NDArray[np.float64]
 ALIASED = 1e-12  # share of a column's variance that must be left given the columns before it
-CONSTANT = 1e-22  # share of a column's mean square that must be variance
+CONSTANT = 1e-28  # share of a column's mean square that must be variance: 45 steps of float64 in a standard deviation
 SMALLEST = 1e-280  # sum of squares whose inverse, a variance, float64 still holds with all its digits
 
 
@@ -185,7 +185,8 @@ def check_rank(products: Vector, basis: Basis, *, interactions: bool = True) -> 
     mean_square = diagonal + diagonal[0] * size**2
     factor = np.zeros((p, p))
     left_out: list[int] = []
-    scaled = products / np.sqrt(np.outer(_positive(diagonal), _positive(diagonal)))
+    root = np.sqrt(_positive(diagonal))
+    scaled = products / root[:, None] / root
     for j in range(p):
         row = linalg.solve_triangular(factor[:j, :j], scaled[:j, j], lower=True) if j else np.zeros(0)
         left = scaled[j, j] - row @ row
@@ -201,9 +202,14 @@ def check_rank(products: Vector, basis: Basis, *, interactions: bool = True) -> 
                 raise UsageError(
                     f"formula: {names[j]} is 0 at every record, or its squares are; want it left out, or another unit"
                 )
+            if 0 < diagonal[j] <= CONSTANT * mean_square[j] and left > ALIASED:
+                raise UsageError(
+                    f"formula: {names[j]}: spread too small beside its level (less than {np.sqrt(CONSTANT):g} of it); "
+                    "want a constant subtracted from its values"
+                )
             on = linalg.solve_triangular(factor[:j, :j], row, lower=True, trans="T") if j else np.zeros(0)
             relation = np.zeros(p)
-            relation[: j + 1] = np.append(-on / np.sqrt(_positive(diagonal[:j])), 1 / np.sqrt(_positive(diagonal)[j]))
+            relation[: j + 1] = np.append(-on / root[:j], 1 / root[j])
             share = np.abs(basis.matrix @ relation) * np.sqrt(_positive(mean_square))
             involved = [names[i] for i in range(p) if share[i] > 1e-6 * share.max() and i != j]
             raise UsageError(
@@ -217,7 +223,7 @@ def check_rank(products: Vector, basis: Basis, *, interactions: bool = True) -> 
 def whitening(products: Vector) -> Vector:
     """W with W' products W = 1: upper triangular, from the Cholesky factor of the scaled matrix."""
     scale = np.sqrt(np.diag(products))
-    factor = linalg.cholesky(products / np.outer(scale, scale), lower=True)
+    factor = linalg.cholesky(products / scale[:, None] / scale, lower=True)
     inverse = linalg.solve_triangular(factor, np.eye(len(factor)), lower=True)
     return np.asarray(inverse.T / scale[:, None], np.float64)
 
@@ -225,7 +231,7 @@ def whitening(products: Vector) -> Vector:
 def condition(products: Vector) -> float:
     """Condition number of a matrix of cross-products after scaling its diagonal to 1."""
     scale = np.sqrt(np.diag(products))
-    return float(np.linalg.cond(products / np.outer(scale, scale)))
+    return float(np.linalg.cond(products / scale[:, None] / scale))
 
 
 def coefficient_rows(

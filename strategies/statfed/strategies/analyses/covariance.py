@@ -181,7 +181,7 @@ def _of_design(question: Question[Options]) -> Coordination:
 
     names, level = question.options.columns, question.options.level
     means, spread = yield from _by_design(question).coordinate(question)
-    n, df = int(means.count.min()), spread.df or 0.0
+    n, df, unheld = int(means.count.min()), spread.df or 0.0, False
     rows: list[Row] = []
     for block, (i, j) in enumerate(combinations_with_replacement(range(len(names)), 2)):
         covariance = error = correlation = lower = upper = p_value = np.nan
@@ -189,8 +189,10 @@ def _of_design(question: Question[Options]) -> Coordination:
             figures = partial(_covariance_and_correlation, n=n, same=i == j)
             covariance, correlation = figures(spread.total[block])
             errors = np.sqrt(np.maximum(np.diag(spread.covariance(block, figures)), 0.0))
+            if not m.squares_fit(spread.total[block, 4:] / spread.total[block, 0]).all():
+                unheld, errors = True, np.full(2, np.nan)
             error = errors[0]
-            if i != j and abs(correlation) < 1 and df > 0:
+            if i != j and abs(correlation) < 1 and df > 0 and not np.isnan(errors[1]):
                 z, of_z = np.arctanh(correlation), errors[1] / (1 - correlation**2)
                 half = stats.t.ppf((1 + level) / 2, df) * of_z
                 lower, upper = np.tanh(z - half), np.tanh(z + half)
@@ -204,6 +206,7 @@ def _of_design(question: Question[Options]) -> Coordination:
     ]
     if means.left_out:
         notes.append(f"{means.left_out} records miss a variable of the design: left out")
+    notes += [m.UNHELD] if unheld else []
     notes += [] if df else [UNKNOWN]
     return Result(
         "covariance",
@@ -222,9 +225,9 @@ def _covariance_and_correlation(t: m.Floats, n: int, same: bool) -> m.Floats:
     """From the totals of a block of `_by_design` over n records; NaN as correlation where a column does not vary."""
     a, b = t[1] / t[0], t[2] / t[0]
     xy, xx, yy = t[3] / t[0] - a * b, t[4] / t[0] - a * a, t[5] / t[0] - b * b
-    product = xx * yy
-    varies = product.real > 0
-    correlation = xy * 0 + 1 if same and varies else xy / np.sqrt(product) if varies else xy * np.nan
+    varies = min(xx.real, yy.real) > 0
+    scale = np.sqrt(xx) * np.sqrt(yy) if varies else np.nan
+    correlation = xy * 0 + 1 if same and varies else xy / scale
     return np.stack([xy * (n / (n - 1)), correlation])
 
 
@@ -234,14 +237,14 @@ def _row(question: Question[Options], i: int, j: int, n: int, matrix: m.Floats, 
 
     names, level = question.options.columns, question.options.level
     xx, yy, xy = matrix[i, i], matrix[j, j], matrix[i, j]
-    scale = np.sqrt(xx * yy)
-    correlation = float(np.clip(xy / scale, -1, 1)) if scale > 0 else np.nan
-    sampling = (scale**2 + xy**2) / (n - 1) if n > 1 else np.nan
+    scale = np.sqrt(xx) * np.sqrt(yy)
+    correlation = float(1 if i == j else np.clip(xy / scale, -1, 1)) if scale > 0 else np.nan
+    sampling = np.hypot(scale, xy) / np.sqrt(n - 1) if n > 1 else np.nan
     block = np.zeros((3, 3))
     if noise.ndim:
         at = [_products.pair(len(matrix), *p) for p in ((i, i), (j, j), (i, j))]
         block = noise[np.ix_(at, at)]
-        sampling += block[2, 2]
+        sampling = np.hypot(sampling, np.sqrt(block[2, 2]))
     lower = upper = p_value = np.nan
     if i != j and abs(correlation) < 1:
         slopes = np.array([-correlation / (2 * xx), -correlation / (2 * yy), 1 / scale]) / (1 - correlation**2)
@@ -258,7 +261,7 @@ def _row(question: Question[Options], i: int, j: int, n: int, matrix: m.Floats, 
         "name_1": names[i],
         "name_2": names[j],
         "covariance": m.finite(xy),
-        "covariance_std_error": m.finite(np.sqrt(sampling)),
+        "covariance_std_error": m.finite(sampling),
         "correlation": m.finite(correlation),
         "lower": m.finite(lower),
         "upper": m.finite(upper),

@@ -57,6 +57,9 @@ from statfed.strategies.analyses._lifetimes import (
     counted,
     follow,
     make_grid,
+    not_followed,
+    not_followed_notes,
+    not_followed_part,
     ordered,
     tally,
 )
@@ -148,7 +151,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         design = _design(question)
         by, ones = Counts(tuple(design.categories)), design.indicator
         records = Part(bound=1, integer=True, single=True, what=Counts(beside="exits"))
-        found = counts | {"records": records, "undefined": scalar}
+        found = counts | {"records": records, "undefined": scalar} | not_followed_part(question.options)
         if question.options.design:
             found["left_out"] = Part(bound=1, integer=True, single=True, what=Counts(beside="left_out"))
         found["levels"] = Part((sum(map(len, design.categories.values())),), bound=1, integer=True, what=by)
@@ -215,10 +218,13 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
             "levels": np.concatenate([np.zeros(0, np.int64), *levels]).astype(np.int64),
             "indicators": np.rint(numbers[design.indicator]).astype(np.int64),
         }
+        unfollowed = not_followed(complete, options, found["exits"])
         if options.design:
             sample = survey.sample(table)
             of_sample = np.array(sample.aggregate(n=sample.expr.count())["n"], np.int64)
             found |= {"left_out": found["records"] - of_sample, "records": of_sample}
+        if unfollowed:
+            found |= {**unfollowed, "records": found["records"] - unfollowed["not_followed"]}
         return found if design.indicator.all() else found | {"sums": numbers[~design.indicator]}
     design, center, beta = _asked(question, ask)
     centred = [x - real(float(c)) for x, c in zip(design.expressions(complete), center, strict=True)]
@@ -419,6 +425,7 @@ def _result(
     facts: dict[str, Scalar] = {
         "observations": observations,
         "missing": int(first["records"]) - observations,
+        **({"not_followed": int(first["not_followed"])} if "not_followed" in first else {}),
         "events": int(deaths.sum()),
         "intervals": len(grid),
         "ties": options.ties,
@@ -441,7 +448,7 @@ def _result(
         "Cox proportional hazards regression",
         tables,
         facts,
-        tuple(_notes(design, question, grid, fit)),
+        (*_notes(design, question, grid, fit), *not_followed_notes(options, facts)),
         by=options.strata,
         basis={
             "coefficients": Basis(keys=("name",), observations=True, own=_OWN, kind=Coefficients()),
@@ -451,7 +458,7 @@ def _result(
             ),
         },
         observations="observations",
-        numbers=("missing", *more, "events"),
+        numbers=("missing", *(name for name in ("not_followed",) if name in facts), *more, "events"),
         public=("intervals", "ties", "concordance", *(of_design or {})),
     )
 

@@ -256,7 +256,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     null, begin, basis, left = yield from first(search, mean)
     search, notes, p = replace(search, basis=basis), notes + left, len(basis.free)
     at, iterations = yield from maximised(search, begin, basis.free)
-    scale = 1.0 if family.fixed_scale else float(at.total["pearson"]) / (weights - p)
+    scale = 1.0 if family.fixed_scale else float(at.total["pearson"]) / (weights - (1 if options.design else p))
     w = whitening(at.information(basis.free))
     inner, df, statistic = scale * (w @ w.T), None, "z"
     more: dict[str, Scalar] = {}

@@ -335,7 +335,7 @@ def _facts(
         "adj_r_squared": None if r_squared is None else 1 - (n - constant) / residual_df * (1 - r_squared),
         "f_statistic": f,
         "f_p_value": None if f is None else float(stats.f.sf(f, model_df, df)),
-        "sigma": float(np.sqrt(fit.rss / residual_df)),
+        "sigma": float(np.sqrt(fit.rss / residual_df if not options.design else _dispersion(fit, products, free, n))),
     }
     if not options.design:
         log_likelihood = None
@@ -347,9 +347,16 @@ def _facts(
             "bic": None if log_likelihood is None else -2 * log_likelihood + float(np.log(n)) * p,
         }
     back = basis.matrix
-    raw = linalg.solve(back.T, linalg.solve(back.T, products[np.ix_(free, free)]).T)
-    largest = np.linalg.eigvalsh(raw)[-1] * np.linalg.eigvalsh(back @ fit.inverse @ back.T)[-1]
-    return facts | {"condition_number": finite(float(np.sqrt(largest)))}
+    raw = np.linalg.solve(back.T, np.linalg.solve(back.T, products[np.ix_(free, free)]).T)
+    largest = [np.sqrt(np.linalg.eigvalsh(x)[-1]) for x in (raw, back @ fit.inverse @ back.T)]
+    return facts | {"condition_number": finite(float(np.prod(largest)))}
+
+
+def _dispersion(fit: _Fit, products: Vector, free: list[int], n: int) -> float:
+    """Variance of the residuals in the population, whatever unit weights have: the dispersion of R's svyglm."""
+    weights = products[0, 0]
+    mean = (products[0, -1] - products[0, free] @ fit.b) / weights
+    return max(0.0, float(fit.rss / weights - mean**2)) * n / (n - 1)
 
 
 def _linearised(scores: Total, survey: SurveyDesign, p: int) -> tuple[Vector, float]:

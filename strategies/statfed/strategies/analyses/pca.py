@@ -85,7 +85,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     if len(constant) == len(options.columns):
         raise UsageError(f"pca: {', '.join(constant)}: got no variation; want columns that vary")
     if options.scale:
-        matrix = matrix / np.outer(deviation, deviation)
+        matrix = matrix / deviation[:, None] / deviation
     values, loadings = decompose(matrix)
     kept = options.components or len(values)
     share = values / values.sum()

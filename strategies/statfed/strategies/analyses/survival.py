@@ -53,7 +53,11 @@ from statfed.strategies.analyses._lifetimes import (
     counted,
     follow,
     make_grid,
+    not_followed,
+    not_followed_notes,
+    not_followed_part,
     ordered,
+    private_interval,
     times,
 )
 from statfed.strategies.analyses._linearisation import psu_shape
@@ -82,7 +86,7 @@ class Options(Lifetimes):
 
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
-    options = question.options
+    options = _options(question)
     read = check(question.codebook, options, _by(options), numbers=2)
     clash = sorted({*options.group} & _OWN)
     if clash:
@@ -115,9 +119,9 @@ def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
-    parts, design = counted(question.codebook, question.options, _by(question.options)), survey_design(question)
-    if ask.name in ("curve", "test") and question.options.design and not design.replicates:
-        shape = (math.prod(_shape(question)), len(make_grid(question.codebook, question.options)))
+    parts, design = counted(question.codebook, _options(question), _by(_options(question))), survey_design(question)
+    if ask.name in ("curve", "test") and _options(question).design and not design.replicates:
+        shape = (math.prod(_shape(question)), len(make_grid(question.codebook, _options(question))))
         return linear_parts(question.codebook, design, ask, shape)
     if ask.name == "replicates" and design.replicates:
         return replicate_parts(question.codebook, design, parts)
@@ -125,17 +129,21 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         raise UsageError(f"survival: unknown ask: got {ask.name!r}; want exits, and with design curve or replicates")
     if question.privacy:
         return parts
-    if question.options.design:
+    if _options(question).design:
         parts |= weighted_parts(question.codebook, design, parts)
         parts |= {"left_out": Part(bound=1, integer=True, single=True, what=Counts(beside="left_out"))}
-    return parts | {
-        "records": Part(bound=1, integer=True, single=True, what=Counts(beside="count")),
-        "count": Part(_shape(question), bound=1, integer=True, single=True, what=Counts(_by(question.options))),
-    }
+    return (
+        parts
+        | not_followed_part(_options(question))
+        | {
+            "records": Part(bound=1, integer=True, single=True, what=Counts(beside="count")),
+            "count": Part(_shape(question), bound=1, integer=True, single=True, what=Counts(_by(_options(question)))),
+        }
+    )
 
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
-    options, by = question.options, _by(question.options)
+    options, by = _options(question), _by(_options(question))
     complete, design = table.complete(columns(question)), survey_design(question)
     if not question.privacy:
         ordered(complete, options)
@@ -149,18 +157,20 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         return found
     records = np.array(table.aggregate(n=table.expr.count())["n"], np.int64)
     more: dict[str, NDArray[Any]] = {"count": found["exits"].sum((-2, -1)), "records": records}
+    unfollowed = not_followed(complete, options, found["exits"])
     if options.design:
         sample = design.sample(table)
         more["records"] = np.array(sample.aggregate(n=sample.expr.count())["n"], np.int64)
         more["left_out"] = records - more["records"]
+    more["records"] = more["records"] - unfollowed.get("not_followed", 0)
     if design.weight:
         weighted = weighted_exits(complete, options, by, (design.weight,))
         more |= {f"weight_{name}": array[0] for name, array in weighted.items()}
-    return found | more
+    return found | more | unfollowed
 
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
-    options, by, design = question.options, _by(question.options), survey_design(question)
+    options, by, design = _options(question), _by(_options(question)), survey_design(question)
     complete = table.complete(columns(question))
     if ask.name in ("curve", "test"):
         yield from linear_weigh(complete, design, options, by, ask)
@@ -171,7 +181,7 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:
-    options, design = question.options, survey_design(question)
+    options, design = _options(question), survey_design(question)
     weights = design.replicates if ask.name == "replicates" else (design.weight,) if design.weight else ()
     own = cells_of(design) if ask.name in ("curve", "test") else ()
     kinds = options.design and question.codebook.columns[options.event].levels
@@ -182,7 +192,7 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:
 
 def coordinate(question: Question[Options]) -> Coordination:
     total = yield Ask("exits")
-    options = question.options
+    options = _options(question)
     grid = make_grid(question.codebook, options)
     groups = _groups(question)
     if options.design:
@@ -233,6 +243,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     facts: dict[str, Scalar] = {
         "observations": observations,
         "missing": records - observations,
+        **_unfollowed(total),
         "events": int(total["exits"][..., _EVENTS].sum()),
         "intervals": len(grid),
     }
@@ -265,7 +276,7 @@ def _of_design(question: Question[Options], total: Total, found: Curves) -> Resu
     medians = [_median(*each) for each in zip(groups, found.curves, exits, strict=True)]
     tables: dict[str, Sequence[Row]] = {"curve": curve, "medians": medians}
     notes = [
-        make_grid(question.codebook, question.options).note(),
+        make_grid(question.codebook, _options(question)).note(),
         "at_risk, events and censored are records of the sample; survival, hazard and medians are weighted, their "
         "standard errors those of the design; limits are taken on the logarithm.",
     ]
@@ -277,6 +288,7 @@ def _of_design(question: Question[Options], total: Total, found: Curves) -> Resu
     facts: dict[str, Scalar] = {
         "observations": observations,
         "missing": int(total["records"]) - observations,
+        **_unfollowed(total),
         "left_out": int(total["left_out"]),
         "events": int(total["exits"][..., _EVENTS].sum()),
         "intervals": exits.shape[2],
@@ -288,9 +300,10 @@ def _of_design(question: Question[Options], total: Total, found: Curves) -> Resu
 def _result(
     question: Question[Options], tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Scalar], notes: list[str]
 ) -> Result:
-    by, leaving = question.options.group, ("events", "censored")
+    by, leaving = _options(question).group, ("events", "censored")
+    numbers = ("missing", "not_followed", "left_out", "events")
     limits = ("lower", "upper")
-    own = ("survival", "std_error", *limits, *(("hazard", "hazard_std_error") if question.options.design else ()))
+    own = ("survival", "std_error", *limits, *(("hazard", "hazard_std_error") if _options(question).design else ()))
     basis = {
         "curve": Basis(by, ("time",), ("at_risk", *leaving), own=own, flows=leaving),
         "medians": Basis(by, counts=("records", "events"), own=("median", *limits), derived=("expected",)),
@@ -302,13 +315,25 @@ def _result(
         "Survival (Kaplan-Meier)",
         tables,
         facts,
-        tuple(notes),
+        (*notes, *not_followed_notes(_options(question), facts)),
         by=by,
         basis=basis,
         observations="observations",
-        numbers=("missing", "left_out", "events") if question.options.design else ("missing", "events"),
+        numbers=tuple(name for name in numbers if name in facts or name in ("missing", "events")),
         public=("intervals", "psus", "strata", "replicates"),
     )
+
+
+def _options(question: Question[Options]) -> Options:
+    """The options, with privacy on the coarser grid of `private_interval` where none is stated."""
+    options = question.options
+    if not question.privacy or options.interval or options.grid:
+        return options
+    return options.model_copy(update={"interval": private_interval(question.codebook, options)})
+
+
+def _unfollowed(total: Total) -> dict[str, Scalar]:
+    return {"not_followed": int(total["not_followed"])} if "not_followed" in total else {}
 
 
 def _by(options: Options) -> tuple[str, ...]:
@@ -316,23 +341,23 @@ def _by(options: Options) -> tuple[str, ...]:
 
 
 def _shape(question: Question[Options]) -> tuple[int, ...]:
-    return tuple(len(question.codebook.category(name).levels) for name in _by(question.options))
+    return tuple(len(question.codebook.category(name).levels) for name in _by(_options(question)))
 
 
 def _groups(question: Question[Options]) -> list[dict[str, Scalar]]:
-    names = question.options.group
+    names = _options(question).group
     levels = product(*(question.codebook.category(name).levels for name in names))
     return [dict(zip(names, codes, strict=True)) for codes in levels]
 
 
 def _grouped(array: NDArray[np.float64], question: Question[Options]) -> NDArray[np.float64]:
     """(levels of groups and strata, ...) as (groups, strata, ...)."""
-    shape, split = _shape(question), len(question.options.group)
+    shape, split = _shape(question), len(_options(question).group)
     return array.reshape(math.prod(shape[:split]), math.prod(shape[split:]), *array.shape[len(shape) :])
 
 
 def _curves(question: Question[Options], times: NDArray[np.float64], total: Total) -> Iterator[Curve]:
-    level = question.options.level
+    level = _options(question).level
     exits = _grouped(total["exits"], question)
     if question.privacy:
         noise = _grouped(total.noise["exits"], question)

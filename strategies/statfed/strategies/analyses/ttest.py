@@ -203,13 +203,14 @@ def _design_row(question: Question[Options], name: str, means: Means, spread: Sp
     def difference(t: m.Floats) -> m.Floats:
         return np.stack([sum(sign * t[2 * j + 1] / t[2 * j] for j, sign in enumerate(signs))])
 
-    mean, estimate, error, df = centre, np.nan, np.nan, (spread.df or 0.0) - 1
+    mean, estimate, beyond, error, df = centre, np.nan, np.nan, np.nan, (spread.df or 0.0) - 1
     if (total[::2] > 0).all():
-        mean = centre + total[1::2] / total[::2]
-        estimate = float(np.dot(signs, mean))
+        shift = total[1::2] / total[::2]
+        mean, estimate = centre + shift, _difference(centre, shift, 0.0)
+        beyond = _difference(centre, shift, options.mu)
         square = float(spread.covariance(i, difference)[0, 0])
         error = np.sqrt(square) if square > 0 else np.nan
-    statistic = (estimate - options.mu) / error
+    statistic = beyond / error
     half = stats.t.ppf((1 + options.level) / 2, df) * error if df > 0 else np.nan
     test = "paired" if options.paired else "two-sample" if options.by else "one-sample"
     row: dict[str, str | float | int | None] = {
@@ -235,21 +236,23 @@ def _row(question: Question[Options], name: str, found: m.Moments, i: int) -> Ro
 
     options = question.options
     samples = [_known(question).index(level) for level in _levels(question)] if options.by else [0]
-    count, mean, variance, squares = (
-        np.atleast_1d(a[i])[samples] for a in (found.count, found.mean, found.variance, found.squares)
+    count, centre, shift, mean, variance, squares = (
+        np.atleast_1d(a[i])[samples]
+        for a in (found.count, found.centre, found.shift, found.mean, found.variance, found.squares)
     )
+    estimate, beyond = (_difference(centre, shift, mu) for mu in (0.0, options.mu))
     terms = variance / np.where(count > 0, count, np.nan)
     if options.by is None:
-        test, estimate, df, square = "paired" if options.paired else "one-sample", mean[0], count[0] - 1.0, terms[0]
+        test, df, square = "paired" if options.paired else "one-sample", count[0] - 1.0, terms[0]
     elif options.pooled:
-        test, estimate, df = "pooled", mean[0] - mean[1], count.sum() - 2.0
+        test, df = "pooled", count.sum() - 2.0
         inverse = np.sum(1 / np.where(count > 0, count, np.nan))
         square = np.sum(squares) / df * inverse if df > 0 else np.nan
     else:
-        test, estimate, square = "Welch", mean[0] - mean[1], np.sum(terms)
-        df = square**2 / np.sum(terms**2 / (count - 1)) if square > 0 else np.nan
+        test, square = "Welch", np.sum(terms)
+        df = 1 / np.sum((terms / square) ** 2 / (count - 1)) if square > 0 else np.nan
     error = np.sqrt(square) if square > 0 else np.nan
-    statistic = (estimate - options.mu) / error
+    statistic = beyond / error
     half = stats.t.ppf((1 + options.level) / 2, df) * error if error > 0 else np.nan
     row: dict[str, str | float | int | None] = {
         "name": name,
@@ -267,6 +270,13 @@ def _row(question: Question[Options], name: str, found: m.Moments, i: int) -> Ro
         for j, level in enumerate(_levels(question), 1):
             row |= {f"group_{j}": level, f"count_{j}": int(count[j - 1]), f"mean_{j}": m.finite(mean[j - 1])}
     return row
+
+
+def _difference(centre: m.Floats, shift: m.Floats, mu: float) -> float:
+    """First mean less the second, if there are two, less mu: the centres by themselves, so that nothing is rounded."""
+    if len(centre) == 1:
+        return float((centre[0] - mu) + shift[0])
+    return float((centre[0] - centre[1] - mu) + (shift[0] - shift[1]))
 
 
 def _known(question: Question[Options]) -> tuple[str, ...]:

@@ -149,7 +149,8 @@ def coordinate(question: Question[Options]) -> Coordination:
     second = yield Ask("powers", {"centre": centre})
     found = m.moments(first["count"], centre, second)
     n = np.where(found.count > 1, found.count, np.nan)
-    error = np.sqrt(np.maximum(found.fourth - (n - 3) / (n - 1) * found.variance**2, 0) / n)
+    error = found.variance * np.sqrt(np.maximum(found.kurtosis - (n - 3) / (n - 1), 0) / n)
+    error = np.where(found.variance == 0, 0.0, error)
     rows = []
     for i, name in enumerate(question.options.columns):
         for at, levels in m.level_rows(question.codebook, question.options.by):
@@ -158,7 +159,8 @@ def coordinate(question: Question[Options]) -> Coordination:
             values = (found.mean[cell], mean_error, found.variance[cell], error[cell])
             rows.append(_row(name, levels, int(found.count[cell]), *values, question.codebook.columns[name].unit))
     used = most_used(first["count"])
-    return _result(question, rows, _NOTES, {"observations": used, "missing": left_out(first, used)})
+    notes = _NOTES if m.squares_fit(found.variance[found.count > 1]).all() else (*_NOTES, m.UNHELD)
+    return _result(question, rows, notes, {"observations": used, "missing": left_out(first, used)})
 
 
 @once
@@ -181,7 +183,7 @@ def _by_design(question: Question[Options]) -> DesignForm:
 
 def _of_design(question: Question[Options]) -> Coordination:
     means, spread = yield from _by_design(question).coordinate(question)
-    rows = []
+    rows, unheld = [], False
     levels = m.level_rows(question.codebook, question.options.by)
     for i, name in enumerate(question.options.columns):
         for j, (at, labels) in enumerate(levels):
@@ -191,11 +193,15 @@ def _of_design(question: Question[Options]) -> Coordination:
                 figures = partial(_mean_and_variance, n=n)
                 mean, variance = figures(spread.total[block])
                 errors = np.sqrt(np.maximum(np.diag(spread.covariance(block, figures)), 0.0))
-                values = (means.mean[(i, *at)] + mean, errors[0], max(variance, 0.0), errors[1])
+                fits = bool(m.squares_fit(variance))
+                unheld |= not fits
+                error = errors[1] if fits else np.nan
+                values = (means.mean[(i, *at)] + mean, errors[0], max(variance, 0.0), error)
             rows.append(_row(name, labels, n, *values, question.codebook.columns[name].unit))
     notes = (
         "estimate: weighted variance about the weighted mean, times n / (n - 1); standard errors from the design",
         *((f"{means.left_out} records miss a variable of the design: left out",) if means.left_out else ()),
+        *((m.UNHELD,) if unheld else ()),
     )
     return _result(question, rows, notes, {**means.facts, **spread.facts})
 
