@@ -2,6 +2,7 @@
 of one cell has to hold of every combination of answers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ def powers(world: World, where: list[str]) -> np.ndarray:
     return np.array([n, n * mean, (n - 1) * variance + n * mean**2])
 
 
-def in_both(world: World, last: str) -> np.ndarray:
+def in_both(world: World, last: str) -> Any:
     """What three or four answers tell of those who are in both groups."""
     both = powers(world, ["club = y"]) + powers(world, ["union = y"])
     if last == "or":

@@ -1,5 +1,7 @@
 """A number of missing records that is withheld is told by no other figure of the same answer."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,7 @@ def answer(missing: int, method: str, rules: str) -> tuple[Result, pd.Series]:
     parts = {name: frame.iloc[100 * i : 100 * (i + 1)] for i, name in enumerate("abc")}
     protection = "plain" if rules == "none" else "secure-aggregation"
     with Federation(parts, BOOK, disclosure="standard", protection=protection, rules=rules) as asked:  # type: ignore[arg-type]
-        options = {"population": 5_000} if method == "total" else {}
+        options: dict[str, Any] = {"population": 5_000} if method == "total" else {}
         return asked.ask(method, columns=["hours"], **options), frame["hours"].dropna()
 
 

@@ -8,15 +8,17 @@ Ozsoyoglu 1982 on auditing sums). So before an exact study is answered, its coef
 studies that were answered before, and it is refused where a contributor would have too large an h.
 
 Formal guarantees. After every answer, in every linear combination of all exact sums that ever left over these data,
-with coefficients a over contributors: (1) of sums without weights no contributor has more than 1/m of sum a^2, m the
-minimum frequency. So the effective number of contributors (Kish 1965) is at least m, as in one cell: none is over fewer
-than m, of whom sums and sums of squares would tell the values. (2) Of all sums, those with weights included, none has
-the share `joint_share` or more: up to 1/2 no combination is over one or two contributors. That covers differences of
-any number of tables, filters, weights and regressions. Leverages add up to the rank of all coefficients, so the rank of
-(1) is at most the number of contributors over m: a limit on exact figures that follows from the data alone.
+with coefficients a over contributors: (1) of sums over populations and cells, and with columns that meet it in one
+question by themselves, no contributor has more than 1/m of sum a^2, m the minimum frequency. So the effective number of
+contributors (Kish 1965) is at least m, as in one cell: none is over fewer than m, of whom sums and sums of squares
+would tell the values. (2) Of all sums, those with weights and skewed columns included, none has the share `joint_share`
+or more: up to 1/2 no combination is over one or two contributors. That covers differences of any number of tables,
+filters, weights and regressions. Leverages add up to the rank of all coefficients, so the rank of (1) is at most the
+number of contributors over m: a limit on exact figures that follows from the data alone.
 
-Why weights have the weaker limit: a weight and 1 are two coefficients, and in small cells the one of largest weight has
-much of their difference, whatever is asked; in each weighted sum by itself the weight is part of the value.
+Why those have the weaker limit: a weight and 1 are two coefficients, and in small cells the one of largest weight has
+much of their difference, whatever is asked. Columns of covariances are values, with the rules on values; designs of
+regressions meet (1) by a rule of their own (`statfed.client.guard.weights`). Whom they are over is in (1) all the same.
 
 *Dominance.* The same is asked of the coefficients times the values: the leverage of a contributor there is its largest
 share of the squares of what contributors add to any combination of sums. So no difference of totals is one
@@ -100,6 +102,8 @@ def blocks(table: Table, question: Question[Any], one: Cells | Model, made: str)
             factor = table.number(weight) if weight else None
             chosen = tuple(ibis.ifelse(member, x, real(0.0)).fill_null(real(0.0)) for x in columns)
             yield Block(f"{made} {weight}", None, factor, chosen, ("", *sorted(complete - known)))
+        if columns:  # whom they are over is known, whatever the columns are
+            yield Block(f"{made} of whom", _code(table, (), member), of=("", *sorted(complete - known)))
         return
     for value in (None, *(name for name in one.values if name not in known)):
         full: list[str] = sorted({*complete, *([value] if value else [])})
@@ -145,12 +149,13 @@ def few(table: Table, found: Sequence[Block], of: Collection[str], rules: Rules)
     """Does some combination rest on too few contributors, or too much on one of them? See the guarantees above."""
     if rules.joint_share is None:
         return False
-    plain = [block for block in found if block.weight is None]
-    largest = determined(table, plain, of)
-    if rules.minimum_frequency is not None and rules.minimum_frequency * largest > 1 + ROUNDING:
-        return True
-    largest = largest if len(plain) == len(found) else determined(table, found, of)
-    return 100 * largest >= rules.joint_share * (1 - ROUNDING)
+    least = rules.minimum_frequency
+    if least is not None:
+        plain = {block.key: block for block in found if block.weight is None}.values()
+        spread = [b for b in plain if b.code is not None or least * determined(table, [b], of) <= 1 + ROUNDING]
+        if least * determined(table, spread, of) > 1 + ROUNDING:
+            return True
+    return 100 * determined(table, found, of) >= rules.joint_share * (1 - ROUNDING)
 
 
 def _determined(table: Table, found: Sequence[Block], owner: str | None, value: str) -> float:
