@@ -89,6 +89,15 @@ def test_describe_of_a_parquet_file_a_csv_file_and_a_database_table_is_that_of_t
     assert '[columns.region]\ntype = "category"\ncategories = ["north", "south", "west"]' in result.stderr
 
 
+def test_holders_with_rules_do_not_show_the_categories_of_a_drafted_codebook(call: Call) -> None:
+    """A category that one record has would be told although the holders refuse the question."""
+    result = call(f"analyse describe --columns income {ALL} --rules standard")
+    assert "drafted from the union of the holders' own drafts" in result.stderr
+    assert "statfed codebook infer" in result.stderr
+    assert "categories =" not in result.stderr
+    assert "south" not in result.stderr
+
+
 def test_a_table_has_cells_and_margins_and_where_selects(call: Call) -> None:
     where = "--where 'age >= 40' --where 'region in north,west'"
     answer = document(call(f"analyse table --rows region --columns sex,employed {TWO} {where} --json"))

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.client.guard.joint import Block, blocks, determined, read_recipe, recipe
+from statfed.client.guard.joint import Block, blocks, determined, few, read_recipe, recipe
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import parse_where
+from statfed.core.disclosure import Rules
 from statfed.core.method import Ask, read_question
 from statfed.core.table import Table
 from statfed.core.terms import Terms
@@ -151,3 +152,20 @@ def test_a_weight_that_has_no_role_is_a_coefficient_too() -> None:
     weighted = {"method": "total", "options": {"columns": ("income",), "weight": "w"}}
     assert determined(table, of(table, book, total()), ["income"]) < 0.1
     assert determined(table, of(table, book, total(), weighted), ["income"]) == pytest.approx(1.0)
+
+
+def test_columns_that_are_skewed_pass_by_themselves_and_whom_they_are_over_counts_all_the_same() -> None:
+    book = codebook_of(COLUMNS | {"density": "number"})
+    frame = people(400).assign(density=np.random.default_rng(2).lognormal(3, 0.8, 400).round(2))
+    frame.loc[1:4, "union"] = "y"
+    table, rules = table_of(frame, book), Rules(minimum_frequency=10)
+
+    def asked(*where: str) -> dict[str, Any]:
+        return {"method": "covariance", "options": {"columns": ("income", "density")}, "where": where}
+
+    alone = of(table, book, asked("club = y"))
+    assert determined(table, alone, ["income"]) > 0.1
+    assert not few(table, alone, ["income"], rules)
+    groups = [asked("club = y"), asked("union = y")]
+    assert not few(table, of(table, book, *groups), ["income"], rules)
+    assert few(table, of(table, book, *groups, asked("club = y or union = y")), ["income"], rules)

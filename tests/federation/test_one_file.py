@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from statfed.client.guard.ledger import read_only
+from statfed.client.guard.register import POINTER
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.progress import silent
@@ -112,3 +113,12 @@ def test_one_file_of_two_holders_has_no_epsilon(data: Path, tmp_path: Path) -> N
     )
     with pytest.raises(UsageError, match=f"{TWICE}.*no epsilon of this study would be true"):
         world_of(study, tmp_path, make_codebook(BOOK), silent)
+
+
+def test_what_a_home_says_of_its_data_and_its_register_is_its_owners_alone(data: Path, tmp_path: Path) -> None:
+    with Federation({"a": str(data)}, BOOK, workspace=tmp_path / "w") as fed:
+        fed.mean("x", privacy={"epsilon": 0.5})
+    modes = {
+        path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "w" / "tables").glob("a-*/*") if path.is_file()
+    }
+    assert {modes[DATA], modes[POINTER]} == {0o600}

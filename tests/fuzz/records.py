@@ -133,7 +133,11 @@ def targets(folder: Path) -> tuple[Target, ...]:
             (b"", b"\n", b"\x1a", b"sep=;\n" + wide, sixteen),
         ),
         (".tsv", (csv("\t"),), (b"\t" * 40, plain)),
-        (".csv.gz", (gzip.compress(plain), gzip.compress(fits)), (digits, many, gzip.compress(plain)[:-9], plain)),
+        (
+            ".csv.gz",
+            (gzip.compress(plain, mtime=0), gzip.compress(fits, mtime=0)),
+            (digits, many, gzip.compress(plain, mtime=0)[:-9], plain),
+        ),
         (".parquet", (_parquet(), _parquet("gzip", FITTING)), (b"PAR1PAR1", b"PAR1" + b"\xff" * 8 + b"PAR1")),
         (".arrow", (_arrow(), _arrow(FITTING)), (b"ARROW1\0\0" + b"\xff" * 64 + b"ARROW1",)),
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ FORMS: Mapping[str, tuple[str, Callable[[bytes], bytes]]] = {
     "csv": ("a.csv", bytes),
     "csv with ;": ("a.csv", bytes),
     "tsv": ("a.tsv", bytes),
-    "csv.gz": ("a.csv.gz", gzip.compress),
+    "csv.gz": ("a.csv.gz", partial(gzip.compress, mtime=0)),
     "csv.zst": ("a.csv.zst", _zst),
     "folder of csv": ("a/b.csv", bytes),
 }

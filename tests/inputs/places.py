@@ -37,7 +37,7 @@ def _ipc(stream: bool) -> bytes:
 
 
 PARQUET = _bytes(lambda buffer: pyarrow.parquet.write_table(TABLE, buffer))
-ARROW, STREAM, PACKED = _ipc(False), _ipc(True), gzip.compress(TEXT)
+ARROW, STREAM, PACKED = _ipc(False), _ipc(True), gzip.compress(TEXT, mtime=0)
 
 
 def _files(source: str, **content: bytes) -> Make:
@@ -61,7 +61,7 @@ def files() -> Iterator[Case]:
 
 def _whole() -> Iterator[tuple[str, str, Make, Records | None]]:
     yield "capitals in its ending", "Parquet", _files("A.PARQUET", A_dot_PARQUET=PARQUET), ROWS
-    two = gzip.compress(TEXT) + gzip.compress("\n".join(text_of().splitlines()[1:]).encode())
+    two = gzip.compress(TEXT, mtime=0) + gzip.compress("\n".join(text_of().splitlines()[1:]).encode())
     yield "a second gzip member", "csv.gz", _files("a.csv.gz", a_dot_csv_dot_gz=two), (*ROWS, *ROWS)
     yield "zeros behind the gzip member", "csv.gz", _files("a.csv.gz", a_dot_csv_dot_gz=PACKED + b"\0" * 64), None
     yield "other bytes behind the gzip member", "csv.gz", _files("a.csv.gz", a_dot_csv_dot_gz=PACKED + b"CANARY"), None

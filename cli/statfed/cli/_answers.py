@@ -1,6 +1,7 @@
 """Answers on the screen and as files: one assembly for every method."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def carry_out(study: Study, common: Common, outputs: Outputs, base: Path, refere
     )
     try:
         with progress_bars() as bars:
-            answer = run_study(study, how, progress=bars, notify=notify, on_codebook=show_drafted)
+            answer = run_study(study, how, progress=bars, notify=notify, on_codebook=partial(show_drafted, study))
     except DryRun as stop:
         show_dry_run(stop, outputs.as_json)
         return None
@@ -76,12 +77,16 @@ def tell(answer: "Answer", as_json: bool) -> None:
         show_answer(answer)
 
 
-def show_drafted(codebook: Codebook) -> None:
-    """A drafted codebook, on stderr."""
+def show_drafted(study: Study, codebook: Codebook) -> None:
+    """A drafted codebook, on stderr; not where holders have rules: a category tells of the records that have it."""
     from statfed.client.data.drafting import to_toml
 
-    say("codebook: none given; drafted from the union of the holders' own drafts (a simulation may):", "yellow")
-    say(to_toml(codebook))
+    drafted = "codebook: none given; drafted from the union of the holders' own drafts (a simulation may)"
+    if study.simulation.rules == "none" and study.simulation.disclosure.silent:
+        say(f"{drafted}:", "yellow")
+        say(to_toml(codebook))
+        return
+    say(f"{drafted}; not shown, as holders with rules show no categories: write one (statfed codebook infer)", "yellow")
 
 
 def show_dry_run(stop: "DryRun", as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """`statfed run`: run a scenario or a study file in simulation."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -154,7 +155,7 @@ def _run(
         chosen = make_study(chosen.model_dump() | stated, where=study)
     with progress_bars() as bars:
         how = replace(options, base=base)
-        return run_study(chosen, how, progress=bars, notify=notify, on_codebook=show_drafted)
+        return run_study(chosen, how, progress=bars, notify=notify, on_codebook=partial(show_drafted, chosen))
 
 
 def _changes(protect: str | None, options: list[str], minimum_holders: int | None, strategy: str | None) -> list[str]:

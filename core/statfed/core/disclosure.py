@@ -42,8 +42,8 @@ class Rules(Section):
         default=50.0,
         gt=0,
         le=100,
-        description="at a holder: largest share, in %, that one contributor may have in any combination of all exact "
-        "figures that ever left",
+        description="at a holder: share, in %, of which one contributor has less in any combination of all exact "
+        "figures that ever left; without weights it has at most 100 / minimum_frequency %; off: neither is asked",
     )
     method: Method = Field(default="suppress", description="what happens to unsafe cells")
     base: int = Field(default=5, ge=2, description="rounding base; largest absolute cell-key noise")

@@ -20,6 +20,7 @@ from statfed.client.data.identity import content, identity, stamp
 from statfed.client.data.listing import listing
 from statfed.client.data.reading import split
 from statfed.client.data.tables import connect
+from statfed.client.guard.files import write_private
 from statfed.client.guard.policy import (
     Budget,
     Dataset,
@@ -103,7 +104,7 @@ def _take_down(home: Path, unit: str, keys: set[str]) -> None:
     """Keep what identifies the data of a home, earlier states included."""
     path = home / DATA
     _, before = _taken_down(path) if path.exists() else ("", ())
-    path.write_text("\n".join([unit, *sorted(keys | {*before})]), encoding="utf-8")
+    write_private(path, "\n".join([unit, *sorted(keys | {*before})]))
 
 
 def _taken_down(path: Path) -> tuple[str, tuple[str, ...]]:

@@ -447,6 +447,7 @@ def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> 
                 start=started(job.study.start, job.options.runs),
                 resume=job.checkpoint,
                 earlier=_attempts(job) if job.checkpoint else (),
+                few=job.study.disclosure.minimum_frequency or 0,
             )
         return driven, session, time.perf_counter()
 

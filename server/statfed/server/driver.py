@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import EngineError, Pending, Refused, UsageError
+from statfed.core.few import without_few
 from statfed.core.method import Adaptive, Arrays, Ask, Coordination, Counts, Fixed, Total
 from statfed.core.privacy.placement import note
 from statfed.core.progress import Progress
@@ -22,7 +23,7 @@ from statfed.core.protection import Aggregate, Coordinator, agree, formed
 from statfed.core.randomness import stream
 from statfed.core.resolution import Told, check
 from statfed.core.resolve import Resolved
-from statfed.core.result import Result
+from statfed.core.result import Result, Row, Scalar
 from statfed.core.statement import Admission, Closing, Receipt
 from statfed.core.table import Size
 from statfed.server.engine import Session
@@ -80,6 +81,7 @@ def drive(
     start: Arrays | None = None,
     resume: Checkpoint | None = None,
     earlier: Sequence[str] = (),
+    few: int = 0,
 ) -> Driven:
     """Answer a study with every holder of the session.
 
@@ -90,7 +92,8 @@ def drive(
     is lost: it is not asked again, so that a study never costs more than was agreed. Raises Refused or UsageError when
     a holder does not admit the study, Pending when a person has to approve it there first, EngineError when one fails
     later. What the method or `statfed.core.resolution` raises on seeing totals depends on data: holders are told that
-    there is no result, and count a refusal.
+    there is no result, and count a refusal. few: records of a total fewer than which are not told of beside others, as
+    the release's rules want it (`statfed.core.few`).
     """
     if study.obstacles:
         raise UsageError("\n".join(study.obstacles))
@@ -113,7 +116,7 @@ def drive(
         driven.sums = list(resume.sums) if resume else []
         exchange.sizes = {name: admission.size for name, admission in driven.admissions.items()}
         begun = dict(resume.state) if resume else dict(start or {})
-        line = _Line(study, exchange, driven, run, timeout, progress, on_state, done)
+        line = _Line(study, exchange, driven, run, timeout, progress, on_state, done, few)
         line.walk(lambda: _coordination(study, dict(begun)))
     except BaseException:
         withheld = line is not None and line.withheld
@@ -177,7 +180,9 @@ class _Line:
     progress: Progress
     on_state: OnState
     number: int
+    few: int = 0
     few_left_out: bool = False
+    few_withheld: bool = False
     withheld: bool = False
     told: list[Told] = field(default_factory=list)
 
@@ -260,7 +265,10 @@ class _Line:
         else:
             summed = study.protection.REQUIRES.fixed_point and ask.name not in study.functions
             off = layout.resolution(len(aggregate.holders)) | dict(aggregate.resolution) if summed else None
-            total = Total(aggregate.total, None, aggregate.each, self.sizes, aggregate.holders, off)
+            sums = aggregate.total
+            arrays = sums if ask.name in study.functions else without_few(parts, sums, self.few)
+            self.few_withheld |= any(not np.array_equal(arrays[name], sums[name]) for name in parts if name in sums)
+            total = Total(arrays, None, aggregate.each, self.sizes, aggregate.holders, off)
         told_beside = any(isinstance(part.what, Counts) and part.what.beside for part in parts.values())
         self.few_left_out |= told_beside and any(fact.rules for fact in facts.values())
         self.driven.sums.append(
@@ -286,8 +294,26 @@ class _Line:
             notes += (f"without {gone}, which dropped out: a result over {len(self.counted)} of {len(asked)} holders",)
         if self.few_left_out:
             notes += ("holders with rules leave out of numbers of missing and left-out records those that are too few",)
+        if self.few_withheld:
+            result = _without_zeros(result)
+            notes += (
+                "numbers of missing and left-out records that are too few are withheld; figures are as without those",
+            )
         said = note(self.study.privacy) if self.study.privacy else None
         return result.with_(notes=(*notes, said) if said else notes)
+
+
+def _without_zeros(result: Result) -> Result:
+    """The result without numbers of missing or left-out records that are 0, since few were left out of some."""
+
+    def shown(row: Row, names: Sequence[str]) -> dict[str, Scalar]:
+        return {key: None if key in names and value == 0 else value for key, value in row.items()}
+
+    tables = {
+        name: [shown(row, basis.numbers if (basis := result.basis_of(name)) else ()) for row in rows]
+        for name, rows in result.tables.items()
+    }
+    return result.with_(tables=tables, facts=shown(result.facts, result.numbers))
 
 
 def _same_holders(

@@ -378,7 +378,7 @@ class Releases:
             table = table_of(question.codebook, (*names, *owners(question.codebook)))
             own = {name for block in joint.blocks(table, question, discloses, new) for name in block.of}
             found = [block for one, of, text in asked for block in joint.blocks(table, one, of, text)]
-            if 100 * joint.determined(table, found, own) > rules.joint_share * (1 + 1e-9):
+            if joint.few(table, found, own, rules):
                 raise Refused(_JOINT)
             if rules.dominance_k is not None or rules.p_percent is not None:
                 share = joint.determined(table, found, own, values=True)

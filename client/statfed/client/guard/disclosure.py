@@ -26,6 +26,7 @@ from statfed.client.guard.weights import FREQUENCY, failing
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
+from statfed.core.few import without_few as few_not_told
 from statfed.core.method import (
     Arrays,
     Ask,
@@ -190,25 +191,17 @@ def without_few(table: Table, parts: Mapping[str, Part], contribution: Arrays, r
     """The contribution with numbers that are only told beside others (`Counts.beside`) as if the few records that they
     would tell of were not there: those that are left out, or that miss a value, where they are fewer than the rule on
     frequencies asks for."""
-    told: dict[str, NDArray[Any]] = {name: np.asarray(array) for name, array in contribution.items()}
     few = _Few(table, rules)
+    if not any(isinstance(part.what, Counts) and (part.what.beside or part.what.sides) for part in parts.values()):
+        return contribution
+    told = few_not_told(parts, contribution, few.least)
     for name, part in parts.items():
-        if isinstance(part.what, Counts) and part.what.beside:
-            most = 0 if part.what.beside == name else _most(told[part.what.beside], parts[part.what.beside])
-            more = told[name] - most
-            told[name] = np.where((more > 0) & (more < few.least), most, told[name]).astype(told[name].dtype)
-        elif isinstance(part.what, Counts) and part.what.sides:
+        if isinstance(part.what, Counts) and part.what.sides:
             up, beyond = told[name][..., 0], told[name][..., 1]
             whole = up + beyond
             up = np.where(beyond < few.least, whole, np.where(up < few.least, 0, up))
             told[name] = np.stack([up, whole - up], axis=-1).astype(told[name].dtype)
     return told
-
-
-def _most(counts: NDArray[Any], part: Part) -> int:
-    """Records that an array of counts tells of: all its cells together, or those of the measure that has most."""
-    measures = counts.reshape(1, -1) if part.single or counts.ndim < 1 else counts.reshape(len(counts), -1)
-    return int(measures.sum(axis=1).max(initial=0))
 
 
 class _Few:

@@ -5,13 +5,20 @@ Every sum that leaves is a combination of the values of a column with coefficien
 row space of those coefficients; numbers of records are the values 1. A contributor's share of the square of any vector
 in it is at most its leverage h there, and is that for one; a value is determined exactly if and only if h = 1 (Chin and
 Ozsoyoglu 1982 on auditing sums). So before an exact study is answered, its coefficients are put beside those of all
-studies that were answered before, and it is refused where a contributor would have h > `limit`.
+studies that were answered before, and it is refused where a contributor would have too large an h.
 
-Formal guarantee. After every answer, in every linear combination of all exact sums that ever left over these data, with
-coefficients a over contributors, no contributor has more than the share `limit` of sum a^2: at 1/2 the others weigh at
-least as much as it does, however many answers are combined. That covers differences of any number of tables, filters,
-weights and regressions. Leverages add up to the rank of all coefficients, so the rank is at most `limit` times the
-number of contributors: a limit on the number of exact figures that follows from the data alone.
+Formal guarantees. After every answer, in every linear combination of all exact sums that ever left over these data,
+with coefficients a over contributors: (1) of sums over populations and cells, and with columns that meet it in one
+question by themselves, no contributor has more than 1/m of sum a^2, m the minimum frequency. So the effective number of
+contributors (Kish 1965) is at least m, as in one cell: none is over fewer than m, of whom sums and sums of squares
+would tell the values. (2) Of all sums, those with weights and skewed columns included, none has the share `joint_share`
+or more: up to 1/2 no combination is over one or two contributors. That covers differences of any number of tables,
+filters, weights and regressions. Leverages add up to the rank of all coefficients, so the rank of (1) is at most the
+number of contributors over m: a limit on exact figures that follows from the data alone.
+
+Why those have the weaker limit: a weight and 1 are two coefficients, and in small cells the one of largest weight has
+much of their difference, whatever is asked. Columns of covariances are values, with the rules on values; designs of
+regressions meet (1) by a rule of their own (`statfed.client.guard.weights`). Whom they are over is in (1) all the same.
 
 *Dominance.* The same is asked of the coefficients times the values: the leverage of a contributor there is its largest
 share of the squares of what contributors add to any combination of sums. So no difference of totals is one
@@ -48,6 +55,7 @@ from pydantic import ValidationError
 
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import canonical, columns_of, read_clause
+from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, StatfedError
 from statfed.core.method import Cells, Model, Question, columns_read, read_question
 from statfed.core.table import Expr, Table, real
@@ -58,6 +66,7 @@ MOST = 3_000  # vectors that are looked at together
 BATCH = 8_192  # records whose vectors are held at a time
 NULL = 1e-12  # of the largest eigenvalue of scaled cross-products: a combination that vanishes
 SMALL = 1e-9  # of a record's scaled coefficients: a combination that vanishes is smaller at every record
+ROUNDING = 1e-9  # of a limit
 Floats = NDArray[np.float64]
 
 
@@ -66,8 +75,8 @@ class Block:
     """Coefficients of one part of a study. key: the same for the same coefficients. of: columns whose values they
     multiply; empty for numbers of records.
 
-    code: numbers the cells from 1, 0 for records in none; each cell is a vector. weight: multiplies it. Without a code
-    the `columns` are vectors, 0 outside.
+    code: numbers the cells from 1, 0 for records in none; each cell is a vector. Without a code the `columns` are
+    vectors, 0 outside. weight: multiplies them.
     """
 
     key: str
@@ -90,9 +99,11 @@ def blocks(table: Table, question: Question[Any], one: Cells | Model, made: str)
         spans: Callable[..., Sequence[Expr]] | None = getattr(question.method, "spans", None)
         columns = tuple(spans(table, question)) if spans else ()
         for weight in weights:
-            times = [x if weight is None else x * table.number(weight) for x in columns]
-            chosen = tuple(ibis.ifelse(member, x, real(0.0)).fill_null(real(0.0)) for x in times)
-            yield Block(f"{made} {weight}", columns=chosen, of=("", *sorted(complete - known)))
+            factor = table.number(weight) if weight else None
+            chosen = tuple(ibis.ifelse(member, x, real(0.0)).fill_null(real(0.0)) for x in columns)
+            yield Block(f"{made} {weight}", None, factor, chosen, ("", *sorted(complete - known)))
+        if columns:  # whom they are over is known, whatever the columns are
+            yield Block(f"{made} of whom", _code(table, (), member), of=("", *sorted(complete - known)))
         return
     for value in (None, *(name for name in one.values if name not in known)):
         full: list[str] = sorted({*complete, *([value] if value else [])})
@@ -134,13 +145,26 @@ def determined(
     return max(each, default=0.0)
 
 
+def few(table: Table, found: Sequence[Block], of: Collection[str], rules: Rules) -> bool:
+    """Does some combination rest on too few contributors, or too much on one of them? See the guarantees above."""
+    if rules.joint_share is None:
+        return False
+    least = rules.minimum_frequency
+    if least is not None:
+        plain = {block.key: block for block in found if block.weight is None}.values()
+        spread = [b for b in plain if b.code is not None or least * determined(table, [b], of) <= 1 + ROUNDING]
+        if least * determined(table, spread, of) > 1 + ROUNDING:
+            return True
+    return 100 * determined(table, found, of) >= rules.joint_share * (1 - ROUNDING)
+
+
 def _determined(table: Table, found: Sequence[Block], owner: str | None, value: str) -> float:
     named: dict[str, Expr] = {"value": table.number(value).fill_null(real(0.0)) if value else real(1.0)}
     for i, block in enumerate(found):
         if block.code is not None:
             named[f"code{i}"] = block.code
-            if block.weight is not None:
-                named[f"weight{i}"] = block.weight.fill_null(0.0)
+        if block.weight is not None:
+            named[f"weight{i}"] = block.weight.fill_null(0.0)
         named |= {f"column{i}_{j}": column for j, column in enumerate(block.columns)}
     whose = {} if owner is None else {"owner": ibis.dense_rank().over(order_by=table.expr[owner]).cast("float64")}
     chosen = table.expr.select(**whose, **named)
@@ -182,14 +206,14 @@ def _expanded(data: Floats, found: Sequence[Block], at: dict[str, int], cells: d
     made, place, rows = np.zeros((len(data), width)), 0, np.arange(len(data))
     times = data[:, at["value"]][:, None]
     for i, block in enumerate(found):
+        weight = data[:, at[f"weight{i}"]] if block.weight is not None else np.ones(len(data))
         if block.code is not None:
             code = data[:, at[f"code{i}"]].astype(np.int64)
-            weight = data[:, at[f"weight{i}"]] if block.weight is not None else np.ones(len(data))
             inside = code > 0
             made[rows[inside], place + code[inside] - 1] = weight[inside]
             place += cells[i]
         for j in range(len(block.columns)):
-            made[:, place] = data[:, at[f"column{i}_{j}"]]
+            made[:, place] = data[:, at[f"column{i}_{j}"]] * weight
             place += 1
     return made * times
 

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from statfed.client.data.identity import content, stamp
+from statfed.client.guard.files import write_private
 from statfed.core.errors import EngineError
 
 POINTER = "register.path"
@@ -74,7 +75,7 @@ def register_of(folder: Path) -> "Register":
 
 def point(folder: Path, register: Path) -> None:
     """Name the register of a simulated home."""
-    (folder / POINTER).write_text(os.path.relpath(register, folder.resolve()) + "\n", encoding="utf-8")
+    write_private(folder / POINTER, os.path.relpath(register, folder.resolve()) + "\n")
 
 
 class Register:

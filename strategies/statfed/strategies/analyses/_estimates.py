@@ -182,7 +182,8 @@ def parts(question: Question[Any], estimand: Estimand, ask: Ask) -> Mapping[str,
         return {"records": whole, "left_out": left_out, "count": count} | sums
     if ask.name == "squares":
         shape = (k, *psu_shape(design, codebook), d)
-        found = {"psus": Part(shape[1:-1], integer=True, bound=1, single=True, what=Counts(design.strata, units=True))}
+        units = Part(shape[1:-1], integer=True, bound=1, single=True, what=Counts(design.strata, units=True))
+        found = {} if design.simple else {"psus": units}  # as many as `records` tells of
         found["x"] = _part(shape, wx, Counts((*design.strata, *counts.by)) if of_x == counts else Magnitude())
         if estimand.plain(design):
             pairs = Part(shape, bound=np.inf, what=Magnitude())
@@ -258,10 +259,12 @@ def contribute(table: Table, question: Question[Any], estimand: Estimand, ask: A
     pairs = [(f"{a}{i}", f"{b}{i}") for i in range(k) for a, b in PRODUCTS.values()]
     if estimand.plain(design):
         sums = psu_sums(sample, design, by, {"x0": values["x0"]}, [("x0", "x0")])
-        found = {"psus": psu_counts(sample, design), "x": sums["x0"][None]}
+        found = (
+            {"x": sums["x0"][None]} if design.simple else {"psus": psu_counts(sample, design), "x": sums["x0"][None]}
+        )
         return found | ({} if design.psu is None or design.spans else {"xx": sums["x0*x0"][None]})
     sums = psu_sums(sample, design, by, values, pairs)
-    arrays: dict[str, NDArray[Any]] = {"psus": psu_counts(sample, design)}
+    arrays: dict[str, NDArray[Any]] = {} if design.simple else {"psus": psu_counts(sample, design)}
     arrays |= {name: np.stack([sums[f"{name}{i}"] for i in range(k)]) for name in ("y", "x")}
     if not design.spans:
         arrays |= {n: np.stack([sums[f"{a}{i}*{b}{i}"] for i in range(k)]) for n, (a, b) in PRODUCTS.items()}

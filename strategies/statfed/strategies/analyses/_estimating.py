@@ -148,7 +148,7 @@ def coordinate(question: Question[Any], estimand: Estimand, title: str) -> Coord
             notes = (*notes, "a domain is empty under a replicate weight: no standard error there")
     else:
         second = yield Ask("squares", {"centre": mu})
-        units = psus(design, second["psus"])
+        units = np.array([float(n)]) if design.simple else psus(design, second["psus"])
         check_lonely(design, units)
         df = degrees(units)
         a, b = _linear(estimand, value, x, mu, scale)

@@ -135,10 +135,9 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     fitted = sum(np.abs(codes).max(axis=0) for codes in _by_margin(question, given["beta"].T))
     residual = times(np.abs(given["scale"]), np.tile(bounds, 2) + np.abs(given["shift"])) + fitted
     bound = np.asarray(times(weight * factor, residual)).reshape(-1, *(1,) * (len(axes) - 1))
-    found = {
-        "psus": Part(axes[1:], integer=True, bound=1, single=True, what=Counts(design.strata, units=True)),
-        "y": Part(axes, bound=np.broadcast_to(bound, axes).copy(), what=Magnitude()),
-    }
+    units = Part(axes[1:], integer=True, bound=1, single=True, what=Counts(design.strata, units=True))
+    found = {} if design.simple else {"psus": units}  # as many as `records` tells of
+    found["y"] = Part(axes, bound=np.broadcast_to(bound, axes).copy(), what=Magnitude())
     if not design.spans:
         square = np.full(axes, np.inf) if design.psu else np.broadcast_to(bound * bound, axes).copy()
         found["yy"] = Part(axes, bound=square, what=Magnitude())
@@ -171,7 +170,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     values = _linearised(known, question, weight, ask)
     sums = psu_sums(known, design, (), values, [(name, name) for name in values])
     axes = (2 * len(names), *psu_shape(design, question.codebook))
-    arrays: dict[str, NDArray[Any]] = {"psus": psu_counts(sample, design)}
+    arrays: dict[str, NDArray[Any]] = {} if design.simple else {"psus": psu_counts(sample, design)}
     arrays["y"] = np.array([sums[name] for name in values]).reshape(axes)
     if not design.spans:
         arrays["yy"] = np.array([sums[f"{name}*{name}"] for name in values]).reshape(axes)
@@ -261,7 +260,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     estimates = _estimates(found.factor, weight, first["known"], first["sum"])
     linear = {"scale": estimates.scale, "shift": estimates.shift, "beta": estimates.beta}
     second = yield Ask("squares", {"codes": np.concatenate(found.codes), **linear})
-    units = psus(design, second["psus"])
+    units = np.array([float(records)]) if design.simple else psus(design, second["psus"])
     check_lonely(design, units)
     y = second["y"]
     sums, squares = (y.sum(axis=2), (y * y).sum(axis=2)) if design.spans else (y, second["yy"])
