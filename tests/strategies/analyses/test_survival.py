@@ -163,8 +163,8 @@ def test_an_entry_puts_records_at_risk_after_it_and_impossible_ones_are_left_out
     for grid in grids:
         result = federate("survival", split(frame, 2), CODEBOOK, **DEATHS, entry="began", group=["arm"], **grid)
         assert result.facts["observations"] == len(whole)
-        assert (result.facts["missing"], result.facts["not_followed"]) == (0, len(frame) - len(whole))
-        assert "left out: began is not before days." in result.notes[-1]
+        assert (result.facts["missing"], result.facts["left_out"]) == (0, len(frame) - len(whole))
+        assert "began is not before their days are left out." in result.notes[-1]
         curve = result.to_pandas("curve")
         for arm, group in whole.groupby(
             "arm"

@@ -6,7 +6,7 @@ a record that is followed for any time at all is at risk in one interval at leas
 such as whole days with interval 1, are not changed. Within an interval events come before censorings, and a record is
 at risk at grid times t with entry < t <= time (R's convention for `Surv(entry, time, event)`; lifelines counts t =
 entry as well). Records with a missing value, or whose entry is not before their time, are left out; the latter are told
-as `not_followed` (R's `Surv` makes them missing, with a warning).
+as such (R's `Surv` makes them missing, with a warning).
 
 With `start`, time and entry are dates too, and what is counted are the days from start. A time before its start is a
 mistake of the data: `ordered` refuses it, and `follow` leaves the record out where nobody may be told (with privacy).
@@ -322,11 +322,16 @@ def not_followed(complete: Table, options: Lifetimes, exits: NDArray[np.int64]) 
     return {"not_followed": np.array(complete.aggregate(n=complete.expr.count())["n"] - exits.sum(), np.int64)}
 
 
-def not_followed_notes(options: Lifetimes, facts: Mapping[str, Any]) -> list[str]:
+def left_out_of(total: Mapping[str, Any]) -> dict[str, int]:
+    """The fact `left_out`, of records without a variable of the design and of those that are not followed; if asked."""
+    known = [int(total[name]) for name in ("left_out", "not_followed") if name in total]
+    return {"left_out": sum(known)} if known else {}
+
+
+def not_followed_notes(options: Lifetimes, total: Mapping[str, Any]) -> list[str]:
     """Why records were left out, if some were."""
-    number = facts.get("not_followed", 0)
-    was = "record was" if number == 1 else "records were"
-    return [f"{number} {was} left out: {options.entry} is not before {options.time}."] if number else []
+    some = "not_followed" in total and int(total["not_followed"]) > 0
+    return [f"Records whose {options.entry} is not before their {options.time} are left out."] if some else []
 
 
 def _codes(arrow: Any, codebook: Codebook, by: Sequence[str]) -> list[NDArray[np.int64]]:

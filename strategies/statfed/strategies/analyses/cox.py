@@ -56,6 +56,7 @@ from statfed.strategies.analyses._lifetimes import (
     count,
     counted,
     follow,
+    left_out_of,
     make_grid,
     not_followed,
     not_followed_notes,
@@ -425,7 +426,7 @@ def _result(
     facts: dict[str, Scalar] = {
         "observations": observations,
         "missing": int(first["records"]) - observations,
-        **({"not_followed": int(first["not_followed"])} if "not_followed" in first else {}),
+        **left_out_of(first),
         "events": int(deaths.sum()),
         "intervals": len(grid),
         "ties": options.ties,
@@ -435,9 +436,8 @@ def _result(
         "iterations": fit.iterations,
         "concordance": None,
     }
-    more = {"left_out": int(first["left_out"])} if of_design is not None else {}
     if of_design is not None:  # of weights there is no likelihood to compare models by
-        facts |= {"log_likelihood": None, "null_log_likelihood": None, "aic": None, **more, **of_design}
+        facts |= {"log_likelihood": None, "null_log_likelihood": None, "aic": None, **of_design}
     tables: dict[str, Sequence[Row]] = {
         "coefficients": rows,
         "tests": _tests(fit) if of_design is None else _wald(fit),
@@ -448,7 +448,7 @@ def _result(
         "Cox proportional hazards regression",
         tables,
         facts,
-        (*_notes(design, question, grid, fit), *not_followed_notes(options, facts)),
+        (*_notes(design, question, grid, fit), *not_followed_notes(options, first)),
         by=options.strata,
         basis={
             "coefficients": Basis(keys=("name",), observations=True, own=_OWN, kind=Coefficients()),
@@ -458,7 +458,7 @@ def _result(
             ),
         },
         observations="observations",
-        numbers=("missing", *(name for name in ("not_followed",) if name in facts), *more, "events"),
+        numbers=("missing", *(name for name in ("left_out",) if name in facts), "events"),
         public=("intervals", "ties", "concordance", *(of_design or {})),
     )
 

@@ -52,6 +52,7 @@ from statfed.strategies.analyses._lifetimes import (
     count,
     counted,
     follow,
+    left_out_of,
     make_grid,
     not_followed,
     not_followed_notes,
@@ -243,11 +244,11 @@ def coordinate(question: Question[Options]) -> Coordination:
     facts: dict[str, Scalar] = {
         "observations": observations,
         "missing": records - observations,
-        **_unfollowed(total),
+        **left_out_of(total),
         "events": int(total["exits"][..., _EVENTS].sum()),
         "intervals": len(grid),
     }
-    return _result(question, tables, facts, notes)
+    return _result(question, tables, facts, [*notes, *not_followed_notes(_options(question), total)])
 
 
 def _exits(question: Question[Options], total: Total) -> Exits:
@@ -288,20 +289,18 @@ def _of_design(question: Question[Options], total: Total, found: Curves) -> Resu
     facts: dict[str, Scalar] = {
         "observations": observations,
         "missing": int(total["records"]) - observations,
-        **_unfollowed(total),
-        "left_out": int(total["left_out"]),
+        **left_out_of(total),
         "events": int(total["exits"][..., _EVENTS].sum()),
         "intervals": exits.shape[2],
         **found.facts,
     }
-    return _result(question, tables, facts, notes)
+    return _result(question, tables, facts, [*notes, *not_followed_notes(_options(question), total)])
 
 
 def _result(
     question: Question[Options], tables: Mapping[str, Sequence[Row]], facts: Mapping[str, Scalar], notes: list[str]
 ) -> Result:
     by, leaving = _options(question).group, ("events", "censored")
-    numbers = ("missing", "not_followed", "left_out", "events")
     limits = ("lower", "upper")
     own = ("survival", "std_error", *limits, *(("hazard", "hazard_std_error") if _options(question).design else ()))
     basis = {
@@ -315,11 +314,11 @@ def _result(
         "Survival (Kaplan-Meier)",
         tables,
         facts,
-        (*notes, *not_followed_notes(_options(question), facts)),
+        tuple(notes),
         by=by,
         basis=basis,
         observations="observations",
-        numbers=tuple(name for name in numbers if name in facts or name in ("missing", "events")),
+        numbers=("missing", *(name for name in ("left_out",) if name in facts), "events"),
         public=("intervals", "psus", "strata", "replicates"),
     )
 
@@ -330,10 +329,6 @@ def _options(question: Question[Options]) -> Options:
     if not question.privacy or options.interval or options.grid:
         return options
     return options.model_copy(update={"interval": private_interval(question.codebook, options)})
-
-
-def _unfollowed(total: Total) -> dict[str, Scalar]:
-    return {"not_followed": int(total["not_followed"])} if "not_followed" in total else {}
 
 
 def _by(options: Options) -> tuple[str, ...]:
