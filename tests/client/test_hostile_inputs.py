@@ -162,6 +162,7 @@ def test_what_a_holder_reports_of_a_failure_is_always_an_error_of_that_holder() 
 
 def test_files_that_may_not_be_written_are_refused_in_words(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(path).close()
+    path.chmod(0o640)
 
     def forbidden(self: Path, mode: int) -> None:
         raise PermissionError(1, "Operation not permitted", str(self))

@@ -36,7 +36,11 @@ from statfed.core.pilot.words import confirm, words_of
 from statfed.server.pilot.office import Office, Settings, create, open_office
 
 DAY = timedelta(days=1)
-NOW = datetime.now(UTC)
+
+
+def now() -> datetime:
+    """The time when it is asked: tests may run long after they were collected."""
+    return datetime.now(UTC)
 
 
 def office_at(folder: Path, **changes: object) -> Office:
@@ -133,11 +137,11 @@ def test_no_changed_byte_gives_another_kit(place: int, byte: int) -> None:
 
 def test_a_request_for_keys_of_somebody_else_is_refused() -> None:
     victim, node = Identity.ephemeral("istat"), new_key()
-    text = make_request(victim, "holder", node, _public(node), NOW)
+    text = make_request(victim, "holder", node, _public(node), now())
     assert read_request(text, "request").name == "istat"
     thief = Identity.ephemeral("istat")
     with pytest.raises(UsageError, match="without proof"):  # the victim's node under the thief's identity
-        read_request(make_request(thief, "holder", new_key(), _public(node), NOW), "request")
+        read_request(make_request(thief, "holder", new_key(), _public(node), now()), "request")
     document = json.loads(text)
     document["body"]["name"] = "cbs"
     with pytest.raises(UsageError, match="edited or damaged"):
@@ -216,7 +220,11 @@ def test_a_renewed_hub_needs_no_new_kit(office: Office, tmp_path: Path) -> None:
     assert (hub / "server.pem").read_bytes() != before
     found = list(
         certificate(
-            (hub / "server.pem").read_bytes(), (hub / "server.key").read_bytes(), office.authority.pem, "127.0.0.1", NOW
+            (hub / "server.pem").read_bytes(),
+            (hub / "server.key").read_bytes(),
+            office.authority.pem,
+            "127.0.0.1",
+            now(),
         )
     )
     assert {one.state for one in found} == {"ok"}
@@ -227,19 +235,19 @@ def test_files_that_do_not_fit_are_said_in_words(office: Office) -> None:
     pem, key = (hub / "server.pem").read_bytes(), (hub / "server.key").read_bytes()
     other = new_authority("other", DAY)
     for at, host, root, secret, code in (
-        (NOW + 400 * DAY, "127.0.0.1", authority, key, "certificate-expired"),
-        (NOW - DAY, "127.0.0.1", authority, key, "certificate-expired"),
-        (NOW, "hub.example", authority, key, "certificate-host"),
-        (NOW, "127.0.0.1", other.pem, key, "certificate-authority"),
-        (NOW, "127.0.0.1", authority, server_pem(new_key()), "key-mismatch"),
-        (NOW, "127.0.0.1", authority, b"-----", "key-mismatch"),
-        (NOW, "127.0.0.1", authority, None, ""),
+        (now() + 400 * DAY, "127.0.0.1", authority, key, "certificate-expired"),
+        (now() - DAY, "127.0.0.1", authority, key, "certificate-expired"),
+        (now(), "hub.example", authority, key, "certificate-host"),
+        (now(), "127.0.0.1", other.pem, key, "certificate-authority"),
+        (now(), "127.0.0.1", authority, server_pem(new_key()), "key-mismatch"),
+        (now(), "127.0.0.1", authority, b"-----", "key-mismatch"),
+        (now(), "127.0.0.1", authority, None, ""),
     ):
         assert [f.code for f in certificate(pem, secret, root, host, at) if f.state == "failed"][-1:] == (
             [code] if code else []
         )
-    assert [f.state for f in certificate(b"x", None, authority, "x", NOW)] == ["failed"]
-    assert until("x", "it", None, NOW + 3 * DAY, NOW).state == "warning"
+    assert [f.state for f in certificate(b"x", None, authority, "x", now())] == ["failed"]
+    assert until("x", "it", None, now() + 3 * DAY, now()).state == "warning"
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
@@ -289,27 +297,27 @@ def test_what_stands_against_a_connection_is_found(tmp_path: Path) -> None:
     authority, other = new_authority("pilot", DAY), new_authority("other", DAY)
     pem = authority.pem.decode()
     with hub(tmp_path, authority) as address:
-        assert failures(call(address, pem, NOW)) == []
-        assert failures(call(address, other.pem.decode(), NOW)) == ["certificate-authority"]
-        assert failures(call(address, "nothing", NOW)) == ["authority-unreadable"]
-        assert failures(call(address, pem, NOW, proxy=f"http://{address}")) == ["no-answer"]  # no proxy
+        assert failures(call(address, pem, now())) == []
+        assert failures(call(address, other.pem.decode(), now())) == ["certificate-authority"]
+        assert failures(call(address, "nothing", now())) == ["authority-unreadable"]
+        assert failures(call(address, pem, now(), proxy=f"http://{address}")) == ["no-answer"]  # no proxy
     with hub(tmp_path, authority, ("hub.example",)) as address:
-        found = [one for one in call(address, pem, NOW) if one.state == "failed"]
+        found = [one for one in call(address, pem, now()) if one.state == "failed"]
         assert [one.code for one in found] == ["certificate-host"]
         assert "hub.example" in found[0].what
     with hub(tmp_path, authority, lifetime=-timedelta(minutes=1)) as address:
-        assert failures(call(address, pem, NOW)) == ["certificate-expired"]
-    with hub(tmp_path, authority, date=NOW - DAY) as address:
-        assert failures(call(address, pem, NOW)) == ["clock"]
+        assert failures(call(address, pem, now())) == ["certificate-expired"]
+    with hub(tmp_path, authority, date=now() - DAY) as address:
+        assert failures(call(address, pem, now())) == ["clock"]
     with hub(tmp_path, authority, status=502) as address:
-        assert failures(call(address, pem, NOW)) == ["no-answer"]
+        assert failures(call(address, pem, now())) == ["no-answer"]
     with hub(tmp_path, None) as address:
-        assert failures(call(address, pem, NOW)) == ["tls"]
+        assert failures(call(address, pem, now())) == ["tls"]
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         closed = f"127.0.0.1:{bound.getsockname()[1]}"
-        assert failures(call(closed, pem, NOW)) == ["reach"]
-    assert failures(call("no-such-host.invalid:1", pem, NOW)) == ["name"]
+        assert failures(call(closed, pem, now())) == ["reach"]
+    assert failures(call("no-such-host.invalid:1", pem, now())) == ["name"]
 
 
 def _public(key: EllipticCurvePrivateKey) -> str:

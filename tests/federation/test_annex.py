@@ -70,8 +70,9 @@ TRAINING += ["options.rounds=1", "options.model.hidden=8", "method=dp-fedsgd", "
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three finished runs: a private table, an exact one, a private training."""
     root = tmp_path_factory.mktemp("annex")
-    for name in ("north", "south", "west"):
-        frame = pd.DataFrame({"age": [20, 30, 40, 50] * 15, "sex": list("fmff") * 15, "income": [1.0, 2, 3, 4] * 15})
+    for more, name in enumerate(("north", "south", "west")):
+        ages = [20 + more, 30 + more, 40, 50] * 15  # three data sets
+        frame = pd.DataFrame({"age": ages, "sex": list("fmff") * 15, "income": [1.0, 2, 3, 4] * 15})
         frame.to_parquet(root / f"{name}.parquet")
     (root / "people.codebook.toml").write_text(CODEBOOK)
     private = '[privacy]\nepsilon = 1\nnoise = "shared"'

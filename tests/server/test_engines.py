@@ -83,8 +83,8 @@ from statfed.federation import checkpoint
 
 save = checkpoint.save
 
-def pressed(folder, state, curve):  # Ctrl-C while holders work on the next sum, once
-    save(folder, state, curve)
+def pressed(folder, state, curve, of):  # Ctrl-C while holders work on the next sum, once
+    save(folder, state, curve, of)
     checkpoint.save = save
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 

@@ -45,6 +45,7 @@ _WANT = {
     "array": "lists of numbers; arrays want Parquet, Arrow or DuckDB",
 }
 _SIGNED = re.compile(r"[+-]?[0-9]{1,3}(([ ,.'\u2019\u00a0\u202f][0-9]{3})+|[0-9]*)([.,][0-9]*)?")
+_PLAIN = re.compile(r"[+-]?[0-9]*\.?[0-9]*")
 _SIGNS = (
     "of numbers with other signs than a decimal point these have to be stated: ?decimal=, &thousands=. behind the name"
 )
@@ -122,7 +123,9 @@ def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] 
             values = source.expr.filter(broken).select(text=converted.text).distinct().order_by("text")
             texts = values.limit(_EXAMPLES).to_pyarrow().column("text").to_pylist()
             examples = tuple("(missing)" if text is None else _short(text) for text in texts)
-            signed = column.type in ("number", "integer") and any(_SIGNED.fullmatch(text or "") for text in texts)
+            signed = column.type in ("number", "integer") and any(
+                _SIGNED.fullmatch(text) and not _PLAIN.fullmatch(text) for text in texts if text
+            )
             message = f"{found.message}; {_SIGNS}" if signed else found.message
             found = replace(found, message=message, examples=examples, rows=_rows(source, broken))
         shown.append(found)
@@ -252,7 +255,7 @@ def _rules(name: str, column: Column, converted: Converted, weighs: bool = False
     if column.type == "number":
         infinite = value.isinf().fill_null(False)
         rules.append(_Rule(f"{name}: got infinite values; want finite numbers", infinite))
-        tiny = ((value.abs() < _SMALLEST) & (value != 0)).fill_null(False)
+        tiny = ((value.abs() < _SMALLEST) & ~value.between(0.0, 0.0)).fill_null(False)
         message = f"{name}: got values nearer to 0 than {_SMALLEST:g}, whose powers are lost; want 0, or another unit"
         rules.append(_Rule(message, tiny))
     lowest: Expr = value

@@ -8,8 +8,9 @@ Ozsoyoglu 1982 on auditing sums). So before an exact study is answered, its coef
 studies that were answered before, and it is refused where a contributor would have too large an h.
 
 Formal guarantees. After every answer, in every linear combination of all exact sums that ever left over these data,
-with coefficients a over contributors: (1) of sums over populations and cells, and with columns that meet it in one
-question by themselves, no contributor has more than 1/m of sum a^2, m the minimum frequency. So the effective number of
+with coefficients a over contributors: (1) of sums over populations and cells, and with columns, that meet it in one
+question by themselves, no contributor has more than 1/m of sum a^2, m the minimum frequency; cells of records do, those
+of enterprises, say, of which one has many records or is in several cells, need not. So the effective number of
 contributors (Kish 1965) is at least m, as in one cell: none is over fewer than m, of whom sums and sums of squares
 would tell the values. (2) Of all sums, those with weights and skewed columns included, none has the share `joint_share`
 or more: up to 1/2 no combination is over one or two contributors. That covers differences of any number of tables,
@@ -125,14 +126,19 @@ def _code(table: Table, by: Sequence[str], member: Expr) -> Expr:
 
 
 def determined(
-    table: Table, found: Sequence[Block], of: Collection[str] | None = None, *, values: bool = False
+    table: Table,
+    found: Sequence[Block],
+    of: Collection[str] | None = None,
+    *,
+    values: bool = False,
+    whose: Sequence[str | None] = (),
 ) -> float:
     """The largest leverage of a contributor in all coefficients together of the values of one column, or of numbers of
     records; infinite beyond `MOST` vectors.
 
     of: the columns to look at, "" for numbers of records; all by default. values: of the coefficients times the values
     themselves, numbers of records left aside: the largest share of the squares of what contributors add to any sum.
-    The worst over persons and enterprises, where columns tell whose a record is.
+    The worst over persons and enterprises, where columns tell whose a record is; or over `whose` alone.
     """
     spaces: dict[tuple[str, ...], tuple[str, list[Block]]] = {}
     for name in sorted({name for block in found for name in block.of} if of is None else of):
@@ -140,7 +146,7 @@ def determined(
         value = name if values and name in table.codebook.columns and table.codebook.columns[name].numeric else ""
         if value or not values:
             spaces.setdefault((value, *sorted(own)), (value, list(own.values())))
-    whose = owners(table.codebook) or (None,)
+    whose = whose or owners(table.codebook) or (None,)
     each = (_determined(table, own, owner, value) for value, own in spaces.values() if own for owner in whose)
     return max(each, default=0.0)
 
@@ -150,10 +156,11 @@ def few(table: Table, found: Sequence[Block], of: Collection[str], rules: Rules)
     if rules.joint_share is None:
         return False
     least = rules.minimum_frequency
-    if least is not None:
-        plain = {block.key: block for block in found if block.weight is None}.values()
-        spread = [b for b in plain if b.code is not None or least * determined(table, [b], of) <= 1 + ROUNDING]
-        if least * determined(table, spread, of) > 1 + ROUNDING:
+    plain = {block.key: block for block in found if block.weight is None}.values()
+    for owner in owners(table.codebook) or (None,):
+        most = (1 + ROUNDING) / least if least is not None else 1.0
+        spread = [b for b in plain if determined(table, [b], of, whose=[owner]) <= most]
+        if determined(table, spread, of, whose=[owner]) > most:
             return True
     return 100 * determined(table, found, of) >= rules.joint_share * (1 - ROUNDING)
 

@@ -271,7 +271,7 @@ def listen(port: int, host: str = "127.0.0.1") -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=1024)
     except OSError as error:
-        raise EngineError(f"port in use: got {host}:{port} ({error.strerror}); want a free port") from error
+        raise EngineError(f"port in use: got {host}:{port}; want a free port") from error
 
 
 def _wait_for_holders(grid: PollingGrid, processes: Processes, nodes: Mapping[str, int], progress: Progress) -> None:

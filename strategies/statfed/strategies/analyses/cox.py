@@ -82,7 +82,7 @@ from statfed.strategies.analyses._weighing import of_design, spanned
 
 TITLE = "Cox proportional hazards regression on an agreed time grid"
 GROUP = "Survival"
-PUSHES_DOWN = "all but the scores of a design"
+PUSHES_DOWN = "all but the scores of a design, whose records embedded DuckDB streams"
 _MOMENTS = {"exits": "leaving", "entered": "entering"}  # parts with the moments of the records that parts count
 _RATIO = ("hazard_ratio", "hazard_ratio_lower", "hazard_ratio_upper")
 _OWN = ("estimate", "std_error", "z", "p_value", "lower", "upper", *_RATIO, "mean")
