@@ -6,6 +6,7 @@ to the engine and end with it, whatever happens. What cannot be shown here is a 
 side, `statfed.client.flower.runner`, is the same there.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from typing import TypeVar
 import httpx
 
 from statfed.core.errors import EngineError
-from statfed.core.pilot.bundle import CLIENT_APP, bundle, bundle_digest
+from statfed.core.pilot.bundle import CLIENT_APP, bundle
 from statfed.core.process import how
 from statfed.core.progress import Progress
 from statfed.server._flwr import COMPLETED, FAILED
@@ -230,7 +231,7 @@ def federation(
                 status = work / f"runner-{index}.json"
                 options: list[object] = ["--home", deployment.homes[name].resolve(), "--superlink", public]
                 options += ["--root-certificates", keys.authority, "--node-key", keys.node_keys[name]]
-                options += ["--bundle-sha256", bundle_digest(), "--poll", poll, "--app", app, "--status", status]
+                options += ["--bundle-sha256", hashlib.sha256(fab).hexdigest(), "--poll", poll, "--app", app, "--status", status]
                 options += ["--preload", TRAINING] if app == CLIENT_APP else []
                 processes.start(name, "statfed.client.flower.runner", *options, status=status)
 
