@@ -231,7 +231,16 @@ def federation(
                 status = work / f"runner-{index}.json"
                 options: list[object] = ["--home", deployment.homes[name].resolve(), "--superlink", public]
                 options += ["--root-certificates", keys.authority, "--node-key", keys.node_keys[name]]
-                options += ["--bundle-sha256", hashlib.sha256(fab).hexdigest(), "--poll", poll, "--app", app, "--status", status]
+                options += [
+                    "--bundle-sha256",
+                    hashlib.sha256(fab).hexdigest(),
+                    "--poll",
+                    poll,
+                    "--app",
+                    app,
+                    "--status",
+                    status,
+                ]
                 options += ["--preload", TRAINING] if app == CLIENT_APP else []
                 processes.start(name, "statfed.client.flower.runner", *options, status=status)
 
