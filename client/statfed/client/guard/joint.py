@@ -156,12 +156,12 @@ def few(table: Table, found: Sequence[Block], of: Collection[str], rules: Rules)
     if rules.joint_share is None:
         return False
     least = rules.minimum_frequency
-    plain = {block.key: block for block in found if block.weight is None}.values()
-    for owner in owners(table.codebook) or (None,):
-        most = (1 + ROUNDING) / least if least is not None else 1.0
-        spread = [b for b in plain if determined(table, [b], of, whose=[owner]) <= most]
-        if determined(table, spread, of, whose=[owner]) > most:
-            return True
+    if least is not None:
+        plain, most = {block.key: block for block in found if block.weight is None}.values(), (1 + ROUNDING) / least
+        for owner in owners(table.codebook) or (None,):
+            spread = [b for b in plain if determined(table, [b], of, whose=[owner]) <= most]
+            if determined(table, spread, of, whose=[owner]) > most:
+                return True
     return 100 * determined(table, found, of) >= rules.joint_share * (1 - ROUNDING)
 
 
