@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from statfed.client.guard.templates import made
 from statfed.client.pilot import joining, serving
 from statfed.core.codebook import make_codebook
 from statfed.core.errors import EngineError, UsageError
+from statfed.core.pilot.papers import Participant
 from statfed.core.study import Study, make_study
 from statfed.federation.answers import Answer
 from statfed.federation.run import Options, run_study
@@ -157,6 +159,34 @@ def test_a_home_that_has_not_joined_or_is_named_otherwise_does_not_start(
     policy.write_text(policy.read_text().replace('"istat"', '"cbs"'))
     with pytest.raises(UsageError, match="want one name"):
         serving.check(home)
+
+
+def test_the_hub_cuts_off_whose_time_is_over_and_takes_back_who_is_renewed(
+    pilot: tuple[Office, dict[str, pd.DataFrame]], tmp_path: Path
+) -> None:
+    class Nodes:
+        registered, gone = list[str](), list[int]()
+
+        def register(self, name: str, _: bytes) -> int:
+            self.registered.append(name)
+            return len(self.registered)
+
+        def unregister(self, node: int) -> None:
+            self.gone.append(node)
+
+    office, told = pilot[0], Nodes()
+    known: dict[str, tuple[Participant, int]] = {}
+    now = datetime.now(UTC)
+    office.sign(joining.request(tmp_path / "cbs", "cbs", "holder"), days=10)
+    due = hub.follow(office, told, known, now)  # type: ignore[arg-type]
+    assert (set(known), told.gone) == (set(HOLDERS), [])
+    assert abs(due - now - timedelta(days=10)) < timedelta(minutes=1)
+    node = known["cbs"][1]
+    hub.follow(office, told, known, due)  # type: ignore[arg-type]
+    assert (set(known), told.gone) == ({"istat", "insee"}, [node])
+    office.sign(joining.request(tmp_path / "cbs", "cbs", "holder"), days=20)
+    hub.follow(office, told, known, due)  # type: ignore[arg-type]
+    assert set(known) == set(HOLDERS)
 
 
 @pytest.mark.parametrize(

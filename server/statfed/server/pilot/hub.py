@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import TypeVar
@@ -80,13 +81,13 @@ def serve(
         coordinator.wait_until_up()
         nodes: dict[str, tuple[Participant, int]] = {}
         stack.callback(control.unlink, missing_ok=True)
-        seen = 0
+        seen, due = 0, datetime.max.replace(tzinfo=UTC)
         told = False
         while not stop.wait(LOOK if told else 0):
             processes.check()
             stamp = (office.root / "roster.json").stat().st_mtime_ns
-            if stamp != seen:
-                _follow(office, coordinator, nodes)
+            if stamp != seen or datetime.now(UTC) >= due:
+                due = follow(office, coordinator, nodes, datetime.now(UTC))
                 seen = stamp
                 facts = {name: node for name, (_, node) in nodes.items()}
                 table = {"address": inner, "secret": secret, "pid": os.getpid(), "nodes": facts}
@@ -96,9 +97,11 @@ def serve(
                 ready(shown)
 
 
-def _follow(office: Office, coordinator: Coordinator, nodes: dict[str, tuple[Participant, int]]) -> None:
-    """Register who is new, take out who is gone or has other keys."""
-    now = {one.name: one for one in office.roster.participants}
+def follow(
+    office: Office, coordinator: Coordinator, nodes: dict[str, tuple[Participant, int]], at: datetime
+) -> datetime:
+    """Register who is new, take out who is gone, has expired or has other keys. When the next one expires."""
+    now = {one.name: one for one in office.roster.participants if one.until > at}
     for name, (known, node) in list(nodes.items()):
         if name not in now or now[name].node_key != known.node_key:
             coordinator.unregister(node)
@@ -106,6 +109,7 @@ def _follow(office: Office, coordinator: Coordinator, nodes: dict[str, tuple[Par
     for name, one in now.items():
         if name not in nodes:
             nodes[name] = one, coordinator.register(name, one.node_key.encode("ascii"))
+    return min((one.until for one in now.values()), default=datetime.max.replace(tzinfo=UTC))
 
 
 def control_of(office: Office) -> Control:
