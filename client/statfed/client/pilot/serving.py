@@ -6,6 +6,7 @@ that was joined with holds from the next start on, and for identities at once.
 """
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -79,6 +80,7 @@ def _command(home: Path) -> tuple[list[str], str]:
     command = [sys.executable, "-P", "-m", "statfed.client.flower.runner", "--home", str(home.resolve())]
     command += ["--superlink", kit.address, "--root-certificates", str(home / AUTHORITY)]
     command += ["--node-key", str(home / NODE_KEY), "--bundle-sha256", bundle_digest()]
+    command += ["--parent", str(os.getpid())]
     return command, kit.address
 
 
