@@ -92,9 +92,7 @@ class ThirdParty:
         if statement.step != "protect":
             raise Refused(f"step: got {statement.step}; want protect: this party holds no data")
         now = datetime.now(UTC)
-        permit(
-            self.home, policy.approval, terms, terms.digest(), statement.run, statement.round, uses=True, now=now
-        )
+        permit(self.home, policy.approval, terms, terms.digest(), statement.run, statement.round, uses=True, now=now)
         protection = terms.protection.name
         if protection not in policy.allow.protections:
             raise Refused(f"protection: got {protection}; want {' or '.join(policy.allow.protections)}")

@@ -111,7 +111,7 @@ def outside(terms: Terms) -> tuple[str, ...]:
 
 
 class Admission(_Message):
-    """A holder's answer to `admit`: the public facts of its part in the study. Privacy fields are None without privacy."""
+    """A holder's answer to `admit`: public facts of its part in the study. Privacy fields are None without privacy."""
 
     holder: str
     size: int = Field(description="public number of records")

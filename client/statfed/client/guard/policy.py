@@ -280,7 +280,9 @@ class Approval(Strict):
     """Who approves studies of a pilot, all of which have to be approved. Without people listed, whoever can use this
     home's own key does."""
 
-    needed: int = Field(default=1, ge=1, le=20, description="how many of the people have to approve a study; 2: four eyes")
+    needed: int = Field(
+        default=1, ge=1, le=20, description="how many of the people have to approve a study; 2: four eyes"
+    )
     people: dict[str, str] = Field(
         default_factory=dict, description="name to public key (statfed identity) of those who approve"
     )
@@ -405,8 +407,8 @@ def load_policy(path: Path) -> Policy:
         )
     if isinstance(allow, dict) and "after_approval" in allow:
         raise UsageError(
-            f"{path}: allow.after_approval: got a policy of an earlier version; want the line taken out: every study of "
-            "a pilot has to be approved (statfed study approve), but for those under [approval] standing"
+            f"{path}: allow.after_approval: got a policy of an earlier version; want the line taken out: every "
+            "study of a pilot has to be approved (statfed study approve), but for those under [approval] standing"
         )
     try:
         return Policy.model_validate(table)

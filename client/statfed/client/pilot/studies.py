@@ -1,7 +1,7 @@
 """Studies that a party was asked for, what its people said of them, and what may therefore be answered.
 
     studies/0007/ proposal.json      as the coordinator signed it
-                  people/NAME.json   what each of the people said, signed with their own keys, where the policy lists any
+                  people/NAME.json   what each of the people said, signed with their own key, if the policy lists any
                   decision.json      what this party says, signed with its identity: this is what others are shown
     studies/uses.jsonl               every attempt at a run that was answered, and under which approval
 
@@ -60,7 +60,7 @@ log = logging.getLogger("statfed.holder")
 
 @dataclass(frozen=True)
 class Asked:
-    """A proposal at this home. people: who has said what; decision: what this party says, None as long as it is open."""
+    """A proposal at this home. people: who has said what; decision: what this party says; None while open."""
 
     signed: SignedProposal
     people: tuple[tuple[str, SignedDecision], ...]
@@ -150,7 +150,7 @@ def decide(
         name, identity = person
         if rules.people.get(name) != identity.public:
             raise UsageError(f"--as: got {name} with a key that [approval] people does not list; want the listed one")
-        said = make_decision(_decision(own, asked.signed, choice, "people", reason, limits, now), identity)
+        said = make_decision(_decision(home, own, asked.signed, choice, "people", reason, limits, now), identity)
         replace_file(_folder(home, number) / PEOPLE / f"{name}.json", said.text)
         asked = find(home, number)
         agreed = agreeing(asked, rules)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, StringConstraints, ValidationError, model_validator
 
@@ -29,6 +29,7 @@ Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 Text = Annotated[str, StringConstraints(max_length=2_000)]
 Reason = Annotated[str, StringConstraints(max_length=LONGEST_REASON)]
 Choice = Literal["approved", "refused"]
+M = TypeVar("M", bound=Section)
 
 
 class Proposal(Section):
@@ -168,7 +169,9 @@ def read_decision(text: str, where: str) -> SignedDecision:
 
 def read_letter(text: str) -> Letter:
     """What the coordinator wrote. Raises UsageError on what is none."""
-    return _read(text, Letter, "letter")
+    letter = _read(text, Letter, "letter")
+    check_protocol(letter.protocol, "letter")
+    return letter
 
 
 def read_mail(text: str, where: str) -> Mail:
@@ -176,12 +179,8 @@ def read_mail(text: str, where: str) -> Mail:
     return _read(text, Mail, where)
 
 
-def _read(text: str, model: Any, where: str) -> Any:
+def _read(text: str, model: type[M], where: str) -> M:
     try:
-        found = model.model_validate_json(text)
-    except (ValidationError, RecursionError) as error:
-        told = describe(error, where, "a letter", model) if isinstance(error, ValidationError) else f"{where}: too deep"
-        raise UsageError(told) from None
-    if isinstance(found, Letter):
-        check_protocol(found.protocol, where)
-    return found
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise UsageError(describe(error, where, "what this version of statfed knows", model)) from None

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from statfed.core.errors import EngineError, Pending, StatfedError, UsageError
 from statfed.core.pilot import PROTOCOL
+from statfed.core.pilot.certificates import CLOCK_SKEW
 from statfed.core.pilot.documents import LARGEST, read_document
 from statfed.core.pilot.files import replace_file
 from statfed.core.pilot.proposals import (
@@ -72,7 +73,7 @@ def propose(
     made: datetime,
     until: datetime,
 ) -> SignedProposal:
-    """Number and sign a proposal. Raises UsageError where a party takes no part in the pilot, or a role does not fit."""
+    """Number and sign a proposal. Raises UsageError where a party takes no part in the pilot, or in another role."""
     roster = office.roster
     strangers = sorted(set(parties) - {one.name for one in roster.participants})
     if strangers:
@@ -106,7 +107,9 @@ def propose(
             raise UsageError(describe(error, "proposal", "a proposal", Proposal)) from None
         signed = make_proposal(proposal, office.identity)
         if len(signed.text) > LARGEST:
-            raise UsageError(f"proposal: got {len(signed.text):,} characters; want at most {LARGEST:,}: fewer categories")
+            raise UsageError(
+                f"proposal: got {len(signed.text):,} characters; want at most {LARGEST:,}: fewer categories"
+            )
         folder = folder_of(office, number)
         (folder / DECISIONS).mkdir(parents=True, mode=0o700)
         replace_file(folder / PROPOSAL, signed.text)
@@ -194,7 +197,7 @@ def post(office: Office, grid: Grid, nodes: Mapping[str, int], numbers: Sequence
             _take(office, name, signed, _mail(reply, name), now)
         except StatfedError as error:
             failed[name] = str(error).removeprefix(f"{name}: ")
-    return failed | {name: f"no answer in {POSTING:.0f} s" for name in asked}
+    return failed | dict.fromkeys(asked, f"no answer in {POSTING:.0f} s")
 
 
 def _mail(reply: Message, name: str) -> Mail:
@@ -239,7 +242,7 @@ def _word(
         state, what = "lapsed", "decided of another document, or with another key"
     elif decision.choice == "approved" and decision.keys != wanted:
         state, what = "lapsed", "a party has other keys than when it was approved, or was not pinned then"
-    elif decision.choice == "approved" and not decision.since <= now < decision.until:
+    elif decision.choice == "approved" and not decision.since - CLOCK_SKEW <= now < decision.until:
         state, what = "lapsed", f"approved from {decision.since:%Y-%m-%d} to {decision.until:%Y-%m-%d}"
     return Word(name, state, what, version, said)
 
