@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,12 +26,12 @@ import numpy as np
 
 from statfed.client.contributions import Contributions
 from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_parts
-from statfed.client.guard.approvals import approved
 from statfed.client.guard.disclosure import check_declared
 from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
+from statfed.client.pilot.studies import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.core import VERSION
 from statfed.core.conditions import canonical
@@ -107,6 +108,8 @@ class Holder:
         statement = Statement.parse(text, VERSION, self._terms)
         self.policy = read_policy(self.home)  # a changed policy holds from the next statement on
         if statement.step == "release":  # whoever may no longer ask may still give back what was reserved
+            if not known(self.home, statement.terms.digest()):
+                raise Refused("release: this study was never proposed here; want one that was")
             self._contributions.close()
             self._protecting.close(statement.run)
             for key in [key for key in self._asked if key[0] == statement.run]:
@@ -114,6 +117,7 @@ class Holder:
             return Reply(self._release(statement))
         bounded(self.policy.limits, statement.terms)
         study = self._study(statement)
+        self._permit(statement, study, uses=False)
         admit(self.policy, study)
         match statement.step:
             case "admit":
@@ -124,6 +128,11 @@ class Holder:
                 name = self.policy.holder.name
                 _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records)
                 return Reply(*self._protecting.answer(statement, party, packet, name))
+
+    def _permit(self, statement: Statement, study: Resolved, *, uses: bool) -> None:
+        """Raise Refused unless this study is approved here, in a pilot; see `statfed.client.pilot.studies`."""
+        rules, now = self.policy.approval, datetime.now(UTC)
+        permit(self.home, rules, study.terms, study.digest, statement.run, statement.round, uses=uses, now=now)
 
     def _terms(self, table: Any) -> Terms:
         """The terms of a statement, read once: they come again with every statement of a run."""
@@ -146,12 +155,6 @@ class Holder:
     def _admit(self, statement: Statement, study: Resolved) -> Admission:
         """Reserve budget, then check the data against the codebook. Nothing stays reserved when they do not fit."""
         size, privacy = self.size, study.privacy
-        if not approved(self.home, self.policy, study.digest):
-            with self.ledger() as ledger:
-                head = ledger.head()
-            return Admission(
-                holder=self.policy.holder.name, pending=True, size=size.records, persons=size.persons, ledger_head=head
-            )
         done, spent = statement.done, study.spent(statement.done)
         reserved = None if spent else study.reservation(size, done)
         with one_at_a_time(self.home):
@@ -271,8 +274,6 @@ class Holder:
         """The protected contribution to one sum. Raises Refused when a rule or the ledger does not allow it."""
         started = time.perf_counter()
         name, size, terms = self.policy.holder.name, self.size, study.terms
-        if not approved(self.home, self.policy, study.digest):
-            raise Refused("this study waits for approval at this holder; want it approved there first")
         if statement.round <= statement.done:
             raise Refused(f"sum: got number {statement.round}; want {statement.done + 1} or more")
         agreement, party = self._protecting.party(statement, name, self.policy.parties.root, size.records)
@@ -288,6 +289,7 @@ class Holder:
         exact = paid is None or study.central
         if exact:
             self._may_ask(statement.run, study, ask, parts)
+        self._permit(statement, study, uses=True)
         with one_at_a_time(self.home):
             self._patient(study)
             what = self._figures(statement, study, ask, entries) if exact else ""

@@ -6,12 +6,14 @@ It answers stages of the protections that its own file allows, and refuses runs 
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from statfed.client.guard.files import check_modes
-from statfed.client.guard.policy import HolderName, Parties
+from statfed.client.guard.policy import Approval, HolderName, Parties, load_policy
+from statfed.client.pilot.studies import known, permit
 from statfed.client.protecting import Protecting
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError
@@ -39,6 +41,7 @@ class PartyPolicy(Section):
 
     party: HolderName
     allow: PartyAllow
+    approval: Approval = Approval()
     parties: Parties = Parties()
 
 
@@ -47,7 +50,13 @@ def load_party(path: Path) -> PartyPolicy:
     try:
         return PartyPolicy.model_validate(read_toml(path, "party"))
     except ValidationError as error:
-        raise UsageError(describe(error, str(path), "one of party, allow, parties")) from None
+        raise UsageError(describe(error, str(path), "one of party, allow, approval, parties")) from None
+
+
+def approval_of(home: Path) -> Approval:
+    """Who approves studies at a home, of a holder or of a third party. Raises UsageError where its file is wrong."""
+    third = home / FILE
+    return load_party(third).approval if third.exists() else load_policy(home / "policy.toml").approval
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,17 @@ class ThirdParty:
         except UsageError as error:
             log.error("party: %s", error)
             raise Refused("this party's file cannot be read; its own log says why") from None
-        name = policy.party.name
+        name, terms = policy.party.name, statement.terms
         if statement.step == "release":
+            if not known(self.home, terms.digest()):
+                raise Refused("release: this study was never proposed here; want one that was")
             self._protecting.close(statement.run)
             return ThirdPartyAnswer(Present(holder=name, stage="release", seconds=0.0))
         if statement.step != "protect":
             raise Refused(f"step: got {statement.step}; want protect: this party holds no data")
-        protection = statement.terms.protection.name
+        now = datetime.now(UTC)
+        permit(self.home, policy.approval, terms, terms.digest(), statement.run, statement.round, uses=True, now=now)
+        protection = terms.protection.name
         if protection not in policy.allow.protections:
             raise Refused(f"protection: got {protection}; want {' or '.join(policy.allow.protections)}")
         agreement, party = self._protecting.party(statement, name, policy.parties.root)

@@ -111,13 +111,9 @@ def outside(terms: Terms) -> tuple[str, ...]:
 
 
 class Admission(_Message):
-    """A holder's answer to `admit`: the public facts of its part in the study. Privacy fields are None without privacy.
-
-    pending: the holder takes part once a person there has approved the study; nothing is reserved until then.
-    """
+    """A holder's answer to `admit`: public facts of its part in the study. Privacy fields are None without privacy."""
 
     holder: str
-    pending: bool = False
     size: int = Field(description="public number of records")
     persons: int = Field(description="public number of persons")
     epsilon: float | None = Field(default=None, description="PLD composition over all sums of the study")

@@ -1,6 +1,7 @@
 """One run of any study: terms -> a session with its parties -> protected sums -> release -> answer."""
 
 import hashlib
+import os
 import secrets
 import tempfile
 import time
@@ -86,8 +87,8 @@ class Options:
     folder goes; None: none is written. keep: where the answer alone is kept, in a folder of its own, without `runs`;
     None: nowhere. fresh: new holders, kept inside the run's folder. dry_run: stop after admission
     with DryRun. references: also train what a model is compared with, where records are held out. base: folder that
-    relative paths start from. codebook: instead of the study's file; drafted: was it made from the data? engine:
-    instead of the study's.
+    relative paths start from. codebook: instead of the study's file; drafted: was it made from the data? terms: as the
+    parties approved them, instead of codebooks. engine: instead of the study's.
     """
 
     workspace: Path | None = None
@@ -98,6 +99,7 @@ class Options:
     base: Path | None = None
     codebook: Codebook | None = None
     drafted: bool = False
+    terms: Terms | None = None
     engine: Engine | None = None
     keep: Path | None = None
 
@@ -170,7 +172,8 @@ def run_study(
     own = {"codebook": str((base / study.codebook).resolve())} if study.codebook else {}
     others = {holder: str((base / path).resolve()) for holder, path in study.codebooks.items()}
     study = study.model_copy(update={"holders": holders, **own, "codebooks": others})
-    before_data(study, base, options.codebook, options.runs)
+    if options.terms is None:
+        before_data(study, base, options.codebook, options.runs)
     if options.runs is None:
         job = _Job(study, options, name, None, progress, notify, on_codebook)
         return _kept(job, _execute(job), options.keep / name) if options.keep else _execute(job)
@@ -243,6 +246,7 @@ def _facts(job: _Job, folder: Path) -> dict[str, Any]:
         "engine": study.engine,
         "title": study.title,
         "attempt": job.attempt,
+        "pid": os.getpid(),
     }
 
 
@@ -290,7 +294,7 @@ def _execute(job: _Job) -> Answer:
     started = time.perf_counter()
     options = job.options
     with job.clock.phase("prepare data"):
-        world = world_of(job.study, options.base or Path(), options.codebook, job.progress, drafted=options.drafted)
+        world = _world(job)
         job.warn(world.warnings)
         if world.drafted:
             job.on_codebook(world.terms.codebook)
@@ -336,6 +340,7 @@ def _execute(job: _Job) -> Answer:
         seconds=time.perf_counter() - started,
         origin=world.origin,
         synthetic=world.synthetic,
+        simulated=job.study.engine != "pilot",
         warnings=tuple(job.warnings),
         phases=tuple(Phase(name=name, seconds=seconds) for name, seconds in job.clock.phases.items()),
         memory_mib=dict(session.memory),
@@ -345,12 +350,21 @@ def _execute(job: _Job) -> Answer:
     )
 
 
+def _world(job: _Job) -> World:
+    options = job.options
+    if options.terms is not None:
+        return World(job.study, options.terms)
+    return world_of(job.study, options.base or Path(), options.codebook, job.progress, drafted=options.drafted)
+
+
 def _engine(job: _Job) -> Engine:
     """What opens a session with the study's parties. Raises UsageError where a pilot is wanted and none is named."""
     if job.options.engine is not None:
         return job.options.engine
     if job.study.engine == "pilot":
-        raise UsageError("engine: got pilot without its folder; want `statfed run STUDY --pilot FOLDER`")
+        raise UsageError(
+            "engine: got pilot for a file; want it proposed first: `statfed study propose`, then `statfed run NUMBER`"
+        )
     return load("statfed.server.grid", job.study.engine, "engine")  # type: ignore[no-any-return]
 
 

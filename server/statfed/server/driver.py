@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.errors import EngineError, Pending, Refused, UsageError
+from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.few import without_few
 from statfed.core.method import Adaptive, Arrays, Ask, Coordination, Counts, Fixed, Total
 from statfed.core.privacy.placement import note
@@ -90,10 +90,9 @@ def drive(
     model. resume: go on after this checkpoint; `run` has to be a new name, and what the interrupted run and other
     attempts, `earlier`, had set aside is let go. A sum that a holder was charged for without the coordinator having it
     is lost: it is not asked again, so that a study never costs more than was agreed. Raises Refused or UsageError when
-    a holder does not admit the study, Pending when a person has to approve it there first, EngineError when one fails
-    later. What the method or `statfed.core.resolution` raises on seeing totals depends on data: holders are told that
-    there is no result, and count a refusal. few: records of a total fewer than which are not told of beside others, as
-    the release's rules want it (`statfed.core.few`).
+    a holder does not admit the study, EngineError when one fails later. What the method or `statfed.core.resolution`
+    raises on seeing totals depends on data: holders are told that there is no result, and count a refusal. few: records
+    of a total fewer than which are not told of beside others, as the release's rules want it (`statfed.core.few`).
     """
     if study.obstacles:
         raise UsageError("\n".join(study.obstacles))
@@ -108,9 +107,6 @@ def drive(
             resume = _without_lost(study, resume, done)
             exchange = Exchange(session, study, run, progress, done)
         driven = Driven(Result(study.terms.method, "", {"none": ()}), exchange.admit())
-        waiting = [name for name, admission in driven.admissions.items() if admission.pending]
-        if waiting:
-            raise Pending(f"{', '.join(waiting)}: a person has to approve this study there first; nothing was spent")
         on_admission(driven.admissions)
         _alike(study, driven.admissions)
         driven.sums = list(resume.sums) if resume else []

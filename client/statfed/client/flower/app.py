@@ -5,6 +5,8 @@ coordinator learns that something failed.
 """
 
 import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from flwr.clientapp import ClientApp
 
 from statfed.client.flower.packets import arrays_in, packet_in, put_packet
 from statfed.client.holder import Holder
+from statfed.client.pilot import studies
 from statfed.client.third_party import FILE as PARTY
-from statfed.client.third_party import ThirdParty
+from statfed.client.third_party import ThirdParty, approval_of
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
 from statfed.core.statement import failure
 
@@ -32,17 +35,42 @@ def _party(home: str) -> Holder | ThirdParty:
 
 
 def answer(message: Message, context: Context) -> Message:
-    """Answer one message of the coordinator. Never raises: whatever goes wrong, only a public text leaves."""
+    """Answer one statement of the coordinator. Never raises: whatever goes wrong, only a public text leaves."""
+    return _guarded(message, context, _stated)
+
+
+def correspond(message: Message, context: Context) -> Message:
+    """Answer a letter of a pilot's coordinator: proposals, and what was decided of them. Never raises."""
+    return _guarded(message, context, _written)
+
+
+def _stated(message: Message, home: Path) -> RecordDict:
+    party = _party(str(home))
+    statement = str(message.content.config_records["config"]["statement"])
+    records = message.content.array_records
+    public = arrays_in(records.get("arrays") or ArrayRecord())
+    reply = party.answer(statement, public, packet_in(message.content))
+    content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
+    if reply.packet is not None:
+        put_packet(content, reply.packet)
+    return content
+
+
+def _written(message: Message, home: Path) -> RecordDict:
+    letter = str(message.content.config_records["config"]["letter"])
     try:
-        party = _party(str(context.node_config["home"]))
-        statement = str(message.content.config_records["config"]["statement"])
-        records = message.content.array_records
-        public = arrays_in(records.get("arrays") or ArrayRecord())
-        reply = party.answer(statement, public, packet_in(message.content))
-        content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
-        if reply.packet is not None:
-            put_packet(content, reply.packet)
-        return Message(content, reply_to=message)
+        rules = approval_of(home)
+    except UsageError as error:
+        log.error("policy: %s", error)
+        raise Refused("this party's policy cannot be read; its own log says why") from None
+    mail = studies.answer(home, letter, rules, datetime.now(UTC))
+    return RecordDict({"facts": ConfigRecord({"json": mail.model_dump_json()})})
+
+
+def _guarded(message: Message, context: Context, reply: Callable[[Message, Path], RecordDict]) -> Message:
+    """The reply, or what may be told of why there is none."""
+    try:
+        return Message(reply(message, Path(str(context.node_config["home"]))), reply_to=message)
     except (Refused, UsageError) as error:  # their text is written to be public
         log.warning("refused: %s", " | ".join(str(error).splitlines()))
         return Message(Error(PUBLIC_FAILURE, failure(error)), reply_to=message)
@@ -62,3 +90,4 @@ app.query("admit")(answer)
 app.query("ask")(answer)
 app.query("protect")(answer)
 app.query("release")(answer)
+app.query("study")(correspond)

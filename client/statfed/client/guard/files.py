@@ -17,7 +17,6 @@ PRIVATE = (
     "ledger.opened",
     "releases.sqlite",
     "refusals.jsonl",
-    "approvals.json",
 )
 """Files of a home that are their owner's alone."""
 
@@ -31,6 +30,7 @@ def check_modes(home: Path) -> None:
     for path, closed, want in (
         (home, 0o022, "go-w"),
         (home / "party.toml", 0o022, "go-w"),
+        (home / "studies", 0o077, "700"),
         *((home / name, 0o077, "600") for name in PRIVATE),
     ):
         try:

@@ -3,7 +3,7 @@
 `serve` keeps it up: every participant's node key is registered, a revoked one's is taken out, and a renewed certificate
 is shown to whoever connects next, all without a restart. A file that only its owner can read, `hub/control.json`, tells
 the commands of the same user on the same machine where to reach it and with which secret. `PilotEngine` is what a run
-opens: nodes stand for the names under which their keys were signed, and messages go to those of the study alone.
+opens: nodes stand for the names under which their keys were signed, and messages go to those alone that have approved.
 """
 
 import json
@@ -12,8 +12,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from statfed.server.engine import Deployment, Session
 from statfed.server.grid._coordinator import Coordinator
 from statfed.server.grid._polling import PollingGrid
 from statfed.server.grid.processes import Processes, environment, listen
+from statfed.server.pilot import studies
 from statfed.server.pilot.office import Office, open_office
 
 R = TypeVar("R")
@@ -153,38 +154,64 @@ def connected(office: Office) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class PilotEngine:
-    """The engine `pilot`: an existing hub, and parties on machines of their own. folder: the coordinator's."""
+    """The engine `pilot`: an existing hub, and parties on machines of their own, for the study of one proposal.
+
+    folder: the coordinator's; number: of the proposal, whose approval by every party is looked at before anybody is
+    asked. Messages go to those parties alone.
+    """
 
     folder: Path
+    number: int
     poll: float = 0.05
 
     def run(self, deployment: Deployment, drive: Callable[[Session], R], progress: Progress) -> R:
-        """Open a session with the parties of a study, by name, and close it, always. Raises UsageError where one is no
-        participant, EngineError where one is not connected."""
+        """Open a session with the parties of a study, by name, and close it, always. Raises Pending where one has not
+        approved it, UsageError where it has other parties, EngineError where one is not connected."""
         office = open_office(self.folder)
+        parties = studies.ready(office, self.number, datetime.now(UTC)).proposal.parties
+        if set(parties) != set(deployment.homes):
+            got = ", ".join(sorted(deployment.homes))
+            raise UsageError(f"study {self.number}: got {got} as parties; want those that approved it: {parties}")
         control = control_of(office)
-        if strangers := sorted(set(deployment.homes) - set(control.nodes)):
-            known = ", ".join(sorted(control.nodes)) or "nobody"
-            raise UsageError(f"holders: got {', '.join(strangers)}; want participants of the pilot: {known}")
-        nodes = {name: control.nodes[name] for name in deployment.homes}
-        with ExitStack() as stack:
+        if strangers := sorted(set(parties) - set(control.nodes)):
+            raise UsageError(f"{', '.join(strangers)}: not known to the hub: expired or revoked; want them renewed")
+        nodes = {name: control.nodes[name] for name in parties}
+        with _opened(office, control, self.poll) as grid:
+            _wait(grid, nodes, progress)
+            return drive(Session(grid, nodes))
 
-            def check() -> None:
-                control_of(office)
 
-            coordinator = _coordinator(stack, office, control)
-            try:
-                grid = PollingGrid(coordinator.open(bundle()), check, self.poll)
-                _wait(grid, nodes, progress)
-            except httpx.HTTPError as error:
-                raise EngineError(f"coordinator: got {type(error).__name__}; want an answer") from error
-            outcome = FAILED
-            try:
-                found = drive(Session(grid, nodes))
-                outcome = COMPLETED
-                return found
-            finally:
-                coordinator.finish(outcome)
+def correspond(office: Office, numbers: Sequence[int]) -> dict[str, str]:
+    """Send proposals to those of their parties that are connected, and take in what they have decided.
+
+    Returns what went wrong, by party. Raises EngineError where no hub is up.
+    """
+    control = control_of(office)
+    with _opened(office, control) as grid:
+        online = set(grid.get_node_ids())
+        nodes = {name: node for name, node in control.nodes.items() if node in online}
+        return studies.post(office, grid, nodes, numbers, datetime.now(UTC))
+
+
+@contextmanager
+def _opened(office: Office, control: Control, poll: float = 0.05) -> Iterator[PollingGrid]:
+    """A run of the hub, which carries messages as long as the block runs."""
+
+    def check() -> None:
+        control_of(office)
+
+    with ExitStack() as stack:
+        coordinator = _coordinator(stack, office, control)
+        try:
+            grid = PollingGrid(coordinator.open(bundle()), check, poll)
+        except httpx.HTTPError as error:
+            raise EngineError(f"coordinator: got {type(error).__name__}; want an answer") from error
+        outcome = FAILED
+        try:
+            yield grid
+            outcome = COMPLETED
+        finally:
+            coordinator.finish(outcome)
 
 
 def _coordinator(stack: ExitStack, office: Office, control: Control) -> Coordinator:
