@@ -27,8 +27,8 @@ from tests.faults.world import world
 _ABOUT = """
 One pilot lives through them all: a hub, three holders and a key holder as the processes of `statfed coordinator start`
 and `statfed holder start`, each with a line of its own to the hub. `python benchmarks/faults.py --write docs/faults.md`
-writes this page. *alone*: the run finished; *resumed*: it finished after `--resume`; *refused*: it was said clearly
-that it has to be begun anew. A fault that came after the run's end counts as alone.
+writes this page. *alone*: the run finished; *resumed*: it finished after `statfed resume`; *refused*: it was
+said clearly that it has to be begun anew. A fault that came after the run's end counts as alone.
 """
 _CLASSES = ("alone", "resumed", "refused", "never ended", "broke")
 
@@ -101,9 +101,8 @@ def page(found: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:
 
 def _shape(said: str) -> str:
     """A message without the run's own name."""
-    return (
-        re.sub(r"\d{8}-\d{6}-[a-z-]+-[0-9a-f]{4}(~\d+)?", "RUN", said).replace("|", "&#124;").replace("\n", " ")[:300]
-    )
+    shown = re.sub(r"\d{8}-\d{6}-[a-z-]+-[0-9a-f]{4}(~\d+)?", "RUN", said)
+    return shown.replace("|", "&#124;").replace("\n", " ")[:300]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,9 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="the page, in Markdown")
     parser.add_argument("--folder", type=Path, help="where the pilot lives: a new folder, which is kept")
     given = parser.parse_args(arguments)
-    there = (
-        [json.loads(line) for line in given.json.read_text().splitlines()] if given.json and given.json.exists() else []
-    )
+    record = given.json.read_text().splitlines() if given.json and given.json.exists() else []
+    there = [json.loads(line) for line in record]
     done = {one["number"] for one in there}
     left = [case for case in cases(given.count, given.seed) if case.number not in done]
     if faketime() is None:

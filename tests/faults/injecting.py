@@ -24,7 +24,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Fault:
-    """One kind of fault. role: of whom; act: does it, and returns once it is over or will be undone by `World.whole`."""
+    """One kind of fault. role: of whom; act: does it; what it leaves, `World.whole` undoes."""
 
     role: str
     what: str
@@ -205,15 +205,16 @@ class Watch:
         begun = time.monotonic()
         while self.command.ended is None:
             if not self.run:
-                there = {one.name for one in self.world.runs.glob("*")} if self.world.runs.exists() else set()
-                self.run = next(iter(there - self.before), "")
+                self._look()
             elif self._is(moment, sums, time.monotonic() - begun, random):
                 return True
             time.sleep(0.01)
         if not self.run:
-            there = {one.name for one in self.world.runs.glob("*")} if self.world.runs.exists() else set()
-            self.run = next(iter(there - self.before), "")
+            self._look()
         return False
+
+    def _look(self) -> None:
+        self.run = next((one.name for one in self.world.runs() if one.name not in self.before), "")
 
     def _is(self, moment: str, sums: int, passed: float, random: float) -> bool:
         if moment == "before admission":

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tests.faults.forked import Command
 from tests.faults.injecting import FAULTS, MOMENTS, Fault, Scene, Watch, background, faketime
 from tests.faults.world import HOLDERS, STUDIES, Price, World
 
@@ -35,8 +36,8 @@ class Outcome:
     """What came of it. how: alone, resumed, refused, never ended or broke; late: the run had ended before the fault.
 
     drift: entries of ledgers more or fewer than what was released costs; doubled: sums that a holder was charged for
-    twice; lost: paid for by every holder, and no result; wrong: another result than it has to be; held: holders at which
-    budget is still set aside.
+    twice; lost: paid for by every holder, and no result; wrong: another result than it has to be; held: holders at
+    which budget is still set aside.
     """
 
     case: Case
@@ -90,11 +91,12 @@ def run_once(world: World, study: str) -> tuple[str, float]:
 
 
 def _runs(world: World) -> set[str]:
-    return {one.name for one in world.runs.glob("*")} if world.runs.exists() else set()
+    return {one.name for one in world.runs()}
 
 
-def _ask(world: World, study: str, log: str):  # type: ignore[no-untyped-def]
-    return world.command("run", f"{study}.study.toml", "--pilot", "trade", "--json", log=log, own="coordinator")
+def _ask(world: World, study: str, log: str, word: str = "run") -> Command:
+    number = str(world.numbers[study])
+    return world.command(word, number, "--pilot", "trade", "--json", log=log, own="coordinator")
 
 
 def prices(world: World) -> Mapping[str, Price]:
@@ -138,9 +140,7 @@ def _resume(world: World, outcome: Outcome, said: str, log: str) -> None:
     for _ in range(TRIES):
         if not outcome.run:
             return
-        again = world.command(
-            "run", "--resume", outcome.run, "--pilot", "trade", "--json", log=f"resume-{log}", own="coordinator"
-        )
+        again = _ask(world, outcome.case.study, f"resume-{log}", "resume")
         outcome.resumes += 1
         if not again.wait(LONGEST):
             again.kill()

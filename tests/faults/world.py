@@ -1,4 +1,4 @@
-"""A pilot that lives through faults: a hub, three holders, a key holder, and a line of its own between each and the hub.
+"""A pilot that lives through faults: a hub, three holders, a key holder, and a line between each and the hub.
 
 Every party's kit names its own line (`statfed.lab.pilot.proxy`) as the hub's address, so that one line can fail alone.
 """
@@ -15,14 +15,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
 from statfed.client.guard.policy import Budget, Dataset, HolderName, write_policy
 from statfed.client.guard.templates import made
-from statfed.client.pilot import joining
+from statfed.client.pilot import joining, studies
+from statfed.client.third_party import approval_of
 from statfed.core.codebook import load_codebook
+from statfed.core.study import load_study
+from statfed.federation import pilot as pilots
 from statfed.lab.pilot.demo import CODEBOOK, people
 from statfed.lab.pilot.machines import tree
 from statfed.lab.pilot.proxy import Proxy, proxy
@@ -66,19 +70,20 @@ Price = Mapping[str, Counter[tuple[str, int, str]]]
 
 @dataclass
 class World:
-    """A pilot and its processes. lines: by party."""
+    """A pilot and its processes. lines: by party; numbers: of the studies that everybody has approved."""
 
     folder: Path
     office: Office
     lines: dict[str, Proxy]
     up: dict[str, Command] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def home(self, party: str) -> Path:
         return self.folder / party
 
-    @property
-    def runs(self) -> Path:
-        return self.folder / "runs"
+    def runs(self) -> list[Path]:
+        """Folders of all runs."""
+        return [one for number in self.numbers.values() for one in pilots.runs_of(self.office, number)]
 
     def command(self, *words: str, log: str, more: Mapping[str, str] | None = None, own: str = "") -> Command:
         """Start a command. own: whose home the user's register is in."""
@@ -160,7 +165,8 @@ class World:
         return float(pd.concat([people(name, RECORDS) for name in HOLDERS]).age.mean())
 
     def result(self, run: str) -> dict[str, object] | None:
-        path = self.runs / run / "result.json"
+        (folder,) = [one for one in self.runs() if one.name == run]
+        path = folder / "result.json"
         return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -195,6 +201,8 @@ def world(folder: Path) -> Iterator[World]:
         for role in ("hub", *PARTIES):
             made_.start(role)
         assert made_.whole(180), "parties: not all connected; see the logs"
+        for name in STUDIES:
+            made_.numbers[name] = _approved(made_, name)
         yield made_
 
 
@@ -220,6 +228,19 @@ def _provision(made_: World) -> None:
             budget=Budget(unit="record", epsilon=1000.0, delta=1e-6),
         )
         write_policy(policy, home / "policy.toml")
+
+
+def _approved(made_: World, name: str) -> int:
+    """Propose a study for a thousand runs, and have everybody approve it."""
+    study = load_study(made_.folder / f"{name}.study.toml", ['engine="pilot"'])
+    proposal = pilots.propose(made_.office, study, made_.folder, runs=1000).proposal
+    assert not hub.correspond(made_.office, [proposal.number])
+    for party in proposal.parties:
+        now = datetime.now(UTC).replace(microsecond=0)
+        home = made_.home(party)
+        studies.decide(home, proposal.number, "approved", approval_of(home), now=now)
+    assert not hub.correspond(made_.office, [proposal.number])
+    return proposal.number
 
 
 def _free_port() -> int:

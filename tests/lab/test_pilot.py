@@ -22,7 +22,7 @@ def test_the_shortest_path_of_the_guide_leads_from_empty_folders_to_the_pooled_r
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     typed = re.findall(r"^ *[0-9.]+ s  ([a-z]+)\$ (statfed .*)$", done.stdout, re.MULTILINE)
     path = GUIDE.read_text(encoding="utf-8").split("## Shortest path")[1].split("##")[0]
-    rows = [line.split("|")[1:3] for line in path.splitlines() if line.startswith("| `") or line.startswith("| |")]
+    rows = [line.split("|")[1:3] for line in path.splitlines() if line.startswith(("| `", "| |"))]
     wanted = {
         (role, line) for row in rows for role, cell in enumerate(row) for line in re.findall(r"`(statfed .*?)`", cell)
     }

@@ -130,11 +130,15 @@ def connect(coordinator: Machine, parties: Sequence[Machine], said: Sequence[str
     told(Step(COORDINATOR, status, time.perf_counter() - begun))
 
 
-def answer(coordinator: Machine, study: str, text: str) -> Mapping[str, Any]:
-    """The result of a study, run by command."""
+def answer(coordinator: Machine, parties: Sequence[Machine], number: int, study: str, text: str) -> Mapping[str, Any]:
+    """The result of a study that is proposed, approved by all and run. number: which it is in this pilot."""
     (coordinator.folder / study).write_text(text, encoding="utf-8")
     (coordinator.folder / "people.codebook.toml").write_text(CODEBOOK, encoding="utf-8")
-    said = coordinator.run(f"statfed run {study} --pilot trade", said=["--json"])
+    coordinator.run(f"statfed study propose {study} --pilot trade")
+    for party in parties:
+        party.run(f"statfed study review {number} --home {party.name}")
+        party.run(f"statfed study approve {number} --home {party.name}")
+    said = coordinator.run(f"statfed run {number} --pilot trade", said=["--json"])
     found: Mapping[str, Any] = json.loads(said)
     return found
 
@@ -179,17 +183,17 @@ def rehearse(work: Path, *, short: bool, loopback: bool, console: Console) -> bo
             bring_data(party, "standard", ["--epsilon", "1"])
         connect(coordinator, parties, ["--host", "127.0.0.1"] if loopback else [])
         rows: list[str] = []
-        found = answer(coordinator, "mean.study.toml", MEAN)
+        found = answer(coordinator, parties, 1, "mean.study.toml", MEAN)
         got = found["estimates"][0]["estimate"]
         want = float(pd.concat([people(name) for name in PARTIES]).age.mean())
         well &= bool(np.isclose(got, want, rtol=1e-9))
         rows.append(f"mean age: got {got:.6f}; pooled records give {want:.6f}")
         rows.append(_pace("mean", found))
         for party in parties:
+            party.run(f"statfed status --home {party.name}")
             party.run(f"statfed ledger show --home {party.name}")
-            party.run(f"statfed holder refusals --home {party.name}")
         if not short:
-            found = answer(coordinator, "training.study.toml", TRAINING)
+            found = answer(coordinator, parties, 2, "training.study.toml", TRAINING)
             spent = max(one["study_epsilon"] for one in found["spending"])
             well &= 0 < spent <= 0.5
             rows.append(f"training: {len(found['sums'])} rounds, epsilon {spent:.3f} spent at a party, of 0.5 agreed")

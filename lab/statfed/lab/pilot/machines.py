@@ -20,8 +20,7 @@ from pathlib import Path
 from statfed.core.errors import EngineError
 from statfed.core.process import how
 
-STATFED = (sys.executable, "-P", "-c", "import sys; from statfed.cli.main import main; sys.exit(main())")
-"""The installed command, by the interpreter that runs this."""
+_STATFED = ("-P", "-c", "import sys; from statfed.cli.main import main; sys.argv[0] = 'statfed'; sys.exit(main())")
 HUB = "hub.example"
 UNSHARED = ("unshare", "--map-root-user", "--net", "--mount")
 _INSIDE = "STATFED_REHEARSAL_INSIDE"
@@ -40,12 +39,15 @@ class Step:
 
 @dataclass
 class Machine:
-    """One organisation's machine. through: the command that enters its network; told: called with every step."""
+    """One organisation's machine. through: the command that enters its network; told: called with every step; python:
+    the interpreter of the environment that it has `statfed` in.
+    """
 
     name: str
     folder: Path
     through: tuple[str, ...] = ()
     told: Callable[[Step], None] = lambda _: None
+    python: str = sys.executable
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -57,7 +59,7 @@ class Machine:
         Raises EngineError with its last words where it ends with another status than `code`.
         """
         begun = time.perf_counter()
-        words = [*self.through, *STATFED, *shlex.split(line)[1:], *said]
+        words = [*self.through, self.python, *_STATFED, *shlex.split(line)[1:], *said]
         try:
             done = subprocess.run(
                 words,
@@ -72,15 +74,14 @@ class Machine:
             raise EngineError(f"{self.name}: {line}: no end in {limit:.0f} s; want one") from None
         self.told(Step(self.name, line, time.perf_counter() - begun))
         if done.returncode != code:
-            raise EngineError(
-                f"{self.name}: {line}: got {how(done.returncode)}; want {code}\n{done.stderr[-2000:] or done.stdout[-2000:]}"
-            )
+            last = (done.stderr or done.stdout)[-2000:]
+            raise EngineError(f"{self.name}: {line}: got {how(done.returncode)}; want {code}\n{last}")
         return done.stdout
 
     def start(self, line: str, up: str, *, said: Sequence[str] = (), limit: float = 120.0) -> subprocess.Popen[bytes]:
         """Start what stays up, and wait until its log says `up`. Raises EngineError with its last words otherwise."""
         begun, log = time.perf_counter(), self.folder / f"{shlex.split(line)[1]}.log"
-        words = [*self.through, *STATFED, *shlex.split(line)[1:], *said]
+        words = [*self.through, self.python, *_STATFED, *shlex.split(line)[1:], *said]
         with log.open("wb") as file:
             process = subprocess.Popen(
                 words, cwd=self.folder, env=self.environment(), stdout=file, stderr=subprocess.STDOUT
@@ -110,8 +111,9 @@ class Machine:
         self.processes.clear()
 
     def environment(self) -> Mapping[str, str]:
-        """What its commands see: this interpreter's paths, and a home that is this machine's alone."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("STATFED_", "XDG_"))}
+        """What its commands see: its interpreter's paths, and a home that is this machine's alone."""
+        foreign = ("STATFED_", "XDG_") if self.python == sys.executable else ("STATFED_", "XDG_", "PYTHON")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return kept | {"HOME": str(self.folder), "COLUMNS": "120"}
 
     def resident_mib(self) -> float:
