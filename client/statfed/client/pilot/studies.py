@@ -309,7 +309,7 @@ def _permitted(
     attempts = {str(one["run"]) for one in entries if one["proposal"] == asked.signed.id}
     runs = {base(attempt) for attempt in attempts}
     if base(run) not in runs and len(runs) >= decision.runs:
-        raise Refused(f"{what}: approved for {decision.runs} runs, which were made; want it proposed again")
+        raise Refused(f"{what}: approved for {decision.runs}, and run as often; want it proposed again")
     if run not in attempts and sum(base(one) == base(run) for one in attempts) >= MOST_ATTEMPTS:
         raise Refused(f"{what}: run {base(run)} was begun {MOST_ATTEMPTS} times; want a new run")
     cost = 0.0 if terms.privacy is None else terms.privacy.epsilon

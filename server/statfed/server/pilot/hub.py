@@ -171,7 +171,9 @@ class PilotEngine:
         parties = studies.ready(office, self.number, datetime.now(UTC)).proposal.parties
         if set(parties) != set(deployment.homes):
             got = ", ".join(sorted(deployment.homes))
-            raise UsageError(f"study {self.number}: got {got} as parties; want those that approved it: {parties}")
+            raise UsageError(
+                f"study {self.number}: got {got} as parties; want those that approved it: {', '.join(parties)}"
+            )
         control = control_of(office)
         if strangers := sorted(set(parties) - set(control.nodes)):
             raise UsageError(f"{', '.join(strangers)}: not known to the hub: expired or revoked; want them renewed")
