@@ -11,6 +11,7 @@ from pathlib import Path
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from statfed.client.flower.journal import journal_of
 from statfed.client.flower.packets import arrays_in, packet_in, put_packet
 from statfed.client.holder import Holder
 from statfed.client.third_party import FILE as PARTY
@@ -32,9 +33,24 @@ def _party(home: str) -> Holder | ThirdParty:
 
 
 def answer(message: Message, context: Context) -> Message:
-    """Answer one message of the coordinator. Never raises: whatever goes wrong, only a public text leaves."""
+    """Answer one message of the coordinator. Never raises: whatever goes wrong, only a public text leaves.
+
+    In a pilot, the message is in this party's log before it is answered, and the answer before it leaves.
+    """
     try:
-        party = _party(str(context.node_config["home"]))
+        home = str(context.node_config["home"])
+        journal = journal_of(home)
+        if journal is None:
+            return _answer(message, home)
+        salt = journal.received(message)
+        return journal.answered(_answer(message, home), salt)
+    except Exception as error:  # noqa: BLE001
+        return _failed(message, error)
+
+
+def _answer(message: Message, home: str) -> Message:
+    try:
+        party = _party(home)
         statement = str(message.content.config_records["config"]["statement"])
         records = message.content.array_records
         public = arrays_in(records.get("arrays") or ArrayRecord())
@@ -43,17 +59,24 @@ def answer(message: Message, context: Context) -> Message:
         if reply.packet is not None:
             put_packet(content, reply.packet)
         return Message(content, reply_to=message)
-    except (Refused, UsageError) as error:  # their text is written to be public
+    except Exception as error:  # noqa: BLE001
+        return _failed(message, error)
+
+
+def _failed(message: Message, error: Exception) -> Message:
+    """What is told of an error."""
+    hidden: StatfedError
+    if isinstance(error, Refused | UsageError):  # their text is written to be public
         log.warning("refused: %s", " | ".join(str(error).splitlines()))
         return Message(Error(PUBLIC_FAILURE, failure(error)), reply_to=message)
-    except LedgerCorrupt as error:
+    if isinstance(error, LedgerCorrupt):
         log.error("ledger: %s", error)
-        hidden: StatfedError = LedgerCorrupt("its privacy ledger does not verify; the holder's own log has the details")
-    except EngineError as error:
+        hidden = LedgerCorrupt("its privacy ledger does not verify; the holder's own log has the details")
+    elif isinstance(error, EngineError):
         log.error("failed: %s", error)
         hidden = EngineError("a failure at the holder, such as a disk that is full; its own log has the details")
-    except Exception:
-        log.exception("internal error")
+    else:
+        log.error("internal error", exc_info=error)
         hidden = EngineError("internal error at the holder; its own log has the details")
     return Message(Error(INTERNAL_FAILURE, failure(hidden)), reply_to=message)
 

@@ -39,7 +39,7 @@ from statfed.core.section import deep
 
 FILE, OWNER = "audit.jsonl", "pilot.toml"
 COORDINATOR = "coordinator"
-OPEN, MENDED = "open", "mended"
+OPEN, MENDED, CONTRADICTED = "open", "mended", "contradicted"
 LARGEST = 2**18
 """Bytes of an entry."""
 ORIGIN = "0" * 64

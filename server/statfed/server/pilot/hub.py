@@ -21,8 +21,11 @@ from secrets import token_hex
 from typing import TypeVar
 
 import httpx
+from flwr.serverapp import Grid
 
+from statfed.core import VERSION
 from statfed.core.errors import EngineError, UsageError
+from statfed.core.pilot.audit import record
 from statfed.core.pilot.bundle import bundle
 from statfed.core.pilot.files import replace_file
 from statfed.core.pilot.papers import Participant
@@ -33,6 +36,7 @@ from statfed.server.grid._coordinator import Coordinator
 from statfed.server.grid._polling import PollingGrid
 from statfed.server.grid.processes import Processes, environment, listen
 from statfed.server.pilot.office import Office, open_office
+from statfed.server.pilot.witnessed import WitnessedGrid
 
 R = TypeVar("R")
 CONTROL = "control.json"
@@ -94,6 +98,8 @@ def serve(
                 replace_file(control, json.dumps(table))
             if not told:
                 told = True
+                record(office.root, "hub-started", {"address": shown, "version": VERSION})
+                stack.callback(record, office.root, "hub-stopped", {})
                 ready(shown)
 
 
@@ -180,11 +186,17 @@ class PilotEngine:
                 raise EngineError(f"coordinator: got {type(error).__name__}; want an answer") from error
             outcome = FAILED
             try:
-                found = drive(Session(grid, nodes))
+                found = drive(Session(witnessed(grid, office, nodes), nodes))
                 outcome = COMPLETED
                 return found
             finally:
                 coordinator.finish(outcome)
+
+
+def witnessed(grid: Grid, office: Office, nodes: Mapping[str, int]) -> Grid:
+    """The grid of a run, which writes its messages into the coordinator's log."""
+    pins = {one.name: one.identity for one in office.roster.participants}
+    return WitnessedGrid(grid, office.root, {node: name for name, node in nodes.items()}, pins)
 
 
 def _coordinator(stack: ExitStack, office: Office, control: Control) -> Coordinator:
