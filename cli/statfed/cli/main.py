@@ -8,6 +8,7 @@ import typer
 from statfed.cli import (
     analyse,
     annex,
+    audit,
     catalogue,
     codebook,
     compare,
@@ -81,6 +82,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(holder.app, name="holder")
 app.add_typer(pilot.app, name="pilot")
 app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(audit.app, name="audit")
 app.command("doctor")(doctor.doctor)
 
 

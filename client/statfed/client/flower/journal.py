@@ -17,7 +17,7 @@ from statfed.client.pilot.joining import Own, standing
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.pilot.audit import CONTRADICTED, COORDINATOR, FILE, OWNER, Fact, record
 from statfed.core.pilot.crosscheck import ANSWERED, RECEIVED
-from statfed.core.pilot.witness import HEADS, RECORD, Noted, Said, Witness, about, content_digest, text_digest
+from statfed.core.pilot.witness import HEADS, RECORD, Noted, Said, Witness, about, content_digest, plain, text_digest
 
 log = logging.getLogger("statfed.holder")
 _FACTS = 100_000  # characters of an answer's facts in which its ledger's head is looked for
@@ -44,7 +44,7 @@ class Journal:
         except ValueError as error:
             raise Refused(f"audit: {error}") from None
         digest, size = content_digest(content, said.salt)
-        facts: dict[str, Fact] = {"digest": digest, "size": size, "type": message.metadata.message_type[:80]}
+        facts: dict[str, Fact] = {"digest": digest, "size": size, "type": plain(message.metadata.message_type)}
         facts |= about(str(content.config_records.get("config", ConfigRecord()).get("statement", "")))
         with _private():
             own = standing(self.home)

@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity, load_identity
-from statfed.core.section import deep
+from statfed.core.section import NAME, deep
 
 FILE, OWNER = "audit.jsonl", "pilot.toml"
 COORDINATOR = "coordinator"
@@ -218,6 +219,15 @@ def verify(path: Path, key: str | None = None) -> Checked:
     return Checked(path, owner, tuple(good), wrong, tuple(notes))
 
 
+def copy(path: Path, target: Path) -> None:
+    """Copy a log, between two entries of whoever is writing it. Raises UsageError where it cannot be read."""
+    try:
+        with _locked(path, fcntl.LOCK_SH) as file, target.open("xb") as made:
+            shutil.copyfileobj(file, made)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); want the log of a pilot, {FILE}") from None
+
+
 def owner_of(folder: Path) -> Owner | None:
     """Whose folder it is, by its pilot.toml; None where there is none. Raises UsageError where it cannot be read."""
     path = folder / OWNER
@@ -264,10 +274,11 @@ def _check(entry: Entry, line: bytes, key: str, before: Entry | None) -> None:
 
 def _opened(entry: Entry, key: str | None) -> Owner:
     """Whose log it is, as its first line says."""
-    found = [entry.facts.get(name) for name in ("name", "pilot", "role", "key")]
-    if entry.kind != OPEN or not all(isinstance(one, str) for one in found):
+    owner = Owner(*(str(entry.facts.get(name)) for name in ("name", "pilot", "role", "key")))
+    if entry.kind != OPEN:
         raise ValueError(f"removed: got {entry.kind!r} at the beginning; want {OPEN!r}, which says whose log it is")
-    owner = Owner(*map(str, found))
+    if not (NAME.fullmatch(owner.name) and NAME.fullmatch(owner.pilot) and re.fullmatch("[0-9a-f]{64}", owner.key)):
+        raise ValueError(f"{OPEN}: got no name or key; want whose log it is")
     if key is not None and owner.key != key:
         raise ValueError(f"another key: got the log of key {owner.key[:16]}; want that of {key[:16]}")
     return owner

@@ -125,21 +125,28 @@ def text_digest(text: str, salt: str) -> tuple[str, int]:
 @lru_cache(maxsize=8)
 def about(statement: str) -> dict[str, Fact]:
     """What a statement says of itself, in short, before anybody has looked whether it is one: run, step, round, stage,
-    and the study's digest. Nothing of what is not understood."""
+    and the study's digest. Nothing of what is not understood, or of an empty one."""
+    if not statement:
+        return {}
     if len(statement) > MOST_TEXT:
         return {"statement": "too long"}
     try:
         table = json.loads(statement)
         step, number = str(table["step"]), table.get("round", 0)
         found: dict[str, Fact] = {
-            "run": str(table["run"])[:80],
+            "run": plain(str(table["run"])),
             "step": step if step in _STEPS else "unknown",
             "round": number if type(number) is int and 0 <= number < 2**53 else -1,
-            "stage": str(table.get("stage", ""))[:80],
+            "stage": plain(str(table.get("stage", ""))),
         }
         return found | {"study": _study(json.dumps(table["terms"], sort_keys=True))}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {"statement": "not understood"}
+
+
+def plain(text: str) -> str:
+    """A text of somebody else, short and without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:80])
 
 
 @lru_cache(maxsize=64)
