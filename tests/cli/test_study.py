@@ -99,9 +99,7 @@ def test_a_pilot_s_study_is_run_by_number_and_by_nothing_else(pilot: Pilot) -> N
     assert "want a number" in ask("run", "mean.study.toml", "--pilot", "trade", code=2)["error"]["message"]
     assert "run as it was approved" in ask("run", "1", "--set", "exact=true", code=2)["error"]["message"]
     assert "study 4: not known" in ask("run", "4", code=2)["error"]["message"]
-    assert (
-        "neither a party's home nor" in ask("status", "--home", "nowhere", code=2)["error"]["message"]
-    )
+    assert "neither a party's home nor" in ask("status", "--home", "nowhere", code=2)["error"]["message"]
 
 
 def test_two_people_approve_with_keys_of_their_own(pilot: Pilot, tmp_path: Path) -> None:
