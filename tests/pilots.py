@@ -45,11 +45,6 @@ class Pilot:
     office: Office
     frames: dict[str, pd.DataFrame]
     sent: dict[str, list[str]] = field(default_factory=dict)
-    meddle: Callable[[str, Message, Message], None] = inprocess.no_tap
-
-    @property
-    def messages(self) -> int:
-        return sum(map(len, self.sent.values()))
 
     meddle: Callable[[str, Message, Message], None] = inprocess.no_tap
 

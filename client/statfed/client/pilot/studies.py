@@ -31,7 +31,7 @@ from statfed.client.pilot.joining import Own, standing
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError
 from statfed.core.identity import Identity, load_identity
-from statfed.core.pilot.audit import record
+from statfed.core.pilot.audit import Fact, record
 from statfed.core.pilot.documents import LARGEST, read_document
 from statfed.core.pilot.files import replace_file
 from statfed.core.pilot.proposals import (
@@ -337,7 +337,12 @@ def _permitted(
             "epsilon": cost,
             "at": now.isoformat(timespec="seconds"),
         }
-        begun = {"number": asked.proposal.number, "proposal": asked.signed.id, "run": run, "by": decision.by}
+        begun: dict[str, Fact] = {
+            "number": asked.proposal.number,
+            "proposal": asked.signed.id,
+            "run": run,
+            "by": decision.by,
+        }
         record(home, "begun", begun)
         append_private(home / FOLDER / USES, json.dumps(entry))
 
