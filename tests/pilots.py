@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from flwr.app import Message
 
 from statfed.client.guard.policy import Approval, Budget, Dataset, HolderName, load_policy, write_policy
 from statfed.client.guard.templates import made
@@ -22,7 +23,7 @@ from statfed.federation.run import Options, run_study
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import inprocess
 from statfed.server.pilot import studies as at_office
-from statfed.server.pilot.hub import PilotEngine
+from statfed.server.pilot.hub import PilotEngine, witnessed
 from statfed.server.pilot.office import Office, Settings, create
 
 R = TypeVar("R")
@@ -37,12 +38,19 @@ DIGEST = make_codebook({"columns": {"age": {"type": "integer", "low": 0, "high":
 
 @dataclass
 class Pilot:
-    """Everybody's folders. frames: each holder's records; sent: types of messages that a party got, in order."""
+    """Everybody's folders. frames: each holder's records; sent: types of messages that a party got, in order; meddle:
+    changes replies on their way."""
 
     root: Path
     office: Office
     frames: dict[str, pd.DataFrame]
     sent: dict[str, list[str]] = field(default_factory=dict)
+
+    meddle: Callable[[str, Message, Message], None] = inprocess.no_tap
+
+    @property
+    def messages(self) -> int:
+        return sum(map(len, self.sent.values()))
 
     def home(self, name: str) -> Path:
         return self.root / name
@@ -64,11 +72,15 @@ class Pilot:
     def carried(self, names: Sequence[str], drive: Callable[[Session], R]) -> R:
         """Hand a session with the homes of these parties to `drive`."""
 
-        def tap(party: str, message: Any, reply: Any) -> None:
+        def tap(party: str, message: Message, reply: Message) -> None:
             self.sent.setdefault(party, []).append(message.metadata.message_type)
+            self.meddle(party, message, reply)
+
+        def driven(session: Session) -> R:
+            return drive(replace(session, grid=witnessed(session.grid, self.office, session.nodes)))
 
         homes = {name: self.home(name) for name in names}
-        return inprocess.run(Deployment("letters", homes, self.root), drive, silent, wire=True, tap=tap)
+        return inprocess.run(Deployment("letters", homes, self.root), driven, silent, wire=True, tap=tap)
 
     def post(self, *numbers: int, names: Sequence[str] = HOLDERS) -> dict[str, str]:
         now = datetime.now(UTC)

@@ -41,7 +41,7 @@ def test_an_approved_study_gives_the_pooled_figure_and_only_as_often_as_approved
         answer = pilot.run(number)
         assert answer.result.tables["estimates"][0]["estimate"] == pytest.approx(pooled, rel=1e-9)
         assert not answer.simulated
-    with pytest.raises(Refused, match="approved for 2 runs, which were made"):
+    with pytest.raises(Refused, match="approved for 2, and run as often"):
         pilot.run(number)
     assert {one["by"] for one in studies.used(pilot.home("cbs"), at_office.find(pilot.office, number).proposal.digest)}
 

@@ -8,6 +8,7 @@ import typer
 from statfed.cli import (
     analyse,
     annex,
+    audit,
     catalogue,
     codebook,
     compare,
@@ -87,6 +88,8 @@ app.add_typer(study.app, name="study")
 app.command("status")(status.status)
 app.command("stop")(status.stop)
 app.command("resume")(status.resume)
+app.command("logs")(status.logs)
+app.add_typer(audit.app, name="audit")
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,5 +1,6 @@
 """`statfed status`, `stop`, `resume`: what goes on in a pilot, at the coordinator or at a party."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -127,3 +128,43 @@ def _status_of_party(home: Path, as_json: bool) -> None:
     if rows:
         out.print(shown, markup=False)
     say(f"to decide: {', '.join(waiting)} (statfed study review NUMBER)" if waiting else "nothing to decide")
+
+
+def logs(
+    number: Annotated[int, typer.Argument(help="The study's number.", min=1)],
+    home: Home = Path(),
+    pilot: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Show what was recorded of a study here, in order: proposed, decided, sent, received, answered.
+
+    The log is signed and chained: statfed audit verify.
+    """
+    from statfed.client.pilot import studies as at_home
+    from statfed.core.pilot.audit import FILE, entries
+    from statfed.server.pilot import studies as at_office
+
+    office = place(home, pilot)
+    folder = office.root if office else home
+    proposal = (at_office.find(office, number) if office else at_home.find(home, number).signed).proposal
+    marks = {"number": number, "study": proposal.digest}
+    path = folder / FILE
+    every = list(entries(path)) if path.exists() else []
+    runs = {str(one.facts["run"]) for one in every if "run" in one.facts and _of(one.facts, marks)}
+    found = [one for one in every if _of(one.facts, marks) or str(one.facts.get("run")) in runs]
+    if as_json:
+        rows = [{"seq": one.seq, "time": one.time, "kind": one.kind, "facts": dict(one.facts)} for one in found]
+        emit_json({"study": number, "log": str(path), "entries": rows})
+        return
+    shown = table(f"Study {number}, {path}", "entry", "time", "what", "facts", numbers=("entry",))
+    for one in found:
+        told = {key: value for key, value in one.facts.items() if key in _TOLD}
+        shown.add_row(str(one.seq), one.time[:19], one.kind, " ".join(f"{k}={v}" for k, v in told.items()))
+    out.print(shown, markup=False)
+
+
+_TOLD = ("to", "from", "step", "run", "round", "stage", "choice", "by", "reason", "outcome", "size")
+
+
+def _of(facts: Mapping[str, Any], marks: Mapping[str, Any]) -> bool:
+    return any(facts.get(key) == value for key, value in marks.items())

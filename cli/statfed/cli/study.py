@@ -226,7 +226,7 @@ def place(home: Path, pilot: Path | None) -> "Office | None":
 
     if pilot is None and (home / KIT).exists():
         return None
-    if office := find_office(pilot):
+    if (pilot or home == Path()) and (office := find_office(pilot)):
         return office
     raise UsageError("got neither a party's home nor a coordinator's folder here; want --home or --pilot")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from statfed.client.flower.journal import journal_of
 from statfed.client.flower.packets import arrays_in, packet_in, put_packet
 from statfed.client.holder import Holder
 from statfed.client.pilot import studies
@@ -36,12 +37,12 @@ def _party(home: str) -> Holder | ThirdParty:
 
 def answer(message: Message, context: Context) -> Message:
     """Answer one statement of the coordinator. Never raises: whatever goes wrong, only a public text leaves."""
-    return _guarded(message, context, _stated)
+    return _witnessed(message, context, _stated)
 
 
 def correspond(message: Message, context: Context) -> Message:
     """Answer a letter of a pilot's coordinator: proposals, and what was decided of them. Never raises."""
-    return _guarded(message, context, _written)
+    return _witnessed(message, context, _written)
 
 
 def _stated(message: Message, home: Path) -> RecordDict:
@@ -67,21 +68,41 @@ def _written(message: Message, home: Path) -> RecordDict:
     return RecordDict({"facts": ConfigRecord({"json": mail.model_dump_json()})})
 
 
-def _guarded(message: Message, context: Context, reply: Callable[[Message, Path], RecordDict]) -> Message:
-    """The reply, or what may be told of why there is none."""
+def _witnessed(message: Message, context: Context, reply: Callable[[Message, Path], RecordDict]) -> Message:
+    """The reply; in a pilot, the message is in this party's log before it is answered, and the answer before it
+    leaves."""
     try:
-        return Message(reply(message, Path(str(context.node_config["home"]))), reply_to=message)
-    except (Refused, UsageError) as error:  # their text is written to be public
+        home = str(context.node_config["home"])
+        journal = journal_of(home)
+        if journal is None:
+            return _answer(message, Path(home), reply)
+        salt = journal.received(message)
+        return journal.answered(_answer(message, Path(home), reply), salt)
+    except Exception as error:  # noqa: BLE001
+        return _failed(message, error)
+
+
+def _answer(message: Message, home: Path, reply: Callable[[Message, Path], RecordDict]) -> Message:
+    try:
+        return Message(reply(message, home), reply_to=message)
+    except Exception as error:  # noqa: BLE001
+        return _failed(message, error)
+
+
+def _failed(message: Message, error: Exception) -> Message:
+    """What is told of an error."""
+    hidden: StatfedError
+    if isinstance(error, Refused | UsageError):  # their text is written to be public
         log.warning("refused: %s", " | ".join(str(error).splitlines()))
         return Message(Error(PUBLIC_FAILURE, failure(error)), reply_to=message)
-    except LedgerCorrupt as error:
+    if isinstance(error, LedgerCorrupt):
         log.error("ledger: %s", error)
-        hidden: StatfedError = LedgerCorrupt("its privacy ledger does not verify; the holder's own log has the details")
-    except EngineError as error:
+        hidden = LedgerCorrupt("its privacy ledger does not verify; the holder's own log has the details")
+    elif isinstance(error, EngineError):
         log.error("failed: %s", error)
         hidden = EngineError("a failure at the holder, such as a disk that is full; its own log has the details")
-    except Exception:
-        log.exception("internal error")
+    else:
+        log.error("internal error", exc_info=error)
         hidden = EngineError("internal error at the holder; its own log has the details")
     return Message(Error(INTERNAL_FAILURE, failure(hidden)), reply_to=message)
 

@@ -19,7 +19,9 @@ from statfed.client.guard.policy import load_policy
 from statfed.client.pilot.joining import KIT, NODE_KEY, look, standing
 from statfed.client.third_party import FILE as PARTY
 from statfed.client.third_party import load_party
+from statfed.core import VERSION
 from statfed.core.errors import UsageError
+from statfed.core.pilot.audit import record
 from statfed.core.pilot.bundle import bundle_digest
 from statfed.core.pilot.files import replace_file
 from statfed.core.process import how
@@ -40,6 +42,8 @@ def serve(home: Path, stop: threading.Event, started: Callable[[str, int], None]
     not joined, or has no policy of its own.
     """
     pause = SHORTEST
+    check(home)
+    record(home, "started", {"version": VERSION})
     while not stop.is_set():
         command, address = _command(home)
         process = subprocess.Popen(command)
@@ -51,10 +55,11 @@ def serve(home: Path, stop: threading.Event, started: Callable[[str, int], None]
         finally:
             _end(process)
         if stop.is_set():
-            return
+            break
         pause = SHORTEST if time.monotonic() - begun > GOOD else min(2 * pause, LONGEST)
         log.warning("the runner ended (%s); it is started again in %.0f s", how(process.returncode), pause)
         stop.wait(pause)
+    record(home, "stopped", {})
 
 
 def check(home: Path) -> str:

@@ -31,6 +31,7 @@ from statfed.client.pilot.joining import Own, standing
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError
 from statfed.core.identity import Identity, load_identity
+from statfed.core.pilot.audit import Fact, record
 from statfed.core.pilot.documents import LARGEST, read_document
 from statfed.core.pilot.files import replace_file
 from statfed.core.pilot.proposals import (
@@ -109,6 +110,7 @@ def receive(home: Path, text: str, rules: Approval, now: datetime) -> Asked:
         if sum(1 for _ in (home / FOLDER).glob(f"*/{PROPOSAL}")) >= MOST_WAITING:
             raise Refused(f"proposals: this party keeps {MOST_WAITING} and takes no more; want fewer")
         (folder / PEOPLE).mkdir(parents=True, exist_ok=True, mode=0o700)
+        record(home, "proposed", {"number": proposal.number, "proposal": signed.id, "study": proposal.digest})
         replace_file(folder / PROPOSAL, text)
         covering = next((one for one in rules.standing if _covers(one, proposal.agreed, now)), None)
         if covering is not None:
@@ -151,6 +153,7 @@ def decide(
         if rules.people.get(name) != identity.public:
             raise UsageError(f"--as: got {name} with a key that [approval] people does not list; want the listed one")
         said = make_decision(_decision(home, own, asked.signed, choice, "people", reason, limits, now), identity)
+        record(home, "said", {"by": name, "number": number, "proposal": asked.signed.id, "choice": choice})
         replace_file(_folder(home, number) / PEOPLE / f"{name}.json", said.text)
         asked = find(home, number)
         agreed = agreeing(asked, rules)
@@ -309,7 +312,7 @@ def _permitted(
     attempts = {str(one["run"]) for one in entries if one["proposal"] == asked.signed.id}
     runs = {base(attempt) for attempt in attempts}
     if base(run) not in runs and len(runs) >= decision.runs:
-        raise Refused(f"{what}: approved for {decision.runs} runs, which were made; want it proposed again")
+        raise Refused(f"{what}: approved for {decision.runs}, and run as often; want it proposed again")
     if run not in attempts and sum(base(one) == base(run) for one in attempts) >= MOST_ATTEMPTS:
         raise Refused(f"{what}: run {base(run)} was begun {MOST_ATTEMPTS} times; want a new run")
     cost = 0.0 if terms.privacy is None else terms.privacy.epsilon
@@ -334,6 +337,13 @@ def _permitted(
             "epsilon": cost,
             "at": now.isoformat(timespec="seconds"),
         }
+        begun: dict[str, Fact] = {
+            "number": asked.proposal.number,
+            "proposal": asked.signed.id,
+            "run": run,
+            "by": decision.by,
+        }
+        record(home, "begun", begun)
         append_private(home / FOLDER / USES, json.dumps(entry))
 
 
@@ -382,6 +392,7 @@ def _decide(
     made = make_decision(
         _decision(home, own, signed, choice, by, reason, limits, now), load_identity(home, own.pilot.party, {})
     )
+    record(home, "decided", made.decision.model_dump(mode="json"))
     replace_file(_folder(home, signed.proposal.number) / DECISION, made.text)
 
 

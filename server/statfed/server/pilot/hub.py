@@ -21,8 +21,11 @@ from secrets import token_hex
 from typing import TypeVar
 
 import httpx
+from flwr.serverapp import Grid
 
+from statfed.core import VERSION
 from statfed.core.errors import EngineError, UsageError
+from statfed.core.pilot.audit import record
 from statfed.core.pilot.bundle import bundle
 from statfed.core.pilot.files import replace_file
 from statfed.core.pilot.papers import Participant
@@ -34,6 +37,7 @@ from statfed.server.grid._polling import PollingGrid
 from statfed.server.grid.processes import Processes, environment, listen
 from statfed.server.pilot import studies
 from statfed.server.pilot.office import Office, open_office
+from statfed.server.pilot.witnessed import WitnessedGrid
 
 R = TypeVar("R")
 CONTROL = "control.json"
@@ -95,6 +99,8 @@ def serve(
                 replace_file(control, json.dumps(table))
             if not told:
                 told = True
+                record(office.root, "hub-started", {"address": shown, "version": VERSION})
+                stack.callback(record, office.root, "hub-stopped", {})
                 ready(shown)
 
 
@@ -171,14 +177,16 @@ class PilotEngine:
         parties = studies.ready(office, self.number, datetime.now(UTC)).proposal.parties
         if set(parties) != set(deployment.homes):
             got = ", ".join(sorted(deployment.homes))
-            raise UsageError(f"study {self.number}: got {got} as parties; want those that approved it: {parties}")
+            raise UsageError(
+                f"study {self.number}: got {got} as parties; want those that approved it: {', '.join(parties)}"
+            )
         control = control_of(office)
         if strangers := sorted(set(parties) - set(control.nodes)):
             raise UsageError(f"{', '.join(strangers)}: not known to the hub: expired or revoked; want them renewed")
         nodes = {name: control.nodes[name] for name in parties}
         with _opened(office, control, self.poll) as grid:
             _wait(grid, nodes, progress)
-            return drive(Session(grid, nodes))
+            return drive(Session(witnessed(grid, office, nodes), nodes))
 
 
 def correspond(office: Office, numbers: Sequence[int]) -> dict[str, str]:
@@ -190,7 +198,7 @@ def correspond(office: Office, numbers: Sequence[int]) -> dict[str, str]:
     with _opened(office, control) as grid:
         online = set(grid.get_node_ids())
         nodes = {name: node for name, node in control.nodes.items() if node in online}
-        return studies.post(office, grid, nodes, numbers, datetime.now(UTC))
+        return studies.post(office, witnessed(grid, office, nodes), nodes, numbers, datetime.now(UTC))
 
 
 @contextmanager
@@ -212,6 +220,12 @@ def _opened(office: Office, control: Control, poll: float = 0.05) -> Iterator[Po
             outcome = COMPLETED
         finally:
             coordinator.finish(outcome)
+
+
+def witnessed(grid: Grid, office: Office, nodes: Mapping[str, int]) -> Grid:
+    """The grid of a run, which writes its messages into the coordinator's log."""
+    pins = {one.name: one.identity for one in office.roster.participants}
+    return WitnessedGrid(grid, office.root, {node: name for name, node in nodes.items()}, pins)
 
 
 def _coordinator(stack: ExitStack, office: Office, control: Control) -> Coordinator:

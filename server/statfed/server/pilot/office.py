@@ -6,6 +6,7 @@
     hub/ server.key server.pem      renewed without a change for the parties
     roster.json                     signed: participants and revoked keys
     kits/NAME.kit                   what each party joins with, written anew at every change
+    audit.jsonl                     signed: what was done here, sent and received
 
 Nothing in it is a secret of another party: their keys never leave them.
 """
@@ -29,6 +30,7 @@ from statfed.core import toml
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity, create_identity, load_identity
 from statfed.core.pilot import PROTOCOL
+from statfed.core.pilot.audit import record
 from statfed.core.pilot.certificates import (
     Authority,
     new_authority,
@@ -129,6 +131,7 @@ class Office:
                 until=until,
             )
             others = tuple(one for one in roster.participants if one.name != request.name)
+            record(self.root, "signed", made.model_dump(mode="json"))
             self._publish(roster, (*others, made), roster.revoked)
         return self.kit(request.name)
 
@@ -141,6 +144,7 @@ class Office:
                 known = ", ".join(one.name for one in roster.participants) or "nobody"
                 raise UsageError(f"participant: got {name}; want one of those taking part: {known}")
             gone = Revoked(name=name, identity=found.identity, at=_now(), reason=reason)
+            record(self.root, "revoked", gone.model_dump(mode="json"))
             self._publish(
                 roster, tuple(one for one in roster.participants if one.name != name), (*roster.revoked, gone)
             )
@@ -150,6 +154,7 @@ class Office:
     def renew(self, days: int = SERVER_DAYS) -> datetime:
         """A new key and certificate for the hub, under the same authority, so that no kit changes. Until when."""
         with self._alone():
+            record(self.root, "renewed", {"days": days})
             return _certify(self.root, self.settings, self.authority, days)
 
     def kit(self, name: str) -> Path:
@@ -207,6 +212,7 @@ def create(root: Path, settings: Settings) -> Office:
     replace_file(root / ROSTER, make_roster(Roster(pilot=settings.name, serial=0), identity))
     table: dict[str, Any] = settings.model_dump(mode="json")
     replace_file(root / FILE, "# The coordinator's folder of a pilot.\n" + toml.dumps({"pilot": table}))
+    record(root, "created", {"address": settings.address, "protocol": settings.protocol})
     return open_office(root)
 
 

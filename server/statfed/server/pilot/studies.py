@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from statfed.core.errors import EngineError, Pending, StatfedError, UsageError
 from statfed.core.pilot import PROTOCOL
+from statfed.core.pilot.audit import Fact, record
 from statfed.core.pilot.certificates import CLOCK_SKEW
 from statfed.core.pilot.documents import LARGEST, read_document
 from statfed.core.pilot.files import replace_file
@@ -111,6 +112,8 @@ def propose(
                 f"proposal: got {len(signed.text):,} characters; want at most {LARGEST:,}: fewer categories"
             )
         folder = folder_of(office, number)
+        facts: dict[str, Fact] = {"number": number, "proposal": signed.id, "study": proposal.digest}
+        record(office.root, "proposed", facts | {"parties": proposal.parties})
         (folder / DECISIONS).mkdir(parents=True, mode=0o700)
         replace_file(folder / PROPOSAL, signed.text)
     return signed
@@ -229,7 +232,10 @@ def _take(office: Office, name: str, signed: Mapping[int, SignedProposal], mail:
             fits = number in signed and said.decision.proposal == signed[number].id and said.decision.party == name
             if not fits or said.key != keys.get(name):
                 raise EngineError(f"{name}: got a decision of another study, party or key; want its own")
-            replace_file(folder_of(office, number) / DECISIONS / f"{name}.json", text)
+            path = folder_of(office, number) / DECISIONS / f"{name}.json"
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                record(office.root, "decided", said.decision.model_dump(mode="json"))
+                replace_file(path, text)
 
 
 def _word(
