@@ -130,16 +130,21 @@ def connect(coordinator: Machine, parties: Sequence[Machine], said: Sequence[str
     told(Step(COORDINATOR, status, time.perf_counter() - begun))
 
 
-def answer(coordinator: Machine, parties: Sequence[Machine], number: int, study: str, text: str) -> Mapping[str, Any]:
-    """The result of a study that is proposed, approved by all and run. number: which it is in this pilot."""
+def agree(
+    coordinator: Machine, parties: Sequence[Machine], number: int, study: str, text: str, said: Sequence[str] = ()
+) -> None:
+    """Propose a study, and have every party approve it. number: which it is in this pilot; said: further options."""
     (coordinator.folder / study).write_text(text, encoding="utf-8")
     (coordinator.folder / "people.codebook.toml").write_text(CODEBOOK, encoding="utf-8")
-    coordinator.run(f"statfed study propose {study} --pilot trade")
+    coordinator.run(f"statfed study propose {study} --pilot trade", said=said)
     for party in parties:
         party.run(f"statfed study review {number} --home {party.name}")
         party.run(f"statfed study approve {number} --home {party.name}")
-    said = coordinator.run(f"statfed run {number} --pilot trade", said=["--json"])
-    found: Mapping[str, Any] = json.loads(said)
+
+
+def answer(coordinator: Machine, number: int) -> Mapping[str, Any]:
+    """The result of a study that all have approved."""
+    found: Mapping[str, Any] = json.loads(coordinator.run(f"statfed run {number} --pilot trade", said=["--json"]))
     return found
 
 
@@ -183,7 +188,8 @@ def rehearse(work: Path, *, short: bool, loopback: bool, console: Console) -> bo
             bring_data(party, "standard", ["--epsilon", "1"])
         connect(coordinator, parties, ["--host", "127.0.0.1"] if loopback else [])
         rows: list[str] = []
-        found = answer(coordinator, parties, 1, "mean.study.toml", MEAN)
+        agree(coordinator, parties, 1, "mean.study.toml", MEAN)
+        found = answer(coordinator, 1)
         got = found["estimates"][0]["estimate"]
         want = float(pd.concat([people(name) for name in PARTIES]).age.mean())
         well &= bool(np.isclose(got, want, rtol=1e-9))
@@ -193,7 +199,8 @@ def rehearse(work: Path, *, short: bool, loopback: bool, console: Console) -> bo
             party.run(f"statfed status --home {party.name}")
             party.run(f"statfed ledger show --home {party.name}")
         if not short:
-            found = answer(coordinator, parties, 2, "training.study.toml", TRAINING)
+            agree(coordinator, parties, 2, "training.study.toml", TRAINING)
+            found = answer(coordinator, 2)
             spent = max(one["study_epsilon"] for one in found["spending"])
             well &= 0 < spent <= 0.5
             rows.append(f"training: {len(found['sums'])} rounds, epsilon {spent:.3f} spent at a party, of 0.5 agreed")
@@ -201,6 +208,8 @@ def rehearse(work: Path, *, short: bool, loopback: bool, console: Console) -> bo
         memory = {name: machine.resident_mib() for name, machine in machines.items()}
         for party in parties:
             party.run(f"statfed ledger verify --home {party.name}")
+            party.run(f"statfed audit verify --home {party.name}")
+        coordinator.run("statfed audit verify --pilot trade")
         coordinator.run("statfed coordinator stop --pilot trade")
     total, by_role = (time.perf_counter() - begun) / 60, Counter(step.role for step in steps)
     console.print(f"\n{'network namespaces' if not loopback else 'loopback'}; everything is stopped")
