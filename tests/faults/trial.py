@@ -4,7 +4,7 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.forked import Command
@@ -99,10 +99,10 @@ def _ask(world: World, study: str, log: str, word: str = "run") -> Command:
     return world.command(word, number, "--pilot", "trade", "--json", log=log, own="coordinator")
 
 
-def prices(world: World) -> Mapping[str, Price]:
+def prices(world: World, studies: Iterable[str] = STUDIES) -> Mapping[str, Price]:
     """What each study costs, by a run without faults; those runs' results are checked too."""
     found = {}
-    for study in STUDIES:
+    for study in studies:
         run, _ = run_once(world, study)
         found[study] = world.cost(run)
         assert all(sum(paid.values()) == BETWEEN[study] for paid in found[study].values()), (study, found[study])
@@ -126,7 +126,7 @@ def tried(world: World, case: Case, price: Price) -> Outcome:
     outcome.whole = world.whole()
     if outcome.how == "alone" and command.ended != "exit status 0":
         _resume(world, outcome, command.said(), log)
-    _judge(world, outcome, price)
+    judge(world, outcome, price)
     outcome.seconds = time.monotonic() - begun
     return outcome
 
@@ -161,7 +161,8 @@ def _last_words(said: str) -> str:
     return (found[-1] if found else said[-300:]).strip()
 
 
-def _judge(world: World, outcome: Outcome, price: Price) -> None:
+def judge(world: World, outcome: Outcome, price: Price) -> None:
+    """Compare ledgers and result with what they have to be."""
     if not outcome.run:
         return
     cost = world.cost(outcome.run)
@@ -198,6 +199,6 @@ def _wrong(world: World, study: str, run: str) -> bool:
 
 def suite(world: World, chosen: Sequence[Case]) -> Iterator[Outcome]:
     """Case by case."""
-    price = prices(world)
+    price = prices(world, dict.fromkeys(case.study for case in chosen))
     for case in chosen:
         yield tried(world, case, price[case.study])

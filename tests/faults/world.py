@@ -188,6 +188,7 @@ def disk_full(pids: list[int], full: bool) -> None:
 def world(folder: Path) -> Iterator[World]:
     """A pilot in which everybody is connected; all of it ends at the end."""
     forked.warm()
+    folder.mkdir(exist_ok=True)
     port = _free_port()
     office = create(folder / "trade", Settings(name="trade", host="127.0.0.1", port=port))
     (folder / "people.codebook.toml").write_text(CODEBOOK)

@@ -10,7 +10,9 @@ given as --words. Exit status 1 where a result is not as it should be.
 
 import argparse
 import json
+import os
 import re
+import signal
 import socket
 import sys
 import tempfile
@@ -26,6 +28,7 @@ import pandas as pd
 from rich.console import Console
 
 from statfed.core.errors import EngineError, StatfedError
+from statfed.core.process import die_with_parent
 from statfed.lab.pilot.machines import HUB, Machine, Step, enter_networks, inside, networks, networks_permitted
 
 PARTIES = ("istat", "cbs", "insee")
@@ -243,6 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     loopback = options.loopback or not (inside() or networks_permitted())
     if not loopback and not inside():
         return enter_networks("statfed.lab.pilot.demo", given)
+    if inside():
+        die_with_parent(os.getppid())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through what ends everything that was started
     try:
         with ExitStack() as stack:
             if options.keep is None:
