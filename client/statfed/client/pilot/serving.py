@@ -6,7 +6,6 @@ that was joined with holds from the next start on, and for identities at once.
 """
 
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -85,7 +84,6 @@ def _command(home: Path) -> tuple[list[str], str]:
     command = [sys.executable, "-P", "-m", "statfed.client.flower.runner", "--home", str(home.resolve())]
     command += ["--superlink", kit.address, "--root-certificates", str(home / AUTHORITY)]
     command += ["--node-key", str(home / NODE_KEY), "--bundle-sha256", bundle_digest()]
-    command += ["--parent", str(os.getpid())]
     return command, kit.address
 
 
