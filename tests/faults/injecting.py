@@ -208,7 +208,7 @@ class Watch:
                 self._look()
             elif self._is(moment, sums, time.monotonic() - begun, random):
                 return True
-            time.sleep(0.01)
+            time.sleep(0.02)
         if not self.run:
             self._look()
         return False

@@ -49,7 +49,7 @@ minimum_holders = 3
 HEAD = """method = "{method}"
 holders = ["istat", "cbs", "insee"]
 codebook = "people.codebook.toml"
-timeout = 8.0
+timeout = 15.0
 
 [protection]
 name = "{protection}"
@@ -110,7 +110,7 @@ class World:
             with contextlib.suppress(Exception):
                 if all(hub.connected(self.office).values()):
                     return True
-            time.sleep(0.1)
+            time.sleep(0.3)
         return False
 
     def processes(self, role: str) -> dict[str, list[int]]:
