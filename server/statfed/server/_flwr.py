@@ -134,6 +134,38 @@ def superlink() -> "FastAPI":
     return create_app(config, SuperLinkLifespan)
 
 
+def knows(app: "FastAPI") -> Callable[[Mapping[str, str]], bool]:
+    """Whether the headers of a request prove, as Flower's own nodes prove it, a key that is registered with `app`.
+
+    Flower checks the same, and that the request is of that node, but reads the whole request first. headers: by their
+    names in lower case.
+    """
+    from base64 import b64decode
+    from datetime import datetime
+
+    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
+    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+    from flwr.supercore.date import now
+    from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+
+    def known(headers: Mapping[str, str]) -> bool:
+        try:
+            key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER.lower()], validate=True)
+            signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER.lower()], validate=True)
+            signed = headers[TIMESTAMP_HEADER.lower()]
+            age = (now() - datetime.fromisoformat(signed)).total_seconds()
+            if not -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
+                return False
+            states = getattr(app.state, "linkstate_factory", None)  # none before it has started
+            if states is None or states.state().get_node_id_by_public_key(key) is None:
+                return False
+            return verify_signature(bytes_to_public_key(key), signed.encode("ascii"), signature)
+        except (KeyError, ValueError, TypeError):  # also of what is no ASCII, no base64, no key
+            return False
+
+    return known
+
+
 class Headers:
     """Adds headers to every request to Flower's APIs."""
 

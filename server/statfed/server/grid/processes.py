@@ -33,6 +33,7 @@ from statfed.server.engine import Deployment, Session
 from statfed.server.grid import _pki
 from statfed.server.grid._coordinator import START_SECONDS, Coordinator
 from statfed.server.grid._polling import PollingGrid
+from statfed.server.grid.limits import LOOPBACK
 
 R = TypeVar("R")
 
@@ -272,6 +273,7 @@ def _start_superlink(processes: Processes, keys: _pki.Keys, port: int, progress:
         fds = (public.fileno(), private.fileno())
         options: list[object] = ["--public-fd", fds[0], "--private-fd", fds[1]]
         options += ["--certificate", keys.certificate, "--key", keys.server_key]
+        options += ["--limits", LOOPBACK.model_dump_json()]
         processes.start("superlink", "statfed.server.grid._superlink", *options, text=secret + "\n", fds=fds)
     return addresses[0], addresses[1], secret
 

@@ -76,6 +76,7 @@ def serve(
             options: list[object] = ["--public-fd", fds[0], "--private-fd", fds[1]]
             options += ["--certificate", office.root / "hub" / "server.pem"]
             options += ["--key", office.root / "hub" / "server.key"]
+            options += ["--limits", office.limits.model_dump_json()]
             processes.start("superlink", "statfed.server.grid._superlink", *options, text=secret + "\n", fds=fds)
         coordinator = Coordinator(stack, inner, office.authority.pem, secret, processes.check)
         coordinator.wait_until_up()
