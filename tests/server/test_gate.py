@@ -1,6 +1,7 @@
 """The hub's gate against callers who ask too much, too often or too slowly: alone, and at a real listener."""
 
 import asyncio
+import asyncio.constants
 import socket
 import ssl
 import threading
@@ -16,9 +17,10 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from statfed.core.pilot.certificates import new_authority, new_key, server_certificate, server_pem
+from statfed.core.pilot.checks import HEALTH
 from statfed.server.grid import _door, _gate
 from statfed.server.grid._door import Door, Protocol, Server
-from statfed.server.grid._gate import FLEET, HEALTH, MESSAGE, MESSAGES, OBJECTS, SMALL, Buckets, PublicGate, address_of
+from statfed.server.grid._gate import FLEET, MESSAGE, MESSAGES, OBJECTS, SMALL, Buckets, PublicGate, address_of
 from statfed.server.grid.limits import MIB, Limits
 
 KEY = (b"flwr-public-key", b"registered")
@@ -196,6 +198,38 @@ def test_an_answer_that_has_begun_ends_in_an_error_so_that_the_server_hangs_up(m
         answer(gate(hasty), OBJECTS, part(11, more=True), length=20)
 
 
+async def generous(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with eight MiB at once."""
+    await receive()
+    await send({**START, "headers": [(b"content-length", str(8 * MIB).encode())]})
+    await send({"type": "http.response.body", "body": bytes(range(256)) * (8 * MIB // 256), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def test_a_reader_on_a_slow_line_gets_its_answer_whole_and_one_that_does_not_read_is_given_up() -> None:
+    def read(rate: int) -> int:
+        """Bytes of an answer that is read at so many a second."""
+        clock, got = Clock(), bytearray()
+
+        async def receive() -> Message:
+            return part(0)
+
+        async def send(message: Message) -> None:
+            got.extend(message.get("body", b""))
+            clock.now += len(message.get("body", b"")) / rate
+
+        scope = {"type": "http", "path": OBJECTS, "client": None, "headers": [KEY]}
+        try:
+            asyncio.run(gate(generous, clock)(scope, receive, send))
+        except TimeoutError:
+            return -len(got)
+        assert bytes(got[:512]) == bytes(range(256)) * 2
+        return len(got)
+
+    assert read(125_000) == 8 * MIB
+    assert -8 * MIB < read(1000) < 0
+
+
 def test_a_failure_within_the_limits_is_not_hidden() -> None:
     async def broken(scope: Scope, receive: Receive, send: Send) -> None:
         raise LookupError("of the application")
@@ -272,13 +306,13 @@ def test_limits_that_do_not_fit_together_are_refused() -> None:
 class Listener:
     """A gate at a real listener with TLS. port, and the authority's certificate."""
 
-    def __init__(self, folder: Path, **limits: int) -> None:
+    def __init__(self, folder: Path, app: ASGIApp | None = None, **limits: int) -> None:
         authority, key, hour = new_authority("a", timedelta(hours=1)), new_key(), timedelta(hours=1)
         (folder / "pem").write_bytes(server_certificate(authority, "hub", ["127.0.0.1"], key.public_key(), hour))
         (folder / "key").write_bytes(server_pem(key))
         self.app = Reading()
         config = uvicorn.Config(
-            PublicGate(self.app, known, Limits(**limits)),
+            PublicGate(app or self.app, known, Limits(**limits)),
             http=Protocol,
             loop="asyncio",
             lifespan="off",
@@ -379,6 +413,24 @@ def test_more_connections_than_one_address_may_have_are_hung_up_on_and_room_is_m
     while listener.door._inside and time.monotonic() < end:  # until their going has been seen
         time.sleep(0.01)
     assert alive(listener)
+
+
+def test_an_answer_is_not_cut_off_while_it_is_read_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn's own timer would close it: here after no time at all, if it counted the answer as handed over."""
+    with Listener(tmp_path, generous) as listener:
+        listener.server.config.timeout_keep_alive = 0
+        monkeypatch.setattr(asyncio.constants, "SSL_SHUTDOWN_TIMEOUT", 0.1)
+        with closing(listener.plain()) as plain:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            with closing(listener.tls.wrap_socket(plain, server_hostname="127.0.0.1")) as connection:
+                connection.sendall(head(OBJECTS, "flwr-public-key: registered", "content-length: 0"))
+                time.sleep(1)
+                read = 0
+                while more := connection.recv(65536):
+                    read += len(more)
+                    if read > 8 * MIB:
+                        break
+    assert read > 8 * MIB
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_comes(listener: Listener) -> None:

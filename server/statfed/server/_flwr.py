@@ -6,6 +6,7 @@ the versions for which it did. What only a SuperLink or its coordinator needs is
 """
 
 import hashlib
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -26,7 +27,12 @@ from statfed.core.errors import EngineError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
+    from flwr.supercore.protobuf.client import (
+        ProtobufCall,
+        ProtobufClient,
+        ProtobufClientInterceptor,
+        ProtobufRequestContext,
+    )
     from flwr.supercore.runtime import RuntimeHttpClient
 
 TRIED = ("1.41.0", "1.42.0")
@@ -222,6 +228,7 @@ class Api:
             RuntimeVersionHttpInterceptor("flwr-serverapp"),
         ]
         self._control = ControlHttpClient.from_server_address(address, False, authority, self._common)
+        _call_directly(self._control, authority)
         stack.enter_context(self._control)
 
     def register(self, name: str, public_key: bytes) -> int:
@@ -289,4 +296,13 @@ class Api:
                     time.sleep(pause)
                     pause = min(2 * pause, 0.2)
 
-        return PatientClient.from_server_address(self._address, False, self._authority, [*self._common, *more])
+        made = PatientClient.from_server_address(self._address, False, self._authority, [*self._common, *more])
+        _call_directly(made, self._authority)
+        return made
+
+
+def _call_directly(client: "ProtobufClient", authority: bytes) -> None:
+    """Have a client of Flower's use no proxy, whatever the environment says: the SuperLink is on this machine."""
+    client._client.close()
+    verify = ssl.create_default_context(cadata=authority.decode("ascii"))
+    client._client = httpx.Client(verify=verify, timeout=30.0, trust_env=False)

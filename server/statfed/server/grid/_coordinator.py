@@ -15,8 +15,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from statfed.core.errors import EngineError
+from statfed.core.pilot.checks import HEALTH
 from statfed.server._flwr import Api, Task
-from statfed.server.grid._gate import HEALTH, SECRET_HEADER
+from statfed.server.grid._gate import SECRET_HEADER
 
 HEARTBEAT_SECONDS = 10.0
 START_SECONDS = 120.0

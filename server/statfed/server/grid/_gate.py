@@ -17,13 +17,11 @@ from ipaddress import IPv6Address, ip_address
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from statfed.core.pilot.checks import HEALTH, NODE_HEADER
 from statfed.server.grid.limits import MIB, Limits
 
 SECRET_HEADER = "x-statfed-secret"  # noqa: S105  the header's name
-NODE_HEADER = "x-statfed-node"
-"""In an answer of /health to who signs it as a node does: `known` or `unknown`."""
 FLEET = "/v1/fleet/"
-HEALTH = "/health"
 OBJECTS, MESSAGES = f"{FLEET}push-object", f"{FLEET}push-messages"
 SMALL = 64 * 1024
 """Bytes of a request that carries no contribution."""
@@ -31,6 +29,8 @@ MESSAGE = 8 * MIB
 """Bytes of a message without its contents: the names of its objects."""
 GRACE = 30.0
 """Seconds before a body has to have moved at the slowest rate."""
+PIECE = 64 * 1024
+"""Bytes of an answer that are handed over at once."""
 MOST_REMEMBERED = 10_000
 """Addresses that are remembered at once."""
 
@@ -141,7 +141,7 @@ class PublicGate:
         else:
             self._held += int(length)
             try:
-                await self._timed(int(length), scope, receive, send)
+                await self._timed(int(length), scope, receive, self._paced(send))
             finally:
                 self._held -= int(length)
 
@@ -189,6 +189,25 @@ class PublicGate:
                 raise
         if late and not answered:
             await _refuse(408, scope, receive, send)
+
+    def _paced(self, send: Send) -> Send:
+        """Sends an answer in pieces, each once the ones before are on their way, and gives up one that does not move.
+
+        uvicorn counts a connection as idle once all of an answer is handed over, and closes it after a while.
+        """
+        begun, sent = self._clock(), 0
+
+        async def pieces(message: Message) -> None:
+            nonlocal sent
+            body = message.get("body", b"")
+            for start in range(0, len(body), PIECE) if len(body) > PIECE else ():
+                left = begun + GRACE + sent / self._limits.slowest - self._clock()
+                piece = bytes(body[start : start + PIECE])
+                await asyncio.wait_for(send({**message, "body": piece, "more_body": True}), left)
+                sent += len(piece)
+            await send(message if len(body) <= PIECE else {**message, "body": b""})
+
+        return pieces
 
 
 class _TooSlow(Exception):

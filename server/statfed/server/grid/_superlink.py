@@ -28,6 +28,7 @@ from statfed.server.grid._door import Door, Protocol, Server
 from statfed.server.grid._gate import PrivateGate, PublicGate
 from statfed.server.grid.limits import LOOPBACK, Limits
 
+KEEP_ALIVE = 75
 RENEWAL_SECONDS = 1.0
 
 
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             server_header=False,
             ssl_certfile=options.certificate,
             ssl_keyfile=options.key,
-            timeout_keep_alive=round(limits.keep_alive),
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=1,
         )
         config.load()  # reads the key now, so that it may be removed once /health answers

@@ -7,8 +7,6 @@ from pydantic import Field, model_validator
 from statfed.core.section import Strict
 
 MIB = 2**20
-LARGEST_OBJECT = 5 * MIB
-"""Flower sends an array in pieces of at most so many bytes, up and down."""
 
 
 class Limits(Strict):
@@ -33,12 +31,6 @@ class Limits(Strict):
         if self.in_flight < self.largest_request:
             raise ValueError(f"in_flight: got {self.in_flight}; want largest_request, {self.largest_request}, or more")
         return self
-
-    @property
-    def keep_alive(self) -> float:
-        """Seconds after which an idle connection is closed: what the slowest line needs for the largest answer, since
-        an answer that is still on its way counts as idle."""
-        return max(75.0, 1.25 * LARGEST_OBJECT / self.slowest)
 
 
 LOOPBACK = Limits(

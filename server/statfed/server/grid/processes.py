@@ -26,6 +26,7 @@ import httpx
 
 from statfed.core.errors import EngineError
 from statfed.core.pilot.bundle import CLIENT_APP, bundle
+from statfed.core.pilot.proxy import carried
 from statfed.core.process import how
 from statfed.core.progress import Progress
 from statfed.server._flwr import COMPLETED, FAILED
@@ -308,7 +309,7 @@ def _wait_for_holders(grid: PollingGrid, processes: Processes, nodes: Mapping[st
 
 def environment(work: Path) -> dict[str, str]:
     """Children inherit no setting of Flower's, contact nobody, and put temporary files where the engine cleans up."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    kept = {name: value for name, value in carried(None, os.environ).items() if not name.startswith("FLWR_")}
     own = {
         "FLWR_HOME": str(work / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",
