@@ -31,6 +31,14 @@ def free_port() -> int:
 
 
 @pytest.fixture
+def nobody(free_port: int) -> Iterator[None]:
+    """Nothing listens on the hub's port, and no other process can."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", free_port))
+        yield
+
+
+@pytest.fixture
 def office(tmp_path: Path, free_port: int) -> Office:
     return create(tmp_path / "trade", Settings(name="trade", host="127.0.0.1", port=free_port))
 
@@ -120,6 +128,7 @@ def test_a_connection_that_fails_is_explained_once_for_each_cause_and_taken_back
     assert len(running.begun) == 1  # the runner itself goes on
 
 
+@pytest.mark.usefixtures("nobody")
 def test_a_kit_that_was_edited_or_lost_and_a_key_that_was_replaced_are_said_while_it_runs(
     running: Running, home: Path
 ) -> None:
@@ -137,6 +146,7 @@ def test_a_kit_that_was_edited_or_lost_and_a_key_that_was_replaced_are_said_whil
     running.until(lambda: len([one for one in running.said() if one == "kit: mended"]) == 2)
 
 
+@pytest.mark.usefixtures("nobody")
 def test_a_runner_is_not_started_again_under_a_kit_that_was_edited_and_is_once_it_was_mended(
     home: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

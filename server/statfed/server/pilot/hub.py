@@ -63,7 +63,7 @@ def serve(
     """
     control = office.root / "hub" / CONTROL
     with ExitStack() as stack:
-        stack.enter_context(alone(office.root / "hub" / LOCK, f"coordinator of {office.settings.name}"))
+        stack.enter_context(alone(office.root / "hub" / LOCK, "coordinator"))
         control.unlink(missing_ok=True)  # of a hub that was killed: its process number may be another's by now
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-", ignore_cleanup_errors=True)))
         processes = Processes(office.root / "logs", environment(work))
