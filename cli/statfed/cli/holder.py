@@ -11,11 +11,21 @@ from statfed.cli._output import Json, emit_json, out, say, table
 app = typer.Typer(no_args_is_help=True, help="A party of a pilot: start it; read at home why it refused.")
 
 Home = Annotated[Path, typer.Option("--home", help="The holder's home folder.")]
+Through = Annotated[
+    str | None,
+    typer.Option(
+        "--proxy",
+        help="http://HOST:PORT of an HTTP proxy, or none. By default what HTTPS_PROXY and NO_PROXY say.",
+    ),
+]
 
 
 @app.command()
-def start(home: Home = Path()) -> None:
-    """Answer the pilot's coordinator until SIGTERM or Ctrl-C. Only this machine opens connections."""
+def start(home: Home = Path(), proxy: Through = None) -> None:
+    """Answer the pilot's coordinator until SIGTERM or Ctrl-C. Only this machine opens connections.
+
+    What stands against the connection is logged in words, as `statfed doctor` says it.
+    """
     import logging
 
     from statfed.cli.coordinator import until_told
@@ -23,7 +33,7 @@ def start(home: Home = Path()) -> None:
 
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO)
     name = check(home)
-    serve(home, until_told(), lambda address, pid: say(f"{name}: calling {address} (process {pid})"))
+    serve(home, until_told(), lambda how, pid: say(f"{name}: calling {how} (process {pid})"), proxy)
     say(f"{name}: stopped")
 
 

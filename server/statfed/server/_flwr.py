@@ -6,6 +6,7 @@ the versions for which it did. What only a SuperLink or its coordinator needs is
 """
 
 import hashlib
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -26,7 +27,12 @@ from statfed.core.errors import EngineError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
+    from flwr.supercore.protobuf.client import (
+        ProtobufCall,
+        ProtobufClient,
+        ProtobufClientInterceptor,
+        ProtobufRequestContext,
+    )
     from flwr.supercore.runtime import RuntimeHttpClient
 
 TRIED = ("1.41.0", "1.42.0")
@@ -134,6 +140,38 @@ def superlink() -> "FastAPI":
     return create_app(config, SuperLinkLifespan)
 
 
+def knows(app: "FastAPI") -> Callable[[Mapping[str, str]], bool]:
+    """Whether the headers of a request prove, as Flower's own nodes prove it, a key that is registered with `app`.
+
+    Flower checks the same, and that the request is of that node, but reads the whole request first. headers: by their
+    names in lower case.
+    """
+    from base64 import b64decode
+    from datetime import datetime
+
+    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
+    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+    from flwr.supercore.date import now
+    from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+
+    def known(headers: Mapping[str, str]) -> bool:
+        try:
+            key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER.lower()], validate=True)
+            signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER.lower()], validate=True)
+            signed = headers[TIMESTAMP_HEADER.lower()]
+            age = (now() - datetime.fromisoformat(signed)).total_seconds()
+            if not -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
+                return False
+            states = getattr(app.state, "linkstate_factory", None)  # none before it has started
+            if states is None or states.state().get_node_id_by_public_key(key) is None:
+                return False
+            return verify_signature(bytes_to_public_key(key), signed.encode("ascii"), signature)
+        except (KeyError, ValueError, TypeError):  # also of what is no ASCII, no base64, no key
+            return False
+
+    return known
+
+
 class Headers:
     """Adds headers to every request to Flower's APIs."""
 
@@ -190,6 +228,7 @@ class Api:
             RuntimeVersionHttpInterceptor("flwr-serverapp"),
         ]
         self._control = ControlHttpClient.from_server_address(address, False, authority, self._common)
+        _call_directly(self._control, authority)
         stack.enter_context(self._control)
 
     def register(self, name: str, public_key: bytes) -> int:
@@ -257,4 +296,13 @@ class Api:
                     time.sleep(pause)
                     pause = min(2 * pause, 0.2)
 
-        return PatientClient.from_server_address(self._address, False, self._authority, [*self._common, *more])
+        made = PatientClient.from_server_address(self._address, False, self._authority, [*self._common, *more])
+        _call_directly(made, self._authority)
+        return made
+
+
+def _call_directly(client: "ProtobufClient", authority: bytes) -> None:
+    """Have a client of Flower's use no proxy, whatever the environment says: the SuperLink is on this machine."""
+    client._client.close()
+    verify = ssl.create_default_context(cadata=authority.decode("ascii"))
+    client._client = httpx.Client(verify=verify, timeout=30.0, trust_env=False)

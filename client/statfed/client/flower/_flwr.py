@@ -136,6 +136,18 @@ def _act_for(run: int, task: int, node: int) -> None:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task, run, node
 
 
+def signed_as(key: "ec.EllipticCurvePrivateKey") -> dict[str, str]:
+    """Headers that prove to a SuperLink, for five minutes, that this node's key is called with."""
+    from flwr.supercore.protobuf.client import ProtobufRequestContext
+    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+    request = httpx.Request("GET", "https://hub.invalid")
+    before = set(request.headers)
+    context = ProtobufRequestContext("", AcquireTaskRequest(), request)
+    NodeAuthHttpInterceptor(key, key.public_key()).intercept(context, lambda _: httpx.Response(200))
+    return {name: value for name, value in request.headers.items() if name not in before}
+
+
 def runtime_api(secret: bytes) -> "tuple[FastAPI, NodeStateFactory]":
     """A SuperNode's Runtime API, which gives tasks only to who knows the secret, and the state behind it.
 
