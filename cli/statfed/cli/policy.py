@@ -136,6 +136,37 @@ def explain(
         raise typer.Exit(Refused.exit_code)
 
 
+@app.command()
+def rehearse(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A study file, with its codebook; or a proposal that has arrived.")
+    ],
+    records: Annotated[
+        int | None, typer.Option(min=10, max=100_000, help="Generated records of each holder [as many as here].")
+    ] = None,
+    home: Home = Path(),
+    as_json: Json = False,
+) -> None:
+    """Run a study with generated records under this policy's rules: what would leave, what it costs, who learns what.
+
+    Nothing is sent or charged, and the home is only read: do the data fit the codebook, what is left in the ledger?
+    Exit code 3 where the study would be refused.
+    """
+    from statfed.cli._output import progress_bars
+    from statfed.cli._review import document, show_rehearsal
+    from statfed.client.guard.explaining import terms_in
+    from statfed.federation.rehearsal import rehearse as run
+
+    with progress_bars() as bars:
+        found = run(terms_in(study), home, records, title=study.stem, progress=bars)
+    if as_json:
+        emit_json(document(found))
+    else:
+        show_rehearsal(found)
+    if found.answer == "refused":
+        raise typer.Exit(Refused.exit_code)
+
+
 def show(lines: "Iterable[str]") -> None:
     """Lines as they are."""
     for line in lines:
