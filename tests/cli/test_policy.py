@@ -186,6 +186,38 @@ def test_each_key_of_a_policy_is_explained_by_name_or_by_section(call: Call) -> 
     )
 
 
+OPERATORS = {"eq", "isAnyOf", "lteq"}
+
+
+@pytest.mark.parametrize("template", ["strict", "standard", "rehearsal"])
+def test_an_odrl_offer_has_what_the_standard_wants_and_no_secret(call: Call, template: str) -> None:
+    call(f"{INIT} --template {template} --codebook people.codebook.toml --dataset secret-name")
+    path = Path("home/policy.toml")
+    text = path.read_text().replace("minimum_frequency = 10", "minimum_frequency = 7654")
+    path.write_text(re.sub(r"(?m)^records = (10|1) ", "records = 7653 ", text))
+    assert "7653" in path.read_text()
+    said = call("policy export --home home -o policy.jsonld")
+    assert said.exit_code == 0, said.stderr
+    written = Path("policy.jsonld").read_text()
+    for secret in ("7654", "7653", "people.parquet", "secret-name"):
+        assert secret not in written
+    offer = json.loads(written)
+    assert offer["@context"][0] == "http://www.w3.org/ns/odrl.jsonld"
+    assert offer["@type"] == "Offer"
+    assert all(offer[key] for key in ("uid", "profile", "assigner", "target"))  # an Offer wants each
+    assert len(offer["permission"]) == (1 if template == "strict" else 2)
+    for rule in offer["permission"]:
+        assert isinstance(rule["action"], str)  # one action a rule
+        for one in rule["constraint"]:
+            assert set(one) == {"leftOperand", "operator", "rightOperand"}
+            assert one["operator"] in OPERATORS
+    private = {one["leftOperand"]: one["rightOperand"] for one in offer["permission"][0]["constraint"]}
+    epsilon = {"strict": "1", "standard": "3", "rehearsal": "20"}[template]
+    assert private["statfed:lifetimeEpsilon"] == {"@value": epsilon, "@type": "xsd:decimal"}
+    assert ("statfed:method" in private) == (template != "rehearsal")
+    assert call("policy export --home home -o policy.jsonld").exit_code == 2  # no file is replaced unasked
+
+
 def test_a_codebook_is_pinned_beside_others_or_instead_of_them(call: Call) -> None:
     call(f"{INIT} --template standard --codebook people.codebook.toml")
     text = Path("people.codebook.toml").read_text()

@@ -165,7 +165,7 @@ def test_this_holders_rules_decide_in_the_rehearsal_and_say_so(home: Callable[..
 
 @pytest.mark.parametrize("protection", ["homomorphic-encryption", "multi-party"])
 def test_protections_with_third_parties_are_rehearsed(home: Callable[..., Path], protection: str) -> None:
-    found = rehearse(terms("count", {"by": ["sex"]}, protection), home(), 200)
+    found = rehearse(terms("count", {"by": ["sex"]}, protection, privacy=PRIVATE), home(), 200)
     assert found.completed
     assert [one.key for one in found.reasons] == ["allow.third_parties"]
     assert found.third_parties
@@ -174,7 +174,7 @@ def test_protections_with_third_parties_are_rehearsed(home: Callable[..., Path],
 
 def test_a_third_party_sees_its_own_part(tmp_path: Path) -> None:
     write_party(tmp_path, "key-holder", ["homomorphic-encryption"])
-    study = terms("count", {"by": ["sex"]}, "homomorphic-encryption")
+    study = terms("count", {"by": ["sex"]}, "homomorphic-encryption", privacy=PRIVATE)
     found = rehearse(study, tmp_path, 200)
     assert (found.party, found.answer, found.misfits, found.cost) == ("key-holder", "runs", None, None)
     assert found.sent > 0
@@ -196,7 +196,8 @@ def test_training_is_rehearsed_for_a_few_rounds_and_costs_all_of_them(home: Call
 def test_holders_with_other_codebooks_and_conditions_are_rehearsed(home: Callable[..., Path]) -> None:
     table = CODEBOOK.model_dump(mode="json")
     table["columns"]["extra"] = {"type": "date", "low": "2020-01-01", "high": "2020-12-31"}
-    study = terms("count", {"by": ["sex"]}, codebooks={"b": make_codebook(table)}, where=["age >= 30 and age < 33"])
+    where, other = ["age >= 30 and age < 33"], {"b": make_codebook(table)}
+    study = terms("count", {"by": ["sex"]}, codebooks=other, where=where, privacy=PRIVATE)
     assert rehearse(study, home()).answer == "runs"
 
 

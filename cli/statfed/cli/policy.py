@@ -167,6 +167,31 @@ def rehearse(
         raise typer.Exit(Refused.exit_code)
 
 
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where it goes, as policy.jsonld.")],
+    form: Annotated[Literal["odrl"], typer.Option("--format", help="ODRL 2.2 in JSON-LD.")] = "odrl",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file.")] = False,
+    home: Home = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write what a policy offers in a standard form, for catalogues and contracts. Secret thresholds are not in it."""
+    import json
+
+    from statfed.client.guard.odrl import exported
+    from statfed.client.guard.policy import load_policy
+    from statfed.core.outputs import Destinations
+
+    document = exported(load_policy(home / "policy.toml"))
+    outputs = Destinations(overwrite=overwrite)
+    outputs.check(output)
+    outputs.write_text(output, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    if as_json:
+        emit_json({"policy": str(home / "policy.toml"), "format": form, "output": str(output), "uid": document["uid"]})
+        return
+    say(f"wrote {output}: for reading; {home / 'policy.toml'} alone decides")
+
+
 def show(lines: "Iterable[str]") -> None:
     """Lines as they are."""
     for line in lines:

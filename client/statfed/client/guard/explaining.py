@@ -142,11 +142,12 @@ def _in_pilot(policy: Policy, home: Path) -> list[str]:
     there = {one.name for one in roster.participants if one.role == "third-party"}
     for name in allow.protections:
         module = None if name == ANY or ":" in name else load(PROTECTIONS, name, "protection")
-        if module is not None and module.REQUIRES.third_parties and not there & set(allow.third_parties):
+        wanted = 0 if module is None else len(module.third_parties(module.Options()))
+        if module is not None and len(there & set(allow.third_parties)) < wanted:
             have = f"; {roster.pilot} has {', '.join(sorted(there))}" if there else ""
             found.append(
-                f"allow.third_parties: {name} wants {module.REQUIRES.third_parties}, and none of this pilot is trusted "
-                f"with that here, so that it is refused{have}"
+                f"allow.third_parties: {name} wants {module.REQUIRES.third_parties}, and too few of this pilot are "
+                f"trusted with that here, so that it is refused{have}"
             )
     return found
 
