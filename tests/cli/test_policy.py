@@ -162,15 +162,13 @@ def test_a_proposal_that_was_changed_or_is_none_is_not_explained(call: Call) -> 
 
 def test_a_study_that_waits_for_a_person_or_has_a_standing_approval_is_said_to(call: Call) -> None:
     call(f"{INIT} --template standard --codebook people.codebook.toml")
-    path = Path("home/policy.toml")
-    path.write_text(path.read_text().replace("after_approval = false", "after_approval = true"))
     Path("good.toml").write_text(STUDY.format(more="", protection="secure-aggregation"))
-    said = document(call("policy explain good.toml --home home --json"))
-    assert (said["admitted"], said["waits"], said["standing"]) == (True, True, "")
-    terms, policy = terms_in(Path("good.toml")), load_policy(path)
-    assert "monthly" in verdict(policy, terms, lambda _: "monthly means").lines()[0]
+    terms, policy = terms_in(Path("good.toml")), load_policy(Path("home/policy.toml"))
+    assert "standing approval (monthly means)" in verdict(policy, terms, "monthly means").lines()[0]
+    assert "once a person here has approved it" in verdict(policy, terms, "").lines()[0]
+    assert "approv" not in verdict(policy, terms).lines()[0]
     refused = terms.model_copy(update={"seed": 1})
-    assert not verdict(policy, refused, lambda _: "monthly means").standing  # no approval goes beyond the policy
+    assert verdict(policy, refused, "monthly means").approval is None  # none goes beyond the policy
 
 
 def test_each_key_of_a_policy_is_explained_by_name_or_by_section(call: Call) -> None:

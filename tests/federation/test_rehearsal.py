@@ -19,7 +19,8 @@ from statfed.core.privacy.accountant import Gaussian
 from statfed.core.study import make_study
 from statfed.core.terms import Terms
 from statfed.federation.generated import generated
-from statfed.federation.rehearsal import Rehearsal, rehearse
+from statfed.federation.rehearsal import rehearse
+from statfed.federation.rehearsed import Rehearsal
 from tests.universe import CODEBOOK, people
 
 PRIVATE = {"epsilon": 1.0, "unit": "person"}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from statfed.cli._output import out, show_learns, table
 
 if TYPE_CHECKING:
-    from statfed.federation.rehearsal import Rehearsal
+    from statfed.federation.rehearsed import Rehearsal
 
 NOISE = {"here": "with noise", "coordinator": "exact, to a coordinator that adds noise", "none": "exact"}
 

@@ -97,7 +97,7 @@ def explain(
 
     Reads no data, so rules on cells are not tried. Exit code 3 where the study would be refused.
     """
-    from statfed.client.guard.explaining import meaning, summary, terms_in, verdict
+    from statfed.client.guard.explaining import approval_by, meaning, summary, terms_in, verdict
     from statfed.client.guard.policy import load_policy
 
     policy = load_policy(home / "policy.toml")
@@ -117,7 +117,8 @@ def explain(
         else:
             show(lines)
         return
-    said = verdict(policy, terms_in(study))
+    terms = terms_in(study)
+    said = verdict(policy, terms, approval_by(policy, terms))
     if as_json:
         emit_json(
             {
@@ -126,8 +127,7 @@ def explain(
                 "admitted": said.admitted,
                 "reason": "\n".join(rule.text for rule in said.refusing),
                 "reasons": [{"reason": rule.text, "key": rule.key} for rule in said.refusing],
-                "waits": said.waits,
-                "standing": said.standing,
+                "approval": said.approval,
             }
         )
     else:
@@ -182,7 +182,8 @@ def export(
     from statfed.client.guard.policy import load_policy
     from statfed.core.outputs import Destinations
 
-    document = exported(load_policy(home / "policy.toml"))
+    policy = load_policy(home / "policy.toml")
+    document = exported(policy, consent=policy.allow.after_approval)
     outputs = Destinations(overwrite=overwrite)
     outputs.check(output)
     outputs.write_text(output, json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -1,7 +1,7 @@
 """A policy in words: what it allows, what it leaves open, and what stands against a study. Reads no data."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,10 @@ PROPOSAL = "statfed.pilot.proposal/"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a policy says of a study. refusing: every rule that it does not satisfy; waits: does it want the approval of
-    a person here; standing: the approval that was given beforehand and covers it, empty where none does."""
+    """What a policy says of a study. refusing: every rule that it does not satisfy; approval: see `approval_by`."""
 
     refusing: tuple[Rule, ...]
-    waits: bool = False
-    standing: str = ""
+    approval: str | None = None
 
     @property
     def admitted(self) -> bool:
@@ -48,14 +46,20 @@ class Verdict:
         return found
 
     def _approval(self) -> str:
-        if self.standing:
-            return f", by a standing approval ({self.standing})"
-        return ", once a person here has approved it (allow.after_approval)" if self.waits else ""
+        if self.approval:
+            return f", by a standing approval ({self.approval})"
+        return "" if self.approval is None else ", once a person here has approved it"
 
 
-def verdict(policy: Policy, terms: Terms, standing: Callable[[Terms], str] = lambda _: "") -> Verdict:
-    """What `policy` says of a study, without data and ledger. standing: names the approval given beforehand that covers
-    the terms, or gives nothing.
+def approval_by(policy: Policy, terms: Terms) -> str | None:  # noqa: ARG001  # of standing approvals, which see them
+    """Who approves a study that the rules admit: the name of the standing approval that covers it, nothing for a person
+    here, or None where nobody has to."""
+    return "" if policy.allow.after_approval else None
+
+
+def verdict(policy: Policy, terms: Terms, approval: str | None = None) -> Verdict:
+    """What `policy` says of a study, without data and ledger. approval: of this study, see `approval_by`; none goes
+    beyond the policy.
 
     A study that cannot be read at this end is one that is refused, with that reason.
     """
@@ -64,7 +68,7 @@ def verdict(policy: Policy, terms: Terms, standing: Callable[[Terms], str] = lam
     except StatfedError as error:  # a name or option that nothing here has: nothing more can be said
         return Verdict((Rule(str(error)),))
     rules = tuple(dict.fromkeys(refusing(policy, study)))
-    return Verdict(rules, policy.allow.after_approval, "" if rules else standing(terms))
+    return Verdict(rules, None if rules else approval)
 
 
 def terms_in(path: Path) -> Terms:
@@ -174,7 +178,6 @@ def summary(policy: Policy) -> list[str]:
         f"exact figures: {_most(limits.figures)}",
         f"refusals that depended on data: {_most(limits.refusals)} in {limits.days:g} days",
         f"what they tell: {'everything (a rehearsal)' if policy.rehearsal else 'one text, no reason'}",
-        f"approval of each study by a person here: {'wanted' if allow.after_approval else 'not wanted'}",
     ]
 
 

@@ -20,14 +20,16 @@ PREFIX, NAMESPACE = "statfed", f"{PROFILE}#"
 XSD = "http://www.w3.org/2001/XMLSchema#"
 
 
-def exported(policy: Policy) -> dict[str, Any]:
-    """The policy as JSON-LD, the same for the same policy."""
+def exported(policy: Policy, *, consent: bool) -> dict[str, Any]:
+    """The policy as JSON-LD, the same for the same policy. consent: does a person here approve each study first?"""
     name, dataset = policy.holder.name, policy.dataset
     common = list(_common(policy))
-    permissions = [_permission(policy, [*common, *_private(policy)], [])]
+    asked = {"action": "obtainConsent", "consentingParty": f"urn:x-statfed:party:{name}"}
+    consented = [asked] if consent else []
+    permissions = [_permission([*common, *_private(policy)], consented)]
     if policy.allow.without_privacy:
         duties = [] if policy.disclosure.silent else [{"action": _own("controlDisclosure")}]
-        permissions.append(_permission(policy, [*common, *_exact(policy)], duties))
+        permissions.append(_permission([*common, *_exact(policy)], [*duties, *consented]))
     body = {
         "@context": [CONTEXT, {PREFIX: NAMESPACE, "xsd": XSD}],
         "@type": "Offer",
@@ -51,9 +53,7 @@ def _asset(policy: Policy) -> str:
     return f"urn:x-statfed:data:{policy.holder.name}:{named}"
 
 
-def _permission(policy: Policy, constraints: list[dict[str, Any]], duties: list[dict[str, Any]]) -> dict[str, Any]:
-    if policy.allow.after_approval:
-        duties = [*duties, {"action": "obtainConsent", "consentingParty": f"urn:x-statfed:party:{policy.holder.name}"}]
+def _permission(constraints: list[dict[str, Any]], duties: list[dict[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {"action": _own("compute"), "constraint": constraints}
     return made | ({"duty": duties} if duties else {})
 
