@@ -54,30 +54,10 @@ def serve(home: Path, stop: threading.Event, started: Callable[[str, int], None]
     what the environment says. Raises UsageError where the home has not joined, has no policy of its own, or is served
     by another process; what happens to it later is logged, and waited for.
     """
-<<<<<<< HEAD
-    pause = SHORTEST
-    check(home)
-    record(home, "started", {"version": VERSION})
-    while not stop.is_set():
-        command, address = _command(home)
-        process = subprocess.Popen(command)
-        begun = time.monotonic()
-        try:
-            started(address, process.pid)
-            while process.poll() is None and not stop.wait(0.2):
-                pass
-        finally:
-            _end(process)
-        if stop.is_set():
-            break
-        pause = SHORTEST if time.monotonic() - begun > GOOD else min(2 * pause, LONGEST)
-        log.warning("the runner ended (%s); it is started again in %.0f s", how(process.returncode), pause)
-        stop.wait(pause)
-    record(home, "stopped", {})
-=======
     check(home)
     proxy_for(look(home, home / KIT).signed.kit.address, proxy, os.environ)
     with alone(home / LOCK, f"holder in {home}"), _watched(home, proxy):
+        record(home, "started", {"version": VERSION})
         pause = SHORTEST
         while not stop.is_set():
             try:
@@ -94,11 +74,11 @@ def serve(home: Path, stop: threading.Event, started: Callable[[str, int], None]
             finally:
                 _end(process)
             if stop.is_set():
-                return
+                break
             pause = SHORTEST if time.monotonic() - begun > GOOD else min(2 * pause, LONGEST)
             log.warning("the runner ended (%s); it is started again in %.0f s", how(process.returncode), pause)
             stop.wait(pause)
->>>>>>> deploy
+        record(home, "stopped", {})
 
 
 def check(home: Path) -> str:
