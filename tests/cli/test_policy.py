@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from statfed.client.guard.policy import Dataset, Parties, load_policy, write_pol
 from statfed.client.holder import Holder
 from statfed.core.codebook import load_codebook
 from statfed.core.errors import Refused, UsageError
+from statfed.core.identity import Identity
+from statfed.core.pilot.proposals import Proposal, make_proposal
 from statfed.core.study import make_study
 from statfed.federation import Federation
 from statfed.federation.homes import policy_of
@@ -117,12 +120,26 @@ def test_explain_says_what_would_be_refused_and_why_without_reading_data(call: C
     assert "what they tell: one text, no reason" in shown
 
 
-def proposed(path: Path, **changes: str) -> Path:
-    """A study file's terms as the coordinator would have proposed them. changes: of the body."""
-    terms = terms_in(path)
-    body = {"terms": json.dumps(terms.model_dump(mode="json")), "digest": terms.digest(), **changes}
-    made = path.with_suffix(".json")
-    made.write_text(json.dumps({"format": "statfed.pilot.proposal/1", "body": body, "key": "", "signature": ""}))
+def proposed(study: Path) -> Path:
+    """A signed proposal of a study file, beside it."""
+    terms, now = terms_in(study), datetime.now(UTC).replace(microsecond=0)
+    proposal = Proposal(
+        pilot="trade",
+        number=7,
+        title="",
+        purpose="",
+        method=terms.method,
+        parties=terms.holders,
+        study="{}",
+        terms=terms.model_dump_json(),
+        digest=terms.digest(),
+        runs=1,
+        made=now,
+        until=now + timedelta(days=1),
+        protocol=1,
+    )
+    made = study.with_suffix(".json")
+    made.write_text(make_proposal(proposal, Identity.ephemeral("coordinator")).text)
     return made
 
 
@@ -152,12 +169,13 @@ def test_a_proposal_that_was_changed_or_is_none_is_not_explained(call: Call) -> 
     call(f"{INIT} --template standard --codebook people.codebook.toml")
     Path("good.toml").write_text(STUDY.format(more="", protection="secure-aggregation"))
     assert document(call(f"policy explain {proposed(Path('good.toml'))} --home home --json"))["admitted"]
-    for broken in ("digest", "terms"):
-        said = call(f"policy explain {proposed(Path('good.toml'), **{broken: '{}'})} --home home")
-        assert said.exit_code == 2
-        assert "got no proposal" in said.stderr
+    text = Path("good.json").read_text()
+    Path("good.json").write_text(text.replace("secure-aggregation", "secret-aggregation"))
+    said = call("policy explain good.json --home home")
+    assert said.exit_code == 2
+    assert "does not fit its signature" in said.stderr
     Path("good.json").write_text("[" * 2000)
-    assert "got no proposal" in call("policy explain good.json --home home").stderr
+    assert "got no readable JSON" in call("policy explain good.json --home home").stderr
 
 
 def test_a_study_that_waits_for_a_person_or_has_a_standing_approval_is_said_to(call: Call) -> None:
@@ -165,7 +183,7 @@ def test_a_study_that_waits_for_a_person_or_has_a_standing_approval_is_said_to(c
     Path("good.toml").write_text(STUDY.format(more="", protection="secure-aggregation"))
     terms, policy = terms_in(Path("good.toml")), load_policy(Path("home/policy.toml"))
     assert "standing approval (monthly means)" in verdict(policy, terms, "monthly means").lines()[0]
-    assert "once a person here has approved it" in verdict(policy, terms, "").lines()[0]
+    assert "in a pilot once people here have approved it" in verdict(policy, terms, "").lines()[0]
     assert "approv" not in verdict(policy, terms).lines()[0]
     refused = terms.model_copy(update={"seed": 1})
     assert verdict(policy, refused, "monthly means").approval is None  # none goes beyond the policy

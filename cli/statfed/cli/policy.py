@@ -183,7 +183,7 @@ def export(
     from statfed.core.outputs import Destinations
 
     policy = load_policy(home / "policy.toml")
-    document = exported(policy, consent=policy.allow.after_approval)
+    document = exported(policy)
     outputs = Destinations(overwrite=overwrite)
     outputs.check(output)
     outputs.write_text(output, json.dumps(document, indent=2, ensure_ascii=False) + "\n")

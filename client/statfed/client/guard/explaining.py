@@ -1,13 +1,14 @@
 """A policy in words: what it allows, what it leaves open, and what stands against a study. Reads no data."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from statfed.client.guard.admission import Rule, refusing
+from statfed.client.guard.approvals import covering
 from statfed.client.guard.policy import ANY, Parties, Policy
 from statfed.client.pilot.joining import KIT
 from statfed.core.codebook import load_codebook
@@ -15,14 +16,11 @@ from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
 from statfed.core.pilot.documents import read_document
 from statfed.core.pilot.papers import Roster, read_kit
+from statfed.core.pilot.proposals import read_proposal
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.resolve import resolve
-from statfed.core.section import deep
 from statfed.core.study import load_study
 from statfed.core.terms import Terms
-
-PROPOSAL = "statfed.pilot.proposal/"
-"""How the format of a proposal begins."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,14 @@ class Verdict:
     def _approval(self) -> str:
         if self.approval:
             return f", by a standing approval ({self.approval})"
-        return "" if self.approval is None else ", once a person here has approved it"
+        return "" if self.approval is None else ", in a pilot once people here have approved it"
 
 
-def approval_by(policy: Policy, terms: Terms) -> str | None:  # noqa: ARG001  # of standing approvals, which see them
-    """Who approves a study that the rules admit: the name of the standing approval that covers it, nothing for a person
-    here, or None where nobody has to."""
-    return "" if policy.allow.after_approval else None
+def approval_by(policy: Policy, terms: Terms) -> str:
+    """Who approves a study that the rules admit, in a pilot: the name of the standing approval that covers it, nothing
+    for a person here."""
+    rule = covering(policy.approval, terms, datetime.now(UTC))
+    return rule.name if rule else ""
 
 
 def verdict(policy: Policy, terms: Terms, approval: str | None = None) -> Verdict:
@@ -74,32 +73,15 @@ def verdict(policy: Policy, terms: Terms, approval: str | None = None) -> Verdic
 def terms_in(path: Path) -> Terms:
     """The terms in a study file, with the codebooks beside it, or in a proposal that has arrived.
 
-    A proposal's signature is checked when it arrives and when it is approved, not here. Raises UsageError.
+    Raises UsageError.
     """
     if path.suffix == ".json":
-        return _proposed(path)
+        return read_proposal(read_document(path), str(path)).proposal.agreed
     study = load_study(path)
     if study.codebook is None:
         raise UsageError(f"{path}: codebook: got none; want the one that holders have pinned")
     others = {name: load_codebook(path.parent / file) for name, file in study.codebooks.items()}
     return study.terms(load_codebook(path.parent / study.codebook), others)
-
-
-def _proposed(path: Path) -> Terms:
-    try:
-        document = json.loads(read_document(path))
-        body = document["body"]
-        if deep(document) or not str(document["format"]).startswith(PROPOSAL):
-            raise ValueError("format")
-        table = json.loads(body["terms"])
-        if deep(table):
-            raise ValueError("nested")
-        terms = Terms.model_validate(table)
-        if terms.digest() != body["digest"]:
-            raise ValueError("digest")
-    except (ValueError, KeyError, TypeError, RecursionError):  # ValidationError among them
-        raise UsageError(f"{path}: got no proposal that this version can read; want it as it arrived") from None
-    return terms
 
 
 def findings(policy: Policy, home: Path) -> list[str]:

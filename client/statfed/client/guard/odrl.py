@@ -20,16 +20,15 @@ PREFIX, NAMESPACE = "statfed", f"{PROFILE}#"
 XSD = "http://www.w3.org/2001/XMLSchema#"
 
 
-def exported(policy: Policy, *, consent: bool) -> dict[str, Any]:
-    """The policy as JSON-LD, the same for the same policy. consent: does a person here approve each study first?"""
+def exported(policy: Policy) -> dict[str, Any]:
+    """The policy as JSON-LD, the same for the same policy. In a pilot people approve each study first."""
     name, dataset = policy.holder.name, policy.dataset
     common = list(_common(policy))
     asked = {"action": "obtainConsent", "consentingParty": f"urn:x-statfed:party:{name}"}
-    consented = [asked] if consent else []
-    permissions = [_permission([*common, *_private(policy)], consented)]
+    permissions = [_permission([*common, *_private(policy)], [asked])]
     if policy.allow.without_privacy:
         duties = [] if policy.disclosure.silent else [{"action": _own("controlDisclosure")}]
-        permissions.append(_permission([*common, *_exact(policy)], [*duties, *consented]))
+        permissions.append(_permission([*common, *_exact(policy)], [*duties, asked]))
     body = {
         "@context": [CONTEXT, {PREFIX: NAMESPACE, "xsd": XSD}],
         "@type": "Offer",
