@@ -229,8 +229,9 @@ def agree(run: str, terms: Terms, sizes: Mapping[str, int]) -> Agreement:
     if len(sizes) != len(terms.holders):
         raise UsageError(f"holders: got {', '.join(sorted(terms.holders))}; want each once")
     if min(sizes.values()) < 1 or sum(sizes.values()) > MOST_RECORDS:
+        least, most = (choose(sizes, key=lambda name: sizes[name]) for choose in (min, max))
         raise UsageError(
-            f"sizes: got {min(sizes.values())} to {max(sizes.values())} records; want 1 or more each, and "
+            f"sizes: got {sizes[least]} records ({least}) to {sizes[most]} ({most}); want 1 or more each, and "
             f"at most {MOST_RECORDS} together"
         )
     minimum = minimum_holders(terms, module.REQUIRES)

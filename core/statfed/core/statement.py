@@ -6,20 +6,29 @@ versions have to match.
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from statfed.core.discovery import origin
 from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
+from statfed.core.fixed_point import MOST_RECORDS
 from statfed.core.method import package_of
 from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.section import deep
+from statfed.core.section import Unit, deep
 from statfed.core.terms import Terms
 
 MODELS = "statfed.strategies.models"
 MOST_TEXT = 16_000_000
 """Characters of a statement."""
+MOST_ERROR = 20_000
+"""Characters of an error that a party reports."""
+MOST_WORDS = 200
+"""Characters of any other text in an answer; and entries of a list there."""
+Words = Annotated[str, StringConstraints(max_length=MOST_WORDS, pattern=r"^[^\p{C}]*$")]
+Number = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**62)]
+Records = Annotated[int, Field(ge=1, le=MOST_RECORDS)]
 M = TypeVar("M", bound=BaseModel)
 Step = Literal["admit", "protect", "ask", "release"]
 
@@ -118,27 +127,27 @@ class Admission(_Message):
 
     holder: str
     pending: bool = False
-    size: int = Field(description="public number of records")
-    persons: int = Field(description="public number of persons")
-    epsilon: float | None = Field(default=None, description="PLD composition over all sums of the study")
-    delta: float | None = None
-    steps: int | None = Field(default=None, description="steps of local training in one round")
-    sampling_rate: float | None = Field(default=None, description="probability of a unit to be in one step")
-    noise_multiplier: float | None = None
-    noise_to_signal: float | None = Field(
+    size: Records = Field(description="public number of records")
+    persons: Records = Field(description="public number of persons")
+    epsilon: Number | None = Field(default=None, description="PLD composition over all sums of the study")
+    delta: Number | None = None
+    steps: Count | None = Field(default=None, description="steps of local training in one round")
+    sampling_rate: Number | None = Field(default=None, description="probability of a unit to be in one step")
+    noise_multiplier: Number | None = None
+    noise_to_signal: Number | None = Field(
         default=None, description="noise of the whole run against perfectly aligned gradients, one holder alone"
     )
-    ledger_head: str
+    ledger_head: Words
 
 
 class Receipt(_Message):
     """A holder's public facts beside its contribution to one sum. rules: disclosure rules that passed."""
 
     holder: str
-    round: int
-    rules: tuple[str, ...] = ()
-    seconds: float
-    ledger_head: str
+    round: Count
+    rules: tuple[Words, ...] = Field(default=(), max_length=MOST_WORDS)
+    seconds: Number
+    ledger_head: Words
 
 
 class Present(_Message):
@@ -146,34 +155,34 @@ class Present(_Message):
 
     holder: str
     stage: str
-    seconds: float
+    seconds: Number
 
 
 class Closing(_Message):
     """A holder's answer to `release`: what the study cost it in the end."""
 
     holder: str
-    unit: str | None
-    study_epsilon: float | None = Field(
+    unit: Unit | None
+    study_epsilon: Number | None = Field(
         description="PLD over all sums charged in this run and its attempts, at its delta"
     )
-    history_epsilon: float | None = Field(description="PLD over everything ever charged; None after a disclosure")
-    filter_epsilon: float | None = Field(description="Renyi composition of everything charged and set aside")
-    share: float | None = Field(
+    history_epsilon: Number | None = Field(description="PLD over everything ever charged; None after a disclosure")
+    filter_epsilon: Number | None = Field(description="Renyi composition of everything charged and set aside")
+    share: Number | None = Field(
         default=None, description="of the lifetime budget: what everything charged and set aside takes, by its gate"
     )
-    budget_epsilon: float | None
-    delta: float | None
-    disclosures: int = Field(description="entries that are not differentially private")
-    figures: int = Field(default=0, description="distinct exact figures that the dataset has given so far")
-    most_figures: int | None = Field(
+    budget_epsilon: Number | None
+    delta: Number | None
+    disclosures: Count = Field(description="entries that are not differentially private")
+    figures: Count = Field(default=0, description="distinct exact figures that the dataset has given so far")
+    most_figures: Count | None = Field(
         default=None, description="most that it ever gives; None where nothing counts them"
     )
-    more: int | None = Field(
+    more: Count | None = Field(
         default=None, description="studies that cost as much and would be admitted next; None without noise"
     )
-    charged: int = Field(default=0, description="sums charged in this run and its attempts; 0 without privacy")
-    ledger_head: str
+    charged: Count = Field(default=0, description="sums charged in this run and its attempts; 0 without privacy")
+    ledger_head: Words
 
 
 def failure(error: StatfedError) -> str:
@@ -182,10 +191,27 @@ def failure(error: StatfedError) -> str:
 
 
 def raise_failure(text: str, holder: str) -> None:
-    """Raise the error that a holder reported, naming the holder."""
+    """Raise the error that a holder reported, naming the holder, in words that `harmless` has gone over."""
     try:
+        if len(text) > MOST_TEXT:
+            raise ValueError
         table: dict[str, Any] = json.loads(text)
         kind, message = BY_NAME[table["kind"]], str(table["message"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise EngineError(f"{holder}: {text[:1000]}") from None
-    raise kind(f"{holder}: {message}")
+        raise EngineError(f"{holder}: {harmless(text, 1000)}") from None
+    raise kind(f"{holder}: {harmless(message)}")
+
+
+def harmless(text: str, most: int = MOST_ERROR) -> str:
+    """Another party's words, as terminals, files and pages can show them: cut short, one character a place.
+
+    What is not printable (escapes that move a cursor, marks that turn the direction of a text, halves of characters) is
+    written out, and lines after the first are set in, so that none looks like what a third party said.
+
+    >>> print(harmless("no\\x1b[2K\\nother: yes"))
+    no\\x1b[2K
+      other: yes
+    """
+    kept = text if len(text) <= most else text[:most] + "..."
+    lines = ["".join(one if one.isprintable() else ascii(one)[1:-1] for one in line) for line in kept.split("\n")]
+    return "\n".join(lines[:1] + [line if line.startswith("  ") else f"  {line}" for line in lines[1:]])

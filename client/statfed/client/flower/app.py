@@ -35,8 +35,8 @@ def answer(message: Message, context: Context) -> Message:
     """Answer one message of the coordinator. Never raises: whatever goes wrong, only a public text leaves."""
     try:
         party = _party(str(context.node_config["home"]))
-        statement = str(message.content.config_records["config"]["statement"])
-        records = message.content.array_records
+        records = message.content.array_records if message.has_content() else {}
+        statement = _statement(message)
         public = arrays_in(records.get("arrays") or ArrayRecord())
         reply = party.answer(statement, public, packet_in(message.content))
         content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
@@ -56,6 +56,15 @@ def answer(message: Message, context: Context) -> Message:
         log.exception("internal error")
         hidden = EngineError("internal error at the holder; its own log has the details")
     return Message(Error(INTERNAL_FAILURE, failure(hidden)), reply_to=message)
+
+
+def _statement(message: Message) -> str:
+    """The statement in a message. Raises Refused where there is none."""
+    records = message.content.config_records if message.has_content() else {}
+    found = records.get("config", ConfigRecord()).get("statement")
+    if not isinstance(found, str):
+        raise Refused("message: got one without a statement; want a text `statement` in the record `config`")
+    return found
 
 
 app.query("admit")(answer)
