@@ -4,6 +4,9 @@ A message says what was got and what was wanted. A message of `Refused` or `Usag
 travels to the coordinator, so it is written to be public: it never holds a data value or a secret threshold.
 """
 
+MOST_TOLD = 5_000
+"""Characters of an error that another party reports."""
+
 
 class StatfedError(Exception):
     """Base of all errors that are reported without a traceback."""
@@ -42,3 +45,18 @@ class LedgerCorrupt(StatfedError):
 BY_NAME: dict[str, type[StatfedError]] = {
     cls.__name__: cls for cls in (StatfedError, UsageError, Refused, Pending, EngineError, LedgerCorrupt)
 }
+
+
+def harmless(text: str, most: int = MOST_TOLD) -> str:
+    """Another party's words, as terminals, files and pages can show them: cut short, one character a place.
+
+    What is not printable (escapes that move a cursor, marks that turn the direction of a text, halves of characters) is
+    written out, and lines after the first are set in, so that none looks like what a third party said.
+
+    >>> print(harmless("no\\x1b[2K\\nother: yes"))
+    no\\x1b[2K
+      other: yes
+    """
+    kept = text if len(text) <= most else text[:most] + "..."
+    lines = ["".join(one if one.isprintable() else ascii(one)[1:-1] for one in line) for line in kept.split("\n")]
+    return "\n".join(lines[:1] + [line if line.startswith("  ") else f"  {line}" for line in lines[1:]])

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from statfed.core.discovery import origin
-from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
+from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError, harmless
 from statfed.core.fixed_point import MOST_RECORDS
 from statfed.core.method import package_of
 from statfed.core.protection import PACKAGE as PROTECTIONS
@@ -21,8 +21,6 @@ from statfed.core.terms import Terms
 MODELS = "statfed.strategies.models"
 MOST_TEXT = 16_000_000
 """Characters of a statement."""
-MOST_ERROR = 20_000
-"""Characters of an error that a party reports."""
 MOST_WORDS = 200
 """Characters of any other text in an answer; and entries of a list there."""
 Words = Annotated[str, StringConstraints(max_length=MOST_WORDS, pattern=r"^[^\p{C}]*$")]
@@ -200,18 +198,3 @@ def raise_failure(text: str, holder: str) -> None:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise EngineError(f"{holder}: {harmless(text, 1000)}") from None
     raise kind(f"{holder}: {harmless(message)}")
-
-
-def harmless(text: str, most: int = MOST_ERROR) -> str:
-    """Another party's words, as terminals, files and pages can show them: cut short, one character a place.
-
-    What is not printable (escapes that move a cursor, marks that turn the direction of a text, halves of characters) is
-    written out, and lines after the first are set in, so that none looks like what a third party said.
-
-    >>> print(harmless("no\\x1b[2K\\nother: yes"))
-    no\\x1b[2K
-      other: yes
-    """
-    kept = text if len(text) <= most else text[:most] + "..."
-    lines = ["".join(one if one.isprintable() else ascii(one)[1:-1] for one in line) for line in kept.split("\n")]
-    return "\n".join(lines[:1] + [line if line.startswith("  ") else f"  {line}" for line in lines[1:]])

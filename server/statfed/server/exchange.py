@@ -15,12 +15,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import BaseModel, ValidationError
 
 from statfed.core import VERSION
-from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
+from statfed.core.errors import EngineError, Refused, StatfedError, UsageError, harmless
 from statfed.core.method import Ask
 from statfed.core.progress import Progress
 from statfed.core.protection import Aggregate, Packet, Rounds, Stage, conduct
 from statfed.core.resolve import Resolved
-from statfed.core.statement import Admission, Closing, Present, Statement, Step, harmless, outside, raise_failure
+from statfed.core.statement import Admission, Closing, Present, Statement, Step, outside, raise_failure
 from statfed.server.carrier import Carrier, joined
 from statfed.server.engine import Session
 from statfed.server.packets import arrays_out, packet_in, put_packet, size

@@ -33,9 +33,9 @@ from statfed.core.averaging import (
     layout_of,
     make_facts,
 )
-from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
+from statfed.core.errors import EngineError, Refused, StatfedError, UsageError, harmless
 from statfed.core.protection import Agreement, Coordinator, Packet, Stage, conduct, default_minimum, named_protection
-from statfed.core.statement import harmless, raise_failure
+from statfed.core.statement import raise_failure
 from statfed.server._averaging_strategies import check_strategy
 from statfed.server._flwr import AWAY, NodeInfo, Run
 from statfed.server.carrier import Carrier
