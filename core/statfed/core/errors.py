@@ -48,15 +48,19 @@ BY_NAME: dict[str, type[StatfedError]] = {
 
 
 def harmless(text: str, most: int = MOST_TOLD) -> str:
-    """Another party's words, as terminals, files and pages can show them: cut short, one character a place.
+    """Another party's words, as terminals, files and pages can show them: cut short, and printable.
 
-    What is not printable (escapes that move a cursor, marks that turn the direction of a text, halves of characters) is
-    written out, and lines after the first are set in, so that none looks like what a third party said.
+    Lines after the first are set in, so that none looks like what a third party said.
 
     >>> print(harmless("no\\x1b[2K\\nother: yes"))
     no\\x1b[2K
       other: yes
     """
-    kept = text if len(text) <= most else text[:most] + "..."
-    lines = ["".join(one if one.isprintable() else ascii(one)[1:-1] for one in line) for line in kept.split("\n")]
+    lines = printable(text if len(text) <= most else text[:most] + "...").split("\n")
     return "\n".join(lines[:1] + [line if line.startswith("  ") else f"  {line}" for line in lines[1:]])
+
+
+def printable(text: str) -> str:
+    """A text in which whatever is not printable, but for ends of lines, is written out: escapes that move a cursor,
+    marks that turn the direction of a text, halves of characters."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)

@@ -68,9 +68,9 @@ class Statement(_Message):
         )
         here = outside(statement.terms)
         if statement.outside != here:
+            said = harmless(", ".join(statement.outside), 1000) or "none"
             raise Refused(
-                f"plugins: the coordinator runs {', '.join(statement.outside) or 'none'} for this study; this holder "
-                f"runs {', '.join(here) or 'none'}"
+                f"plugins: the coordinator runs {said} for this study; this holder runs {', '.join(here) or 'none'}"
             )
         return statement
 
@@ -97,14 +97,14 @@ def understood(
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Refused("statement not understood: want JSON with a version") from None
     if version != installed:
-        raise Refused(f"statfed version: the coordinator runs {version}; this {reader} runs {installed}")
+        raise Refused(f"statfed version: the coordinator runs {harmless(version, 80)}; this {reader} runs {installed}")
     try:
         return model.model_validate(read(table))
     except ValidationError as error:
         keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
-        raise Refused(f"statement not understood: {keys}") from None
+        raise Refused(f"statement not understood: {harmless(keys, 1000)}") from None
     except KeyError as error:
-        raise Refused(f"statement not understood: {error.args[0]}") from None
+        raise Refused(f"statement not understood: {harmless(str(error.args[0]), 80)}") from None
 
 
 def outside(terms: Terms) -> tuple[str, ...]:
