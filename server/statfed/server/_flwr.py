@@ -132,8 +132,9 @@ def weighs_metrics(function: object) -> bool:
 class Authenticator:
     """Flower's check of a node's request, and what it leaves open.
 
-    Flower verifies a signature of the time alone, takes it for five minutes, and lets a node that it has recognised
-    push replies in the name of any other. Here a signature is good for one request, and a node speaks for itself.
+    Flower verifies a signature of the time alone, takes it for five minutes with whatever request, and lets a node that
+    it has recognised push replies in the name of any other. Here a signature is good for one request, a node speaks for
+    itself, and who is not registered gets no further than here.
     """
 
     def __init__(self, check: "Callable[[Request], None]") -> None:
@@ -144,9 +145,13 @@ class Authenticator:
     def __call__(self, request: "Request") -> None:
         """Raises HTTPException, status 401."""
         from fastapi import HTTPException
+        from flwr.superlink.dependencies.linkstate import get_linkstate
 
         self._check(request)
         asked, now = request.state.protobuf_request, time.monotonic()
+        key = getattr(asked, "public_key", None)
+        if key is not None and get_linkstate(request).get_node_id_by_public_key(key) is None:
+            raise HTTPException(401, "Invalid SuperNode authentication")
         others = [one for one in getattr(asked, "messages_list", ()) if one.metadata.src_node_id != asked.node.node_id]
         once = request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER], request.headers[TIMESTAMP_HEADER]
         with self._lock:
