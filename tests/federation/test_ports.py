@@ -155,7 +155,7 @@ def test_a_pilot_listens_on_no_more_than_three_ports_and_gives_strangers_nothing
     public = int(up.hub.rpartition(":")[2])
     assert public in up.ports
     assert len(up.ports) == 3  # the hub's public and private one, and the holder's own for its runner
-    told = {}
+    told: dict[tuple[int, str, bool], int | None] = {}
     for port in up.ports:
         paths = [*ELSEWHERE, *(f"/v1/fleet/{name}" for name in FLEET)]
         for tls in (True, False):

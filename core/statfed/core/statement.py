@@ -25,8 +25,8 @@ MOST_WORDS = 200
 """Characters of any other text in an answer; and entries of a list there."""
 Words = Annotated[str, StringConstraints(max_length=MOST_WORDS, pattern=r"^[^\p{C}]*$")]
 Number = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0, le=2**62)]
-Records = Annotated[int, Field(ge=1, le=MOST_RECORDS)]
+Count = Annotated[int, Field(strict=True, ge=0, le=2**62)]
+Records = Annotated[int, Field(strict=True, ge=1, le=MOST_RECORDS)]
 M = TypeVar("M", bound=BaseModel)
 Step = Literal["admit", "protect", "ask", "release"]
 
