@@ -232,6 +232,9 @@ def open_office(root: Path) -> Office:
         raise UsageError(describe(error, f"{path}: limits", ", ".join(Limits.model_fields), Limits)) from None
     if settings.protocol != PROTOCOL:
         raise UsageError(f"{path}: got protocol {settings.protocol}; want {PROTOCOL}, which this statfed speaks")
+    for folder in (root, root / "authority", root / "hub", root / "kits"):
+        if folder.exists() and (mode := folder.stat().st_mode & 0o777) & 0o022:
+            raise UsageError(f"{folder}: got mode {mode:04o}, open to others; want: chmod go-w {folder}")
     for secret in (root / "identity.key", root / "authority" / "authority.key", root / "hub" / "server.key"):
         if secret.exists() and (mode := secret.stat().st_mode & 0o777) & 0o077:
             raise UsageError(f"{secret}: got mode {mode:04o}, open to others; want: chmod 600 {secret}")
