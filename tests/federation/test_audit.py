@@ -91,7 +91,7 @@ def test_a_coordinator_with_another_history_is_refused_until_it_is_accepted(pilo
     cut(pilot.log("coordinator"), -6)
     with read_only(pilot.root / "istat" / "ledger.sqlite") as ledger:
         head = ledger.head()
-    with pytest.raises(Refused, match="two histories|as the newest"):
+    with pytest.raises(Refused, match=r"two histories|as the newest"):
         pilot.ask()
     for name in HOLDERS:
         assert pilot.kinds(name)[CONTRADICTED] >= 1

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from statfed.client.pilot.studies import Asked
     from statfed.core.identity import Identity
     from statfed.core.pilot.proposals import Proposal
+    from statfed.federation.rehearsed import Rehearsal
     from statfed.server.pilot.office import Office
     from statfed.server.pilot.studies import Word
 
@@ -108,23 +109,34 @@ def list_(home: Home = Path(), pilot: Folder = None, as_json: Json = False) -> N
 @app.command()
 def review(
     number: Number,
+    rehearse: Annotated[
+        bool, typer.Option(help="Run it with generated records under this home's policy, to see what would leave.")
+    ] = True,
     home: Home = Path(),
     pilot: Folder = None,
     as_json: Json = False,
 ) -> None:
     """Show a study before deciding: what it computes, who learns what, what it costs, what the policy says.
 
-    Nothing is spent, and the data are read by nobody else.
+    Nothing is sent or spent. This holder's data are looked at for whether they fit the codebook, and no further.
     """
+    from statfed.federation.rehearsal import rehearse as run
+
     if office := place(home, pilot):
         from statfed.server.pilot import studies as at_office
 
-        _show_proposal(at_office.find(office, number).proposal, at_office.find(office, number).id, as_json)
+        signed = at_office.find(office, number)
+        _show_proposal(signed.proposal, signed.id, as_json)
         return
     from statfed.client.pilot import studies
 
     asked = studies.find(home, number)
-    _show_proposal(asked.proposal, asked.signed.id, as_json, row_of(home, asked))
+    proposal = asked.proposal
+    found = None
+    if rehearse:
+        with progress_bars() as bars:
+            found = run(proposal.agreed, home, title=proposal.title, progress=bars)
+    _show_proposal(proposal, asked.signed.id, as_json, row_of(home, asked), found)
 
 
 @app.command()
@@ -325,7 +337,14 @@ def row_of(home: Path, asked: "Asked") -> dict[str, Any]:
     }
 
 
-def _show_proposal(proposal: "Proposal", id_: str, as_json: bool, row: Mapping[str, Any] | None = None) -> None:
+def _show_proposal(
+    proposal: "Proposal",
+    id_: str,
+    as_json: bool,
+    row: Mapping[str, Any] | None = None,
+    rehearsed: "Rehearsal | None" = None,
+) -> None:
+    from statfed.cli._review import document, show_rehearsal
     from statfed.core.resolve import resolve
     from statfed.federation.answers import learns
 
@@ -339,6 +358,7 @@ def _show_proposal(proposal: "Proposal", id_: str, as_json: bool, row: Mapping[s
                 "terms": terms.model_dump(mode="json"),
                 "learns": [{"role": r.role, "learns": r.learns, "protected_by": r.protected_by} for r in rows],
                 "decision": row,
+                "rehearsal": document(rehearsed) if rehearsed else None,
             }
         )
         return
@@ -364,4 +384,8 @@ def _show_proposal(proposal: "Proposal", id_: str, as_json: bool, row: Mapping[s
         facts["decided"] = f"{row['decision']} {row['reason']}".strip()
     for name, text in facts.items():
         out.print(f"{name:<11}{text}", markup=False, highlight=False, soft_wrap=True)
-    show_learns("Who learns what", rows)
+    if rehearsed:
+        out.print("\nRehearsed with generated records, under the policy of this home:", markup=False)
+        show_rehearsal(rehearsed)
+    else:
+        show_learns("Who learns what", rows)

@@ -47,8 +47,8 @@ def correspond(message: Message, context: Context) -> Message:
 
 def _stated(message: Message, home: Path) -> RecordDict:
     party = _party(str(home))
-    statement = str(message.content.config_records["config"]["statement"])
-    records = message.content.array_records
+    records = message.content.array_records if message.has_content() else {}
+    statement = _text(message, "statement")
     public = arrays_in(records.get("arrays") or ArrayRecord())
     reply = party.answer(statement, public, packet_in(message.content))
     content = RecordDict({"facts": ConfigRecord({"json": reply.facts.model_dump_json()})})
@@ -58,7 +58,7 @@ def _stated(message: Message, home: Path) -> RecordDict:
 
 
 def _written(message: Message, home: Path) -> RecordDict:
-    letter = str(message.content.config_records["config"]["letter"])
+    letter = _text(message, "letter")
     try:
         rules = approval_of(home)
     except UsageError as error:
@@ -105,6 +105,15 @@ def _failed(message: Message, error: Exception) -> Message:
         log.error("internal error", exc_info=error)
         hidden = EngineError("internal error at the holder; its own log has the details")
     return Message(Error(INTERNAL_FAILURE, failure(hidden)), reply_to=message)
+
+
+def _text(message: Message, name: str) -> str:
+    """The statement or letter in a message. Raises Refused where there is none."""
+    records = message.content.config_records if message.has_content() else {}
+    found = records.get("config", ConfigRecord()).get(name)
+    if not isinstance(found, str):
+        raise Refused(f"message: got one without a {name}; want a text `{name}` in the record `config`")
+    return found
 
 
 app.query("admit")(answer)

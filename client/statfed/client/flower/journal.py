@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from statfed.client.pilot.joining import Own, standing
 from statfed.core.errors import EngineError, Refused, UsageError
@@ -37,7 +37,7 @@ class Journal:
         Raises Refused where the coordinator's log contradicts what this party has noted of it, which is written down
         too; EngineError where nothing can be written.
         """
-        content = message.content
+        content = message.content if message.has_content() else RecordDict()
         found = content.config_records.get(RECORD)
         try:
             said = Said.parse(found) if found is not None else Said(secrets.token_hex(16))

@@ -186,6 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status.tell(ended=text)
         os.kill(os.getpid(), signal.SIGUSR1)
 
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        os.environ.pop(name, None)  # its own SuperNode, which it calls by http, is on this machine
     secret = secrets.token_bytes(SECRET_BYTES)
     link = Link(options.superlink, options.root_certificates, options.node_key, options.poll)
     with supernode(link, secret, ended) as (address, pid):

@@ -85,7 +85,7 @@ def request(home: Path, name: str, role: Role) -> Request:
     path = home / NODE_KEY
     if not path.exists():
         write_secret(path, node_pem(new_key()))
-    node = _node_key(path)
+    node = node_key(path)
     identity = load_identity(home, name, {})
     now = datetime.now(UTC).replace(microsecond=0)
     text = make_request(identity, role, node, public_pem(node).decode("ascii"), now)
@@ -100,7 +100,7 @@ def look(home: Path, kit: Path) -> Change:
     roster = signed.kit.roster
     me, own = roster.participant(signed.kit.party), standing(home)
     identity = load_identity(home, signed.kit.party, {})
-    node = public_pem(_node_key(home / NODE_KEY)).decode("ascii")
+    node = public_pem(node_key(home / NODE_KEY)).decode("ascii")
     if me is None or me.identity != identity.public or me.node_key != node:
         raise UsageError(
             f"{where}: got a kit made out to {signed.kit.party} with other keys than those in {home}; want the one "
@@ -182,7 +182,8 @@ def pinned(home: Path, policy: Mapping[str, str]) -> dict[str, str]:
     return joined | dict(policy)
 
 
-def _node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The secret key in a file. Raises UsageError where there is none."""
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
     except FileNotFoundError:

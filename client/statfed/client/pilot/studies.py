@@ -18,14 +18,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from statfed.client.guard.approvals import covering, covers, end_of
 from statfed.client.guard.files import append_private
-from statfed.client.guard.policy import Approval, Standing
+from statfed.client.guard.policy import Approval
 from statfed.client.guard.spent import base
 from statfed.client.pilot.joining import Own, standing
 from statfed.core import VERSION
@@ -112,11 +113,11 @@ def receive(home: Path, text: str, rules: Approval, now: datetime) -> Asked:
         (folder / PEOPLE).mkdir(parents=True, exist_ok=True, mode=0o700)
         record(home, "proposed", {"number": proposal.number, "proposal": signed.id, "study": proposal.digest})
         replace_file(folder / PROPOSAL, text)
-        covering = next((one for one in rules.standing if _covers(one, proposal.agreed, now)), None)
-        if covering is not None:
-            end = min(proposal.until, _end_of(covering))
-            limits = Limits(min(proposal.runs, covering.runs), covering.rounds, now, end)
-            _decide(home, own, signed, "approved", f"standing {covering.name}", "", limits, now)
+        rule = covering(rules, proposal.agreed, now)
+        if rule is not None:
+            end = min(proposal.until, end_of(rule))
+            limits = Limits(min(proposal.runs, rule.runs), rule.rounds, now, end)
+            _decide(home, own, signed, "approved", f"standing {rule.name}", "", limits, now)
     return find(home, proposal.number)
 
 
@@ -319,7 +320,7 @@ def _permitted(
     if decision.by.startswith("standing "):
         name = decision.by.removeprefix("standing ")
         rule = next((one for one in rules.standing if one.name == name), None)
-        if rule is None or not _covers(rule, terms, now):
+        if rule is None or not covers(rule, terms, now):
             raise Refused(f"{what}: no standing approval covers it any more; want a person to approve it")
         costs = {base(str(one["run"])): float(str(one["epsilon"])) for one in entries if one["by"] == decision.by}
         spent = sum(epsilon for name, epsilon in costs.items() if name != base(run))
@@ -361,17 +362,6 @@ def _vouching(asked: Asked, rules: Approval) -> list[str]:
         and said.rounds >= whole.rounds
         and said.keys == whole.keys
     ]
-
-
-def _covers(rule: Standing, terms: Terms, now: datetime) -> bool:
-    """Is this a study of the kind that a standing approval is for? What was spent under it is looked at elsewhere."""
-    if terms.method not in rule.methods or now >= _end_of(rule):
-        return False
-    return rule.exact if terms.privacy is None else 0 < terms.privacy.epsilon <= rule.epsilon
-
-
-def _end_of(rule: Standing) -> datetime:
-    return datetime.combine(date.fromisoformat(rule.until) + timedelta(days=1), time(), UTC)
 
 
 def _within(proposal: Proposal, limits: Limits, now: datetime) -> None:

@@ -2,8 +2,9 @@
 
 `serve` keeps it up: every participant's node key is registered, a revoked one's is taken out, and a renewed certificate
 is shown to whoever connects next, all without a restart. A file that only its owner can read, `hub/control.json`, tells
-the commands of the same user on the same machine where to reach it and with which secret. `PilotEngine` is what a run
-opens: nodes stand for the names under which their keys were signed, and messages go to those alone that have approved.
+the commands of the same user on the same machine where to reach it and with which secret, and a lock beside it whether
+there is one. `PilotEngine` is what a run opens: nodes stand for the names under which their keys were signed, and
+messages go to those alone that have approved.
 """
 
 import json
@@ -13,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from statfed.core import VERSION
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.pilot.audit import record
 from statfed.core.pilot.bundle import bundle
-from statfed.core.pilot.files import replace_file
+from statfed.core.pilot.files import alone, replace_file, taken
 from statfed.core.pilot.papers import Participant
 from statfed.core.progress import Progress
 from statfed.server._flwr import COMPLETED, FAILED
@@ -40,7 +41,7 @@ from statfed.server.pilot.office import Office, open_office
 from statfed.server.pilot.witnessed import WitnessedGrid
 
 R = TypeVar("R")
-CONTROL = "control.json"
+CONTROL, LOCK = "control.json", "lock"
 LOOK = 1.0
 """Seconds between looks at the roster's file."""
 JOINING = 60.0
@@ -66,10 +67,9 @@ def serve(
     EngineError when the SuperLink ends by itself.
     """
     control = office.root / "hub" / CONTROL
-    with suppress(EngineError):
-        running = control_of(office)
-        raise UsageError(f"coordinator: got one that is up (process {running.pid}); want it stopped first")
     with ExitStack() as stack:
+        stack.enter_context(alone(office.root / "hub" / LOCK, "coordinator"))
+        control.unlink(missing_ok=True)  # of a hub that was killed: its process number may be another's by now
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-", ignore_cleanup_errors=True)))
         processes = Processes(office.root / "logs", environment(work))
         stack.callback(processes.stop)
@@ -81,6 +81,7 @@ def serve(
             options: list[object] = ["--public-fd", fds[0], "--private-fd", fds[1]]
             options += ["--certificate", office.root / "hub" / "server.pem"]
             options += ["--key", office.root / "hub" / "server.key"]
+            options += ["--limits", office.limits.model_dump_json()]
             processes.start("superlink", "statfed.server.grid._superlink", *options, text=secret + "\n", fds=fds)
         coordinator = Coordinator(stack, inner, office.authority.pem, secret, processes.check)
         coordinator.wait_until_up()
@@ -121,16 +122,15 @@ def follow(
 
 def control_of(office: Office) -> Control:
     """How to reach the pilot's hub. Raises EngineError where none is up."""
-    path = office.root / "hub" / CONTROL
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        found = Control(str(table["address"]), str(table["secret"]), int(table["pid"]), dict(table["nodes"]))
-        os.kill(found.pid, 0)
+        if not taken(office.root / "hub" / LOCK):
+            raise FileNotFoundError
+        table = json.loads((office.root / "hub" / CONTROL).read_text(encoding="utf-8"))
+        return Control(str(table["address"]), str(table["secret"]), int(table["pid"]), dict(table["nodes"]))
     except (OSError, ValueError, KeyError, TypeError):
         raise EngineError(
             f"coordinator: got none that is up for {office.settings.name}; want `statfed coordinator start`"
         ) from None
-    return found
 
 
 def stop_hub(office: Office, seconds: float = 15.0) -> bool:

@@ -1,6 +1,6 @@
 """The coordinator's folder of a pilot: its authority, the hub's certificate, who takes part, and everybody's kit.
 
-    pilot.toml                      name, host and port: what its owner may read
+    pilot.toml                      name, host and port: what its owner may read; [limits] of the hub
     identity.key                    the coordinator's key, which signs roster and kits
     authority/ authority.key .pem   of the hub's certificate; nobody else has to trust it
     hub/ server.key server.pem      renewed without a change for the parties
@@ -52,6 +52,7 @@ from statfed.core.pilot.papers import (
     read_roster,
 )
 from statfed.core.section import Section, describe, read_toml
+from statfed.server.grid.limits import Limits
 
 FILE = "pilot.toml"
 ROSTER = "roster.json"
@@ -82,6 +83,7 @@ class Office:
     root: Path
     settings: Settings
     identity: Identity
+    limits: Limits
 
     @property
     def roster(self) -> Roster:
@@ -224,12 +226,19 @@ def open_office(root: Path) -> Office:
         settings = Settings.model_validate(table.get("pilot"))
     except ValidationError as error:
         raise UsageError(describe(error, f"{path}: pilot", ", ".join(Settings.model_fields), Settings)) from None
+    try:
+        limits = Limits.model_validate(table.get("limits", {}))
+    except ValidationError as error:
+        raise UsageError(describe(error, f"{path}: limits", ", ".join(Limits.model_fields), Limits)) from None
     if settings.protocol != PROTOCOL:
         raise UsageError(f"{path}: got protocol {settings.protocol}; want {PROTOCOL}, which this statfed speaks")
+    for folder in (root, root / "authority", root / "hub", root / "kits"):
+        if folder.exists() and (mode := folder.stat().st_mode & 0o777) & 0o022:
+            raise UsageError(f"{folder}: got mode {mode:04o}, open to others; want: chmod go-w {folder}")
     for secret in (root / "identity.key", root / "authority" / "authority.key", root / "hub" / "server.key"):
         if secret.exists() and (mode := secret.stat().st_mode & 0o777) & 0o077:
             raise UsageError(f"{secret}: got mode {mode:04o}, open to others; want: chmod 600 {secret}")
-    return Office(root, settings, load_identity(root, "coordinator", {}))
+    return Office(root, settings, load_identity(root, "coordinator", {}), limits)
 
 
 def _certify(root: Path, settings: Settings, authority: Authority, days: int) -> datetime:

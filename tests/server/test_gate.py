@@ -1,0 +1,440 @@
+"""The hub's gate against callers who ask too much, too often or too slowly: alone, and at a real listener."""
+
+import asyncio
+import asyncio.constants
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import uvicorn
+from pydantic import ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from statfed.core.pilot.certificates import new_authority, new_key, server_certificate, server_pem
+from statfed.core.pilot.checks import HEALTH
+from statfed.server.grid import _door, _gate
+from statfed.server.grid._door import Door, Protocol, Server
+from statfed.server.grid._gate import FLEET, MESSAGE, MESSAGES, OBJECTS, SMALL, Buckets, PublicGate, address_of
+from statfed.server.grid.limits import MIB, Limits
+
+KEY = (b"flwr-public-key", b"registered")
+PULL = f"{FLEET}pull-messages"
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+def known(headers: Mapping[str, str]) -> bool:
+    return headers.get("flwr-public-key") == "registered"
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Reading:
+    """An application that reads bodies whole, as Flower does, and then answers. read: their lengths."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        length, more = 0, True
+        while more:
+            message = await receive()
+            length += len(message.get("body", b""))
+            more = message.get("more_body", False)
+        self.read.append(length)
+        await send(START)
+        await send({"type": "http.response.body", "body": b"well"})
+
+
+def part(size: int, more: bool = False) -> Message:
+    return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+
+async def asked(gate: PublicGate, path: str, *messages: Message, length: int = 0, **more: object) -> dict[str, str]:
+    """The head of the gate's answer, its status under `status`."""
+    coming, sent = list(messages or [part(length)]), []
+
+    async def receive() -> Message:
+        if not coming:
+            await asyncio.Event().wait()  # nothing more ever comes
+        return coming.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = more.pop("headers", [KEY])
+    scope: Scope = {"type": "http", "path": path, "method": "POST", "client": ("192.0.2.1", 1)} | more
+    scope["headers"] = [*headers, (b"content-length", str(length).encode())]  # type: ignore[misc]
+    await gate(scope, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    named = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return {**named, "status": str(sent[0]["status"]), "body": sent[1]["body"].decode()}
+
+
+def answer(gate: PublicGate, path: str, *messages: Message, **more: object) -> dict[str, str]:
+    return asyncio.run(asked(gate, path, *messages, **more))  # type: ignore[arg-type]
+
+
+def gate(app: ASGIApp | None = None, clock: Callable[[], float] | None = None, **limits: int) -> PublicGate:
+    return PublicGate(app or Reading(), known, Limits(**limits), clock or Clock())
+
+
+def unread(scope: Scope, receive: Receive, send: Send) -> object:
+    pytest.fail("the application was asked")
+
+
+@pytest.mark.parametrize("path", [PULL, OBJECTS, MESSAGES, f"{FLEET}register-node"])
+def test_nothing_of_a_caller_without_a_registered_key_is_read(path: str) -> None:
+    closed = gate(unread)  # type: ignore[arg-type]
+    for headers in ([], [(b"flwr-public-key", b"another")]):
+        said = answer(closed, path, part(100), length=100, headers=headers)
+        assert (said["status"], said["connection"]) == ("401", "close")
+
+
+@pytest.mark.parametrize(
+    ("path", "most"), [(PULL, SMALL), (f"{FLEET}activate-node", SMALL), (MESSAGES, MESSAGE), (OBJECTS, 20 * MIB)]
+)
+def test_a_request_has_the_size_that_its_kind_needs_and_no_more(path: str, most: int) -> None:
+    app = Reading()
+    assert answer(gate(app, largest_request=20 * MIB), path, length=most)["status"] == "200"
+    assert app.read == [most]
+    said = answer(gate(unread, largest_request=20 * MIB), path, part(1), length=most + 1)  # type: ignore[arg-type]
+    assert (said["status"], said["body"], said["connection"]) == ("413", "too large\n", "close")
+
+
+@pytest.mark.parametrize("value", [b"11000000", b"9" * 5000, b"1e99", b"ten", b"", b"-1", "²".encode("latin-1")])
+def test_a_length_beyond_the_limit_or_that_is_no_number_is_refused(value: bytes) -> None:
+    headers = [KEY, (b"content-length", value)]
+    assert answer(gate(unread), PULL, headers=headers)["status"] == "413"  # type: ignore[arg-type]
+
+
+def test_a_request_that_does_not_say_how_long_it_is_is_refused() -> None:
+    said = answer(gate(unread), OBJECTS, headers=[KEY, (b"transfer-encoding", b"chunked")])  # type: ignore[arg-type]
+    assert said["status"] == "411"
+
+
+def test_bytes_on_their_way_are_bounded_in_all_and_free_again_once_answered() -> None:
+    limited = gate(largest_request=2 * MIB, in_flight=3 * MIB)
+
+    async def meet() -> list[str]:
+        slow = asyncio.create_task(asked(limited, OBJECTS, part(1, more=True), length=2 * MIB))
+        await asyncio.sleep(0)
+        busy = await asked(limited, OBJECTS, length=2 * MIB)
+        small = await asked(limited, OBJECTS, length=MIB)
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+        again = await asked(limited, OBJECTS, length=2 * MIB)
+        return [busy["status"], busy["retry-after"], small["status"], again["status"]]
+
+    assert asyncio.run(meet()) == ["503", "1", "200", "200"]
+
+
+async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads on whatever happens, and then says that all is well."""
+    for _ in range(4):
+        try:
+            await receive()
+        except Exception:  # noqa: BLE001, S112
+            continue
+    await send(START)
+    await send({"type": "http.response.body", "body": b"well"})
+
+
+def test_a_body_that_stops_coming_is_given_up_and_never_taken_for_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gate, "GRACE", 0.02)
+    app = Reading()
+    for each in (app, stubborn):
+        said = answer(gate(each), OBJECTS, part(10, more=True), length=20)
+        assert (said["status"], said["connection"]) == ("408", "close")
+    assert app.read == []
+
+
+def test_a_body_that_trickles_is_given_up_and_one_on_a_slow_line_is_not() -> None:
+    def sending(rate: int, seconds: int) -> str:
+        """The status of a body that comes at so many bytes a second."""
+        clock, app = Clock(), Reading()
+
+        async def meet() -> str:
+            sent: list[Message] = []
+            left = [seconds]
+
+            async def receive() -> Message:
+                clock.now += 1
+                left[0] -= 1
+                return part(rate, more=left[0] > 0)
+
+            async def send(message: Message) -> None:
+                sent.append(message)
+
+            scope = {"type": "http", "path": OBJECTS, "client": None, "headers": [KEY]}
+            await gate(app, clock)(scope, receive, send)
+            return str(sent[0]["status"])
+
+        return asyncio.run(meet())
+
+    assert sending(125_000, 800) == "200"  # 100 MB at 1 Mbit/s
+    assert sending(1, 40) == "408"
+
+
+def test_an_answer_that_has_begun_ends_in_an_error_so_that_the_server_hangs_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gate, "GRACE", 0.02)
+
+    async def hasty(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        while True:
+            await receive()
+
+    with pytest.raises(Exception, match="got 11 bytes in time; want 20"):
+        answer(gate(hasty), OBJECTS, part(11, more=True), length=20)
+
+
+async def generous(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with eight MiB at once."""
+    await receive()
+    await send({**START, "headers": [(b"content-length", str(8 * MIB).encode())]})
+    await send({"type": "http.response.body", "body": bytes(range(256)) * (8 * MIB // 256), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def test_a_reader_on_a_slow_line_gets_its_answer_whole_and_one_that_does_not_read_is_given_up() -> None:
+    def read(rate: int) -> int:
+        """Bytes of an answer that is read at so many a second."""
+        clock, got = Clock(), bytearray()
+
+        async def receive() -> Message:
+            return part(0)
+
+        async def send(message: Message) -> None:
+            got.extend(message.get("body", b""))
+            clock.now += len(message.get("body", b"")) / rate
+
+        scope = {"type": "http", "path": OBJECTS, "client": None, "headers": [KEY]}
+        try:
+            asyncio.run(gate(generous, clock)(scope, receive, send))
+        except TimeoutError:
+            return -len(got)
+        assert bytes(got[:512]) == bytes(range(256)) * 2
+        return len(got)
+
+    assert read(125_000) == 8 * MIB
+    assert -8 * MIB < read(1000) < 0
+
+
+def test_a_failure_within_the_limits_is_not_hidden() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError("of the application")
+
+    with pytest.raises(LookupError):
+        answer(gate(broken), PULL)
+
+
+def test_who_is_refused_too_often_is_not_listened_to_for_a_while_and_nobody_else() -> None:
+    clock = Clock()
+    limited = gate(clock=clock, refusals_per_minute=5)
+    guess = {"headers": [(b"flwr-public-key", b"guessed")]}
+    assert [answer(limited, PULL, **guess)["status"] for _ in range(7)] == ["401"] * 5 + ["429"] * 2
+    assert answer(limited, "/docs")["status"] == "429"
+    assert answer(limited, PULL, client=("192.0.2.2", 1))["status"] == "200"
+    clock.now += 13
+    assert answer(limited, PULL)["status"] == "200"  # a fifth of a minute's has come back
+    clock.now += 60
+    for _ in range(100):
+        assert answer(limited, PULL)["status"] == "200"  # polls of a node that is known cost nothing
+
+
+def test_errors_of_the_application_count_and_its_being_busy_does_not() -> None:
+    def saying(status: int) -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({**START, "status": status})
+            await send({"type": "http.response.body", "body": b""})
+
+        return app
+
+    for status, want in ((404, ["404"] * 5 + ["429"]), (503, ["503"] * 6)):
+        limited = gate(saying(status), refusals_per_minute=5)
+        said = [answer(limited, PULL) for _ in range(6)]
+        assert [one["status"] for one in said] == want
+        assert {one["connection"] for one in said} == {"close"}
+
+
+def test_health_takes_no_body_keeps_no_connection_and_says_whether_it_knows_who_signs() -> None:
+    assert answer(gate(unread), HEALTH, length=1)["status"] == "413"  # type: ignore[arg-type]
+    said = answer(gate(), HEALTH, headers=[])
+    assert (said["status"], said["connection"]) == ("200", "close")
+    assert "x-statfed-node" not in said
+    assert answer(gate(), HEALTH)["x-statfed-node"] == "known"
+    assert answer(gate(), HEALTH, headers=[(b"flwr-public-key", b"x")])["x-statfed-node"] == "unknown"
+
+
+def test_no_more_addresses_are_remembered_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gate, "MOST_REMEMBERED", 3)
+    buckets = Buckets(5, Clock())
+    for number in range(10):
+        buckets.take(str(number))
+    assert len(buckets._left) == 3
+
+
+@pytest.mark.parametrize(
+    ("client", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1:2:3", "2001:db8::"),
+        ("2001:db8::ffff:2:3", "2001:db8::"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("not one", "unknown"),
+    ],
+)
+def test_an_address_of_ipv6_is_its_network_and_one_of_ipv4_itself(client: str, address: str) -> None:
+    assert address_of((client, 1)) == address
+
+
+def test_limits_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(ValidationError, match="want largest_request, 2097152, or more"):
+        Limits(largest_request=2 * MIB, in_flight=MIB)
+
+
+class Listener:
+    """A gate at a real listener with TLS. port, and the authority's certificate."""
+
+    def __init__(self, folder: Path, app: ASGIApp | None = None, **limits: int) -> None:
+        authority, key, hour = new_authority("a", timedelta(hours=1)), new_key(), timedelta(hours=1)
+        (folder / "pem").write_bytes(server_certificate(authority, "hub", ["127.0.0.1"], key.public_key(), hour))
+        (folder / "key").write_bytes(server_pem(key))
+        self.app = Reading()
+        config = uvicorn.Config(
+            PublicGate(app or self.app, known, Limits(**limits)),
+            http=Protocol,
+            loop="asyncio",
+            lifespan="off",
+            ws="none",
+            log_level="critical",
+            ssl_certfile=folder / "pem",
+            ssl_keyfile=folder / "key",
+            timeout_graceful_shutdown=1,
+        )
+        self.server = Server(config)
+        self.door = Door(socket.create_server(("127.0.0.1", 0)).detach(), Limits(**limits))
+        self.port = self.door.getsockname()[1]
+        self.tls = ssl.create_default_context(cadata=authority.pem.decode())
+        self.thread = threading.Thread(target=self.server.run, args=([self.door],))
+
+    def __enter__(self) -> "Listener":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+    def plain(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def secure(self) -> ssl.SSLSocket:
+        return self.tls.wrap_socket(self.plain(), server_hostname="127.0.0.1")
+
+    def says(self, *parts: bytes) -> bytes:
+        """What comes back until the listener hangs up."""
+        try:
+            with closing(self.secure()) as connection:
+                return said(connection, *parts)
+        except OSError:  # hung up on in the handshake
+            return b""
+
+
+def said(connection: socket.socket, *parts: bytes) -> bytes:
+    try:
+        for each in parts:
+            connection.sendall(each)
+        return connection.makefile("rb").read()
+    except (ConnectionError, ssl.SSLError):
+        return b""
+
+
+def head(path: str = PULL, *fields: str) -> bytes:
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *fields, "", ""]).encode()
+
+
+@pytest.fixture
+def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
+    monkeypatch.setattr(_door, "HANDSHAKE", 0.3)
+    monkeypatch.setattr(_door, "HEAD", 0.3)
+    with Listener(tmp_path, connections=12, connections_per_address=8, refusals_per_minute=100) as found:
+        yield found
+
+
+def alive(listener: Listener) -> bool:
+    """Does a node that is known get its answer?"""
+    fields = ("flwr-public-key: registered", "content-length: 2", "connection: close")
+    return listener.says(head(PULL, *fields), b"ab").startswith(b"HTTP/1.1 200")
+
+
+def test_no_tls_garbage_and_handshakes_that_do_not_end_are_hung_up_on(listener: Listener) -> None:
+    for sent in (b"GET /health HTTP/1.1\r\n\r\n", bytes(range(256)) * 64, b"\x16\x03\x01\x02\x00\x01", b""):
+        with closing(listener.plain()) as connection:
+            assert b"HTTP/1.1 2" not in said(connection, sent)
+    assert alive(listener)
+
+
+def test_heads_that_do_not_end_or_are_huge_are_cut_off(listener: Listener) -> None:
+    assert listener.says() == b""  # a handshake, and then nothing
+    assert listener.says(head()[:-2], b"x: y\r\n") == b""
+    huge = listener.says(head()[:-2], *[b"x" * 1000 + b": " + b"y" * 10_000 + b"\r\n"] * 10)
+    assert huge == b"" or huge.startswith(b"HTTP/1.1 431")
+    assert listener.says(b"\x00\x01garbage\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert alive(listener)
+    assert listener.app.read == [2]
+
+
+def test_a_second_head_on_a_connection_has_to_end_as_well(listener: Listener) -> None:
+    fields = ("flwr-public-key: registered", "content-length: 2")
+    with closing(listener.secure()) as connection:
+        connection.sendall(head(PULL, *fields) + b"ab")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        assert b"HTTP" not in said(connection, head()[:-2])
+
+
+def test_more_connections_than_one_address_may_have_are_hung_up_on_and_room_is_made_again(listener: Listener) -> None:
+    with ExitStack() as stack:
+        inside = [stack.enter_context(closing(listener.plain())) for _ in range(30)]
+        assert not alive(listener)
+        for connection in inside[8:]:
+            assert said(connection) == b""
+    end = time.monotonic() + 10
+    while listener.door._inside and time.monotonic() < end:  # until their going has been seen
+        time.sleep(0.01)
+    assert alive(listener)
+
+
+def test_an_answer_is_not_cut_off_while_it_is_read_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn's own timer would close it: here after no time at all, if it counted the answer as handed over."""
+    with Listener(tmp_path, generous) as listener:
+        listener.server.config.timeout_keep_alive = 0
+        monkeypatch.setattr(asyncio.constants, "SSL_SHUTDOWN_TIMEOUT", 0.1)
+        with closing(listener.plain()) as plain:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            with closing(listener.tls.wrap_socket(plain, server_hostname="127.0.0.1")) as connection:
+                connection.sendall(head(OBJECTS, "flwr-public-key: registered", "content-length: 0"))
+                time.sleep(1)
+                read = 0
+                while more := connection.recv(65536):
+                    read += len(more)
+                    if read > 8 * MIB:
+                        break
+    assert read > 8 * MIB
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_comes(listener: Listener) -> None:
+    fields = ("flwr-public-key: registered", f"content-length: {SMALL + 1}")
+    assert listener.says(head(PULL, *fields)).startswith(b"HTTP/1.1 413")
+    assert listener.says(head(PULL, "content-length: 10")).startswith(b"HTTP/1.1 401")
+    assert listener.app.read == []
