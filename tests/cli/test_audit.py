@@ -146,7 +146,7 @@ def test_an_exported_crate_is_a_bag_that_describes_itself_as_its_profiles_want(a
     } - {"data/ro-crate-metadata.json"}
     actions = [things[ref["@id"]] for ref in things["./"]["mentions"]]
     (run,) = [one for one in actions if one["@type"] == "CreateAction"]
-    assert run["object"] == [{"@id": "studies/0007/proposal.json"}]
+    assert run["object"] == {"@id": "studies/0007/proposal.json"}
     assert run["instrument"] == things["./"]["mainEntity"]
     checks = {one["additionalType"]["@id"].rpartition("#")[2] for one in actions if "additionalType" in one}
     assert checks == {"SignOff", "DisclosureCheck", "CheckValue", "GenerateCheckValue"}

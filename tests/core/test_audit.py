@@ -219,8 +219,7 @@ def test_appending_reads_the_end_of_a_log_alone(small: Path, monkeypatch: pytest
 def two(tmp_path: Path) -> tuple[Path, Path, Head]:
     """The logs of two parties, of which the first has noted entry 3 of the second, which has gone on."""
     mine, theirs = folder(tmp_path, "istat"), folder(tmp_path, "cbs")
-    for number in range(3):
-        head = audit.record(theirs, "did", {"n": number})
+    head = audit.record_all(theirs, [("did", {"n": number}) for number in range(3)])
     assert head is not None
     audit.record(mine, RECEIVED, noting("cbs", head))
     audit.record(theirs, "did", {"n": 3})
