@@ -380,10 +380,14 @@ def _locked(path: Path, how: int) -> Iterator[BinaryIO]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Lines, with their ends. Raises UsageError where there is no such file."""
+    """Lines, with their ends, as far as they were written when this begins. Raises UsageError where there is no such
+    file."""
     try:
-        with path.open("rb") as file:
-            while line := file.readline(LARGEST + 1):
+        with _locked(path, fcntl.LOCK_SH) as file:  # nobody is in the middle of an entry
+            left = os.fstat(file.fileno()).st_size
+            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+            while left > 0 and (line := file.readline(min(left, LARGEST + 1))):
+                left -= len(line)
                 yield line
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); want the log of a pilot, {FILE}") from None
