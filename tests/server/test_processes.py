@@ -31,7 +31,7 @@ from statfed.server.engine import Deployment, Session
 from statfed.server.grid import processes
 from statfed.server.grid._gate import FLEET, SECRET_HEADER
 from statfed.server.grid._polling import PollingGrid
-from statfed.server.grid.limits import Limits
+from statfed.server.limits import Limits
 
 pytestmark = [
     pytest.mark.processes,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from statfed.cli._output import Json, emit_json, out, say, table
+from statfed.cli.coordinator import Files, Overwrite, owner, program, write
 
 app = typer.Typer(no_args_is_help=True, help="A party of a pilot: start it; read at home why it refused.")
 
@@ -35,6 +36,44 @@ def start(home: Home = Path(), proxy: Through = None) -> None:
     name = check(home)
     serve(home, until_told(), lambda how, pid: say(f"{name}: calling {how} (process {pid})"), proxy)
     say(f"{name}: stopped")
+
+
+@app.command()
+def files(
+    output: Files,
+    home: Home = Path(),
+    proxy: Through = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="A file or folder outside HOME that a container has to see.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a systemd unit, a Containerfile and a compose file for this party."""
+    from statfed.client.pilot.joining import standing
+    from statfed.core import VERSION
+    from statfed.core.errors import UsageError
+    from statfed.core.pilot.proxy import NONE, read_proxy
+    from statfed.core.pilot.services import Service
+    from statfed.core.pilot.services import files as made
+
+    own = standing(home)
+    if own is None:
+        raise UsageError(f"{home}: got a home that has joined no pilot; want `statfed pilot join` first")
+    if proxy not in (None, NONE) and read_proxy(proxy, "--proxy").user is not None:
+        raise UsageError(
+            "--proxy: got one with a password, which files of services would show; want it in HTTPS_PROXY, set in a "
+            "file that its owner alone can read and the service is given (EnvironmentFile=, env_file:)"
+        )
+    folder = home.resolve()
+    options = ("--proxy", proxy) if proxy is not None else ()
+    reads = tuple(one.resolve() for one in data or ())
+    if missing := [str(one) for one in reads if not one.exists()]:
+        raise UsageError(f"--data: got {', '.join(missing)}, which is not there; want files or folders that are")
+    service = Service(
+        "holder", own.pilot.party, folder, program(), VERSION, owner(folder), options=options, reads=reads
+    )
+    write(made(service), output, overwrite=overwrite, as_json=as_json)
 
 
 @app.command()
