@@ -213,7 +213,7 @@ def test_no_home_and_a_study_that_cannot_be(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ({"holders": tuple(f"h{i}" for i in range(500))}, "500 holders"),
-        ({"codebook": {"type": "array", "length": 10**9, "low": 0, "high": 1}}, "numbers to generate"),
+        ({"codebook": {"type": "array", "length": 10**9, "low": 0, "high": 1}}, "values to generate"),
     ],
 )
 def test_a_study_that_is_proposed_to_take_a_machine_down_is_not_tried(changes: dict[str, Any], told: str) -> None:
@@ -239,7 +239,7 @@ def test_a_rehearsal_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPat
     assert found.answer == "depends"
 
 
-def test_columns_that_a_study_does_not_read_are_not_generated(home: Callable[..., Path]) -> None:
+def test_arrays_that_a_study_does_not_read_are_not_generated(home: Callable[..., Path]) -> None:
     table = CODEBOOK.model_dump(mode="json")
     table["columns"]["bomb"] = {"type": "array", "length": 10**9}
     study = terms("count", {"by": ["sex"]}, privacy=PRIVATE).model_copy(update={"codebook": make_codebook(table)})
@@ -275,12 +275,13 @@ EVERY = make_codebook(
 
 
 def test_generated_records_fit_every_type_and_role_of_a_codebook(tmp_path: Path) -> None:
-    table = generated(EVERY.columns, 300, "a", positive=("whole",))
-    pq.write_table(table, tmp_path / "made.parquet")
-    with connect("made.parquet", tmp_path) as source:
-        assert inspect(source, EVERY, tuple(EVERY.columns), ("whole",)).mismatches == ()
-    assert table.equals(generated(EVERY.columns, 300, "a", positive=("whole",)))
-    other = generated(EVERY.columns, 300, "b")
+    table = generated(EVERY, 300, "a", EVERY.columns, positive=("whole",))
+    for name, made in (("made", table), ("unread", generated(EVERY, 300, "a", ()))):
+        pq.write_table(made, tmp_path / f"{name}.parquet")
+        with connect(f"{name}.parquet", tmp_path) as source:
+            assert inspect(source, EVERY, tuple(EVERY.columns)).mismatches == ()
+    assert table.equals(generated(EVERY, 300, "a", EVERY.columns, positive=("whole",)))
+    other = generated(EVERY, 300, "b", ("who",))
     assert not set(other["who"].to_pylist()) & set(table["who"].to_pylist())  # persons of one holder alone
     strata = {
         (unit, half) for unit, half in zip(*(table[name].to_pylist() for name in ("cluster", "half")), strict=True)
@@ -306,7 +307,7 @@ def test_half_of_the_records_meet_conditions_that_uniform_ones_would_miss(tmp_pa
     from statfed.client.data.tables import open_table
 
     clauses = parse_where([where], EVERY)
-    pq.write_table(generated(EVERY.columns, 100, "a", clauses), tmp_path / "made.parquet")
+    pq.write_table(generated(EVERY, 100, "a", EVERY.columns, clauses), tmp_path / "made.parquet")
     with connect("made.parquet", tmp_path) as source:
         found = open_table(source, EVERY, clauses, ("w",)).expr.count().to_pyarrow().as_py()
     assert found >= 50

@@ -6,7 +6,7 @@ that, since uniform values would rarely meet narrow ones.
 """
 
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -32,26 +32,37 @@ _THERE = {
 _ARROW = {"number": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_(), "date": pa.date32()}
 
 
-def needed(codebook: Codebook, read: Collection[str]) -> dict[str, Column]:
-    """The columns that a study reads or that have a role, which rules go by."""
-    return {name: column for name, column in codebook.columns.items() if name in read or column.role}
+def entries(codebook: Codebook, read: Collection[str]) -> int:
+    """Values of one record as it is generated."""
+    columns = codebook.columns.items()
+    return sum((column.length or 1) if name in read or column.required else 1 for name, column in columns)
 
 
 def generated(
-    columns: Mapping[str, Column],
+    codebook: Codebook,
     records: int,
     holder: str,
+    read: Collection[str],
     where: Sequence[Clause] = (),
     positive: Collection[str] = (),
     seed: int = 1,
 ) -> pa.Table:
-    """A table of one holder that fits these columns, the same for the same arguments. positive: columns that a study
-    takes for weights. Raises UsageError where there are no numbers within the bounds."""
-    strata = [name for name, column in columns.items() if column.role == "stratum"]
-    made: dict[str, list[object]] = {}
+    """A table of one holder that fits the codebook, the same for the same arguments.
+
+    read: columns that a study reads; others that have no role are one value throughout, or missing where that is an
+    array. positive: columns that the study takes for weights. Raises UsageError where there are no values within the
+    bounds.
+    """
+    columns, made = codebook.columns, dict[str, list[object]]()
+    strata = codebook.with_role("stratum")
     for name in sorted(columns, key=lambda one: columns[one].role == "psu"):  # within its stratum
         column = columns[name]
         random = np.random.default_rng(stream(seed, "generated", holder, name).seed())
+        if name not in read and not column.role:
+            made[name] = [
+                None if column.type == "array" else _drawn(column, name, 1, holder, random, False)[0]
+            ] * records
+            continue
         within = [made[stratum] for stratum in strata] if column.role == "psu" and not column.levels else []
         values = _drawn(column, name, records, holder, random, name in positive, within)
         selected = _selected(column, name, holder, random, where, name in positive)
@@ -59,7 +70,11 @@ def generated(
             half = records // 2
             values[:half] = [selected[i] for i in random.integers(0, len(selected), half)]
         made[name] = values
-    return pa.table({name: pa.array(made[name], _ARROW.get(columns[name].type)) for name in columns})
+    return pa.table({name: pa.array(made[name], _kind(columns[name])) for name in columns})
+
+
+def _kind(column: Column) -> pa.DataType:
+    return pa.list_(pa.float64()) if column.type == "array" else _ARROW.get(column.type, pa.string())
 
 
 def _drawn(

@@ -39,7 +39,7 @@ from statfed.core.resolve import Resolved, resolve
 from statfed.core.table import Size
 from statfed.core.terms import Terms
 from statfed.federation.answers import learns
-from statfed.federation.generated import generated, needed
+from statfed.federation.generated import entries, generated
 from statfed.federation.homes import REGISTER, homes_under
 from statfed.federation.parties import admit_third_parties, identities, third_parties
 from statfed.federation.rehearsed import Cost, Learned, Leaving, Reason, Rehearsal, Summed
@@ -223,7 +223,7 @@ def _run(terms: Terms, policy: Policy | None, records: int, me: str, party: str,
     with tempfile.TemporaryDirectory(prefix="statfed-") as folder:
         root = Path(folder)
         try:
-            _small_enough(terms, study, records)
+            _small_enough(terms, records)
             homes = _homes(terms, study, policy, records, root)
             answer: Callable[[Session], Driven] = partial(_answered, study, outcome, party, progress)
             outcome.driven = inprocess.run(Deployment("rehearsal", homes, root / "logs"), answer, progress)
@@ -231,6 +231,8 @@ def _run(terms: Terms, policy: Policy | None, records: int, me: str, party: str,
             outcome.untried = str(error)
         except StatfedError as error:
             outcome.stopped = str(error)
+        except Exception as error:  # noqa: BLE001  # of the method, on totals that nobody has foreseen
+            outcome.stopped = f"the study fails on generated records ({type(error).__name__})"
         outcome.kept_back = _kept_back(root, terms.holders)
         if outcome.kept_back:
             outcome.stopped = ""
@@ -268,15 +270,14 @@ def _until(progress: Progress) -> Progress:
     return told
 
 
-def _small_enough(terms: Terms, study: Resolved, records: int) -> None:
+def _small_enough(terms: Terms, records: int) -> None:
     """Raise _Untried where the records of all holders would be more than is generated."""
     holders = len(terms.holders)
     if holders > MOST_HOLDERS:
         raise _Untried(f"got {holders:,} holders; want at most {MOST_HOLDERS} to rehearse it")
-    tables = [needed(terms.codebook_of(name), study.columns) for name in terms.holders]
-    entries = records * sum(column.length or 1 for table in tables for column in table.values())
-    if entries > ENTRIES:
-        raise _Untried(f"got {entries:,} numbers to generate; want at most {ENTRIES:,} to rehearse it")
+    many = records * sum(entries(terms.codebook_of(name), _read(terms, name)) for name in terms.holders)
+    if many > ENTRIES:
+        raise _Untried(f"got {many:,} values to generate; want at most {ENTRIES:,} to rehearse it")
 
 
 def _given(ledger: Path) -> int:
@@ -296,7 +297,7 @@ def _homes(terms: Terms, study: Resolved, policy: Policy | None, records: int, r
     for name, home in homes.items():
         point(home, root / REGISTER)
         book = terms.codebook_of(name)
-        table = generated(needed(book, _read(terms, name)), records, name, terms.where, weights, SEED)
+        table = generated(book, records, name, _read(terms, name), terms.where, weights, SEED)
         pq.write_table(table, home / "data.parquet")
         unit = book.role("unit")
         persons = len(set(table[unit].to_pylist())) if unit in table.column_names else records
