@@ -14,7 +14,7 @@ from statfed.client.guard.files import check_modes
 from statfed.client.guard.policy import HolderName, Parties
 from statfed.client.protecting import Protecting
 from statfed.core import VERSION
-from statfed.core.errors import Refused, UsageError
+from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.method import Arrays
 from statfed.core.protection import Packet
 from statfed.core.section import Section, Strict, describe, read_toml
@@ -83,6 +83,8 @@ class ThirdParty:
         protection = statement.terms.protection.name
         if protection not in policy.allow.protections:
             raise Refused(f"protection: got {protection}; want {' or '.join(policy.allow.protections)}")
+        if statement.round > statement.done + 1 and not self._protecting.knows(statement.run):
+            raise EngineError(f"run {statement.run}: its secrets went with an earlier process; want another attempt")
         agreement, party = self._protecting.party(statement, name, policy.parties.root)
         if agreement.minimum_holders < policy.allow.minimum_holders:
             raise Refused(

@@ -66,9 +66,7 @@ class Exchange:
         self.sizes: dict[str, int] = {}
         self.dropped: dict[str, str] = {}
 
-    def statement(
-        self, step: Step, number: int = 0, ask: Ask | None = None, stage: str = "", withheld: bool = False
-    ) -> str:
+    def statement(self, step: Step, number: int = 0, ask: Ask | None = None, stage: str = "", **ended: bool) -> str:
         """The JSON of one statement."""
         return Statement(
             version=VERSION,
@@ -80,7 +78,7 @@ class Exchange:
             stage=stage,
             sizes=self.sizes,
             done=self._done,
-            withheld=withheld,
+            **ended,
             outside=self._outside,
             terms=self._terms,
         ).model_dump_json()
@@ -104,20 +102,18 @@ class Exchange:
             replies[self._names[reply.metadata.src_node_id]] = reply
         return {name: replies[name] for name in sorted(replies)}
 
-    def requests(
-        self, step: Step, number: int = 0, ask: Ask | None = None, withheld: bool = False
-    ) -> dict[str, Message]:
-        """One statement to every holder, with an ask's public parameters."""
-        config = ConfigRecord({"statement": self.statement(step, number, ask, withheld=withheld)})
+    def requests(self, step: Step, number: int = 0, ask: Ask | None = None, **ended: bool) -> dict[str, Message]:
+        """One statement to every holder, with an ask's public parameters. ended: `withheld` or `finished`."""
+        config = ConfigRecord({"statement": self.statement(step, number, ask, **ended)})
         content: dict[str, ConfigRecord | ArrayRecord] = {"config": config}
         if ask and ask.arrays:
             content["arrays"] = arrays_out(ask.arrays)
         nodes = self._session.nodes
         return {name: Message(RecordDict(dict(content)), nodes[name], f"query.{step}") for name in self._terms.holders}
 
-    def ask(self, step: Step, timeout: float, withheld: bool = False) -> dict[str, Message]:
+    def ask(self, step: Step, timeout: float, **ended: bool) -> dict[str, Message]:
         """Send one statement to every holder."""
-        return self.exchange(list(self.requests(step, withheld=withheld).values()), timeout, step)
+        return self.exchange(list(self.requests(step, **ended).values()), timeout, step)
 
     def total(
         self,
@@ -154,6 +150,8 @@ class Exchange:
 
         def read(stage: Stage, name: str, reply: Message) -> Packet:
             fact = facts_of(reply, kind if stage.carries else Present, name)
+            if getattr(fact, "run", self._run) != self._run:
+                raise EngineError(f"{name}: got a contribution to another run; want run {self._run}")
             if getattr(fact, "round", number) != number:
                 raise EngineError(f"{name}: got a contribution to sum {fact.round}; want sum {number}")  # type: ignore[attr-defined]
             try:
@@ -202,9 +200,10 @@ class Exchange:
         self._progress("ask holders to admit the study", 1, 1)
         return plans
 
-    def release(self, timeout: float, withheld: bool = False) -> dict[str, Closing]:
+    def release(self, timeout: float, **ended: bool) -> dict[str, Closing]:
         """Free what was reserved and not spent; every holder's closing account, as far as holders that dropped out
-        can give theirs. Third parties forget their secrets. withheld: is there no result, on seeing totals?"""
+        can give theirs. Third parties forget their secrets. ended: `withheld`, there is no result, on seeing totals;
+        `finished`, there is one."""
         others = [name for name in self._session.nodes if name not in self._terms.holders]
         if others:
             config = ConfigRecord({"statement": self.statement("release")})
@@ -213,10 +212,10 @@ class Exchange:
                 [Message(RecordDict({"config": config}), nodes[n], "query.release") for n in others], timeout
             )
         if not self.dropped:
-            replies = self.ask("release", timeout, withheld)
+            replies = self.ask("release", timeout, **ended)
             return {name: facts_of(reply, Closing, name) for name, reply in replies.items()}
         closings = {}
-        for name, reply in self._delivered(list(self.requests("release", withheld=withheld).values()), timeout).items():
+        for name, reply in self._delivered(list(self.requests("release", **ended).values()), timeout).items():
             try:
                 closings[name] = facts_of(reply, Closing, name)
             except EngineError:

@@ -31,6 +31,7 @@ def check_modes(home: Path) -> None:
     for path, closed, want in (
         (home, 0o022, "go-w"),
         (home / "party.toml", 0o022, "go-w"),
+        (home / "open", 0o077, "700"),
         *((home / name, 0o077, "600") for name in PRIVATE),
     ):
         try:
