@@ -22,6 +22,9 @@ from statfed.core.toml import literal
 if TYPE_CHECKING:
     from statfed.federation import Answer, Options
 
+PATIENCE = 600.0
+"""Seconds without progress after which a run in a pilot gives up."""
+
 
 def run(
     study: Annotated[
@@ -82,6 +85,14 @@ def run(
     workspace: Annotated[
         Path, typer.Option(help="Where simulated holders live between runs.", envvar="STATFED_WORKSPACE")
     ] = WORKSPACE,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Try again while parties fail, until so long no sum was done (600 in a pilot, 0 in a simulation).",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a study with simulated holders, and write runs/<id>/ with result.json and report.html.
@@ -104,13 +115,14 @@ def run(
     """
     from statfed.federation import DryRun, Options
 
-    options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references)
+    options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references, patience=patience or 0.0)
     if pilot is not None:
         from statfed.server.pilot.hub import PilotEngine
 
         if engine or fresh or rules:
             raise UsageError("--pilot: got --engine, --fresh or --rules too, which simulate holders; want one of them")
-        options = replace(options, workspace=pilot, engine=PilotEngine(pilot))
+        wait = PATIENCE if patience is None else patience
+        options = replace(options, workspace=pilot, engine=PilotEngine(pilot), patience=wait)
         engine = None if resume else "pilot"
     changes = [*(set_ or []), *_changes(protect, protect_option or [], minimum_holders, strategy)]
     changes += [f"simulation.rules={literal(rules)}"] if rules else []

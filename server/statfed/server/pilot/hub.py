@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -174,8 +174,9 @@ class PilotEngine:
 
             coordinator = _coordinator(stack, office, control)
             try:
-                grid = PollingGrid(coordinator.open(bundle()), check, self.poll)
-                _wait(grid, nodes, progress)
+                since = _wait(coordinator, nodes, progress)
+                watch = Watch(coordinator.online, {node: since[node] for node in nodes.values()})
+                grid = PollingGrid(coordinator.open(bundle()), check, self.poll, watch.lost)
             except httpx.HTTPError as error:
                 raise EngineError(f"coordinator: got {type(error).__name__}; want an answer") from error
             outcome = FAILED
@@ -191,15 +192,42 @@ def _coordinator(stack: ExitStack, office: Office, control: Control) -> Coordina
     return Coordinator(stack, control.address, office.authority.pem, control.secret, lambda: None)
 
 
-def _wait(grid: PollingGrid, nodes: Mapping[str, int], progress: Progress) -> None:
-    """Wait until the study's parties are connected. Raises EngineError, naming those that are not."""
+@dataclass
+class Watch:
+    """Which nodes of a session are lost. online: nodes that are connected, with since when; since: as it was at first.
+
+    A node whose connection ended has no memory of messages that it took: Flower does not send them again, so that
+    whoever waits for their answers would wait until the study's timeout. One that is busy goes on saying that it lives,
+    however long it takes, and is not lost. Once lost, a node is lost for this session, whether it comes back or not.
+    """
+
+    online: Callable[[], Mapping[int, str]]
+    since: Mapping[int, str]
+    _lost: dict[int, str] = field(default_factory=dict)
+    _looked: float = -LOOK
+
+    def lost(self) -> Mapping[int, str]:
+        """Nodes that are lost, with what happened. Looks once in `LOOK` seconds; raises httpx.HTTPError."""
+        if time.monotonic() - self._looked >= LOOK:
+            now = self.online()
+            self._looked = time.monotonic()
+            for node, since in self.since.items():
+                if now.get(node) != since:
+                    how = "was made anew since" if node in now else "ended"
+                    self._lost.setdefault(node, f"its connection {how}, and what it was asked is lost")
+        return self._lost
+
+
+def _wait(coordinator: Coordinator, nodes: Mapping[str, int], progress: Progress) -> Mapping[int, str]:
+    """Wait until the study's parties are connected; since when they are. Raises EngineError, naming those that are
+    not."""
     end = time.monotonic() + JOINING
     while True:
-        online = set(grid.get_node_ids())
+        online = coordinator.online()
         missing = sorted(name for name, node in nodes.items() if node not in online)
         progress("holders online", len(nodes) - len(missing), len(nodes))
         if not missing:
-            return
+            return online
         if time.monotonic() > end:
             raise EngineError(
                 f"holders: got no connection from {', '.join(missing)} in {JOINING:.0f} s; want `statfed holder start` "
