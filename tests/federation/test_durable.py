@@ -3,13 +3,16 @@
 import errno
 import itertools
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Error, Message
 
@@ -17,13 +20,14 @@ from statfed.client.flower import app
 from statfed.client.guard.ledger import Ledger, read_only
 from statfed.client.holder import Holder
 from statfed.client.repeats import Repeats
-from statfed.core.errors import EngineError, UsageError
+from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.study import make_study
 from statfed.federation import Answer, Options, checkpoint, resume_study, run, run_study
 from statfed.server._flwr import UNAVAILABLE
 from statfed.server.engine import Session
 from statfed.server.grid._holder_app import holder_app
 from statfed.server.grid.inprocess import InProcessGrid
+from statfed.server.pilot.hub import Watch
 from tests.federate import split
 from tests.universe import CODEBOOK, people
 
@@ -331,3 +335,154 @@ def inside(patch: pytest.MonkeyPatch, owner: type, name: str, *, after: bool, fa
         raise HolderKilled
 
     patch.setattr(owner, name, struck)
+
+
+@pytest.mark.parametrize("protection", PROTECTIONS)
+@pytest.mark.parametrize("method", ["mean", "training"])
+def test_no_contribution_is_ever_on_the_coordinators_disk(
+    method: str, protection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while a run is under way nor once it ended, whatever the protection shows the coordinator."""
+    if protection == PROTECTIONS[2] and method == "training":
+        pytest.skip("as slow as the others together")
+    given = recorded(monkeypatch)
+    study = study_of(tmp_path / "data", method, protection)
+    engine = Faulty("killed", Moment("query.release", 0.0), {"query.release": 3})
+    answer = ended(tmp_path, study, engine)
+    assert answer is not None
+    searched = on_disk(tmp_path)
+    assert any("checkpoint" in name for name in searched)
+    assert len(given) >= HOLDERS
+    for contribution in given:
+        for name, content in searched.items():
+            assert not any(word in content for word in marks(contribution)), name
+
+
+def test_a_total_over_a_single_holder_is_not_written_and_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = recorded(monkeypatch)
+    study = study_of(tmp_path / "data", "mean", "plain")
+    alone = study.model_copy(update={"holders": dict([next(iter(study.holders.items()))])})
+    with pytest.raises(Killed):
+        run_study(alone, options_of(tmp_path, Faulty("killed", Moment("query.ask", 1.0, after=True), {"query.ask": 2})))
+    searched = on_disk(tmp_path)
+    assert any(word for one in given for word in marks(one))
+    assert not any(word in content for one in given for word in marks(one) for content in searched.values())
+    (folder,) = (tmp_path / "runs").iterdir()
+    answer = resume_study(folder, options_of(tmp_path, Faulty()))
+    whole_run = run_study(alone, Options(tmp_path / "other", codebook=CODEBOOK))
+    assert answer.result.to_dict() == whole_run.result.to_dict()
+
+
+def recorded(patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What holders contribute from here on, as it goes into the protection."""
+    given: list[dict[str, Any]] = []
+    made = Holder._given
+
+    def kept(self: Holder, *words: Any, **more: Any) -> Any:
+        found = made(self, *words, **more)
+        given.append(dict(found[1]))
+        return found
+
+    patch.setattr(Holder, "_given", kept)
+    return given
+
+
+def on_disk(root: Path) -> dict[str, bytes]:
+    """All that is under a coordinator's folder, its simulated holders' homes left out."""
+    files = [path for path in (root / "runs").rglob("*") if path.is_file() and "holders" not in path.parts]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def marks(contribution: Mapping[str, Any]) -> list[bytes]:
+    """Bytes and words by which figures of a contribution would be known again: those that no other figure is."""
+    found = []
+    for array in contribution.values():
+        values = np.asarray(array)
+        if np.issubdtype(values.dtype, np.floating):
+            for value in values.reshape(-1)[:200]:
+                if abs(value) > 1e-3 and value != round(float(value)):
+                    found.append(value.tobytes() * (2 if values.dtype == np.float32 and values.size < 2 else 1))
+                    found.append(repr(float(value)).encode())
+    return [word for word in found if len(word) >= 8]
+
+
+def test_a_run_is_not_told_again_what_it_would_not_have_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of other asks would make a wrong figure."""
+    study = study_of(tmp_path / "data", "mean", "plain")
+    with pytest.raises(Killed):
+        run_study(study, options_of(tmp_path, Faulty("killed", Moment("query.ask", 1.0, after=True), {"query.ask": 6})))
+    (folder,) = (tmp_path / "runs").iterdir()
+    known, curve = checkpoint.load_checkpoint(folder)
+    assert (known.done, len(known.told)) == (1, 1)
+    assert (folder / "checkpoint.npz").stat().st_mode & 0o777 == 0o600
+    other = replace(known, told=(replace(known.told[0], asked="0" * 64),))
+    monkeypatch.setattr(checkpoint, "load_checkpoint", lambda _: (other, curve))
+    with pytest.raises(UsageError, match="other than what was asked for as that sum before"):
+        resume_study(folder, options_of(tmp_path, Faulty()))
+
+
+def test_a_disk_that_is_full_at_the_coordinator_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    told: list[str] = []
+    study = study_of(tmp_path / "data", "table", "plain")
+    answer = run_study(study, options_of(tmp_path, Faulty()), notify=told.append)
+    assert answer.result.tables
+    assert any("no checkpoint after 1 sums" in one for one in told)
+
+
+@pytest.mark.parametrize("error", [Refused("no"), UsageError("no")])
+def test_what_somebody_refuses_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Holder, "_given", refuse)
+    engine = Faulty()
+    with pytest.raises(type(error), match="no"):
+        run_study(study_of(tmp_path / "data", "table", "plain"), options_of(tmp_path, engine))
+    assert engine.seen["query.admit"] == HOLDERS
+
+
+def test_a_run_whose_parties_stay_away_ends_after_its_patience_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Away(Faulty):
+        def run(self, deployment: Any, drive: Any, progress: Any) -> Any:
+            if self.done:
+                tried.append(deployment.run)
+                raise EngineError("holders: got no connection from h1")
+            return super().run(deployment, drive, progress)
+
+    tried: list[str] = []
+    now = itertools.count(1.0, 30.0)
+    monkeypatch.setattr(
+        run, "time", SimpleNamespace(monotonic=lambda: next(now), sleep=lambda _: None, perf_counter=time.perf_counter)
+    )
+    study = study_of(tmp_path / "data", "mean", "plain")
+    with pytest.raises(EngineError, match="no connection from h1"):
+        run_study(study, options_of(tmp_path, Away("lost", Moment("query.ask", 0.6, after=True), {"query.ask": 6})))
+    assert 5 < len(tried) < 25
+    (folder,) = (tmp_path / "runs").iterdir()
+    answer = resume_study(folder, options_of(tmp_path, Faulty()))
+    assert [one.ask for one in answer.sums] == ["means", "variances"] or len(answer.sums) == 2
+
+
+def test_a_node_that_is_slow_is_not_lost_and_one_that_came_back_is() -> None:
+    """It has forgotten what it was asked, and whoever waited for it would wait until the timeout."""
+    online = {1: "a", 2: "b", 3: "c"}
+    watch = Watch(lambda: dict(online), dict(online))
+    watch._looked = -1e9
+    assert watch.lost() == {}
+    online |= {2: "later"}
+    del online[3]
+    watch._looked = -1e9
+    assert {node: "made anew" in why for node, why in watch.lost().items()} == {2: True, 3: False}
+    online |= {2: "b", 3: "c"}
+    watch._looked = -1e9
+    assert set(watch.lost()) == {2, 3}
