@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from statfed.client import repeats
 from statfed.client.holder import Holder
 from statfed.client.repeats import FOLDER, MOST, Answered, Repeats
 from statfed.core.errors import EngineError, Refused
@@ -138,7 +137,8 @@ def test_a_run_that_is_over_is_given_nothing_again(home: Home, how: str) -> None
     office, terms = home(allow={"noise": ["central"]}), asked(privacy=noisy)
     office.say("admit", terms)
     office.say("ask", terms, 1, "count")
-    office.say("release", terms, **{how: True})
+    over: Any = {how: True}
+    office.say("release", terms, **over)
     assert "want 1, which this run was charged for here" in office.refusal("admit", terms, run="r~2")
 
 
@@ -209,7 +209,7 @@ def test_where_it_cannot_be_recorded_nothing_leaves_and_the_charge_is_not_lost(
         made(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(repeats.os, "fsync", fsync)
+        patch.setattr(os, "fsync", fsync)
         with pytest.raises(EngineError, match="No space left on device; nothing was given"):
             office.say("ask", terms, 1, "count")
     office.say("admit", terms, run="r~2")

@@ -142,11 +142,11 @@ def drive(
         begun = resume or Checkpoint(run, 0, dict(start or {}))
         line = _Line(study, exchange, driven, run, timeout, progress, on_state, begun, few)
         line.walk(lambda: _coordination(study, dict(begun.state)))
-        driven.closings = exchange.release(SHORT, finished=True)
+        driven.closings = exchange.release(SHORT, "finished")
     except BaseException as error:
         withheld = line is not None and line.withheld
         with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
-            exchange.release(SHORT if withheld else 5.0, withheld=withheld)
+            exchange.release(SHORT if withheld else 5.0, "withheld" if withheld else "")
         if not withheld and type(error) is EngineError:
             raise Broken(str(error)) from error
         raise

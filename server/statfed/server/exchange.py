@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import BaseModel, ValidationError
@@ -29,6 +29,7 @@ SHORT = 60.0  # seconds that admission and release may take
 for _name in ("flwr", "flwr.serverapp"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
+Ended = Literal["", "finished", "withheld"]
 Facts = TypeVar("Facts", bound=BaseModel)
 
 
@@ -66,7 +67,7 @@ class Exchange:
         self.sizes: dict[str, int] = {}
         self.dropped: dict[str, str] = {}
 
-    def statement(self, step: Step, number: int = 0, ask: Ask | None = None, stage: str = "", **ended: bool) -> str:
+    def statement(self, step: Step, number: int = 0, ask: Ask | None = None, stage: str = "", ended: Ended = "") -> str:
         """The JSON of one statement."""
         return Statement(
             version=VERSION,
@@ -78,7 +79,8 @@ class Exchange:
             stage=stage,
             sizes=self.sizes,
             done=self._done,
-            **ended,
+            withheld=ended == "withheld",
+            finished=ended == "finished",
             outside=self._outside,
             terms=self._terms,
         ).model_dump_json()
@@ -102,18 +104,18 @@ class Exchange:
             replies[self._names[reply.metadata.src_node_id]] = reply
         return {name: replies[name] for name in sorted(replies)}
 
-    def requests(self, step: Step, number: int = 0, ask: Ask | None = None, **ended: bool) -> dict[str, Message]:
-        """One statement to every holder, with an ask's public parameters. ended: `withheld` or `finished`."""
-        config = ConfigRecord({"statement": self.statement(step, number, ask, **ended)})
+    def requests(self, step: Step, number: int = 0, ask: Ask | None = None, ended: Ended = "") -> dict[str, Message]:
+        """One statement to every holder, with an ask's public parameters."""
+        config = ConfigRecord({"statement": self.statement(step, number, ask, ended=ended)})
         content: dict[str, ConfigRecord | ArrayRecord] = {"config": config}
         if ask and ask.arrays:
             content["arrays"] = arrays_out(ask.arrays)
         nodes = self._session.nodes
         return {name: Message(RecordDict(dict(content)), nodes[name], f"query.{step}") for name in self._terms.holders}
 
-    def ask(self, step: Step, timeout: float, **ended: bool) -> dict[str, Message]:
+    def ask(self, step: Step, timeout: float, ended: Ended = "") -> dict[str, Message]:
         """Send one statement to every holder."""
-        return self.exchange(list(self.requests(step, **ended).values()), timeout, step)
+        return self.exchange(list(self.requests(step, ended=ended).values()), timeout, step)
 
     def total(
         self,
@@ -200,10 +202,9 @@ class Exchange:
         self._progress("ask holders to admit the study", 1, 1)
         return plans
 
-    def release(self, timeout: float, **ended: bool) -> dict[str, Closing]:
+    def release(self, timeout: float, ended: Ended = "") -> dict[str, Closing]:
         """Free what was reserved and not spent; every holder's closing account, as far as holders that dropped out
-        can give theirs. Third parties forget their secrets. ended: `withheld`, there is no result, on seeing totals;
-        `finished`, there is one."""
+        can give theirs. Third parties forget their secrets. ended: with a result, or with none on seeing totals."""
         others = [name for name in self._session.nodes if name not in self._terms.holders]
         if others:
             config = ConfigRecord({"statement": self.statement("release")})
@@ -212,10 +213,10 @@ class Exchange:
                 [Message(RecordDict({"config": config}), nodes[n], "query.release") for n in others], timeout
             )
         if not self.dropped:
-            replies = self.ask("release", timeout, **ended)
+            replies = self.ask("release", timeout, ended)
             return {name: facts_of(reply, Closing, name) for name, reply in replies.items()}
         closings = {}
-        for name, reply in self._delivered(list(self.requests("release", **ended).values()), timeout).items():
+        for name, reply in self._delivered(list(self.requests("release", ended=ended).values()), timeout).items():
             try:
                 closings[name] = facts_of(reply, Closing, name)
             except EngineError:
