@@ -202,6 +202,22 @@ def test_each_key_of_a_policy_is_explained_by_name_or_by_section(call: Call) -> 
     )
 
 
+def test_a_study_is_rehearsed_from_the_terminal_with_what_the_docs_say(call: Call) -> None:
+    call(f"{INIT} --template standard --codebook people.codebook.toml")
+    noise = "[privacy]\nepsilon = 1\nunit = 'person'\n"
+    Path("good.toml").write_text(STUDY.format(more="", protection="secure-aggregation") + noise)
+    found = document(call("policy rehearse good.toml --home home --records 50 --json"))
+    docs = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    (line,) = (line for line in docs.splitlines() if line.startswith("| `policy rehearse STUDY`"))
+    assert all(f'"{key}"' in line for key in found)
+    assert (found["answer"], found["cost"]["more"]) == ("runs", 3)
+    Path("bad.toml").write_text(STUDY.format(more="", protection="plain") + noise)
+    said = call("policy rehearse bad.toml --home home --records 50")
+    assert said.exit_code == 3
+    for part in ("would be refused", "protection: got plain", "What would leave here", "with noise", "Who learns what"):
+        assert part in said.stdout, part
+
+
 OPERATORS = {"eq", "isAnyOf", "lteq"}
 
 

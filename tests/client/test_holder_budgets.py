@@ -128,16 +128,32 @@ def test_an_ask_is_answered_once_whatever_its_share(home: Home, reads: list[str]
     holder.say("ask", asked, 1, "count", share=0.1)
     for share in (0.1, 0.2):
         assert "round 1 of run r was already charged" in holder.refusal("ask", asked, 1, "income", share=share)
-    assert "already charged" in holder.refusal("ask", asked, 2, "income", share=0.1, done=1)
+    assert "got 1 sums done; want 0" in holder.refusal("ask", asked, 2, "income", share=0.1, done=1)
     assert holder.entries == ["open", "reserve", "charge"]
     assert len(reads) == 1
 
 
-def test_an_adaptive_study_is_not_gone_on_with(home: Home) -> None:
-    holder, asked = home(), adaptive()
-    said = holder.refusal("admit", asked, done=1)
-    assert "spends its budget adaptively; want it begun anew" in said
-    assert holder.entries == []
+@pytest.mark.parametrize("pure", [False, True])
+def test_shares_add_up_over_the_attempts_of_a_run(home: Home, pure: bool) -> None:
+    laplace = {"epsilon": 1.0, "delta": 0.0, "mechanism": "discrete-laplace"}
+    holder, asked = home(), adaptive(**({"privacy": laplace} if pure else {}))
+    spent, taken = 0, list[float]()
+    for attempt, shares in enumerate(((0.5, 0.2), (0.2,), (0.1,)), start=1):
+        run = "r" if attempt == 1 else f"r~{attempt}"
+        holder.say("admit", asked, run=run, done=spent)
+        if spent:
+            share = 1.01 - sum((0.5, 0.2, 0.2, 0.1)[:spent])
+            assert "of the study's budget" in holder.refusal("ask", asked, spent + 1, "income", share=share, run=run)
+        for share in shares:
+            spent += 1
+            holder.say("ask", asked, spent, "income", share=share, run=run)
+        closing = holder.say("release", asked, run=run).facts
+        assert isinstance(closing, Closing)
+        assert (closing.charged, closing.again) == (spent, spent)
+        taken.append(closing.study_epsilon or 0.0)
+    assert 0.98 <= taken[-1] <= 1.0 + 1e-9
+    holder.say("admit", asked, run="r~4", done=spent)
+    assert holder.refusal("ask", asked, spent + 1, "income", share=0.01, run="r~4", done=spent)
 
 
 def test_shares_of_pure_privacy_add_up_to_its_epsilon(home: Home) -> None:
@@ -194,17 +210,20 @@ def test_a_fixed_budget_is_charged_in_its_order_and_each_ask_once(home: Home, re
     assert holder.entries == ["open", "reserve", "charge", "charge", "release"]
 
 
-def test_a_run_that_goes_on_reserves_what_is_left_and_answers_nothing_again(home: Home) -> None:
+def test_a_run_that_goes_on_reserves_what_is_left_and_is_charged_for_nothing_again(home: Home) -> None:
     holder, asked = home(), scheduled(*TWO)
     holder.say("admit", asked)
-    holder.say("ask", asked, 1, "count")
+    first = holder.say("ask", asked, 1, "count").packet
     holder.say("release", asked)
     holder.say("admit", asked, run="r~2", done=1)
     assert "sum: got number 1; want 2 or more" in holder.refusal("ask", asked, 1, "count", run="r~2", done=1)
-    said = holder.refusal("ask", asked, 1, "count", run="r~2")  # as if nothing had been done
-    assert "got event" in said
-    before = holder.entries
-    assert before == ["open", "reserve", "charge", "release", "reserve"]
+    again = holder.say("ask", asked, 1, "count", run="r~2").packet  # as if nothing had been done
+    assert first is not None
+    assert again is not None
+    assert {name: np.asarray(item).tobytes() for name, item in first.items()} == {
+        name: np.asarray(item).tobytes() for name, item in again.items()
+    }
+    assert holder.entries == ["open", "reserve", "charge", "release", "reserve"]
     holder.say("ask", asked, 2, "income", run="r~2", done=1)
     assert "already charged" in holder.refusal("ask", asked, 2, "income", run="r~2", done=1)
     closing = holder.say("release", asked, run="r~2").facts

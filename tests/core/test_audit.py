@@ -115,6 +115,16 @@ def test_entries_that_are_removed_swapped_doubled_or_put_in_are_named(small: Pat
     assert "another key" in (audit.verify(log(small), key(small)).wrong or "")
 
 
+def test_two_histories_of_one_owner_are_not_spliced_to_one(small: Path) -> None:
+    """Every entry is its owner's and has its number; one does not follow on the one before it."""
+    first = log(small).read_bytes().splitlines(keepends=True)
+    rewritten(small, 2)
+    second = log(small).read_bytes().splitlines(keepends=True)
+    log(small).write_bytes(b"".join([*first[:3], *second[3:]]))
+    found = audit.verify(log(small))
+    assert (found.at, "does not follow" in (found.wrong or "")) == (3, True)
+
+
 def test_an_entry_signed_by_another_key_is_named(small: Path, tmp_path: Path) -> None:
     """Its hash is right, so that nothing but the signature tells."""
     line = log(small).read_bytes().splitlines(keepends=True)[3]
@@ -219,8 +229,7 @@ def test_appending_reads_the_end_of_a_log_alone(small: Path, monkeypatch: pytest
 def two(tmp_path: Path) -> tuple[Path, Path, Head]:
     """The logs of two parties, of which the first has noted entry 3 of the second, which has gone on."""
     mine, theirs = folder(tmp_path, "istat"), folder(tmp_path, "cbs")
-    for number in range(3):
-        head = audit.record(theirs, "did", {"n": number})
+    head = audit.record_all(theirs, [("did", {"n": number}) for number in range(3)])
     assert head is not None
     audit.record(mine, RECEIVED, noting("cbs", head))
     audit.record(theirs, "did", {"n": 3})

@@ -319,13 +319,20 @@ def test_a_run_that_goes_on_sets_aside_the_asks_that_are_left(budget: Fixed) -> 
             spending.reservation(asked, SIZE, 1, done)
 
 
-def test_a_budget_that_is_spent_adaptively_is_not_gone_on_with() -> None:
+def test_a_budget_that_is_spent_in_shares_is_gone_on_with_as_far_as_it_is_left() -> None:
     asked = question(Adaptive(12), of())
     reserved = spending.reservation(asked, SIZE, 1)
     assert reserved is not None
+    assert reserved.claim is not None
     assert (reserved.events, reserved.most) == ((), 12)
-    with pytest.raises(UsageError, match="spends its budget adaptively; want it begun anew"):
-        spending.reservation(asked, SIZE, 1, 1)
+    event = spending.price(asked, Ask("counts", share=0.25), SIZE, 1)
+    assert event is not None
+    left = spending.reservation(asked, SIZE, 1, 1, [event.event])
+    assert left is not None
+    assert left.claim is not None
+    assert privacy.rho(left.claim) + privacy.rho(event.event) == pytest.approx(privacy.rho(reserved.claim))
+    assert privacy.rho(left.claim) + privacy.rho(event.event) <= privacy.rho(reserved.claim) * (1 + 1e-12)
+    assert spending.reservation(asked, SIZE, 1, 4, [event.event] * 4) is None
 
 
 def test_one_ask_is_composed_tightly_and_costs_what_a_plan_costs() -> None:

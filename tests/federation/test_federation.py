@@ -371,7 +371,8 @@ def test_an_interrupted_run_goes_on_to_the_same_model_and_pays_each_round_once(
         resume_study(folder, options)
 
 
-def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: Homes) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: Homes, kept: bool) -> None:
     study = toy_study(privacy=PRIVATE, rounds=3)
     places = homes(study)
     terms = study.terms(TOY.codebook)
@@ -382,6 +383,9 @@ def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: 
         for number in (1, 2):
             holder.answer(say(holder, terms, "ask", number), {"vector": initial})
         holder._contributions.close()
+    if not kept:  # one of them does not have it any more
+        for path in (places["office-1"] / "open").iterdir():
+            path.unlink()
 
     def go_on(session: Session) -> Driven:
         start = Checkpoint("r", 1, {"model": initial, "round": np.array(1)})
@@ -393,7 +397,7 @@ def test_a_killed_coordinators_reservation_is_freed_when_the_run_goes_on(homes: 
     spent_on = done.closings["office-1"].study_epsilon
     assert spent_on is not None
     assert spent_on <= PRIVATE["epsilon"]
-    assert done.result.tables["model"][0]["rounds"] == 2  # the one that is lost was paid for
+    assert done.result.tables["model"][0]["rounds"] == (3 if kept else 2)  # the one that is lost was paid for
     holder = Holder(places["office-1"])
     with pytest.raises(Refused, match="resume: got 1 sums done; want 3"):
         holder.answer(say(holder, terms, "admit", run="r~3", done=1), {})

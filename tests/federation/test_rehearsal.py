@@ -99,7 +99,7 @@ def test_what_is_told_depends_on_no_data(home: Callable[..., Path]) -> None:
 def test_data_that_do_not_fit_the_studys_codebook_are_said_without_a_value(home: Callable[..., Path]) -> None:
     folder = home()
     people(400).assign(hours=79.125).assign(age=119).to_parquet(folder / "people.parquet")
-    found = rehearse(terms("count", {"by": ["sex"]}, where=["age >= 18", "hours > 1"]), folder)
+    found = rehearse(terms("count", {"by": ["sex"]}, where=["age >= 18", "hours > 1"], privacy=PRIVATE), folder)
     assert found.misfits is not None
     assert any("age: got values above the codebook's bound" in one for one in found.misfits)
     assert "119" not in " ".join(found.lines())
@@ -209,6 +209,43 @@ def test_no_home_and_a_study_that_cannot_be(tmp_path: Path) -> None:
     assert found.reasons
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"holders": tuple(f"h{i}" for i in range(500))}, "500 holders"),
+        ({"codebook": {"type": "array", "length": 10**9, "low": 0, "high": 1}}, "values to generate"),
+    ],
+)
+def test_a_study_that_is_proposed_to_take_a_machine_down_is_not_tried(changes: dict[str, Any], told: str) -> None:
+    study = terms("count", {"by": ["sex"]}, "plain", privacy=PRIVATE)
+    if "codebook" in changes:
+        table = CODEBOOK.model_dump(mode="json")
+        table["columns"]["bomb"] = changes["codebook"]
+        read = {"features": ["bomb"], "target": "employed", "model": {"name": "dense", "hidden": 1}, "rounds": 2}
+        study = study.model_copy(
+            update={"codebook": make_codebook(table), "method": "local-sgd", "options": read, "privacy": None}
+        )
+    else:
+        study = study.model_copy(update=changes)
+    found = rehearse(study)
+    assert told in found.untried
+    assert (found.answer, found.obstacles) == ("depends", ())
+
+
+def test_a_rehearsal_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("statfed.federation.rehearsal.LONGEST", -1.0)
+    found = rehearse(terms("count", {"by": ["sex"]}, privacy=PRIVATE))
+    assert "given up" in found.untried
+    assert found.answer == "depends"
+
+
+def test_arrays_that_a_study_does_not_read_are_not_generated(home: Callable[..., Path]) -> None:
+    table = CODEBOOK.model_dump(mode="json")
+    table["columns"]["bomb"] = {"type": "array", "length": 10**9}
+    study = terms("count", {"by": ["sex"]}, privacy=PRIVATE).model_copy(update={"codebook": make_codebook(table)})
+    assert rehearse(study).answer == "runs"
+
+
 EVERY = make_codebook(
     {
         "columns": {
@@ -229,18 +266,22 @@ EVERY = make_codebook(
             "who": {"type": "id", "role": "unit"},
             "key": {"type": "number", "role": "record-key"},
             "point": {"type": "number", "low": 5, "high": 5},
+            "huge": {"type": "number", "low": -1.7e308, "high": 1.7e308},
+            "long": {"type": "integer", "low": -1e300, "high": 1e300},
+            "last": {"type": "date", "low": "9999-12-01"},
         }
     }
 )
 
 
 def test_generated_records_fit_every_type_and_role_of_a_codebook(tmp_path: Path) -> None:
-    table = generated(EVERY, 300, "a", positive=("whole",))
-    pq.write_table(table, tmp_path / "made.parquet")
-    with connect("made.parquet", tmp_path) as source:
-        assert inspect(source, EVERY, tuple(EVERY.columns), ("whole",)).mismatches == ()
-    assert table.equals(generated(EVERY, 300, "a", positive=("whole",)))
-    other = generated(EVERY, 300, "b")
+    table = generated(EVERY, 300, "a", EVERY.columns, positive=("whole",))
+    for name, made in (("made", table), ("unread", generated(EVERY, 300, "a", ()))):
+        pq.write_table(made, tmp_path / f"{name}.parquet")
+        with connect(f"{name}.parquet", tmp_path) as source:
+            assert inspect(source, EVERY, tuple(EVERY.columns)).mismatches == ()
+    assert table.equals(generated(EVERY, 300, "a", EVERY.columns, positive=("whole",)))
+    other = generated(EVERY, 300, "b", ("who",))
     assert not set(other["who"].to_pylist()) & set(table["who"].to_pylist())  # persons of one holder alone
     strata = {
         (unit, half) for unit, half in zip(*(table[name].to_pylist() for name in ("cluster", "half")), strict=True)
@@ -266,7 +307,7 @@ def test_half_of_the_records_meet_conditions_that_uniform_ones_would_miss(tmp_pa
     from statfed.client.data.tables import open_table
 
     clauses = parse_where([where], EVERY)
-    pq.write_table(generated(EVERY, 100, "a", clauses), tmp_path / "made.parquet")
+    pq.write_table(generated(EVERY, 100, "a", EVERY.columns, clauses), tmp_path / "made.parquet")
     with connect("made.parquet", tmp_path) as source:
         found = open_table(source, EVERY, clauses, ("w",)).expr.count().to_pyarrow().as_py()
     assert found >= 50

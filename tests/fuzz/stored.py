@@ -166,7 +166,7 @@ def targets(folder: Path) -> tuple[Target, ...]:
     statement = Statement(**parts, outside=outside(terms), terms=terms).model_dump(mode="json")
     replies = (
         Admission(holder="a", size=20, persons=20, ledger_head="00"),
-        Receipt(holder="a", round=1, seconds=1.0, ledger_head="00"),
+        Receipt(holder="a", run="r", round=1, seconds=1.0, ledger_head="00"),
         Present(holder="a", stage="keys", seconds=0.1),
         Closing(
             holder="a", unit="record", study_epsilon=1.0, history_epsilon=1.0, filter_epsilon=1.0, budget_epsilon=2.0,

@@ -240,14 +240,17 @@ def test_going_on_under_the_old_name_is_refused_and_costs_nothing(parties: Parti
     assert federation.all_entries() == {("open", "reserve", "charge", "release")}
 
 
-def test_an_adaptive_run_is_begun_anew(parties: Parties) -> None:
+@pytest.mark.parametrize("remembers", [False, True])
+def test_an_adaptive_run_goes_on_with_the_rest_of_its_budget(parties: Parties, remembers: bool) -> None:
     federation, kept = parties(), list[Checkpoint]()
-    asked = spender(*PLAN, remembers=True)
+    asked = spender(*PLAN, remembers=remembers)
     with pytest.raises(Cut):
         federation.run(asked, on_state=cut_at(1, kept))
-    with pytest.raises(UsageError, match="spends its budget adaptively; want it begun anew"):
-        federation.run(asked, "r~2", resume=kept[-1])
-    assert federation.all_entries() == {("open", "reserve", "charge", "release")}
+    done = federation.run(asked, "r~2", resume=kept[-1])
+    assert federation.all_entries() == {("open", "reserve", "charge", "release", "reserve", "charge", "release")}
+    for closing in done.closings.values():
+        assert closing.study_epsilon is not None
+        assert 0.98 <= closing.study_epsilon <= 1.0 + 1e-9
 
 
 def test_a_method_that_cannot_go_on_says_so_before_anything_is_spent(parties: Parties) -> None:
@@ -260,7 +263,8 @@ def test_a_method_that_cannot_go_on_says_so_before_anything_is_spent(parties: Pa
     assert federation.entries() == ["open", "reserve", "charge", "release", "reserve", "release"]
 
 
-def test_a_method_that_remembers_nothing_is_never_asked_to(parties: Parties) -> None:
+def test_of_a_method_that_remembers_nothing_what_it_was_told_is_kept(parties: Parties) -> None:
     kept: list[Checkpoint] = []
-    parties().run(spender(*PLAN, adaptive=False), on_state=kept.append)
-    assert kept == []
+    done = parties().run(spender(*PLAN, adaptive=False), on_state=kept.append)
+    assert [(one.done, len(one.told), dict(one.state)) for one in kept] == [(0, 0, {}), (1, 1, {}), (2, 2, {})]
+    assert [float(next(iter(one.answer.values()))) for one in kept[-1].told] == sums(done)  # type: ignore[union-attr]

@@ -260,9 +260,16 @@ def test_flowers_loop_sleeps_as_long_as_our_clock_says(monkeypatch: pytest.Monke
     assert used == {"sleep"}, "want all that the loop uses of `time` in our clock"
     for name in ("time", "pull_objects"):
         monkeypatch.setitem(vars(loop), name, vars(loop)[name])
+    for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat"):
+        monkeypatch.setattr(import_module(module), "HEARTBEAT_DEFAULT_INTERVAL", 30)
+    constants = import_module("flwr.common.constant")
+    assert constants.HEARTBEAT_MIN_INTERVAL <= holder.HEARTBEAT <= constants.HEARTBEAT_DEFAULT_INTERVAL
+    assert constants.HEARTBEAT_CALL_TIMEOUT < holder.HEARTBEAT
     slept: list[float] = []
     holder.shorten_pauses(SimpleNamespace(sleep=slept.append), 0.25)
     loop.time.sleep(3)
+    for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat"):
+        assert import_module(module).HEARTBEAT_DEFAULT_INTERVAL == holder.HEARTBEAT
     assert slept == [3]
     assert loop.pull_objects.keywords == {"initial_backoff": 0.25, "backoff_cap": 1.0}
 

@@ -21,7 +21,7 @@ from statfed.core.pilot.checks import HEALTH
 from statfed.server.grid import _door, _gate
 from statfed.server.grid._door import Door, Protocol, Server
 from statfed.server.grid._gate import FLEET, MESSAGE, MESSAGES, OBJECTS, SMALL, Buckets, PublicGate, address_of
-from statfed.server.grid.limits import MIB, Limits
+from statfed.server.limits import MIB, Limits
 
 KEY = (b"flwr-public-key", b"registered")
 PULL = f"{FLEET}pull-messages"

@@ -17,12 +17,17 @@ from statfed.client.flower import _flwr as holder_flwr
 from statfed.core.errors import EngineError, Refused, StatfedError, harmless
 from statfed.core.statement import failure, raise_failure
 from statfed.server import _flwr as coordinator_flwr
-from statfed.server._flwr import set_source
+from statfed.server._flwr import act_for, set_source
 from statfed.server.grid._polling import PollingGrid
 from tests.fuzz.messages import SPEECH, Lie, lied, pieces
 from tests.fuzz.sessions import Recording, recorded, twin
 
 Change = Callable[[Message, Recording], Sequence[Message]]
+
+
+@pytest.fixture(autouse=True)
+def _messages_are_of_a_run() -> None:
+    act_for(run=1, task=1)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from statfed.server.engine import Deployment, Session
 from statfed.server.grid import processes
 from statfed.server.grid._gate import FLEET, SECRET_HEADER
 from statfed.server.grid._polling import PollingGrid
-from statfed.server.grid.limits import Limits
+from statfed.server.limits import Limits
 
 pytestmark = [
     pytest.mark.processes,
@@ -154,6 +154,18 @@ class TestAnOpenFederation:
         (reply,) = opened.session.grid.send_and_receive([ask("array", node, content)], timeout=60)
         (back,) = reply.content["arrays"].to_numpy_ndarrays()
         np.testing.assert_array_equal(back, values)
+
+    def test_what_holders_send_is_in_no_file_of_the_superlink(self, opened: SimpleNamespace) -> None:
+        values = np.full(1000, 7.25)
+        (node, *_) = opened.session.nodes.values()
+        content = RecordDict({"arrays": ArrayRecord([values])})
+        (reply,) = opened.session.grid.send_and_receive([ask("array", node, content)], timeout=60)
+        assert values.tobytes() in reply.content["arrays"].to_numpy_ndarrays()[0].tobytes()
+        pid = opened.federation.processes.owned["superlink"].process.pid
+        files = {entry.resolve() for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_file()}
+        files |= {path for path in opened.federation.authority.parent.rglob("*") if path.is_file()}
+        assert opened.folder / "logs/superlink.log" in files
+        assert [path for path in files if values.tobytes()[:400] in path.read_bytes()] == []
 
     def test_exception_text_stays_at_the_holder(self, opened: SimpleNamespace) -> None:
         replies = ask_all(opened.session, "fail")

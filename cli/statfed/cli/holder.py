@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from statfed.cli._output import Json, emit_json, out, say, table
+from statfed.cli.coordinator import Files, Overwrite, owner, program, write
 from statfed.cli.policy import KIND, Dataset, Epsilon, Kind, Persons, Records, show
 from statfed.core.codebook import load_codebook
 from statfed.core.errors import UsageError
@@ -103,6 +104,44 @@ def add_data(
     show([f"Data: {many}; {fit}", "What it allows:", *(f"  {line}" for line in allows)])
     show(["What is left open:", *(f"- {one}" for one in found)] if found else [])
     say("next: statfed policy explain STUDY, for what it would say of a study; statfed holder start")
+
+
+@app.command()
+def files(
+    output: Files,
+    home: Home = Path(),
+    proxy: Through = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="A file or folder outside HOME that a container has to see.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a systemd unit, a Containerfile and a compose file for this party."""
+    from statfed.client.pilot.joining import standing
+    from statfed.core import VERSION
+    from statfed.core.errors import UsageError
+    from statfed.core.pilot.proxy import NONE, read_proxy
+    from statfed.core.pilot.services import Service
+    from statfed.core.pilot.services import files as made
+
+    own = standing(home)
+    if own is None:
+        raise UsageError(f"{home}: got a home that has joined no pilot; want `statfed pilot join` first")
+    if proxy not in (None, NONE) and read_proxy(proxy, "--proxy").user is not None:
+        raise UsageError(
+            "--proxy: got one with a password, which files of services would show; want it in HTTPS_PROXY, set in a "
+            "file that its owner alone can read and the service is given (EnvironmentFile=, env_file:)"
+        )
+    folder = home.resolve()
+    options = ("--proxy", proxy) if proxy is not None else ()
+    reads = tuple(one.resolve() for one in data or ())
+    if missing := [str(one) for one in reads if not one.exists()]:
+        raise UsageError(f"--data: got {', '.join(missing)}, which is not there; want files or folders that are")
+    service = Service(
+        "holder", own.pilot.party, folder, program(), VERSION, owner(folder), options=options, reads=reads
+    )
+    write(made(service), output, overwrite=overwrite, as_json=as_json)
 
 
 @app.command()

@@ -24,6 +24,9 @@ from statfed.core.toml import literal
 if TYPE_CHECKING:
     from statfed.federation import Answer, Options
 
+PATIENCE = 600.0
+"""Seconds without progress after which a run in a pilot gives up."""
+
 
 def run(
     study: Annotated[
@@ -90,6 +93,14 @@ def run(
     workspace: Annotated[
         Path, typer.Option(help="Where simulated holders live between runs.", envvar="STATFED_WORKSPACE")
     ] = WORKSPACE,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Try again while parties fail, until so long no sum was done (600 in a pilot, 0 in a simulation).",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a study with simulated holders, and write runs/<id>/ with result.json and report.html.
@@ -120,9 +131,10 @@ def run(
             raise UsageError(
                 "study: a pilot's is run as it was approved; want `statfed run NUMBER`, or another proposal"
             )
-        _run_number(study, pilot, wait, dry_run=dry_run, as_json=as_json)
+        patient = PATIENCE if patience is None else patience
+        _run_number(study, pilot, wait, patient, dry_run=dry_run, as_json=as_json)
         return
-    options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references)
+    options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references, patience=patience or 0.0)
     changes = [*(set_ or []), *_changes(protect, protect_option or [], minimum_holders, strategy)]
     changes += [f"simulation.rules={literal(rules)}"] if rules else []
     stated = {"types": read_types(types or ()), "levels": read_levels(levels or ())}
@@ -142,7 +154,9 @@ def run(
     say_where(runs / answer.run)
 
 
-def _run_number(study: str | None, pilot: Path | None, wait: float, *, dry_run: bool, as_json: bool) -> None:
+def _run_number(
+    study: str | None, pilot: Path | None, wait: float, patience: float, *, dry_run: bool, as_json: bool
+) -> None:
     """Run a pilot's study as it was approved, after asking its parties what they have decided."""
     from statfed.cli.pilot import office_of
     from statfed.federation import DryRun, Options
@@ -166,7 +180,9 @@ def _run_number(study: str | None, pilot: Path | None, wait: float, *, dry_run: 
             time.sleep(min(5.0, max(0.1, end - time.monotonic())))
     try:
         with progress_bars() as bars:
-            answer = run_number(office.root, number, Options(dry_run=dry_run), progress=bars, notify=notify)
+            answer = run_number(
+                office.root, number, Options(dry_run=dry_run, patience=patience), progress=bars, notify=notify
+            )
     except DryRun as stop:
         show_dry_run(stop, as_json)
         return

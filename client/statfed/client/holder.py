@@ -14,9 +14,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -33,10 +33,11 @@ from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.pilot.studies import known, permit
 from statfed.client.protecting import Protecting, bound, own
+from statfed.client.repeats import Answered, Repeats
 from statfed.core import VERSION
 from statfed.core.conditions import canonical
-from statfed.core.course import check_course
-from statfed.core.errors import LedgerCorrupt, Refused, StatfedError, UsageError
+from statfed.core.course import check_course, digest_of
+from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
 from statfed.core.method import Arrays, Ask, Part, checked
 from statfed.core.privacy.spending import Price
 from statfed.core.protection import Packet
@@ -79,7 +80,8 @@ class Holder:
         self.policy: Policy = read_policy(home)
         self._known: dict[str, Terms] = {}
         self._studies: dict[int, tuple[str, Resolved]] = {}
-        self._asked: dict[tuple[str, str], list[Ask]] = {}
+        self._repeats = Repeats(home)
+        self._here: set[str] = set()  # runs that this process admitted
         self._protecting = Protecting(home)
         self._contributions = Contributions(home)
 
@@ -112,13 +114,14 @@ class Holder:
                 raise Refused("release: this study was never proposed here; want one that was")
             self._contributions.close()
             self._protecting.close(statement.run)
-            for key in [key for key in self._asked if key[0] == statement.run]:
-                del self._asked[key]
+            self._here.discard(statement.run)
             return Reply(self._release(statement))
         bounded(self.policy.limits, statement.terms)
         study = self._study(statement)
         self._permit(statement, study, uses=False)
         admit(self.policy, study)
+        if statement.step != "admit" and study.protection.REQUIRES.identities and statement.run not in self._here:
+            raise EngineError(f"run {statement.run}: its secrets went with an earlier process; want another attempt")
         match statement.step:
             case "admit":
                 return Reply(self._admit(statement, study))
@@ -155,22 +158,28 @@ class Holder:
     def _admit(self, statement: Statement, study: Resolved) -> Admission:
         """Reserve budget, then check the data against the codebook. Nothing stays reserved when they do not fit."""
         size, privacy = self.size, study.privacy
-        done, spent = statement.done, study.spent(statement.done)
-        reserved = None if spent else study.reservation(size, done)
+        study.reservation(size)  # of a study that no budget is enough for, nothing is opened
         with one_at_a_time(self.home):
             self._patient(study)
             with self._looking(statement, study):
-                self._contributions.state(statement.run, self.policy)
+                self._same_data(statement.run, self._repeats.read(statement.run, study.digest))
             self._contributions.provable(statement.run, study, self.policy, size)
             with self.ledger() as ledger:
-                head = ledger.head()
-                if privacy and done < (charged := ledger.charged(statement.run, study.digest)):
+                head, before = ledger.head(), ledger.before(statement.run, study.digest)
+                if privacy and statement.done < before.last != self._again(ledger, statement.run, study.digest):
                     raise Refused(
-                        f"resume: got {done} sums done; want {charged}, which this run was charged for here: none is "
-                        "paid for twice"
+                        f"resume: got {statement.done} sums done; want {before.last}, which this run was charged for "
+                        "here, and of which the last is not kept: none is paid for twice"
                     )
+                if privacy and statement.done < before.last - 1:
+                    raise Refused(
+                        f"resume: got {statement.done} sums done; want {before.last - 1} or {before.last}: this holder "
+                        "keeps the last sum that this run was charged for, and none before it"
+                    )
+                done = max(statement.done, before.last)
+                reserved = None if study.spent(done) else study.reservation(size, done, before.events)
                 if reserved:
-                    head = ledger.set_aside(statement.run, study.digest, reserved, study.terms.method)
+                    head = ledger.set_aside(statement.run, study.digest, reserved, study.terms.method, done)
             try:
                 with self._looking(statement, study), self._contributions.within(statement.run, self.policy):
                     self._contributions.checked(statement.run, study, self.policy)
@@ -178,6 +187,7 @@ class Holder:
                 with self.ledger() as ledger:
                     ledger.release(statement.run)
                 raise
+        self._here.add(statement.run)
         first = study.question.method
         planned = getattr(first, "planned", None)
         steps, rate = planned(study.question, size) if planned and not privacy else (None, None)
@@ -192,7 +202,7 @@ class Holder:
             epsilon=reserved.epsilon(privacy.epsilon, privacy.delta)
             if reserved and privacy
             else 0.0
-            if spent
+            if privacy
             else None,
             delta=privacy.delta if privacy else None,
             steps=mechanism.steps if mechanism else steps,
@@ -229,20 +239,30 @@ class Holder:
                 )
         return what
 
-    def _may_ask(self, run: str, study: Resolved, ask: Ask, parts: Mapping[str, Part]) -> None:
+    def _may_ask(self, before: Sequence[Ask], study: Resolved, ask: Ask, parts: Mapping[str, Part]) -> None:
         """Raise Refused where an exact ask is out of its method's course, or does not say what it sends. Public."""
         if self.policy.disclosure.silent:
             return
         if not study.training and not study.privacy:
-            check_course(study.question, self._asked.get((run, study.digest), ()), ask)
+            check_course(study.question, before, ask)
         check_declared(study.question, ask, parts, study.method.discloses(study.question, ask))
 
-    def _answered(self, run: str, study: Resolved, ask: Ask) -> None:
-        """Keep an exact ask that was answered, for the course of its study."""
-        key = run, study.digest
-        while key not in self._asked and len(self._asked) >= MOST:
-            self._asked.pop(next(iter(self._asked)))
-        self._asked.setdefault(key, []).append(ask)
+    def _same_data(self, run: str, kept: Answered | None) -> str:
+        """Names the state of the data, empty where it cannot be told. Raises Refused where earlier sums of the run, in
+        another attempt, are about another one."""
+        state = self._contributions.state(run, self.policy)
+        if state == run:
+            return ""
+        if kept and kept.data and kept.data != state:
+            raise Refused("the data changed since this run began; want a new run")
+        return state
+
+    def _again(self, ledger: Ledger, run: str, study: str) -> int:
+        """Number of the last sum that a run was charged for, where another attempt is given it without a charge; 0 for
+        none."""
+        kept = self._repeats.read(run, study)
+        given = kept is not None and (kept.pending or kept.found is not None)
+        return kept.number if kept and given and kept.number == ledger.charged(run, study) else 0
 
     @contextmanager
     def _looking(self, statement: Statement, study: Resolved) -> Iterator[None]:
@@ -273,7 +293,7 @@ class Holder:
     def _contribute(self, statement: Statement, study: Resolved, arrays: Arrays, packet: Packet) -> Reply:
         """The protected contribution to one sum. Raises Refused when a rule or the ledger does not allow it."""
         started = time.perf_counter()
-        name, size, terms = self.policy.holder.name, self.size, study.terms
+        name, size = self.policy.holder.name, self.size
         if statement.round <= statement.done:
             raise Refused(f"sum: got number {statement.round}; want {statement.done + 1} or more")
         agreement, party = self._protecting.party(statement, name, self.policy.parties.root, size.records)
@@ -286,34 +306,80 @@ class Holder:
         parts = study.parts(ask)
         entries = bounded_parts(self.policy.limits, parts)
         paid = study.price(ask, size)
-        exact = paid is None or study.central
-        if exact:
-            self._may_ask(statement.run, study, ask, parts)
         self._permit(statement, study, uses=True)
         with one_at_a_time(self.home):
-            self._patient(study)
-            what = self._figures(statement, study, ask, entries) if exact else ""
-            head = ""
-            if paid:
-                with self.ledger() as ledger:
-                    head = ledger.charge(statement.run, study.digest, statement.round - statement.done, paid.event)
-            function = study.functions.get(ask.name, "")
+            head, found, rules = self._given(statement, study, ask, parts, paid, entries)
             with self._looking(statement, study):
-                with self._contributions.within(statement.run, self.policy):
-                    found, rules = self._found(statement, study, ask, parts, paid, exact=exact)
                 layout = study.layout(ask, parts, paid, agreement.sizes)
-                asked = bound(packet, statement, arrays, function)
+                asked = bound(packet, statement, arrays, study.functions.get(ask.name, ""))
                 protected = party.contribute(asked, found, own(layout, agreement, name))
-            if exact:
-                whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
-                use = f", for {function} by the protection" if function else ""
-                note = f"{terms.method}: {ask.name} without noise{whom}{use}"
-                with self.ledger() as ledger:
-                    head = ledger.disclose(statement.run, study.digest, statement.round, note, entries, what)
-                self._answered(statement.run, study, ask)
         seconds = time.perf_counter() - started
-        facts = Receipt(holder=name, round=statement.round, rules=rules, seconds=seconds, ledger_head=head)
+        facts = Receipt(
+            holder=name, run=statement.run, round=statement.round, rules=rules, seconds=seconds, ledger_head=head
+        )
         return Reply(facts, protected)
+
+    def _given(
+        self,
+        statement: Statement,
+        study: Resolved,
+        ask: Ask,
+        parts: Mapping[str, Part],
+        paid: Price | None,
+        entries: int,
+    ) -> tuple[str, Arrays, tuple[str, ...]]:
+        """The ledger's head, the contribution and the rules that it passed: charged, computed and entered once, and
+        from then on kept for whoever asks for it in another attempt (`statfed.client.repeats`)."""
+        run, number, digest = statement.run, statement.round, study.digest
+        exact = paid is None or study.central
+        under = repr(self.policy.disclosure) if exact else ""
+        told, kept = digest_of(ask), self._repeats.read(run, digest)
+        with self.ledger() as ledger:
+            head, before, begun = ledger.head(), ledger.before(run, digest), ledger.begun(run)
+            again = ledger.has_charged(run, number - begun)
+        use = f", for {study.functions[ask.name]} by the protection" if ask.name in study.functions else ""
+        whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
+        note = f"{study.terms.method}: {ask.name} without noise{whom}{use}"
+        repeated = kept if kept and kept.again(run, number, told, under) else None
+        if repeated and repeated.found is not None:
+            with self.ledger() as ledger:
+                entered = not exact or ledger.has_disclosed(repeated.attempt, number)
+            if not entered:  # its process ended before it left
+                what = self._figures(statement, study, ask, entries)
+                with self.ledger() as ledger:
+                    head = ledger.disclose(repeated.attempt, digest, number, note, entries, what)
+            return head, checked(repeated.found, parts, "contribution"), repeated.rules
+        late = repeated is not None and repeated.pending and number == before.last
+        if paid and statement.done > max(begun, before.last):
+            raise Refused(f"sum: got {statement.done} sums done; want {begun}, as when this run was admitted")
+        if paid and number <= before.last and not late:
+            raise Refused(f"sum {number} of this run was paid for, and is not given again; want a new run")
+        course = dict(kept.course) if kept else {}
+        if number in course and digest_of(course[number]) != told:
+            raise Refused(f"ask: got {ask.name} as sum {number}; want what this run asked for as that sum before")
+        if exact:
+            self._may_ask(kept.before(number) if kept else (), study, ask, parts)
+        self._patient(study)
+        what = self._figures(statement, study, ask, entries) if exact else ""
+        with self._looking(statement, study):
+            data = self._same_data(run, kept)
+        answered = Answered(digest, run, number, told, data, pending=True, under=under, course=course)
+        if paid and not late:
+            if not again:
+                self._repeats.write(answered)
+            with self.ledger() as ledger:
+                head = ledger.charge(run, digest, number - begun, paid.event)
+        with self._looking(statement, study), self._contributions.within(run, self.policy):
+            found, rules = self._found(statement, study, ask, parts, paid, exact=exact)
+        if paid or not study.training:
+            if not study.privacy and not study.training and not self.policy.disclosure.silent:
+                course[number] = ask
+            given = found if study.repeatable else None
+            self._repeats.write(replace(answered, pending=False, found=given, rules=rules, course=course))
+        if exact:
+            with self.ledger() as ledger:
+                head = ledger.disclose(run, digest, number, note, entries, what)
+        return head, found, rules
 
     def _found(
         self,
@@ -357,11 +423,14 @@ class Holder:
     def _release(self, statement: Statement) -> Closing:
         privacy = statement.terms.privacy
         with self.ledger() as ledger:
+            if statement.withheld or statement.finished:
+                self._repeats.forget(statement.run, statement.terms.digest())
             if statement.withheld:
                 ledger.withheld(statement.run, statement.terms.digest(), f"{statement.terms.method}: no result")
             head = ledger.release(statement.run)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
             charged = ledger.charged(statement.run, statement.terms.digest()) if privacy else 0
+            again = self._again(ledger, statement.run, statement.terms.digest()) if privacy else 0
             more = self._more(ledger, statement) if charged else None
         return Closing(
             holder=self.policy.holder.name,
@@ -377,6 +446,7 @@ class Holder:
             most_figures=self.policy.limits.figures,
             more=more,
             charged=charged,
+            again=again,
             ledger_head=head,
         )
 

@@ -65,6 +65,10 @@ class Protecting:
             raise Refused("protection: this statement describes the run otherwise than its first one did")
         return known, party
 
+    def knows(self, run: str) -> bool:
+        """Has this process secrets of a run, or had it?"""
+        return run in self._open or run in self._ended
+
     def answer(self, statement: Statement, party: Party, packet: Packet, name: str) -> tuple[Present, Packet]:
         """A party's answer to one stage."""
         started = time.perf_counter()

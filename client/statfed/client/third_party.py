@@ -18,7 +18,7 @@ from statfed.client.pilot.studies import known, permit
 from statfed.client.protecting import Protecting
 from statfed.core import VERSION, toml
 from statfed.core.discovery import load, modules
-from statfed.core.errors import Refused, UsageError
+from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.method import Arrays
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import Packet
@@ -133,6 +133,8 @@ class ThirdParty:
         protection = terms.protection.name
         if protection not in policy.allow.protections:
             raise Refused(f"protection: got {protection}; want {' or '.join(policy.allow.protections)}")
+        if statement.round > statement.done + 1 and not self._protecting.knows(statement.run):
+            raise EngineError(f"run {statement.run}: its secrets went with an earlier process; want another attempt")
         agreement, party = self._protecting.party(statement, name, policy.parties.root)
         if agreement.minimum_holders < policy.allow.minimum_holders:
             raise Refused(

@@ -7,7 +7,9 @@ makes each ask once. Asks of differentially private studies are held to their bu
 schedule.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -35,3 +37,13 @@ def check_course(question: Question[Any], before: Sequence[Ask], ask: Ask) -> No
 def _once(before: Sequence[Ask], ask: Ask) -> str:
     made = any(one.name == ask.name for one in before)
     return f"got {ask.name} a second time; want each ask once" if made else ""
+
+
+def digest_of(ask: Ask) -> str:
+    """SHA-256 of all that an ask says: its name, its share of the budget, its arrays."""
+    found = sha256(json.dumps([ask.name, float(ask.share)]).encode())
+    for name, array in sorted(ask.arrays.items()):
+        made = np.ascontiguousarray(array)
+        found.update(json.dumps([name, made.dtype.str, made.shape]).encode())
+        found.update(made.tobytes())
+    return found.hexdigest()

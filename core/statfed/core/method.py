@@ -182,9 +182,12 @@ class Total(Mapping[str, NDArray[Any]]):
     """The sum over holders, by part.
 
     noise: standard deviation of the noise in each part, 0 without privacy. each: single contributions by holder, where
-    the protection shows them. sizes: public sizes of all holders of the run. resolution: what the encoding of each part
-    may have taken from its entries or added to them, at most; 0 where contributions travel as they are.
+    the protection shows them; `looked` is set once they were read. sizes: public sizes of all holders of the run.
+    resolution: what the encoding of each part may have taken from its entries or added to them, at most; 0 where
+    contributions travel as they are.
     """
+
+    looked = False
 
     def __init__(
         self,
@@ -198,9 +201,14 @@ class Total(Mapping[str, NDArray[Any]]):
         self._arrays = dict(arrays)
         self.noise = _like(arrays, noise)
         self.resolution = _like(arrays, resolution)
-        self.each = dict(each or {})
+        self._each = dict(each or {})
         self.sizes = dict(sizes or {})
         self.holders = holders
+
+    @property
+    def each(self) -> dict[str, Arrays]:
+        self.looked = self.looked or bool(self._each)
+        return self._each
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]

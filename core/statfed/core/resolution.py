@@ -143,7 +143,7 @@ def _moved(total: Total, draw: int, number: int, way: float) -> Total:
             signs = np.where(words & np.uint64(1), way, -way)
             step = np.where(seen, MARGIN * total.resolution[name], 0.0)
             arrays[name] = np.asarray(total[name], np.float64) + signs * step
-    return Total(arrays, total.noise, total.each, total.sizes, total.holders, total.resolution)
+    return Total(arrays, total.noise, total._each, total.sizes, total.holders, total.resolution)
 
 
 def _figures(one: Result, other: Result) -> Iterator[tuple[str, float, float, float]]:

@@ -1,6 +1,6 @@
 """A study, read once: the object that stands for it at one end, and that everything after takes instead of names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from statfed.core.method import (
     is_training,
     read_question,
 )
+from statfed.core.privacy.accountant import Event
 from statfed.core.privacy.placement import shares
 from statfed.core.privacy.spending import Price, Reservation, own_noise, price, reservation
 from statfed.core.protection import Protection, minimum_holders, read_protection
@@ -115,9 +116,16 @@ class Resolved:
         """What an ask costs at a holder of this public size; see `statfed.core.privacy.spending`."""
         return price(self.question, ask, size, self.shares)
 
-    def reservation(self, size: Size, done: int = 0) -> Reservation | None:
-        """What a holder of this public size sets aside."""
-        return reservation(self.question, size, self.shares, done)
+    def reservation(self, size: Size, done: int = 0, spent: Sequence[Event] = ()) -> Reservation | None:
+        """What a holder of this public size sets aside. spent: what the `done` sums before were charged as."""
+        return reservation(self.question, size, self.shares, done, spent)
+
+    @cached_property
+    def repeatable(self) -> bool:
+        """May a holder give one contribution to two sums? Where every holder is in both of them, or where the
+        contribution alone is protected by its noise: else the difference of the two is that of fewer holders."""
+        local = self.privacy is not None and self.privacy.noise == "local"
+        return local or self.minimum_holders == len(self.holders)
 
     def parts(self, ask: Ask) -> Mapping[str, Part]:
         """Public facts of a contribution."""

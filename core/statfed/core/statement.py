@@ -40,8 +40,9 @@ class Statement(_Message):
 
     `admit` asks a holder to check policy and reserve budget; `ask` for the contribution to the study's sum number
     `round`, whose public arrays accompany the statement; `protect` carries a stage of the protection between them;
-    `release` ends the run, and what was reserved and not charged is freed; `withheld` says that totals were told and
-    that, on seeing them, the coordinator gives no result: a refusal that depends on data, which holders count.
+    `release` ends the run, and what was reserved and not charged is freed; `finished` says that it has its result, so
+    that nothing of it is repeated any more; `withheld` says that totals were told and that, on seeing them, the
+    coordinator gives no result: a refusal that depends on data, which holders count.
     """
 
     version: str = Field(description="statfed version of the coordinator")
@@ -54,6 +55,9 @@ class Statement(_Message):
     sizes: dict[str, int] = Field(default_factory=dict, description="public number of records by holder")
     done: int = Field(default=0, ge=0, description="sums that an interrupted run had finished before this one goes on")
     withheld: bool = Field(default=False, description="with step `release`: no result is given, on seeing totals")
+    finished: bool = Field(
+        default=False, description="with step `release`: there is a result, and the run does not go on"
+    )
     outside: tuple[str, ...] = Field(default=(), description="packages beside statfed that bring a part of the study")
     terms: Terms
 
@@ -138,6 +142,7 @@ class Receipt(_Message):
     """A holder's public facts beside its contribution to one sum. rules: disclosure rules that passed."""
 
     holder: str
+    run: Words
     round: Count
     rules: tuple[Words, ...] = Field(default=(), max_length=MOST_WORDS)
     seconds: Number
@@ -175,7 +180,12 @@ class Closing(_Message):
     more: Count | None = Field(
         default=None, description="studies that cost as much and would be admitted next; None without noise"
     )
-    charged: Count = Field(default=0, description="sums charged in this run and its attempts; 0 without privacy")
+    charged: Count = Field(
+        default=0, description="number of the last sum charged in this run and its attempts; 0 without privacy"
+    )
+    again: Count = Field(
+        default=0, description="of these the sum that another attempt is given again without a charge; 0 for none"
+    )
     ledger_head: Words
 
 

@@ -1,8 +1,12 @@
-"""A run's checkpoint on disk: written before every sum that a run can go on at, read by `statfed run --resume`."""
+"""A run's checkpoint on disk: written before every sum, read by `statfed run --resume`.
+
+It holds what the method was told: totals, never a holder's contribution (`statfed.server.driver`). Its owner alone can
+read it, since release rules have not seen those totals.
+"""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -12,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.client.data.identity import content, identity
-from statfed.core.errors import UsageError
-from statfed.server.driver import Checkpoint, Sum
+from statfed.core.errors import Refused, UsageError
+from statfed.core.method import Total
+from statfed.core.table import Size
+from statfed.server.driver import Answer, Checkpoint, Sum
 
 Curve = list[tuple[float, float]]
 
@@ -40,7 +46,7 @@ def check(folder: Path, of: Mapping[str, str]) -> None:
 
 
 def save(folder: Path, checkpoint: Checkpoint, curve: Curve, of: Mapping[str, str]) -> None:
-    """Write the state to go on with, what the sums took, the learning curve and what the run is `made_of`; an
+    """Write what it takes to go on, what the sums took, the learning curve and what the run is `made_of`, on disk; an
     interruption leaves the previous checkpoint."""
     facts = {
         "of": dict(of),
@@ -48,12 +54,58 @@ def save(folder: Path, checkpoint: Checkpoint, curve: Curve, of: Mapping[str, st
         "done": checkpoint.done,
         "sums": [asdict(one) for one in checkpoint.sums],
         "curve": curve,
+        "counted": list(checkpoint.counted),
+        "few": list(checkpoint.few),
+        "sizes": {name: [size.records, size.persons] for name, size in checkpoint.sizes.items()},
+        "told": [_facts(one) for one in checkpoint.told],
     }
     arrays: dict[str, NDArray[Any]] = {f"state/{key}": np.asarray(array) for key, array in checkpoint.state.items()}
+    for place, one in enumerate(checkpoint.told):
+        if isinstance(one.answer, Total):
+            for kind, given in (
+                ("total", one.answer),
+                ("noise", one.answer.noise),
+                ("resolution", one.answer.resolution),
+            ):
+                arrays |= {f"told/{place}/{kind}/{name}": np.asarray(array) for name, array in given.items()}
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     part = folder / "checkpoint.part.npz"
-    np.savez(part, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the keywords for allow_pickle
-    os.replace(part, folder / "checkpoint.npz")  # noqa: PTH105
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the keywords for allow_pickle
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(part, folder / "checkpoint.npz")  # noqa: PTH105
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _facts(one: Answer) -> dict[str, Any]:
+    known = {"number": one.number, "asked": one.asked}
+    if isinstance(one.answer, Refused):
+        return known | {"refused": str(one.answer)}
+    return known | {"holders": list(one.answer.holders)}
+
+
+def _told(facts: list[dict[str, Any]], arrays: Mapping[str, NDArray[Any]]) -> Iterator[Answer]:
+    """What `save` wrote of answers."""
+    for place, one in enumerate(facts):
+        answer: Total | Refused
+        if "refused" in one:
+            answer = Refused(str(one["refused"]))
+        else:
+            under = {
+                kind: {
+                    name.removeprefix(f"told/{place}/{kind}/"): array
+                    for name, array in arrays.items()
+                    if name.startswith(f"told/{place}/{kind}/")
+                }
+                for kind in ("total", "noise", "resolution")
+            }
+            holders = tuple(map(str, one["holders"]))
+            answer = Total(under["total"], under["noise"], {}, {}, holders, under["resolution"])
+        yield Answer(int(one["number"]), str(one["asked"]), answer)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -63,10 +115,21 @@ def has_checkpoint(folder: Path) -> bool:
 
 def load_checkpoint(folder: Path) -> tuple[Checkpoint, Curve]:
     """The last checkpoint of a run. Raises UsageError when there is none or it is damaged."""
-    facts, state = _read(folder)
+    facts, arrays = _read(folder)
     try:
         sums = tuple(Sum(**{**one, "rules": tuple(one["rules"])}) for one in facts["sums"])
-        return Checkpoint(facts["run"], facts["done"], state, sums), [(a, f) for a, f in facts["curve"]]
+        state = {key.removeprefix("state/"): array for key, array in arrays.items() if key.startswith("state/")}
+        found = Checkpoint(
+            facts["run"],
+            facts["done"],
+            state,
+            sums,
+            tuple(_told(facts["told"], arrays)),
+            tuple(facts["counted"]),
+            (bool(facts["few"][0]), bool(facts["few"][1])),
+            {name: Size(*size) for name, size in facts["sizes"].items()},
+        )
+        return found, [(a, f) for a, f in facts["curve"]]
     except Exception as error:  # noqa: BLE001  # whatever is missing in a damaged one
         raise _damaged(folder, error) from None
 
@@ -74,12 +137,14 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, Curve]:
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     path = folder / "checkpoint.npz"
     if not path.exists():
-        raise UsageError(f"run {folder.name}: no checkpoint; it ended before its first round, so start it anew")
+        raise UsageError(
+            f"run {folder.name}: no checkpoint; it ended before every holder had admitted it, so start it anew"
+        )
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a damaged one open
             facts = dict(json.loads(bytes(file["facts"])))
             facts["of"] = dict(facts["of"])
-            return facts, {key.removeprefix("state/"): file[key] for key in file.files if key.startswith("state/")}
+            return facts, {key: file[key] for key in file.files if key != "facts"}
     except Exception as error:  # noqa: BLE001  # a damaged archive raises whatever its reader meets first
         raise _damaged(folder, error) from None
 

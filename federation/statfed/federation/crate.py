@@ -11,22 +11,24 @@ import json
 import uuid
 import zipfile
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from statfed.core import VERSION
 from statfed.core.pilot.audit import FILE
-from statfed.core.pilot.bundle import bundle
+from statfed.core.pilot.bundle import bundle, bundle_digest
 from statfed.federation.dossier import digest_of
 
 PROFILE = "https://w3id.org/5s-crate/0.4"
 WORKFLOW_PROFILE = "https://w3id.org/workflowhub/workflow-ro-crate/1.0"
-SPECIFICATION, CONTEXT = "https://w3id.org/ro/crate/1.2", "https://w3id.org/ro/crate/1.2/context"
+SPECIFICATION, OLDER = "https://w3id.org/ro/crate/1.2", "https://w3id.org/ro/crate/1.1"
+LICENCE = "https://spdx.org/licenses/Apache-2.0.html"
 METADATA, PLAIN = "ro-crate-metadata.json", "audit.json"
 STATUS = "http://schema.org/{}ActionStatus"
 SHP = "https://w3id.org/shp#{}"
 SHA512 = "https://www.iana.org/assignments/named-information#sha-512"
-_WORKFLOW, _PROJECT, _SOFTWARE, _RULES = "workflow/", "#project", "#statfed", "#agreement"
+_WORKFLOW, _PROJECT, _RULES = "workflow/", "#project", "#agreement"
 
 Thing = dict[str, Any]
 
@@ -72,12 +74,13 @@ def _crate(dossier: Mapping[str, Any], payload: Mapping[str, bytes]) -> Thing:
     organisations = {name: f"#organisation-{name}" for name in _organisations(dossier)}
     proposals = _proposals(dossier, payload)
     runs = [_run(one, proposals.get(str(one["study"])), organisations["coordinator"]) for one in dossier["runs"]]
+    here = organisations[owner["name"]]
     actions = [
         *runs,
         *_sign_offs(dossier, organisations),
-        *_disclosure_checks(dossier),
-        _chain_check(dossier),
-        _manifests(exported),
+        *_disclosure_checks(dossier, here),
+        _chain_check(dossier, here),
+        _manifests(exported, here),
     ]
     root = {
         "@id": "./",
@@ -88,14 +91,14 @@ def _crate(dossier: Mapping[str, Any], payload: Mapping[str, bytes]) -> Thing:
         "datePublished": exported,
         "license": _ref("#access"),
         "conformsTo": _ref(PROFILE),
-        "publisher": _ref(organisations[owner["name"]]),
+        "publisher": _ref(here),
         "sourceOrganization": _ref(_PROJECT),
         "mainEntity": _ref(_WORKFLOW),
         "hasPart": [_ref(name) for name in sorted(payload) if not name.startswith(_WORKFLOW)] + [_ref(_WORKFLOW)],
         "mentions": [_ref(one["@id"]) for one in actions],
     }
     return {
-        "@context": CONTEXT,
+        "@context": f"{SPECIFICATION}/context",
         "@graph": [
             {
                 "@id": METADATA,
@@ -128,13 +131,6 @@ def _crate(dossier: Mapping[str, Any], payload: Mapping[str, bytes]) -> Thing:
                 {"@id": place, "@type": "Organization", "name": name, "memberOf": _ref(_PROJECT)}
                 for name, place in organisations.items()
             ),
-            {
-                "@id": _SOFTWARE,
-                "@type": "SoftwareApplication",
-                "name": "statfed",
-                "version": VERSION,
-                "provider": _ref(organisations[owner["name"]]),
-            },
             {"@id": _RULES, "@type": "CreativeWork", "name": f"Policies of the parties of {pilot}; each keeps its own"},
             {"@id": SHA512, "@type": "DefinedTerm", "name": "sha-512 algorithm"},
             {"@id": "#study", "@type": "FormalParameter", "name": "study", "additionalType": "File"},
@@ -145,42 +141,61 @@ def _crate(dossier: Mapping[str, Any], payload: Mapping[str, bytes]) -> Thing:
 
 
 def _workflow() -> Thing:
-    """The metadata file of the nested Workflow RO-Crate."""
+    """The metadata file of the nested Workflow RO-Crate, whose profile asks for RO-Crate 1.1."""
     return {
-        "@context": CONTEXT,
+        "@context": f"{OLDER}/context",
         "@graph": [
-            {"@id": METADATA, "@type": "CreativeWork", "about": _ref("./"), "conformsTo": _ref(SPECIFICATION)},
+            {
+                "@id": METADATA,
+                "@type": "CreativeWork",
+                "about": _ref("./"),
+                "conformsTo": [_ref(OLDER), _ref(WORKFLOW_PROFILE)],
+            },
             {
                 "@id": "./",
                 "@type": "Dataset",
                 "name": "statfed bundle",
                 "description": "Names the modules that are installed at each party; holds no code",
                 "datePublished": "1980-01-01",
-                "license": _ref("https://spdx.org/licenses/Apache-2.0"),
-                "conformsTo": _ref(WORKFLOW_PROFILE),
+                "license": _ref(LICENCE),
                 "mainEntity": _ref("bundle.zip"),
-                "hasPart": [_ref("bundle.zip")],
+                "hasPart": _ref("bundle.zip"),
             },
-            {"@id": "https://spdx.org/licenses/Apache-2.0", "@type": "CreativeWork", "name": "Apache License 2.0"},
+            {
+                "@id": LICENCE,
+                "@type": "CreativeWork",
+                "name": "Apache License 2.0",
+                "description": "Of the bundle; see the root of this crate for the rest",
+            },
             {
                 "@id": "bundle.zip",
                 "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"],
                 "name": "Federated study",
+                "description": f"SHA-256 {bundle_digest()}: the only bundle that a party takes",
+                "contentSize": str(len(bundle())),
                 "programmingLanguage": _ref("#flower"),
                 "encodingFormat": "application/zip",
             },
-            {"@id": "#flower", "@type": "ComputerLanguage", "name": "Flower app bundle"},
+            {
+                "@id": "#flower",
+                "@type": "ComputerLanguage",
+                "name": "Flower app bundle",
+                "url": _ref("https://flower.ai/"),
+                "version": version("flwr"),
+            },
         ],
     }
 
 
 def _file(name: str, content: bytes) -> Thing:
     """A data entity. Its digest is in the bag's manifest."""
+    said = {FILE: "Signed log, one entry a line", PLAIN: "All of this as one JSON document"}
     form = {".json": "application/json", ".jsonl": "application/jsonl", ".zip": "application/zip"}
     thing: Thing = {
         "@id": name,
         "@type": "File",
-        "name": {FILE: "Signed log", PLAIN: "All of this as one JSON document"}.get(name, name),
+        "name": name,
+        "description": said.get(name, "As it was signed, or as every run carries it"),
         "contentSize": str(len(content)),
         "encodingFormat": form.get(Path(name).suffix, "application/json"),
     }
@@ -207,8 +222,8 @@ def _run(run: Mapping[str, Any], proposal: str | None, coordinator: str) -> Thin
         "endTime": run["ended"],
         "agent": _ref(coordinator),
         "instrument": _ref(_WORKFLOW),
-        "object": [_ref(proposal)] if proposal else [],
-        "result": [_ref(FILE)],
+        "object": _ref(proposal) if proposal else [],
+        "result": _ref(FILE),
     }
 
 
@@ -237,7 +252,7 @@ def _sign_offs(dossier: Mapping[str, Any], organisations: Mapping[str, str]) -> 
     return found
 
 
-def _disclosure_checks(dossier: Mapping[str, Any]) -> list[Thing]:
+def _disclosure_checks(dossier: Mapping[str, Any], agent: str) -> list[Thing]:
     """The release's rules, which ran before a result was given."""
     return [
         {
@@ -247,14 +262,14 @@ def _disclosure_checks(dossier: Mapping[str, Any]) -> list[Thing]:
             "name": f"Disclosure control of run {one['run']}: {json.dumps(one['disclosure'], sort_keys=True)[:200]}",
             "endTime": str(one["created"]),
             "object": _ref("./"),
-            "agent": _ref(_SOFTWARE),
+            "agent": _ref(agent),
             "actionStatus": STATUS.format("Completed"),
         }
         for one in dossier["disclosure"]
     ]
 
 
-def _chain_check(dossier: Mapping[str, Any]) -> Thing:
+def _chain_check(dossier: Mapping[str, Any], agent: str) -> Thing:
     """Was the log right when it was exported?"""
     wrong = dossier["log"]["wrong"]
     return {
@@ -264,12 +279,12 @@ def _chain_check(dossier: Mapping[str, Any]) -> Thing:
         "name": f"Hash chain and signatures of the log: {wrong or 'as they were written'}",
         "endTime": dossier["exported"],
         "object": [_ref("./"), _ref(FILE)],
-        "agent": _ref(_SOFTWARE),
+        "agent": _ref(agent),
         "actionStatus": STATUS.format("Failed" if wrong else "Completed"),
     }
 
 
-def _manifests(exported: str) -> Thing:
+def _manifests(exported: str, agent: str) -> Thing:
     return {
         "@id": "#manifests",
         "@type": "UpdateAction",
@@ -278,7 +293,7 @@ def _manifests(exported: str) -> Thing:
         "startTime": exported,
         "object": _ref("./"),
         "instrument": _ref(SHA512),
-        "agent": _ref(_SOFTWARE),
+        "agent": _ref(agent),
         "actionStatus": STATUS.format("Completed"),
     }
 

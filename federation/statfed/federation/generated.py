@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook, Column, day_of
 from statfed.core.conditions import Clause, Condition
+from statfed.core.errors import UsageError
 from statfed.core.randomness import stream
 
 POOL = 4_000
@@ -23,24 +24,45 @@ POOL = 4_000
 PERSONS, FIRMS, CLUSTERS = 0.8, 0.1, 0.05
 """Share of distinct persons, enterprises and sampling units in the records of a holder."""
 _EPOCH, _SPAN = date(1970, 1, 1), 1_000.0
+_THERE = {
+    "integer": (-(2.0**53), 2.0**53),
+    "date": (float((date.min - _EPOCH).days), float((date.max - _EPOCH).days)),
+}
+"""Whole numbers that a float tells apart, and days of the calendar."""
 _ARROW = {"number": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_(), "date": pa.date32()}
+
+
+def entries(codebook: Codebook, read: Collection[str]) -> int:
+    """Values of one record as it is generated."""
+    columns = codebook.columns.items()
+    return sum((column.length or 1) if name in read or column.required else 1 for name, column in columns)
 
 
 def generated(
     codebook: Codebook,
     records: int,
     holder: str,
+    read: Collection[str],
     where: Sequence[Clause] = (),
     positive: Collection[str] = (),
     seed: int = 1,
 ) -> pa.Table:
-    """A table of one holder that fits the codebook, the same for the same arguments. positive: columns that a study
-    takes for weights."""
+    """A table of one holder that fits the codebook, the same for the same arguments.
+
+    read: columns that a study reads; others that have no role are one value throughout, or missing where that is an
+    array. positive: columns that the study takes for weights. Raises UsageError where there are no values within the
+    bounds.
+    """
+    columns, made = codebook.columns, dict[str, list[object]]()
     strata = codebook.with_role("stratum")
-    made: dict[str, list[object]] = {}
-    for name in sorted(codebook.columns, key=lambda one: codebook.columns[one].role == "psu"):  # within its stratum
-        column = codebook.columns[name]
+    for name in sorted(columns, key=lambda one: columns[one].role == "psu"):  # within its stratum
+        column = columns[name]
         random = np.random.default_rng(stream(seed, "generated", holder, name).seed())
+        if name not in read and not column.role:
+            made[name] = [
+                None if column.type == "array" else _drawn(column, name, 1, holder, random, False)[0]
+            ] * records
+            continue
         within = [made[stratum] for stratum in strata] if column.role == "psu" and not column.levels else []
         values = _drawn(column, name, records, holder, random, name in positive, within)
         selected = _selected(column, name, holder, random, where, name in positive)
@@ -48,8 +70,11 @@ def generated(
             half = records // 2
             values[:half] = [selected[i] for i in random.integers(0, len(selected), half)]
         made[name] = values
-    columns = codebook.columns
-    return pa.table({name: pa.array(made[name], _ARROW.get(columns[name].type)) for name in columns})
+    return pa.table({name: pa.array(made[name], _kind(columns[name])) for name in columns})
+
+
+def _kind(column: Column) -> pa.DataType:
+    return pa.list_(pa.float64()) if column.type == "array" else _ARROW.get(column.type, pa.string())
 
 
 def _drawn(
@@ -97,17 +122,23 @@ def _numbers(
     if column.role == "record-key":
         low, high = max(low, 0.0), min(high, float(np.nextafter(1.0, 0.0)))
     if column.type in ("integer", "date"):
-        low, high = np.ceil(low), np.floor(high)
-        return np.asarray(low + np.floor(random.random(shape) * (high - low + 1.0)))
-    return np.asarray(low + random.random(shape) * (high - low))
+        low, high = float(np.ceil(low)), float(np.floor(high))
+    if low > high:
+        raise UsageError(f"got a column of type {column.type} with no value from {low:g} to {high:g}; want some")
+    share = random.random(shape)
+    if column.type in ("integer", "date"):
+        return np.asarray(np.minimum(low + np.floor(share * (high - low + 1.0)), high))
+    return np.clip(low * (1.0 - share) + high * share, low, high)  # high - low may be no number
 
 
 def _range(column: Column) -> tuple[float, float]:
-    """The bounds, or where an end is open one that lies a span away."""
+    """The bounds, or where an end is open one that lies a span away; of whole numbers and days those that there are."""
     low, high = column.low, column.high
     if low is None:
         low = 0.0 if high is None else high - _SPAN
-    return low, low + _SPAN if high is None else high
+    high = low + _SPAN if high is None else high
+    least, most = _THERE.get(column.type, (-np.inf, np.inf))
+    return max(low, least), min(high, most)
 
 
 def _selected(

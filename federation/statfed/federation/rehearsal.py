@@ -39,7 +39,7 @@ from statfed.core.resolve import Resolved, resolve
 from statfed.core.table import Size
 from statfed.core.terms import Terms
 from statfed.federation.answers import learns
-from statfed.federation.generated import generated
+from statfed.federation.generated import entries, generated
 from statfed.federation.homes import REGISTER, homes_under
 from statfed.federation.parties import admit_third_parties, identities, third_parties
 from statfed.federation.rehearsed import Cost, Learned, Leaving, Reason, Rehearsal, Summed
@@ -51,8 +51,13 @@ FEWEST, MOST, ALL = 200, 2_000, 40_000
 """Records of a simulated holder, and about how many of all holders."""
 ROUNDS = 2
 """Of training, that are rehearsed."""
-TIMEOUT = 600.0
+MOST_HOLDERS, ENTRIES, LONGEST = 100, 20_000_000, 300.0
+"""What is rehearsed at all: holders, numbers generated, and seconds: whoever proposes a study chooses its size."""
 SEED = 1
+
+
+class _Untried(StatfedError):
+    """A rehearsal that is given up: it says nothing against the study."""
 
 
 def rehearse(
@@ -97,6 +102,7 @@ def rehearse(
         completed=outcome.driven is not None,
         kept_back=tuple(outcome.kept_back),
         stopped=outcome.stopped,
+        untried=outcome.untried,
         sums=tuple(outcome.summed()),
         rounds=(min(ROUNDS, asked), asked) if asked else None,
         sent=outcome.meter.sent,
@@ -127,6 +133,7 @@ class _Outcome:
     asked: list[tuple[Ask, dict[str, Part]]]
     driven: Driven | None = None
     stopped: str = ""
+    untried: str = ""
     kept_back: list[str] = field(default_factory=list)
     meter: Meter = field(default_factory=Meter)
     figures: int = 0
@@ -216,11 +223,16 @@ def _run(terms: Terms, policy: Policy | None, records: int, me: str, party: str,
     with tempfile.TemporaryDirectory(prefix="statfed-") as folder:
         root = Path(folder)
         try:
+            _small_enough(terms, records)
             homes = _homes(terms, study, policy, records, root)
             answer: Callable[[Session], Driven] = partial(_answered, study, outcome, party, progress)
             outcome.driven = inprocess.run(Deployment("rehearsal", homes, root / "logs"), answer, progress)
+        except _Untried as error:
+            outcome.untried = str(error)
         except StatfedError as error:
             outcome.stopped = str(error)
+        except Exception as error:  # noqa: BLE001  # of the method, on totals that nobody has foreseen
+            outcome.stopped = f"the study fails on generated records ({type(error).__name__})"
         outcome.kept_back = _kept_back(root, terms.holders)
         if outcome.kept_back:
             outcome.stopped = ""
@@ -241,9 +253,31 @@ def _kept_back(root: Path, holders: Sequence[str]) -> list[str]:
 
 def _answered(study: Resolved, outcome: _Outcome, party: str, progress: Progress, session: Session) -> Driven:
     try:
-        return drive(session, study, "rehearsal", timeout=TIMEOUT, progress=progress)
+        return drive(session, study, "rehearsal", timeout=LONGEST, progress=_until(progress))
     finally:
         outcome.meter = session.meters.get(party, Meter())
+
+
+def _until(progress: Progress) -> Progress:
+    """`progress`, which ends a rehearsal that takes too long."""
+    end = time.monotonic() + LONGEST
+
+    def told(phase: str, done: int, total: int) -> None:
+        if time.monotonic() > end:
+            raise _Untried(f"given up after {LONGEST:g} s and {done} sums")
+        progress(phase, done, total)
+
+    return told
+
+
+def _small_enough(terms: Terms, records: int) -> None:
+    """Raise _Untried where the records of all holders would be more than is generated."""
+    holders = len(terms.holders)
+    if holders > MOST_HOLDERS:
+        raise _Untried(f"got {holders:,} holders; want at most {MOST_HOLDERS} to rehearse it")
+    many = records * sum(entries(terms.codebook_of(name), _read(terms, name)) for name in terms.holders)
+    if many > ENTRIES:
+        raise _Untried(f"got {many:,} values to generate; want at most {ENTRIES:,} to rehearse it")
 
 
 def _given(ledger: Path) -> int:
@@ -263,13 +297,18 @@ def _homes(terms: Terms, study: Resolved, policy: Policy | None, records: int, r
     for name, home in homes.items():
         point(home, root / REGISTER)
         book = terms.codebook_of(name)
-        table = generated(book, records, name, terms.where, weights, SEED)
+        table = generated(book, records, name, _read(terms, name), terms.where, weights, SEED)
         pq.write_table(table, home / "data.parquet")
         unit = book.role("unit")
         persons = len(set(table[unit].to_pylist())) if unit in table.column_names else records
         dataset = Dataset(id=name, path="data.parquet", records=records, persons=persons, codebooks=(book.digest(),))
         write_policy(_policy(terms, policy, name, dataset, Parties(pins), tuple(others)), home / "policy.toml")
     return {**homes, **others}
+
+
+def _read(terms: Terms, name: str) -> tuple[str, ...]:
+    """The columns that a study reads at a holder, whose codebook may be its own."""
+    return resolve(terms, name).columns
 
 
 def _policy(

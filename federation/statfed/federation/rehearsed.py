@@ -76,10 +76,11 @@ class Rehearsal(Section):
     """What a study would do. party: whose eyes it is for.
 
     reasons: what the policy has against it; approval: who gives it, see `statfed.client.guard.explaining.approval_by`;
-    misfits: of the true data and the codebook, None where there are none here;
-    completed: did the rehearsal give a result? kept_back: by rules of disclosure control, on the generated data;
-    stopped: why it gave none, if that was not a rule; rounds: of training, of how many; seconds: all of it here;
-    own_seconds: what this holder would compute for about, in proportion to its records and rounds.
+    misfits: of the true data and the codebook, None where there are none here; completed: did the rehearsal give a
+    result? kept_back: by rules of disclosure control, on the generated data; stopped: why it gave none, if that was not
+    a rule; untried: why it was given up, which says nothing against the study; rounds: of training, of how many;
+    seconds: all of it here; own_seconds: what this holder would compute for about, in proportion to its records and
+    rounds.
     """
 
     party: str
@@ -95,6 +96,7 @@ class Rehearsal(Section):
     completed: bool
     kept_back: tuple[str, ...]
     stopped: str
+    untried: str
     sums: tuple[Summed, ...]
     rounds: tuple[int, int] | None
     sent: int = Field(description="bytes that this party sent in the rehearsal")
@@ -121,15 +123,17 @@ class Rehearsal(Section):
 
     @property
     def answer(self) -> Literal["runs", "depends", "refused"]:
-        """Would it run? It depends where rules on cells kept a sum back on the generated data: the true data may pass
-        them, or not."""
+        """Would it run? It depends where rules on cells kept a sum back on the generated data, since the true data may
+        pass them or not, and where it was not tried."""
         return "refused" if self.obstacles else "runs" if self.completed else "depends"
 
     def lines(self) -> list[str]:
         """For people: would it run, what stands against it, and what it costs."""
         head = {
             "runs": "would run",
-            "depends": "depends on the data: rules on cells kept a sum back in the rehearsal",
+            "depends": f"not rehearsed: {self.untried}"
+            if self.untried
+            else "depends on the data: rules on cells kept a sum back in the rehearsal",
             "refused": "would be refused, or could not be answered",
         }[self.answer]
         waits = ", once a person here has approved it" if self.approval == "" else ""

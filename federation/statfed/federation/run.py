@@ -19,7 +19,7 @@ from statfed.client.data.sources import absolute
 from statfed.core import toml
 from statfed.core.codebook import Codebook
 from statfed.core.discovery import load
-from statfed.core.errors import StatfedError, UsageError
+from statfed.core.errors import EngineError, StatfedError, UsageError
 from statfed.core.method import Ask, Cells, is_training
 from statfed.core.privacy.noise import error
 from statfed.core.progress import Progress, silent
@@ -41,10 +41,12 @@ from statfed.federation.training import Scored, scored, scored_tables, training_
 from statfed.server.disclosure.history import Asked
 from statfed.server.disclosure.memory import Memory, open_memory
 from statfed.server.disclosure.release import release
-from statfed.server.driver import Checkpoint, Driven, drive
+from statfed.server.driver import Broken, Checkpoint, Driven, drive
 from statfed.server.engine import Deployment, Engine, Session
 
 Notify = Callable[[str], None]
+SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
+"""Seconds before another attempt at a run that broke."""
 RELEASES = Path("releases") / "memory.jsonl"
 """In the workspace: what was released of its data sets."""
 
@@ -88,7 +90,8 @@ class Options:
     None: nowhere. fresh: new holders, kept inside the run's folder. dry_run: stop after admission
     with DryRun. references: also train what a model is compared with, where records are held out. base: folder that
     relative paths start from. codebook: instead of the study's file; drafted: was it made from the data? terms: as the
-    parties approved them, instead of codebooks. engine: instead of the study's.
+    parties approved them, instead of codebooks. engine: instead of the study's. patience: seconds without progress for
+    which a run that broke tries again by itself.
     """
 
     workspace: Path | None = None
@@ -102,6 +105,7 @@ class Options:
     terms: Terms | None = None
     engine: Engine | None = None
     keep: Path | None = None
+    patience: float = 0.0
 
 
 @dataclass
@@ -124,7 +128,11 @@ class _Clock:
 
 @dataclass
 class _Job:
-    """One attempt at a run. curve: accuracy and macro-F1 after each round, of a reference scenario."""
+    """A run, at its attempt number `attempt`. curve: accuracy and macro-F1 after each round, of a reference scenario.
+
+    opened: the last attempt that had a session with its parties; progressed: when a sum was done last, 0 before all
+    holders had admitted the run.
+    """
 
     study: Study
     options: Options
@@ -136,6 +144,8 @@ class _Job:
     checkpoint: Checkpoint | None = None
     curve: list[tuple[float, float]] = field(default_factory=list)
     attempt: int = 1
+    opened: int = 0
+    progressed: float = 0.0
     clock: _Clock = field(default_factory=_Clock)
     warnings: list[str] = field(default_factory=list)
 
@@ -426,28 +436,67 @@ def _asked(asked: Study, study: Resolved, driven: Driven) -> Asked:
 
 
 def _driven(job: _Job, study: Resolved, test: Scored | None, opener: Opener) -> tuple[Driven, Session]:
-    clock, opened = job.clock, time.perf_counter()
+    """The sums of a run: one attempt and, while `patience` lasts, others as soon as all parties are connected again.
+
+    Tried again is what failed of parties and connections, once every holder had admitted the run: never what somebody
+    refuses, nor a run that has no result on seeing totals.
+    """
     of = checkpoints.made_of(study.digest, job.study.holders) if job.folder else {}
     if job.folder and job.checkpoint:
         checkpoints.check(job.folder, of)
+    while True:
+        opened = job.opened
+        try:
+            return _attempt(job, study, test, opener, of)
+        except EngineError as error:
+            waited = time.monotonic() - job.progressed
+            lost = isinstance(error, Broken) or job.opened == opened  # or no session could be opened
+            if not lost or not job.progressed or waited >= job.options.patience:
+                raise
+            _wait_for_another(job, error, waited)
+
+
+def _wait_for_another(job: _Job, error: EngineError, waited: float) -> None:
+    """Name the next attempt, and give parties time to come back."""
+    pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, waited / 10))
+    done = job.checkpoint.done if job.checkpoint else 0
+    job.notify(f"{str(error).splitlines()[0]}: after {done} sums, another attempt follows in {pause:.0f} s")
+    time.sleep(pause)
+    job.attempt = job.opened + 1
+    job.name = f"{job.name.partition('~')[0]}~{job.attempt}"
+    if job.folder:
+        with suppress(OSError):
+            write_status(job.folder, {**_facts(job, job.folder), "state": "running"})
+
+
+def _attempt(
+    job: _Job, study: Resolved, test: Scored | None, opener: Opener, of: Mapping[str, str]
+) -> tuple[Driven, Session]:
+    clock, opened = job.clock, time.perf_counter()
 
     def on_admission(admissions: Mapping[str, Admission]) -> None:
         from statfed.federation.training import noise_warnings
 
-        job.warn(noise_warnings(admissions, study))
+        if not job.progressed:
+            job.progressed = time.monotonic()
+            job.warn(noise_warnings(admissions, study))
         if job.options.dry_run:
             raise DryRun(study.terms, admissions)
 
     def on_state(checkpoint: Checkpoint) -> None:
-        if test is not None:
+        if test is not None and checkpoint.state:
             test.note(job.curve, checkpoint.state)
-        if job.folder and checkpoint.done:
+        if checkpoint.done > (job.checkpoint.done if job.checkpoint else -1):
+            job.progressed = time.monotonic()
+        job.checkpoint = checkpoint
+        if job.folder:
             try:
                 checkpoints.save(job.folder, checkpoint, job.curve, of)
             except OSError as error:  # what was paid for goes on without it
                 job.warn([f"no checkpoint after {checkpoint.done} sums: {job.folder}: {error.strerror}"])
 
     def run(session: Session) -> tuple[Driven, Session, float]:
+        job.opened = job.attempt
         clock.add("start engine", time.perf_counter() - opened)
         with clock.phase("protected sums"):
             driven = drive(

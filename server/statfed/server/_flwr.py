@@ -314,12 +314,12 @@ class Api:
 
         self._control.UnregisterNode(UnregisterNodeRequest(node_id=node))
 
-    def online(self) -> set[int]:
-        """Ids of nodes that are connected."""
+    def online(self) -> dict[int, str]:
+        """Ids of nodes that are connected, with when each connection was made."""
         from flwr.proto.control_pb2 import ListNodesRequest
 
         found = self._control.ListNodes(ListNodesRequest()).nodes_info
-        return {node.node_id for node in found if node.status == "online"}
+        return {node.node_id: node.last_activated_at for node in found if node.status == "online"}
 
     def start(self, bundle: bytes) -> Task:
         """Start a run of this bundle and take its one task, so that no process of a ServerApp does."""

@@ -5,15 +5,17 @@ protection form the total, and gives it back to the method. What comes out has n
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.core.course import digest_of
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.few import without_few
 from statfed.core.method import Adaptive, Arrays, Ask, Coordination, Counts, Fixed, Total
@@ -46,13 +48,35 @@ class Sum:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a method was told: the number of the sum, the digest of the ask, and the total or the refusal."""
+
+    number: int
+    asked: str
+    answer: Total | Refused
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A run before its next sum: enough to go on. run: its name; done: sums made; state: the next ask's own."""
+    """A run before its next sum: enough to go on.
+
+    run: its name; done: sums made; state: that of the last ask that gave one, or what the run began with; told: what
+    the method was told from there on. counted: whom the sums are about; few: what a run remembers of records that are
+    too few; sizes: of the holders.
+    """
 
     run: str
     done: int
     state: Mapping[str, NDArray[Any]]
     sums: tuple[Sum, ...] = ()
+    told: tuple[Answer, ...] = ()
+    counted: tuple[str, ...] = ()
+    few: tuple[bool, bool] = (False, False)
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+
+
+class Broken(EngineError):
+    """A party failed, or a connection: the run can go on as another attempt."""
 
 
 @dataclass
@@ -85,14 +109,16 @@ def drive(
 ) -> Driven:
     """Answer a study with every holder of the session.
 
-    on_admission is called after all holders have admitted and before anything is spent, on_state before every ask that
-    says what it takes to go on there; either may raise to end the run. start: `state` to begin with, such as a first
-    model. resume: go on after this checkpoint; `run` has to be a new name, and what the interrupted run and other
-    attempts, `earlier`, had set aside is let go. A sum that a holder was charged for without the coordinator having it
-    is lost: it is not asked again, so that a study never costs more than was agreed. Raises Refused or UsageError when
-    a holder does not admit the study, EngineError when one fails later. What the method or `statfed.core.resolution`
-    raises on seeing totals depends on data: holders are told that there is no result, and count a refusal. few: records
-    of a total fewer than which are not told of beside others, as the release's rules want it (`statfed.core.few`).
+    on_admission is called after all holders have admitted and before anything is spent, on_state before every sum and
+    before the end; either may raise to end the run. start: `state` to begin with, such as a first model. resume: go on
+    after this checkpoint; `run` has to be a new name, and what the interrupted run and other attempts, `earlier`, had
+    set aside is let go. The method is told again what it was told, and then goes on; an ask other than the one that was
+    answered is a UsageError. A sum that a holder was charged for without the coordinator having it is repeated, where
+    every holder that was charged gives it again (`statfed.client.repeats`), else it is lost: a study never costs more
+    than was agreed. Raises Refused or UsageError when a holder does not admit the study, Broken when one fails. What
+    the method or `statfed.core.resolution` raises on seeing totals depends on data: holders are told that there is no
+    result, and count a refusal. few: records of a total fewer than which are not told of beside others, as the
+    release's rules want it (`statfed.core.few`).
     """
     if study.obstacles:
         raise UsageError("\n".join(study.obstacles))
@@ -102,25 +128,32 @@ def drive(
     try:
         if resume:  # a coordinator that was killed could not free what it had reserved
             for name in dict.fromkeys((*earlier, resume.run)):
-                told = Exchange(session, study, name, progress, done).release(SHORT).values()
-                done = max(done, *(one.charged for one in told))
+                closings = Exchange(session, study, name, progress, done).release(SHORT).values()
+            done = max(done, *(_lost(one, resume.done) for one in closings))
             resume = _without_lost(study, resume, done)
             exchange = Exchange(session, study, run, progress, done)
         driven = Driven(Result(study.terms.method, "", {"none": ()}), exchange.admit())
         on_admission(driven.admissions)
         _alike(study, driven.admissions)
-        driven.sums = list(resume.sums) if resume else []
         exchange.sizes = {name: admission.size for name, admission in driven.admissions.items()}
-        begun = dict(resume.state) if resume else dict(start or {})
-        line = _Line(study, exchange, driven, run, timeout, progress, on_state, done, few)
-        line.walk(lambda: _coordination(study, dict(begun)))
-    except BaseException:
+        begun = resume or Checkpoint(run, 0, dict(start or {}))
+        line = _Line(study, exchange, driven, run, timeout, progress, on_state, begun, few)
+        line.walk(lambda: _coordination(study, dict(begun.state)))
+        driven.closings = exchange.release(SHORT, "finished")
+    except BaseException as error:
         withheld = line is not None and line.withheld
         with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
-            exchange.release(SHORT if withheld else 5.0, withheld)
+            exchange.release(SHORT if withheld else 5.0, "withheld" if withheld else "")
+        if not withheld and type(error) is EngineError:
+            raise Broken(str(error)) from error
         raise
-    driven.closings = exchange.release(SHORT)
     return driven
+
+
+def _lost(closing: Closing, done: int) -> int:
+    """The last sum that a holder was charged for and does not give again, to a run that has `done` sums."""
+    again = closing.again == closing.charged == done + 1
+    return done if again else closing.charged
 
 
 def _coordination(study: Resolved, state: dict[str, Any]) -> Coordination:
@@ -139,9 +172,9 @@ def _without_lost(study: Resolved, resume: Checkpoint, done: int) -> Checkpoint:
     Raises UsageError where the method's state does not count rounds: it cannot do without a sum.
     """
     lost = done - resume.done
-    if not lost:
+    if lost <= 0:
         return resume
-    if not isinstance(study.budget, Fixed) or "round" not in resume.state:
+    if not isinstance(study.budget, Fixed) or "round" not in resume.state or resume.told:
         raise UsageError(
             f"{study.terms.method}: sums {resume.done + 1} to {done} were paid for when the run was interrupted, and "
             "what they gave is lost; want it begun anew"
@@ -151,7 +184,7 @@ def _without_lost(study: Resolved, resume: Checkpoint, done: int) -> Checkpoint:
     missing = int(np.asarray(resume.state.get("lost", 0))) + rounds - rounds_done(resume.state)
     state = {**resume.state, "round": np.array(rounds), "lost": np.array(missing)}
     sums = (*resume.sums, *(Sum(name, 0.0, 0, 0, {}, {}) for name in names))
-    return Checkpoint(resume.run, done, state, sums)
+    return replace(resume, done=done, state=state, sums=sums)
 
 
 def _alike(study: Resolved, admissions: Mapping[str, Admission]) -> None:
@@ -175,20 +208,30 @@ class _Line:
     timeout: float
     progress: Progress
     on_state: OnState
-    number: int
+    begun: Checkpoint
     few: int = 0
-    few_left_out: bool = False
-    few_withheld: bool = False
     withheld: bool = False
     told: list[Told] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        begun, driven = self.begun, self.driven
+        self.number, driven.sums = begun.done, list(begun.sums)
+        self.few_left_out, self.few_withheld = begun.few
+        self.counted = begun.counted or self.study.terms.holders
+        self.sizes = {n: Size(a.size, a.persons) for n, a in driven.admissions.items()}
+        if begun.sizes and dict(begun.sizes) != self.sizes:
+            raise UsageError(
+                f"run {begun.run}: holders have other numbers of records than when it began; want a new run"
+            )
+        self.replays, self.state = deque(begun.told), begun.state
+        self.since: list[Answer] = []  # what the method was told since `state`
 
     def walk(self, begin: Callable[[], Coordination]) -> None:
         """Ask by ask, until the method returns."""
         coordination = begin()
         study, terms = self.study, self.study.terms
-        self.sizes = {n: Size(a.size, a.persons) for n, a in self.driven.admissions.items()}
         coordinator = study.protection.coordinator(agree(self.run, terms, self.exchange.sizes))
-        self.counted, tolerant = terms.holders, getattr(study.method, "TOLERANT", False)
+        tolerant = getattr(study.method, "TOLERANT", False)
         steps = len(study.budget.order) if isinstance(study.budget, Fixed) else 0
         steps = steps or int(getattr(study.question.options, "rounds", 0))
         refused: Refused | None = None
@@ -198,13 +241,16 @@ class _Line:
                 try:
                     ask = coordination.throw(refused) if refused else coordination.send(total)  # type: ignore[arg-type]
                 except StopIteration as end:
+                    self._save({})
                     check(begin, self.told, end.value, terms.protection.name)
                     self.driven.result = self._told(end.value)
                     self.progress("protected sums", self.number, self.number)
                     return
-            refused = None
-            if ask.state:
-                self.on_state(Checkpoint(self.run, self.number, ask.state, tuple(self.driven.sums)))
+            refused, asked = None, digest_of(ask)
+            self._save(ask.state)
+            if self.replays:
+                total, refused = self._replayed(ask, asked)
+                continue
             if study.spent(self.number):
                 refused = Refused("it was paid for when the run was interrupted, and what it gave is lost")
                 continue
@@ -214,9 +260,9 @@ class _Line:
                 total, aggregate = self._sum(coordinator, ask)
             except Refused as error:  # a method may do without what holders' rules keep back
                 refused = error
-                self._remember(ask, error)
+                self._remember(ask, asked, error)
                 continue
-            self._remember(ask, total)
+            self._remember(ask, asked, total)
             if not tolerant:
                 self.counted = _same_holders(
                     self.counted, aggregate.holders, self.exchange.dropped, len(self.driven.sums)
@@ -233,8 +279,41 @@ class _Line:
             self.withheld = totals and error is not refused
             raise
 
-    def _remember(self, ask: Ask, answer: Total | Refused) -> None:
-        """Keep what statistics are told, for `statfed.core.resolution`; models are as they come."""
+    def _replayed(self, ask: Ask, asked: str) -> tuple[Total | None, Refused | None]:
+        """What was told to this ask in an earlier attempt."""
+        one = self.replays.popleft()
+        if one.asked != asked:
+            raise UsageError(
+                f"run {self.begun.run}: got {ask.name} as sum {one.number}, other than what was asked for as that sum "
+                "before it was interrupted; want it begun anew"
+            )
+        answer = one.answer
+        if isinstance(answer, Total):
+            answer = Total(answer, answer.noise, {}, self.sizes, answer.holders, answer.resolution)
+        self.number = one.number
+        self._remember(ask, asked, answer)
+        return (None, answer) if isinstance(answer, Refused) else (answer, None)
+
+    def _save(self, state: Arrays) -> None:
+        """Say what it takes to go on from here, `state` alone where the next ask has one.
+
+        Nothing that stands for a single holder is kept: not a total over one, and not one whose single contributions
+        the method read, which would be missing when it is told again. From such a total on only a state will do.
+        """
+        if self.replays:
+            return
+        if state:
+            self.state, self.since = state, []
+        totals = [one.answer for one in self.since if isinstance(one.answer, Total)]
+        if not any(total.looked or len(total.holders) < 2 for total in totals):
+            few, sums = (self.few_left_out, self.few_withheld), tuple(self.driven.sums)
+            since = tuple(self.since)
+            self.on_state(Checkpoint(self.run, self.number, self.state, sums, since, self.counted, few, self.sizes))
+
+    def _remember(self, ask: Ask, asked: str, answer: Total | Refused) -> None:
+        """Keep what the method is told, and of statistics all of it, for `statfed.core.resolution`; models are as they
+        come."""
+        self.since.append(Answer(self.number, asked, answer))
         if self.study.protection.REQUIRES.fixed_point and not self.study.training:
             self.told.append(Told(ask, answer))
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import BaseModel, ValidationError
@@ -30,6 +30,7 @@ SHORT = 60.0  # seconds that admission and release may take
 for _name in ("flwr", "flwr.serverapp"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
+Ended = Literal["", "finished", "withheld"]
 Facts = TypeVar("Facts", bound=BaseModel)
 
 
@@ -67,9 +68,7 @@ class Exchange:
         self.sizes: dict[str, int] = {}
         self.dropped: dict[str, str] = {}
 
-    def statement(
-        self, step: Step, number: int = 0, ask: Ask | None = None, stage: str = "", withheld: bool = False
-    ) -> str:
+    def statement(self, step: Step, number: int = 0, ask: Ask | None = None, stage: str = "", ended: Ended = "") -> str:
         """The JSON of one statement."""
         return Statement(
             version=VERSION,
@@ -81,7 +80,8 @@ class Exchange:
             stage=stage,
             sizes=self.sizes,
             done=self._done,
-            withheld=withheld,
+            withheld=ended == "withheld",
+            finished=ended == "finished",
             outside=self._outside,
             terms=self._terms,
         ).model_dump_json()
@@ -112,20 +112,18 @@ class Exchange:
             replies[waiting.pop(node)] = reply
         return {name: replies[name] for name in sorted(replies)}
 
-    def requests(
-        self, step: Step, number: int = 0, ask: Ask | None = None, withheld: bool = False
-    ) -> dict[str, Message]:
+    def requests(self, step: Step, number: int = 0, ask: Ask | None = None, ended: Ended = "") -> dict[str, Message]:
         """One statement to every holder, with an ask's public parameters."""
-        config = ConfigRecord({"statement": self.statement(step, number, ask, withheld=withheld)})
+        config = ConfigRecord({"statement": self.statement(step, number, ask, ended=ended)})
         content: dict[str, ConfigRecord | ArrayRecord] = {"config": config}
         if ask and ask.arrays:
             content["arrays"] = arrays_out(ask.arrays)
         nodes = self._session.nodes
         return {name: Message(RecordDict(dict(content)), nodes[name], f"query.{step}") for name in self._terms.holders}
 
-    def ask(self, step: Step, timeout: float, withheld: bool = False) -> dict[str, Message]:
+    def ask(self, step: Step, timeout: float, ended: Ended = "") -> dict[str, Message]:
         """Send one statement to every holder."""
-        return self.exchange(list(self.requests(step, withheld=withheld).values()), timeout, step)
+        return self.exchange(list(self.requests(step, ended=ended).values()), timeout, step)
 
     def total(
         self,
@@ -164,6 +162,8 @@ class Exchange:
             fact = facts_of(reply, kind if stage.carries else Present, name)
             if isinstance(fact, Present) and fact.stage != stage.name:
                 raise EngineError(f"{name}: got an answer to stage {harmless(fact.stage, 80)}; want {stage.name}")
+            if getattr(fact, "run", self._run) != self._run:
+                raise EngineError(f"{name}: got a contribution to another run; want run {self._run}")
             if getattr(fact, "round", number) != number:
                 raise EngineError(f"{name}: got a contribution to sum {fact.round}; want sum {number}")  # type: ignore[attr-defined]
             try:
@@ -212,9 +212,9 @@ class Exchange:
         self._progress("ask holders to admit the study", 1, 1)
         return plans
 
-    def release(self, timeout: float, withheld: bool = False) -> dict[str, Closing]:
+    def release(self, timeout: float, ended: Ended = "") -> dict[str, Closing]:
         """Free what was reserved and not spent; every holder's closing account, as far as holders that dropped out
-        can give theirs. Third parties forget their secrets. withheld: is there no result, on seeing totals?"""
+        can give theirs. Third parties forget their secrets. ended: with a result, or with none on seeing totals."""
         others = [name for name in self._session.nodes if name not in self._terms.holders]
         if others:
             config = ConfigRecord({"statement": self.statement("release")})
@@ -223,10 +223,10 @@ class Exchange:
                 [Message(RecordDict({"config": config}), nodes[n], "query.release") for n in others], timeout
             )
         if not self.dropped:
-            replies = self.ask("release", timeout, withheld)
+            replies = self.ask("release", timeout, ended)
             return {name: facts_of(reply, Closing, name) for name, reply in replies.items()}
         closings = {}
-        for name, reply in self._delivered(list(self.requests("release", withheld=withheld).values()), timeout).items():
+        for name, reply in self._delivered(list(self.requests("release", ended=ended).values()), timeout).items():
             try:
                 closings[name] = facts_of(reply, Closing, name)
             except EngineError:

@@ -55,6 +55,9 @@ TRIED = ("1.41.0", "1.42.0")
 
 APP_RAISED = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 BUNDLE_REFUSED = ErrorCode.INVALID_FAB
+HEARTBEAT = 10
+"""Seconds: the shortest that a SuperLink takes."""
+
 log = logging.getLogger("statfed.holder")
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
@@ -187,10 +190,13 @@ def runtime_api(secret: bytes) -> "tuple[FastAPI, NodeStateFactory]":
 
 
 def shorten_pauses(clock: Clock, poll: float) -> None:
-    """Let a clock of ours decide how long Flower's loop sleeps, and have it look for objects sooner.
+    """Let a clock of ours decide how long Flower's loop sleeps, have it look for objects sooner, and say every few
+    seconds that this node lives: the SuperLink knows after `2 * HEARTBEAT` seconds of one that does not.
 
-    Both are constants there.
+    All are constants there.
     """
+    for module in ("flwr.supernode.fleet_http_connection", "flwr.supercore.heartbeat"):
+        vars(importlib.import_module(module))["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT
     loop = importlib.import_module("flwr.supernode.start_client_internal")
     vars(loop)["time"] = clock
     vars(loop)["pull_objects"] = functools.partial(loop.pull_objects, initial_backoff=poll, backoff_cap=1.0)

@@ -32,6 +32,7 @@ def check_modes(home: Path) -> None:
         (home, 0o022, "go-w"),
         (home / "party.toml", 0o022, "go-w"),
         (home / "studies", 0o077, "700"),
+        (home / "open", 0o077, "700"),
         *((home / name, 0o077, "600") for name in PRIVATE),
     ):
         try:

@@ -1,7 +1,8 @@
 """A holder's privacy ledger: what one dataset has lost, for ever. A chain of entries, of which this says the meaning.
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
-(order, single; `round` is the most sums of the run, `event` that of each of them), `charge`, `disclose` (figures, what;
+(order, single; `round` is the most sums of the run, `event` that of each of them; done: sums of the study before them,
+where there are), `charge`, `disclose` (figures, what;
 where known), `refuse` (withheld, where the coordinator gave no result on seeing totals), `release` (freed), `restored`
 (anchor, lost). A reservation of sums with different events has them in `events`, each with how often; one of a budget
 that is spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
@@ -54,7 +55,7 @@ from typing import Any
 from statfed.client.data.identity import identity
 from statfed.client.guard import chain
 from statfed.client.guard.chain import Chain, Entry
-from statfed.client.guard.spent import State, base, repeatedly, tight
+from statfed.client.guard.spent import State, base, last_of, repeatedly, tight
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy import filters
@@ -95,6 +96,14 @@ class Spending:
     refusals: int
     entries: int
     head: str
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a study was charged for earlier. last: number of the last sum, 0 for none; events: of all of them."""
+
+    last: int
+    events: tuple[Event, ...]
 
 
 class Ledger:
@@ -189,19 +198,27 @@ class Ledger:
         """
         return self._reserve(run, study, rounds, {privacy.event_to_json(event_per_round): rounds}, note)
 
-    def set_aside(self, run: str, study: str, reservation: Reservation, note: str = "") -> str:
-        """Set aside what a whole study may cost, of one run. As `reserve`, for any kind of budget."""
+    def set_aside(self, run: str, study: str, reservation: Reservation, note: str = "", done: int = 0) -> str:
+        """Set aside what a whole study may cost, of one run. As `reserve`, for any kind of budget. done: sums of the
+        study before its rounds."""
         if reservation.claim is not None:
             return self._reserve(
-                run, study, reservation.most, {privacy.event_to_json(reservation.claim): 1}, note, True
+                run, study, reservation.most, {privacy.event_to_json(reservation.claim): 1}, note, True, done
             )
         events = Counter[str]()  # asks with equal noise have one event, as often as all of them together
         for event, times in reservation.events:
             events[privacy.event_to_json(event)] += times
-        return self._reserve(run, study, events.total(), events, note)
+        return self._reserve(run, study, events.total(), events, note, done=done)
 
     def _reserve(
-        self, run: str, study: str, rounds: int, events: Mapping[str, int], note: str, adaptive: bool = False
+        self,
+        run: str,
+        study: str,
+        rounds: int,
+        events: Mapping[str, int],
+        note: str,
+        adaptive: bool = False,
+        done: int = 0,
     ) -> str:
         if rounds < 1 or not run:
             raise UsageError(
@@ -210,13 +227,14 @@ class Ledger:
         with self._chain.writing() as state:
             known = state.runs.get(run)
             if known:
-                same = (known.study, known.rounds, dict(known.events), known.adaptive)
-                if not known.released and same == (study, rounds, dict(events), adaptive):
+                same = (known.study, known.rounds, dict(known.events), known.adaptive, known.done)
+                if not known.released and same == (study, rounds, dict(events), adaptive, done):
                     return self._chain.head
                 raise Refused(f"run {run} already has a reservation; want a new run, or the same terms before release")
             asked = [repeatedly(text, often) for text, often in events.items()]
             facts = self._gate(state, asked, adaptive)
             facts |= {"adaptive": True} if adaptive else {}
+            facts |= {"done": done} if done else {}
             facts |= {"events": dict(events)} if len(events) > 1 else {}
             event = next(iter(events)) if len(events) == 1 else ""
             return self._chain.append("reserve", run, study, rounds, event=event, facts=facts, note=note)
@@ -355,9 +373,27 @@ class Ledger:
             return self._chain.append("restored", facts={"anchor": anchor, "lost": lost}, note=reason)
 
     def charged(self, run: str, study: str) -> int:
-        """Sums that a study was charged for in a run and its other attempts, whose names differ after `~` alone."""
+        """Number of the last sum that a study was charged for in a run and its other attempts, whose names differ after
+        `~` alone."""
         with self._chain.reading() as state:
-            return state.charged_of(run, study)
+            return last_of(state.attempts_of(run, study))
+
+    def before(self, run: str, study: str) -> "Before":
+        """What a study was charged for in the other attempts of a run."""
+        with self._chain.reading() as state:
+            others = [one for one in state.attempts_of(run, study) if one is not state.runs.get(run)]
+            events = [privacy.event_from_json(text) for one in others for text in one.charged.values()]
+            return Before(last_of(others), tuple(events))
+
+    def begun(self, run: str) -> int:
+        """Sums of its study that were made before the reservation of a run; 0 where it has none."""
+        with self._chain.reading() as state:
+            return state.runs[run].done if run in state.runs else 0
+
+    def has_charged(self, run: str, round: int) -> bool:
+        """Was this round of a run charged already?"""
+        with self._chain.reading() as state:
+            return run in state.runs and round in state.runs[run].charged
 
     def refusals(self, days: float) -> int:
         """Refusals of the last days that depended on data; after a loss at least `UNKNOWN`.

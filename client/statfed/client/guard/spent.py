@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,8 @@ UNKNOWN = 2**31
 
 @dataclass
 class Run:
-    """events: what is set aside, each with how often; of an adaptive budget the claim, once."""
+    """events: what is set aside, each with how often; of an adaptive budget the claim, once. done: sums of the study
+    before round 1."""
 
     study: str
     rounds: int
@@ -34,6 +35,7 @@ class Run:
     admitted: tuple[float, float]
     charged: dict[int, str] = field(default_factory=dict)
     released: bool = False
+    done: int = 0
 
     @property
     def outstanding(self) -> int:
@@ -186,9 +188,9 @@ class State:
             run.released = True
             self.settled += run.composed(charged=True, reserved=False)
 
-    def charged_of(self, run: str, study: str) -> int:
-        """Sums that a study was charged for in a run and its other attempts."""
-        return sum(len(known.charged) for known in self.attempts.get(base(run), ()) if known.study == study)
+    def attempts_of(self, run: str, study: str) -> list[Run]:
+        """A run of a study and its other attempts."""
+        return [known for known in self.attempts.get(base(run), ()) if known.study == study]
 
     def apply(self, entry: Entry) -> None:
         """Take in the next entry. Raises ValueError, KeyError or TypeError on one that could not have been written."""
@@ -217,7 +219,10 @@ class State:
                     privacy.event_from_json(text)
                 self.order, self.single = _order(facts["order"]), facts["single"] is True
                 admitted = (self.epsilon, self.delta)
-                made = Run(entry.study, entry.round, events, adaptive, admitted)
+                done = facts.get("done", 0)
+                if type(done) is not int or done < 0:
+                    raise ValueError(f"done: got {done!r}; want a whole number from 0")
+                made = Run(entry.study, entry.round, events, adaptive, admitted, done=done)
                 self.runs[entry.run] = self.live[entry.run] = made
                 self.attempts.setdefault(base(entry.run), []).append(made)
             case "charge":
@@ -270,6 +275,13 @@ def tight(events: list[Event], delta: float) -> float:
 def base(run: str) -> str:
     """The name of a run without the number of its attempt: `a~2` goes on with `a`."""
     return run.partition("~")[0]
+
+
+def last_of(attempts: Sequence[Run]) -> int:
+    """Number of the last sum that was charged in attempts of one run; of a ledger in which attempts do not say where
+    they began, no less than the number of charges."""
+    ends = [known.done + max(known.charged) for known in attempts if known.charged]
+    return max([*ends, sum(len(known.charged) for known in attempts)])
 
 
 def repeatedly(text: str, count: int) -> Event:

@@ -292,9 +292,9 @@ def _append(path: Path, file: BinaryIO, identity: Identity, events: Sequence[tup
     before = _last(path, line, key) if line else None
     more = list(events)
     if torn and _follows(torn, key, before):  # all of it but the line's end
-        before, whole, new = parsed(torn), size, b"\n"
+        before, whole, new = parsed(torn), size, [b"\n"]
     else:
-        new = b""
+        new = []
         if torn:
             more.insert(0, (MENDED, {"bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()}))
     if before is None:
@@ -305,13 +305,13 @@ def _append(path: Path, file: BinaryIO, identity: Identity, events: Sequence[tup
     made: Entry | None = before
     for kind, facts in more:
         added, made = _entry(identity, made, kind, facts)
-        new += added
+        new.append(added)
     assert made is not None  # noqa: S101  there is at least one event
     if whole < size:
         file.truncate(whole)
     try:
         file.seek(whole)
-        file.write(new)
+        file.writelines(new)
         file.flush()
         os.fsync(file.fileno())
     except OSError:
@@ -380,10 +380,14 @@ def _locked(path: Path, how: int) -> Iterator[BinaryIO]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Lines, with their ends. Raises UsageError where there is no such file."""
+    """Lines, with their ends, as far as they were written when this begins. Raises UsageError where there is no such
+    file."""
     try:
-        with path.open("rb") as file:
-            while line := file.readline(LARGEST + 1):
+        with _locked(path, fcntl.LOCK_SH) as file:  # nobody is in the middle of an entry
+            left = os.fstat(file.fileno()).st_size
+            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+            while left > 0 and (line := file.readline(min(left, LARGEST + 1))):
+                left -= len(line)
                 yield line
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); want the log of a pilot, {FILE}") from None

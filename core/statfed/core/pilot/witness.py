@@ -11,9 +11,10 @@ find out by trying what a short answer was.
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ MOST_HEADS = 200
 """That travel with one message."""
 _MOST_TEXT = 100_000
 _MOST_RUNS = 1000
+_MOST_STUDIES = 64
+_studies: dict[str, str] = {}
+_NOTED = re.compile(
+    rb'\{"hash":"([0-9a-f]{64})","key":"([0-9a-f]{64})","seq":(\d{1,16}),"signature":"([0-9a-f]{128})",'
+    rb'"whose":"([a-z0-9-]{1,40})"\}'
+)
+"""A noted head in an entry's canonical form; within a text its quotation marks would be escaped."""
 _STEPS = ("admit", "protect", "ask", "release")
 
 
@@ -122,7 +130,6 @@ def text_digest(text: str, salt: str) -> tuple[str, int]:
     return content_digest({"error": {"text": text}}, salt)
 
 
-@lru_cache(maxsize=8)
 def about(statement: str) -> dict[str, Fact]:
     """What a statement says of itself, in short, before anybody has looked whether it is one: run, step, round, stage,
     and the study's digest. Nothing of what is not understood, or of an empty one."""
@@ -139,7 +146,7 @@ def about(statement: str) -> dict[str, Fact]:
             "round": number if type(number) is int and 0 <= number < 2**53 else -1,
             "stage": plain(str(table.get("stage", ""))),
         }
-        return found | {"study": _study(json.dumps(table["terms"], sort_keys=True))}
+        return found | {"study": _study(table["terms"])}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {"statement": "not understood"}
 
@@ -149,12 +156,17 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text[:80])
 
 
-@lru_cache(maxsize=64)
-def _study(terms: str) -> str:
-    try:
-        return Terms.model_validate(json.loads(terms)).digest()
-    except (ValidationError, ValueError, RecursionError):
-        return "not understood"
+def _study(terms: Any) -> str:
+    """The digest of a study's terms, which come again with every statement."""
+    key = hashlib.sha256(json.dumps(terms).encode()).hexdigest()
+    if key not in _studies:
+        while len(_studies) >= _MOST_STUDIES:
+            del _studies[next(iter(_studies))]
+        try:
+            _studies[key] = Terms.model_validate(terms).digest()
+        except (ValidationError, ValueError, RecursionError):
+            _studies[key] = "not understood"
+    return _studies[key]
 
 
 @dataclass
@@ -204,34 +216,39 @@ class Witness:
         return True
 
     def _catch_up(self) -> None:
-        """Read what was appended since, by any process."""
+        """Read what was appended since, by any process; all of it where the log is another one by now."""
         path = self.folder / FILE
         if not path.exists():
             return
         with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._read:
+                self._read, self._hashes, self._newest, self._floors = 0, {}, {}, {}
             file.seek(self._read)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 self._read += len(line)
-                if b'"heads":[' in line or b'"kind":"accepted"' in line:
-                    self._take(line[:-1])
+                if b'"kind":"accepted"' in line:
+                    self._forget(line[:-1])
+                if b'"heads":[' in line:
+                    self._take(line)
 
-    def _take(self, line: bytes) -> None:
-        try:
-            entry = parsed(line)
-        except ValueError:  # `audit.verify` is who says so
-            return
+    def _forget(self, line: bytes) -> None:
+        """Somebody here has accepted that another history of a log begins."""
+        entry = parsed(line)
         if entry.kind == ACCEPTED:
             key = str(entry.facts.get("key"))
             self._hashes.pop(key, None)
             self._newest.pop(key, None)
             self._floors = {place: floor for place, floor in self._floors.items() if place[0] != key}
-        for one in noted(entry):
-            self._hashes.setdefault(one.head.key, {})[one.head.seq] = one.head.hash
-            last = self._newest.get(one.head.key)
-            if last is None or last.head.seq < one.head.seq:
-                self._newest[one.head.key] = one
+
+    def _take(self, line: bytes) -> None:
+        for digest, key, seq, signature, whose in _NOTED.findall(line):
+            head = Head(key.decode(), int(seq), digest.decode(), signature.decode())
+            self._hashes.setdefault(head.key, {})[head.seq] = head.hash
+            last = self._newest.get(head.key)
+            if last is None or last.head.seq < head.seq:
+                self._newest[head.key] = Noted(whose.decode(), head)
 
 
 def noted(entry: Entry) -> Iterable[Noted]:

@@ -498,6 +498,17 @@ def claim(mechanism: str, target: float, delta: float) -> Event:
     return Gaussian(noise_multiplier=float(f"{high * (1.0 + 1e-5):.6g}"))  # more than six digits can take away
 
 
+def part_of(claimed: Event, share: float) -> Event:
+    """The `claim` of a share of the budget that another claim stands for: of its rho, or of its pure epsilon."""
+    if share == 1.0:
+        return claimed
+    if isinstance(claimed, Gaussian):
+        return Gaussian(noise_multiplier=claimed.noise_multiplier / math.sqrt(share))
+    if isinstance(claimed, DiscreteLaplace):
+        return DiscreteLaplace(scale=claimed.scale / share, sensitivity=claimed.sensitivity)
+    raise LedgerCorrupt(f"event {in_words(claimed)}: not one that stands for a budget")
+
+
 def cost(claimed: Event, event: Event) -> float:
     """The share of a `claim` that an event takes; infinite where it is none of the claim's kind."""
     if isinstance(claimed, Gaussian):

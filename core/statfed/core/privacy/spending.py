@@ -12,16 +12,20 @@ A budget is spent in one of two ways, which the method declares.
 Everything follows from public facts: the study, the ask's parts and the holder's public sizes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from statfed.core.errors import UsageError
 from statfed.core.method import Adaptive, Ask, Fixed, Mechanism, Method, Question, budget_of
-from statfed.core.privacy.accountant import Event, claim, pure_epsilon, repeated
+from statfed.core.privacy.accountant import Event, claim, cost, part_of, pure_epsilon, repeated
 from statfed.core.privacy.accountant import epsilon as pld_epsilon
 from statfed.core.privacy.grid import facts_of
 from statfed.core.privacy.noise import Noise, plan, plan_share, settled
 from statfed.core.table import Size
+
+NOTHING = 1e-5
+"""Share of a budget that is none."""
 
 
 @dataclass(frozen=True)
@@ -103,20 +107,24 @@ def _fixed(question: Question[Any], budget: Fixed, name: str, size: Size | None,
     return Price(noise.event(), noise)
 
 
-def reservation(question: Question[Any], size: Size, shares: int, done: int = 0) -> Reservation | None:
-    """What a holder sets aside for a study, of whose asks `done` were made before; None without privacy.
+def reservation(
+    question: Question[Any], size: Size, shares: int, done: int = 0, spent: Sequence[Event] = ()
+) -> Reservation | None:
+    """What a holder sets aside for a study, of whose asks `done` were made before and charged as `spent`.
 
-    Raises UsageError where a fixed budget's asks together would pass the study's epsilon, and on an adaptive study
-    that goes on: what it may still spend depends on what it had spent.
+    None without privacy, and where nothing is left of a budget that is spent in shares. What goes on with such a budget
+    sets aside the rest of its rho, or of its epsilon: these add up over the attempts of a run as they do over the asks
+    of one, so that all attempts together are within the claim of a single one (`accountant.claim`), however the asks
+    were chosen. Raises UsageError where a fixed budget's asks together would pass the study's epsilon.
     """
     privacy = question.privacy
     if privacy is None:
         return None
     budget = budget_of(question)
     if isinstance(budget, Adaptive):
-        if done:
-            raise UsageError("resume: got a study that spends its budget adaptively; want it begun anew")
-        return Reservation((), claim(settled(privacy), privacy.epsilon, privacy.delta), budget.most)
+        whole = claim(settled(privacy), privacy.epsilon, privacy.delta)
+        left = 1.0 - sum(cost(whole, event) for event in spent)
+        return Reservation((), part_of(whole, left), budget.most) if left > NOTHING else None
     events: dict[str, tuple[Event, int]] = {}
     for name in budget.order[done:]:
         found = price(question, Ask(name), size, shares)

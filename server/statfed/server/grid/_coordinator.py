@@ -69,8 +69,8 @@ class Coordinator:
         """A node's key is nobody's any more; it is cut off."""
         self._api.unregister(node)
 
-    def online(self) -> set[int]:
-        """Nodes that are connected now."""
+    def online(self) -> dict[int, str]:
+        """Nodes that are connected now, with when each connection was made."""
         return self._api.online()
 
     def open(self, fab: bytes) -> Grid:

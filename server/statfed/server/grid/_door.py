@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from statfed.server.grid._gate import Buckets, address_of
-from statfed.server.grid.limits import Limits
+from statfed.server.limits import Limits
 
 HANDSHAKE = 10.0
 """Seconds for a TLS handshake."""

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from statfed.core.pilot.checks import HEALTH, NODE_HEADER
-from statfed.server.grid.limits import MIB, Limits
+from statfed.server.limits import MIB, Limits
 
 SECRET_HEADER = "x-statfed-secret"  # noqa: S105  the header's name
 FLEET = "/v1/fleet/"

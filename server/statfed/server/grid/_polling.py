@@ -55,7 +55,7 @@ class PollingGrid(Grid):
         return self._inner.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        return {*self._reach(self._inner.get_node_ids), *self._lost()}
+        return {*self._reach(self._inner.get_node_ids), *self._reach(self._lost)}
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         return self._reach(self._inner.get_nodes)
@@ -83,7 +83,7 @@ class PollingGrid(Grid):
         """
         self._check()
         batch = list(messages)
-        lost = self._lost()
+        lost = self._reach(self._lost)
         replies = [_unavailable(message, lost) for message in batch if message.metadata.dst_node_id in lost]
         batch = [message for message in batch if message.metadata.dst_node_id not in lost]
         waiting = dict(zip(self.push_messages(batch), batch, strict=True))
@@ -95,7 +95,7 @@ class PollingGrid(Grid):
                 message = waiting.pop(reply.metadata.reply_to_message_id, None)
                 if message is not None:  # else it is the second one
                     replies.append(_from(reply, message.metadata.dst_node_id))
-            lost = self._lost()
+            lost = self._reach(self._lost)
             for name, message in list(waiting.items()):
                 if message.metadata.dst_node_id in lost:
                     replies.append(_unavailable(waiting.pop(name), lost))

@@ -26,7 +26,7 @@ from statfed.core.process import die_with_parent
 from statfed.server._flwr import knows, superlink
 from statfed.server.grid._door import Door, Protocol, Server
 from statfed.server.grid._gate import PrivateGate, PublicGate
-from statfed.server.grid.limits import LOOPBACK, Limits
+from statfed.server.limits import LOOPBACK, Limits
 
 KEEP_ALIVE = 75
 RENEWAL_SECONDS = 1.0

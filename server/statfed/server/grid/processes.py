@@ -27,14 +27,14 @@ import httpx
 from statfed.core.errors import EngineError
 from statfed.core.pilot.bundle import CLIENT_APP, bundle
 from statfed.core.pilot.proxy import carried
-from statfed.core.process import how
+from statfed.core.process import OFFLINE, how
 from statfed.core.progress import Progress
 from statfed.server._flwr import COMPLETED, FAILED
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import _pki
 from statfed.server.grid._coordinator import START_SECONDS, Coordinator
 from statfed.server.grid._polling import PollingGrid
-from statfed.server.grid.limits import LOOPBACK
+from statfed.server.limits import LOOPBACK
 
 R = TypeVar("R")
 
@@ -312,9 +312,7 @@ def environment(work: Path) -> dict[str, str]:
     kept = {name: value for name, value in carried(None, os.environ).items() if not name.startswith("FLWR_")}
     own = {
         "FLWR_HOME": str(work / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        **OFFLINE,
         "TMPDIR": str(work),
         "PYTHONUNBUFFERED": "1",
     }

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -184,8 +184,7 @@ class PilotEngine:
         if strangers := sorted(set(parties) - set(control.nodes)):
             raise UsageError(f"{', '.join(strangers)}: not known to the hub: expired or revoked; want them renewed")
         nodes = {name: control.nodes[name] for name in parties}
-        with _opened(office, control, self.poll) as grid:
-            _wait(grid, nodes, progress)
+        with _opened(office, control, lambda hub: _wait(hub, nodes, progress), self.poll) as (grid, _):
             return drive(Session(witnessed(grid, office, nodes), nodes))
 
 
@@ -195,15 +194,19 @@ def correspond(office: Office, numbers: Sequence[int]) -> dict[str, str]:
     Returns what went wrong, by party. Raises EngineError where no hub is up.
     """
     control = control_of(office)
-    with _opened(office, control) as grid:
-        online = set(grid.get_node_ids())
+    with _opened(office, control, Coordinator.online) as (grid, online):
         nodes = {name: node for name, node in control.nodes.items() if node in online}
         return studies.post(office, witnessed(grid, office, nodes), nodes, numbers, datetime.now(UTC))
 
 
 @contextmanager
-def _opened(office: Office, control: Control, poll: float = 0.05) -> Iterator[PollingGrid]:
-    """A run of the hub, which carries messages as long as the block runs."""
+def _opened(
+    office: Office, control: Control, found: Callable[[Coordinator], Mapping[int, str]], poll: float = 0.05
+) -> Iterator[tuple[PollingGrid, Mapping[int, str]]]:
+    """A run of the hub, which carries messages as long as the block runs, and the nodes that are watched in it.
+
+    found: those nodes, with since when each is connected.
+    """
 
     def check() -> None:
         control_of(office)
@@ -211,12 +214,14 @@ def _opened(office: Office, control: Control, poll: float = 0.05) -> Iterator[Po
     with ExitStack() as stack:
         coordinator = _coordinator(stack, office, control)
         try:
-            grid = PollingGrid(coordinator.open(bundle()), check, poll)
+            since = found(coordinator)
+            watch = Watch(coordinator.online, since)
+            grid = PollingGrid(coordinator.open(bundle()), check, poll, watch.lost)
         except httpx.HTTPError as error:
             raise EngineError(f"coordinator: got {type(error).__name__}; want an answer") from error
         outcome = FAILED
         try:
-            yield grid
+            yield grid, since
             outcome = COMPLETED
         finally:
             coordinator.finish(outcome)
@@ -232,15 +237,42 @@ def _coordinator(stack: ExitStack, office: Office, control: Control) -> Coordina
     return Coordinator(stack, control.address, office.authority.pem, control.secret, lambda: None)
 
 
-def _wait(grid: PollingGrid, nodes: Mapping[str, int], progress: Progress) -> None:
-    """Wait until the study's parties are connected. Raises EngineError, naming those that are not."""
+@dataclass
+class Watch:
+    """Which nodes of a session are lost. online: nodes that are connected, with since when; since: as it was at first.
+
+    A node whose connection ended has no memory of messages that it took: Flower does not send them again, so that
+    whoever waits for their answers would wait until the study's timeout. One that is busy goes on saying that it lives,
+    however long it takes, and is not lost. Once lost, a node is lost for this session, whether it comes back or not.
+    """
+
+    online: Callable[[], Mapping[int, str]]
+    since: Mapping[int, str]
+    _lost: dict[int, str] = field(default_factory=dict)
+    _looked: float = -LOOK
+
+    def lost(self) -> Mapping[int, str]:
+        """Nodes that are lost, with what happened. Looks once in `LOOK` seconds; raises httpx.HTTPError."""
+        if time.monotonic() - self._looked >= LOOK:
+            now = self.online()
+            self._looked = time.monotonic()
+            for node, since in self.since.items():
+                if now.get(node) != since:
+                    how = "was made anew since" if node in now else "ended"
+                    self._lost.setdefault(node, f"its connection {how}, and what it was asked is lost")
+        return self._lost
+
+
+def _wait(coordinator: Coordinator, nodes: Mapping[str, int], progress: Progress) -> Mapping[int, str]:
+    """Wait until the study's parties are connected; since when they are, by node. Raises EngineError, naming those that
+    are not."""
     end = time.monotonic() + JOINING
     while True:
-        online = set(grid.get_node_ids())
+        online = coordinator.online()
         missing = sorted(name for name, node in nodes.items() if node not in online)
         progress("holders online", len(nodes) - len(missing), len(nodes))
         if not missing:
-            return
+            return {node: online[node] for node in nodes.values()}
         if time.monotonic() > end:
             raise EngineError(
                 f"holders: got no connection from {', '.join(missing)} in {JOINING:.0f} s; want `statfed holder start` "

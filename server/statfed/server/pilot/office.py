@@ -52,7 +52,7 @@ from statfed.core.pilot.papers import (
     read_roster,
 )
 from statfed.core.section import Section, describe, read_toml
-from statfed.server.grid.limits import Limits
+from statfed.server.limits import Limits
 
 FILE = "pilot.toml"
 ROSTER = "roster.json"

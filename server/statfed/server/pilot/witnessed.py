@@ -71,12 +71,15 @@ class WitnessedGrid(Grid):
     def _sent(self, messages: Sequence[Message]) -> list[Message]:
         """The messages, written down, with the head of the log that has them."""
         events: list[tuple[str, dict[str, Fact]]] = []
+        read: dict[str, dict[str, Fact]] = {}  # statements, which are often one to all
         for message in messages:
             node = message.metadata.dst_node_id
             digest, size = content_digest(message.content, self._salts[node])
-            config = message.content.config_records.get("config", ConfigRecord())
+            said = str(message.content.config_records.get("config", ConfigRecord()).get("statement", ""))
+            if said not in read:
+                read[said] = about(said)
             facts: dict[str, Fact] = {"to": self._name(node), "digest": digest, "size": size}
-            facts |= {"type": message.metadata.message_type} | about(str(config.get("statement", "")))
+            facts |= {"type": message.metadata.message_type} | read[said]
             events.append((SENT, facts))
         head = record_all(self._folder, events)
         others = self._witness.newest()

@@ -1,0 +1,246 @@
+"""A sum that was lost is given again and costs nothing; anything else that asks for it is refused."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from statfed.client.holder import Holder
+from statfed.client.repeats import FOLDER, MOST, Answered, Repeats
+from statfed.core.errors import EngineError, Refused
+from statfed.core.method import Ask
+from statfed.core.terms import Terms
+from tests.office import PRIVATE, Office, query
+from tests.spender import installed
+from tests.universe import people
+
+Home = Callable[..., Office]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    made: list[Office] = []
+
+    def make(**changes: dict[str, Any]) -> Office:
+        made.append(Office(tmp_path / f"office-{len(made)}", people(200, 1), **changes))
+        return made[-1]
+
+    with installed():
+        yield make
+    for office in made:
+        office.close()
+
+
+def asked(**more: Any) -> Terms:
+    two = (("count", 0.5), ("income", 0.5))
+    return query(**({"method": "outsider", "options": {"asks": two, "adaptive": False}} | PRIVATE | more))
+
+
+def exact() -> Terms:
+    return query(method="outsider")
+
+
+def arrays(packet: Any) -> dict[str, bytes]:
+    return {name: np.asarray(item).tobytes() for name, item in packet.items()}
+
+
+def restarted(office: Office) -> None:
+    office.close()
+    office.holder = Holder(office.home)
+
+
+@pytest.mark.parametrize("terms", [asked(), exact()], ids=["private", "exact"])
+def test_what_was_given_is_given_again_without_data_or_an_entry(home: Home, terms: Terms) -> None:
+    office = home()
+    office.say("admit", terms)
+    first = arrays(office.say("ask", terms, 1, "count").packet)
+    entries = office.entries
+    restarted(office)
+    office.say("admit", terms, run="r~2")
+    before = office.entries
+    reads: list[Any] = []
+    office.holder._contributions.table = lambda *_: reads.append(1)  # type: ignore[assignment, method-assign]
+    assert arrays(office.say("ask", terms, 1, "count", run="r~2").packet) == first
+    assert (office.entries, reads) == (before, [])
+    assert [kind for kind in before if kind in ("charge", "disclose")] == [
+        kind for kind in entries if kind in ("charge", "disclose")
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"arrays": {"at": np.array([1.0])}}, {"share": 0.3}, {"run": "s~2"}, {"ask": "income"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_second_ask_with_anything_different_is_never_answered_from_what_was_kept(home: Home, change: Any) -> None:
+    """Where it would be, somebody would have figures that do not belong to the question."""
+    office, terms = home(), asked(options={"adaptive": True})
+    office.say("admit", terms)
+    office.say("ask", terms, 1, "count", share=0.2)
+    given = {"ask": "count", "arrays": {}, "share": 0.2, "run": "r~2"} | change
+    run, ask = given.pop("run"), given.pop("ask")
+    office.say("admit", terms, run=run)
+    before = office.entries.count("charge")
+    if run == "s~2":  # another run, which is charged for its own answer
+        office.say("ask", terms, 1, ask, run=run, **given)
+        assert office.entries.count("charge") == before + 1
+        return
+    said = office.refusal("ask", terms, 1, ask, run=run, **given)
+    assert "was paid for, and is not given again" in said
+    assert office.entries.count("charge") == before
+
+
+def test_an_exact_run_cannot_ask_otherwise_for_a_sum_that_it_had(home: Home) -> None:
+    office, terms = home(disclosure={"minimum_frequency": 3}), exact()
+    office.say("admit", terms)
+    office.say("ask", terms, 1, "count")
+    restarted(office)
+    office.say("admit", terms, run="r~2")
+    assert "want what this run asked for as that sum before" in office.refusal("ask", terms, 1, "income", run="r~2")
+    assert "got count a second time" in office.refusal("ask", terms, 2, "count", run="r~2")
+    office.say("ask", terms, 2, "income", run="r~2")
+
+
+def test_without_its_record_a_run_that_is_under_way_has_to_begin_anew(home: Home) -> None:
+    """The course of an exact study does not fail open, and what was charged is not charged again."""
+    office = home(disclosure={"minimum_frequency": 3})
+    for run, terms in (("e", exact()), ("p", asked())):
+        office.say("admit", terms, run=run)
+        office.say("ask", terms, 1, "count", run=run)
+    for path in (office.home / FOLDER).iterdir():
+        path.write_bytes(b"damaged")
+    restarted(office)
+    office.say("admit", exact(), run="e~2")
+    assert "got income first; want count" in office.refusal("ask", exact(), 2, "income", run="e~2", done=1)
+    assert "resume: got 0 sums done; want 1" in office.refusal("admit", asked(), run="p~2")
+    office.say("admit", asked(), run="p~2", done=1)
+
+
+def test_data_that_changed_end_a_run_in_its_next_attempt_too(home: Home) -> None:
+    office, terms = home(), asked()
+    office.say("admit", terms)
+    office.say("ask", terms, 1, "count")
+    restarted(office)
+    office.write(people(201, 5))
+    assert "the data changed since this run began" in office.refusal("admit", terms, run="r~2")
+
+
+@pytest.mark.parametrize("how", ["finished", "withheld"])
+def test_a_run_that_is_over_is_given_nothing_again(home: Home, how: str) -> None:
+    """A coordinator that adds the noise would draw it twice over the same figures."""
+    noisy: Any = PRIVATE["privacy"] | {"noise": "central"}
+    office, terms = home(allow={"noise": ["central"]}), asked(privacy=noisy)
+    office.say("admit", terms)
+    office.say("ask", terms, 1, "count")
+    over: Any = {how: True}
+    office.say("release", terms, **over)
+    assert "want 1, which this run was charged for here" in office.refusal("admit", terms, run="r~2")
+
+
+def test_where_totals_may_be_over_other_holders_only_local_noise_is_given_again() -> None:
+    """The difference of two totals would be one holder's figures with a share of the noise, or with none."""
+    from statfed.core.resolve import resolve
+
+    def repeatable(**more: Any) -> bool:
+        holders = ("a", "b", "c", "d", "e", "f", "g")
+        return resolve(query(**({"method": "count", "holders": holders} | more))).repeatable
+
+    tolerant = {"name": "secure-aggregation", "minimum_holders": 5}
+    whole = {"name": "secure-aggregation"}
+    shared = {"epsilon": 1.0, "noise": "shared", "colluders": 1}
+    assert not repeatable(protection=tolerant)
+    assert not repeatable(protection=tolerant, privacy=shared)
+    assert not repeatable(protection=tolerant, privacy={"epsilon": 1.0, "noise": "central"})
+    assert repeatable(protection=tolerant, privacy={"epsilon": 1.0})
+    assert repeatable(protection=whole)
+    assert repeatable(protection=whole, privacy=shared)
+
+
+def test_a_charge_without_an_answer_is_answered_once_and_no_lie_about_it_gives_a_second_one(home: Home) -> None:
+    """Also where a charge is provoked to fail: what left is not computed anew for the charge that was made."""
+    office, terms = home(), asked(options={"adaptive": True})
+    office.say("admit", terms)
+    first = arrays(office.say("ask", terms, 1, "count", share=0.4).packet)
+    for done in (0, 1):
+        assert office.refusal("ask", terms, 1, "count", share=0.4, done=done)
+    assert office.refusal("ask", terms, 2, "count", share=0.9)  # more than is left: it fails after it was announced
+    office.say("admit", terms, run="r~2", done=1)
+    assert "was paid for" in office.refusal("ask", terms, 1, "count", share=0.4, run="r~2")
+    office.say("ask", terms, 2, "count", share=0.4, run="r~2")
+    assert office.entries.count("charge") == 2
+    assert first
+
+
+def test_a_holder_that_ends_between_charge_and_answer_answers_later_for_that_charge(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office, terms = home(), asked()
+    office.say("admit", terms)
+    with monkeypatch.context() as patch:
+        patch.setattr(Holder, "_found", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            office.say("ask", terms, 1, "count")
+    assert office.entries[-1] == "charge"
+    restarted(office)
+    office.say("admit", terms, run="r~2")
+    given = arrays(office.say("ask", terms, 1, "count", run="r~2").packet)
+    assert office.entries.count("charge") == 1
+    office.say("admit", terms, run="r~3")
+    assert arrays(office.say("ask", terms, 1, "count", run="r~3").packet) == given
+    assert office.entries.count("charge") == 1
+
+
+def test_where_it_cannot_be_recorded_nothing_leaves_and_the_charge_is_not_lost(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office, terms = home(), asked()
+    office.say("admit", terms)
+    full = OSError(28, "No space left on device")
+    made, calls = os.fsync, iter((False, False, True))
+
+    def fsync(descriptor: int) -> None:
+        if next(calls):
+            raise full
+        made(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(EngineError, match="No space left on device; nothing was given"):
+            office.say("ask", terms, 1, "count")
+    office.say("admit", terms, run="r~2")
+    office.say("ask", terms, 1, "count", run="r~2")
+    assert office.entries.count("charge") == 1
+
+
+def test_records_are_their_owners_alone_few_and_young(tmp_path: Path) -> None:
+    kept = Repeats(tmp_path)
+    one = Answered("study", "r", 1, "asked", found={"x": np.arange(3.0)}, course={1: Ask("a", {"b": np.ones(2)}, 0.5)})
+    for number in range(MOST + 4):
+        kept.write(replace(one, attempt=f"r{number}"))
+        os.utime(kept._path(f"r{number}", "study"), (1e9 + number, 1e9 + number) if number < 3 else None)
+    files = list((tmp_path / FOLDER).iterdir())
+    assert len(files) <= MOST
+    assert kept.read("r0", "study") is None
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE((tmp_path / FOLDER).stat().st_mode) == 0o700
+    found = kept.read(f"r{MOST + 3}~7", "study")
+    assert found is not None
+    assert found.found is not None
+    assert found.found["x"].tolist() == [0.0, 1.0, 2.0]
+    assert (found.course[1].name, found.course[1].share, found.course[1].arrays["b"].tolist()) == ("a", 0.5, [1.0, 1.0])
+    assert kept.read(f"r{MOST + 3}", "another") is None
+    kept.forget(f"r{MOST + 3}", "study")
+    assert kept.read(f"r{MOST + 3}", "study") is None
+
+
+def test_a_folder_that_others_can_read_is_refused(home: Home) -> None:
+    office = home()
+    (office.home / FOLDER).mkdir(mode=0o755)
+    (office.home / FOLDER).chmod(0o755)
+    with pytest.raises(Refused, match="policy cannot be read"):
+        office.say("admit", asked())
