@@ -120,7 +120,7 @@ class Rehearsal:
         self.coordinator = Machine("coordinator", work / "coordinator", python=python)
         self.parties = [Machine(name, work / name, python=python) for name in demo.PARTIES]
         self.port = _free_port()
-        self.editions = dict.fromkeys(("coordinator", *demo.PARTIES), begin)
+        self.editions: dict[str, Edition] = dict.fromkeys(("coordinator", *demo.PARTIES), begin)
 
     def begin(self) -> None:
         demo.provision(self.coordinator, self.parties, "127.0.0.1", ["--port", str(self.port)])
