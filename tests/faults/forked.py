@@ -28,15 +28,12 @@ _PRELOAD = [
 def warm() -> Iterator[None]:
     """While it lasts, the process that commands are forked from has imported what they need, and finds this module."""
     mp.get_context("forkserver").set_forkserver_preload(_PRELOAD)
-    before, root = os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join([root, *([before] if before else [])])
+    root = str(Path(__file__).parents[2])
+    sys.path.insert(0, root)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        sys.path.remove(root)
 
 
 @dataclass
