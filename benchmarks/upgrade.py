@@ -209,7 +209,7 @@ class Rehearsal:
 
 def _message(text: str) -> str:
     said = re.findall(r'"message": ?"((?:[^"\\]|\\.)*)"', text)
-    return (said[-1] if said else text[-300:]).replace("\\n", " ").strip()
+    return (said[-1] if said else text.rpartition("error: ")[2]).replace("\\n", "; ").replace("\n", "; ").strip()
 
 
 def rehearse(rehearsal: Rehearsal, old: Edition, mixed: Edition, new: Edition) -> Iterator[Row]:
