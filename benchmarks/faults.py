@@ -31,6 +31,7 @@ writes this page. *alone*: the run finished, where need be by trying again itsel
 resume`; *refused*: it was said clearly that it has to be begun anew. A fault that came after the run's end counts as
 alone. A disk without room is one on which these processes can write no file (RLIMIT_FSIZE), their own log included.
 """
+FULL = 200
 _CLASSES = ("alone", "resumed", "refused", "never ended", "broke")
 
 
@@ -68,6 +69,8 @@ def page(found: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:
     total = {key: sum(one[key] for one in found) for key in ("drift", "doubled", "lost", "wrong", "held", "late")}
     minutes = sum(one["seconds"] for one in found) / 60
     yield f"\n{len(found)} faults (seed {seed}), {minutes:.0f} minutes on one machine.\n"
+    if len(found) < FULL:
+        yield f"This is a part of it: the whole is {FULL} faults or more.\n"
     yield "| what | number |\n| --- | --- |"
     for name in _CLASSES:
         yield f"| {name} | {how[name]} |"
@@ -109,7 +112,7 @@ def _shape(said: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try them; the exit status."""
     parser = argparse.ArgumentParser(description="Faults on the real processes of a pilot.")
-    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--count", type=int, default=FULL)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="record: one line a fault")
     parser.add_argument("--write", type=Path, help="the page, in Markdown")
