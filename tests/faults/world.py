@@ -93,10 +93,15 @@ class World:
     def start(self, role: str, more: Mapping[str, str] | None = None) -> None:
         """Start the hub, or a party. more: changes of its environment."""
         if role == "hub":
-            words = ("coordinator", "start", "--pilot", "trade", "--host", "127.0.0.1")
+            words: tuple[str, ...] = ("coordinator", "start", "--pilot", "trade", "--host", "127.0.0.1")
         else:
             words = ("holder", "start", "--home", role)
         self.up[role] = self.command(*words, log=f"{role}.log", more=more, own=role)
+
+    def end(self) -> None:
+        """End everything that is up."""
+        for command in self.up.values():
+            command.end()
 
     def whole(self, seconds: float = 90.0) -> bool:
         """Start again what has ended, and wait until everybody is connected; are they?"""
@@ -197,7 +202,7 @@ def world(folder: Path) -> Iterator[World]:
         stack.enter_context(forked.warm())
         lines = {party: stack.enter_context(proxy(("127.0.0.1", port))) for party in PARTIES}
         made_ = World(folder, office, lines)
-        stack.callback(lambda: [command.end() for command in made_.up.values()])
+        stack.callback(made_.end)
         _provision(made_)
         for role in ("hub", *PARTIES):
             made_.start(role)
