@@ -2,6 +2,7 @@
 
 import asyncio
 import asyncio.constants
+import resource
 import socket
 import ssl
 import sys
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from statfed.core.pilot.certificates import new_authority, new_key, server_certificate, server_pem
 from statfed.core.pilot.checks import HEALTH
-from statfed.server.grid import _door, _gate
+from statfed.server.grid import _door, _gate, _superlink
 from statfed.server.grid._door import Door, Protocol, Server
 from statfed.server.grid._gate import FLEET, MESSAGE, MESSAGES, OBJECTS, SMALL, Buckets, PublicGate, address_of
 from statfed.server.limits import MIB, Limits
@@ -335,6 +336,22 @@ def test_no_more_addresses_are_remembered_than_fit(monkeypatch: pytest.MonkeyPat
 )
 def test_an_address_of_ipv6_is_its_network_and_one_of_ipv4_itself(client: str, address: str) -> None:
     assert address_of((client, 1)) == address
+
+
+def test_there_are_files_for_as_many_connections_as_may_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[object] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits))
+    for now, want in (
+        ((256, 4096), [(768, 4096)]),
+        ((256, 512), [(512, 512)]),
+        ((1024, 4096), []),
+        ((256, resource.RLIM_INFINITY), [(768, resource.RLIM_INFINITY)]),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), []),
+    ):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, now=now: now)
+        set_to.clear()
+        _superlink._make_room(512)
+        assert set_to == want
 
 
 def test_limits_that_do_not_fit_together_are_refused() -> None:
