@@ -2,8 +2,10 @@
 
 import asyncio
 import asyncio.constants
+import resource
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from statfed.core.pilot.certificates import new_authority, new_key, server_certificate, server_pem
 from statfed.core.pilot.checks import HEALTH
-from statfed.server.grid import _door, _gate
+from statfed.server.grid import _door, _gate, _superlink
 from statfed.server.grid._door import Door, Protocol, Server
 from statfed.server.grid._gate import FLEET, MESSAGE, MESSAGES, OBJECTS, SMALL, Buckets, PublicGate, address_of
 from statfed.server.limits import MIB, Limits
@@ -159,6 +161,43 @@ def test_a_body_that_stops_coming_is_given_up_and_never_taken_for_whole(monkeypa
     assert app.read == []
 
 
+def test_nothing_is_read_of_a_body_that_comes_after_it_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gate, "GRACE", 0.02)
+    got: list[Message] = []
+
+    async def patient(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            try:
+                got.append(await receive())
+            except Exception:  # noqa: BLE001
+                late.set()
+
+    async def meet() -> int:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            await late.wait()
+            return part(10)
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "path": OBJECTS, "client": None, "headers": [KEY, (b"content-length", b"10")]}
+        await gate(patient)(scope, receive, send)
+        return int(sent[0]["status"])
+
+    late = asyncio.Event()
+    assert asyncio.run(meet()) == 408
+    assert got == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/control/start-run", "/v1/runtime/acquire-task", "/docs", "/v1/fleet", "/healthy"]
+)
+def test_a_node_that_is_known_reaches_the_fleet_alone(path: str) -> None:
+    assert answer(gate(unread), path)["status"] == "403"  # type: ignore[arg-type]
+
+
 def test_a_body_that_trickles_is_given_up_and_one_on_a_slow_line_is_not() -> None:
     def sending(rate: int, seconds: int) -> str:
         """The status of a body that comes at so many bytes a second."""
@@ -238,18 +277,19 @@ def test_a_failure_within_the_limits_is_not_hidden() -> None:
         answer(gate(broken), PULL)
 
 
-def test_who_is_refused_too_often_is_not_listened_to_for_a_while_and_nobody_else() -> None:
+def test_who_is_refused_too_often_is_not_listened_to_for_a_while_and_who_is_known_always_is() -> None:
     clock = Clock()
     limited = gate(clock=clock, refusals_per_minute=5)
     guess = {"headers": [(b"flwr-public-key", b"guessed")]}
     assert [answer(limited, PULL, **guess)["status"] for _ in range(7)] == ["401"] * 5 + ["429"] * 2
-    assert answer(limited, "/docs")["status"] == "429"
-    assert answer(limited, PULL, client=("192.0.2.2", 1))["status"] == "200"
+    assert answer(limited, HEALTH, headers=[])["status"] == "429"
+    assert answer(limited, PULL)["status"] == "200"  # from the same address, behind one proxy say
+    assert answer(limited, PULL, client=("192.0.2.2", 1), **guess)["status"] == "401"
     clock.now += 13
-    assert answer(limited, PULL)["status"] == "200"  # a fifth of a minute's has come back
-    clock.now += 60
+    assert answer(limited, HEALTH, headers=[])["status"] == "200"  # a fifth of a minute's has come back
     for _ in range(100):
         assert answer(limited, PULL)["status"] == "200"  # polls of a node that is known cost nothing
+    assert answer(limited, PULL, **guess)["status"] == "401"
 
 
 def test_errors_of_the_application_count_and_its_being_busy_does_not() -> None:
@@ -262,9 +302,9 @@ def test_errors_of_the_application_count_and_its_being_busy_does_not() -> None:
 
     for status, want in ((404, ["404"] * 5 + ["429"]), (503, ["503"] * 6)):
         limited = gate(saying(status), refusals_per_minute=5)
-        said = [answer(limited, PULL) for _ in range(6)]
+        said = [answer(limited, HEALTH, headers=[]) for _ in range(6)]
         assert [one["status"] for one in said] == want
-        assert {one["connection"] for one in said} == {"close"}
+        assert {one["connection"] for one in [*said, answer(limited, PULL)]} == {"close"}
 
 
 def test_health_takes_no_body_keeps_no_connection_and_says_whether_it_knows_who_signs() -> None:
@@ -296,6 +336,22 @@ def test_no_more_addresses_are_remembered_than_fit(monkeypatch: pytest.MonkeyPat
 )
 def test_an_address_of_ipv6_is_its_network_and_one_of_ipv4_itself(client: str, address: str) -> None:
     assert address_of((client, 1)) == address
+
+
+def test_there_are_files_for_as_many_connections_as_may_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[object] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_to.append(limits))
+    for now, want in (
+        ((256, 4096), [(768, 4096)]),
+        ((256, 512), [(512, 512)]),
+        ((1024, 4096), []),
+        ((256, resource.RLIM_INFINITY), [(768, resource.RLIM_INFINITY)]),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), []),
+    ):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, now=now: now)
+        set_to.clear()
+        _superlink._make_room(512)
+        assert set_to == want
 
 
 def test_limits_that_do_not_fit_together_are_refused() -> None:
@@ -347,6 +403,8 @@ class Listener:
         try:
             with closing(self.secure()) as connection:
                 return said(connection, *parts)
+        except TimeoutError:
+            raise
         except OSError:  # hung up on in the handshake
             return b""
 
@@ -388,7 +446,7 @@ def test_no_tls_garbage_and_handshakes_that_do_not_end_are_hung_up_on(listener: 
 def test_heads_that_do_not_end_or_are_huge_are_cut_off(listener: Listener) -> None:
     assert listener.says() == b""  # a handshake, and then nothing
     assert listener.says(head()[:-2], b"x: y\r\n") == b""
-    huge = listener.says(head()[:-2], *[b"x" * 1000 + b": " + b"y" * 10_000 + b"\r\n"] * 10)
+    huge = listener.says(head()[:-2], *[b"x" * 1000 + b": " + b"y" * 10_000 + b"\r\n"] * 40, b"\r\n")
     assert huge == b"" or huge.startswith(b"HTTP/1.1 431")
     assert listener.says(b"\x00\x01garbage\r\n\r\n").startswith(b"HTTP/1.1 400")
     assert alive(listener)
@@ -431,6 +489,35 @@ def test_an_answer_is_not_cut_off_while_it_is_read_slowly(tmp_path: Path, monkey
                     if read > 8 * MIB:
                         break
     assert read > 8 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="calls from several addresses of loopback")
+def test_the_door_counts_all_addresses_together_each_alone_and_each_by_the_minute() -> None:
+    def let_in(sources: list[int], **limits: int) -> list[int]:
+        """From which addresses connections come in, of those that are made one after the other and kept."""
+        with ExitStack() as stack:
+            door = stack.enter_context(Door(socket.create_server(("127.0.0.1", 0)).detach(), Limits(**limits)))
+            door.setblocking(False)
+            door._came = Buckets(limits.get("connects_per_minute", 1000), Clock())
+            found = []
+            for source in sources:
+                here = (f"127.0.0.{source}", 0)
+                stack.enter_context(socket.create_connection(door.getsockname(), timeout=5, source_address=here))
+                try:
+                    guest, (address, _) = door.accept()
+                except BlockingIOError:
+                    continue
+                stack.callback(guest.close)
+                found.append(int(address.rpartition(".")[2]))
+                if limits.get("connects_per_minute") == 10:
+                    guest.close()
+            assert all(count > 0 for count in door._inside.values())
+        assert not door._inside
+        return found
+
+    assert let_in([2] * 6 + [3] * 3, connections_per_address=4) == [2] * 4 + [3] * 3
+    assert let_in([2, 3, 4] * 4, connections=8, connections_per_address=4) == ([2, 3, 4] * 4)[:8]
+    assert let_in([2] * 12 + [3], connects_per_minute=10) == [2] * 10 + [3]
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_comes(listener: Listener) -> None:
