@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from statfed.client.data.tables import connect, inspect
-from statfed.client.guard.beginning import begin, write_party
+from statfed.client.guard.beginning import begin
 from statfed.client.guard.policy import load_policy, write_policy
 from statfed.client.holder import Holder
+from statfed.client.third_party import write_party
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.conditions import parse_where
 from statfed.core.privacy.accountant import Gaussian

@@ -77,9 +77,9 @@ def request(
 
     A third party's home gets its party.toml as well; a data holder's gets its policy by `statfed holder add-data`.
     """
-    from statfed.client.guard.beginning import played_by, write_party
     from statfed.client.pilot.joining import REQUEST
     from statfed.client.pilot.joining import request as make
+    from statfed.client.third_party import played_by, write_party
     from statfed.core.outputs import Destinations
     from statfed.core.section import NAME
 

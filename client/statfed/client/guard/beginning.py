@@ -3,8 +3,7 @@
 A home is about one data set for life, since its ledger is. `begin` writes the first policy of a home; `renew` puts a
 newer state of the same data in place of the old one, under the same policy, the same ledger and the same budget. Other
 data want another home. Where a home has a ledger and its policy was lost, the data set, the privacy unit and the budget
-are those of the ledger: none of them changes because a file was written anew. A third party, which holds no data,
-begins with a party.toml instead.
+are those of the ledger: none of them changes because a file was written anew.
 """
 
 import os
@@ -24,14 +23,10 @@ from statfed.client.guard.policy import ANY, Budget, Dataset, HolderName, Policy
 from statfed.client.guard.templates import Template, made
 from statfed.client.pilot.joining import REQUEST, standing
 from statfed.client.third_party import FILE as PARTY
-from statfed.client.third_party import PartyAllow, PartyPolicy, load_party
-from statfed.core import toml
 from statfed.core.codebook import Codebook
-from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.pilot.documents import read_document
 from statfed.core.pilot.papers import read_request
-from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.section import Unit, describe
 
 POLICY, LEDGER = "policy.toml", "ledger.sqlite"
@@ -236,37 +231,3 @@ def _copy(pairs: Sequence[tuple[Path, Path]]) -> None:
             shutil.copyfileobj(given, taken)
             taken.flush()
             os.fsync(descriptor)
-
-
-def played_by(name: str) -> tuple[str, ...]:
-    """The protections that ask for a third party of this name, where a study does not name another one."""
-    there = {one: load(PROTECTIONS, one, "protection") for one in sorted(modules(PROTECTIONS))}
-    return tuple(one for one, module in there.items() if name in module.third_parties(module.Options()))
-
-
-def write_party(home: Path, name: str, protections: Sequence[str]) -> Path:
-    """Write a commented party.toml that `load_party` reads. Raises UsageError where none of `protections` has third
-    parties, or the home has a file already that says otherwise."""
-    there = {one: load(PROTECTIONS, one, "protection") for one in modules(PROTECTIONS)}
-    having = [one for one in sorted(there) if there[one].REQUIRES.third_parties]
-    if not protections or set(protections) - set(having):
-        raise UsageError(f"protection: got {', '.join(protections) or 'none'}; want some of {', '.join(having)}")
-    policy = PartyPolicy(party=HolderName(name=name), allow=PartyAllow(protections=tuple(protections)))
-    path = home / PARTY
-    if path.exists():
-        if load_party(path).party == policy.party:
-            return path  # made again: what its people have changed is theirs
-        raise UsageError(f"{path}: exists, of {load_party(path).party.name}; want a home of its own for {name}")
-    fields, allow = PartyAllow.model_fields, policy.allow
-    lines = [
-        "# What this party takes part in. It holds no data: a key holder, a compute node. Anything else is refused.",
-        toml.header("party"),
-        toml.line("name", name),
-        "",
-        toml.header("allow"),
-        *(toml.line(key, getattr(allow, key), field.description or "") for key, field in fields.items()),
-    ]
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    path.chmod(0o644)
-    return path
