@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -236,6 +237,19 @@ def test_records_are_their_owners_alone_few_and_young(tmp_path: Path) -> None:
     assert kept.read(f"r{MOST + 3}", "another") is None
     kept.forget(f"r{MOST + 3}", "study")
     assert kept.read(f"r{MOST + 3}", "study") is None
+
+
+@pytest.mark.parametrize("days", [-1.0, 1.0])
+def test_a_clock_that_is_wrong_by_a_day_loses_nothing(home: Home, days: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    office, terms = home(), asked()
+    office.say("admit", terms)
+    first = arrays(office.say("ask", terms, 1, "count").packet)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + days * 86_400)
+    office.say("admit", exact(), run="another")
+    office.say("ask", exact(), 1, "count", run="another")
+    office.say("admit", terms, run="r~2")
+    assert arrays(office.say("ask", terms, 1, "count", run="r~2").packet) == first
 
 
 def test_a_folder_that_others_can_read_is_refused(home: Home) -> None:

@@ -316,6 +316,12 @@ def test_a_fault_changes_neither_the_answer_nor_what_was_paid(
     same(answer, entries(tmp_path), wanted)
 
 
+def test_messages_in_another_order_change_nothing(tmp_path: Path, whole: Callable[[str, str], Whole]) -> None:
+    wanted = whole("table", "secure-aggregation")
+    study = study_of(Path(wanted.answer.study["holders"]["h0"]).parent, "table", "secure-aggregation")
+    same(run_study(study, options_of(tmp_path, Faulty("reordered"))), entries(tmp_path), wanted)
+
+
 def inside(patch: pytest.MonkeyPatch, owner: type, name: str, *, after: bool, fault: str) -> None:
     """A holder's process ends, or its disk is full, once, in the midst of an answer."""
     made, calls = getattr(owner, name), itertools.count(1)
