@@ -22,9 +22,6 @@ from statfed.core.toml import literal
 if TYPE_CHECKING:
     from statfed.federation import Answer, Options
 
-PATIENCE = 600.0
-"""Seconds without progress after which a run in a pilot gives up."""
-
 
 def run(
     study: Annotated[
@@ -117,6 +114,7 @@ def run(
 
     options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references, patience=patience or 0.0)
     if pilot is not None:
+        from statfed.federation.run import PATIENCE
         from statfed.server.pilot.hub import PilotEngine
 
         if engine or fresh or rules:
