@@ -55,18 +55,26 @@ def restarted(office: Office) -> None:
     office.holder = Holder(office.home)
 
 
-@pytest.mark.parametrize("terms", [asked(), exact()], ids=["private", "exact"])
-def test_what_was_given_is_given_again_without_data_or_an_entry(home: Home, terms: Terms) -> None:
+@pytest.mark.parametrize(
+    ("terms", "ask"),
+    [
+        (asked(), "count"),
+        (asked(options={"asks": (("income", 1.0),), "adaptive": False}), "income"),
+        (exact(), "count"),
+    ],
+    ids=["counts with noise", "amounts with noise", "exact"],
+)
+def test_what_was_given_is_given_again_without_data_or_an_entry(home: Home, terms: Terms, ask: str) -> None:
     office = home()
     office.say("admit", terms)
-    first = arrays(office.say("ask", terms, 1, "count").packet)
+    first = arrays(office.say("ask", terms, 1, ask).packet)
     entries = office.entries
     restarted(office)
     office.say("admit", terms, run="r~2")
     before = office.entries
     reads: list[Any] = []
     office.holder._contributions.table = lambda *_: reads.append(1)  # type: ignore[assignment, method-assign]
-    assert arrays(office.say("ask", terms, 1, "count", run="r~2").packet) == first
+    assert arrays(office.say("ask", terms, 1, ask, run="r~2").packet) == first
     assert (office.entries, reads) == (before, [])
     assert [kind for kind in before if kind in ("charge", "disclose")] == [
         kind for kind in entries if kind in ("charge", "disclose")
