@@ -125,7 +125,7 @@ class Rehearsal:
     def begin(self) -> None:
         demo.provision(self.coordinator, self.parties, "127.0.0.1", ["--port", str(self.port)])
         for party in self.parties:
-            demo.bring_data(party, "rehearsal", ["--epsilon", "100"])
+            demo.bring_data(party, ["--epsilon", "100", "--template", "rehearsal"])
         demo.connect(self.coordinator, self.parties, ["--host", "127.0.0.1"])
         demo.agree(self.coordinator, self.parties, 1, "mean.study.toml", demo.MEAN, ["--runs", "50"])
         self.kits = self.digests()

@@ -14,6 +14,8 @@ from tests.faults.world import HOLDERS, STUDIES, Price, World
 LONGEST = 150.0
 """Seconds after which a command counts as one that never ends."""
 TRIES = 3
+PATIENCE = "45"
+"""Seconds without a sum after which a run gives up trying again by itself."""
 BETWEEN = {"exact": 2, "encrypted": 2, "private": 1, "training": 3}
 """Sums of each study."""
 
@@ -96,7 +98,8 @@ def _runs(world: World) -> set[str]:
 
 def _ask(world: World, study: str, log: str, word: str = "run") -> Command:
     number = str(world.numbers[study])
-    return world.command(word, number, "--pilot", "trade", "--json", log=log, own="coordinator")
+    words = (word, number, "--pilot", "trade", "--patience", PATIENCE, "--json")
+    return world.command(*words, log=log, own="coordinator")
 
 
 def prices(world: World, studies: Iterable[str] = STUDIES) -> Mapping[str, Price]:

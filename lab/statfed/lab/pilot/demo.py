@@ -104,16 +104,12 @@ def provision(coordinator: Machine, parties: Sequence[Machine], host: str, said:
         party.run(f"statfed pilot join {party.name}.kit --home {party.name}", said=_compared(words, party.name))
 
 
-def bring_data(party: Machine, template: str, said: Sequence[str] = ()) -> None:
-    """A party's own data, and the policy that it writes for them."""
+def bring_data(party: Machine, said: Sequence[str] = ()) -> None:
+    """A party's own data, and the policy that it writes for them. said: further options of `holder add-data`."""
     name = party.name
     people(name).to_parquet(party.folder / "people.parquet")
     (party.folder / "people.codebook.toml").write_text(CODEBOOK, encoding="utf-8")
-    party.run(
-        f"statfed policy init --template {template} --home {name} --name {name} --data people.parquet "
-        "--codebook people.codebook.toml",
-        said=said,
-    )
+    party.run(f"statfed holder add-data people.parquet --codebook people.codebook.toml --home {name}", said=said)
 
 
 def connect(coordinator: Machine, parties: Sequence[Machine], said: Sequence[str] = ()) -> None:
@@ -188,7 +184,7 @@ def rehearse(work: Path, *, short: bool, loopback: bool, console: Console) -> bo
         port = str(_free_port())
         provision(coordinator, parties, "127.0.0.1" if loopback else HUB, ["--port", port] if loopback else [])
         for party in parties:
-            bring_data(party, "standard", ["--epsilon", "1"])
+            bring_data(party, ["--epsilon", "1"])
         connect(coordinator, parties, ["--host", "127.0.0.1"] if loopback else [])
         rows: list[str] = []
         agree(coordinator, parties, 1, "mean.study.toml", MEAN)
