@@ -226,10 +226,10 @@ def superlink() -> "FastAPI":
     from flwr.superlink.servicer.fleet import fleet_handlers
 
     if not isinstance(node_auth.authenticate_node, Authenticator):
-        vars(node_auth)["authenticate_node"] = Authenticator(node_auth.authenticate_node)
-        addressed = Addressed(fleet_handlers)
+        addressed, name = Addressed(fleet_handlers), "authenticate_node"
+        setattr(node_auth, name, Authenticator(node_auth.authenticate_node))
         for name in ("pull_messages", "pull_object", "confirm_message_received"):
-            vars(fleet_handlers)[name] = getattr(addressed, name)
+            setattr(fleet_handlers, name, getattr(addressed, name))
     config = SuperLinkLifespanConfig(
         control_address="",
         health_server_address=None,
