@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from statfed.client.guard.ledger import Ledger
 from statfed.client.holder import Holder
 from statfed.client.repeats import FOLDER, MOST, Answered, Repeats
 from statfed.core.errors import EngineError, Refused
@@ -201,6 +202,20 @@ def test_a_holder_that_ends_between_charge_and_answer_answers_later_for_that_cha
     assert office.entries.count("charge") == 1
     office.say("admit", terms, run="r~3")
     assert arrays(office.say("ask", terms, 1, "count", run="r~3").packet) == given
+    assert office.entries.count("charge") == 1
+
+
+def test_a_holder_that_ends_before_the_charge_charges_later(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had announced was not paid for."""
+    office, terms = home(), asked()
+    office.say("admit", terms)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "charge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            office.say("ask", terms, 1, "count")
+    restarted(office)
+    office.say("admit", terms, run="r~2")
+    office.say("ask", terms, 1, "count", run="r~2")
     assert office.entries.count("charge") == 1
 
 
