@@ -27,9 +27,9 @@ from tests.faults.world import world
 _ABOUT = """
 One pilot lives through them all: a hub, three holders and a key holder as the processes of `statfed coordinator start`
 and `statfed holder start`, each with a line of its own to the hub. `python benchmarks/faults.py --write docs/faults.md`
-writes this page. *alone*: the run
-finished, where need be by trying again itself; *resumed*: it finished after `statfed resume`; *refused*: it was
-said clearly that it has to be begun anew. A fault that came after the run's end counts as alone.
+writes this page. *alone*: the run finished, where need be by trying again itself; *resumed*: it finished after `statfed
+resume`; *refused*: it was said clearly that it has to be begun anew. A fault that came after the run's end counts as
+alone. A disk without room is one on which these processes can write no file (RLIMIT_FSIZE), their own log included.
 """
 _CLASSES = ("alone", "resumed", "refused", "never ended", "broke")
 

@@ -120,7 +120,7 @@ class Rehearsal:
         self.coordinator = Machine("coordinator", work / "coordinator", python=python)
         self.parties = [Machine(name, work / name, python=python) for name in demo.PARTIES]
         self.port = _free_port()
-        self.editions = dict.fromkeys(("coordinator", *demo.PARTIES), begin)
+        self.editions: dict[str, Edition] = dict.fromkeys(("coordinator", *demo.PARTIES), begin)
 
     def begin(self) -> None:
         demo.provision(self.coordinator, self.parties, "127.0.0.1", ["--port", str(self.port)])
@@ -269,6 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--flower", type=Path, help="folder of Flower's wheels")
     given = parser.parse_args(arguments)
     rows: list[Row] = []
+    kept = True
     with tempfile.TemporaryDirectory(prefix="statfed-upgrade-", ignore_cleanup_errors=True) as temporary:
         work = Path(temporary)
         flowers = flower_wheels(given.flower or work / "flower")
@@ -281,11 +282,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for row in rehearse(rehearsal, old, mixed, new):
                 rows.append(row)
                 print(row, flush=True)
-            kept = rehearsal.kits == rehearsal.digests()
+                kept = rehearsal.kits == rehearsal.digests()
+                if given.write:  # a rehearsal that breaks off leaves what it saw
+                    given.write.write_text("\n".join(page(rows, kept)) + "\n", encoding="utf-8")
         finally:
             rehearsal.stop()
-    if given.write:
-        given.write.write_text("\n".join(page(rows, kept)) + "\n", encoding="utf-8")
     wrong = list(problems(rows, kept))
     for one in wrong:
         print(one, file=sys.stderr)

@@ -5,7 +5,7 @@ import multiprocessing as mp
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,9 +24,19 @@ _PRELOAD = [
 ]
 
 
-def warm() -> None:
-    """Import what commands need, once, in the process that they are forked from. Before the first `start`."""
+@contextlib.contextmanager
+def warm() -> Iterator[None]:
+    """While it lasts, the process that commands are forked from has imported what they need, and finds this module."""
     mp.get_context("forkserver").set_forkserver_preload(_PRELOAD)
+    before, root = os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 @dataclass

@@ -187,7 +187,6 @@ def disk_full(pids: list[int], full: bool) -> None:
 @contextmanager
 def world(folder: Path) -> Iterator[World]:
     """A pilot in which everybody is connected; all of it ends at the end."""
-    forked.warm()
     folder.mkdir(exist_ok=True)
     port = _free_port()
     office = create(folder / "trade", Settings(name="trade", host="127.0.0.1", port=port))
@@ -195,13 +194,14 @@ def world(folder: Path) -> Iterator[World]:
     for name, text in STUDIES.items():
         (folder / f"{name}.study.toml").write_text(text)
     with ExitStack() as stack:
+        stack.enter_context(forked.warm())
         lines = {party: stack.enter_context(proxy(("127.0.0.1", port))) for party in PARTIES}
         made_ = World(folder, office, lines)
         stack.callback(lambda: [command.end() for command in made_.up.values()])
         _provision(made_)
         for role in ("hub", *PARTIES):
             made_.start(role)
-        assert made_.whole(180), "parties: not all connected; see the logs"
+        assert made_.whole(300), "parties: not all connected; see the logs"
         for name in STUDIES:
             made_.numbers[name] = _approved(made_, name)
         yield made_
