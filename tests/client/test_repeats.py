@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from statfed.client.guard.ledger import Ledger
 from statfed.client.holder import Holder
 from statfed.client.repeats import FOLDER, MOST, Answered, Repeats
 from statfed.core.errors import EngineError, Refused
@@ -54,18 +56,26 @@ def restarted(office: Office) -> None:
     office.holder = Holder(office.home)
 
 
-@pytest.mark.parametrize("terms", [asked(), exact()], ids=["private", "exact"])
-def test_what_was_given_is_given_again_without_data_or_an_entry(home: Home, terms: Terms) -> None:
+@pytest.mark.parametrize(
+    ("terms", "ask"),
+    [
+        (asked(), "count"),
+        (asked(options={"asks": (("income", 1.0),), "adaptive": False}), "income"),
+        (exact(), "count"),
+    ],
+    ids=["counts with noise", "amounts with noise", "exact"],
+)
+def test_what_was_given_is_given_again_without_data_or_an_entry(home: Home, terms: Terms, ask: str) -> None:
     office = home()
     office.say("admit", terms)
-    first = arrays(office.say("ask", terms, 1, "count").packet)
+    first = arrays(office.say("ask", terms, 1, ask).packet)
     entries = office.entries
     restarted(office)
     office.say("admit", terms, run="r~2")
     before = office.entries
     reads: list[Any] = []
     office.holder._contributions.table = lambda *_: reads.append(1)  # type: ignore[assignment, method-assign]
-    assert arrays(office.say("ask", terms, 1, "count", run="r~2").packet) == first
+    assert arrays(office.say("ask", terms, 1, ask, run="r~2").packet) == first
     assert (office.entries, reads) == (before, [])
     assert [kind for kind in before if kind in ("charge", "disclose")] == [
         kind for kind in entries if kind in ("charge", "disclose")
@@ -195,6 +205,20 @@ def test_a_holder_that_ends_between_charge_and_answer_answers_later_for_that_cha
     assert office.entries.count("charge") == 1
 
 
+def test_a_holder_that_ends_before_the_charge_charges_later(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had announced was not paid for."""
+    office, terms = home(), asked()
+    office.say("admit", terms)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "charge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            office.say("ask", terms, 1, "count")
+    restarted(office)
+    office.say("admit", terms, run="r~2")
+    office.say("ask", terms, 1, "count", run="r~2")
+    assert office.entries.count("charge") == 1
+
+
 def test_where_it_cannot_be_recorded_nothing_leaves_and_the_charge_is_not_lost(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +260,19 @@ def test_records_are_their_owners_alone_few_and_young(tmp_path: Path) -> None:
     assert kept.read(f"r{MOST + 3}", "another") is None
     kept.forget(f"r{MOST + 3}", "study")
     assert kept.read(f"r{MOST + 3}", "study") is None
+
+
+@pytest.mark.parametrize("days", [-1.0, 1.0])
+def test_a_clock_that_is_wrong_by_a_day_loses_nothing(home: Home, days: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    office, terms = home(), asked()
+    office.say("admit", terms)
+    first = arrays(office.say("ask", terms, 1, "count").packet)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + days * 86_400)
+    office.say("admit", exact(), run="another")
+    office.say("ask", exact(), 1, "count", run="another")
+    office.say("admit", terms, run="r~2")
+    assert arrays(office.say("ask", terms, 1, "count", run="r~2").packet) == first
 
 
 def test_a_folder_that_others_can_read_is_refused(home: Home) -> None:

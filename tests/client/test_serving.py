@@ -1,6 +1,8 @@
 """A party that runs: what stands against it is said in words, once for each cause, and mended causes are taken back."""
 
 import logging
+import os
+import signal
 import socket
 import threading
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from statfed.client.flower import runner
 from statfed.client.guard.policy import Budget, Dataset, HolderName, write_policy
 from statfed.client.guard.templates import made
 from statfed.client.pilot import joining, serving
@@ -65,6 +68,34 @@ def home(tmp_path: Path, office: Office, monkeypatch: pytest.MonkeyPatch) -> Pat
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     return found
+
+
+def test_a_runner_calls_its_own_supernode_by_no_proxy_and_the_hub_by_the_one_that_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment = {"HTTP_PROXY": "http://p:1", "ALL_PROXY": "http://p:2", "no_proxy": "other.example", "A": "b"}
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def begun(*_: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(runner, "supernode", begun)
+    words = [
+        "--home",
+        ".",
+        "--superlink",
+        "hub.example:1",
+        "--root-certificates",
+        "c",
+        "--node-key",
+        "k",
+        "--bundle-sha256",
+        "0",
+    ]
+    with pytest.raises(LookupError):
+        runner.main(words)
+    assert environment == {"HTTPS_PROXY": "http://p:2", "A": "b"}
 
 
 class Running:

@@ -1,9 +1,11 @@
 """The audit log: whatever is changed is named, what a crash tears is mended, and others' heads bind their signer."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +210,23 @@ def test_processes_that_append_at_once_make_one_chain(small: Path) -> None:
     assert found.wrong is None
     by = [(one.facts["by"], one.facts["n"]) for one in found.entries[4:]]
     assert sorted(by) == [(name, number) for name in "abc" for number in range(20)]
+
+
+def test_who_reads_while_an_entry_is_written_sees_all_of_it_or_nothing(small: Path) -> None:
+    whole = log(small).read_bytes()
+    audit.record(small, "did", {})
+    line = log(small).read_bytes()[len(whole) :]
+    log(small).write_bytes(whole)
+    found: list[Checked] = []
+    reader = threading.Thread(target=lambda: found.append(audit.verify(log(small))))
+    with log(small).open("ab", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(line[:50])
+        reader.start()
+        reader.join(0.2)
+        file.write(line[50:])
+    reader.join()
+    assert (found[0].wrong, len(found[0].entries)) == (None, 5)
 
 
 def test_appending_reads_the_end_of_a_log_alone(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Message
 
 from statfed.client.guard.ledger import read_only
-from statfed.core.errors import EngineError, Refused
+from statfed.core.errors import Contradicted, EngineError, Refused
 from statfed.core.pilot import audit
 from statfed.core.pilot.audit import CONTRADICTED, Checked
 from statfed.core.pilot.crosscheck import ANSWERED, RECEIVED, REPLIED, SENT, cross_check
@@ -107,7 +107,7 @@ def test_a_coordinator_with_another_history_is_refused_until_it_is_accepted(pilo
 def test_a_party_with_another_history_ends_the_run(pilot: Pilot) -> None:
     pilot.ask()
     cut(pilot.log("cbs"), 3)
-    with pytest.raises(EngineError, match=r"cbs: audit: got .*(two histories|as the newest)"):
+    with pytest.raises(Contradicted, match=r"cbs: audit: got .*(two histories|as the newest)"):
         pilot.ask()
     assert pilot.kinds("coordinator")[CONTRADICTED] >= 1
     assert any("cbs" in one.what for one in cross_check(pilot.checked()))

@@ -246,6 +246,20 @@ def test_arrays_that_a_study_does_not_read_are_not_generated(home: Callable[...,
     assert rehearse(study).answer == "runs"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"method": "steal"}, {"options": {"columns": ["nothing"]}}, {"options": {"x": 1}}, {"protection": {"name": "no"}}],
+)
+def test_a_proposal_that_cannot_be_read_here_is_refused_and_can_still_be_looked_at(
+    home: Callable[..., Path], changes: dict[str, Any]
+) -> None:
+    table = terms().model_dump(mode="json") | changes
+    found = rehearse(Terms.model_validate(table), home("strict"))
+    assert (found.answer, found.records) == ("refused", 0)
+    assert len(found.obstacles) == 1
+    assert len(found.lines()) == 2
+
+
 EVERY = make_codebook(
     {
         "columns": {

@@ -9,6 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity
@@ -27,10 +28,19 @@ from statfed.core.pilot.papers import (
     read_request,
     read_roster,
 )
+from statfed.core.pilot.proposals import Decision, Proposal, make_decision, make_proposal, read_decision, read_proposal
 from statfed.core.section import NAME
+from statfed.core.terms import Terms
 from tests.fuzz.mutations import blobs, documents
 from tests.fuzz.trial import Target
 
+TERMS = {
+    "method": "mean",
+    "options": {"columns": ["age"]},
+    "codebook": {"columns": {"age": {"type": "integer", "low": 0, "high": 120}}},
+    "holders": ["istat", "cbs"],
+    "seed": None,
+}
 NAMES = (
     *(
         "ist\u0430t",
@@ -85,13 +95,14 @@ def _named(paper: object) -> None:
     for key, value in _strings(paper):
         if key in ("name", "party", "pilot") and not NAME.fullmatch(value):
             raise AssertionError(f"a name that is none: {value!r}")
-        if key in ("reason", "address") and not value.isprintable():
+        if key in ("reason", "address", "title", "purpose", "by") and not value.isprintable():
             raise AssertionError(f"a {key} that is not printable: {value!r}")
 
 
 def _strings(value: Any) -> list[tuple[str, str]]:
-    if hasattr(value, "kit"):
-        return _strings(value.kit)
+    for name in ("kit", "proposal", "decision"):
+        if isinstance(getattr(value, name, None), BaseModel):
+            return _strings(getattr(value, name))
     if isinstance(value, tuple):
         return [found for one in value if not isinstance(one, str) for found in _strings(one)]
     if hasattr(value, "model_dump"):
@@ -112,7 +123,39 @@ def samples() -> dict[str, tuple[Callable[[str, str], object], dict[str, Any], s
     gone = Revoked(name="cbs", identity="22" * 32, at=now, reason="left")
     roster = Roster(pilot="trade", serial=3, participants=(one,), revoked=(gone,))
     kit = Kit(party="istat", address="hub.example:8443", authority="PEM", issued=now, protocol=1, roster=roster)
+    terms = Terms.model_validate(TERMS)
+    proposal = Proposal(
+        pilot="trade",
+        number=7,
+        title="Ages",
+        purpose="a table",
+        method="mean",
+        parties=("cbs", "istat"),
+        study="{}",
+        terms=terms.model_dump_json(),
+        digest=terms.digest(),
+        runs=2,
+        made=now,
+        until=now + timedelta(days=9),
+        protocol=1,
+    )
+    decision = Decision(
+        pilot="trade",
+        number=7,
+        proposal="33" * 32,
+        study=terms.digest(),
+        party="istat",
+        choice="approved",
+        since=now,
+        until=now + timedelta(days=9),
+        runs=1,
+        rounds=5,
+        keys={"cbs": "22" * 32},
+        at=now,
+    )
     return {
+        "proposal": (read_proposal, proposal.model_dump(mode="json"), make_proposal(proposal, identity).text),
+        "decision": (read_decision, decision.model_dump(mode="json"), make_decision(decision, identity).text),
         "request": (read_request, json.loads(request)["body"], request),
         "roster": (read_roster, roster.model_dump(mode="json"), make_roster(roster, identity)),
         "kit": (read_kit, kit.model_dump(mode="json"), make_kit(kit, identity)),

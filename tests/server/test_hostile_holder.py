@@ -10,6 +10,15 @@ import numpy as np
 import pytest
 from flwr.app import Array, Error, Message, RecordDict
 from flwr.common.serde_utils import metadata_to_proto
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ConfirmMessageReceivedResponse,
+    ObjectTree,
+    PullObjectRequest,
+    PullObjectResponse,
+)
+from flwr.proto.node_pb2 import Node
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
@@ -235,3 +244,39 @@ def test_lies_found_by_the_fuzzer_name_their_party(runs: dict[str, Recording]) -
                 kind = type(caught).__name__
                 outcomes[kind] = outcomes.get(kind, 0) + 1
     assert outcomes["EngineError"] > 30
+
+
+def test_a_node_pulls_objects_of_its_own_messages_alone() -> None:
+    """Whoever guesses what another party sent, knows its SHA-256."""
+    tree = ObjectTree(object_id="aa", children=[ObjectTree(object_id="bb")])
+    deleted = []
+
+    def confirm(request: Any, state: Any, store: Any) -> ConfirmMessageReceivedResponse:
+        deleted.append(request.message_object_id)
+        return ConfirmMessageReceivedResponse()
+
+    handlers = SimpleNamespace(
+        pull_messages=lambda request, state, store: PullMessagesResponse(  # noqa: ARG005
+            message_object_trees=[tree] if request.node.node_id == 1 else []
+        ),
+        pull_object=lambda request, state: PullObjectResponse(object_found=True, object_content=b"secret"),  # noqa: ARG005
+        confirm_message_received=confirm,
+    )
+    addressed = coordinator_flwr.Addressed(handlers)
+    for node in (1, 2):
+        addressed.pull_messages(request=PullMessagesRequest(node=Node(node_id=node)), state=None, store=None)
+
+    def pulled(node: int, name: str) -> bytes:
+        asked = PullObjectRequest(node=Node(node_id=node), object_id=name)
+        return bytes(addressed.pull_object(request=asked, state=None).object_content)
+
+    def confirmed(node: int) -> None:
+        said = ConfirmMessageReceivedRequest(node=Node(node_id=node), message_object_id="aa")
+        addressed.confirm_message_received(request=said, state=None, store=None)
+
+    assert [pulled(1, name) for name in ("aa", "bb", "cc")] == [b"secret", b"secret", b""]
+    assert [pulled(2, name) for name in ("aa", "bb", "cc")] == [b"", b"", b""]
+    confirmed(2)
+    assert deleted == []
+    confirmed(1)
+    assert (deleted, pulled(1, "bb")) == (["aa"], b"")

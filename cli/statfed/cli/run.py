@@ -24,9 +24,6 @@ from statfed.core.toml import literal
 if TYPE_CHECKING:
     from statfed.federation import Answer, Options
 
-PATIENCE = 600.0
-"""Seconds without progress after which a run in a pilot gives up."""
-
 
 def run(
     study: Annotated[
@@ -131,6 +128,8 @@ def run(
             raise UsageError(
                 "study: a pilot's is run as it was approved; want `statfed run NUMBER`, or another proposal"
             )
+        from statfed.federation.run import PATIENCE
+
         patient = PATIENCE if patience is None else patience
         _run_number(study, pilot, wait, patient, dry_run=dry_run, as_json=as_json)
         return

@@ -10,7 +10,6 @@ import typer
 from statfed.cli._answers import notify, say_where, tell
 from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
 from statfed.cli.pilot import Folder, Home, office_of
-from statfed.cli.run import PATIENCE
 from statfed.cli.study import list_office, place, row_of
 from statfed.core.errors import EngineError, UsageError
 
@@ -53,18 +52,25 @@ def stop(
 def resume(
     number: Annotated[int, typer.Argument(help="The study's number.", min=1)],
     patience: Annotated[
-        float, typer.Option(min=0, help="Seconds without progress for which it goes on trying by itself.")
-    ] = PATIENCE,
+        float | None, typer.Option(min=0, help="Seconds without progress for which it goes on trying by itself [600].")
+    ] = None,
     pilot: Folder = None,
     as_json: Json = False,
 ) -> None:
     """Go on with the last interrupted run of a study, after its last finished sum: none is paid for twice."""
     from statfed.federation import Options
     from statfed.federation.pilot import resume_number, runs_of
+    from statfed.federation.run import PATIENCE
 
     office = office_of(pilot)
     with progress_bars() as bars:
-        answer = resume_number(office.root, number, Options(patience=patience), progress=bars, notify=notify)
+        answer = resume_number(
+            office.root,
+            number,
+            Options(patience=PATIENCE if patience is None else patience),
+            progress=bars,
+            notify=notify,
+        )
     tell(answer, as_json)
     say_where(runs_of(office, number)[-1])
 

@@ -348,7 +348,7 @@ class Holder:
                 what = self._figures(statement, study, ask, entries)
                 with self.ledger() as ledger:
                     head = ledger.disclose(repeated.attempt, digest, number, note, entries, what)
-            return head, checked(repeated.found, parts, "contribution"), repeated.rules
+            return head, repeated.found, repeated.rules
         late = repeated is not None and repeated.pending and number == before.last
         if paid and statement.done > max(begun, before.last):
             raise Refused(f"sum: got {statement.done} sums done; want {begun}, as when this run was admitted")

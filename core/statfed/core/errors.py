@@ -36,6 +36,10 @@ class EngineError(StatfedError):
     exit_code = 4
 
 
+class Contradicted(EngineError):
+    """A party's log contradicts what was noted of it before: no other attempt mends that."""
+
+
 class LedgerCorrupt(StatfedError):
     """A ledger entry was edited, removed, reordered or truncated; nothing is charged to such a ledger."""
 

@@ -71,7 +71,8 @@ def rehearse(
     """Rehearse a study with generated records, under the policy of `home`; None: under rules that allow everything.
 
     home: of a data holder or of a third party; never written. records: of each simulated holder, by default as many as
-    this one declares, within bounds. Raises UsageError where home or terms cannot be read at all.
+    this one declares, within bounds. A study that cannot be read at this end is one that is refused, with that reason.
+    Raises UsageError where the home cannot be read.
     """
     started = time.perf_counter()
     third = home is not None and (home / PARTY).exists()
@@ -79,7 +80,10 @@ def rehearse(
     party = load_party(home / PARTY).party.name if home is not None and third else ""
     party = policy.holder.name if policy else party
     me = party if party in terms.holders else terms.holders[0]
-    study = resolve(terms, me)
+    try:
+        study, _ = resolve(terms, me), resolve(terms)
+    except StatfedError as error:
+        return _unread(terms, party, title, str(error), time.perf_counter() - started)
     reasons, approval = _reasons(terms, policy, home if third else None)
     records = records or _records(terms, policy)
     outcome = _run(_shortened(terms), policy, records, me, party or me, progress)
@@ -110,6 +114,33 @@ def rehearse(
         learns=tuple(Learned(**asdict(row)) for row in learns(study)),
         seconds=time.perf_counter() - started,
         own_seconds=outcome.own_seconds * own,
+    )
+
+
+def _unread(terms: Terms, party: str, title: str, reason: str, seconds: float) -> Rehearsal:
+    """Of a study that names what is not there, or has options that nothing here has."""
+    return Rehearsal(
+        party=party,
+        method=terms.method,
+        title=title,
+        protection=terms.protection.name,
+        holders=terms.holders,
+        third_parties=(),
+        records=0,
+        reasons=(Reason(text=reason),),
+        approval=None,
+        misfits=None,
+        completed=False,
+        kept_back=(),
+        stopped="",
+        untried="",
+        sums=(),
+        rounds=None,
+        sent=0,
+        cost=None,
+        learns=(),
+        seconds=seconds,
+        own_seconds=0.0,
     )
 
 

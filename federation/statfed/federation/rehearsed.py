@@ -144,6 +144,8 @@ class Rehearsal(Section):
             found.append("data: they fit the study's codebook")
         if self.cost:
             found.append(self.cost.line())
+        if not self.records:
+            return found
         many = f"{len(self.holders)} holders of {self.records:,} generated records each"
         some = f", {self.rounds[0]} of {self.rounds[1]} rounds" if self.rounds else ""
         found.append(f"rehearsed in {self.seconds:.1f} s: {many}{some}; computing here about {self.own_seconds:.1f} s")

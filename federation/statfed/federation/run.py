@@ -45,6 +45,8 @@ from statfed.server.driver import Broken, Checkpoint, Driven, drive
 from statfed.server.engine import Deployment, Engine, Session
 
 Notify = Callable[[str], None]
+PATIENCE = 600.0
+"""Seconds without progress after which a run in a pilot gives up."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
 """Seconds before another attempt at a run that broke."""
 RELEASES = Path("releases") / "memory.jsonl"

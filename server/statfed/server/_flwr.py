@@ -25,6 +25,7 @@ from flwr.common.constant import (
     ErrorCode,
     SubStatus,
 )
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, PullObjectResponse
 from flwr.proto.node_pb2 import NodeInfo as NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
@@ -169,6 +170,47 @@ class Authenticator:
             raise HTTPException(401, "Invalid SuperNode authentication")
 
 
+class Addressed:
+    """Flower's handlers of what nodes pull, for objects of messages to that very node alone.
+
+    Flower gives any object to any node that knows its SHA-256: of a few small numbers that another party has sent, it
+    can be guessed. handlers: Flower's module of them.
+    """
+
+    MOST = 64  # messages that a node has not yet said it has received
+
+    def __init__(self, handlers: Any) -> None:
+        self._pull, self._object = handlers.pull_messages, handlers.pull_object
+        self._confirm = handlers.confirm_message_received
+        self._given: dict[int, dict[str, set[str]]] = {}
+        self._lock = threading.Lock()
+
+    def pull_messages(self, request: Any, state: Any, store: Any) -> Any:
+        """Messages to the node, of which it may pull the objects from now on."""
+        response = self._pull(request=request, state=state, store=store)
+        with self._lock:
+            given = self._given.setdefault(request.node.node_id, {})
+            for tree in response.message_object_trees:
+                given[tree.object_id] = {one.object_id for one in iterate_object_tree(tree)}
+            while len(given) > self.MOST:
+                del given[next(iter(given))]
+        return response
+
+    def pull_object(self, request: Any, state: Any) -> Any:
+        """An object of a message to the node; others are not there."""
+        with self._lock:
+            theirs = any(request.object_id in ids for ids in self._given.get(request.node.node_id, {}).values())
+        return self._object(request=request, state=state) if theirs else PullObjectResponse(object_found=False)
+
+    def confirm_message_received(self, request: Any, state: Any, store: Any) -> Any:
+        """The node has a message to it; nobody can say so of another's."""
+        with self._lock:
+            theirs = self._given.get(request.node.node_id, {}).pop(request.message_object_id, None)
+        if theirs is None:
+            return ConfirmMessageReceivedResponse()
+        return self._confirm(request=request, state=state, store=store)
+
+
 def superlink() -> "FastAPI":
     """Flower's own SuperLink: nodes are authenticated, state is in memory, and it starts no process.
 
@@ -181,9 +223,13 @@ def superlink() -> "FastAPI":
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
     from flwr.superlink.routers.fleet import node_auth
+    from flwr.superlink.servicer.fleet import fleet_handlers
 
     if not isinstance(node_auth.authenticate_node, Authenticator):
-        vars(node_auth)["authenticate_node"] = Authenticator(node_auth.authenticate_node)
+        addressed, name = Addressed(fleet_handlers), "authenticate_node"
+        setattr(node_auth, name, Authenticator(node_auth.authenticate_node))
+        for name in ("pull_messages", "pull_object", "confirm_message_received"):
+            setattr(fleet_handlers, name, getattr(addressed, name))
     config = SuperLinkLifespanConfig(
         control_address="",
         health_server_address=None,

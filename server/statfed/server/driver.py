@@ -6,7 +6,7 @@ protection form the total, and gives it back to the method. What comes out has n
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -127,6 +127,7 @@ def drive(
     line: _Line | None = None
     try:
         if resume:  # a coordinator that was killed could not free what it had reserved
+            closings: Iterable[Closing] = ()
             for name in dict.fromkeys((*earlier, resume.run)):
                 closings = Exchange(session, study, name, progress, done).release(SHORT).values()
             done = max(done, *(_lost(one, resume.done) for one in closings))

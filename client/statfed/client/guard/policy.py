@@ -251,7 +251,7 @@ class Disclosure(Strict, Rules):
 class Standing(Strict):
     """A standing approval: proposals that it covers are approved as they arrive, without a person."""
 
-    name: str = Field(min_length=1, max_length=40, description="its name, which decisions under it say")
+    name: str = Field(pattern=f"^{NAME.pattern}$", description="its name, which decisions under it say")
     methods: tuple[str, ...] = Field(min_length=1, description="analyses that it covers")
     epsilon: float = Field(default=0.0, ge=0, le=1000, description="most that one study may cost; 0: none with noise")
     total: float = Field(default=0.0, ge=0, le=1000, description="most that all runs under it may cost, added up")

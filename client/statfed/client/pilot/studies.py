@@ -30,7 +30,7 @@ from statfed.client.guard.policy import Approval
 from statfed.client.guard.spent import base
 from statfed.client.pilot.joining import Own, standing
 from statfed.core import VERSION
-from statfed.core.errors import Refused, UsageError
+from statfed.core.errors import Refused, UsageError, harmless
 from statfed.core.identity import Identity, load_identity
 from statfed.core.pilot.audit import Fact, record
 from statfed.core.pilot.documents import LARGEST, read_document
@@ -215,7 +215,7 @@ def answer(home: Path, text: str, rules: Approval, now: datetime) -> Mail:
             found = receive(home, proposed, rules, now)
             has[found.proposal.number] = found.signed.id
         except Refused as error:
-            returned[place] = str(error)[:2_000]
+            returned[place] = "; ".join(harmless(str(error), 1_000).splitlines())
     for number in letter.numbers:
         if (_folder(home, number) / PROPOSAL).exists():
             asked = find(home, number)

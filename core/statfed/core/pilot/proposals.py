@@ -26,8 +26,10 @@ VERSION = 1
 MOST_NUMBER = 1_000_000
 LONGEST_REASON = 500
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-Text = Annotated[str, StringConstraints(max_length=2_000)]
-Reason = Annotated[str, StringConstraints(max_length=LONGEST_REASON)]
+PRINTABLE = r"^[^\p{C}]*$"
+"""No control characters, no changes of direction: people read these on a screen before they decide."""
+Text = Annotated[str, StringConstraints(max_length=2_000, pattern=PRINTABLE)]
+Reason = Annotated[str, StringConstraints(max_length=LONGEST_REASON, pattern=PRINTABLE)]
 Choice = Literal["approved", "refused"]
 M = TypeVar("M", bound=Section)
 
@@ -41,7 +43,7 @@ class Proposal(Section):
     number: int = Field(ge=1, le=MOST_NUMBER)
     title: Text
     purpose: Text
-    method: Annotated[str, StringConstraints(max_length=80)]
+    method: Annotated[str, StringConstraints(max_length=80, pattern=PRINTABLE)]
     parties: tuple[Name, ...] = Field(min_length=1, max_length=10_000)
     study: str
     terms: str
@@ -99,7 +101,7 @@ class Decision(Section):
     study: Digest
     party: Name
     choice: Choice
-    by: Annotated[str, StringConstraints(max_length=80)] = "people"
+    by: Annotated[str, StringConstraints(max_length=80, pattern=PRINTABLE)] = "people"
     reason: Reason = ""
     since: AwareDatetime
     until: AwareDatetime
@@ -141,7 +143,7 @@ class Mail(Section):
     has: dict[int, Digest] = Field(default_factory=dict)
     decisions: tuple[str, ...] = ()
     returned: dict[int, Text] = Field(default_factory=dict)
-    version: Annotated[str, StringConstraints(max_length=40)]
+    version: Annotated[str, StringConstraints(max_length=40, pattern=PRINTABLE)]
 
 
 def make_proposal(proposal: Proposal, coordinator: Identity) -> SignedProposal:

@@ -41,7 +41,7 @@ RestartPreventExitStatus=2 3
 KillMode=mixed
 TimeoutStopSec=30
 LimitCORE=0
-LimitNOFILE=4096
+LimitNOFILE=65536
 UMask=0077
 NoNewPrivileges=yes
 CapabilityBoundingSet={capabilities}
@@ -205,7 +205,7 @@ def compose(service: Service) -> str:
         '    security_opt: ["no-new-privileges:true"]',
         "    restart: on-failure",
         "    stop_grace_period: 30s",
-        "    ulimits: {core: 0, nofile: 4096}",
+        "    ulimits: {core: 0, nofile: 65536}",
         "    volumes:",
         f"      - {{type: bind, source: {_one(str(service.folder))}, target: {inside}}}",
         *(

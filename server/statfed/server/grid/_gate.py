@@ -3,7 +3,8 @@
 Flower's Control and Runtime APIs have no authentication of their own, and its Fleet API reads a request into memory
 before it checks whose it is. The public gate therefore answers `/v1/fleet/*` and `/health` alone, and reads no body of
 a caller whose key is not registered: that is in the headers, signed. What it refuses is counted by address, and whoever
-is refused too often is not listened to for a while. The private gate answers everything to requests with a secret.
+is refused too often is not listened to for a while, unless its key is known. The private gate answers everything to
+requests with a secret.
 """
 
 import asyncio
@@ -112,19 +113,22 @@ class PublicGate:
         if scope["type"] != "http":
             raise RuntimeError(f"connection refused: got {scope['type']}; want http")
         address = address_of(scope.get("client"))
-        if self._refused.empty(address):
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        known = self._known(headers)
+        if self._refused.empty(address) and not known:  # who is known may share an address with who is not
             return await _refuse(429, scope, receive, send)
         said = [500]  # unless an answer comes
         try:
-            await self._judged(scope, receive, _watched(send, said))
+            await self._judged(headers, known, scope, receive, _watched(send, said))
         finally:
             if said[0] >= 400 and said[0] != 503 and self._refused.take(address):
                 log.warning("%s: refused too often, and not listened to for a while", address)
 
-    async def _judged(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _judged(
+        self, headers: Mapping[str, str], known: bool, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Refuse by what the head says, or let the body come."""
         path, fleet = scope["path"], scope["path"].startswith(FLEET)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         length = _declared(scope)
         if not (fleet or path == HEALTH):
             await _refuse(403, scope, receive, send)
@@ -133,8 +137,8 @@ class PublicGate:
         elif length > self._largest(path):
             await _refuse(413, scope, receive, send)
         elif path == HEALTH:
-            await self._app(scope, receive, _closing(send, self._known_in_words(headers)))
-        elif not self._known(headers):
+            await self._app(scope, receive, _closing(send, _known_in_words(headers, known)))
+        elif not known:
             await _refuse(401, scope, receive, send)
         elif self._held + length > self._limits.in_flight:
             await _refuse(503, scope, receive, send)
@@ -149,11 +153,6 @@ class PublicGate:
         """Bytes that a request may have."""
         largest = {OBJECTS: self._limits.largest_request, MESSAGES: MESSAGE, HEALTH: 0}.get(path, SMALL)
         return min(largest, self._limits.largest_request)
-
-    def _known_in_words(self, headers: Mapping[str, str]) -> dict[str, str]:
-        if not any(name.startswith("flwr-") for name in headers):
-            return {}
-        return {NODE_HEADER: "known" if self._known(headers) else "unknown"}
 
     async def _timed(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
         """The application, which reads a body that has to keep coming. It never takes a part for the whole."""
@@ -248,6 +247,11 @@ def _closing(send: Send, headers: Mapping[str, str]) -> Send:
         await send(message)
 
     return sent
+
+
+def _known_in_words(headers: Mapping[str, str], known: bool) -> dict[str, str]:
+    """To who signs as a node does, whether its key is registered."""
+    return {NODE_HEADER: "known" if known else "unknown"} if any(one.startswith("flwr-") for one in headers) else {}
 
 
 def _watched(send: Send, said: list[int]) -> Send:

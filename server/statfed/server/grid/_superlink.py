@@ -12,6 +12,7 @@ line, nor the environment shows it, and a holder's process on the same machine c
 import argparse
 import asyncio
 import gc
+import resource
 import signal
 import socket
 import ssl
@@ -29,6 +30,8 @@ from statfed.server.grid._gate import PrivateGate, PublicGate
 from statfed.server.limits import LOOPBACK, Limits
 
 KEEP_ALIVE = 75
+FILES = 256
+"""Files that are open beside connections."""
 RENEWAL_SECONDS = 1.0
 
 
@@ -64,6 +67,15 @@ async def _follow(servers: Sequence[Server], certificate: Path, key: Path) -> No
         seen = now
 
 
+def _make_room(connections: int) -> None:
+    """As many open files as these connections need, where the system allows them to this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    want = connections + FILES
+    most = want if hard == resource.RLIM_INFINITY else min(want, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def _stamp(path: Path) -> int:
     """When a file was written; 0 where there is none any more."""
     try:
@@ -87,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"secret on standard input: got {len(secret)} characters; want 32 or more")
 
     app, limits = superlink(), options.limits
+    _make_room(limits.connections)
 
     def server(gate: ASGIApp, *, lifespan: bool) -> Server:
         config = uvicorn.Config(

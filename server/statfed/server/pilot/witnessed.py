@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from statfed.core.errors import EngineError, Refused
+from statfed.core.errors import Contradicted, Refused
 from statfed.core.pilot.audit import CONTRADICTED, Fact, Head, record_all
 from statfed.core.pilot.crosscheck import REPLIED, SENT
 from statfed.core.pilot.witness import (
@@ -31,8 +31,8 @@ square of the parties."""
 class WitnessedGrid(Grid):
     """`inner`, with one entry in the log of `folder` for each message sent and one for each reply.
 
-    names: of the parties, by node; pins: their keys, by name. Raises EngineError on a reply whose party has shown
-    another history before, which is written down, and where the log cannot be written: nothing is sent then.
+    names: of the parties, by node; pins: their keys, by name. Raises Contradicted on a reply whose party has shown
+    another history before, which is written down; EngineError where the log cannot be written: nothing is sent then.
     """
 
     def __init__(self, inner: Grid, folder: Path, names: Mapping[int, str], pins: Mapping[str, str]) -> None:
@@ -95,7 +95,7 @@ class WitnessedGrid(Grid):
     def _replied(self, replies: Sequence[Message]) -> list[Message]:
         """The replies, written down with their heads, and without these."""
         events: list[tuple[str, dict[str, Fact]]] = []
-        wrong: EngineError | None = None
+        wrong: Contradicted | None = None
         for reply in replies:
             name, salt = self._name(reply.metadata.src_node_id), self._salts.get(reply.metadata.src_node_id, "")
             if reply.has_error():
@@ -109,7 +109,7 @@ class WitnessedGrid(Grid):
                         more[HEADS] = [Noted(name, head).facts()]
                 except Refused as error:
                     events.append((CONTRADICTED, {"whose": name, "what": str(error), **_shown(reply.content)}))
-                    wrong = wrong or EngineError(f"{name}: {error}")
+                    wrong = wrong or Contradicted(f"{name}: {error}")
                 reply.content.pop(RECORD, None)
             events.append((REPLIED, {"from": name, "digest": digest, "size": size, **more}))
         record_all(self._folder, events)
