@@ -30,6 +30,7 @@ def _short() -> list[Case]:
     ]
 
 
+@pytest.mark.whole
 @pytest.mark.processes
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
 @pytest.mark.timeout(1500)
