@@ -110,7 +110,7 @@ class Holder:
         statement = Statement.parse(text, VERSION, self._terms)
         self.policy = read_policy(self.home)  # a changed policy holds from the next statement on
         if statement.step == "release":  # whoever may no longer ask may still give back what was reserved
-            if not known(self.home, statement.terms.digest()):
+            if not known(self.home, self._digest(statement)):
                 raise Refused("release: this study was never proposed here; want one that was")
             self._contributions.close()
             self._protecting.close(statement.run)
@@ -146,6 +146,11 @@ class Holder:
                 self._studies.pop(id(forgotten), None)
             self._known[key] = Terms.model_validate(table)
         return self._known[key]
+
+    def _digest(self, statement: Statement) -> str:
+        """The digest of a statement's terms, which is known where the study was read before."""
+        found = self._studies.get(id(statement.terms))
+        return found[1].digest if found else statement.terms.digest()
 
     def _study(self, statement: Statement) -> Resolved:
         """The study of a statement, read once."""
@@ -421,16 +426,16 @@ class Holder:
             raise Refused("minimum frequency: the conditions select fewer records than that, or none")
 
     def _release(self, statement: Statement) -> Closing:
-        privacy = statement.terms.privacy
+        privacy, digest = statement.terms.privacy, self._digest(statement)
         with self.ledger() as ledger:
             if statement.withheld or statement.finished:
-                self._repeats.forget(statement.run, statement.terms.digest())
+                self._repeats.forget(statement.run, digest)
             if statement.withheld:
-                ledger.withheld(statement.run, statement.terms.digest(), f"{statement.terms.method}: no result")
+                ledger.withheld(statement.run, digest, f"{statement.terms.method}: no result")
             head = ledger.release(statement.run)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
-            charged = ledger.charged(statement.run, statement.terms.digest()) if privacy else 0
-            again = self._again(ledger, statement.run, statement.terms.digest()) if privacy else 0
+            charged = ledger.charged(statement.run, digest) if privacy else 0
+            again = self._again(ledger, statement.run, digest) if privacy else 0
             more = self._more(ledger, statement) if charged else None
         return Closing(
             holder=self.policy.holder.name,

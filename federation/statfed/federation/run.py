@@ -491,6 +491,9 @@ def _attempt(
         if checkpoint.done > (job.checkpoint.done if job.checkpoint else -1):
             job.progressed = time.monotonic()
         job.checkpoint = checkpoint
+        keep(checkpoint)
+
+    def keep(checkpoint: Checkpoint) -> None:
         if job.folder:
             try:
                 checkpoints.save(job.folder, checkpoint, job.curve, of)
@@ -500,6 +503,9 @@ def _attempt(
     def run(session: Session) -> tuple[Driven, Session, float]:
         job.opened = job.attempt
         clock.add("start engine", time.perf_counter() - opened)
+        first = started(job.study.start, job.options.runs)
+        if job.checkpoint is None and not job.options.dry_run:  # what is reserved from now on can be given back
+            keep(Checkpoint(job.name, 0, dict(first or {})))
         with clock.phase("protected sums"):
             driven = drive(
                 session,
@@ -509,7 +515,7 @@ def _attempt(
                 progress=job.progress,
                 on_admission=on_admission,
                 on_state=on_state,
-                start=started(job.study.start, job.options.runs),
+                start=first,
                 resume=job.checkpoint,
                 earlier=_attempts(job) if job.checkpoint else (),
                 few=job.study.disclosure.minimum_frequency or 0,
