@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from statfed.client.pilot import joining, studies
+from statfed.client.pilot import joining, permits, studies
 from statfed.core import VERSION
 from statfed.core.errors import Pending, Refused, UsageError
 from statfed.core.identity import Identity, create_identity, load_identity
@@ -43,7 +43,7 @@ def test_an_approved_study_gives_the_pooled_figure_and_only_as_often_as_approved
         assert not answer.simulated
     with pytest.raises(Refused, match="approved for 2, and run as often"):
         pilot.run(number)
-    assert {one["by"] for one in studies.used(pilot.home("cbs"), at_office.find(pilot.office, number).proposal.digest)}
+    assert {one["by"] for one in permits.used(pilot.home("cbs"), at_office.find(pilot.office, number).proposal.digest)}
 
 
 def test_messages_go_to_nobody_before_all_have_approved_and_to_nobody_else_after(pilot: Pilot) -> None:
@@ -93,7 +93,7 @@ def test_a_party_that_has_not_approved_refuses_whatever_the_coordinator_sends(pi
     assert "waits for approval at istat" in say(pilot, "istat", step, number)
     pilot.decide(number, "istat", choice="refused", reason="no")
     assert "istat has refused it" in say(pilot, "istat", step, number)
-    assert "never proposed here" in say(pilot, "istat", "release", number, terms={"where": (), "exact": True})
+    assert "never decided on here" in say(pilot, "istat", "release", number, terms={"where": (), "exact": True})
 
 
 @pytest.mark.parametrize(
@@ -247,11 +247,37 @@ def test_four_eyes_need_two_people_with_their_own_keys(pilot: Pilot, tmp_path: P
     (pilot.home("istat") / "studies" / "0001" / "people" / "bert.json").unlink()  # the home's own key is not enough
     assert "fewer people have approved it than istat wants" in say(pilot, "istat", "admit", number)
     pilot.decide(number, "istat", person=person["bert"], limits=short)
+    assert '"holder":"istat"' in say(pilot, "istat", "admit", number)
     pilot.policy("istat", {"needed": 2, "people": {**people, "bert": people["carl"], "carl": people["bert"]}})
     assert "fewer people have approved it than istat wants" in say(pilot, "istat", "admit", number)
     pilot.policy("istat", {"needed": 2, "people": people})
     pilot.decide(number, "istat", person=person["carl"], choice="refused", reason="unsafe")
     assert "istat has refused it" in say(pilot, "istat", "admit", number)
+
+
+def test_a_refusal_of_one_of_the_people_stands_until_that_one_approves(pilot: Pilot, tmp_path: Path) -> None:
+    people = {name: create_identity_in(tmp_path / name) for name in ("anna", "bert", "carl")}
+    person = {name: (name, load_identity(tmp_path / name, name, {})) for name in people}
+    pilot.policy("istat", {"needed": 2, "people": people})
+    number = pilot.propose().proposal.number
+    pilot.post(number)
+
+    def say_of(name: str, choice: str) -> str:
+        pilot.decide(number, "istat", choice=choice, person=person[name], reason="no" if choice == "refused" else "")
+        decision = studies.find(pilot.home("istat"), number).decision
+        return decision.decision.choice if decision else "open"
+
+    assert say_of("carl", "refused") == "refused"
+    assert [say_of("anna", "approved"), say_of("bert", "approved")] == ["refused", "refused"]
+    assert say_of("carl", "approved") == "approved"
+    assert say_of("bert", "refused") == "refused"
+    assert say_of("anna", "approved") == "refused"  # with carl's old word there would be two
+    home = pilot.home("istat") / "studies" / "0001"
+    assert say_of("bert", "approved") == "approved"
+    approved = (home / "decision.json").read_text()
+    say_of("bert", "refused")
+    (home / "decision.json").write_text(approved)  # put back, bert's own word stands against it
+    assert "or one has refused" in say(pilot, "istat", "admit", number)
 
 
 def create_identity_in(folder: Path) -> str:
@@ -285,10 +311,80 @@ def test_a_standing_approval_covers_its_kind_up_to_its_total_and_no_more(pilot: 
     assert "no standing approval covers it any more" in say(pilot, "istat", "admit", first, run="other")
 
 
+def test_names_of_runs_do_not_hide_what_a_standing_approval_has_cost(pilot: Pilot) -> None:
+    """Costs were added up by the run's name alone: another study under `a~2` cost nothing."""
+    pilot.policy("istat", standing(total=1.5))
+    numbers = [pilot.propose(privacy=NOW, title=title).proposal.number for title in "ab"]
+    numbers += [pilot.propose(privacy={**NOW, "epsilon": 0.9}).proposal.number]
+    pilot.post(*numbers)
+    said = [
+        say(pilot, "istat", "ask", number, run=run) for number, run in zip(numbers, ("a", "a~2", "a~3"), strict=True)
+    ]
+    assert "used up" not in said[0]
+    assert all("used up" in one for one in said[1:])
+
+
+def test_what_people_have_refused_is_not_approved_under_another_number(pilot: Pilot) -> None:
+    pilot.policy("istat", standing())
+    numbers = [pilot.propose(privacy=NOW, title=title).proposal.number for title in "ab"]
+    pilot.post(numbers[0])
+    pilot.decide(numbers[0], "istat", choice="refused", reason="no")
+    pilot.post(numbers[1])
+    assert "waits for approval" in say(pilot, "istat", "admit", numbers[1])
+
+
+def test_a_record_of_runs_that_was_cut_approves_nothing(pilot: Pilot) -> None:
+    number = pilot.agreed(runs=2)
+    pilot.run(number)
+    uses = pilot.home("istat") / "studies" / "uses.jsonl"
+    uses.unlink()
+    assert "cannot be read" in say(pilot, "istat", "admit", number)
+
+
+def test_a_document_is_measured_in_bytes_wherever_it_is_read(pilot: Pilot) -> None:
+    """Characters were counted on the way in: what was kept could not be read again, and nothing was answered any more."""
+    signed = pilot.propose()
+    wide = signed.proposal.model_copy(update={"study": json.dumps({"x": "\u4e2d" * 1_500_000}, ensure_ascii=False)})
+    text = make_proposal(wide.model_copy(update={"number": 9}), pilot.office.identity).text
+    with pytest.raises(Refused, match="bytes"):
+        studies.receive(pilot.home("istat"), text, rules(pilot, "istat"), now())
+    pilot.post(signed.proposal.number)
+    pilot.decide(signed.proposal.number, "istat")
+    path = pilot.home("istat") / "studies" / "0001" / "decision.json"
+    path.write_text(path.read_text() + " " * 5_000_000)
+    assert "got more than" in pilot.post(signed.proposal.number)["istat"] or pilot.post(1)["istat"]
+    assert at_office.words(pilot.office, 1, now())["istat"].state == "sent"
+
+
+def test_a_proposal_s_study_is_the_one_of_its_terms(pilot: Pilot) -> None:
+    signed = pilot.propose()
+    other = json.loads(signed.proposal.study) | {"exact": True}
+    for study in (json.dumps(other), "{}", "[", '"x"'):
+        text = make_proposal(signed.proposal.model_copy(update={"study": study}), pilot.office.identity).text
+        with pytest.raises(Refused, match="study"):
+            studies.receive(pilot.home("istat"), text, rules(pilot, "istat"), now())
+
+
+def test_nobody_is_called_coordinator_and_words_that_move_a_screen_are_none(pilot: Pilot, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="want another name"):
+        joining.request(tmp_path / "x", "coordinator", "holder")
+    for words in ("a\x1b[8m", "a\nprivacy    epsilon 0.01", "\u202e"):
+        with pytest.raises(UsageError, match="title"):
+            pilot.propose(title=words)
+
+
+def test_nothing_is_told_of_a_run_s_end_before_anybody_has_decided(pilot: Pilot) -> None:
+    number = pilot.propose().proposal.number
+    pilot.post(number)
+    assert "never decided on here" in say(pilot, "istat", "release", number)
+
+
 @pytest.mark.parametrize(
     ("changes", "asked"),
     [
         ({}, {}),
+        ({}, {"privacy": {**NOW, "delta": 1e-5}}),
+        ({}, {"privacy": {**NOW, "noise": "central"}, "protection": {"name": "plain"}}),
         ({"epsilon": 0.5}, {"privacy": NOW}),
         ({"methods": ("describe",)}, {"privacy": NOW}),
         ({"until": "2020-01-01"}, {"privacy": NOW}),

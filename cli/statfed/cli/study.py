@@ -1,5 +1,6 @@
 """`statfed study`: proposed at the coordinator, read and decided at each party, from the first word to the last."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -317,7 +318,7 @@ def _said(one: "Word") -> dict[str, str]:
 
 def row_of(home: Path, asked: "Asked") -> dict[str, Any]:
     """A study at a party, in plain values."""
-    from statfed.client.pilot import studies
+    from statfed.client.pilot.permits import used
 
     proposal, decision = asked.proposal, asked.decision.decision if asked.decision else None
     return {
@@ -333,7 +334,7 @@ def row_of(home: Path, asked: "Asked") -> dict[str, Any]:
         "until": (decision.until if decision else proposal.until).isoformat(),
         "runs": decision.runs if decision else proposal.runs,
         "rounds": decision.rounds if decision else 0,
-        "runs_made": len({str(one["run"]).partition("~")[0] for one in studies.used(home, proposal.digest)}),
+        "runs_made": len({str(one["run"]).partition("~")[0] for one in used(home, proposal.digest)}),
     }
 
 
@@ -362,7 +363,7 @@ def _show_proposal(
             }
         )
         return
-    privacy = terms.privacy
+    privacy, many = terms.privacy, len(terms.holders)
     cost = (
         f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} per {privacy.unit}, {privacy.noise} noise"
         if privacy
@@ -375,8 +376,10 @@ def _show_proposal(
         "of records": " and ".join(map(str, terms.where)) or "all",
         "columns": ", ".join(terms.codebook.columns),
         "parties": ", ".join(proposal.parties),
-        "protection": terms.protection.name,
+        "protection": f"{terms.protection.name}, over at least {resolve(terms).minimum_holders} of {many} holders",
+        "options": ", ".join(f"{key} = {value}" for key, value in terms.protection.options.items()) or "none",
         "privacy": cost,
+        "release": json.loads(proposal.study).get("disclosure", {}).get("method", "no rules"),
         "asked for": f"{proposal.runs} runs, until {proposal.until:%Y-%m-%d}",
         "hash": id_,
     }

@@ -31,7 +31,7 @@ from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
-from statfed.client.pilot.studies import known, permit
+from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats
 from statfed.core import VERSION
@@ -111,7 +111,7 @@ class Holder:
         self.policy = read_policy(self.home)  # a changed policy holds from the next statement on
         if statement.step == "release":  # whoever may no longer ask may still give back what was reserved
             if not known(self.home, self._digest(statement)):
-                raise Refused("release: this study was never proposed here; want one that was")
+                raise Refused("release: this study was never decided on here; want one that was")
             self._contributions.close()
             self._protecting.close(statement.run)
             self._here.discard(statement.run)
@@ -133,7 +133,7 @@ class Holder:
                 return Reply(*self._protecting.answer(statement, party, packet, name))
 
     def _permit(self, statement: Statement, study: Resolved, *, uses: bool) -> None:
-        """Raise Refused unless this study is approved here, in a pilot; see `statfed.client.pilot.studies`."""
+        """Raise Refused unless this study is approved here, in a pilot; see `statfed.client.pilot.permits`."""
         rules, now = self.policy.approval, datetime.now(UTC)
         permit(self.home, rules, study.terms, study.digest, statement.run, statement.round, uses=uses, now=now)
 

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from statfed.client.guard.files import check_modes
 from statfed.client.guard.policy import Approval, HolderName, Parties, load_policy
-from statfed.client.pilot.studies import known, permit
+from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting
 from statfed.core import VERSION, toml
 from statfed.core.discovery import load, modules
@@ -123,7 +123,7 @@ class ThirdParty:
         name, terms = policy.party.name, statement.terms
         if statement.step == "release":
             if not known(self.home, terms.digest()):
-                raise Refused("release: this study was never proposed here; want one that was")
+                raise Refused("release: this study was never decided on here; want one that was")
             self._protecting.close(statement.run)
             return ThirdPartyAnswer(Present(holder=name, stage="release", seconds=0.0))
         if statement.step != "protect":

@@ -277,8 +277,9 @@ class Codebook(Section):
         return column
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the JSON in its order: that of categories is that of cells, so that another one is another
+        codebook."""
+        text = json.dumps(self.model_dump(mode="json"), separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

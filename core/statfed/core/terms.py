@@ -123,9 +123,14 @@ class Terms(Section):
         return self
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON: the study's name in every ledger."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 of the JSON: the study's name in every ledger.
+
+        In its order, since that of categories is that of cells: whoever is told them in another one is asked another
+        study. Options of the protection are a set of names with values, and are sorted.
+        """
+        table = self.model_dump(mode="json")
+        table["protection"]["options"] = json.dumps(table["protection"]["options"], sort_keys=True)
+        return hashlib.sha256(json.dumps(table, separators=(",", ":")).encode()).hexdigest()
 
     def codebook_of(self, holder: str) -> Codebook:
         """The codebook of one holder's table."""

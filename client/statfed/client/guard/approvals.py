@@ -15,7 +15,10 @@ def covers(rule: Standing, terms: Terms, now: datetime) -> bool:
     """Is this a study of the kind that a standing approval is for, and does that hold now?"""
     if terms.method not in rule.methods or now >= end_of(rule):
         return False
-    return rule.exact if terms.privacy is None else 0 < terms.privacy.epsilon <= rule.epsilon
+    privacy = terms.privacy
+    if privacy is None or (privacy.noise == "central" and not rule.exact):
+        return rule.exact
+    return 0 < privacy.epsilon <= rule.epsilon and privacy.delta <= rule.delta
 
 
 def end_of(rule: Standing) -> datetime:

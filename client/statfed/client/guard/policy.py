@@ -254,8 +254,12 @@ class Standing(Strict):
     name: str = Field(pattern=f"^{NAME.pattern}$", description="its name, which decisions under it say")
     methods: tuple[str, ...] = Field(min_length=1, description="analyses that it covers")
     epsilon: float = Field(default=0.0, ge=0, le=1000, description="most that one study may cost; 0: none with noise")
+    delta: float = Field(default=1e-6, ge=0, lt=0.5, description="largest delta of a study")
     total: float = Field(default=0.0, ge=0, le=1000, description="most that all runs under it may cost, added up")
-    exact: bool = Field(default=False, description="does it cover studies without noise too?")
+    exact: bool = Field(
+        default=False,
+        description="does it cover studies whose exact sums leave too: without noise, or noise by the coordinator?",
+    )
     runs: int = Field(default=1, ge=1, le=10_000, description="most runs of one study")
     rounds: int = Field(default=200, ge=1, le=1_000_000, description="most sums of one run")
     until: str = Field(description="last day on which it holds, as 2027-06-30")

@@ -1,14 +1,10 @@
-"""Studies that a party was asked for, what its people said of them, and what may therefore be answered.
+"""Studies that a party was asked for, and what its people said of them.
 
     studies/0007/ proposal.json      as the coordinator signed it
                   people/NAME.json   what each of the people said, signed with their own key, if the policy lists any
                   decision.json      what this party says, signed with its identity: this is what others are shown
-    studies/uses.jsonl               every attempt at a run that was answered, and under which approval
 
-A home that has joined a pilot answers approved studies alone. An approval holds for the very document that it names,
-for the parties with the keys that were pinned when it was given, in its time, and for so many runs and sums: all of it
-is looked at again with every statement, from these files, so that a decision taken back holds from the next one on.
-What cannot be read approves nothing.
+What may be answered on the strength of it: `statfed.client.pilot.permits`.
 """
 
 import fcntl
@@ -24,18 +20,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from statfed.client.guard.approvals import covering, covers, end_of
-from statfed.client.guard.files import append_private
+from statfed.client.guard.approvals import covering, end_of
 from statfed.client.guard.policy import Approval
-from statfed.client.guard.spent import base
 from statfed.client.pilot.joining import Own, standing
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError, harmless
 from statfed.core.identity import Identity, load_identity
-from statfed.core.pilot.audit import Fact, record
-from statfed.core.pilot.documents import LARGEST, read_document
+from statfed.core.pilot.audit import record
+from statfed.core.pilot.documents import read_document
 from statfed.core.pilot.files import replace_file
 from statfed.core.pilot.proposals import (
+    LONGEST_REASON,
     Choice,
     Decision,
     Mail,
@@ -48,13 +43,11 @@ from statfed.core.pilot.proposals import (
     read_proposal,
 )
 from statfed.core.section import describe
-from statfed.core.terms import Terms
+from statfed.core.study import make_study
 
-FOLDER, PROPOSAL, DECISION, PEOPLE, USES = "studies", "proposal.json", "decision.json", "people", "uses.jsonl"
+FOLDER, PROPOSAL, DECISION, PEOPLE = "studies", "proposal.json", "decision.json", "people"
 ROUNDS = 1_000
 """Sums of one run that an approval is for unless it says otherwise."""
-MOST_ATTEMPTS = 100
-"""Of one run: each goes on after an interruption."""
 MOST_WAITING = 1_000
 """Proposals that a home keeps: a coordinator that sends more is told so."""
 log = logging.getLogger("statfed.holder")
@@ -91,9 +84,8 @@ def receive(home: Path, text: str, rules: Approval, now: datetime) -> Asked:
     """
     own = _joined(home)
     try:
-        if len(text) > LARGEST:
-            raise UsageError(f"proposal: got more than {LARGEST} characters; want fewer")
         signed = read_proposal(text, "proposal")
+        _one_study(signed.proposal)
     except UsageError as error:
         raise Refused(str(error)) from None
     proposal = signed.proposal
@@ -102,7 +94,7 @@ def receive(home: Path, text: str, rules: Approval, now: datetime) -> Asked:
     if own.pilot.party not in proposal.parties:
         raise Refused(f"proposal {proposal.number}: asks nothing of {own.pilot.party}; want a party's own proposals")
     folder = _folder(home, proposal.number)
-    with _alone(home):
+    with alone(home):
         if (folder / PROPOSAL).exists():
             there = find(home, proposal.number)
             if there.signed.id != signed.id:
@@ -114,7 +106,7 @@ def receive(home: Path, text: str, rules: Approval, now: datetime) -> Asked:
         record(home, "proposed", {"number": proposal.number, "proposal": signed.id, "study": proposal.digest})
         replace_file(folder / PROPOSAL, text)
         rule = covering(rules, proposal.agreed, now)
-        if rule is not None:
+        if rule is not None and not _refused_before(home, proposal.digest):
             end = min(proposal.until, end_of(rule))
             limits = Limits(min(proposal.runs, rule.runs), rule.rounds, now, end)
             _decide(home, own, signed, "approved", f"standing {rule.name}", "", limits, now)
@@ -134,11 +126,12 @@ def decide(
 ) -> Asked:
     """Approve or refuse a proposal, or change that. person: name and key of one of the policy's people.
 
-    Where the policy lists people, the party approves once as many as it needs have, within what all of them said; one
-    refusal is enough to refuse. Raises UsageError where the proposal is unknown or over, or who decides is not listed.
+    Where the policy lists people, the party approves once as many as it needs have, within what all of them said, and
+    nobody has refused: a refusal stands until whoever gave it approves. Raises UsageError where the proposal is unknown
+    or over, or who decides is not listed.
     """
     own = _joined(home)
-    with _alone(home):
+    with alone(home):
         asked = find(home, number)
         limits = limits or standard(asked.proposal, now)
         _within(asked.proposal, limits, now)
@@ -157,9 +150,10 @@ def decide(
         record(home, "said", {"by": name, "number": number, "proposal": asked.signed.id, "choice": choice})
         replace_file(_folder(home, number) / PEOPLE / f"{name}.json", said.text)
         asked = find(home, number)
-        agreed = agreeing(asked, rules)
-        if choice == "refused":
-            _decide(home, own, asked.signed, "refused", "people", f"{name}: {reason}", limits, now)
+        agreed, against = agreeing(asked, rules), refusing(asked, rules)
+        if against:
+            whose, why = next(iter(against.items()))
+            _decide(home, own, asked.signed, "refused", "people", f"{whose}: {why}"[:LONGEST_REASON], limits, now)
         elif len(agreed) >= rules.needed:
             common = Limits(
                 min(one.runs for one in agreed.values()),
@@ -179,6 +173,17 @@ def agreeing(asked: Asked, rules: Approval) -> dict[str, Decision]:
         for name, said in asked.people
         if rules.people.get(name) == said.key
         and said.decision.choice == "approved"
+        and said.decision.proposal == asked.signed.id
+    }
+
+
+def refusing(asked: Asked, rules: Approval) -> dict[str, str]:
+    """The listed people whose last word on this very proposal is no, with their reasons."""
+    return {
+        name: said.decision.reason
+        for name, said in asked.people
+        if rules.people.get(name) == said.key
+        and said.decision.choice == "refused"
         and said.decision.proposal == asked.signed.id
     }
 
@@ -225,51 +230,6 @@ def answer(home: Path, text: str, rules: Approval, now: datetime) -> Mail:
     return Mail(party=own.pilot.party, has=has, decisions=tuple(decisions), returned=returned, version=VERSION)
 
 
-def permit(
-    home: Path, rules: Approval, terms: Terms, digest: str, run: str, number: int, *, uses: bool, now: datetime
-) -> None:
-    """Raise Refused unless a study may be answered now: always, in a home that has joined no pilot.
-
-    digest: of the terms; number: of the sum; uses: is something computed, so that the run counts? The texts hold what
-    the documents say, and nothing of data.
-    """
-    own = standing_of(home)
-    if own is None:
-        return
-    try:
-        there = [asked for asked in listing(home) if asked.proposal.digest == digest]
-        if not there:
-            raise Refused("approval: this study was never proposed here; want `statfed study propose` first")
-        failed: list[str] = []
-        for asked in there:
-            try:
-                with _alone(home):
-                    _permitted(home, own, rules, asked, terms, run, number, uses, now)
-                return
-            except Refused as error:
-                failed.append(str(error))
-    except (UsageError, OSError) as error:
-        log.error("approvals: %s", error)
-        raise Refused("approval: this party's record of approvals cannot be read; its own log says why") from None
-    raise Refused("; ".join(failed))
-
-
-def known(home: Path, digest: str) -> bool:
-    """Was this study ever proposed here? Always, in a home that has joined no pilot."""
-    if standing_of(home) is None:
-        return True
-    try:
-        return any(asked.proposal.digest == digest for asked in listing(home))
-    except (UsageError, OSError) as error:
-        log.error("approvals: %s", error)
-        return False
-
-
-def used(home: Path, digest: str) -> list[dict[str, object]]:
-    """Runs of a study that were answered here. Raises UsageError where the record is damaged."""
-    return [one for one in _uses(home) if one["study"] == digest]
-
-
 def standing_of(home: Path) -> Own | None:
     """This home's part in a pilot; None where it has joined none. Raises Refused where that cannot be read."""
     try:
@@ -277,91 +237,6 @@ def standing_of(home: Path) -> Own | None:
     except UsageError as error:
         log.error("pilot: %s", error)
         raise Refused("this party's pilot.toml cannot be read; its own log says why") from None
-
-
-def _permitted(
-    home: Path,
-    own: Own,
-    rules: Approval,
-    asked: Asked,
-    terms: Terms,
-    run: str,
-    number: int,
-    uses: bool,
-    now: datetime,
-) -> None:
-    """Raise Refused unless this proposal's approval covers it; enter the run's use."""
-    what = f"study {asked.proposal.number}"
-    signed = asked.decision
-    if signed is None:
-        raise Refused(f"{what}: waits for approval at {own.pilot.party}; want it approved there first")
-    decision, me = signed.decision, load_identity(home, own.pilot.party, {}).public
-    if signed.key != me or decision.proposal != asked.signed.id or decision.study != asked.proposal.digest:
-        raise Refused(f"{what}: its approval is of another document or by another key; want it approved again")
-    if asked.signed.key != own.pilot.coordinator:
-        raise Refused(f"{what}: proposed by another coordinator than this pilot's; want it proposed again")
-    if decision.choice == "refused":
-        raise Refused(f"{what}: {own.pilot.party} has refused it")
-    if not decision.since <= now < decision.until:
-        span = f"{decision.since:%Y-%m-%d %H:%M} to {decision.until:%Y-%m-%d %H:%M}"
-        raise Refused(f"{what}: approved from {span} (UTC), and it is {now:%Y-%m-%d %H:%M} at {own.pilot.party}")
-    if decision.keys != _keys(home, own, asked.proposal):
-        raise Refused(f"{what}: a party has other keys than when it was approved; want it approved again")
-    if number > decision.rounds:
-        raise Refused(f"{what}: sum {number} of a run; approved for {decision.rounds}")
-    entries = _uses(home)
-    attempts = {str(one["run"]) for one in entries if one["proposal"] == asked.signed.id}
-    runs = {base(attempt) for attempt in attempts}
-    if base(run) not in runs and len(runs) >= decision.runs:
-        raise Refused(f"{what}: approved for {decision.runs}, and run as often; want it proposed again")
-    if run not in attempts and sum(base(one) == base(run) for one in attempts) >= MOST_ATTEMPTS:
-        raise Refused(f"{what}: run {base(run)} was begun {MOST_ATTEMPTS} times; want a new run")
-    cost = 0.0 if terms.privacy is None else terms.privacy.epsilon
-    if decision.by.startswith("standing "):
-        name = decision.by.removeprefix("standing ")
-        rule = next((one for one in rules.standing if one.name == name), None)
-        if rule is None or not covers(rule, terms, now):
-            raise Refused(f"{what}: no standing approval covers it any more; want a person to approve it")
-        costs = {base(str(one["run"])): float(str(one["epsilon"])) for one in entries if one["by"] == decision.by}
-        spent = sum(epsilon for name, epsilon in costs.items() if name != base(run))
-        if spent + cost > rule.total * (1 + 1e-9):
-            raise Refused(f"{what}: the standing approval that covered it is used up; want a person to approve it")
-    elif rules.people and len(_vouching(asked, rules)) < rules.needed:
-        raise Refused(f"{what}: fewer people have approved it than {own.pilot.party} wants; want them to")
-    if uses and run not in attempts:
-        entry = {
-            "study": asked.proposal.digest,
-            "proposal": asked.signed.id,
-            "number": asked.proposal.number,
-            "run": run,
-            "by": decision.by,
-            "epsilon": cost,
-            "at": now.isoformat(timespec="seconds"),
-        }
-        begun: dict[str, Fact] = {
-            "number": asked.proposal.number,
-            "proposal": asked.signed.id,
-            "run": run,
-            "by": decision.by,
-        }
-        record(home, "begun", begun)
-        append_private(home / FOLDER / USES, json.dumps(entry))
-
-
-def _vouching(asked: Asked, rules: Approval) -> list[str]:
-    """People whose own word covers what this party's decision says."""
-    if asked.decision is None:
-        return []
-    whole = asked.decision.decision
-    return [
-        name
-        for name, said in agreeing(asked, rules).items()
-        if said.since <= whole.since
-        and said.until >= whole.until
-        and said.runs >= whole.runs
-        and said.rounds >= whole.rounds
-        and said.keys == whole.keys
-    ]
 
 
 def _within(proposal: Proposal, limits: Limits, now: datetime) -> None:
@@ -373,6 +248,25 @@ def _within(proposal: Proposal, limits: Limits, now: datetime) -> None:
             f"study {proposal.number}: got an approval to {limits.until:%Y-%m-%d} for {limits.runs} runs; want at most "
             f"what was asked for: to {proposal.until:%Y-%m-%d}, {proposal.runs} runs"
         )
+
+
+def _one_study(proposal: Proposal) -> None:
+    """Raise UsageError unless the study of a proposal is the one that its terms are of."""
+    terms = proposal.agreed
+    try:
+        study = make_study(json.loads(proposal.study), where="proposal: study")
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise UsageError("proposal: study: cannot be read; want a study file as JSON") from None
+    if study.engine != "pilot" or study.terms(terms.codebook, terms.codebooks).digest() != proposal.digest:
+        raise UsageError("proposal: got a study that its terms are not of; want one study")
+
+
+def _refused_before(home: Path, digest: str) -> bool:
+    """Have people here refused this study, under whatever number?"""
+    return any(
+        one.proposal.digest == digest and one.decision is not None and one.decision.decision.choice == "refused"
+        for one in listing(home)
+    )
 
 
 def _decide(
@@ -404,14 +298,14 @@ def _decision(
             until=limits.until,
             runs=limits.runs,
             rounds=limits.rounds,
-            keys=_keys(home, own, proposal),
+            keys=keys_of(home, own, proposal),
             at=now,
         )
     except ValidationError as error:
         raise UsageError(describe(error, f"study {proposal.number}", "a decision", Decision)) from None
 
 
-def _keys(home: Path, own: Own, proposal: Proposal) -> dict[str, str]:
+def keys_of(home: Path, own: Own, proposal: Proposal) -> dict[str, str]:
     """Every party's identity as it is pinned here now; one that is not pinned is left out."""
     mine = load_identity(home, own.pilot.party, {}).public
     pins = {**own.parties.root, own.pilot.party: mine}
@@ -449,26 +343,8 @@ def _read(path: Path, state: tuple[int, int, int]) -> SignedProposal:  # noqa: A
     return read_proposal(read_document(path), str(path))
 
 
-def _uses(home: Path) -> list[dict[str, object]]:
-    """Every run that was answered. Raises UsageError where the record is damaged."""
-    path = home / FOLDER / USES
-    if not path.exists():
-        return []
-    try:
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for one in found:
-            if set(one) != _USE or not isinstance(one["epsilon"], int | float):
-                raise ValueError
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise UsageError(f"{path}: got a line that is damaged; want the record as it was written") from None
-    return found
-
-
-_USE = {"study", "proposal", "number", "run", "by", "epsilon", "at"}
-
-
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def alone(home: Path) -> Iterator[None]:
     """Hold what was decided here for one look or change."""
     (home / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(home / FOLDER, os.O_RDONLY)

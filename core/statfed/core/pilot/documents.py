@@ -38,6 +38,8 @@ def unseal(text: str, kind: str, version: int, model: type[M], where: str) -> tu
 
     Raises UsageError, beginning with `where`, for what is no such document, or was changed after it was signed.
     """
+    if len(text.encode("utf-8", "surrogatepass")) > LARGEST:
+        raise UsageError(f"{where}: got more than {LARGEST} bytes; want a document of a pilot")
     document = _parsed(text, where)
     form = document["format"]
     want = _FORMAT.format(kind, version)

@@ -22,10 +22,19 @@ from statfed.core.pilot.documents import seal, unseal
 from statfed.core.pilot.words import words_of
 from statfed.core.section import NAME, Section
 
+COORDINATOR = "coordinator"
 VERSION = 1
 """Of both papers' form."""
 Role = Literal["holder", "third-party"]
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
+
+
+def _free(text: str) -> str:
+    if text == COORDINATOR:
+        raise ValueError(f"got {text}, as whom logs name the coordinator; want another name")
+    return text
+
+
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$"), AfterValidator(_free)]
 PublicKey = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
