@@ -182,3 +182,17 @@ def test_a_quoted_password_is_never_written(tmp_path: Path, monkeypatch: pytest.
     unit = (tmp_path / "party" / "statfed-holder-istat.service").read_text()
     assert started(unit) == [str(program), "holder", "start", "--home", str(home), "--proxy", "http://p:1"]
     assert "User=root" not in unit
+
+
+def test_a_holder_writes_to_the_register_that_its_ledger_was_begun_under() -> None:
+    """Without it a ledger of unknown age is refused, and a party that was restarted answers nothing."""
+    register = Path("/var/lib/my statfed/register.sqlite")
+    made = files(replace(PARTY, register=register))
+    unit = made["statfed-holder-istat.service"]
+    assert f'Environment="STATFED_REGISTER={register}"' in unit
+    assert '"/var/lib/my statfed"' in next(line for line in unit.splitlines() if line.startswith("ReadWritePaths="))
+    service = composed(replace(PARTY, register=register))
+    assert service["environment"] == {"STATFED_REGISTER": str(register)}
+    bound = {one["target"]: one for one in service["volumes"]}[str(register.parent)]
+    assert bound["source"] == str(register.parent)
+    assert not bound.get("read_only")

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from statfed.client.pilot import joining, permits, studies
+from statfed.client.pilot.diagnosis import diagnosis
 from statfed.core import VERSION
 from statfed.core.errors import Pending, Refused, UsageError
 from statfed.core.identity import Identity, create_identity, load_identity
@@ -418,3 +419,17 @@ def test_proposals_hold_no_path_of_the_coordinator_s_machine_and_are_read_back_e
         pilot.propose(holders=["istat", "cbs", "nobody"])
     with pytest.raises(UsageError, match="study 9: not known here; want one of 1"):
         at_office.find(pilot.office, 9)
+
+
+def test_doctor_says_that_the_register_is_not_the_one_of_the_ledger(
+    pilot: Pilot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pilot.run(pilot.agreed())
+
+    def ledger() -> list[str]:
+        found = diagnosis(pilot.home("istat"), datetime.now(UTC), offline=True)
+        return [one.state for one in found if one.code == "ledger"]
+
+    assert ledger() == ["ok"]
+    monkeypatch.setenv("STATFED_REGISTER", str(tmp_path / "other" / "register.sqlite"))
+    assert ledger() == ["failed"]

@@ -117,7 +117,11 @@ def files(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write a systemd unit, a Containerfile and a compose file for this party."""
+    """Write a systemd unit, a Containerfile and a compose file for this party.
+
+    They name the register of ledgers that is used here now: run it as the user, and with the environment, of the party.
+    """
+    from statfed.client.guard.register import register_of
     from statfed.client.pilot.joining import standing
     from statfed.core import VERSION
     from statfed.core.errors import UsageError
@@ -138,8 +142,18 @@ def files(
     reads = tuple(one.resolve() for one in data or ())
     if missing := [str(one) for one in reads if not one.exists()]:
         raise UsageError(f"--data: got {', '.join(missing)}, which is not there; want files or folders that are")
+    register = register_of(folder).path
+    register.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     service = Service(
-        "holder", own.pilot.party, folder, program(), VERSION, owner(folder), options=options, reads=reads
+        "holder",
+        own.pilot.party,
+        folder,
+        program(),
+        VERSION,
+        owner(folder),
+        options=options,
+        reads=reads,
+        register=register,
     )
     write(made(service), output, overwrite=overwrite, as_json=as_json)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from statfed.client.flower._flwr import signed_as
 from statfed.client.guard.files import check_modes
+from statfed.client.guard.ledger import read_only
+from statfed.client.guard.register import register_of
 from statfed.client.pilot.joining import KIT, NODE_KEY, look, node_key, standing
-from statfed.core.errors import UsageError
+from statfed.core.errors import StatfedError, UsageError
 from statfed.core.pilot.checks import Finding, authority, call, until
 from statfed.core.pilot.proxy import proxy_for
 
@@ -33,6 +35,7 @@ def diagnosis(home: Path, now: datetime, proxy: str | None = None, *, offline: b
         yield Finding("kit", "failed", f"{home}: got a kit that was not joined with; want `statfed pilot join`")
     else:
         yield Finding("kit", "ok", f"{home}: {kit.party} in {kit.roster.pilot}, roster {kit.roster.serial}")
+    yield from _ledger(home)
     for one in kit.roster.participants:
         yield until("participant-expired", one.name, None, one.until, now)
     yield authority(kit.authority.encode("ascii"), now)
@@ -46,3 +49,28 @@ def diagnosis(home: Path, now: datetime, proxy: str | None = None, *, offline: b
     if by is not None:
         yield Finding("proxy", "ok", f"{kit.address}: called through {by.address}, which {by.source} names")
     yield from call(kit.address, kit.authority, now, by, signed_as(node_key(home / NODE_KEY)))
+
+
+def _ledger(home: Path) -> Iterator[Finding]:
+    """Does the ledger verify, and does this process find the register under which it was begun?"""
+    path = home / "ledger.sqlite"
+    if not path.exists():
+        return
+    try:
+        with read_only(path) as ledger:
+            first = ledger.entries()[0]
+        register = register_of(home)
+        known = register.mark(first.hash)
+        register.close()
+    except StatfedError as error:
+        yield Finding("ledger", "failed", str(error))
+        return
+    if known is None:
+        yield Finding(
+            "ledger",
+            "failed",
+            f"{path}: got a register, {register.path}, that does not know it; want the one under which it was begun "
+            "(STATFED_REGISTER), or nothing is answered",
+        )
+    else:
+        yield Finding("ledger", "ok", f"{path}: verified, and known to {register.path}")

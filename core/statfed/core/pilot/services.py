@@ -100,7 +100,8 @@ class Service:
 
     name: the pilot's, or the party's; folder: its own, absolute, the one it writes to; program: `statfed`, absolute;
     owner: name, user and group number of whom it runs as, never root; options: of the start command, beside the
-    folder's; port: that it listens on, if it does; reads: what else a container has to see, read-only.
+    folder's; port: that it listens on, if it does; reads: what else a container has to see, read-only; register: what
+    this machine knows of ledgers, whose folder the process writes to as well: without it a holder answers nothing.
     """
 
     role: Literal["coordinator", "holder"]
@@ -112,6 +113,12 @@ class Service:
     options: tuple[str, ...] = ()
     port: int | None = None
     reads: tuple[Path, ...] = ()
+    register: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the process is told: to call nobody but whom it is told to, and where the machine's register is."""
+        return OFFLINE | ({"STATFED_REGISTER": str(self.register)} if self.register else {})
 
     @property
     def unit(self) -> str:
@@ -136,7 +143,7 @@ class Service:
 
 def files(service: Service) -> dict[str, str]:
     """All files of a service, by name. Raises UsageError where a path has characters that none of them can hold."""
-    for path in (service.folder, service.program, *service.reads):
+    for path in (service.folder, service.program, *service.reads, *([service.register] if service.register else [])):
         if not path.is_absolute() or not str(path).isprintable():
             raise UsageError(f"path: got {str(path)!r}; want an absolute one of printable characters")
     return {
@@ -155,10 +162,16 @@ def unit(service: Service) -> str:
         user=service.owner[0],
         command=" ".join(map(quoted, (str(service.program), *service.command(folder)))),
         folder=folder.replace("%", "%%"),
-        environment="\n".join(f'Environment="{name}={value}"' for name, value in OFFLINE.items()),
+        environment="\n".join(
+            f"Environment={quoted(f'{name}={value}')}".replace("$$", "$") for name, value in service.environment.items()
+        ),
         capabilities="CAP_NET_BIND_SERVICE" if bound else "",
-        writes=quoted(folder).replace("$$", "$"),
+        writes=" ".join(quoted(str(one)).replace("$$", "$") for one in _writes(service)),
     )
+
+
+def _writes(service: Service) -> tuple[Path, ...]:
+    return (service.folder, *([service.register.parent] if service.register else []))
 
 
 def quoted(word: str) -> str:
@@ -211,6 +224,15 @@ def compose(service: Service) -> str:
         *(
             f"      - {{type: bind, source: {_one(str(path))}, target: {_one(str(path))}, read_only: true}}"
             for path in service.reads
+        ),
+        *(
+            [
+                f"      - {{type: bind, source: {_one(str(service.register.parent))}, target: "
+                f"{_one(str(service.register.parent))}}}",
+                f"    environment: {{STATFED_REGISTER: {_one(str(service.register))}}}",
+            ]
+            if service.register
+            else []
         ),
         *([f'    ports: ["{service.port}:{service.port}"]'] if service.port else []),
         *(["    sysctls: {net.ipv4.ip_unprivileged_port_start: 0}"] if (service.port or 1024) < 1024 else []),
