@@ -16,7 +16,7 @@ from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.identity import create_identity, load_identity
 from statfed.core.pilot import audit
 from statfed.core.pilot.audit import Checked, Head
-from statfed.core.pilot.crosscheck import ANSWERED, RECEIVED, SENT, cross_check
+from statfed.core.pilot.crosscheck import ANSWERED, JOINED, RECEIVED, REPLIED, SENT, cross_check
 from statfed.core.pilot.witness import ACCEPTED, HEADS, Noted, Said, Witness, content_digest
 
 
@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(small: Path, monkeypatch: pytest.M
 
 def test_nothing_is_appended_to_a_log_that_ends_wrong(small: Path, tmp_path: Path) -> None:
     whole = log(small).read_bytes()
-    log(small).write_bytes(whole[:-20] + b"0" + whole[-19:])
+    log(small).write_bytes(whole[:-20] + (b"1" if whole[-20:-19] == b"0" else b"0") + whole[-19:])
     with pytest.raises(EngineError, match="last entry is wrong"):
         audit.record(small, "did", {})
     log(small).write_bytes(log_of_another(tmp_path))
@@ -273,6 +273,7 @@ def test_a_log_that_was_cut_is_caught_by_anothers(two: tuple[Path, Path, Head]) 
     (found,) = cross_check(checked(mine, theirs))
     assert (found.whose, found.at) == ("istat", 1)
     assert "truncated: cbs's log ends with entry 2; istat has noted its entry 3" in found.what
+    assert found.against == ""  # the file may be an older copy
 
 
 def rewritten(home: Path, keep: int) -> None:
@@ -289,6 +290,7 @@ def test_two_histories_are_proved_by_anothers_log(two: tuple[Path, Path, Head], 
     assert audit.verify(log(theirs)).wrong is None
     (found,) = cross_check(checked(mine, theirs))
     assert "equivocation: entry 3 of cbs's log is another" in found.what
+    assert found.against == "cbs"
     third = folder(tmp_path, "insee")
     shown = audit.head_of(key(theirs), audit.verify(log(theirs)).entries[head.seq])
     audit.record(third, RECEIVED, noting("cbs", shown))
@@ -334,8 +336,101 @@ def test_a_message_that_its_sender_left_out_is_caught_by_the_receivers_log(tmp_p
     audit.record(party, RECEIVED, {"digest": "bb", **noting("coordinator", second)})
     audit.record(office, SENT, {"to": "istat", "digest": "bb"})  # too late: the head that came did not bind it
     (found,) = cross_check(checked(office, party))
-    assert "istat has a message of coordinator that coordinator has not recorded" in found.what
+    assert "coordinator has left it out, or istat has made it up" in found.what
+    assert found.against == ""
     assert ANSWERED != SENT
+
+
+def test_a_message_that_is_sent_twice_alike_is_recorded_where_it_was_first_sent(tmp_path: Path) -> None:
+    office, party = folder(tmp_path), folder(tmp_path, "istat")
+    first = audit.record(office, SENT, {"to": "istat", "digest": "aa"})
+    audit.record(party, RECEIVED, {"digest": "aa", **noting("coordinator", first)})
+    audit.record(office, SENT, {"to": "istat", "digest": "aa"})
+    assert cross_check(checked(office, party)) == ()
+
+
+def test_whoever_makes_up_a_message_convicts_nobody_by_it(tmp_path: Path) -> None:
+    office, istat, cbs = folder(tmp_path), folder(tmp_path, "istat"), folder(tmp_path, "cbs")
+    sent = audit.record(office, SENT, {"to": "istat", "digest": "aa"})
+    audit.record(istat, RECEIVED, {"digest": "aa", **noting("coordinator", sent)})
+    for digest in ("11", "aa"):  # made up, and copied from another's log
+        begun = log(cbs).read_bytes() if log(cbs).exists() else b""
+        audit.record(cbs, RECEIVED, {"digest": digest, **noting("coordinator", sent)})
+        (found,) = cross_check(checked(office, istat, cbs))
+        assert "or cbs has made it up" in found.what
+        assert (found.whose, found.against) == ("cbs", "")
+        log(cbs).write_bytes(begun)
+    audit.record(office, REPLIED, {"from": "istat", "digest": "bb", **noting("istat", audit.head(istat))})
+    (found,) = cross_check(checked(office, istat))
+    assert ("or coordinator has made it up" in found.what, found.against) == (True, "")
+
+
+@pytest.mark.parametrize("pins", ["none", "true", "false"])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("at", [0, 3, 2**53 - 1])
+def test_a_head_by_another_key_convicts_nobody_of_the_name_that_it_was_noted_under(
+    two: tuple[Path, Path, Head], pins: str, known: bool, at: int
+) -> None:
+    """istat signs a head itself, and writes it down as one of cbs."""
+    istat, cbs, _ = two
+    if pins != "none":
+        key_of = key(cbs) if pins == "true" else key(istat)
+        audit.record(istat, JOINED, {"coordinator": "ab" * 32, "parties": {"cbs": key_of}})
+    audit.record(istat, RECEIVED, noting("cbs", signed_by(istat, at)))
+    found = cross_check(checked(istat, cbs), {"cbs": key(cbs)} if known else {})
+    assert found
+    assert not any("signed by cbs" in one.what or one.against == "cbs" for one in found)
+    convicted = {one.against for one in found} - {""}
+    assert convicted <= {"istat"}
+    assert bool(convicted) == (pins != "none")  # by its own log, which has another key of cbs
+
+
+def signed_by(home: Path, seq: int, digest: str = "ab" * 32) -> Head:
+    """A head that somebody makes up with its own key."""
+    identity = load_identity(home, "", {})
+    made = identity.sign(audit._to_sign(identity.public, seq, digest)).hex()
+    return Head(identity.public, seq, digest, made)
+
+
+def test_a_head_that_nobody_signed_does_not_make_another_of_two_histories(
+    two: tuple[Path, Path, Head], tmp_path: Path
+) -> None:
+    """Noted first, beside a true one in an honest log: only one of the two is signed."""
+    istat, _, head = two
+    third = folder(tmp_path, "insee")
+    audit.record(third, RECEIVED, noting("cbs", replace(head, hash="0" * 64)))
+    (found,) = cross_check(checked(third, istat))
+    assert ("has not signed" in found.what, found.against) == (True, "insee")
+
+
+def test_a_second_log_under_anothers_name_convicts_nobody(two: tuple[Path, Path, Head], tmp_path: Path) -> None:
+    """istat's own key, in a log that says it is cbs's."""
+    istat, cbs, _ = two
+    (tmp_path / "forged").mkdir()
+    forged = folder(tmp_path / "forged", "cbs")
+    (forged / "identity.key").write_bytes((istat / "identity.key").read_bytes())
+    audit.record_all(forged, [("did", {"n": number}) for number in range(6)])
+    for homes in ((istat, forged), (istat, cbs, forged), (forged, cbs, istat)):
+        found = cross_check(checked(*homes))
+        assert {one.against for one in found} - {""} <= {"istat", f"whoever has key {key(istat)[:16]}"}
+        assert any("two histories" in one.what and one.against for one in found)
+    known = {"cbs": key(cbs), "istat": key(istat)}
+    assert {one.against for one in cross_check(checked(istat, cbs, forged), known)} == {"istat"}
+
+
+def test_a_party_that_has_had_two_keys_is_told_by_whoever_pinned_both_and_contradicts_nobody(
+    two: tuple[Path, Path, Head],
+) -> None:
+    istat, cbs, _ = two
+    first = key(cbs)
+    for name in (audit.FILE, "identity.key"):
+        (cbs / name).unlink()
+    create_identity(cbs)
+    head = audit.record(cbs, "did", {})
+    for pin in (first, key(cbs)):
+        audit.record(istat, JOINED, {"coordinator": "ab" * 32, "parties": {"cbs": pin}})
+    audit.record(istat, RECEIVED, noting("cbs", head))
+    assert cross_check(checked(istat, cbs)) == ()
 
 
 def test_a_witness_refuses_forks_and_heads_that_go_back_and_takes_new_ones(two: tuple[Path, Path, Head]) -> None:

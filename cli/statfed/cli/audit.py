@@ -47,7 +47,7 @@ def verify(files: Files = None, home: Home = Path(), pilot: Folder = None, as_js
     if own is None and not files:
         raise UsageError("audit: got neither a home, nor a coordinator's folder, nor files; want one of them")
     logs = [check(path, keys) for path in ([own] if own else []) + list(files or ())]
-    found = cross_check(logs)
+    found = cross_check(logs, keys)
     wrong = any(one.wrong for one in logs) or bool(found)
     if as_json:
         emit_json(
@@ -222,7 +222,8 @@ def _show(logs: "list[Checked]", found: "tuple[Contradiction, ...]", keys: dict[
                 soft_wrap=True,
             )
     for one in found:
-        out.print(f"entry {one.at} of {one.whose}: {one.what}", style="red", markup=False, soft_wrap=True)
+        proved = f" (proved against {one.against})" if one.against else ""
+        out.print(f"entry {one.at} of {one.whose}: {one.what}{proved}", style="red", markup=False, soft_wrap=True)
     if len(logs) > 1 and not found:
         out.print(f"{len(logs)} logs do not contradict one another", markup=False, highlight=False)
 
