@@ -303,7 +303,7 @@ def test_a_standing_approval_covers_its_kind_up_to_its_total_and_no_more(pilot: 
         pilot.run(first)
     second = pilot.propose(**private, title="again").proposal.number
     pilot.post(second)
-    with pytest.raises(Refused, match="used up"):
+    with pytest.raises(Pending, match="has not decided"):  # the total does not reach for it
         pilot.run(second)
     pilot.decide(second, *HOLDERS)
     pilot.post(second)
@@ -330,6 +330,9 @@ def test_names_of_runs_do_not_hide_what_a_standing_approval_has_cost(pilot: Pilo
         else:
             with pytest.raises(Refused, match="used up"):
                 begun()
+    last = pilot.propose(privacy={**NOW, "epsilon": 0.7}).proposal.number
+    pilot.post(last)
+    assert studies.find(pilot.home("istat"), last).decision is None  # nothing is left that could cover it
 
 
 def test_what_people_have_refused_is_not_approved_under_another_number(pilot: Pilot) -> None:

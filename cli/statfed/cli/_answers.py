@@ -225,7 +225,9 @@ def _show_rules(answer: "Answer") -> None:
     rules = ", ".join(record.get("rules", ())) or "none asked for; --disclosure standard applies them"
     rules += f"; method {record['method']}" if record.get("method") and record.get("treated") else ""
     treated = ", ".join(f"{count} {kind}" for kind, count in record.get("treated", {}).items() if count) or "none"
-    held = ", ".join(sorted({rule for one in answer.sums for rule in one.rules})) or "none set in the policies"
+    noisy = answer.terms.privacy is not None and answer.terms.privacy.noise != "central"
+    none = "not applied: what left has noise" if noisy else "none set in the policies"
+    held = ", ".join(sorted({rule for one in answer.sums for rule in one.rules})) or none
     out.print(f"\nrelease rules: {rules}; treated: {treated}", highlight=False)
     for rule, why in record.get("not_evaluated", {}).items():
         out.print(f"not evaluated: {rule}: {why}", highlight=False, markup=False)

@@ -6,6 +6,7 @@ reader that goes away, such as `head`, has what it wanted: that is no failure.
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -203,6 +204,20 @@ def _leave() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within it SIGTERM, as `statfed stop` sends it, interrupts as Ctrl-C does, also where the shell ignores that."""
+
+    def told(number: int, frame: object) -> NoReturn:  # noqa: ARG001  signal's own signature
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, told)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Bars:

@@ -19,11 +19,13 @@ Workspace = Annotated[
 ]
 
 
-def places(runs: Path, workspace: Path) -> tuple[Path, Path]:
-    """Folders with runs: those that the user keeps, and answers that were kept in the workspace."""
+def places(runs: Path, workspace: Path) -> tuple[Path, ...]:
+    """Folders with runs: those that the user keeps, answers that were kept in the workspace, and those of a pilot's
+    studies where its folder is here."""
     from statfed.federation.runs import KEPT
 
-    return runs, workspace / KEPT
+    pilots = [one for pattern in ("studies/*/runs", "*/studies/*/runs") for one in sorted(Path().glob(pattern))]
+    return runs, workspace / KEPT, *pilots
 
 
 def find_run(runs: Path, workspace: Path, name: str) -> Path:
@@ -41,6 +43,9 @@ def kept_in(workspace: Path) -> Path:
 
 def resuming(folder: Path) -> str:
     """The command that goes on with a run."""
+    study, pilot = folder.parent.parent, folder.parent.parent.parent.parent
+    if study.parent.name == "studies" and study.name.isdecimal():
+        return shlex.join(["statfed", "resume", str(int(study.name)), "--pilot", str(pilot)])
     words = ["statfed", "run", "--resume", folder.name]
     default = Path(os.environ.get("STATFED_RUNS") or RUNS)
     if folder.parent.resolve() != default.resolve():

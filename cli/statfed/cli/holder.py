@@ -55,7 +55,7 @@ def add_data(
     replace: Annotated[
         bool, typer.Option("--replace", help="A newer state of the same data: policy, ledger and budget go on.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="This holder's name [that of its pilot].")] = None,
+    name: Annotated[str | None, typer.Option(help="This holder's name (default: that of its pilot).")] = None,
     dataset: Dataset = None,
     records: Records = None,
     persons: Persons = None,
@@ -139,7 +139,7 @@ def files(
         )
     folder = home.resolve()
     options = ("--proxy", proxy) if proxy is not None else ()
-    reads = tuple(one.resolve() for one in data or ())
+    reads = tuple(dict.fromkeys(one.resolve() for one in (*(data or ()), *_outside(folder))))
     if missing := [str(one) for one in reads if not one.exists()]:
         raise UsageError(f"--data: got {', '.join(missing)}, which is not there; want files or folders that are")
     register = register_of(folder).path
@@ -156,6 +156,15 @@ def files(
         register=register,
     )
     write(made(service), output, overwrite=overwrite, as_json=as_json)
+
+
+def _outside(home: Path) -> tuple[Path, ...]:
+    """Where the data of a policy are, if they are files outside the home."""
+    from statfed.client.guard.policy import load_policy
+
+    policy = home / "policy.toml"
+    named = Path(load_policy(policy).dataset.path.partition("?")[0]) if policy.exists() else home
+    return (named,) if named.is_absolute() and named.exists() and not named.is_relative_to(home) else ()
 
 
 @app.command()

@@ -68,7 +68,7 @@ def request(
     ] = False,
     protection: Annotated[
         list[str] | None,
-        typer.Option(help="Third party: takes part in this one [those that ask for a party of its name]."),
+        typer.Option(help="Third party: takes part in this one (default: those that ask for a party of its name)."),
     ] = None,
     home: Home = Path(),
     as_json: Json = False,

@@ -20,11 +20,11 @@ KIND = typer.Option(
     help="strict: nothing leaves without noise; standard: exact statistics too, under every rule; rehearsal: one "
     "person owns all data."
 )
-Dataset = Annotated[str | None, typer.Option(help="The dataset's name in its ledger [the holder's].")]
-Records = Annotated[int | None, typer.Option(help="PUBLIC number of records [counted].")]
-Persons = Annotated[int | None, typer.Option(help="PUBLIC number of persons [counted].")]
+Dataset = Annotated[str | None, typer.Option(help="The dataset's name in its ledger (default: the holder's).")]
+Records = Annotated[int | None, typer.Option(help="PUBLIC number of records (default: counted).")]
+Persons = Annotated[int | None, typer.Option(help="PUBLIC number of persons (default: counted).")]
 Epsilon = Annotated[
-    float | None, typer.Option(help="Privacy budget of the dataset's whole life [strict 1, standard 3].")
+    float | None, typer.Option(help="Privacy budget of the dataset's whole life (default: strict 1, standard 3).")
 ]
 
 
@@ -142,7 +142,8 @@ def rehearse(
         Path, typer.Argument(metavar="STUDY", help="A study file, with its codebook; or a proposal that has arrived.")
     ],
     records: Annotated[
-        int | None, typer.Option(min=10, max=100_000, help="Generated records of each holder [as many as here].")
+        int | None,
+        typer.Option(min=10, max=100_000, help="Generated records a holder (default: as many as here)."),
     ] = None,
     home: Home = Path(),
     as_json: Json = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from statfed.cli._answers import notify, say_where, show_drafted, show_dry_run, tell
-from statfed.cli._output import Json, progress_bars
+from statfed.cli._output import Json, progress_bars, stoppable
 from statfed.cli._runs import RUNS, WORKSPACE
 from statfed.cli._study import LEVELS, TYPE, read_levels, read_protection, read_types
 from statfed.core.disclosure import HolderRules
@@ -178,7 +178,7 @@ def _run_number(
                 raise
             time.sleep(min(5.0, max(0.1, end - time.monotonic())))
     try:
-        with progress_bars() as bars:
+        with progress_bars() as bars, stoppable():
             answer = run_number(
                 office.root, number, Options(dry_run=dry_run, patience=patience), progress=bars, notify=notify
             )

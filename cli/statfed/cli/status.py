@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from statfed.cli._answers import notify, say_where, tell
-from statfed.cli._output import Json, emit_json, out, progress_bars, say, table
+from statfed.cli._output import Json, emit_json, out, progress_bars, say, stoppable, table
 from statfed.cli.pilot import Folder, Home, office_of
 from statfed.cli.study import list_office, place, row_of
 from statfed.core.errors import EngineError, UsageError
@@ -26,7 +26,7 @@ def status(home: Home = Path(), pilot: Folder = None, as_json: Json = False) -> 
 
 
 def stop(
-    number: Annotated[int | None, typer.Argument(help="A study whose run is to stop [the hub].", min=1)] = None,
+    number: Annotated[int | None, typer.Argument(help="Study whose run is to stop (default: the hub).", min=1)] = None,
     pilot: Folder = None,
     as_json: Json = False,
 ) -> None:
@@ -52,7 +52,8 @@ def stop(
 def resume(
     number: Annotated[int, typer.Argument(help="The study's number.", min=1)],
     patience: Annotated[
-        float | None, typer.Option(min=0, help="Seconds without progress for which it goes on trying by itself [600].")
+        float | None,
+        typer.Option(min=0, help="Try again while parties fail, until so long no sum was done (default: 600)."),
     ] = None,
     pilot: Folder = None,
     as_json: Json = False,
@@ -63,7 +64,7 @@ def resume(
     from statfed.federation.run import PATIENCE
 
     office = office_of(pilot)
-    with progress_bars() as bars:
+    with progress_bars() as bars, stoppable():
         answer = resume_number(
             office.root,
             number,

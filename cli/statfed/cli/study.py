@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 
 Number = Annotated[int, typer.Argument(help="The study's number.", min=1)]
-As = Annotated[str | None, typer.Option("--as", help="Who decides, where the policy lists people under [approval].")]
+As = Annotated[str | None, typer.Option("--as", help="Who decides, where the policy lists people under approval.")]
 Key = Annotated[
     Path | None, typer.Option(help="Folder with that person's identity.key (statfed identity), their own alone.")
 ]
@@ -69,7 +69,7 @@ def propose(
 
 @app.command()
 def send(
-    number: Annotated[int | None, typer.Argument(help="The study's number [all that are open].", min=1)] = None,
+    number: Annotated[int | None, typer.Argument(help="The study (default: all that are open).", min=1)] = None,
     pilot: Folder = None,
     as_json: Json = False,
 ) -> None:
@@ -143,12 +143,12 @@ def review(
 @app.command()
 def approve(
     number: Number,
-    runs: Annotated[int | None, typer.Option(min=1, help="At most so many runs [what is asked for].")] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="At most so many sums in each [1,000].")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="At most so many runs (default: what is asked for).")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="At most so many sums in each (default: 1,000).")] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="DAY", help="Last day, as 2027-06-30 [what is asked for].")
+        str | None, typer.Option(metavar="DAY", help="Last day, as 2027-06-30 (default: what is asked for).")
     ] = None,
-    since: Annotated[str | None, typer.Option(metavar="DAY", help="First day [today].")] = None,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="First day (default: today).")] = None,
     reason: Annotated[str, typer.Option(help="A word with it, which the coordinator reads.")] = "",
     as_: As = None,
     key: Key = None,
@@ -173,6 +173,8 @@ def approve(
         since=_day(since, "--since") if since else limits.since,
         until=min(_day(until, "--until") + timedelta(days=1), wanted.until) if until else limits.until,
     )
+    if limits.rounds < (many := needed(wanted)):
+        raise UsageError(f"--rounds: got {limits.rounds} for a study of {many} sums; want as many, or it has no result")
     _decided(home, number, "approved", reason, limits, as_, key, now, as_json)
 
 
@@ -231,6 +233,15 @@ def _day(text: str, option: str) -> datetime:
         return datetime.combine(datetime.fromisoformat(text).date(), time(), UTC)
     except ValueError:
         raise UsageError(f"{option}: got {text!r}; want a day as 2027-06-30") from None
+
+
+def needed(proposal: "Proposal") -> int:
+    """How many sums a study takes, where that is known beforehand; else 0."""
+    from statfed.core.method import Fixed
+    from statfed.core.resolve import resolve
+
+    budget = resolve(proposal.agreed).budget
+    return len(budget.order) if isinstance(budget, Fixed) else 0
 
 
 def place(home: Path, pilot: Path | None) -> "Office | None":
@@ -374,7 +385,8 @@ def _show_proposal(
         "purpose": proposal.purpose or "not said",
         "computes": f"{terms.method}: {', '.join(f'{key} = {value}' for key, value in terms.options.items())}",
         "of records": " and ".join(map(str, terms.where)) or "all",
-        "columns": ", ".join(terms.codebook.columns),
+        "columns": ", ".join(resolve(terms).columns) or "none",
+        "sums": needed(proposal) or "as many as it takes to converge",
         "parties": ", ".join(proposal.parties),
         "protection": f"{terms.protection.name}, over at least {resolve(terms).minimum_holders} of {many} holders",
         "options": ", ".join(f"{key} = {value}" for key, value in terms.protection.options.items()) or "none",
@@ -387,6 +399,8 @@ def _show_proposal(
         facts["decided"] = f"{row['decision']} {row['reason']}".strip()
     for name, text in facts.items():
         out.print(f"{name:<11}{text}", markup=False, highlight=False, soft_wrap=True)
+    if rehearsed and privacy is None:
+        out.print("Earlier exact answers were not looked at: beside them, this one may be refused.", markup=False)
     if rehearsed:
         out.print("\nRehearsed with generated records, under the policy of this home:", markup=False)
         show_rehearsal(rehearsed)

@@ -181,8 +181,11 @@ def run_study(
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{study.scenario or study.method}-{secrets.token_hex(2)}"
     base = options.base or Path.cwd()
     holders = {holder: absolute(source, base) if source else "" for holder, source in study.holders.items()}
-    own = {"codebook": str((base / study.codebook).resolve())} if study.codebook else {}
-    others = {holder: str((base / path).resolve()) for holder, path in study.codebooks.items()}
+    agreed = options.terms is not None  # then no file is read, and none of this machine is named
+    own = {"codebook": str((base / study.codebook).resolve())} if study.codebook and not agreed else {}
+    others = study.codebooks
+    if not agreed:
+        others = {holder: str((base / path).resolve()) for holder, path in study.codebooks.items()}
     study = study.model_copy(update={"holders": holders, **own, "codebooks": others})
     if options.terms is None:
         before_data(study, base, options.codebook, options.runs)
@@ -227,6 +230,8 @@ def resume_study(
         if status["state"] == "finished":
             raise UsageError(f"run {folder.name}: already finished; see `statfed runs show {folder.name}`")
         study = load_study(folder / "study.toml")
+        if study.engine == "pilot" and options.engine is None:
+            raise UsageError(f"run {folder.name}: is of a pilot's study; want `statfed resume NUMBER`")
         checkpoint, curve = checkpoints.load_checkpoint(folder)
         attempt = int(status.get("attempt", 1)) + 1
         name = f"{folder.name}~{attempt}"

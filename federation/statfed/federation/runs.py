@@ -8,12 +8,13 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from statfed.core.errors import UsageError
+from statfed.core.errors import EngineError, UsageError
 from statfed.federation import locks
 
 STATUS, LOCK = "status.json", "lock"
@@ -33,14 +34,20 @@ def is_alive(folder: Path) -> bool:
     return locks.is_held(folder / LOCK)
 
 
-def interrupt(folder: Path) -> bool:
-    """Ask the process that works on a run to stop, so that the run can go on later. False where none does."""
+def interrupt(folder: Path, seconds: float = 60.0) -> bool:
+    """Have the process that works on a run stop, so that the run can go on later. False where none does.
+
+    Raises EngineError where it has not ended in time.
+    """
     if not is_alive(folder):
         return False
-    try:
-        os.kill(int(read_status(folder)["pid"]), signal.SIGINT)
-    except (KeyError, ValueError, ProcessLookupError):
-        return False
+    with suppress(KeyError, ValueError, ProcessLookupError):
+        os.kill(int(read_status(folder)["pid"]), signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while is_alive(folder):
+        if time.monotonic() > end:
+            raise EngineError(f"run {folder.name}: its process has not ended in {seconds:.0f} s; want it to")
+        time.sleep(0.1)
     return True
 
 

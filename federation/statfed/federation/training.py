@@ -223,7 +223,7 @@ def warnings_of(study: Resolved, driven: Driven) -> list[str]:
     told = [name for name, closing in driven.closings.items() if closing.disclosures]
     if study.privacy and told:
         found.append(
-            f"{', '.join(told)}: models trained without noise left these data before. The epsilon of this study says "
-            "what it adds; no finite epsilon holds for the data's whole history."
+            f"{', '.join(told)}: exact figures, or models trained without noise, left these data before. The epsilon "
+            "of this study says what it adds; no finite epsilon holds for the data's whole history."
         )
     return found

@@ -19,6 +19,7 @@ from statfed.core.pilot.papers import Roster, read_kit
 from statfed.core.pilot.proposals import read_proposal
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.resolve import resolve
+from statfed.core.section import read_toml
 from statfed.core.study import load_study
 from statfed.core.terms import Terms
 
@@ -77,7 +78,8 @@ def terms_in(path: Path) -> Terms:
     """
     if path.suffix == ".json":
         return read_proposal(read_document(path), str(path)).proposal.agreed
-    study = load_study(path)
+    named = isinstance(read_toml(path, "study").get("holders"), list)  # as a pilot's are: without sources
+    study = load_study(path, ['engine="pilot"'] if named else [])
     if study.codebook is None:
         raise UsageError(f"{path}: codebook: got none; want the one that holders have pinned")
     others = {name: load_codebook(path.parent / file) for name, file in study.codebooks.items()}

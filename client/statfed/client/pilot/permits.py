@@ -4,16 +4,12 @@ An approval holds for the very document that it names, for the parties with the 
 in its time, and for so many runs and sums. All of it is looked at again with every statement, from its files, so that a
 decision taken back holds from the next one on. What cannot be read approves nothing.
 
-    studies/uses.jsonl   every attempt at a run that was answered, under which approval, at which cost
-
 Runs are counted by proposal and name, since names are the coordinator's; an attempt that goes on with an interrupted
-run (`NAME~2`) is no other run. The home's signed log has them too, so that a record that was cut is noticed.
+run (`NAME~2`) is no other run.
 """
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -22,16 +18,13 @@ from statfed.client.guard.files import append_private
 from statfed.client.guard.policy import Approval, Standing
 from statfed.client.guard.spent import base
 from statfed.client.pilot.joining import Own
-from statfed.client.pilot.studies import FOLDER, Asked, agreeing, alone, keys_of, listing, refusing, standing_of
+from statfed.client.pilot.studies import Asked, agreeing, alone, keys_of, listing, refusing, standing_of
+from statfed.client.pilot.uses import USES, left, uses_of
 from statfed.core.errors import Refused, UsageError
 from statfed.core.identity import load_identity
-from statfed.core.pilot.audit import FILE as LOG
 from statfed.core.pilot.audit import Fact, record
-from statfed.core.pilot.proposals import Decision
 from statfed.core.terms import Terms
 
-USES = "uses.jsonl"
-BEGUN = "begun"
 MOST_ATTEMPTS = 100
 """Of one run: each goes on after an interruption."""
 log = logging.getLogger("statfed.holder")
@@ -79,7 +72,7 @@ def known(home: Path, digest: str) -> bool:
 
 def used(home: Path, digest: str) -> list[dict[str, object]]:
     """Runs of a study that were answered here. Raises UsageError where the record is damaged."""
-    return [one for one in _uses(home) if one["study"] == digest]
+    return [one for one in uses_of(home) if one["study"] == digest]
 
 
 def _permitted(
@@ -110,12 +103,13 @@ def _permitted(
         raise Refused(f"{what}: approved from {span} (UTC), and it is {now:%Y-%m-%d %H:%M} at {own.pilot.party}")
     if decision.keys != keys_of(home, own, asked.proposal):
         raise Refused(f"{what}: a party has other keys than when it was approved; want it approved again")
-    entries, rounds = _uses(home), decision.rounds
+    entries, rounds = uses_of(home), decision.rounds
     cost = 0.0 if terms.privacy is None else terms.privacy.epsilon
     if decision.by.startswith("standing "):
         rule = _standing(rules, decision.by, terms, now, what)
         rounds = min(rounds, rule.rounds)
-        _within_total(rule, decision, asked, entries, base(run), cost, what)
+        if not left(rule, asked.signed, entries, base(run), cost):
+            raise Refused(f"{what}: the standing approval that covered it is used up; want a person to approve it")
     elif rules.people and (len(_vouching(asked, rules)) < rules.needed or refusing(asked, rules)):
         raise Refused(f"{what}: fewer people have approved it than {own.pilot.party} wants, or one has refused")
     if number > rounds:
@@ -143,7 +137,7 @@ def _permitted(
             "by": decision.by,
         }
         record(home, "begun", begun)
-        append_private(home / FOLDER / USES, json.dumps(entry))
+        append_private(home / USES, json.dumps(entry))
 
 
 def _standing(rules: Approval, by: str, terms: Terms, now: datetime, what: str) -> Standing:
@@ -152,31 +146,6 @@ def _standing(rules: Approval, by: str, terms: Terms, now: datetime, what: str) 
     if rule is None or not covers(rule, terms, now):
         raise Refused(f"{what}: no standing approval covers it any more; want a person to approve it")
     return rule
-
-
-def _within_total(
-    rule: Standing,
-    decision: Decision,
-    asked: Asked,
-    entries: Sequence[Mapping[str, object]],
-    run: str,
-    cost: float,
-    what: str,
-) -> None:
-    """Raise Refused where a run would go beyond what a standing approval is for, over all studies and numbers.
-
-    A run is one of one proposal: names of runs are the coordinator's, and say nothing by themselves.
-    """
-    this = asked.signed.id, run
-    under = {
-        (str(one["proposal"]), base(str(one["run"]))): (str(one["study"]), float(str(one["epsilon"])))
-        for one in entries
-        if one["by"] == decision.by
-    }
-    spent = sum(epsilon for key, (_, epsilon) in under.items() if key != this)
-    again = sum(study == asked.proposal.digest for key, (study, _) in under.items() if key != this)
-    if spent + cost > rule.total * (1 + 1e-9) or again >= rule.runs:
-        raise Refused(f"{what}: the standing approval that covered it is used up; want a person to approve it")
 
 
 def _vouching(asked: Asked, rules: Approval) -> list[str]:
@@ -193,55 +162,3 @@ def _vouching(asked: Asked, rules: Approval) -> list[str]:
         and said.rounds >= whole.rounds
         and said.keys == whole.keys
     ]
-
-
-def _uses(home: Path) -> list[dict[str, object]]:
-    """Every run that was answered. Raises UsageError where the record is damaged."""
-    path, found = home / FOLDER / USES, list[dict[str, object]]()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        found = [json.loads(line) for line in lines]
-        for one in found:
-            if set(one) != _USE or not isinstance(one["epsilon"], int | float):
-                raise ValueError
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise UsageError(f"{path}: got a line that is damaged; want the record as it was written") from None
-    if _begun(home) - {(str(one["proposal"]), str(one["run"])) for one in found}:
-        raise UsageError(f"{path}: lacks runs that this home's log has; want the record as it was written")
-    return found
-
-
-@dataclass
-class _Log:
-    """What of a home's log was read: up to where, and the attempts that it says were begun."""
-
-    read: int = 0
-    begun: set[tuple[str, str]] = field(default_factory=set)
-
-
-_logs: dict[Path, _Log] = {}
-
-
-def _begun(home: Path) -> set[tuple[str, str]]:
-    """Proposals and attempts that this home's log has as begun. It is read as far as it has grown.
-
-    Raises UsageError where it is shorter than it was.
-    """
-    path, known = home / LOG, _logs.setdefault(home.resolve(), _Log())
-    size = path.stat().st_size if path.exists() else 0
-    if size < known.read:
-        raise UsageError(f"{path}: got {size} bytes where {known.read} were; want the log as it was written")
-    if size > known.read:
-        with path.open("rb") as file:
-            file.seek(known.read)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                known.read += len(line)
-                if b'"kind":"begun"' in line:
-                    facts = json.loads(line)["facts"]
-                    known.begun.add((str(facts["proposal"]), str(facts["run"])))
-    return known.begun
-
-
-_USE = {"study", "proposal", "number", "run", "by", "epsilon", "at"}

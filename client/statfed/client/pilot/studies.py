@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from statfed.client.guard.approvals import covering, end_of
 from statfed.client.guard.policy import Approval
 from statfed.client.pilot.joining import Own, standing
+from statfed.client.pilot.uses import left, uses_of
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError, harmless
 from statfed.core.identity import Identity, load_identity
@@ -33,6 +34,7 @@ from statfed.core.pilot.proposals import (
     LONGEST_REASON,
     Choice,
     Decision,
+    Letter,
     Mail,
     Proposal,
     SignedDecision,
@@ -106,7 +108,9 @@ def receive(home: Path, text: str, rules: Approval, now: datetime) -> Asked:
         record(home, "proposed", {"number": proposal.number, "proposal": signed.id, "study": proposal.digest})
         replace_file(folder / PROPOSAL, text)
         rule = covering(rules, proposal.agreed, now)
-        if rule is not None and not _refused_before(home, proposal.digest):
+        privacy = proposal.agreed.privacy
+        cost = privacy.epsilon if privacy else 0.0
+        if rule and left(rule, signed, uses_of(home), "", cost) and not _refused_before(home, proposal.digest):
             end = min(proposal.until, end_of(rule))
             limits = Limits(min(proposal.runs, rule.runs), rule.rounds, now, end)
             _decide(home, own, signed, "approved", f"standing {rule.name}", "", limits, now)
@@ -209,11 +213,19 @@ def listing(home: Path) -> list[Asked]:
 
 def answer(home: Path, text: str, rules: Approval, now: datetime) -> Mail:
     """The party's answer to a letter of the coordinator. Raises Refused in words that may travel."""
-    own = _joined(home)
     try:
         letter = read_letter(text)
     except UsageError as error:
         raise Refused(str(error)) from None
+    try:
+        return _answered(home, letter, rules, now)
+    except UsageError as error:  # of this home's own files, whose names are nobody else's business
+        log.error("approvals: %s", error)
+        raise Refused("approval: this party's record of approvals cannot be read; its own log says why") from None
+
+
+def _answered(home: Path, letter: Letter, rules: Approval, now: datetime) -> Mail:
+    own = _joined(home)
     has, decisions, returned = {}, [], {}
     for place, proposed in enumerate(letter.proposals):
         try:
