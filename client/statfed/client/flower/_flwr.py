@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 from flwr.app import Context, Message, RecordDict
@@ -34,6 +34,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_pull_object_fn_protobuf,
 )
 from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
     inflate_object_from_contents,
     pull_objects,
 )
@@ -55,6 +56,8 @@ TRIED = ("1.41.0", "1.42.0")
 
 APP_RAISED = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 BUNDLE_REFUSED = ErrorCode.INVALID_FAB
+WAITING, LONGEST_PAUSE = 2.0, 0.5
+"""Seconds: before it is asked whether there is another task, and between looks for an object."""
 HEARTBEAT = 10
 """Seconds: the shortest that a SuperLink takes."""
 
@@ -98,23 +101,57 @@ class Tasks:
         self._token.value = None
 
     def pull(self, poll: float) -> tuple[Message, Context, bytes]:
-        """The message, the context and the bundle of the task in hand."""
-        task = self._client.PullTaskInput(PullTaskInputRequest())
-        context = context_from_proto(task.context)
-        _act_for(task.run.run_id, task.task_id, context.node_id)
-        while not (pulled := self._client.PullMessages(PullAppMessagesRequest())).messages_list:
-            time.sleep(poll)  # the SuperNode announces a task just before it stores its message
-        tree, node = pulled.message_object_trees[0], Node(node_id=context.node_id)
-        contents = pull_objects(
-            [one.object_id for one in iterate_object_tree(tree)],
-            make_pull_object_fn_protobuf(self._client.PullObject, node, context.run_id),
-            initial_backoff=poll,
-            backoff_cap=1.0,
-        )
+        """The message, the context and the bundle of the task in hand.
+
+        Where a run ends while the SuperNode is receiving a message, it goes on to the next one without a word, and what
+        it had announced never comes. It has one message at a time: another task says that this one was given up.
+        """
+        while True:
+            task = self._client.PullTaskInput(PullTaskInputRequest())
+            context = context_from_proto(task.context)
+            _act_for(task.run.run_id, task.task_id, context.node_id)
+            if (found := self._objects(Node(node_id=context.node_id), context.run_id, poll)) is not None:
+                break
+        tree, metadata, contents = found
+        node = Node(node_id=context.node_id)
         make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, node, context.run_id)(
             tree.object_id
         )
-        return arrived(pulled.messages_list[0].metadata, contents), context, task.fab.content
+        return arrived(metadata, contents), context, task.fab.content
+
+    def _objects(self, node: Node, run: int, poll: float) -> tuple[Any, Any, dict[str, bytes]] | None:
+        """The message of the task in hand and its objects, once all have come; None where there is another task now."""
+        pull = make_pull_object_fn_protobuf(self._client.PullObject, node, run)
+        begun = time.monotonic()
+        while True:
+            pulled = self._client.PullMessages(PullAppMessagesRequest())
+            if pulled.messages_list:
+                tree = pulled.message_object_trees[0]
+                wanted = [one.object_id for one in iterate_object_tree(tree)]
+                try:
+                    found = pull_objects(
+                        wanted, pull, max_time=WAITING, initial_backoff=poll, backoff_cap=LONGEST_PAUSE
+                    )
+                except ObjectPullError as error:
+                    if "timeout" not in str(error):
+                        raise
+                else:
+                    return tree, pulled.messages_list[0].metadata, found
+            elif time.monotonic() - begun < WAITING:
+                time.sleep(poll)  # the SuperNode announces a task just before it stores its message
+                continue
+            if self._another():
+                log.warning("a run ended while its message was on its way: it is given up for the next one")
+                return None
+            begun = time.monotonic()
+
+    def _another(self) -> bool:
+        """Take another task in hand, if there is one."""
+        held, self._token.value = self._token.value, None
+        if self.take():
+            return True
+        self._token.value = held
+        return False
 
     def push(self, reply: Message, context: Context) -> None:
         """Deliver the reply to the task in hand, and say that it is done."""
