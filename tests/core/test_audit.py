@@ -410,12 +410,16 @@ def test_a_second_log_under_anothers_name_convicts_nobody(two: tuple[Path, Path,
     forged = folder(tmp_path / "forged", "cbs")
     (forged / "identity.key").write_bytes((istat / "identity.key").read_bytes())
     audit.record_all(forged, [("did", {"n": number}) for number in range(6)])
-    for homes in ((istat, forged), (istat, cbs, forged), (forged, cbs, istat)):
-        found = cross_check(checked(*homes))
+    known = {"cbs": key(cbs), "istat": key(istat)}
+    for homes, keys in (
+        ((istat, forged), {}),
+        ((istat, cbs, forged), {}),
+        ((forged, cbs, istat), {}),
+        ((istat, forged), known),
+    ):
+        found = cross_check(checked(*homes), keys)
         assert {one.against for one in found} - {""} <= {"istat", f"whoever has key {key(istat)[:16]}"}
         assert any("two histories" in one.what and one.against for one in found)
-    known = {"cbs": key(cbs), "istat": key(istat)}
-    assert {one.against for one in cross_check(checked(istat, cbs, forged), known)} == {"istat"}
 
 
 def test_a_party_that_has_had_two_keys_is_told_by_whoever_pinned_both_and_contradicts_nobody(
