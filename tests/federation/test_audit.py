@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from flwr.app import Message
 
 from statfed.client.guard.ledger import read_only
 from statfed.core.errors import Contradicted, EngineError, Refused
+from statfed.core.identity import load_identity
 from statfed.core.pilot import audit
-from statfed.core.pilot.audit import CONTRADICTED, Checked
+from statfed.core.pilot.audit import CONTRADICTED, Checked, _to_sign
 from statfed.core.pilot.crosscheck import ANSWERED, RECEIVED, REPLIED, SENT, cross_check
 from statfed.core.pilot.witness import ACCEPTED, RECORD, Said, noted
 from statfed.federation.answers import Answer
+from statfed.server.pilot import studies as at_office
 from tests import pilots
 from tests.pilots import HOLDERS
 
@@ -158,3 +161,56 @@ def test_a_coordinator_whose_log_cannot_be_written_sends_nothing(pilot: Pilot) -
     with pytest.raises(EngineError, match="its last entry is wrong"):
         pilot.ask()
     assert pilot.messages == messages
+
+
+def poisoned(pilot: Pilot, name: str, types: str = "query.") -> None:
+    """Let a party sign a head with the largest number that there is, in each answer to messages of these types."""
+    identity = load_identity(pilot.root / name, name, {})
+    digest, seq = "cd" * 32, 2**53 - 1
+    head = audit.Head(identity.public, seq, digest, identity.sign(_to_sign(identity.public, seq, digest)).hex())
+
+    def meddle(party: str, message: Message, reply: Message) -> None:
+        if party == name and message.metadata.message_type.startswith(types) and not reply.has_error():
+            said = Said.parse(reply.content.config_records[RECORD])
+            for key, text in replace(said, head=head).record().items():
+                reply.content.config_records[RECORD][key] = text
+
+    pilot.meddle = meddle
+
+
+def test_one_partys_made_up_head_costs_no_other_partys_decision_and_blocks_that_party_until_it_is_accepted(
+    pilot: Pilot,
+) -> None:
+    poisoned(pilot, "cbs")
+    number = pilot.propose().proposal.number
+    assert pilot.post(number) == {}
+    pilot.meddle = lambda *_: None
+    pilot.decide(number, *HOLDERS)
+    failed = pilot.post(number)
+    assert list(failed) == ["cbs"]
+    assert "as the newest of cbs's log" in failed["cbs"]
+    now = datetime.now(UTC)
+    states = {name: word.state for name, word in at_office.words(pilot.office, number, now).items()}
+    assert states == {"istat": "approved", "insee": "approved", "cbs": "sent"}
+    key = load_identity(pilot.root / "cbs", "cbs", {}).public
+    audit.record(pilot.office.root, ACCEPTED, {"whose": "cbs", "key": key, "reason": "it signed what was not there"})
+    assert pilot.post(number) == {}
+    assert at_office.words(pilot.office, number, now)["cbs"].state == "approved"
+    assert any("truncated: cbs's log" in one.what for one in cross_check(pilot.checked()))  # told for ever
+
+
+@pytest.mark.parametrize("types", ["query.admit", "query.ask", "query.release"])
+def test_a_contradiction_at_any_step_ends_the_run_naming_the_party(pilot: Pilot, types: str) -> None:
+    number = pilot.agreed(protection={"name": "plain"})
+    strange = audit.head(pilot.root / "insee")
+    assert strange is not None
+
+    def meddle(name: str, message: Message, reply: Message) -> None:
+        if name == "istat" and message.metadata.message_type == types:
+            said = Said.parse(reply.content.config_records[RECORD])
+            for key, text in replace(said, head=strange).record().items():
+                reply.content.config_records[RECORD][key] = text
+
+    pilot.meddle = meddle
+    with pytest.raises(Contradicted, match="istat: audit: got a head of istat's log that is not signed by its key"):
+        pilot.run(number)
