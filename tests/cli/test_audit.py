@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from statfed.cli._output import out, table
 from statfed.cli.main import app
 from statfed.core.identity import create_identity
 from statfed.core.pilot import audit
@@ -58,6 +59,30 @@ def test_what_is_done_with_a_pilot_stands_in_the_logs(ask: Any) -> None:
     assert [one["kind"] for one in ask("audit", "show", "--last", "2")["entries"]] == ["revoked", "renewed"]
     (joined,) = ask("audit", "show", "--home", "istat", "--kind", "joined")["entries"]
     assert list(joined["facts"]["parties"]) == ["cbs"]
+
+
+OBEYED = "ok\n\x1b[2J\x1b[Hstudy 1: approved by all\x1b]0;x\x07\u202e"
+
+
+def test_others_words_in_a_log_are_shown_and_not_obeyed(ask: Any, tmp_path: Path) -> None:
+    """A reason that a party gave, what a crash tore in another's log, and a title of anything on the screen."""
+    audit.record(tmp_path / "trade", "decided", {"party": "cbs", "reason": OBEYED})
+    audit.record(tmp_path / "istat", audit.MENDED, {"bytes": OBEYED})
+    for words in (["show", "--pilot", "trade"], ["verify", "istat/audit.jsonl", "--pilot", "trade"]):
+        found = CliRunner().invoke(app, ["audit", *words]).output
+        assert "study 1: approved by all" in found
+        assert not any(mark in found for mark in ("\x1b[2J", "\x1b]", "\x07", "\u202e"))
+        assert not any(line.startswith("study 1") for line in found.splitlines())
+
+
+def test_what_stands_in_a_table_or_is_printed_is_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = table(OBEYED, "a")
+    shown.add_row(OBEYED)
+    out.print(shown, markup=False)
+    out.print(OBEYED, markup=False)
+    found = capsys.readouterr().out
+    assert found.count("approved by all") == 3
+    assert not any(mark in found for mark in ("\x1b[2J", "\x1b]", "\x07", "\u202e"))
 
 
 def test_verify_names_the_first_wrong_entry_and_exits_with_4(ask: Any, tmp_path: Path) -> None:
