@@ -48,7 +48,7 @@ def verify(files: Files = None, home: Home = Path(), pilot: Folder = None, as_js
         raise UsageError("audit: got neither a home, nor a coordinator's folder, nor files; want one of them")
     logs = [check(path, keys) for path in ([own] if own else []) + list(files or ())]
     found = cross_check(logs, keys)
-    wrong = any(one.wrong for one in logs) or bool(found)
+    wrong = any(one.wrong or one.beside for one in logs) or bool(found)
     if as_json:
         emit_json(
             {
@@ -196,7 +196,7 @@ def _document(log: "Checked", keys: dict[str, str]) -> dict[str, Any]:
         "entries": len(log.entries),
         "head": log.head.facts() if log.head else None,
         "first_wrong": log.at,
-        "wrong": log.wrong,
+        "wrong": log.wrong or log.beside,
         "notes": list(log.notes),
     }
 
@@ -204,8 +204,8 @@ def _document(log: "Checked", keys: dict[str, str]) -> dict[str, Any]:
 def _show(logs: "list[Checked]", found: "tuple[Contradiction, ...]", keys: dict[str, str]) -> None:
     for log in logs:
         whose = f"{log.owner.name} of {log.owner.pilot}" if log.owner else "nobody known"
-        what = f"entry {log.at}: {harmless(log.wrong)}" if log.wrong else "right"
-        style = "red" if log.wrong else "green"
+        what = f"entry {log.at}: {harmless(log.wrong)}" if log.wrong else harmless(log.beside or "right")
+        style = "red" if log.wrong or log.beside else "green"
         out.print(f"{what:<8}", style=style, markup=False, highlight=False, end=" ", soft_wrap=True)
         head = f", head {log.head.seq} {log.head.hash}" if log.head else ""
         out.print(
