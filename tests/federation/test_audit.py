@@ -11,6 +11,7 @@ import pytest
 from flwr.app import Message
 
 from statfed.client.guard.ledger import read_only
+from statfed.client.pilot import joining
 from statfed.core.errors import Contradicted, EngineError, Refused
 from statfed.core.identity import load_identity
 from statfed.core.pilot import audit
@@ -18,6 +19,9 @@ from statfed.core.pilot.audit import CONTRADICTED, Checked, _to_sign
 from statfed.core.pilot.crosscheck import ANSWERED, RECEIVED, REPLIED, SENT, cross_check
 from statfed.core.pilot.witness import ACCEPTED, RECORD, Said, noted
 from statfed.federation.answers import Answer
+from statfed.federation.crate import bag, write_folder
+from statfed.federation.dossier import documents, dossier
+from statfed.federation.logs import check
 from statfed.server.pilot import studies as at_office
 from tests import pilots
 from tests.pilots import HOLDERS
@@ -214,3 +218,26 @@ def test_a_contradiction_at_any_step_ends_the_run_naming_the_party(pilot: Pilot,
     pilot.meddle = meddle
     with pytest.raises(Contradicted, match="istat: audit: got a head of istat's log that is not signed by its key"):
         pilot.run(number)
+
+
+@pytest.mark.parametrize("name", ["coordinator", "istat"])
+def test_crates_of_pilots_with_a_past_fit_their_logs(pilot: Pilot, tmp_path: Path, name: str) -> None:
+    """Runs, a decision taken back, a party that left and came again with other keys, and another roster."""
+    pilot.ask()
+    number = pilot.propose().proposal.number
+    pilot.post(number)
+    pilot.decide(number, *HOLDERS)
+    pilot.post(number)
+    pilot.decide(number, "istat", choice="refused", reason="not now")
+    pilot.post(number)
+    pilot.office.revoke("cbs", "left")
+    pilot.office.sign(joining.request(pilot.root / "elsewhere", "cbs", "holder"))
+    istat = pilot.root / "istat"
+    joining.join(istat, joining.look(istat, pilot.office.kit("istat")))
+    folder = pilot.office.root if name == "coordinator" else istat
+    for study in (None, 1):
+        log, made = audit.verify(pilot.log(name)), tmp_path / f"crate-{study}"
+        write_folder(made, bag(dossier(folder, log, study), pilot.log(name), documents(folder, study)))
+        found = check(made, {})
+        assert (found.wrong, found.beside) == (None, None)
+        assert any(note.startswith("not in it") for note in found.notes) == (study is not None)
