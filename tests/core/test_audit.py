@@ -295,7 +295,11 @@ def test_two_histories_are_proved_by_anothers_log(two: tuple[Path, Path, Head], 
     shown = audit.head_of(key(theirs), audit.verify(log(theirs)).entries[head.seq])
     audit.record(third, RECEIVED, noting("cbs", shown))
     (found,) = cross_check(checked(mine, third))  # without the log that they are of
-    assert "cbs has shown istat and insee two different entries 3" in found.what
+    whose = f"cbs (key {key(theirs)[:16]})"  # by the word of the two: no log of it is here
+    assert f"{whose} has shown istat and insee two different entries 3" in found.what
+    assert found.against == whose
+    (found,) = cross_check(checked(mine, third), {"cbs": key(theirs)})
+    assert found.against == "cbs"
 
 
 def test_two_logs_of_one_key_are_one_history(two: tuple[Path, Path, Head], tmp_path: Path) -> None:
@@ -383,6 +387,16 @@ def test_a_head_by_another_key_convicts_nobody_of_the_name_that_it_was_noted_und
     convicted = {one.against for one in found} - {""}
     assert convicted <= {"istat"}
     assert bool(convicted) == (pins != "none")  # by its own log, which has another key of cbs
+
+
+def test_two_who_make_up_a_key_together_convict_nobody_of_the_name_that_they_give_it(tmp_path: Path) -> None:
+    istat, cbs, other = (folder(tmp_path, name) for name in ("istat", "cbs", "other"))
+    for home, digest in ((istat, "ab"), (cbs, "cd")):
+        audit.record(home, RECEIVED, noting("insee", signed_by(other, 3, digest * 32)))
+    (found,) = cross_check(checked(istat, cbs))
+    assert found.against == f"insee (key {key(other)[:16]})"
+    known = {"insee": "ef" * 32}
+    assert {one.against for one in cross_check(checked(istat, cbs), known)} == {""}
 
 
 def signed_by(home: Path, seq: int, digest: str = "ab" * 32) -> Head:

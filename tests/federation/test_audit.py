@@ -130,7 +130,7 @@ def test_a_coordinator_that_keeps_a_log_for_each_party_is_caught_by_theirs(pilot
     log.write_bytes(begun)
     pilot.ask(second)
     assert not any(pilot.kinds(name)[CONTRADICTED] for name in HOLDERS)
-    found = cross_check(pilot.checked("istat", "cbs"))
+    found = cross_check(pilot.checked("istat", "cbs"), {"coordinator": pilot.office.identity.public})
     assert any("coordinator has shown istat and cbs two different entries" in one.what for one in found)
     assert any("equivocation" in one.what for one in cross_check(pilot.checked("coordinator", "istat", "cbs")))
 
