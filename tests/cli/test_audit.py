@@ -3,17 +3,31 @@
 import hashlib
 import json
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from statfed.cli._output import out, table
 from statfed.cli.main import app
-from statfed.core.identity import create_identity
-from statfed.core.pilot import audit
+from statfed.core.identity import create_identity, load_identity
+from statfed.core.pilot import PROTOCOL, audit
 from statfed.core.pilot.crosscheck import RECEIVED, REPLIED, SENT
+from statfed.core.pilot.papers import make_roster, read_roster
+from statfed.core.pilot.proposals import (
+    Decision,
+    Proposal,
+    make_decision,
+    make_proposal,
+    read_decision,
+    read_proposal,
+)
 from statfed.core.pilot.witness import HEADS, Noted
+from tests.conftest import toy_terms
+
+TERMS = toy_terms()
 
 
 @pytest.fixture
@@ -43,7 +57,7 @@ def heads(*owners: str) -> audit.Facts:
 
 def exchange(root: Path) -> None:
     """One message to istat and its answer, as the two ends write them down."""
-    about: audit.Facts = {"run": "r1", "study": "ab" * 32, "step": "admit", "digest": "aa"}
+    about: audit.Facts = {"run": "r1", "study": TERMS.digest(), "step": "admit", "digest": "aa"}
     audit.record(root / "trade", SENT, {**about, "to": "istat"})
     audit.record(root / "istat", RECEIVED, {**about, **heads("coordinator")})
     audit.record(root / "istat", "answered", {"digest": "bb", "outcome": "answer", "ledger": "cd" * 32})
@@ -58,6 +72,30 @@ def test_what_is_done_with_a_pilot_stands_in_the_logs(ask: Any) -> None:
     assert [one["kind"] for one in ask("audit", "show", "--last", "2")["entries"]] == ["revoked", "renewed"]
     (joined,) = ask("audit", "show", "--home", "istat", "--kind", "joined")["entries"]
     assert list(joined["facts"]["parties"]) == ["cbs"]
+
+
+OBEYED = "ok\n\x1b[2J\x1b[Hstudy 1: approved by all\x1b]0;x\x07\u202e"
+
+
+def test_others_words_in_a_log_are_shown_and_not_obeyed(ask: Any, tmp_path: Path) -> None:
+    """A reason that a party gave, what a crash tore in another's log, and a title of anything on the screen."""
+    audit.record(tmp_path / "trade", "decided", {"party": "cbs", "reason": OBEYED})
+    audit.record(tmp_path / "istat", audit.MENDED, {"bytes": OBEYED})
+    for words in (["show", "--pilot", "trade"], ["verify", "istat/audit.jsonl", "--pilot", "trade"]):
+        found = CliRunner().invoke(app, ["audit", *words]).output
+        assert "study 1: approved by all" in found
+        assert not any(mark in found for mark in ("\x1b[2J", "\x1b]", "\x07", "\u202e"))
+        assert not any(line.startswith("study 1") for line in found.splitlines())
+
+
+def test_what_stands_in_a_table_or_is_printed_is_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = table(OBEYED, "a")
+    shown.add_row(OBEYED)
+    out.print(shown, markup=False)
+    out.print(OBEYED, markup=False)
+    found = capsys.readouterr().out
+    assert found.count("approved by all") == 3
+    assert not any(mark in found for mark in ("\x1b[2J", "\x1b]", "\x07", "\u202e"))
 
 
 def test_verify_names_the_first_wrong_entry_and_exits_with_4(ask: Any, tmp_path: Path) -> None:
@@ -92,17 +130,60 @@ def test_a_log_of_a_known_name_has_to_be_by_the_pinned_key(ask: Any, tmp_path: P
 def study(tmp_path: Path, ask: Any) -> None:
     """A study, decided on by istat, and its answer, as they lie at the coordinator."""
     exchange(tmp_path)
+    place, at = tmp_path / "trade" / "studies" / "0007", datetime(2026, 1, 1, tzinfo=UTC)
+    signed = make_proposal(
+        Proposal(
+            pilot="trade",
+            number=7,
+            title="Mean age",
+            purpose="",
+            method=TERMS.method,
+            parties=(*TERMS.holders, "istat"),
+            study="{}",
+            terms=TERMS.model_dump_json(),
+            digest=TERMS.digest(),
+            runs=1,
+            made=at,
+            until=at + timedelta(days=1),
+            protocol=PROTOCOL,
+        ),
+        load_identity(tmp_path / "trade", "", {}),
+    )
+    istat = load_identity(tmp_path / "istat", "istat", {})
+    said = make_decision(
+        Decision(
+            pilot="trade",
+            number=7,
+            proposal=signed.id,
+            study=TERMS.digest(),
+            party="istat",
+            choice="approved",
+            since=at,
+            until=at + timedelta(days=1),
+            runs=1,
+            rounds=1,
+            keys={},
+            at=at,
+        ),
+        istat,
+    )
+    told: audit.Facts = {"number": 7, "proposal": signed.id, "study": TERMS.digest()}
+    for home, names in (("trade", ("decisions/istat.json",)), ("istat", ("decision.json", "people/anna.json"))):
+        place = tmp_path / home / "studies" / "0007"
+        audit.record(tmp_path / home, "proposed", told)
+        if home == "istat":
+            audit.record(tmp_path / home, "said", {"by": "anna", "choice": "approved", **told})
+        audit.record(tmp_path / home, "decided", said.decision.model_dump(mode="json"))
+        for name in names:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(said.text)
+        (place / "proposal.json").write_text(signed.text)
     place = tmp_path / "trade" / "studies" / "0007"
-    (place / "decisions").mkdir(parents=True)
-    body = {"number": 7, "digest": "ab" * 32, "title": "Mean age"}
-    (place / "proposal.json").write_text(json.dumps({"body": body}))
-    decision = {"choice": "approved", "party": "istat", "at": "2026-01-01T00:00:00Z"}
-    (place / "decisions" / "istat.json").write_text(json.dumps({"body": decision}))
     (place / "runs" / "r1").mkdir(parents=True)
     answer: dict[str, Any] = {
         "run": "r1",
         "created": "2026-01-01T00:00:00Z",
-        "study_digest": "ab" * 32,
+        "study_digest": TERMS.digest(),
         "disclosure": {"rule": "n"},
     }
     answer |= {"estimates": [{"estimate": 41.5}], "sums": [{"ledger_heads": {"istat": "ef" * 32}}], "learns": []}
@@ -154,6 +235,89 @@ def test_an_exported_crate_is_a_bag_that_describes_itself_as_its_profiles_want(a
     assert checks == {"SignOff", "DisclosureCheck", "CheckValue", "GenerateCheckValue"}
 
 
+def repacked(made: str, files: dict[str, bytes]) -> None:
+    """A crate of these files, with manifests that fit them: all that its carrier can do without anybody's key."""
+    for manifest, payload in (("manifest-sha512.txt", True), ("tagmanifest-sha512.txt", False)):
+        names = [name for name in files if name.startswith("data/") == payload and not name.startswith("tagmanifest")]
+        files[manifest] = "".join(f"{hashlib.sha512(files[name]).hexdigest()}  {name}\n" for name in names).encode()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"crate/{name}", content)
+
+
+EDITS = [
+    ("trade", "audit.json", b'"released": false', b'"released": true'),
+    ("trade", "audit.json", b'"choice": "approved"', b'"choice": "refused"'),
+    ("trade", "audit.json", b"{\n", b'{\n  "format": "another",\n'),
+    ("trade", "roster.json", b'"serial": 2', b'"serial": 1'),
+    ("trade", "studies/0007/proposal.json", b"Mean age", b"Mean pay"),
+    ("trade", "studies/0007/decisions/istat.json", b'"approved"', b'"refused"'),
+    ("trade", "studies/0007/decisions/istat.json", None, None),
+    ("trade", "studies/0007/decisions/cbs.json", None, b"studies/0007/decisions/istat.json"),
+    ("trade", "ro-crate-metadata.json", b"by istat", b"by cbs"),
+    ("trade", "workflow/bundle.zip", b"PK", b"PL"),
+    ("trade", "workflow/ro-crate-metadata.json", b"statfed bundle", b"another"),
+    ("trade", "notes.txt", None, b"data/audit.json"),
+    ("istat", "pilot.kit", b'"serial": 2', b'"serial": 3'),
+    ("istat", "pilot.kit", None, None),
+    ("istat", "studies/0007/proposal.json", None, None),
+    ("istat", "studies/0007/decision.json", b'"runs": 1', b'"runs": 9'),
+    ("istat", "studies/0007/people/anna.json", b'"approved"', b'"refused"'),
+]
+
+
+@pytest.mark.parametrize(("whose", "name", "old", "new"), EDITS)
+def test_what_lies_in_a_crate_fits_its_log_whatever_its_manifest_says(
+    ask: Any, study: None, whose: str, name: str, old: bytes | None, new: bytes | None
+) -> None:
+    ask("audit", "export", "-o", "out.zip", "--pilot" if whose == "trade" else "--home", whose)
+    files = crate("out.zip")
+    repacked("same.zip", files)
+    same = ask("audit", "verify", "same.zip", "--home", "cbs")
+    assert any("the exporter's word alone" in one for one in same["logs"][1]["notes"])
+    place = f"data/{name}"
+    if old is not None and new is not None:
+        assert old in files[place]
+        files[place] = files[place].replace(old, new, 1)
+    elif new is None:
+        del files[place]
+    else:
+        files[place] = next(content for one, content in files.items() if one.endswith(new.decode()))
+    repacked("edited.zip", files)
+    found = ask("audit", "verify", "edited.zip", "--home", "cbs", code=4)
+    assert name in found["logs"][1]["wrong"]
+    assert found["logs"][1]["first_wrong"] is None  # the log itself is right
+
+
+@pytest.mark.parametrize("kind", ["roster.json", "proposal.json", "decisions/istat.json"])
+def test_a_document_that_was_signed_and_is_not_the_logs_is_named(ask: Any, study: None, kind: str) -> None:
+    """Signed by the right key, and another than the log has: what only its owner can make."""
+    ask("audit", "export", "-o", "out.zip", "--pilot", "trade")
+    files, place = crate("out.zip"), kind if kind == "roster.json" else f"studies/0007/{kind}"
+    text, who = files[f"data/{place}"].decode(), "istat" if "istat" in kind else "trade"
+    identity = load_identity(Path(who), "", {})
+    if kind == "roster.json":
+        roster, _ = read_roster(text, "")
+        text = make_roster(roster.model_copy(update={"participants": roster.participants[:1]}), identity)
+    elif kind == "proposal.json":
+        proposal = read_proposal(text, "").proposal.model_copy(update={"runs": 9})
+        text = make_proposal(proposal, identity).text
+    else:
+        decision = read_decision(text, "").decision.model_copy(update={"runs": 9})
+        text = make_decision(decision, identity).text
+    files[f"data/{place}"] = text.encode()
+    repacked("edited.zip", files)
+    found = ask("audit", "verify", "edited.zip", "--home", "cbs", code=4)
+    assert found["logs"][1]["wrong"] == f"{place}: is another than the log has"
+
+
+def test_a_crate_of_one_study_says_which_documents_are_not_in_it(ask: Any, study: None, tmp_path: Path) -> None:
+    audit.record(tmp_path / "trade", "proposed", {"number": 8, "proposal": "ab" * 32, "study": "ab" * 32})
+    ask("audit", "export", "-o", "out.zip", "--pilot", "trade", "--study", "7")
+    found = ask("audit", "verify", "out.zip", "--home", "cbs")
+    assert "not in it: documents of the studies 8, which the log has" in found["logs"][1]["notes"]
+
+
 def refs(value: Any) -> list[dict[str, str]]:
     return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict) and "@id" in one]
 
@@ -166,7 +330,7 @@ def test_plain_json_in_a_crate_has_who_learned_what_and_no_figures_keys_or_polic
     assert plain["disclosure"][0]["ledger_heads"] == {"istat": "ef" * 32}
     assert plain["runs"][0] | {"begun": "", "ended": ""} == {
         "run": "r1",
-        "study": "ab" * 32,
+        "study": TERMS.digest(),
         "begun": "",
         "ended": "",
         "messages": 1,

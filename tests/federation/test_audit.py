@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,18 @@ import pytest
 from flwr.app import Message
 
 from statfed.client.guard.ledger import read_only
+from statfed.client.pilot import joining
 from statfed.core.errors import Contradicted, EngineError, Refused
+from statfed.core.identity import load_identity
 from statfed.core.pilot import audit
-from statfed.core.pilot.audit import CONTRADICTED, Checked
+from statfed.core.pilot.audit import CONTRADICTED, Checked, _to_sign
 from statfed.core.pilot.crosscheck import ANSWERED, RECEIVED, REPLIED, SENT, cross_check
 from statfed.core.pilot.witness import ACCEPTED, RECORD, Said, noted
 from statfed.federation.answers import Answer
+from statfed.federation.crate import bag, write_folder
+from statfed.federation.dossier import documents, dossier
+from statfed.federation.logs import check
+from statfed.server.pilot import studies as at_office
 from tests import pilots
 from tests.pilots import HOLDERS
 
@@ -123,7 +130,7 @@ def test_a_coordinator_that_keeps_a_log_for_each_party_is_caught_by_theirs(pilot
     log.write_bytes(begun)
     pilot.ask(second)
     assert not any(pilot.kinds(name)[CONTRADICTED] for name in HOLDERS)
-    found = cross_check(pilot.checked("istat", "cbs"))
+    found = cross_check(pilot.checked("istat", "cbs"), {"coordinator": pilot.office.identity.public})
     assert any("coordinator has shown istat and cbs two different entries" in one.what for one in found)
     assert any("equivocation" in one.what for one in cross_check(pilot.checked("coordinator", "istat", "cbs")))
 
@@ -158,3 +165,79 @@ def test_a_coordinator_whose_log_cannot_be_written_sends_nothing(pilot: Pilot) -
     with pytest.raises(EngineError, match="its last entry is wrong"):
         pilot.ask()
     assert pilot.messages == messages
+
+
+def poisoned(pilot: Pilot, name: str, types: str = "query.") -> None:
+    """Let a party sign a head with the largest number that there is, in each answer to messages of these types."""
+    identity = load_identity(pilot.root / name, name, {})
+    digest, seq = "cd" * 32, 2**53 - 1
+    head = audit.Head(identity.public, seq, digest, identity.sign(_to_sign(identity.public, seq, digest)).hex())
+
+    def meddle(party: str, message: Message, reply: Message) -> None:
+        if party == name and message.metadata.message_type.startswith(types) and not reply.has_error():
+            said = Said.parse(reply.content.config_records[RECORD])
+            for key, text in replace(said, head=head).record().items():
+                reply.content.config_records[RECORD][key] = text
+
+    pilot.meddle = meddle
+
+
+def test_one_partys_made_up_head_costs_no_other_partys_decision_and_blocks_that_party_until_it_is_accepted(
+    pilot: Pilot,
+) -> None:
+    poisoned(pilot, "cbs")
+    number = pilot.propose().proposal.number
+    assert pilot.post(number) == {}
+    pilot.meddle = lambda *_: None
+    pilot.decide(number, *HOLDERS)
+    failed = pilot.post(number)
+    assert list(failed) == ["cbs"]
+    assert "as the newest of cbs's log" in failed["cbs"]
+    now = datetime.now(UTC)
+    states = {name: word.state for name, word in at_office.words(pilot.office, number, now).items()}
+    assert states == {"istat": "approved", "insee": "approved", "cbs": "sent"}
+    key = load_identity(pilot.root / "cbs", "cbs", {}).public
+    audit.record(pilot.office.root, ACCEPTED, {"whose": "cbs", "key": key, "reason": "it signed what was not there"})
+    assert pilot.post(number) == {}
+    assert at_office.words(pilot.office, number, now)["cbs"].state == "approved"
+    assert any("truncated: cbs's log" in one.what for one in cross_check(pilot.checked()))  # told for ever
+
+
+@pytest.mark.parametrize("types", ["query.admit", "query.ask", "query.release"])
+def test_a_contradiction_at_any_step_ends_the_run_naming_the_party(pilot: Pilot, types: str) -> None:
+    number = pilot.agreed(protection={"name": "plain"})
+    strange = audit.head(pilot.root / "insee")
+    assert strange is not None
+
+    def meddle(name: str, message: Message, reply: Message) -> None:
+        if name == "istat" and message.metadata.message_type == types:
+            said = Said.parse(reply.content.config_records[RECORD])
+            for key, text in replace(said, head=strange).record().items():
+                reply.content.config_records[RECORD][key] = text
+
+    pilot.meddle = meddle
+    with pytest.raises(Contradicted, match="istat: audit: got a head of istat's log that is not signed by its key"):
+        pilot.run(number)
+
+
+@pytest.mark.parametrize("name", ["coordinator", "istat"])
+def test_crates_of_pilots_with_a_past_fit_their_logs(pilot: Pilot, tmp_path: Path, name: str) -> None:
+    """Runs, a decision taken back, a party that left and came again with other keys, and another roster."""
+    pilot.ask()
+    number = pilot.propose().proposal.number
+    pilot.post(number)
+    pilot.decide(number, *HOLDERS)
+    pilot.post(number)
+    pilot.decide(number, "istat", choice="refused", reason="not now")
+    pilot.post(number)
+    pilot.office.revoke("cbs", "left")
+    pilot.office.sign(joining.request(pilot.root / "elsewhere", "cbs", "holder"))
+    istat = pilot.root / "istat"
+    joining.join(istat, joining.look(istat, pilot.office.kit("istat")))
+    folder = pilot.office.root if name == "coordinator" else istat
+    for study in (None, 1):
+        log, made = audit.verify(pilot.log(name)), tmp_path / f"crate-{study}"
+        write_folder(made, bag(dossier(folder, log, study), pilot.log(name), documents(folder, study)))
+        found = check(made, {})
+        assert (found.wrong, found.beside) == (None, None)
+        assert any(note.startswith("not in it") for note in found.notes) == (study is not None)

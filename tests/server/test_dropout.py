@@ -12,9 +12,10 @@ import pytest
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from statfed.core.errors import EngineError
+from statfed.core.errors import Contradicted, EngineError
 from statfed.core.progress import silent
 from statfed.core.resolve import resolve_applicable
+from statfed.core.statement import failure
 from statfed.server.driver import Driven
 from statfed.server.driver import drive as driven_by
 from statfed.server.engine import Deployment, Session
@@ -62,6 +63,18 @@ def test_training_survives_a_holder_that_is_lost_at_any_stage(homes: Homes, stag
     assert np.isfinite(model_of(done)).all()
     assert set(done.closings) == {"office-1", "office-2", "office-3"}
     assert set(done.sums[-1].holder_seconds) == {"office-1", "office-2", "office-3"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_holder_whose_log_contradicts_ends_the_run_that_could_do_without_it(homes: Homes, stage: str) -> None:
+    places = homes(toy_study(holders=4, protection=SURVIVE))
+    gone = silent_from(stage, 1, "office-4")
+
+    def fault(holder: str, message: Message) -> str | None:
+        return failure(Contradicted("audit: two histories")) if gone(holder, message) else None
+
+    with pytest.raises(Contradicted, match="office-4: audit: two histories"):
+        drive(places, fault=fault)
 
 
 def test_below_the_threshold_the_run_ends_naming_who_is_missing(homes: Homes) -> None:

@@ -32,7 +32,13 @@ _WANTED, _SAID = "statfed.as_json", "statfed.said"
 
 
 class _Screen(Console):
-    """A terminal as wide as it is; anything else as wide as what is written, unless COLUMNS says another width."""
+    """A terminal as wide as it is; anything else as wide as what is written, unless COLUMNS says another width.
+
+    Texts may be anybody's words: what a terminal would obey is written out, as in the cells of `table`.
+    """
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*map(_shown, objects), **how)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # for `ReportingGroup`: files that were asked for are written first
@@ -46,6 +52,16 @@ class _Screen(Console):
     @size.setter
     def size(self, new_size: tuple[int, int]) -> None:
         self._width, self._height = new_size
+
+
+class _Table(Table):
+    def add_row(self, *cells: Any, **how: Any) -> None:
+        super().add_row(*map(_shown, cells), **how)
+
+
+def _shown(item: Any) -> Any:
+    """A text as `printable` has it, with its own spaces that do not break; anything else as it is."""
+    return "\u00a0".join(map(printable, item.split("\u00a0"))) if isinstance(item, str) else item
 
 
 out = _Screen()
@@ -88,7 +104,7 @@ def say(message: str, style: str = "") -> None:
 
 def table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
     """An empty table; columns in `numbers` are right-aligned."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    made = _Table(title=_shown(title), title_justify="left", title_style="bold", header_style="bold")
     for place, column in enumerate(columns):
         justify: Literal["right", "left"] = "right" if column in numbers else "left"
         made.add_column(column, justify=justify, overflow="fold", no_wrap=place == 0)

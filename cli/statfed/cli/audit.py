@@ -9,7 +9,7 @@ import typer
 
 from statfed.cli._output import Json, Overwrite, emit_json, out, say, table
 from statfed.cli.pilot import Folder, find_office
-from statfed.core.errors import UsageError
+from statfed.core.errors import UsageError, harmless
 
 if TYPE_CHECKING:
     from statfed.core.pilot.audit import Checked
@@ -48,7 +48,7 @@ def verify(files: Files = None, home: Home = Path(), pilot: Folder = None, as_js
         raise UsageError("audit: got neither a home, nor a coordinator's folder, nor files; want one of them")
     logs = [check(path, keys) for path in ([own] if own else []) + list(files or ())]
     found = cross_check(logs, keys)
-    wrong = any(one.wrong for one in logs) or bool(found)
+    wrong = any(one.wrong or one.beside for one in logs) or bool(found)
     if as_json:
         emit_json(
             {
@@ -83,7 +83,7 @@ def show(
         return
     shown = table(f"{path}: {len(found)} entries", "seq", "time", "kind", "facts", numbers=("seq",))
     for one in found:
-        text = ", ".join(f"{name} {_short(value)}" for name, value in one.facts.items())
+        text = " ".join(", ".join(f"{name} {_short(value)}" for name, value in one.facts.items()).splitlines())
         shown.add_row(str(one.seq), one.time[:19], one.kind, text[:_LONGEST])
     out.print(shown, markup=False)
 
@@ -196,7 +196,7 @@ def _document(log: "Checked", keys: dict[str, str]) -> dict[str, Any]:
         "entries": len(log.entries),
         "head": log.head.facts() if log.head else None,
         "first_wrong": log.at,
-        "wrong": log.wrong,
+        "wrong": log.wrong or log.beside,
         "notes": list(log.notes),
     }
 
@@ -204,15 +204,15 @@ def _document(log: "Checked", keys: dict[str, str]) -> dict[str, Any]:
 def _show(logs: "list[Checked]", found: "tuple[Contradiction, ...]", keys: dict[str, str]) -> None:
     for log in logs:
         whose = f"{log.owner.name} of {log.owner.pilot}" if log.owner else "nobody known"
-        what = f"entry {log.at}: {log.wrong}" if log.wrong else "right"
-        style = "red" if log.wrong else "green"
+        what = f"entry {log.at}: {harmless(log.wrong)}" if log.wrong else harmless(log.beside or "right")
+        style = "red" if log.wrong or log.beside else "green"
         out.print(f"{what:<8}", style=style, markup=False, highlight=False, end=" ", soft_wrap=True)
         head = f", head {log.head.seq} {log.head.hash}" if log.head else ""
         out.print(
             f"{log.path}: {whose}, {len(log.entries)} entries{head}", markup=False, highlight=False, soft_wrap=True
         )
         for note in log.notes:
-            out.print(f"         {note}", markup=False, highlight=False, soft_wrap=True)
+            out.print(f"         {harmless(note)}", markup=False, highlight=False, soft_wrap=True)
         if log.owner and keys.get(log.owner.name) != log.owner.key:
             out.print(
                 f"         not known here: compare key {log.owner.key} with {log.owner.name}",
@@ -223,7 +223,9 @@ def _show(logs: "list[Checked]", found: "tuple[Contradiction, ...]", keys: dict[
             )
     for one in found:
         proved = f" (proved against {one.against})" if one.against else ""
-        out.print(f"entry {one.at} of {one.whose}: {one.what}{proved}", style="red", markup=False, soft_wrap=True)
+        out.print(
+            f"entry {one.at} of {one.whose}: {harmless(one.what)}{proved}", style="red", markup=False, soft_wrap=True
+        )
     if len(logs) > 1 and not found:
         out.print(f"{len(logs)} logs do not contradict one another", markup=False, highlight=False)
 

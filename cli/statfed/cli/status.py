@@ -170,7 +170,8 @@ def logs(
     shown = table(f"Study {number}, {path}", "entry", "time", "what", "facts", numbers=("entry",))
     for one in found:
         told = {key: value for key, value in one.facts.items() if key in _TOLD}
-        shown.add_row(str(one.seq), one.time[:19], one.kind, " ".join(f"{k}={v}" for k, v in told.items()))
+        text = " ".join(" ".join(f"{k}={v}" for k, v in told.items()).splitlines())
+        shown.add_row(str(one.seq), one.time[:19], one.kind, text)
     out.print(shown, markup=False)
 
 

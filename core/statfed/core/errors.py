@@ -37,7 +37,7 @@ class EngineError(StatfedError):
 
 
 class Contradicted(EngineError):
-    """A party's log contradicts what was noted of it before: no other attempt mends that."""
+    """A party's log contradicts what was noted of it before: no other attempt mends that, and no study goes on."""
 
 
 class LedgerCorrupt(StatfedError):
@@ -47,7 +47,7 @@ class LedgerCorrupt(StatfedError):
 
 
 BY_NAME: dict[str, type[StatfedError]] = {
-    cls.__name__: cls for cls in (StatfedError, UsageError, Refused, Pending, EngineError, LedgerCorrupt)
+    cls.__name__: cls for cls in (StatfedError, UsageError, Refused, Pending, EngineError, Contradicted, LedgerCorrupt)
 }
 
 

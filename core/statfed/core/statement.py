@@ -194,13 +194,18 @@ def failure(error: StatfedError) -> str:
     return json.dumps({"kind": type(error).__name__, "message": str(error)})
 
 
-def raise_failure(text: str, holder: str) -> None:
-    """Raise the error that a holder reported, naming the holder, in words that `harmless` has gone over."""
+def failure_in(text: str, holder: str) -> StatfedError:
+    """The error that a holder reported, naming the holder, in words that `harmless` has gone over."""
     try:
         if len(text) > MOST_TEXT:
             raise ValueError
         table: dict[str, Any] = json.loads(text)
         kind, message = BY_NAME[table["kind"]], str(table["message"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise EngineError(f"{holder}: {harmless(text, 1000)}") from None
-    raise kind(f"{holder}: {harmless(message)}")
+        return EngineError(f"{holder}: {harmless(text, 1000)}")
+    return kind(f"{holder}: {harmless(message)}")
+
+
+def raise_failure(text: str, holder: str) -> None:
+    """Raise the error that a holder reported."""
+    raise failure_in(text, holder)

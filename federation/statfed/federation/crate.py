@@ -28,17 +28,17 @@ METADATA, PLAIN = "ro-crate-metadata.json", "audit.json"
 STATUS = "http://schema.org/{}ActionStatus"
 SHP = "https://w3id.org/shp#{}"
 SHA512 = "https://www.iana.org/assignments/named-information#sha-512"
-_WORKFLOW, _PROJECT, _RULES = "workflow/", "#project", "#agreement"
+WORKFLOW, _PROJECT, _RULES = "workflow/", "#project", "#agreement"
 
 Thing = dict[str, Any]
 
 
 def bag(dossier: Mapping[str, Any], log: Path, documents: Mapping[str, Path]) -> dict[str, bytes]:
     """The files of the bag, by name. dossier: as `statfed.federation.dossier` makes it; documents: by name."""
-    payload = {FILE: log.read_bytes(), PLAIN: _text(dossier), f"{_WORKFLOW}bundle.zip": bundle()}
+    payload = {FILE: log.read_bytes(), PLAIN: text_of(dossier), f"{WORKFLOW}bundle.zip": bundle()}
     payload |= {name: path.read_bytes() for name, path in documents.items()}
-    payload[f"{_WORKFLOW}{METADATA}"] = _text(_workflow())
-    payload[METADATA] = _text(_crate(dossier, payload))
+    payload[f"{WORKFLOW}{METADATA}"] = text_of(workflow_metadata(version("flwr")))
+    payload[METADATA] = text_of(metadata(dossier, {name: len(content) for name, content in payload.items()}))
     files = {f"data/{name}": content for name, content in sorted(payload.items())}
     size = sum(map(len, files.values()))
     tags = {
@@ -67,8 +67,8 @@ def write_zip(target: Path, name: str, files: Mapping[str, bytes]) -> None:
             archive.writestr(f"{name}/{path}", content)
 
 
-def _crate(dossier: Mapping[str, Any], payload: Mapping[str, bytes]) -> Thing:
-    """The metadata file."""
+def metadata(dossier: Mapping[str, Any], payload: Mapping[str, int]) -> Thing:
+    """The metadata file. payload: sizes of all other files, by name."""
     owner = dossier["owner"]
     pilot, exported = owner["pilot"], dossier["exported"]
     organisations = {name: f"#organisation-{name}" for name in _organisations(dossier)}
@@ -93,8 +93,8 @@ def _crate(dossier: Mapping[str, Any], payload: Mapping[str, bytes]) -> Thing:
         "conformsTo": _ref(PROFILE),
         "publisher": _ref(here),
         "sourceOrganization": _ref(_PROJECT),
-        "mainEntity": _ref(_WORKFLOW),
-        "hasPart": [_ref(name) for name in sorted(payload) if not name.startswith(_WORKFLOW)] + [_ref(_WORKFLOW)],
+        "mainEntity": _ref(WORKFLOW),
+        "hasPart": [_ref(name) for name in sorted(payload) if not name.startswith(WORKFLOW)] + [_ref(WORKFLOW)],
         "mentions": [_ref(one["@id"]) for one in actions],
     }
     return {
@@ -115,11 +115,11 @@ def _crate(dossier: Mapping[str, Any], payload: Mapping[str, bytes]) -> Thing:
                 "description": "Names of parties, digests and sizes of messages; not for publication without consent.",
             },
             {
-                "@id": _WORKFLOW,
+                "@id": WORKFLOW,
                 "@type": "Dataset",
                 "name": "Bundle of every run: names installed modules, holds no code",
                 "conformsTo": _ref(WORKFLOW_PROFILE),
-                "hasPart": [_ref(f"{_WORKFLOW}bundle.zip"), _ref(f"{_WORKFLOW}{METADATA}")],
+                "hasPart": [_ref(f"{WORKFLOW}bundle.zip"), _ref(f"{WORKFLOW}{METADATA}")],
             },
             {
                 "@id": _PROJECT,
@@ -134,14 +134,14 @@ def _crate(dossier: Mapping[str, Any], payload: Mapping[str, bytes]) -> Thing:
             {"@id": _RULES, "@type": "CreativeWork", "name": f"Policies of the parties of {pilot}; each keeps its own"},
             {"@id": SHA512, "@type": "DefinedTerm", "name": "sha-512 algorithm"},
             {"@id": "#study", "@type": "FormalParameter", "name": "study", "additionalType": "File"},
-            *(_file(name, content) for name, content in sorted(payload.items())),
+            *(_file(name, size) for name, size in sorted(payload.items())),
             *actions,
         ],
     }
 
 
-def _workflow() -> Thing:
-    """The metadata file of the nested Workflow RO-Crate, whose profile asks for RO-Crate 1.1."""
+def workflow_metadata(flwr: str) -> Thing:
+    """The metadata file of the nested Workflow RO-Crate, whose profile asks for RO-Crate 1.1. flwr: its version."""
     return {
         "@context": f"{OLDER}/context",
         "@graph": [
@@ -181,13 +181,13 @@ def _workflow() -> Thing:
                 "@type": "ComputerLanguage",
                 "name": "Flower app bundle",
                 "url": _ref("https://flower.ai/"),
-                "version": version("flwr"),
+                "version": flwr,
             },
         ],
     }
 
 
-def _file(name: str, content: bytes) -> Thing:
+def _file(name: str, size: int) -> Thing:
     """A data entity. Its digest is in the bag's manifest."""
     said = {FILE: "Signed log, one entry a line", PLAIN: "All of this as one JSON document"}
     form = {".json": "application/json", ".jsonl": "application/jsonl", ".zip": "application/zip"}
@@ -196,7 +196,7 @@ def _file(name: str, content: bytes) -> Thing:
         "@type": "File",
         "name": name,
         "description": said.get(name, "As it was signed, or as every run carries it"),
-        "contentSize": str(len(content)),
+        "contentSize": str(size),
         "encodingFormat": form.get(Path(name).suffix, "application/json"),
     }
     return thing | ({"exampleOfWork": _ref("#study")} if name.endswith("proposal.json") else {})
@@ -221,7 +221,7 @@ def _run(run: Mapping[str, Any], proposal: str | None, coordinator: str) -> Thin
         "startTime": run["begun"],
         "endTime": run["ended"],
         "agent": _ref(coordinator),
-        "instrument": _ref(_WORKFLOW),
+        "instrument": _ref(WORKFLOW),
         "object": _ref(proposal) if proposal else [],
         "result": _ref(FILE),
     }
@@ -243,7 +243,7 @@ def _sign_offs(dossier: Mapping[str, Any], organisations: Mapping[str, str]) -> 
                     "additionalType": _ref(SHP.format("SignOff")),
                     "name": f"Study {number}: {body['choice']} by {body['party']}",
                     "endTime": str(body.get("at", dossier["exported"])),
-                    "object": [_ref("./"), _ref(_WORKFLOW), _ref(_PROJECT)],
+                    "object": [_ref("./"), _ref(WORKFLOW), _ref(_PROJECT)],
                     "instrument": _ref(_RULES),
                     "agent": _ref(organisations[body["party"]]),
                     "actionStatus": STATUS.format(state),
@@ -314,5 +314,5 @@ def _ref(place: str) -> Thing:
     return {"@id": place}
 
 
-def _text(document: object) -> bytes:
+def text_of(document: object) -> bytes:
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")

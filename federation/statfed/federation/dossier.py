@@ -56,19 +56,29 @@ def dossier(folder: Path, log: Checked, study: int | None = None) -> dict[str, A
     Raises UsageError where the folder has no such study, or a document cannot be read.
     """
     signed = {name: _json(path) for name, path in documents(folder, study).items()}
+    found = derived(log, signed, alone=study is not None)
+    if study is not None and str(study) not in found["studies"]:
+        known = ", ".join(sorted(found["studies"], key=int)) or "none"
+        raise UsageError(f"--study: got {study}; want one that is known here: {known}")
+    digests = {digest_of(one) for one in found["studies"].values()} if study is not None else None
+    return {
+        **found,
+        "exported": now(),
+        "versions": {"statfed": VERSION, "protocol": PROTOCOL, "bundle": bundle_digest(), "flwr": version("flwr")},
+        "disclosure": [one for one in _answers(folder) if digests is None or one.get("study_digest") in digests],
+        "ledger": _ledger(folder),
+    }
+
+
+def derived(log: Checked, signed: Mapping[str, Any], *, alone: bool) -> dict[str, Any]:
+    """What of it follows from the log and from the signed documents, by name. alone: runs of their studies alone."""
     studies: dict[str, dict[str, Any]] = {}
     for name, document in signed.items():
         if name.startswith(f"{STUDIES}/"):
             number, _, rest = name.removeprefix(f"{STUDIES}/").partition("/")
             studies.setdefault(str(int(number)), {})[rest] = document
-    if study is not None and str(study) not in studies:
-        known = ", ".join(sorted(studies, key=int)) or "none"
-        raise UsageError(f"--study: got {study}; want one that is known here: {known}")
-    digests = {digest_of(one) for one in studies.values()} if study is not None else None
     return {
         "format": FORMAT,
-        "exported": now(),
-        "versions": {"statfed": VERSION, "protocol": PROTOCOL, "bundle": bundle_digest(), "flwr": version("flwr")},
         "owner": log.owner.facts() if log.owner else None,
         "log": {
             "entries": len(log.entries),
@@ -79,9 +89,7 @@ def dossier(folder: Path, log: Checked, study: int | None = None) -> dict[str, A
         },
         "signed": {name: document for name, document in signed.items() if not name.startswith(f"{STUDIES}/")},
         "studies": studies,
-        "runs": runs_of(log, digests),
-        "disclosure": [one for one in _answers(folder) if digests is None or one.get("study_digest") in digests],
-        "ledger": _ledger(folder),
+        "runs": runs_of(log, {digest_of(one) for one in studies.values()} if alone else None),
     }
 
 

@@ -106,6 +106,11 @@ def arrived(metadata: Metadata, contents: dict[str, bytes]) -> Message:
     return make_message(metadata, content=inner.content)
 
 
+def instead(reply: Message, code: int, reason: str) -> Message:
+    """An error in a reply's place, from the same node to the same message."""
+    return make_message(reply.metadata, error=Error(code, reason))
+
+
 def copied(message: Message) -> Message:
     """A message whose records can be changed without changing the original (array bytes are immutable).
 

@@ -15,12 +15,12 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import BaseModel, ValidationError
 
 from statfed.core import VERSION
-from statfed.core.errors import EngineError, Refused, StatfedError, UsageError, harmless
+from statfed.core.errors import Contradicted, EngineError, Refused, StatfedError, UsageError, harmless
 from statfed.core.method import Ask
 from statfed.core.progress import Progress
 from statfed.core.protection import Aggregate, Packet, Rounds, Stage, conduct
 from statfed.core.resolve import Resolved
-from statfed.core.statement import Admission, Closing, Present, Statement, Step, outside, raise_failure
+from statfed.core.statement import Admission, Closing, Present, Statement, Step, failure_in, outside, raise_failure
 from statfed.server.carrier import Carrier, joined
 from statfed.server.engine import Session
 from statfed.server.packets import arrays_out, packet_in, put_packet, size
@@ -99,7 +99,7 @@ class Exchange:
         return replies
 
     def _delivered(self, messages: Sequence[Message], timeout: float) -> dict[str, Message]:
-        """Replies by party name, in the order of the names."""
+        """Replies by party name, in the order of the names. Raises Contradicted, whatever the sum could do without."""
         waiting = {m.metadata.dst_node_id: self._names[m.metadata.dst_node_id] for m in messages}
         replies = {}
         for reply in self._session.grid.send_and_receive(messages, timeout=timeout):
@@ -110,6 +110,9 @@ class Exchange:
                     "second one; want one to each message"
                 )
             replies[waiting.pop(node)] = reply
+        for name, reply in sorted(replies.items()):
+            if reply.has_error() and isinstance(error := failure_in(reply.error.reason or "", name), Contradicted):
+                raise error
         return {name: replies[name] for name in sorted(replies)}
 
     def requests(self, step: Step, number: int = 0, ask: Ask | None = None, ended: Ended = "") -> dict[str, Message]:
@@ -190,6 +193,8 @@ class Exchange:
 
         try:
             aggregate = conduct(rounds, carrier.send)
+        except Contradicted:
+            raise
         except EngineError as error:
             lost = "".join(f"\n  {name}: {why}" for name, why in sorted(self.dropped.items()))
             raise EngineError(f"{error}{lost}") from error

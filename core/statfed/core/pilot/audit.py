@@ -117,13 +117,15 @@ class Entry:
 @dataclass(frozen=True)
 class Checked:
     """A log as `verify` found it. wrong: what is wrong with entry number `at`, the first that is; None where none is.
-    entries: those before it. notes: what is right and worth knowing."""
+    entries: those before it. notes: what is right and worth knowing. beside: what is wrong in the crate that it came
+    in, but not with the log itself."""
 
     path: Path
     owner: Owner | None
     entries: tuple[Entry, ...]
     wrong: str | None = None
     notes: tuple[str, ...] = ()
+    beside: str | None = None
 
     @property
     def at(self) -> int | None:

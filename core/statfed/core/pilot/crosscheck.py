@@ -10,7 +10,7 @@ Logs are taken as `audit.verify` found them; of one that is wrong, the entries b
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from statfed.core.pilot.audit import COORDINATOR, Checked, Entry, Head
 from statfed.core.pilot.witness import Noted, noted
@@ -57,9 +57,10 @@ def _owners(logs: Sequence[Checked], keys: Mapping[str, str]) -> Owners:
 
 
 def _called(whose: str, key: str, owners: Owners) -> str:
-    """The name of a key's owner, where nothing speaks against it."""
-    known = owners.get(whose, key) == key and not any(k == key and name != whose for name, k in owners.items())
-    return whose if known else f"whoever has key {key[:16]}"
+    """The name of a key's owner, where it is known; with the key where that is somebody's word."""
+    if owners.get(whose, key) != key or any(known == key and name != whose for name, known in owners.items()):
+        return f"whoever has key {key[:16]}"
+    return whose if whose in owners else f"{whose} (key {key[:16]})"
 
 
 def _names(logs: Sequence[Checked], owners: Owners) -> Iterator[Contradiction]:
@@ -93,10 +94,11 @@ def _heads(logs: Sequence[Checked], owners: Owners) -> Iterator[Contradiction]:
             of[key] = log
     seen: dict[tuple[str, int], tuple[str, str]] = {}
     said: set[tuple[str, str, str]] = set()
+    called = cache(lambda whose, key: _called(whose, key, owners))
     for log in logs:
         who, pins = _owner(log)[0], _pinned(log)
         for entry, one in _noted(log):
-            head, whose = one.head, _called(one.whose, one.head.key, owners)
+            head, whose = one.head, called(one.whose, one.head.key)
             found = list(_misnamed(one, who, pins, owners))
             if not found:
                 found = list(_against(of.get(head.key), head, whose, who))

@@ -21,8 +21,11 @@ from statfed.core.pilot.witness import (
     content_digest,
     text_digest,
 )
-from statfed.server._flwr import NodeInfo, Run
+from statfed.core.statement import failure
+from statfed.server._flwr import NodeInfo, Run, instead
 
+CONTRADICTORY = 200
+"""Flower error code of a reply in whose place `Contradicted` stands: as of a party's own public failure."""
 _WITH_OTHERS = ("query.admit", "query.release")
 """Messages with which heads of the other parties go: once at a run's beginning and end, or logs would grow with the
 square of the parties."""
@@ -31,8 +34,9 @@ square of the parties."""
 class WitnessedGrid(Grid):
     """`inner`, with one entry in the log of `folder` for each message sent and one for each reply.
 
-    names: of the parties, by node; pins: their keys, by name. Raises Contradicted on a reply whose party has shown
-    another history before, which is written down; EngineError where the log cannot be written: nothing is sent then.
+    names: of the parties, by node; pins: their keys, by name. A reply whose party has shown another history before is
+    written down, and handed on as that party's failure, `Contradicted`, in place of what it says; others' replies are
+    handed on as they came. Raises EngineError where the log cannot be written: nothing is sent then.
     """
 
     def __init__(self, inner: Grid, folder: Path, names: Mapping[int, str], pins: Mapping[str, str]) -> None:
@@ -95,9 +99,10 @@ class WitnessedGrid(Grid):
     def _replied(self, replies: Sequence[Message]) -> list[Message]:
         """The replies, written down with their heads, and without these."""
         events: list[tuple[str, dict[str, Fact]]] = []
-        wrong: Contradicted | None = None
+        found: list[Message] = []
         for reply in replies:
             name, salt = self._name(reply.metadata.src_node_id), self._salts.get(reply.metadata.src_node_id, "")
+            handed = reply
             if reply.has_error():
                 digest, size = text_digest(reply.error.reason or "", salt)
                 more: dict[str, Fact] = {"outcome": "error", "code": reply.error.code}
@@ -109,13 +114,13 @@ class WitnessedGrid(Grid):
                         more[HEADS] = [Noted(name, head).facts()]
                 except Refused as error:
                     events.append((CONTRADICTED, {"whose": name, "what": str(error), **_shown(reply.content)}))
-                    wrong = wrong or Contradicted(f"{name}: {error}")
+                    said = failure(Contradicted(str(error)))
+                    handed = instead(reply, CONTRADICTORY, said)
                 reply.content.pop(RECORD, None)
+            found.append(handed)
             events.append((REPLIED, {"from": name, "digest": digest, "size": size, **more}))
         record_all(self._folder, events)
-        if wrong is not None:
-            raise wrong
-        return list(replies)
+        return found
 
     def _head(self, name: str, content: RecordDict, salt: str) -> Head | None:
         """The head that came with a reply, where it is new. Raises Refused where it contradicts what was noted."""
