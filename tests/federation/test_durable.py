@@ -273,6 +273,8 @@ def applies(method: str, protection: str, moment: str, fault: str) -> bool:
         return fault in ("rebuilt", "full") and ("noise" in method or "kept" in moment)
     if fault == "full":
         return False
+    if protection == "homomorphic-encryption" and fault == "rebuilt" and at is not None and at.kind == "query.protect":
+        return False  # a key holder that is another process in the first sum refuses: gone on with by hand
     if fault == "replayed":
         return at is not None and at.kind == "query.ask"
     return fault != "lost" or at is None or at.kind != "query.admit"  # then nothing has begun
