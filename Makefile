@@ -1,4 +1,5 @@
 # make demo: own environment, then the human-activity scenario across real processes
+# make pilot-demo: own environment, then three organisations and a coordinator from empty folders to a result
 # make test: own environment, then lint, types, import contracts and the tests
 # make test-all: the same, with whole trials and rare combinations too: before a release
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 ROOMS := core strategies scenarios client server federation lab cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-all lint types contracts tests docs clean
+.PHONY: help install demo pilot-demo test test-all lint types contracts tests docs clean
 
 help:
 	@grep -E '^# make' Makefile | sed 's/^# //'
@@ -28,10 +29,14 @@ install: $(VENV)/.installed
 demo: install
 	$(BIN)/statfed run time-use --engine processes --fresh
 
+pilot-demo: install
+	$(BIN)/python -P -m statfed.lab.pilot.demo
+
 test: install lint types contracts tests
 
 test-all: install lint types contracts
 	HYPOTHESIS_PROFILE=search $(BIN)/pytest -q -n auto --dist worksteal -m ''
+	$(BIN)/python -P -m statfed.lab.pilot.demo
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from typer.testing import CliRunner
 
 from statfed.cli.main import app
 from statfed.client.data.drafting import to_toml
+from statfed.client.guard.explaining import keys, terms_in, verdict
 from statfed.client.guard.policy import Dataset, Parties, load_policy, write_policy
 from statfed.client.holder import Holder
 from statfed.core.codebook import load_codebook
 from statfed.core.errors import Refused, UsageError
+from statfed.core.identity import Identity
+from statfed.core.pilot.proposals import Proposal, make_proposal
 from statfed.core.study import make_study
 from statfed.federation import Federation
 from statfed.federation.homes import policy_of
@@ -114,6 +118,136 @@ def test_explain_says_what_would_be_refused_and_why_without_reading_data(call: C
     shown = call("policy explain --home home").stdout
     assert "exact figures: at most 5,000" in shown
     assert "what they tell: one text, no reason" in shown
+
+
+def proposed(study: Path) -> Path:
+    """A signed proposal of a study file, beside it."""
+    terms, now = terms_in(study), datetime.now(UTC).replace(microsecond=0)
+    proposal = Proposal(
+        pilot="trade",
+        number=7,
+        title="",
+        purpose="",
+        method=terms.method,
+        parties=terms.holders,
+        study="{}",
+        terms=terms.model_dump_json(),
+        digest=terms.digest(),
+        runs=1,
+        made=now,
+        until=now + timedelta(days=1),
+        protocol=1,
+    )
+    made = study.with_suffix(".json")
+    made.write_text(make_proposal(proposal, Identity.ephemeral("coordinator")).text)
+    return made
+
+
+def test_every_reason_is_told_at_once_with_the_key_that_decides_it(call: Call) -> None:
+    call(f"{INIT} --template strict --codebook people.codebook.toml")
+    path = Path("home/policy.toml")
+    path.write_text(path.read_text().replace("columns = 1000 ", "columns = 3 ").replace("asks = 200", "asks = 1"))
+    Path("bad.toml").write_text(
+        STUDY.format(more='where = ["age >= 18"]\nseed = 1', protection="plain")
+        .replace('"mean"', '"ols"')
+        .replace('columns = ["income"]', 'formula = "income ~ exp(age)"')
+        .replace("office", "a")
+    )
+    wanted = {
+        "limits.columns", "allow.protections", "allow.functions", "allow.without_privacy", "allow.public_seed", "",
+    }  # fmt: skip
+    for study in ("bad.toml", proposed(Path("bad.toml"))):
+        said = call(f"policy explain {study} --home home --json")
+        assert said.exit_code == 3
+        assert {one["key"] for one in json.loads(said.stdout)["reasons"]} == wanted
+    shown = call("policy explain bad.toml --home home").stdout
+    assert "in the policy: limits.columns" in shown
+    assert "nothing admits it; the study has to change" in shown  # it does not name this holder
+
+
+def test_a_proposal_that_was_changed_or_is_none_is_not_explained(call: Call) -> None:
+    call(f"{INIT} --template standard --codebook people.codebook.toml")
+    Path("good.toml").write_text(STUDY.format(more="", protection="secure-aggregation"))
+    assert document(call(f"policy explain {proposed(Path('good.toml'))} --home home --json"))["admitted"]
+    text = Path("good.json").read_text()
+    Path("good.json").write_text(text.replace("secure-aggregation", "secret-aggregation"))
+    said = call("policy explain good.json --home home")
+    assert said.exit_code == 2
+    assert "does not fit its signature" in said.stderr
+    Path("good.json").write_text("[" * 2000)
+    assert "got no readable JSON" in call("policy explain good.json --home home").stderr
+
+
+def test_a_study_that_waits_for_a_person_or_has_a_standing_approval_is_said_to(call: Call) -> None:
+    call(f"{INIT} --template standard --codebook people.codebook.toml")
+    Path("good.toml").write_text(STUDY.format(more="", protection="secure-aggregation"))
+    terms, policy = terms_in(Path("good.toml")), load_policy(Path("home/policy.toml"))
+    assert "standing approval (monthly means)" in verdict(policy, terms, "monthly means").lines()[0]
+    assert "in a pilot once people here have approved it" in verdict(policy, terms, "").lines()[0]
+    assert "approv" not in verdict(policy, terms).lines()[0]
+    refused = terms.model_copy(update={"seed": 1})
+    assert verdict(policy, refused, "monthly means").approval is None  # none goes beyond the policy
+
+
+def test_each_key_of_a_policy_is_explained_by_name_or_by_section(call: Call) -> None:
+    call(f"{INIT} --template standard --codebook people.codebook.toml")
+    assert "most distinct exact figures" in call("policy explain --key limits.figures --home home").stdout
+    said = document(call("policy explain --key limits --key parties --home home --json"))["keys"]
+    assert {"limits.asks", "parties"} <= {one["key"] for one in said}
+    assert all(one["what"] for one in said)
+    assert "want one of holder.name" in call("policy explain --key limits.figure --home home").stderr
+    written = Path("home/policy.toml").read_text()
+    assert {key.rpartition(".")[2] for key in keys() if key != "parties"} <= set(
+        re.findall(r"^(?:# )?(\w+)", written, re.M)
+    )
+
+
+def test_a_study_is_rehearsed_from_the_terminal_with_what_the_docs_say(call: Call) -> None:
+    call(f"{INIT} --template standard --codebook people.codebook.toml")
+    noise = "[privacy]\nepsilon = 1\nunit = 'person'\n"
+    Path("good.toml").write_text(STUDY.format(more="", protection="secure-aggregation") + noise)
+    found = document(call("policy rehearse good.toml --home home --records 50 --json"))
+    docs = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    (line,) = (line for line in docs.splitlines() if line.startswith("| `policy rehearse STUDY`"))
+    assert all(f'"{key}"' in line for key in found)
+    assert (found["answer"], found["cost"]["more"]) == ("runs", 3)
+    Path("bad.toml").write_text(STUDY.format(more="", protection="plain") + noise)
+    said = call("policy rehearse bad.toml --home home --records 50")
+    assert said.exit_code == 3
+    for part in ("would be refused", "protection: got plain", "What would leave here", "with noise", "Who learns what"):
+        assert part in said.stdout, part
+
+
+OPERATORS = {"eq", "isAnyOf", "lteq"}
+
+
+@pytest.mark.parametrize("template", ["strict", "standard", "rehearsal"])
+def test_an_odrl_offer_has_what_the_standard_wants_and_no_secret(call: Call, template: str) -> None:
+    call(f"{INIT} --template {template} --codebook people.codebook.toml --dataset secret-name")
+    path = Path("home/policy.toml")
+    text = path.read_text().replace("minimum_frequency = 10", "minimum_frequency = 7654")
+    path.write_text(re.sub(r"(?m)^records = (10|1) ", "records = 7653 ", text))
+    assert "7653" in path.read_text()
+    said = call("policy export --home home -o policy.jsonld")
+    assert said.exit_code == 0, said.stderr
+    written = Path("policy.jsonld").read_text()
+    for secret in ("7654", "7653", "people.parquet", "secret-name"):
+        assert secret not in written
+    offer = json.loads(written)
+    assert offer["@context"][0] == "http://www.w3.org/ns/odrl.jsonld"
+    assert offer["@type"] == "Offer"
+    assert all(offer[key] for key in ("uid", "profile", "assigner", "target"))  # an Offer wants each
+    assert len(offer["permission"]) == (1 if template == "strict" else 2)
+    for rule in offer["permission"]:
+        assert isinstance(rule["action"], str)  # one action a rule
+        for one in rule["constraint"]:
+            assert set(one) == {"leftOperand", "operator", "rightOperand"}
+            assert one["operator"] in OPERATORS
+    private = {one["leftOperand"]: one["rightOperand"] for one in offer["permission"][0]["constraint"]}
+    epsilon = {"strict": "1", "standard": "3", "rehearsal": "20"}[template]
+    assert private["statfed:lifetimeEpsilon"] == {"@value": epsilon, "@type": "xsd:decimal"}
+    assert ("statfed:method" in private) == (template != "rehearsal")
+    assert call("policy export --home home -o policy.jsonld").exit_code == 2  # no file is replaced unasked
 
 
 def test_a_codebook_is_pinned_beside_others_or_instead_of_them(call: Call) -> None:

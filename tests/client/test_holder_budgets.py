@@ -1,6 +1,5 @@
-"""A holder under studies of several asks: what is charged, what is refused before that, and who has to approve."""
+"""A holder under studies of several asks: what is charged, what is refused before that."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +9,6 @@ import numpy as np
 import pytest
 
 from statfed.client.contributions import Contributions
-from statfed.client.guard.approvals import FILE, approve, read_approvals
-from statfed.core.errors import Refused
 from statfed.core.statement import Admission, Closing, Receipt
 from statfed.core.terms import Terms
 from tests.office import PRIVATE, Office, query
@@ -256,109 +253,3 @@ def test_one_ask_named_twice_is_priced_and_reserved_alike_each_time(home: Home) 
     assert isinstance(closing, Closing)
     assert closing.study_epsilon is not None
     assert closing.study_epsilon <= 1.2
-
-
-# ---- approval
-
-APPROVED: dict[str, Any] = {"allow": {"after_approval": True}}
-
-
-def pending(holder: Office, asked: Terms) -> bool:
-    facts = holder.say("admit", asked, run=f"try-{asked.digest()[:8]}").facts
-    assert isinstance(facts, Admission)
-    if facts.pending:
-        assert facts.epsilon is None
-        assert set(holder.entries) <= {"open", "reserve", "charge", "release", "disclose"}
-        assert "waits for approval at this holder" in holder.refusal(
-            "ask", asked, 1, "count", share=0.5, run=f"try-{asked.digest()[:8]}"
-        )
-    return facts.pending
-
-
-@pytest.mark.parametrize("private", [True, False])
-def test_a_study_waits_for_a_person_and_nothing_is_reserved_charged_or_read(
-    home: Home, reads: list[str], private: bool
-) -> None:
-    holder = home(**APPROVED)
-    asked = adaptive() if private else query(method="outsider")
-    assert pending(holder, asked)
-    assert (holder.entries, reads) == (["open"], [])
-    approve(holder.home, asked.digest())
-    facts = holder.say("admit", asked).facts
-    assert isinstance(facts, Admission)
-    assert not facts.pending
-    holder.say("ask", asked, 1, "count", share=0.5)
-    holder.say("release", asked)
-    assert holder.entries == (["open", "reserve", "charge", "release"] if private else ["open", "disclose"])
-
-
-def test_approval_is_of_every_word_of_a_study(home: Home) -> None:
-    holder = home(**(APPROVED | {"allow": APPROVED["allow"] | {"public_seed": True, "noise": ["local", "central"]}}))
-    asked = adaptive(where=["age >= 18"])
-    approve(holder.home, asked.digest())
-    assert not pending(holder, asked)
-    label = asked.codebook.model_copy(update={"title": "another"})
-    for changed in (
-        adaptive(where=["age >= 18"], seed=1),
-        adaptive(where=["age >= 19"]),
-        adaptive(),
-        adaptive(("count", 0.5), where=["age >= 18"]),
-        adaptive(where=["age >= 18"], privacy={"epsilon": 1.0, "delta": 1e-7}),
-        adaptive(where=["age >= 18"], privacy={"epsilon": 1.0, "noise": "central"}),
-        adaptive(where=["age >= 18"], holders=("office", "b")),
-        adaptive(where=["age >= 18"], roles={"office": "agency"}),
-        adaptive(where=["age >= 18"], codebooks={"office": asked.codebook}),
-        asked.model_copy(update={"codebook": label}),
-        query(method="outsider", where=["age >= 18"]),
-    ):
-        assert pending(holder, changed), changed
-    assert not pending(holder, adaptive(where=["age >= 18"]))  # the same words again
-
-
-def test_what_the_policy_does_not_allow_is_refused_whoever_approved_it(home: Home) -> None:
-    holder = home(allow={"after_approval": True, "methods": ["describe"]})
-    approve(holder.home, adaptive().digest())
-    assert "method: got outsider, not allowed" in holder.refusal("admit", adaptive())
-
-
-def test_approval_that_is_asked_for_during_a_run_holds_from_the_next_sum_on(home: Home) -> None:
-    holder, asked = home(), adaptive()
-    holder.say("admit", asked)
-    holder.say("ask", asked, 1, "count", share=0.5)
-    holder.policy(**APPROVED)
-    assert "waits for approval" in holder.refusal("ask", asked, 2, "count", share=0.5)
-    holder.say("release", asked)
-    assert holder.entries == ["open", "reserve", "charge", "release"]
-
-
-DAMAGED = ("", "{", "[]", "null", '"approved"', "{}", '{"approved": 3}', '{"approved": null}', '{"approved": "all"}')
-
-
-@pytest.mark.parametrize("text", [*DAMAGED, '{"approved": [1]}', "\udcff", "[" * 10**5])
-def test_a_damaged_record_of_approvals_approves_nothing_and_is_left_as_it_is(home: Home, text: str) -> None:
-    holder, asked = home(**APPROVED), adaptive()
-    approve(holder.home, asked.digest())
-    file = holder.home / FILE
-    file.write_text(text, encoding="utf-8", errors="surrogateescape")
-    for step in ("admit", "ask"):
-        said = holder.refusal(step, asked, 1, "count", share=0.5)
-        assert said == "this holder's record of approvals cannot be read; its own log says why"
-    assert holder.entries == []
-    with pytest.raises(Refused, match="cannot be read"):
-        approve(holder.home, asked.digest())
-    assert file.read_text(encoding="utf-8", errors="surrogateescape") == text
-
-
-def test_the_record_of_approvals_is_private_and_keeps_what_was_there(home: Home) -> None:
-    holder = home(**APPROVED)
-    assert read_approvals(holder.home) == ()
-    for digest in ("a" * 64, "b" * 64, "a" * 64):
-        approve(holder.home, digest)
-    file = holder.home / FILE
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert json.loads(file.read_text()) == {"approved": ["a" * 64, "b" * 64]}
-    assert {path.name for path in holder.home.iterdir()} == {"people.parquet", "policy.toml", FILE}
-    file.unlink()
-    file.mkdir()
-    with pytest.raises(Refused, match="cannot be read"):
-        read_approvals(holder.home)

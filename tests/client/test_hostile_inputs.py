@@ -1,6 +1,8 @@
 """Whatever arrives or lies in a file, errors are those that users meet, and what travels repeats no secret."""
 
+import importlib
 import json
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -8,26 +10,36 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 
 from statfed.client.data.identity import content, identity
 from statfed.client.data.sources import absolute, connect
+from statfed.client.flower.runner import PinnedRunner
 from statfed.client.guard import chain
 from statfed.client.guard.ledger import read_only
 from statfed.client.guard.policy import load_policy
 from statfed.core import VERSION
-from statfed.core.errors import StatfedError, UsageError
+from statfed.core.errors import Refused, StatfedError, UsageError
+from statfed.core.pilot.bundle import bundle, bundle_digest
 from statfed.core.statement import Statement, outside, raise_failure
 from statfed.core.terms import parse_condition
 from statfed.federation.answers import load_answer
 from statfed.federation.checkpoint import load_checkpoint, save
 from statfed.federation.runs import read_status
+from statfed.server._flwr import act_for
 from statfed.server.driver import Checkpoint
+from tests.fuzz import messages
 from tests.hostile import MARK, blobs, documents, texts
 from tests.ledgers import filled, opened
 from tests.office import MEANS, Office, query
 from tests.universe import CODEBOOK
 
 COUNT = 150
+
+
+@pytest.fixture(autouse=True)
+def _messages_are_of_a_run() -> None:
+    act_for(run=1, task=1)
 
 
 def survives(read: Callable[[Any], object], inputs: Iterable[Any]) -> list[str]:
@@ -171,3 +183,48 @@ def test_files_that_may_not_be_written_are_refused_in_words(path: Path, monkeypa
     with pytest.raises(UsageError, match="may not read or write; want its holder's account") as caught:
         opened(path)
     assert str(path.parent) not in str(caught.value)
+
+
+@pytest.mark.parametrize("shipped", messages.BUNDLES)
+def test_another_bundle_is_refused_and_never_opened(
+    tmp_path: Path, shipped: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paths that lead out of a folder, and a file that grows a thousandfold: neither is looked at."""
+
+    def opened(*_: object, **__: object) -> None:
+        pytest.fail("the bundle was opened")
+
+    runner = PinnedRunner(None, opened, tmp_path, bundle_digest(), 0.05)  # type: ignore[arg-type]
+    message = Message(RecordDict(), 7, "query.ask")
+    with monkeypatch.context() as patch:
+        for module, name in ((zipfile, "ZipFile"), (zipfile, "is_zipfile"), (importlib, "import_module")):
+            patch.setattr(module, name, opened)
+        reply = runner.answer(message, Context(1, 7, {}, RecordDict(), {}), shipped)
+    assert "bundle refused" in str(reply.error.reason)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["config", "arrays"])
+def test_records_of_a_message_that_are_others_are_refused_in_words(tmp_path: Path, name: str) -> None:
+    office = Office(tmp_path / "office", pd.DataFrame({"income": [1.0, 2.0]}))
+    for record in (
+        MetricRecord({"statement": 1.0}),
+        ConfigRecord({"statement": [b"x"]}),
+        ConfigRecord(),
+        ArrayRecord(),
+    ):
+        message = Message(RecordDict({name: record}), 7, "query.ask")
+        with pytest.raises(Refused, match="got one without a statement"):
+            messages.answered(message, bundle(), office.home, str(tmp_path))
+    office.close()
+
+
+def test_no_pickle_is_loaded_and_no_array_is_larger_than_what_came(tmp_path: Path) -> None:
+    office = Office(tmp_path / "office", pd.DataFrame({"income": np.linspace(1.0, 9.0, 200)}))
+    for data in messages.DATA:
+        for shape in messages.SHAPES:
+            content = RecordDict({"config": ConfigRecord({"statement": "{}"})})
+            content["arrays"] = ArrayRecord({"w": Array("float64", shape, "numpy.ndarray", data)})
+            with pytest.raises(Refused):
+                messages.answered(Message(content, 7, "query.ask"), bundle(), office.home, str(tmp_path))
+    office.close()

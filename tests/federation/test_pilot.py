@@ -9,28 +9,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pandas as pd
 import pytest
 
-from statfed.client.guard.policy import Budget, Dataset, HolderName, write_policy
-from statfed.client.guard.templates import made
 from statfed.client.pilot import joining, serving
-from statfed.core.codebook import make_codebook
-from statfed.core.errors import EngineError, UsageError
+from statfed.core.errors import EngineError, Pending, Refused, UsageError
 from statfed.core.pilot.papers import Participant
-from statfed.core.study import Study, make_study
 from statfed.federation.answers import Answer
-from statfed.federation.run import Options, run_study
+from statfed.federation.pilot import run_number
+from statfed.federation.run import Options
 from statfed.server.pilot import hub
-from statfed.server.pilot.office import Office, Settings, create, open_office
-
-HOLDERS = ("istat", "cbs", "insee")
-CODEBOOK = """[columns.age]
-type = "integer"
-low = 0
-high = 120
-"""
+from statfed.server.pilot.office import Office, open_office
+from tests.pilots import HOLDERS, Pilot, make_pilot
 
 
 @contextmanager
@@ -69,81 +59,66 @@ def hub_up(office: Office) -> Iterator[str]:
         yield shown[0]
 
 
-def study(**changes: object) -> Study:
-    base = {
-        "method": "mean",
-        "options": {"columns": ["age"]},
-        "holders": list(HOLDERS),
-        "codebook": "people.codebook.toml",
-        "engine": "pilot",
-        "protection": {"name": "secure-aggregation"},
-    }
-    return make_study({**base, **changes})
-
-
 @pytest.fixture
-def pilot(tmp_path: Path, free_port: int) -> tuple[Office, dict[str, pd.DataFrame]]:
-    """A pilot in which everybody has joined, and each holder's records."""
-    office = create(tmp_path / "trade", Settings(name="trade", host="127.0.0.1", port=free_port))
-    (tmp_path / "people.codebook.toml").write_text(CODEBOOK)
-    digest = make_codebook({"columns": {"age": {"type": "integer", "low": 0, "high": 120}}}).digest()
-    rng, frames = np.random.default_rng(1), {}
-    for name in HOLDERS:
-        office.sign(joining.request(tmp_path / name, name, "holder"))
-    for name in HOLDERS:
-        home = tmp_path / name
-        joining.join(home, joining.look(home, office.kit(name)))
-        frames[name] = pd.DataFrame({"age": rng.integers(18, 80, 50)})
-        frames[name].to_csv(home / "people.csv", index=False)
-        policy = made(
-            "rehearsal",
-            holder=HolderName(name=name),
-            dataset=Dataset(id=name, path="people.csv", records=50, persons=50, codebooks=(digest,)),
-            budget=Budget(unit="record", epsilon=1.0, delta=1e-6),
-        )
-        write_policy(policy, home / "policy.toml")
-    return office, frames
+def pilot(tmp_path: Path, free_port: int) -> Pilot:
+    return make_pilot(tmp_path, free_port)
 
 
 @pytest.mark.processes
 def test_parties_answer_by_name_over_a_hub_that_restarts_and_none_that_was_revoked(
-    pilot: tuple[Office, dict[str, pd.DataFrame]], tmp_path: Path
+    pilot: Pilot, tmp_path: Path
 ) -> None:
-    office, frames = pilot
-    engine = hub.PilotEngine(office.root)
+    office, frames = pilot.office, pilot.frames
 
-    def ask(asked: Study) -> Answer:
-        return run_study(asked, Options(workspace=office.root, base=tmp_path, engine=engine))
+    def ask(number: int) -> Answer:
+        return run_number(office.root, number, Options(), notify=lambda _: None)
 
+    first = pilot.propose().proposal.number
     with pytest.raises(EngineError, match="coordinator start"):
-        ask(study())
+        hub.correspond(office, [first])
     with background(lambda stop: _serve_all(tmp_path, stop)):
         with hub_up(office) as address:
+            _until(lambda: all(hub.connected(office).values()))
+            assert hub.correspond(office, [first]) == {}
+            with pytest.raises(Pending, match="not approved by 3 of 3 parties"):
+                ask(first)
+            pilot.decide(first, *HOLDERS)
+            assert hub.correspond(office, [first]) == {}
             pooled = pd.concat(frames.values()).age.mean()
-            assert ask(study()).result.tables["estimates"][0]["estimate"] == pytest.approx(pooled, rel=1e-9)
+            answer = ask(first)
+            assert answer.result.tables["estimates"][0]["estimate"] == pytest.approx(pooled, rel=1e-9)
+            assert not answer.simulated
+            with pytest.raises(Refused, match="approved for 1, and run as often"):
+                ask(first)
             with httpx.Client(verify=False) as stranger:  # noqa: S501  it trusts nobody, and nobody trusts it
                 for path in ("/v1/control/StartRun", "/v1/runtime/AcquireTask", "/docs", "/"):
                     assert stranger.post(f"https://{address}{path}").status_code == 403
             with pytest.raises(UsageError, match="coordinator: got one that is up"):
                 hub.serve(office, threading.Event(), lambda _: None, "127.0.0.1")
+        two = list(HOLDERS[:2])
+        second = pilot.propose(holders=two, protection={"name": "plain"}, disclosure="none").proposal.number
         with hub_up(office):  # everything that it knew in memory is gone
-            two = list(HOLDERS[:2])
-            again = ask(study(holders=two, protection={"name": "plain"}, disclosure="none"))  # another roster
+            _until(lambda: all(hub.connected(office).values()))
+            hub.correspond(office, [second])
+            pilot.decide(second, *two)
+            hub.correspond(office, [second])
             want = pd.concat([frames[name] for name in two]).age.mean()
-            assert again.result.tables["estimates"][0]["estimate"] == pytest.approx(want, rel=1e-9)
+            assert ask(second).result.tables["estimates"][0]["estimate"] == pytest.approx(want, rel=1e-9)
             open_office(office.root).revoke("insee", "left")
-            end = time.monotonic() + 30
-            while "insee" in hub.control_of(office).nodes:
-                assert time.monotonic() < end
-                time.sleep(0.05)
-            with pytest.raises(UsageError, match="got insee; want participants of the pilot: cbs, istat"):
-                ask(study())
+            _until(lambda: "insee" not in hub.control_of(office).nodes)
+            with pytest.raises(Pending, match="insee: its approval does not hold: takes part in the pilot no more"):
+                ask(first)
 
 
-def test_a_home_that_has_not_joined_or_is_named_otherwise_does_not_start(
-    pilot: tuple[Office, dict[str, pd.DataFrame]], tmp_path: Path
-) -> None:
-    office, _ = pilot
+def _until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_home_that_has_not_joined_or_is_named_otherwise_does_not_start(pilot: Pilot, tmp_path: Path) -> None:
+    office = pilot.office
     home = tmp_path / "istat"
     assert serving.check(home) == "istat"
     with pytest.raises(UsageError, match="no kit"):
@@ -161,9 +136,7 @@ def test_a_home_that_has_not_joined_or_is_named_otherwise_does_not_start(
         serving.check(home)
 
 
-def test_the_hub_cuts_off_whose_time_is_over_and_takes_back_who_is_renewed(
-    pilot: tuple[Office, dict[str, pd.DataFrame]], tmp_path: Path
-) -> None:
+def test_the_hub_cuts_off_whose_time_is_over_and_takes_back_who_is_renewed(pilot: Pilot, tmp_path: Path) -> None:
     class Nodes:
         registered, gone = list[str](), list[int]()
 
@@ -174,7 +147,7 @@ def test_the_hub_cuts_off_whose_time_is_over_and_takes_back_who_is_renewed(
         def unregister(self, node: int) -> None:
             self.gone.append(node)
 
-    office, told = pilot[0], Nodes()
+    office, told = pilot.office, Nodes()
     known: dict[str, tuple[Participant, int]] = {}
     now = datetime.now(UTC)
     office.sign(joining.request(tmp_path / "cbs", "cbs", "holder"), days=10)
@@ -197,10 +170,10 @@ def test_the_hub_cuts_off_whose_time_is_over_and_takes_back_who_is_renewed(
         {"seed": 1},
     ],
 )
-def test_a_study_of_a_pilot_names_holders_and_a_codebook_alone(changes: dict[str, object]) -> None:
-    study()
+def test_a_study_of_a_pilot_names_holders_and_a_codebook_alone(pilot: Pilot, changes: dict[str, object]) -> None:
+    pilot.study()
     with pytest.raises(UsageError, match="want names alone" if "holders" in changes else "want a codebook"):
-        study(**changes)
+        pilot.study(**changes)
 
 
 def _serve_all(root: Path, stop: threading.Event) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.fuzz import commands, records, stored, texts
+from tests.fuzz import commands, messages, papers, records, stored, texts
 from tests.fuzz.trial import Outcome, Target, tried
 
 HEADS = ("parser", "tried", "read", "refused", "faults", "most calls", "MiB")
@@ -20,6 +20,8 @@ def found(folder: Path) -> dict[str, tuple[Target, ...]]:
         "records": records.targets(folder),
         "stored": stored.targets(folder),
         "commands": commands.TARGETS,
+        "papers": papers.targets(folder),
+        "messages": messages.targets(folder),
     }
 
 

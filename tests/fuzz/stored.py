@@ -12,7 +12,6 @@ import pandas as pd
 from hypothesis import strategies as st
 
 from statfed.client.data.identity import content, identity
-from statfed.client.guard.approvals import read_approvals
 from statfed.client.guard.ledger import read_only
 from statfed.client.guard.refusals import Refusal, refusals
 from statfed.client.guard.restoring import restore
@@ -208,9 +207,6 @@ def targets(folder: Path) -> tuple[Target, ...]:
         Target("releases", _json({"format": 1, "asked": {}, "cells": []}), _memory, TEXTS, share=0.3),
         Target("refusals", blobs(REFUSAL), _home, share=0.3),
         Target("identity", blobs(model, study), _identity, share=0.3),
-        Target(
-            "approvals", _json({"approved": ["00"]}), partial(_written, "approvals.json", read_approvals), TEXTS, 0.3
-        ),
         Target("identity key", blobs(b"00" * 32 + b"\n"), partial(_written, "identity.key", _key), share=0.3),
         Target("kept back", _json({"a": {"b": 1}}), partial(_written, "parameters.json", kept_in), TEXTS, 0.3),
         Target("data of homes", blobs(b"record\npath:/a\ncontent:00"), _places, share=0.3),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz import commands, records, stored, texts, trial
+from tests.fuzz import commands, messages, papers, records, stored, texts, trial
 from tests.fuzz.__main__ import all_tried, heads, row
 from tests.fuzz.trial import Target, tried
 
@@ -20,6 +20,8 @@ GROUPS: dict[str, tuple[Callable[[Path], tuple[Target, ...]], int]] = {
     "records": (records.targets, 3),
     "stored": (stored.targets, 24),
     "commands": (lambda _: commands.TARGETS, 6),
+    "papers": (papers.targets, 24),
+    "messages": (messages.targets, 60),
 }
 """Targets, and the inputs that each gets in every run of the tests."""
 

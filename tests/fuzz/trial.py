@@ -8,6 +8,7 @@ is the bound. Memory is the growth of the process.
 import resource
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,13 +51,15 @@ class Target:
 
 @dataclass
 class Outcome:
-    """What came out. faults: what should not have, each with the input that showed it."""
+    """What came out. faults: what should not have, each with the input that showed it; growth: of the process, bytes;
+    seconds: most processor time of an input."""
 
     tried: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: dict[str, str] = field(default_factory=dict)
     most_calls: int = 0
     growth: int = 0
+    seconds: float = 0.0
 
     def fault(self, what: str, shown: object) -> None:
         self.outcomes["fault"] += 1
@@ -90,7 +93,7 @@ def tried(target: Target, count: int, folder: Path) -> Outcome:
 
 def _one(target: Target, given: Any, folder: Path, outcome: Outcome) -> None:
     outcome.tried += 1
-    calls = [0]
+    calls, started = [0], time.process_time()
     try:
         with _bounded(calls, counted=target.counted):
             target.read(given, folder)
@@ -109,6 +112,7 @@ def _one(target: Target, given: Any, folder: Path, outcome: Outcome) -> None:
             at = at.tb_next
         where = f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at else ""
         outcome.fault(f"{type(error).__name__} at {where}", (given, str(error)[:300]))
+    outcome.seconds = max(outcome.seconds, time.process_time() - started)
     outcome.most_calls = max(outcome.most_calls, calls[0])
 
 

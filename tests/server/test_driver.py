@@ -1,4 +1,4 @@
-"""The coordinator of any study: refusals that a method catches, runs that end or go on, and waiting for approval."""
+"""The coordinator of any study: refusals that a method catches, runs that end or go on."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from statfed.client.guard.approvals import approve
 from statfed.client.guard.ledger import read_only
-from statfed.core.errors import EngineError, Pending, Refused, UsageError
+from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.privacy import accountant as privacy
 from statfed.core.progress import silent
 from statfed.core.resolve import resolve
@@ -168,28 +167,6 @@ def test_when_one_holder_does_not_admit_the_others_are_freed_and_nothing_is_spen
     assert "c: not allowed by policy" in said
     assert "1 of 3 holders had agreed; nothing was spent" in said
     assert federation.entries("a") == ["open", "reserve", "release"]
-
-
-# ---- approval
-
-
-def test_a_study_that_waits_for_approval_spends_nothing_and_goes_through_once_it_is_given(parties: Parties) -> None:
-    federation = parties(b={"allow": {"after_approval": True}}, c={"allow": {"after_approval": True}})
-    asked = spender(("count", 0.5), ("income", 0.5))
-    seen: list[Any] = []
-    for run, waiting in (("one", "b, c"), ("two", "c")):
-        with pytest.raises(Pending, match=f"^{waiting}: a person has to approve this study there first; nothing was"):
-            federation.run(asked, run, on_admission=seen.append)
-        approve(federation.offices["b"].home, asked.digest())
-    assert seen == []
-    assert federation.entries("a") == ["open", "reserve", "release", "reserve", "release"]
-    assert federation.entries("c") == ["open"]
-    approve(federation.offices["c"].home, asked.digest())
-    done = federation.run(asked, "three")
-    assert len(sums(done)) == 2
-    assert federation.entries("c") == ["open", "reserve", "charge", "charge", "release"]
-    with pytest.raises(Pending, match=r"^b, c: "):
-        federation.run(asked.model_copy(update={"options": {"asks": (("count", 0.4),)}}), "four")
 
 
 # ---- going on

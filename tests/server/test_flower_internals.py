@@ -8,8 +8,10 @@ import threading
 import time
 import tomllib
 import zipfile
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.metadata import version
 from io import BytesIO
@@ -21,6 +23,9 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID
@@ -272,6 +277,35 @@ def test_flowers_loop_sleeps_as_long_as_our_clock_says(monkeypatch: pytest.Monke
         assert import_module(module).HEARTBEAT_DEFAULT_INTERVAL == holder.HEARTBEAT
     assert slept == [3]
     assert loop.pull_objects.keywords == {"initial_backoff": 0.25, "backoff_cap": 1.0}
+
+
+def test_a_key_is_known_by_what_a_node_signs_now_and_by_nothing_else() -> None:
+    key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    state = SimpleNamespace(get_node_id_by_public_key={pem: 7}.get)
+    app = SimpleNamespace(state=SimpleNamespace(linkstate_factory=SimpleNamespace(state=lambda: state)))
+    known = coordinator.knows(cast(Any, app))
+    good, strange = holder.signed_as(key), holder.signed_as(other)
+    assert set(good) == {"flwr-public-key", "flwr-timestamp", "flwr-signature"}
+    assert known(good)
+    assert not known(strange)
+    assert not known({})
+    old = (datetime.now(UTC) - timedelta(minutes=6)).isoformat()
+    signed = b64encode(key.sign(old.encode(), ec.ECDSA(SHA256()))).decode()
+    late = {"flwr-timestamp": old, "flwr-signature": signed}
+    for change in (
+        {"flwr-signature": strange["flwr-signature"]},
+        {"flwr-signature": "no base64"},
+        {"flwr-signature": "é"},
+        {"flwr-public-key": strange["flwr-public-key"]},
+        {"flwr-timestamp": datetime.now(UTC).isoformat()},  # not what was signed
+        {"flwr-timestamp": "yesterday"},
+        {"flwr-timestamp": "2026-01-01T00:00:00"},
+        late,
+    ):
+        assert not known(good | change), change
+    app.state = SimpleNamespace()  # before it has started
+    assert not known(good)
 
 
 def test_what_stops_the_node_is_called_when_flower_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from typer import rich_utils
 
 from statfed.cli._names import Named
 from statfed.cli._runs import resuming
-from statfed.core.errors import StatfedError
+from statfed.core.errors import StatfedError, printable
 
 WIDEST = 10_000
 """Of what is piped: its reader wraps lines, or does not."""
@@ -81,8 +81,8 @@ def emit_json(document: Any) -> None:
 
 
 def say(message: str, style: str = "") -> None:
-    """A message to the user, never on stdout."""
-    err.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
+    """A message to the user, never on stdout, and without what would move the cursor."""
+    err.print(printable(message), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:

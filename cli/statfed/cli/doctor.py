@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from statfed.cli._output import Json, emit_json, out
+from statfed.cli.holder import Through
 from statfed.cli.pilot import find_office
 from statfed.core.errors import UsageError
 
@@ -22,9 +23,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 def doctor(
     home: Annotated[Path, typer.Option("--home", help="A party's home folder.")] = Path(),
     pilot: Annotated[Path | None, typer.Option("--pilot", help="The coordinator's folder.")] = None,
-    proxy: Annotated[
-        str | None, typer.Option(envvar=["HTTPS_PROXY", "https_proxy"], help="http://HOST:PORT to call through.")
-    ] = None,
+    proxy: Through = None,
     offline: Annotated[bool, typer.Option("--offline", help="Look at files alone; call nobody.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -32,11 +31,12 @@ def doctor(
 
     Each line has a code; docs/pilot.md says what to do about it. Exit code 4 if something failed.
     """
+    from statfed.client.pilot.diagnosis import diagnosis
     from statfed.client.pilot.joining import KIT
 
     now = datetime.now(UTC)
     if pilot is None and (home / KIT).exists():
-        found = list(_party(home, now, None if offline else proxy, offline=offline))
+        found = list(diagnosis(home, now, proxy, offline=offline))
     elif office := find_office(pilot):
         found = list(_coordinator(office, now))
     else:
@@ -50,33 +50,6 @@ def doctor(
             out.print(one.what, markup=False, highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(4)
-
-
-def _party(home: Path, now: datetime, proxy: str | None, *, offline: bool) -> "Iterator[Finding]":
-    from statfed.client.guard.files import check_modes
-    from statfed.client.pilot.joining import KIT, look, standing
-    from statfed.core.pilot.checks import Finding, authority, call, until
-
-    try:
-        check_modes(home)
-        yield Finding("modes", "ok", f"{home}: its files are its owner's alone")
-    except UsageError as error:
-        yield Finding("modes", "failed", str(error))
-    try:
-        change, own = look(home, home / KIT), standing(home)
-    except UsageError as error:
-        yield Finding("kit", "failed", str(error))
-        return
-    kit = change.signed.kit
-    if own is None or change.added or change.removed:
-        yield Finding("kit", "failed", f"{home}: got a kit that was not joined with; want `statfed pilot join`")
-    else:
-        yield Finding("kit", "ok", f"{home}: {kit.party} in {kit.roster.pilot}, roster {kit.roster.serial}")
-    for one in kit.roster.participants:
-        yield until("participant-expired", one.name, None, one.until, now)
-    yield authority(kit.authority.encode("ascii"), now)
-    if not offline:
-        yield from call(kit.address, kit.authority, now, proxy)
 
 
 def _coordinator(office: "Office", now: datetime) -> "Iterator[Finding]":

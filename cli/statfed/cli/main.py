@@ -8,6 +8,7 @@ import typer
 from statfed.cli import (
     analyse,
     annex,
+    audit,
     catalogue,
     codebook,
     compare,
@@ -25,6 +26,8 @@ from statfed.cli import (
     recommend,
     run,
     runs,
+    status,
+    study,
     train,
 )
 from statfed.cli._output import ReportingGroup, out
@@ -81,6 +84,12 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(holder.app, name="holder")
 app.add_typer(pilot.app, name="pilot")
 app.add_typer(coordinator.app, name="coordinator")
+app.add_typer(study.app, name="study")
+app.command("status")(status.status)
+app.command("stop")(status.stop)
+app.command("resume")(status.resume)
+app.command("logs")(status.logs)
+app.add_typer(audit.app, name="audit")
 app.command("doctor")(doctor.doctor)
 
 

@@ -66,12 +66,20 @@ def request(
     third_party: Annotated[
         bool, typer.Option("--third-party", help="A key holder or compute node, which holds no data.")
     ] = False,
+    protection: Annotated[
+        list[str] | None,
+        typer.Option(help="Third party: takes part in this one [those that ask for a party of its name]."),
+    ] = None,
     home: Home = Path(),
     as_json: Json = False,
 ) -> None:
-    """Make this party's keys, which stay in HOME, and the request to send to the coordinator."""
+    """Make this party's keys, which stay in HOME, and the request to send to the coordinator.
+
+    A third party's home gets its party.toml as well; a data holder's gets its policy by `statfed holder add-data`.
+    """
     from statfed.client.pilot.joining import REQUEST
     from statfed.client.pilot.joining import request as make
+    from statfed.client.third_party import played_by, write_party
     from statfed.core.outputs import Destinations
     from statfed.core.section import NAME
 
@@ -80,6 +88,13 @@ def request(
     path = output or Path(f"{name}.request")
     outputs = Destinations(overwrite=path.exists() and path.suffix == ".request")
     outputs.check(path)
+    if protection and not third_party:
+        raise UsageError("--protection: got one for a data holder; want it with --third-party")
+    if third_party:
+        if (home / "policy.toml").exists():
+            raise UsageError(f"{home}: got the home of a data holder; want another one for a third party")
+        played = write_party(home, name, protection or played_by(name))
+        say(f"{played}: read it; it says what {name} takes part in")
     made = make(home, name, "third-party" if third_party else "holder")
     outputs.write_text(path, (home / REQUEST).read_text(encoding="utf-8"))
     if as_json:

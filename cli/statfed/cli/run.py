@@ -1,6 +1,8 @@
 """`statfed run`: run a scenario or a study file in simulation."""
 
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +15,7 @@ from statfed.cli._runs import RUNS, WORKSPACE
 from statfed.cli._study import LEVELS, TYPE, read_levels, read_protection, read_types
 from statfed.core.disclosure import HolderRules
 from statfed.core.discovery import modules
-from statfed.core.errors import UsageError
+from statfed.core.errors import Pending, UsageError
 from statfed.core.names import meant
 from statfed.core.section import read_toml
 from statfed.core.study import Study, make_study, old_keys
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
 def run(
     study: Annotated[
-        str | None, typer.Argument(help="A scenario (statfed scenarios) or a study file (study.toml).")
+        str | None,
+        typer.Argument(
+            help="A scenario (statfed scenarios), a study file (study.toml), or the number of a pilot's approved study."
+        ),
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="inprocess: fast; processes: real SuperLink and SuperNodes; ray: many holders.")
@@ -56,7 +61,7 @@ def run(
     levels: Annotated[list[str] | None, typer.Option("--levels", metavar="COLUMN=A,B", help=LEVELS)] = None,
     pilot: Annotated[
         Path | None,
-        typer.Option(help="Ask the parties of a pilot, by the coordinator's folder; a study names holders alone."),
+        typer.Option(help="The coordinator's folder of a pilot, where STUDY is the number of a study approved there."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Your own copy of the data (time-use: a UCI HAR folder).")] = None,
     rules: Annotated[
@@ -78,6 +83,9 @@ def run(
         str | None,
         typer.Option(metavar="RUN", help="Go on with an interrupted run: its id, or `last` for the last one that was."),
     ] = None,
+    wait: Annotated[
+        float, typer.Option(help="In a pilot: seconds to wait for parties that have not approved the study yet.")
+    ] = 0.0,
     runs: Annotated[Path, typer.Option(help="Where run folders go.", envvar="STATFED_RUNS")] = RUNS,
     workspace: Annotated[
         Path, typer.Option(help="Where simulated holders live between runs.", envvar="STATFED_WORKSPACE")
@@ -109,19 +117,23 @@ def run(
     statfed run people.study.toml --engine processes --dry-run
 
     statfed run --resume last
+
+    statfed run 7
     """
     from statfed.federation import DryRun, Options
 
-    options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references, patience=patience or 0.0)
-    if pilot is not None:
+    if pilot is not None or (study or "").isdecimal():
+        others = [set_, protect, protect_option, minimum_holders, strategy, types, levels, engine, data, rules, fresh]
+        if any(others) or resume:
+            raise UsageError(
+                "study: a pilot's is run as it was approved; want `statfed run NUMBER`, or another proposal"
+            )
         from statfed.federation.run import PATIENCE
-        from statfed.server.pilot.hub import PilotEngine
 
-        if engine or fresh or rules:
-            raise UsageError("--pilot: got --engine, --fresh or --rules too, which simulate holders; want one of them")
-        wait = PATIENCE if patience is None else patience
-        options = replace(options, workspace=pilot, engine=PilotEngine(pilot), patience=wait)
-        engine = None if resume else "pilot"
+        patient = PATIENCE if patience is None else patience
+        _run_number(study, pilot, wait, patient, dry_run=dry_run, as_json=as_json)
+        return
+    options = Options(workspace, runs, fresh=fresh, dry_run=dry_run, references=references, patience=patience or 0.0)
     changes = [*(set_ or []), *_changes(protect, protect_option or [], minimum_holders, strategy)]
     changes += [f"simulation.rules={literal(rules)}"] if rules else []
     stated = {"types": read_types(types or ()), "levels": read_levels(levels or ())}
@@ -139,6 +151,42 @@ def run(
         return
     tell(answer, as_json)
     say_where(runs / answer.run)
+
+
+def _run_number(
+    study: str | None, pilot: Path | None, wait: float, patience: float, *, dry_run: bool, as_json: bool
+) -> None:
+    """Run a pilot's study as it was approved, after asking its parties what they have decided."""
+    from statfed.cli.pilot import office_of
+    from statfed.federation import DryRun, Options
+    from statfed.federation.pilot import run_number, runs_of
+    from statfed.server.pilot import hub, studies
+
+    if study is None or not study.isdecimal():
+        raise UsageError(f"study: got {study!r} for a pilot; want a number: `statfed study propose FILE` gives it one")
+    office, number = office_of(pilot), int(study)
+    studies.find(office, number)
+    end = time.monotonic() + wait
+    while True:
+        for name, what in hub.correspond(office, [number]).items():
+            notify(f"{name}: {what}")
+        try:
+            studies.ready(office, number, datetime.now(UTC))
+            break
+        except Pending:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(min(5.0, max(0.1, end - time.monotonic())))
+    try:
+        with progress_bars() as bars:
+            answer = run_number(
+                office.root, number, Options(dry_run=dry_run, patience=patience), progress=bars, notify=notify
+            )
+    except DryRun as stop:
+        show_dry_run(stop, as_json)
+        return
+    tell(answer, as_json)
+    say_where(runs_of(office, number)[-1])
 
 
 def _resumed(name: str, options: "Options") -> "Answer":

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,12 +26,12 @@ import numpy as np
 
 from statfed.client.contributions import Contributions
 from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_parts
-from statfed.client.guard.approvals import approved
 from statfed.client.guard.disclosure import check_declared
 from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
+from statfed.client.pilot.studies import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats
 from statfed.core import VERSION
@@ -109,12 +110,15 @@ class Holder:
         statement = Statement.parse(text, VERSION, self._terms)
         self.policy = read_policy(self.home)  # a changed policy holds from the next statement on
         if statement.step == "release":  # whoever may no longer ask may still give back what was reserved
+            if not known(self.home, self._digest(statement)):
+                raise Refused("release: this study was never proposed here; want one that was")
             self._contributions.close()
             self._protecting.close(statement.run)
             self._here.discard(statement.run)
             return Reply(self._release(statement))
         bounded(self.policy.limits, statement.terms)
         study = self._study(statement)
+        self._permit(statement, study, uses=False)
         admit(self.policy, study)
         if statement.step != "admit" and study.protection.REQUIRES.identities and statement.run not in self._here:
             raise EngineError(f"run {statement.run}: its secrets went with an earlier process; want another attempt")
@@ -128,6 +132,11 @@ class Holder:
                 _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records)
                 return Reply(*self._protecting.answer(statement, party, packet, name))
 
+    def _permit(self, statement: Statement, study: Resolved, *, uses: bool) -> None:
+        """Raise Refused unless this study is approved here, in a pilot; see `statfed.client.pilot.studies`."""
+        rules, now = self.policy.approval, datetime.now(UTC)
+        permit(self.home, rules, study.terms, study.digest, statement.run, statement.round, uses=uses, now=now)
+
     def _terms(self, table: Any) -> Terms:
         """The terms of a statement, read once: they come again with every statement of a run."""
         key = hashlib.sha256(json.dumps(table).encode()).hexdigest()
@@ -137,6 +146,11 @@ class Holder:
                 self._studies.pop(id(forgotten), None)
             self._known[key] = Terms.model_validate(table)
         return self._known[key]
+
+    def _digest(self, statement: Statement) -> str:
+        """The digest of a statement's terms, which is known where the study was read before."""
+        found = self._studies.get(id(statement.terms))
+        return found[1].digest if found else statement.terms.digest()
 
     def _study(self, statement: Statement) -> Resolved:
         """The study of a statement, read once."""
@@ -149,12 +163,6 @@ class Holder:
     def _admit(self, statement: Statement, study: Resolved) -> Admission:
         """Reserve budget, then check the data against the codebook. Nothing stays reserved when they do not fit."""
         size, privacy = self.size, study.privacy
-        if not approved(self.home, self.policy, study.digest):
-            with self.ledger() as ledger:
-                head = ledger.head()
-            return Admission(
-                holder=self.policy.holder.name, pending=True, size=size.records, persons=size.persons, ledger_head=head
-            )
         study.reservation(size)  # of a study that no budget is enough for, nothing is opened
         with one_at_a_time(self.home):
             self._patient(study)
@@ -291,8 +299,6 @@ class Holder:
         """The protected contribution to one sum. Raises Refused when a rule or the ledger does not allow it."""
         started = time.perf_counter()
         name, size = self.policy.holder.name, self.size
-        if not approved(self.home, self.policy, study.digest):
-            raise Refused("this study waits for approval at this holder; want it approved there first")
         if statement.round <= statement.done:
             raise Refused(f"sum: got number {statement.round}; want {statement.done + 1} or more")
         agreement, party = self._protecting.party(statement, name, self.policy.parties.root, size.records)
@@ -305,6 +311,7 @@ class Holder:
         parts = study.parts(ask)
         entries = bounded_parts(self.policy.limits, parts)
         paid = study.price(ask, size)
+        self._permit(statement, study, uses=True)
         with one_at_a_time(self.home):
             head, found, rules = self._given(statement, study, ask, parts, paid, entries)
             with self._looking(statement, study):
@@ -419,16 +426,16 @@ class Holder:
             raise Refused("minimum frequency: the conditions select fewer records than that, or none")
 
     def _release(self, statement: Statement) -> Closing:
-        privacy = statement.terms.privacy
+        privacy, digest = statement.terms.privacy, self._digest(statement)
         with self.ledger() as ledger:
             if statement.withheld or statement.finished:
-                self._repeats.forget(statement.run, statement.terms.digest())
+                self._repeats.forget(statement.run, digest)
             if statement.withheld:
-                ledger.withheld(statement.run, statement.terms.digest(), f"{statement.terms.method}: no result")
+                ledger.withheld(statement.run, digest, f"{statement.terms.method}: no result")
             head = ledger.release(statement.run)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
-            charged = ledger.charged(statement.run, statement.terms.digest()) if privacy else 0
-            again = self._again(ledger, statement.run, statement.terms.digest()) if privacy else 0
+            charged = ledger.charged(statement.run, digest) if privacy else 0
+            again = self._again(ledger, statement.run, digest) if privacy else 0
             more = self._more(ledger, statement) if charged else None
         return Closing(
             holder=self.policy.holder.name,

@@ -5,17 +5,22 @@ It answers stages of the protections that its own file allows, and refuses runs 
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from statfed.client.guard.files import check_modes
-from statfed.client.guard.policy import HolderName, Parties
+from statfed.client.guard.policy import Approval, HolderName, Parties, load_policy
+from statfed.client.pilot.studies import known, permit
 from statfed.client.protecting import Protecting
-from statfed.core import VERSION
+from statfed.core import VERSION, toml
+from statfed.core.discovery import load, modules
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.method import Arrays
+from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import Packet
 from statfed.core.section import Section, Strict, describe, read_toml
 from statfed.core.statement import Present, Statement
@@ -39,6 +44,7 @@ class PartyPolicy(Section):
 
     party: HolderName
     allow: PartyAllow
+    approval: Approval = Approval()
     parties: Parties = Parties()
 
 
@@ -47,7 +53,47 @@ def load_party(path: Path) -> PartyPolicy:
     try:
         return PartyPolicy.model_validate(read_toml(path, "party"))
     except ValidationError as error:
-        raise UsageError(describe(error, str(path), "one of party, allow, parties")) from None
+        raise UsageError(describe(error, str(path), "one of party, allow, approval, parties")) from None
+
+
+def approval_of(home: Path) -> Approval:
+    """Who approves studies at a home, of a holder or of a third party. Raises UsageError where its file is wrong."""
+    third = home / FILE
+    return load_party(third).approval if third.exists() else load_policy(home / "policy.toml").approval
+
+
+def played_by(name: str) -> tuple[str, ...]:
+    """The protections that ask for a third party of this name, where a study does not name another one."""
+    there = {one: load(PROTECTIONS, one, "protection") for one in sorted(modules(PROTECTIONS))}
+    return tuple(one for one, module in there.items() if name in module.third_parties(module.Options()))
+
+
+def write_party(home: Path, name: str, protections: Sequence[str]) -> Path:
+    """Write a commented party.toml that `load_party` reads. Raises UsageError where none of `protections` has third
+    parties, or the home has a file already that says otherwise."""
+    there = {one: load(PROTECTIONS, one, "protection") for one in modules(PROTECTIONS)}
+    having = [one for one in sorted(there) if there[one].REQUIRES.third_parties]
+    if not protections or set(protections) - set(having):
+        raise UsageError(f"protection: got {', '.join(protections) or 'none'}; want some of {', '.join(having)}")
+    policy = PartyPolicy(party=HolderName(name=name), allow=PartyAllow(protections=tuple(protections)))
+    path = home / FILE
+    if path.exists():
+        if load_party(path).party == policy.party:
+            return path  # made again: what its people have changed is theirs
+        raise UsageError(f"{path}: exists, of {load_party(path).party.name}; want a home of its own for {name}")
+    fields, allow = PartyAllow.model_fields, policy.allow
+    lines = [
+        "# What this party takes part in. It holds no data: a key holder, a compute node. Anything else is refused.",
+        toml.header("party"),
+        toml.line("name", name),
+        "",
+        toml.header("allow"),
+        *(toml.line(key, getattr(allow, key), field.description or "") for key, field in fields.items()),
+    ]
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.chmod(0o644)
+    return path
 
 
 @dataclass(frozen=True)
@@ -74,13 +120,17 @@ class ThirdParty:
         except UsageError as error:
             log.error("party: %s", error)
             raise Refused("this party's file cannot be read; its own log says why") from None
-        name = policy.party.name
+        name, terms = policy.party.name, statement.terms
         if statement.step == "release":
+            if not known(self.home, terms.digest()):
+                raise Refused("release: this study was never proposed here; want one that was")
             self._protecting.close(statement.run)
             return ThirdPartyAnswer(Present(holder=name, stage="release", seconds=0.0))
         if statement.step != "protect":
             raise Refused(f"step: got {statement.step}; want protect: this party holds no data")
-        protection = statement.terms.protection.name
+        now = datetime.now(UTC)
+        permit(self.home, policy.approval, terms, terms.digest(), statement.run, statement.round, uses=True, now=now)
+        protection = terms.protection.name
         if protection not in policy.allow.protections:
             raise Refused(f"protection: got {protection}; want {' or '.join(policy.allow.protections)}")
         if statement.round > statement.done + 1 and not self._protecting.knows(statement.run):

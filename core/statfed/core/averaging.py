@@ -90,9 +90,9 @@ class Said(Section):
 class Joined(Section):
     """A party's answer to `hello`. token: drawn when its process first heard of the run; session: its latest one."""
 
-    name: str
-    token: str
-    session: int = 0
+    name: str = Field(pattern=f"^{NAME.pattern}$")
+    token: str = Field(max_length=80, pattern="^[ -~]*$")
+    session: int = Field(default=0, ge=0, le=2**53)
 
 
 def make_facts(**values: Any) -> Facts:

@@ -4,6 +4,9 @@ A message says what was got and what was wanted. A message of `Refused` or `Usag
 travels to the coordinator, so it is written to be public: it never holds a data value or a secret threshold.
 """
 
+MOST_TOLD = 5_000
+"""Characters of an error that another party reports."""
+
 
 class StatfedError(Exception):
     """Base of all errors that are reported without a traceback."""
@@ -33,6 +36,10 @@ class EngineError(StatfedError):
     exit_code = 4
 
 
+class Contradicted(EngineError):
+    """A party's log contradicts what was noted of it before: no other attempt mends that."""
+
+
 class LedgerCorrupt(StatfedError):
     """A ledger entry was edited, removed, reordered or truncated; nothing is charged to such a ledger."""
 
@@ -42,3 +49,22 @@ class LedgerCorrupt(StatfedError):
 BY_NAME: dict[str, type[StatfedError]] = {
     cls.__name__: cls for cls in (StatfedError, UsageError, Refused, Pending, EngineError, LedgerCorrupt)
 }
+
+
+def harmless(text: str, most: int = MOST_TOLD) -> str:
+    """Another party's words, as terminals, files and pages can show them: cut short, and printable.
+
+    Lines after the first are set in, so that none looks like what a third party said.
+
+    >>> print(harmless("no\\x1b[2K\\nother: yes"))
+    no\\x1b[2K
+      other: yes
+    """
+    lines = printable(text if len(text) <= most else text[:most] + "...").split("\n")
+    return "\n".join(lines[:1] + [line if line.startswith("  ") else f"  {line}" for line in lines[1:]])
+
+
+def printable(text: str) -> str:
+    """A text in which whatever is not printable, but for ends of lines, is written out: escapes that move a cursor,
+    marks that turn the direction of a text, halves of characters."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)

@@ -7,6 +7,12 @@ import sys
 import threading
 import time
 
+OFFLINE = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+"""Settings with which Flower calls nobody but its own peers, and installs nothing."""
 PARENT_POLL = 0.5
 LAST_RESORT = 8.0
 

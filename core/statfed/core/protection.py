@@ -11,7 +11,9 @@ need). It knows nothing of Flower, policies or ledgers: adapters at both ends ca
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -21,7 +23,7 @@ from pydantic import ValidationError
 
 from statfed.core.beside import closed
 from statfed.core.discovery import load
-from statfed.core.errors import UsageError
+from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import MOST_RECORDS, Layout
 from statfed.core.identity import Identity
 from statfed.core.method import Arrays, load_method
@@ -229,8 +231,9 @@ def agree(run: str, terms: Terms, sizes: Mapping[str, int]) -> Agreement:
     if len(sizes) != len(terms.holders):
         raise UsageError(f"holders: got {', '.join(sorted(terms.holders))}; want each once")
     if min(sizes.values()) < 1 or sum(sizes.values()) > MOST_RECORDS:
+        least, most = (choose(sizes, key=lambda name: sizes[name]) for choose in (min, max))
         raise UsageError(
-            f"sizes: got {min(sizes.values())} to {max(sizes.values())} records; want 1 or more each, and "
+            f"sizes: got {sizes[least]} records ({least}) to {sizes[most]} ({most}); want 1 or more each, and "
             f"at most {MOST_RECORDS} together"
         )
     minimum = minimum_holders(terms, module.REQUIRES)
@@ -321,3 +324,23 @@ def text(packet: Packet, name: str) -> bytes:
     if not isinstance(found, bytes):
         raise UsageError(f"packet: got no bytes {name}; want some")
     return found
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Whatever is raised within it on reading a party's packet is a failure of that party, which it names."""
+    try:
+        yield
+    except (UsageError, EngineError) as error:
+        raise EngineError(f"{name}: {error}") from None
+
+
+def one_request(stage: str, asked: Mapping[str, bytes]) -> bytes:
+    """What all parties say that they were asked for. Raises EngineError, naming those that say otherwise than most."""
+    (common, most), *others = Counter(asked.values()).most_common()
+    if others:
+        odd = [name for name, said in sorted(asked.items()) if said != common or most == others[0][1]]
+        raise EngineError(
+            f"{stage}: got contributions to different requests, from {', '.join(odd)}; want all to the same"
+        )
+    return common

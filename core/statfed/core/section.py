@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from statfed.core.errors import UsageError
+from statfed.core.errors import UsageError, harmless
 from statfed.core.names import meant
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -82,7 +82,7 @@ def describe(error: ValidationError, where: str, known: str, model: type[BaseMod
     for item in found:
         if item["type"] == "too_short" and any(other["loc"][:-1] == item["loc"] for other in found):
             continue  # what is wrong with its entries is said
-        key = ".".join(str(part) for part in item["loc"])
+        key = harmless(".".join(str(part) for part in item["loc"]), 4 * _QUOTED)
         subject = f"{where}: {key}" if key else where
         got = item.get("input")
         if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):  # of a model, of a dataclass

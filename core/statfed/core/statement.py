@@ -6,20 +6,27 @@ versions have to match.
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from statfed.core.discovery import origin
-from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError
+from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError, harmless
+from statfed.core.fixed_point import MOST_RECORDS
 from statfed.core.method import package_of
 from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.section import deep
+from statfed.core.section import Unit, deep
 from statfed.core.terms import Terms
 
 MODELS = "statfed.strategies.models"
 MOST_TEXT = 16_000_000
 """Characters of a statement."""
+MOST_WORDS = 200
+"""Characters of any other text in an answer; and entries of a list there."""
+Words = Annotated[str, StringConstraints(max_length=MOST_WORDS, pattern=r"^[^\p{C}]*$")]
+Number = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(strict=True, ge=0, le=2**62)]
+Records = Annotated[int, Field(strict=True, ge=1, le=MOST_RECORDS)]
 M = TypeVar("M", bound=BaseModel)
 Step = Literal["admit", "protect", "ask", "release"]
 
@@ -65,9 +72,9 @@ class Statement(_Message):
         )
         here = outside(statement.terms)
         if statement.outside != here:
+            said = harmless(", ".join(statement.outside), 1000) or "none"
             raise Refused(
-                f"plugins: the coordinator runs {', '.join(statement.outside) or 'none'} for this study; this holder "
-                f"runs {', '.join(here) or 'none'}"
+                f"plugins: the coordinator runs {said} for this study; this holder runs {', '.join(here) or 'none'}"
             )
         return statement
 
@@ -94,14 +101,14 @@ def understood(
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Refused("statement not understood: want JSON with a version") from None
     if version != installed:
-        raise Refused(f"statfed version: the coordinator runs {version}; this {reader} runs {installed}")
+        raise Refused(f"statfed version: the coordinator runs {harmless(version, 80)}; this {reader} runs {installed}")
     try:
         return model.model_validate(read(table))
     except ValidationError as error:
         keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
-        raise Refused(f"statement not understood: {keys}") from None
+        raise Refused(f"statement not understood: {harmless(keys, 1000)}") from None
     except KeyError as error:
-        raise Refused(f"statement not understood: {error.args[0]}") from None
+        raise Refused(f"statement not understood: {harmless(str(error.args[0]), 80)}") from None
 
 
 def outside(terms: Terms) -> tuple[str, ...]:
@@ -115,35 +122,31 @@ def outside(terms: Terms) -> tuple[str, ...]:
 
 
 class Admission(_Message):
-    """A holder's answer to `admit`: the public facts of its part in the study. Privacy fields are None without privacy.
-
-    pending: the holder takes part once a person there has approved the study; nothing is reserved until then.
-    """
+    """A holder's answer to `admit`: public facts of its part in the study. Privacy fields are None without privacy."""
 
     holder: str
-    pending: bool = False
-    size: int = Field(description="public number of records")
-    persons: int = Field(description="public number of persons")
-    epsilon: float | None = Field(default=None, description="PLD composition over all sums of the study")
-    delta: float | None = None
-    steps: int | None = Field(default=None, description="steps of local training in one round")
-    sampling_rate: float | None = Field(default=None, description="probability of a unit to be in one step")
-    noise_multiplier: float | None = None
-    noise_to_signal: float | None = Field(
+    size: Records = Field(description="public number of records")
+    persons: Records = Field(description="public number of persons")
+    epsilon: Number | None = Field(default=None, description="PLD composition over all sums of the study")
+    delta: Number | None = None
+    steps: Count | None = Field(default=None, description="steps of local training in one round")
+    sampling_rate: Number | None = Field(default=None, description="probability of a unit to be in one step")
+    noise_multiplier: Number | None = None
+    noise_to_signal: Number | None = Field(
         default=None, description="noise of the whole run against perfectly aligned gradients, one holder alone"
     )
-    ledger_head: str
+    ledger_head: Words
 
 
 class Receipt(_Message):
     """A holder's public facts beside its contribution to one sum. rules: disclosure rules that passed."""
 
     holder: str
-    run: str
-    round: int
-    rules: tuple[str, ...] = ()
-    seconds: float
-    ledger_head: str
+    run: Words
+    round: Count
+    rules: tuple[Words, ...] = Field(default=(), max_length=MOST_WORDS)
+    seconds: Number
+    ledger_head: Words
 
 
 class Present(_Message):
@@ -151,39 +154,39 @@ class Present(_Message):
 
     holder: str
     stage: str
-    seconds: float
+    seconds: Number
 
 
 class Closing(_Message):
     """A holder's answer to `release`: what the study cost it in the end."""
 
     holder: str
-    unit: str | None
-    study_epsilon: float | None = Field(
+    unit: Unit | None
+    study_epsilon: Number | None = Field(
         description="PLD over all sums charged in this run and its attempts, at its delta"
     )
-    history_epsilon: float | None = Field(description="PLD over everything ever charged; None after a disclosure")
-    filter_epsilon: float | None = Field(description="Renyi composition of everything charged and set aside")
-    share: float | None = Field(
+    history_epsilon: Number | None = Field(description="PLD over everything ever charged; None after a disclosure")
+    filter_epsilon: Number | None = Field(description="Renyi composition of everything charged and set aside")
+    share: Number | None = Field(
         default=None, description="of the lifetime budget: what everything charged and set aside takes, by its gate"
     )
-    budget_epsilon: float | None
-    delta: float | None
-    disclosures: int = Field(description="entries that are not differentially private")
-    figures: int = Field(default=0, description="distinct exact figures that the dataset has given so far")
-    most_figures: int | None = Field(
+    budget_epsilon: Number | None
+    delta: Number | None
+    disclosures: Count = Field(description="entries that are not differentially private")
+    figures: Count = Field(default=0, description="distinct exact figures that the dataset has given so far")
+    most_figures: Count | None = Field(
         default=None, description="most that it ever gives; None where nothing counts them"
     )
-    more: int | None = Field(
+    more: Count | None = Field(
         default=None, description="studies that cost as much and would be admitted next; None without noise"
     )
-    charged: int = Field(
+    charged: Count = Field(
         default=0, description="number of the last sum charged in this run and its attempts; 0 without privacy"
     )
-    again: int = Field(
+    again: Count = Field(
         default=0, description="of these the sum that another attempt is given again without a charge; 0 for none"
     )
-    ledger_head: str
+    ledger_head: Words
 
 
 def failure(error: StatfedError) -> str:
@@ -192,10 +195,12 @@ def failure(error: StatfedError) -> str:
 
 
 def raise_failure(text: str, holder: str) -> None:
-    """Raise the error that a holder reported, naming the holder."""
+    """Raise the error that a holder reported, naming the holder, in words that `harmless` has gone over."""
     try:
+        if len(text) > MOST_TEXT:
+            raise ValueError
         table: dict[str, Any] = json.loads(text)
         kind, message = BY_NAME[table["kind"]], str(table["message"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise EngineError(f"{holder}: {text[:1000]}") from None
-    raise kind(f"{holder}: {message}")
+        raise EngineError(f"{holder}: {harmless(text, 1000)}") from None
+    raise kind(f"{holder}: {harmless(message)}")

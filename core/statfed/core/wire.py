@@ -7,6 +7,7 @@ ever read, and nothing is made larger than what came.
 """
 
 import io
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -23,6 +24,11 @@ LONGEST_NAME = 256
 MOST_AXES = 32
 TYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
 """As in .npy files: truth values, whole numbers and floating-point numbers, little-endian."""
+
+MOST_BYTES = 2**31
+"""Of a message once it is put together."""
+_LONGEST_LIST = 2**16
+"""Bytes of an array's list of its pieces, and of what else is said of it: enough for `MOST_BYTES`."""
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(
@@ -97,6 +103,31 @@ def decode(item: Encoded, name: str) -> NDArray[Any]:
         return np.ndarray(shape, dtype, data, start, order="F" if header[2] == b"True" else "C").copy(order="K")
     except ValueError:  # an axis of length 0 beside others that numpy cannot count
         raise Refused(f"message: {name}: got the shape {shape}; want one that an array can have") from None
+
+
+def check_pieces(objects: Mapping[str, bytes], most: int = MOST_BYTES) -> None:
+    """Raise Refused where the objects of a message would be larger together than `most`, before they are put together.
+
+    objects: by id, as Flower carries them: kind, ids of children and length, then a zero byte and the content. Flower
+    carries an array in pieces, with a list of which of them comes when: one that names the same piece a million times
+    is a few bytes on the way and fills the memory of whoever reads it.
+    """
+    total = 0
+    for content in objects.values():
+        head, _, body = content.partition(b"\0")
+        kind, _, rest = head.partition(b" ")
+        if kind != b"Array":
+            total += len(content)
+            continue
+        if len(body) > _LONGEST_LIST:
+            raise Refused(f"message: got an array described in {len(body)} bytes; want at most {_LONGEST_LIST}")
+        children = rest.partition(b" ")[0].decode("ascii").split(",")
+        try:
+            total += sum(len(objects[children[place]]) for place in json.loads(body)["arraychunk_ids"])
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise Refused("message: got an array of pieces that are not there; want one that is whole") from None
+    if total > most:
+        raise Refused(f"message: got {total} bytes once put together; want at most {most}")
 
 
 def _named(name: object) -> bool:

@@ -137,9 +137,7 @@ def load_checkpoint(folder: Path) -> tuple[Checkpoint, Curve]:
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     path = folder / "checkpoint.npz"
     if not path.exists():
-        raise UsageError(
-            f"run {folder.name}: no checkpoint; it ended before every holder had admitted it, so start it anew"
-        )
+        raise UsageError(f"run {folder.name}: no checkpoint; it ended before anybody was asked, so start it anew")
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:  # numpy leaves a damaged one open
             facts = dict(json.loads(bytes(file["facts"])))

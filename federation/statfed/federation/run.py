@@ -1,6 +1,7 @@
 """One run of any study: terms -> a session with its parties -> protected sums -> release -> answer."""
 
 import hashlib
+import os
 import secrets
 import tempfile
 import time
@@ -90,8 +91,9 @@ class Options:
     folder goes; None: none is written. keep: where the answer alone is kept, in a folder of its own, without `runs`;
     None: nowhere. fresh: new holders, kept inside the run's folder. dry_run: stop after admission
     with DryRun. references: also train what a model is compared with, where records are held out. base: folder that
-    relative paths start from. codebook: instead of the study's file; drafted: was it made from the data? engine:
-    instead of the study's. patience: seconds without progress for which a run that broke tries again by itself.
+    relative paths start from. codebook: instead of the study's file; drafted: was it made from the data? terms: as the
+    parties approved them, instead of codebooks. engine: instead of the study's. patience: seconds without progress for
+    which a run that broke tries again by itself.
     """
 
     workspace: Path | None = None
@@ -102,6 +104,7 @@ class Options:
     base: Path | None = None
     codebook: Codebook | None = None
     drafted: bool = False
+    terms: Terms | None = None
     engine: Engine | None = None
     keep: Path | None = None
     patience: float = 0.0
@@ -181,7 +184,8 @@ def run_study(
     own = {"codebook": str((base / study.codebook).resolve())} if study.codebook else {}
     others = {holder: str((base / path).resolve()) for holder, path in study.codebooks.items()}
     study = study.model_copy(update={"holders": holders, **own, "codebooks": others})
-    before_data(study, base, options.codebook, options.runs)
+    if options.terms is None:
+        before_data(study, base, options.codebook, options.runs)
     if options.runs is None:
         job = _Job(study, options, name, None, progress, notify, on_codebook)
         return _kept(job, _execute(job), options.keep / name) if options.keep else _execute(job)
@@ -254,6 +258,7 @@ def _facts(job: _Job, folder: Path) -> dict[str, Any]:
         "engine": study.engine,
         "title": study.title,
         "attempt": job.attempt,
+        "pid": os.getpid(),
     }
 
 
@@ -301,7 +306,7 @@ def _execute(job: _Job) -> Answer:
     started = time.perf_counter()
     options = job.options
     with job.clock.phase("prepare data"):
-        world = world_of(job.study, options.base or Path(), options.codebook, job.progress, drafted=options.drafted)
+        world = _world(job)
         job.warn(world.warnings)
         if world.drafted:
             job.on_codebook(world.terms.codebook)
@@ -347,6 +352,7 @@ def _execute(job: _Job) -> Answer:
         seconds=time.perf_counter() - started,
         origin=world.origin,
         synthetic=world.synthetic,
+        simulated=job.study.engine != "pilot",
         warnings=tuple(job.warnings),
         phases=tuple(Phase(name=name, seconds=seconds) for name, seconds in job.clock.phases.items()),
         memory_mib=dict(session.memory),
@@ -356,12 +362,21 @@ def _execute(job: _Job) -> Answer:
     )
 
 
+def _world(job: _Job) -> World:
+    options = job.options
+    if options.terms is not None:
+        return World(job.study, options.terms)
+    return world_of(job.study, options.base or Path(), options.codebook, job.progress, drafted=options.drafted)
+
+
 def _engine(job: _Job) -> Engine:
     """What opens a session with the study's parties. Raises UsageError where a pilot is wanted and none is named."""
     if job.options.engine is not None:
         return job.options.engine
     if job.study.engine == "pilot":
-        raise UsageError("engine: got pilot without its folder; want `statfed run STUDY --pilot FOLDER`")
+        raise UsageError(
+            "engine: got pilot for a file; want it proposed first: `statfed study propose`, then `statfed run NUMBER`"
+        )
     return load("statfed.server.grid", job.study.engine, "engine")  # type: ignore[no-any-return]
 
 
@@ -476,6 +491,9 @@ def _attempt(
         if checkpoint.done > (job.checkpoint.done if job.checkpoint else -1):
             job.progressed = time.monotonic()
         job.checkpoint = checkpoint
+        keep(checkpoint)
+
+    def keep(checkpoint: Checkpoint) -> None:
         if job.folder:
             try:
                 checkpoints.save(job.folder, checkpoint, job.curve, of)
@@ -485,6 +503,9 @@ def _attempt(
     def run(session: Session) -> tuple[Driven, Session, float]:
         job.opened = job.attempt
         clock.add("start engine", time.perf_counter() - opened)
+        first = started(job.study.start, job.options.runs)
+        if job.checkpoint is None and not job.options.dry_run:  # what is reserved from now on can be given back
+            keep(Checkpoint(job.name, 0, dict(first or {})))
         with clock.phase("protected sums"):
             driven = drive(
                 session,
@@ -494,7 +515,7 @@ def _attempt(
                 progress=job.progress,
                 on_admission=on_admission,
                 on_state=on_state,
-                start=started(job.study.start, job.options.runs),
+                start=first,
                 resume=job.checkpoint,
                 earlier=_attempts(job) if job.checkpoint else (),
                 few=job.study.disclosure.minimum_frequency or 0,

@@ -7,6 +7,7 @@ gave no folder for. A folder is a run where it has a status.json; whoever works 
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,6 +31,17 @@ def working_in(folder: Path) -> AbstractContextManager[None]:
 def is_alive(folder: Path) -> bool:
     """Does a process work on this run?"""
     return locks.is_held(folder / LOCK)
+
+
+def interrupt(folder: Path) -> bool:
+    """Ask the process that works on a run to stop, so that the run can go on later. False where none does."""
+    if not is_alive(folder):
+        return False
+    try:
+        os.kill(int(read_status(folder)["pid"]), signal.SIGINT)
+    except (KeyError, ValueError, ProcessLookupError):
+        return False
+    return True
 
 
 def read_status(folder: Path) -> dict[str, Any]:

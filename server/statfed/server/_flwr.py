@@ -6,28 +6,48 @@ the versions for which it did. What only a SuperLink or its coordinator needs is
 """
 
 import hashlib
+import ssl
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
-from flwr.app import Message, RecordDict
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app.message import make_message
+from flwr.common.constant import (
+    SUPERLINK_NODE_ID,
+    SYSTEM_TIME_TOLERANCE,
+    TIMESTAMP_HEADER,
+    TIMESTAMP_TOLERANCE,
+    ErrorCode,
+    SubStatus,
+)
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, PullObjectResponse
 from flwr.proto.node_pb2 import NodeInfo as NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError as ObjectPushError
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run as Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from statfed.core.errors import EngineError
+from statfed.core.errors import EngineError, Refused
+from statfed.core.wire import check_pieces
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-    from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
+    from fastapi import FastAPI, Request
+    from flwr.supercore.protobuf.client import (
+        ProtobufCall,
+        ProtobufClient,
+        ProtobufClientInterceptor,
+        ProtobufRequestContext,
+    )
     from flwr.supercore.runtime import RuntimeHttpClient
+    from flwr.superlink.grid import HttpGrid
 
 TRIED = ("1.41.0", "1.42.0")
 """Versions of flwr for which all of this was tried, in both rooms."""
@@ -65,6 +85,27 @@ def over_the_wire(message: Message) -> Message:
     return arrived
 
 
+def arrived(metadata: Metadata, contents: dict[str, bytes]) -> Message:
+    """The message whose objects have come, by id. metadata: as the SuperLink has checked it: from whom, to what.
+
+    What a message says of itself is its sender's word and counts for nothing. One that cannot be read is an error of
+    its sender.
+    """
+    try:
+        check_pieces(contents)
+        inner = inflate_object_from_contents(metadata.message_id, contents)
+        if not isinstance(inner, Message):
+            raise TypeError(type(inner).__name__)
+    except Exception as error:  # noqa: BLE001  whatever a reader of hostile bytes meets first
+        what = (
+            str(error) if isinstance(error, Refused) else f"got a message that cannot be read ({type(error).__name__})"
+        )
+        return make_message(metadata, error=Error(ErrorCode.UNKNOWN, what))
+    if inner.has_error():
+        return make_message(metadata, error=inner.error)
+    return make_message(metadata, content=inner.content)
+
+
 def copied(message: Message) -> Message:
     """A message whose records can be changed without changing the original (array bytes are immutable).
 
@@ -95,6 +136,81 @@ def weighs_metrics(function: object) -> bool:
     return function is aggregate_metricrecords
 
 
+class Authenticator:
+    """Flower's check of a node's request, and what it leaves open.
+
+    Flower verifies a signature of the time alone, takes it for five minutes with whatever request, and lets a node that
+    it has recognised push replies in the name of any other. Here a signature is good for one request, a node speaks for
+    itself, and who is not registered gets no further than here.
+    """
+
+    def __init__(self, check: "Callable[[Request], None]") -> None:
+        self._check = check
+        self._used: dict[tuple[str, str], float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, request: "Request") -> None:
+        """Raises HTTPException, status 401."""
+        from fastapi import HTTPException
+        from flwr.superlink.dependencies.linkstate import get_linkstate
+
+        self._check(request)
+        asked, now = request.state.protobuf_request, time.monotonic()
+        key = getattr(asked, "public_key", None)
+        if key is not None and get_linkstate(request).get_node_id_by_public_key(key) is None:
+            raise HTTPException(401, "Invalid SuperNode authentication")
+        others = [one for one in getattr(asked, "messages_list", ()) if one.metadata.src_node_id != asked.node.node_id]
+        once = request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER], request.headers[TIMESTAMP_HEADER]
+        with self._lock:
+            while self._used and (first := next(iter(self._used.items())))[1] < now:
+                del self._used[first[0]]
+            again = once in self._used
+            self._used.setdefault(once, now + 2 * (TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE))
+        if others or again:
+            raise HTTPException(401, "Invalid SuperNode authentication")
+
+
+class Addressed:
+    """Flower's handlers of what nodes pull, for objects of messages to that very node alone.
+
+    Flower gives any object to any node that knows its SHA-256: of a few small numbers that another party has sent, it
+    can be guessed. handlers: Flower's module of them.
+    """
+
+    MOST = 64  # messages that a node has not yet said it has received
+
+    def __init__(self, handlers: Any) -> None:
+        self._pull, self._object = handlers.pull_messages, handlers.pull_object
+        self._confirm = handlers.confirm_message_received
+        self._given: dict[int, dict[str, set[str]]] = {}
+        self._lock = threading.Lock()
+
+    def pull_messages(self, request: Any, state: Any, store: Any) -> Any:
+        """Messages to the node, of which it may pull the objects from now on."""
+        response = self._pull(request=request, state=state, store=store)
+        with self._lock:
+            given = self._given.setdefault(request.node.node_id, {})
+            for tree in response.message_object_trees:
+                given[tree.object_id] = {one.object_id for one in iterate_object_tree(tree)}
+            while len(given) > self.MOST:
+                del given[next(iter(given))]
+        return response
+
+    def pull_object(self, request: Any, state: Any) -> Any:
+        """An object of a message to the node; others are not there."""
+        with self._lock:
+            theirs = any(request.object_id in ids for ids in self._given.get(request.node.node_id, {}).values())
+        return self._object(request=request, state=state) if theirs else PullObjectResponse(object_found=False)
+
+    def confirm_message_received(self, request: Any, state: Any, store: Any) -> Any:
+        """The node has a message to it; nobody can say so of another's."""
+        with self._lock:
+            theirs = self._given.get(request.node.node_id, {}).pop(request.message_object_id, None)
+        if theirs is None:
+            return ConfirmMessageReceivedResponse()
+        return self._confirm(request=request, state=state, store=store)
+
+
 def superlink() -> "FastAPI":
     """Flower's own SuperLink: nodes are authenticated, state is in memory, and it starts no process.
 
@@ -106,7 +222,14 @@ def superlink() -> "FastAPI":
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
     from flwr.superlink.config_loader import SuperLinkLifespanConfig
     from flwr.superlink.main import create_app
+    from flwr.superlink.routers.fleet import node_auth
+    from flwr.superlink.servicer.fleet import fleet_handlers
 
+    if not isinstance(node_auth.authenticate_node, Authenticator):
+        addressed, name = Addressed(fleet_handlers), "authenticate_node"
+        setattr(node_auth, name, Authenticator(node_auth.authenticate_node))
+        for name in ("pull_messages", "pull_object", "confirm_message_received"):
+            setattr(fleet_handlers, name, getattr(addressed, name))
     config = SuperLinkLifespanConfig(
         control_address="",
         health_server_address=None,
@@ -132,6 +255,38 @@ def superlink() -> "FastAPI":
         runtime_dependency_install=False,
     )
     return create_app(config, SuperLinkLifespan)
+
+
+def knows(app: "FastAPI") -> Callable[[Mapping[str, str]], bool]:
+    """Whether the headers of a request prove, as Flower's own nodes prove it, a key that is registered with `app`.
+
+    Flower checks the same, and that the request is of that node, but reads the whole request first. headers: by their
+    names in lower case.
+    """
+    from base64 import b64decode
+    from datetime import datetime
+
+    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
+    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+    from flwr.supercore.date import now
+    from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+
+    def known(headers: Mapping[str, str]) -> bool:
+        try:
+            key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER.lower()], validate=True)
+            signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER.lower()], validate=True)
+            signed = headers[TIMESTAMP_HEADER.lower()]
+            age = (now() - datetime.fromisoformat(signed)).total_seconds()
+            if not -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
+                return False
+            states = getattr(app.state, "linkstate_factory", None)  # none before it has started
+            if states is None or states.state().get_node_id_by_public_key(key) is None:
+                return False
+            return verify_signature(bytes_to_public_key(key), signed.encode("ascii"), signature)
+        except (KeyError, ValueError, TypeError):  # also of what is no ASCII, no base64, no key
+            return False
+
+    return known
 
 
 class Headers:
@@ -190,6 +345,7 @@ class Api:
             RuntimeVersionHttpInterceptor("flwr-serverapp"),
         ]
         self._control = ControlHttpClient.from_server_address(address, False, authority, self._common)
+        _call_directly(self._control, authority)
         stack.enter_context(self._control)
 
     def register(self, name: str, public_key: bytes) -> int:
@@ -219,7 +375,6 @@ class Api:
         from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
         from flwr.supercore.constant import TaskType
         from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
-        from flwr.superlink.grid import HttpGrid
 
         fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
         run = self._control.StartRun(StartRunRequest(fab=fab)).run_id
@@ -230,7 +385,7 @@ class Api:
         client = self._stack.enter_context(self._runtime([RuntimeTokenHttpInterceptor(taken.token)]))
         task = client.PullTaskInput(PullTaskInputRequest())
         act_for(run, task.task_id)
-        grid = HttpGrid(self._address, False, self._authority, token=taken.token)
+        grid = _grid_class()(self._address, False, self._authority, token=taken.token)
         grid._client = client  # with the headers, and without Flower's endless retries
         grid.set_run(run_from_proto(task.run))
         return Task(client, grid)
@@ -257,4 +412,47 @@ class Api:
                     time.sleep(pause)
                     pause = min(2 * pause, 0.2)
 
-        return PatientClient.from_server_address(self._address, False, self._authority, [*self._common, *more])
+        made = PatientClient.from_server_address(self._address, False, self._authority, [*self._common, *more])
+        _call_directly(made, self._authority)
+        return made
+
+
+def _call_directly(client: "ProtobufClient", authority: bytes) -> None:
+    """Have a client of Flower's use no proxy, whatever the environment says: the SuperLink is on this machine."""
+    client._client.close()
+    verify = ssl.create_default_context(cadata=authority.decode("ascii"))
+    client._client = httpx.Client(verify=verify, timeout=30.0, trust_env=False)
+
+
+@cache
+def _grid_class() -> "type[HttpGrid]":
+    """Flower's grid, with replies as `arrived` reads them: its own believes what a reply says of its sender, and an
+    unreadable one ends the coordinator instead of naming the node."""
+    from flwr.common.serde_utils import metadata_from_proto
+    from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+    from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+    from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+    from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_objects
+    from flwr.superlink.grid import HttpGrid
+
+    class Checked(HttpGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            client, run = self._runtime_client, self.run.run_id
+            came = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+            pull = make_pull_object_fn_protobuf(client.PullObject, self.node, run)
+            found = []
+            for proto, tree in zip(came.messages_list, came.message_object_trees, strict=True):
+                metadata = metadata_from_proto(proto.metadata)
+                try:
+                    contents = pull_objects([one.object_id for one in iterate_object_tree(tree)], pull)
+                except (ObjectPullError, RecursionError):
+                    told = "the reply was announced and has not come whole"
+                    found.append(make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, told)))
+                    continue
+                client.ConfirmMessageReceived(
+                    ConfirmMessageReceivedRequest(node=self.node, run_id=run, message_object_id=metadata.message_id)
+                )
+                found.append(arrived(metadata, contents))
+            return found
+
+    return Checked

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.course import digest_of
-from statfed.core.errors import EngineError, Pending, Refused, UsageError
+from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.few import without_few
 from statfed.core.method import Adaptive, Arrays, Ask, Coordination, Counts, Fixed, Total
 from statfed.core.privacy.placement import note
@@ -115,10 +115,10 @@ def drive(
     set aside is let go. The method is told again what it was told, and then goes on; an ask other than the one that was
     answered is a UsageError. A sum that a holder was charged for without the coordinator having it is repeated, where
     every holder that was charged gives it again (`statfed.client.repeats`), else it is lost: a study never costs more
-    than was agreed. Raises Refused or UsageError when a holder does not admit the study, Pending when a person has to
-    approve it there first, Broken when one fails. What the method or `statfed.core.resolution` raises on seeing totals
-    depends on data: holders are told that there is no result, and count a refusal. few: records of a total fewer than
-    which are not told of beside others, as the release's rules want it (`statfed.core.few`).
+    than was agreed. Raises Refused or UsageError when a holder does not admit the study, Broken when one fails. What
+    the method or `statfed.core.resolution` raises on seeing totals depends on data: holders are told that there is no
+    result, and count a refusal. few: records of a total fewer than which are not told of beside others, as the
+    release's rules want it (`statfed.core.few`).
     """
     if study.obstacles:
         raise UsageError("\n".join(study.obstacles))
@@ -134,9 +134,6 @@ def drive(
             resume = _without_lost(study, resume, done)
             exchange = Exchange(session, study, run, progress, done)
         driven = Driven(Result(study.terms.method, "", {"none": ()}), exchange.admit())
-        waiting = [name for name, admission in driven.admissions.items() if admission.pending]
-        if waiting:
-            raise Pending(f"{', '.join(waiting)}: a person has to approve this study there first; nothing was spent")
         on_admission(driven.admissions)
         _alike(study, driven.admissions)
         exchange.sizes = {name: admission.size for name, admission in driven.admissions.items()}

@@ -5,6 +5,7 @@ protected sum can do without some where the protection survives that.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import BaseModel, ValidationError
 
 from statfed.core import VERSION
-from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
+from statfed.core.errors import EngineError, Refused, StatfedError, UsageError, harmless
 from statfed.core.method import Ask
 from statfed.core.progress import Progress
 from statfed.core.protection import Aggregate, Packet, Rounds, Stage, conduct
@@ -99,9 +100,16 @@ class Exchange:
 
     def _delivered(self, messages: Sequence[Message], timeout: float) -> dict[str, Message]:
         """Replies by party name, in the order of the names."""
+        waiting = {m.metadata.dst_node_id: self._names[m.metadata.dst_node_id] for m in messages}
         replies = {}
         for reply in self._session.grid.send_and_receive(messages, timeout=timeout):
-            replies[self._names[reply.metadata.src_node_id]] = reply
+            node = reply.metadata.src_node_id
+            if node not in waiting:
+                raise EngineError(
+                    f"{self._names.get(node, 'a node that is no party')}: got an answer that was not asked for, or a "
+                    "second one; want one to each message"
+                )
+            replies[waiting.pop(node)] = reply
         return {name: replies[name] for name in sorted(replies)}
 
     def requests(self, step: Step, number: int = 0, ask: Ask | None = None, ended: Ended = "") -> dict[str, Message]:
@@ -152,6 +160,8 @@ class Exchange:
 
         def read(stage: Stage, name: str, reply: Message) -> Packet:
             fact = facts_of(reply, kind if stage.carries else Present, name)
+            if isinstance(fact, Present) and fact.stage != stage.name:
+                raise EngineError(f"{name}: got an answer to stage {harmless(fact.stage, 80)}; want {stage.name}")
             if getattr(fact, "run", self._run) != self._run:
                 raise EngineError(f"{name}: got a contribution to another run; want run {self._run}")
             if getattr(fact, "round", number) != number:
@@ -235,7 +245,9 @@ def facts_of(reply: Message, kind: type[Facts], holder: str) -> Facts:
         raise EngineError(f"{holder}: got an answer that is not a {kind.__name__}") from None
     said = getattr(facts, "holder", holder)
     if said != holder:
-        raise EngineError(f"{holder}: the answer says it is from {said}; want {holder}")
+        raise EngineError(f"{holder}: the answer says it is from {harmless(said, 80)}; want {holder}")
+    if not all(math.isfinite(value) for value in dict(facts).values() if isinstance(value, float)):
+        raise EngineError(f"{holder}: got a {kind.__name__} with a number that is not finite")
     return facts
 
 

@@ -33,7 +33,7 @@ from statfed.core.averaging import (
     layout_of,
     make_facts,
 )
-from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
+from statfed.core.errors import EngineError, Refused, StatfedError, UsageError, harmless
 from statfed.core.protection import Agreement, Coordinator, Packet, Stage, conduct, default_minimum, named_protection
 from statfed.core.statement import raise_failure
 from statfed.server._averaging_strategies import check_strategy
@@ -180,7 +180,7 @@ class ProtectedGrid(Grid):
         known = {one.name: node for node, one in self._joined.items()}
         for node, reply in sorted(found.items()):
             if reply.has_error() and reply.error.code in AWAY:
-                silent[f"node {node}"] = reply.error.reason or "not there"
+                silent[f"node {node}"] = harmless(reply.error.reason or "not there", 1000)
                 continue
             one = _joined(reply, f"node {node}")
             if known.get(one.name) in nodes:
@@ -239,7 +239,7 @@ class ProtectedGrid(Grid):
 
         def deliver(stage: Stage, messages: Sequence[Message]) -> dict[str, Message]:
             replies = self._grid.send_and_receive(messages, timeout=timeout if stage.carries else short)
-            return {names[reply.metadata.src_node_id]: reply for reply in replies}
+            return {names[node]: reply for reply in replies if (node := reply.metadata.src_node_id) in names}
 
         def read(stage: Stage, name: str, reply: Message) -> Packet:  # noqa: ARG001
             content = _checked(reply, name).content

@@ -7,15 +7,19 @@ the versions for which it did. What only a SuperNode needs is imported when it i
 
 import functools
 import importlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import httpx
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
+from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.serde import context_from_proto
+from flwr.common.serde_utils import metadata_from_proto
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
@@ -24,16 +28,22 @@ from flwr.proto.runtime_pb2 import (
     SendTaskHeartbeatRequest,
 )
 from flwr.supercore.constant import TASK_TOKEN_HEADER, TaskType
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.inflatable.inflatable_utils import (
+    inflate_object_from_contents,
+    pull_objects,
+)
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message, push_task_output
+
+from statfed.core.wire import check_pieces
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -47,6 +57,8 @@ APP_RAISED = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 BUNDLE_REFUSED = ErrorCode.INVALID_FAB
 HEARTBEAT = 10
 """Seconds: the shortest that a SuperLink takes."""
+
+log = logging.getLogger("statfed.holder")
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 
@@ -93,16 +105,16 @@ class Tasks:
         while not (pulled := self._client.PullMessages(PullAppMessagesRequest())).messages_list:
             time.sleep(poll)  # the SuperNode announces a task just before it stores its message
         tree, node = pulled.message_object_trees[0], Node(node_id=context.node_id)
-        message = pull_and_inflate_object_from_tree(
-            tree,
+        contents = pull_objects(
+            [one.object_id for one in iterate_object_tree(tree)],
             make_pull_object_fn_protobuf(self._client.PullObject, node, context.run_id),
-            make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, node, context.run_id),
-            return_type=Message,
             initial_backoff=poll,
             backoff_cap=1.0,
         )
-        set_id(message, tree.object_id)
-        return message, context, task.fab.content
+        make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, node, context.run_id)(
+            tree.object_id
+        )
+        return arrived(pulled.messages_list[0].metadata, contents), context, task.fab.content
 
     def push(self, reply: Message, context: Context) -> None:
         """Deliver the reply to the task in hand, and say that it is done."""
@@ -128,6 +140,20 @@ def tasks_of(address: str, secret: bytes) -> Iterator[Tasks]:
         yield Tasks(client, token)
 
 
+def arrived(metadata: ProtoMetadata, contents: dict[str, bytes]) -> Message:
+    """The message whose objects have come, by id, and without content where they cannot be read. metadata: as the
+    SuperNode has it: a message that describes itself otherwise is still answered to where it came from."""
+    content = RecordDict()
+    try:
+        check_pieces(contents)
+        inner = inflate_object_from_contents(metadata.message_id, contents)
+        if isinstance(inner, Message) and inner.has_content():
+            content = inner.content
+    except Exception as error:  # noqa: BLE001  whatever a reader of hostile bytes meets first
+        log.warning("got a message that cannot be read: %s", type(error).__name__)
+    return make_message(metadata_from_proto(metadata), content)
+
+
 def set_id(message: Message, name: str) -> None:
     """Give a message the id that replies to it will carry. Flower leaves that to its SuperLink, and has no setter."""
     vars(message.metadata)["_message_id"] = name
@@ -136,6 +162,18 @@ def set_id(message: Message, name: str) -> None:
 def _act_for(run: int, task: int, node: int) -> None:
     """Make this process the ClientApp of a node: Flower writes run, task and sender into each message from here."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task, run, node
+
+
+def signed_as(key: "ec.EllipticCurvePrivateKey") -> dict[str, str]:
+    """Headers that prove to a SuperLink, for five minutes, that this node's key is called with."""
+    from flwr.supercore.protobuf.client import ProtobufRequestContext
+    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+    request = httpx.Request("GET", "https://hub.invalid")
+    before = set(request.headers)
+    context = ProtobufRequestContext("", AcquireTaskRequest(), request)
+    NodeAuthHttpInterceptor(key, key.public_key()).intercept(context, lambda _: httpx.Response(200))
+    return {name: value for name, value in request.headers.items() if name not in before}
 
 
 def runtime_api(secret: bytes) -> "tuple[FastAPI, NodeStateFactory]":

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statfed.client.flower._flwr import at_exit, carry_messages, runtime_api, shorten_pauses
-from statfed.core.process import die_with_parent, how
+from statfed.core.process import OFFLINE, die_with_parent, how
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -78,13 +78,7 @@ def supernode(link: Link, secret: bytes, ended: Callable[[str], None]) -> Iterat
 def _environment(home: str) -> dict[str, str]:
     """No setting of Flower's is inherited, and the SuperNode contacts nobody but its SuperLink."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
-    return kept | {
-        "FLWR_HOME": home,
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    return kept | OFFLINE | {"FLWR_HOME": home, "OMP_NUM_THREADS": "1"}
 
 
 def _watch(child: subprocess.Popen[str], leaving: threading.Event, ended: Callable[[str], None]) -> None:

@@ -32,6 +32,7 @@ from flwr.app import Context, Error, Message
 
 from statfed.client.flower._flwr import APP_RAISED, BUNDLE_REFUSED, Tasks, tasks_of
 from statfed.client.flower.node import SECRET_BYTES, Link, pause, supernode
+from statfed.core.pilot.proxy import carried, proxy_for
 from statfed.core.process import die_with_parent
 
 APP = "statfed.client.flower.app:app"
@@ -186,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status.tell(ended=text)
         os.kill(os.getpid(), signal.SIGUSR1)
 
+    here = carried(proxy_for(options.superlink, None, os.environ), os.environ)  # its own SuperNode is on this machine
+    os.environ.clear()
+    os.environ.update(here)
     secret = secrets.token_bytes(SECRET_BYTES)
     link = Link(options.superlink, options.root_certificates, options.node_key, options.poll)
     with supernode(link, secret, ended) as (address, pid):

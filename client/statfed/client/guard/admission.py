@@ -11,6 +11,7 @@ finds the largest value of a column by declaring bounds, and exempts itself from
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from statfed.client.guard.policy import ANY, Allow, Limits, Policy
@@ -24,55 +25,97 @@ from statfed.core.terms import Terms
 from statfed.core.weighing import WEIGHTS
 
 
+@dataclass(frozen=True)
+class Rule:
+    """One rule that a study does not satisfy. text: in public, with what is wanted of the study; key: of policy.toml
+    that decides it, empty where no policy could admit the study."""
+
+    text: str
+    key: str = ""
+
+
 def admit(policy: Policy, study: Resolved) -> None:
     """Raise Refused, listing every rule of `policy` that a study does not satisfy; return silently when all are.
 
     study: public. Raises UsageError instead when the only fault is a delta that gives no protection (delta >= 1/n for
     the n units of this dataset): no policy could admit it. Reads no data and no ledger.
     """
-    allow, terms = policy.allow, study.terms
-    strategy = getattr(getattr(study.question.options, "strategy", None), "name", None)
-    rules = [
-        None if ANY in allow.methods else _listed("method", terms.method, allow.methods),
-        _listed("strategy", strategy, allow.strategies) if strategy and allow.strategies is not None else None,
-        _columns(allow, study.columns),
-        _listed("noise", terms.privacy.noise, allow.noise) if terms.privacy else None,
-        None if ANY in allow.protections else _listed("protection", terms.protection.name, allow.protections),
-        *conceded(terms.protection.name, terms.protection.options, allow.protections, allow.third_parties),
-        *_pinned(policy, study),
-        *_filters(allow, terms.where, study.question.codebook),
-        *_weights(allow, study),
-        *_functions(allow, study),
-        *_parameters(policy, terms),
-        *_parties(policy, study),
-        *_schedule(policy.limits, study),
-    ]
-    unusable = None
-    if terms.privacy is None:
-        if not allow.without_privacy:
-            what = "training" if study.training else "a statistic"
-            rules.append(f"{what} without differential privacy is not allowed; want a [privacy] section")
-    elif terms.privacy.unit != policy.budget.unit:
-        rules.append(
-            f"this dataset's budget is kept per {policy.budget.unit}; got a study per {terms.privacy.unit}: "
-            "one dataset has one privacy unit, since neither guarantee implies the other"
-        )
-    elif terms.privacy.delta * policy.units >= 1.0:
-        unusable = (
-            f"privacy.delta: got {terms.privacy.delta:g}; want less than 1/{policy.units}, "
-            f"one over this dataset's {policy.budget.unit}s"
-        )
-    if terms.seed is not None and not allow.public_seed:
-        rules.append(
-            "seed: got a public seed, from which anyone could subtract the noise; this holder draws its noise from "
-            "its operating system; want a study without seed"
-        )
-    rules += study.obstacles  # not left to the coordinator to look
-    reasons = [rule for rule in rules if rule is not None]
+    broken, unusable = failing(policy, study), _unusable(policy, study.terms)
+    reasons = [rule.text for rule in broken]
     if reasons:
         raise Refused("\n".join(["not allowed by policy:", *(f"- {r}" for r in [*reasons, *filter(None, [unusable])])]))
     if unusable:
         raise UsageError(unusable)
+
+
+def failing(policy: Policy, study: Resolved) -> list[Rule]:
+    """Every rule of `policy` that a study does not satisfy. Reads no data and no ledger."""
+    allow, terms = policy.allow, study.terms
+    strategy = getattr(getattr(study.question.options, "strategy", None), "name", None)
+
+    def of(key: str, *texts: str | None) -> list[Rule]:
+        return [Rule(text, key) for text in texts if text is not None]
+
+    rules = [
+        *of("allow.methods", None if ANY in allow.methods else _listed("method", terms.method, allow.methods)),
+        *of(
+            "allow.strategies",
+            _listed("strategy", strategy, allow.strategies) if strategy and allow.strategies is not None else None,
+        ),
+        *of("allow.columns", _columns(allow, study.columns)),
+        *of("allow.noise", _listed("noise", terms.privacy.noise, allow.noise) if terms.privacy else None),
+        *of(
+            "allow.protections",
+            None if ANY in allow.protections else _listed("protection", terms.protection.name, allow.protections),
+        ),
+        *_conceded(terms.protection.name, terms.protection.options, allow.protections, allow.third_parties),
+        *of("dataset.codebooks", *_pinned(policy, study)),
+        *of("allow.filters", *_filters(allow, terms.where, study.question.codebook)),
+        *of("allow.weights", *_weights(allow, study)),
+        *of("allow.functions", *_functions(allow, study)),
+        *of("disclosure", *_parameters(policy, terms)),
+        *_parties(policy, study),
+        *of("limits.asks", *_schedule(policy.limits, study)),
+    ]
+    if terms.privacy is None:
+        if not allow.without_privacy:
+            what = "training" if study.training else "a statistic"
+            rules += of(
+                "allow.without_privacy",
+                f"{what} without differential privacy is not allowed; want a [privacy] section",
+            )
+    elif terms.privacy.unit != policy.budget.unit:
+        rules.append(
+            Rule(
+                f"this dataset's budget is kept per {policy.budget.unit}; got a study per {terms.privacy.unit}: "
+                "one dataset has one privacy unit, since neither guarantee implies the other"
+            )
+        )
+    if terms.seed is not None and not allow.public_seed:
+        rules += of(
+            "allow.public_seed",
+            "seed: got a public seed, from which anyone could subtract the noise; this holder draws its noise from "
+            "its operating system; want a study without seed",
+        )
+    return rules + of("", *study.obstacles)  # not left to the coordinator to look
+
+
+def refusing(policy: Policy, study: Resolved) -> list[Rule]:
+    """Everything that a holder of `policy` would say against a study before it looks at data or ledger: what `bounded`
+    and `admit` raise, all of it at once."""
+    unusable = _unusable(policy, study.terms)
+    return [*_large(policy.limits, study.terms), *failing(policy, study), *([Rule(unusable)] if unusable else [])]
+
+
+def _unusable(policy: Policy, terms: Terms) -> str | None:
+    """A delta that gives no protection, in a study of the dataset's own unit."""
+    privacy = terms.privacy
+    if privacy is None or privacy.unit != policy.budget.unit or privacy.delta * policy.units < 1.0:
+        return None
+    return (
+        f"privacy.delta: got {privacy.delta:g}; want less than 1/{policy.units}, "
+        f"one over this dataset's {policy.budget.unit}s"
+    )
 
 
 def conceded(name: str, options: Mapping[str, Any], allowed: Sequence[str], third_parties: Sequence[str]) -> list[str]:
@@ -81,17 +124,25 @@ def conceded(name: str, options: Mapping[str, Any], allowed: Sequence[str], thir
     The study is the coordinator's: it could name a party of its own as key holder, or an option that leaves a part in
     clear. Nothing is asked of a policy that allows plain: it trusts the coordinator with every contribution.
     """
+    return [rule.text for rule in _conceded(name, options, allowed, third_parties)]
+
+
+def _conceded(
+    name: str, options: Mapping[str, Any], allowed: Sequence[str], third_parties: Sequence[str]
+) -> list[Rule]:
     if name not in allowed or "plain" in allowed or ANY in allowed:
         return []
     module, read = named_protection(name, options)
     rules = []
     if strangers := sorted(set(module.third_parties(read)) - set(third_parties)):
         wanted = " or ".join(third_parties) or "none: the list is empty"
-        rules.append(f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}")
+        text = f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}"
+        rules.append(Rule(text, "allow.third_parties"))
     for key, field in type(read).model_fields.items():
         marked = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("weaker")
         if marked and getattr(read, key) != field.default and f"{name}:{key}" not in allowed:
-            rules.append(f"protection.options.{key}: got one with which {name} protects less; want it left out")
+            text = f"protection.options.{key}: got one with which {name} protects less; want it left out"
+            rules.append(Rule(text, "allow.protections"))
     return rules
 
 
@@ -102,6 +153,11 @@ def allowed_functions(allow: Allow) -> frozenset[str] | None:
 
 def bounded(limits: Limits, terms: Terms) -> None:
     """Raise Refused where a study is larger than a holder reads: before the study is read any further."""
+    for rule in _large(limits, terms):
+        raise Refused(rule.text)
+
+
+def _large(limits: Limits, terms: Terms) -> list[Rule]:
     codebooks = (terms.codebook, *terms.codebooks.values())
     sizes = {
         "holders": len(terms.holders),
@@ -115,7 +171,7 @@ def bounded(limits: Limits, terms: Terms) -> None:
             default=0,
         ),
     }
-    _within(limits, sizes)
+    return _over(limits, sizes)
 
 
 def bounded_ask(limits: Limits, study: Resolved, ask: Ask, number: int) -> None:
@@ -142,10 +198,17 @@ def bounded_parts(limits: Limits, parts: Mapping[str, Part]) -> int:
 
 
 def _within(limits: Limits, sizes: Mapping[str, int]) -> None:
-    for name, size in sizes.items():
-        most = getattr(limits, name)
-        if size > most:
-            raise Refused(f"limits.{name}: got {size:,} {name}; want at most {most:,}")
+    for rule in _over(limits, sizes):
+        raise Refused(rule.text)
+
+
+def _over(limits: Limits, sizes: Mapping[str, int]) -> list[Rule]:
+    """The bounds that are exceeded, in their order."""
+    return [
+        Rule(f"limits.{name}: got {size:,} {name}; want at most {getattr(limits, name):,}", f"limits.{name}")
+        for name, size in sizes.items()
+        if size > getattr(limits, name)
+    ]
 
 
 def _pinned(policy: Policy, study: Resolved) -> Iterator[str]:
@@ -247,20 +310,24 @@ def _columns(allow: Allow, names: Sequence[str]) -> str | None:
     return f"columns: got {', '.join(closed)}, not allowed; want only {', '.join(allow.columns)}" if closed else None
 
 
-def _parties(policy: Policy, study: Resolved) -> list[str]:
-    minimum, rules, terms = policy.minimum, list[str](), study.terms
+def _parties(policy: Policy, study: Resolved) -> list[Rule]:
+    minimum, rules, terms = policy.minimum, list[Rule](), study.terms
     if policy.holder.name not in terms.holders:
-        rules.append(f"holder {policy.holder.name} is not among the study's holders; want a study that names it")
+        text = f"holder {policy.holder.name} is not among the study's holders; want a study that names it"
+        rules.append(Rule(text))
     if policy.dataset.records < minimum.records:
-        rules.append("minimum number of records: this dataset has fewer records than its policy's minimum")
+        text = "minimum number of records: this dataset has fewer records than its policy's minimum"
+        rules.append(Rule(text, "minimum.records"))
     if policy.dataset.persons < minimum.persons:
-        rules.append("minimum number of persons: this dataset has fewer persons than its policy's minimum")
+        text = "minimum number of persons: this dataset has fewer persons than its policy's minimum"
+        rules.append(Rule(text, "minimum.persons"))
     try:
         fewest = study.minimum_holders
     except UsageError:
         fewest = minimum.holders  # among the study's obstacles
     if fewest < minimum.holders:
-        rules.append("minimum number of holders: a sum of this study may be over fewer than this policy's minimum")
+        text = "minimum number of holders: a sum of this study may be over fewer than this policy's minimum"
+        rules.append(Rule(text, "minimum.holders"))
     return rules
 
 

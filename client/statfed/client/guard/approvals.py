@@ -1,46 +1,23 @@
-"""Which studies a person at this holder has approved, where the policy wants that: `approvals.json` in its home.
+"""Standing approvals of a policy: which studies they are for."""
 
-A study is named by its digest, so that approval is of every word of it.
-"""
+from datetime import UTC, date, datetime, time, timedelta
 
-import json
-import logging
-import os
-from pathlib import Path
-
-from statfed.client.guard.policy import Policy
-from statfed.core.errors import Refused
-
-FILE = "approvals.json"
-log = logging.getLogger("statfed.holder")
+from statfed.client.guard.policy import Approval, Standing
+from statfed.core.terms import Terms
 
 
-def approved(home: Path, policy: Policy, digest: str) -> bool:
-    """May a study be answered? Always, where the policy asks for nobody's approval. A damaged file approves nothing."""
-    return not policy.allow.after_approval or digest in read_approvals(home)
+def covering(rules: Approval, terms: Terms, now: datetime) -> Standing | None:
+    """The first standing approval that a study is of the kind of; what was spent under it is looked at elsewhere."""
+    return next((rule for rule in rules.standing if covers(rule, terms, now)), None)
 
 
-def read_approvals(home: Path) -> tuple[str, ...]:
-    """Digests of the approved studies. Raises Refused where the file cannot be read."""
-    path = home / FILE
-    if not path.exists():
-        return ()
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["approved"]
-        if not isinstance(found, list) or not all(isinstance(digest, str) for digest in found):
-            raise TypeError("approved: want a list of digests")
-        return tuple(found)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        log.error("approvals: %s: %s", path, error)
-        raise Refused("this holder's record of approvals cannot be read; its own log says why") from None
+def covers(rule: Standing, terms: Terms, now: datetime) -> bool:
+    """Is this a study of the kind that a standing approval is for, and does that hold now?"""
+    if terms.method not in rule.methods or now >= end_of(rule):
+        return False
+    return rule.exact if terms.privacy is None else 0 < terms.privacy.epsilon <= rule.epsilon
 
 
-def approve(home: Path, digest: str) -> None:
-    """Approve a study; doing so again changes nothing. Mode 0600."""
-    known = read_approvals(home)
-    if digest in known:
-        return
-    part = home / f"{FILE}.part"
-    part.touch(mode=0o600)
-    part.write_text(json.dumps({"approved": [*known, digest]}, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, home / FILE)  # noqa: PTH105
+def end_of(rule: Standing) -> datetime:
+    """When a standing approval ends: with its last day, in UTC."""
+    return datetime.combine(date.fromisoformat(rule.until) + timedelta(days=1), time(), UTC)

@@ -17,13 +17,13 @@ PRIVATE = (
     "ledger.opened",
     "releases.sqlite",
     "refusals.jsonl",
-    "approvals.json",
 )
 """Files of a home that are their owner's alone."""
 
 
 def check_modes(home: Path) -> None:
-    """Raise UsageError, naming the command, where a file of the home can be read or written by others than its owner.
+    """Raise UsageError, naming the command, where a file of the home can be read or written by others than its owner,
+    or its owner is another account, which could open it to itself.
 
     As OpenSSH does with keys: whoever can write policy or ledger decides what leaves, and thresholds are secret. Nor
     may others write to the folder, in which they could put other files, or to party.toml, which holds no secret.
@@ -31,16 +31,21 @@ def check_modes(home: Path) -> None:
     for path, closed, want in (
         (home, 0o022, "go-w"),
         (home / "party.toml", 0o022, "go-w"),
+        (home / "studies", 0o077, "700"),
         (home / "open", 0o077, "700"),
         *((home / name, 0o077, "600") for name in PRIVATE),
     ):
         try:
-            mode = path.stat().st_mode & 0o777
+            status = path.stat()
         except FileNotFoundError:
             continue
         except OSError as error:
             raise UsageError(f"{path}: cannot be looked at: {error.strerror}") from None
-        if mode & closed:
+        if status.st_uid not in (0, os.geteuid()):
+            raise UsageError(
+                f"{path}: got the owner {status.st_uid}; want this account's own: chown {os.geteuid()} {path}"
+            )
+        if (mode := status.st_mode & 0o777) & closed:
             raise UsageError(f"{path}: got mode {mode:04o}, open to others; want it its owner's: chmod {want} {path}")
 
 

@@ -19,6 +19,7 @@ units cannot be composed in one budget (Dwork and Roth 2014, section 2.3, group 
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,6 @@ class Allow(Strict):
         default=(),
         description='analyses and training methods that may be asked for; ["*"] for all. Of training, dp-fedsgd alone '
         "keeps its guarantee whatever model the coordinator sends",
-    )
-    after_approval: bool = Field(
-        default=False, description="may a study be answered only once a person here has approved it, word for word?"
     )
     protections: tuple[str, ...] = Field(
         description='protections under which a contribution may leave; ["*"] for all, plain among them; NAME:OPTION '
@@ -250,6 +248,57 @@ class Disclosure(Strict, Rules):
         return value
 
 
+class Standing(Strict):
+    """A standing approval: proposals that it covers are approved as they arrive, without a person."""
+
+    name: str = Field(pattern=f"^{NAME.pattern}$", description="its name, which decisions under it say")
+    methods: tuple[str, ...] = Field(min_length=1, description="analyses that it covers")
+    epsilon: float = Field(default=0.0, ge=0, le=1000, description="most that one study may cost; 0: none with noise")
+    total: float = Field(default=0.0, ge=0, le=1000, description="most that all runs under it may cost, added up")
+    exact: bool = Field(default=False, description="does it cover studies without noise too?")
+    runs: int = Field(default=1, ge=1, le=10_000, description="most runs of one study")
+    rounds: int = Field(default=200, ge=1, le=1_000_000, description="most sums of one run")
+    until: str = Field(description="last day on which it holds, as 2027-06-30")
+
+    @field_validator("methods")
+    @classmethod
+    def _methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if ANY in value:
+            raise ValueError('got "*"; want each method by name: nobody looks at what a standing approval covers')
+        return known(value, methods(), "method")
+
+    @field_validator("until")
+    @classmethod
+    def _day(cls, value: str) -> str:
+        try:
+            return date.fromisoformat(value).isoformat()
+        except ValueError:
+            raise ValueError(f"got {value!r}; want a day as 2027-06-30") from None
+
+
+class Approval(Strict):
+    """Who approves studies of a pilot, all of which have to be approved. Without people listed, whoever can use this
+    home's own key does."""
+
+    needed: int = Field(
+        default=1, ge=1, le=20, description="how many of the people have to approve a study; 2: four eyes"
+    )
+    people: dict[str, str] = Field(
+        default_factory=dict, description="name to public key (statfed identity) of those who approve"
+    )
+    standing: tuple[Standing, ...] = Field(default=(), description="studies that are approved without a person")
+
+    @model_validator(mode="after")
+    def _enough(self) -> "Approval":
+        Parties(self.people)
+        if self.needed > max(1, len(self.people)):
+            raise ValueError(f"approval.needed: got {self.needed}; want at most the {len(self.people)} people listed")
+        names = [one.name for one in self.standing]
+        if len(set(names)) != len(names):
+            raise ValueError("approval.standing: got a name twice; want one for each")
+        return self
+
+
 class Refusals(Strict):
     """What a refusal that depended on data tells whoever asked."""
 
@@ -312,6 +361,7 @@ class Policy(Section):
     disclosure: Disclosure = Disclosure()
     refusals: Refusals = Refusals()
     limits: Limits = Limits()
+    approval: Approval = Approval()
     parties: Parties = Parties()
     budget: Budget
 
@@ -355,6 +405,11 @@ def load_policy(path: Path) -> Policy:
             f"{path}: allow.analyses, allow.scenarios: got a policy of an earlier version; want allow.methods, a list "
             "of analyses and of training methods (where a scenario was allowed: local-sgd, dp-fedsgd)"
         )
+    if isinstance(allow, dict) and "after_approval" in allow:
+        raise UsageError(
+            f"{path}: allow.after_approval: got a policy of an earlier version; want the line taken out: every "
+            "study of a pilot has to be approved (statfed study approve), but for those under [approval] standing"
+        )
     try:
         return Policy.model_validate(table)
     except ValidationError as error:
@@ -364,6 +419,13 @@ def load_policy(path: Path) -> Policy:
 
 def _section(annotation: Any) -> tuple[str, ...]:
     return tuple(annotation.model_fields)
+
+
+def _written(value: Any) -> Any:
+    """A value as TOML has it."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    return [_written(one) for one in value] if isinstance(value, tuple) else value
 
 
 def write_policy(policy: Policy, path: Path) -> None:
@@ -383,5 +445,5 @@ def write_policy(policy: Policy, path: Path) -> None:
             elif value is None:
                 lines.append(f"# {key}: not set; {field.description}")
             else:
-                lines.append(toml.line(key, value, field.description or ""))
+                lines.append(toml.line(key, _written(value), field.description or ""))
     write_private(path, "\n".join(lines) + "\n")

@@ -9,6 +9,7 @@ The coordinator is not trusted with identities. Whatever the kit names is shown 
 organisation outside this system before it is pinned. Only removals need nobody: who is revoked or left out is unpinned.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from statfed.client.guard.policy import Parties
 from statfed.core import toml
 from statfed.core.errors import UsageError
 from statfed.core.identity import create_identity, load_identity
+from statfed.core.pilot.audit import Fact, record
 from statfed.core.pilot.certificates import new_key, node_pem, public_pem
 from statfed.core.pilot.documents import read_document
 from statfed.core.pilot.files import replace_file, write_secret
@@ -83,11 +85,12 @@ def request(home: Path, name: str, role: Role) -> Request:
     path = home / NODE_KEY
     if not path.exists():
         write_secret(path, node_pem(new_key()))
-    node = _node_key(path)
+    node = node_key(path)
     identity = load_identity(home, name, {})
     now = datetime.now(UTC).replace(microsecond=0)
     text = make_request(identity, role, node, public_pem(node).decode("ascii"), now)
     replace_file(home / REQUEST, text)
+    record(home, "requested", {"name": name, "request": hashlib.sha256(text.encode()).hexdigest()})
     return read_request(text, str(home / REQUEST))
 
 
@@ -97,7 +100,7 @@ def look(home: Path, kit: Path) -> Change:
     roster = signed.kit.roster
     me, own = roster.participant(signed.kit.party), standing(home)
     identity = load_identity(home, signed.kit.party, {})
-    node = public_pem(_node_key(home / NODE_KEY)).decode("ascii")
+    node = public_pem(node_key(home / NODE_KEY)).decode("ascii")
     if me is None or me.identity != identity.public or me.node_key != node:
         raise UsageError(
             f"{where}: got a kit made out to {signed.kit.party} with other keys than those in {home}; want the one "
@@ -148,6 +151,8 @@ def join(home: Path, change: Change) -> Own:
     head = "# This party's part in a pilot, written by `statfed pilot join`: whom it trusts as whom.\n"
     replace_file(home / KIT, signed.text)
     replace_file(home / OWN, head + toml.dumps(own.model_dump(mode="json")))
+    facts: dict[str, Fact] = {"serial": roster.serial, "coordinator": signed.coordinator, "parties": own.parties.root}
+    record(home, "joined", facts | {"kit": hashlib.sha256(signed.text.encode()).hexdigest()})
     return own
 
 
@@ -177,7 +182,8 @@ def pinned(home: Path, policy: Mapping[str, str]) -> dict[str, str]:
     return joined | dict(policy)
 
 
-def _node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The secret key in a file. Raises UsageError where there is none."""
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
     except FileNotFoundError:

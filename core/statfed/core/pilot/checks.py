@@ -6,23 +6,26 @@ says what to do.
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPSConnection
 from typing import Literal
-from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from statfed.core.pilot.proxy import Proxy
+
 WARN = timedelta(days=30)
 LARGEST_SKEW = timedelta(minutes=5)
 TIMEOUT = 5.0
 HEALTH = "/health"
+NODE_HEADER = "x-statfed-node"
+"""In the hub's answer to who signs as a node does: `known` or `unknown`."""
 
 
 @dataclass(frozen=True)
@@ -88,30 +91,31 @@ def certificate(pem: bytes, key: bytes | None, issuer: bytes, host: str, now: da
         yield _fits(leaf, key)
 
 
-def call(address: str, issuer: str, now: datetime, proxy: str | None = None) -> Iterator[Finding]:
-    """Call the hub as a party does: name, port, proxy, TLS under the pilot's authority, answer, clock.
+def call(
+    address: str, issuer: str, now: datetime, proxy: Proxy | None = None, signed: Mapping[str, str] | None = None
+) -> Iterator[Finding]:
+    """Call the hub as a party does: name, port, proxy, TLS under the pilot's authority, answer, clock, own key.
 
-    address: HOST:PORT; proxy: http://HOST:PORT. Ends with the first thing that stands against the rest.
+    address: HOST:PORT; signed: headers that prove the party's own key. Ends with the first thing that stands against
+    the rest.
     """
     host, port = split(address)
-    first_host, first_port = (host, port) if proxy is None else _proxy(proxy)
-    if (reached := _reach(first_host, first_port, proxied=proxy is not None)).state == "failed":
-        yield reached
-        return
+    first = (host, port, "hub") if proxy is None else (proxy.host, proxy.port, f"proxy ({proxy.source})")
+    reached = _reach(*first)
     yield reached
+    if reached.state == "failed":
+        return
     try:
         context = ssl.create_default_context(cadata=issuer)
     except ssl.SSLError:
         yield Finding("authority-unreadable", "failed", "authority: got no certificate; want that of the kit")
         return
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    connection = HTTPSConnection(first_host, first_port, timeout=TIMEOUT, context=context)
-    if proxy is not None:
-        connection.set_tunnel(host, port)
+    connection = _connection(host, port, proxy, context)
     try:
-        connection.request("GET", HEALTH)
+        connection.request("GET", HEALTH, headers=dict(signed or {}))
         answer = connection.getresponse()
-        said, status = answer.getheader("date"), answer.status
+        said, status, known = answer.getheader("date"), answer.status, answer.getheader(NODE_HEADER)
         answer.read(1000)
     except ssl.SSLCertVerificationError as error:
         yield _unverified(error, host, port, proxy)
@@ -120,7 +124,7 @@ def call(address: str, issuer: str, now: datetime, proxy: str | None = None) -> 
         yield Finding("tls", "failed", f"{address}: got no TLS ({error.reason}); want the hub, not another server")
         return
     except OSError as error:
-        yield Finding("no-answer", "failed", f"{address}: {_in_words(error)}; want the hub's answer")
+        yield _unanswered(error, address, proxy)
         return
     except HTTPException:
         yield Finding("no-answer", "failed", f"{address}: got no HTTP; want the hub's answer")
@@ -128,12 +132,32 @@ def call(address: str, issuer: str, now: datetime, proxy: str | None = None) -> 
     finally:
         connection.close()
     yield Finding("tls", "ok", f"{address}: TLS under the pilot's authority")
+    if status == 429:
+        yield Finding("refused-often", "failed", f"{address}: this address was refused too often; wait a minute")
+        return
     if status != 200:
         yield Finding("no-answer", "failed", f"{address}: got status {status}; want 200, the hub's answer")
         return
     yield Finding("no-answer", "ok", f"{address}: the hub answers")
     if said is not None:
         yield _clock(said, now)
+    if known == "unknown":
+        yield Finding(
+            "node-unknown",
+            "failed",
+            f"{address}: the hub does not know this party's key: it was revoked, has expired, or was never signed, or "
+            "a clock is wrong; want the coordinator to sign this home's request",
+        )
+    elif known == "known":
+        yield Finding("node-unknown", "ok", f"{address}: the hub knows this party's key")
+
+
+def _connection(host: str, port: int, proxy: Proxy | None, context: ssl.SSLContext) -> HTTPSConnection:
+    if proxy is None:
+        return HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
+    connection = HTTPSConnection(proxy.host, proxy.port, timeout=TIMEOUT, context=context)
+    connection.set_tunnel(host, port, proxy.headers)
+    return connection
 
 
 def split(address: str) -> tuple[str, int]:
@@ -146,13 +170,7 @@ def split(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _proxy(proxy: str) -> tuple[str, int]:
-    parts = urlsplit(proxy)
-    return parts.hostname or "", parts.port or 3128
-
-
-def _reach(host: str, port: int, *, proxied: bool) -> Finding:
-    whose = "proxy" if proxied else "hub"
+def _reach(host: str, port: int, whose: str) -> Finding:
     try:
         with socket.create_connection((host, port), timeout=TIMEOUT):
             return Finding("reach", "ok", f"{host}:{port}: {whose} reached")
@@ -162,6 +180,22 @@ def _reach(host: str, port: int, *, proxied: bool) -> Finding:
         return Finding("reach", "failed", f"{host}:{port}: {_in_words(error)}; want the {whose} to be reached")
 
 
+def _unanswered(error: OSError, address: str, proxy: Proxy | None) -> Finding:
+    """Why there is no answer: the hub's, or its proxy's refusal (RFC 9110, 9.3.6)."""
+    said = str(error).removeprefix("Tunnel connection failed: ")
+    if proxy is None or said == str(error):
+        return Finding("no-answer", "failed", f"{address}: {_in_words(error)}; want the hub's answer")
+    if said.startswith("407"):
+        what = "another user and password" if proxy.user is not None else "--proxy http://USER:PASSWORD@HOST:PORT"
+        return Finding("proxy-password", "failed", f"{proxy.address}: the proxy asks who calls; want {what}")
+    return Finding(
+        "proxy-refused",
+        "failed",
+        f"{proxy.address}: the proxy does not connect to {address} (status {said[:3]}); want whoever runs it to allow "
+        "CONNECT to this host and port",
+    )
+
+
 def _in_words(error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused: nothing listens on this port, or a firewall rejects it"
@@ -169,14 +203,12 @@ def _in_words(error: OSError) -> str:
         return f"no answer in {TIMEOUT:.0f} s: a firewall drops the packets, or the machine is off"
     if isinstance(error, ConnectionResetError):
         return "connection closed at once: a firewall or proxy in between cuts it"
-    if "Tunnel connection failed" in str(error):
-        return f"the proxy refuses to connect ({str(error).partition(': ')[2]})"
     return error.strerror or "connection failed"
 
 
-def _unverified(error: ssl.SSLCertVerificationError, host: str, port: int, proxy: str | None) -> Finding:
+def _unverified(error: ssl.SSLCertVerificationError, host: str, port: int, proxy: Proxy | None) -> Finding:
     """Why the hub's certificate is not taken, with what was shown instead."""
-    shown = _shown(host, port) if proxy is None else None
+    shown = _shown(host, port, proxy)
     reason = error.verify_message
     if error.verify_code == 10:  # X509_V_ERR_CERT_HAS_EXPIRED
         return Finding("certificate-expired", "failed", f"{host}: its certificate has expired, or a clock is wrong")
@@ -194,19 +226,19 @@ def _unverified(error: ssl.SSLCertVerificationError, host: str, port: int, proxy
     )
 
 
-def _shown(host: str, port: int) -> x509.Certificate | None:
+def _shown(host: str, port: int, proxy: Proxy | None) -> x509.Certificate | None:
     """The certificate that a server shows, trusted in nothing."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    connection = _connection(host, port, proxy, context)
     try:
-        with (
-            socket.create_connection((host, port), timeout=TIMEOUT) as raw,
-            context.wrap_socket(raw, server_hostname=host) as wrapped,
-        ):
-            return x509.load_der_x509_certificate(wrapped.getpeercert(binary_form=True) or b"")
-    except (OSError, ValueError):
+        connection.connect()
+        return x509.load_der_x509_certificate(connection.sock.getpeercert(binary_form=True) or b"")
+    except (OSError, HTTPException, ValueError):
         return None
+    finally:
+        connection.close()
 
 
 def _clock(said: str, now: datetime) -> Finding:

@@ -1,8 +1,14 @@
-"""Files of a pilot's folders: secret from their first byte, or replaced as a whole."""
+"""Files of a pilot's folders: secret from their first byte, replaced as a whole, or one process's alone."""
 
+import fcntl
 import os
 import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from statfed.core.errors import UsageError
 
 
 def write_secret(path: Path, content: bytes) -> Path:
@@ -22,3 +28,35 @@ def replace_file(path: Path, text: str) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock until the block, or this process, ends, however it ends. Raises UsageError where another holds it."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        for _ in range(20):  # whoever looks whether it is taken holds it for a moment
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.05)
+        else:
+            raise UsageError(f"{what}: got one that is up; want it stopped first")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def taken(lock: Path) -> bool:
+    """Does a process that lives hold this lock?"""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -80,7 +80,7 @@ class Revoked(Section):
     name: Name
     identity: PublicKey
     at: AwareDatetime
-    reason: Annotated[str, StringConstraints(max_length=200)]
+    reason: Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\p{C}]*$")]
 
 
 class Roster(Section):
@@ -110,7 +110,7 @@ class Kit(Section):
     """What the coordinator signs. party: whom it is made out to; address: the hub, HOST:PORT; authority: in PEM."""
 
     party: Name
-    address: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:\[\]-]+:\d{1,5}$", max_length=300)]
+    address: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$", max_length=300)]
     authority: Annotated[str, StringConstraints(max_length=4000)]
     issued: AwareDatetime
     protocol: int = Field(ge=1)

@@ -15,8 +15,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from statfed.core.errors import EngineError
+from statfed.core.pilot.checks import HEALTH
 from statfed.server._flwr import Api, Task
-from statfed.server.grid._superlink import HEALTH, SECRET_HEADER
+from statfed.server.grid._gate import SECRET_HEADER
 
 HEARTBEAT_SECONDS = 10.0
 START_SECONDS = 120.0
@@ -49,7 +50,7 @@ class Coordinator:
 
         context = ssl.create_default_context(cadata=self._authority.decode("ascii"))
         end = time.monotonic() + START_SECONDS
-        with httpx.Client(verify=context, headers=self._headers, timeout=1) as client:
+        with httpx.Client(verify=context, headers=self._headers, timeout=1, trust_env=False) as client:
             while time.monotonic() < end:
                 self._check()
                 try:

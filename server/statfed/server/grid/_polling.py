@@ -90,11 +90,11 @@ class PollingGrid(Grid):
         begin = time.monotonic()
         while waiting:
             self._check()
-            came = list(self.pull_messages(waiting))
-            replies += came
+            came = [one for one in self.pull_messages(waiting) if one.metadata.reply_to_message_id in waiting]
             for reply in came:
-                message = waiting.pop(reply.metadata.reply_to_message_id)
-                _from(reply, message.metadata.dst_node_id)
+                message = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if message is not None:  # else it is the second one
+                    replies.append(_from(reply, message.metadata.dst_node_id))
             lost = self._reach(self._lost)
             for name, message in list(waiting.items()):
                 if message.metadata.dst_node_id in lost:

@@ -26,13 +26,15 @@ import httpx
 
 from statfed.core.errors import EngineError
 from statfed.core.pilot.bundle import CLIENT_APP, bundle
-from statfed.core.process import how
+from statfed.core.pilot.proxy import carried
+from statfed.core.process import OFFLINE, how
 from statfed.core.progress import Progress
 from statfed.server._flwr import COMPLETED, FAILED
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid import _pki
 from statfed.server.grid._coordinator import START_SECONDS, Coordinator
 from statfed.server.grid._polling import PollingGrid
+from statfed.server.limits import LOOPBACK
 
 R = TypeVar("R")
 
@@ -272,6 +274,7 @@ def _start_superlink(processes: Processes, keys: _pki.Keys, port: int, progress:
         fds = (public.fileno(), private.fileno())
         options: list[object] = ["--public-fd", fds[0], "--private-fd", fds[1]]
         options += ["--certificate", keys.certificate, "--key", keys.server_key]
+        options += ["--limits", LOOPBACK.model_dump_json()]
         processes.start("superlink", "statfed.server.grid._superlink", *options, text=secret + "\n", fds=fds)
     return addresses[0], addresses[1], secret
 
@@ -306,12 +309,10 @@ def _wait_for_holders(grid: PollingGrid, processes: Processes, nodes: Mapping[st
 
 def environment(work: Path) -> dict[str, str]:
     """Children inherit no setting of Flower's, contact nobody, and put temporary files where the engine cleans up."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    kept = {name: value for name, value in carried(None, os.environ).items() if not name.startswith("FLWR_")}
     own = {
         "FLWR_HOME": str(work / "flwr"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        **OFFLINE,
         "TMPDIR": str(work),
         "PYTHONUNBUFFERED": "1",
     }

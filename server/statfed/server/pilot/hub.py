@@ -2,8 +2,9 @@
 
 `serve` keeps it up: every participant's node key is registered, a revoked one's is taken out, and a renewed certificate
 is shown to whoever connects next, all without a restart. A file that only its owner can read, `hub/control.json`, tells
-the commands of the same user on the same machine where to reach it and with which secret. `PilotEngine` is what a run
-opens: nodes stand for the names under which their keys were signed, and messages go to those of the study alone.
+the commands of the same user on the same machine where to reach it and with which secret, and a lock beside it whether
+there is one. `PilotEngine` is what a run opens: nodes stand for the names under which their keys were signed, and
+messages go to those alone that have approved.
 """
 
 import json
@@ -12,8 +13,8 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +22,13 @@ from secrets import token_hex
 from typing import TypeVar
 
 import httpx
+from flwr.serverapp import Grid
 
+from statfed.core import VERSION
 from statfed.core.errors import EngineError, UsageError
+from statfed.core.pilot.audit import record
 from statfed.core.pilot.bundle import bundle
-from statfed.core.pilot.files import replace_file
+from statfed.core.pilot.files import alone, replace_file, taken
 from statfed.core.pilot.papers import Participant
 from statfed.core.progress import Progress
 from statfed.server._flwr import COMPLETED, FAILED
@@ -32,10 +36,12 @@ from statfed.server.engine import Deployment, Session
 from statfed.server.grid._coordinator import Coordinator
 from statfed.server.grid._polling import PollingGrid
 from statfed.server.grid.processes import Processes, environment, listen
+from statfed.server.pilot import studies
 from statfed.server.pilot.office import Office, open_office
+from statfed.server.pilot.witnessed import WitnessedGrid
 
 R = TypeVar("R")
-CONTROL = "control.json"
+CONTROL, LOCK = "control.json", "lock"
 LOOK = 1.0
 """Seconds between looks at the roster's file."""
 JOINING = 60.0
@@ -61,10 +67,9 @@ def serve(
     EngineError when the SuperLink ends by itself.
     """
     control = office.root / "hub" / CONTROL
-    with suppress(EngineError):
-        running = control_of(office)
-        raise UsageError(f"coordinator: got one that is up (process {running.pid}); want it stopped first")
     with ExitStack() as stack:
+        stack.enter_context(alone(office.root / "hub" / LOCK, "coordinator"))
+        control.unlink(missing_ok=True)  # of a hub that was killed: its process number may be another's by now
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="statfed-", ignore_cleanup_errors=True)))
         processes = Processes(office.root / "logs", environment(work))
         stack.callback(processes.stop)
@@ -76,6 +81,7 @@ def serve(
             options: list[object] = ["--public-fd", fds[0], "--private-fd", fds[1]]
             options += ["--certificate", office.root / "hub" / "server.pem"]
             options += ["--key", office.root / "hub" / "server.key"]
+            options += ["--limits", office.limits.model_dump_json()]
             processes.start("superlink", "statfed.server.grid._superlink", *options, text=secret + "\n", fds=fds)
         coordinator = Coordinator(stack, inner, office.authority.pem, secret, processes.check)
         coordinator.wait_until_up()
@@ -94,6 +100,8 @@ def serve(
                 replace_file(control, json.dumps(table))
             if not told:
                 told = True
+                record(office.root, "hub-started", {"address": shown, "version": VERSION})
+                stack.callback(record, office.root, "hub-stopped", {})
                 ready(shown)
 
 
@@ -114,16 +122,15 @@ def follow(
 
 def control_of(office: Office) -> Control:
     """How to reach the pilot's hub. Raises EngineError where none is up."""
-    path = office.root / "hub" / CONTROL
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        found = Control(str(table["address"]), str(table["secret"]), int(table["pid"]), dict(table["nodes"]))
-        os.kill(found.pid, 0)
+        if not taken(office.root / "hub" / LOCK):
+            raise FileNotFoundError
+        table = json.loads((office.root / "hub" / CONTROL).read_text(encoding="utf-8"))
+        return Control(str(table["address"]), str(table["secret"]), int(table["pid"]), dict(table["nodes"]))
     except (OSError, ValueError, KeyError, TypeError):
         raise EngineError(
             f"coordinator: got none that is up for {office.settings.name}; want `statfed coordinator start`"
         ) from None
-    return found
 
 
 def stop_hub(office: Office, seconds: float = 15.0) -> bool:
@@ -153,39 +160,77 @@ def connected(office: Office) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class PilotEngine:
-    """The engine `pilot`: an existing hub, and parties on machines of their own. folder: the coordinator's."""
+    """The engine `pilot`: an existing hub, and parties on machines of their own, for the study of one proposal.
+
+    folder: the coordinator's; number: of the proposal, whose approval by every party is looked at before anybody is
+    asked. Messages go to those parties alone.
+    """
 
     folder: Path
+    number: int
     poll: float = 0.05
 
     def run(self, deployment: Deployment, drive: Callable[[Session], R], progress: Progress) -> R:
-        """Open a session with the parties of a study, by name, and close it, always. Raises UsageError where one is no
-        participant, EngineError where one is not connected."""
+        """Open a session with the parties of a study, by name, and close it, always. Raises Pending where one has not
+        approved it, UsageError where it has other parties, EngineError where one is not connected."""
         office = open_office(self.folder)
+        parties = studies.ready(office, self.number, datetime.now(UTC)).proposal.parties
+        if set(parties) != set(deployment.homes):
+            got = ", ".join(sorted(deployment.homes))
+            raise UsageError(
+                f"study {self.number}: got {got} as parties; want those that approved it: {', '.join(parties)}"
+            )
         control = control_of(office)
-        if strangers := sorted(set(deployment.homes) - set(control.nodes)):
-            known = ", ".join(sorted(control.nodes)) or "nobody"
-            raise UsageError(f"holders: got {', '.join(strangers)}; want participants of the pilot: {known}")
-        nodes = {name: control.nodes[name] for name in deployment.homes}
-        with ExitStack() as stack:
+        if strangers := sorted(set(parties) - set(control.nodes)):
+            raise UsageError(f"{', '.join(strangers)}: not known to the hub: expired or revoked; want them renewed")
+        nodes = {name: control.nodes[name] for name in parties}
+        with _opened(office, control, lambda hub: _wait(hub, nodes, progress), self.poll) as (grid, _):
+            return drive(Session(witnessed(grid, office, nodes), nodes))
 
-            def check() -> None:
-                control_of(office)
 
-            coordinator = _coordinator(stack, office, control)
-            try:
-                since = _wait(coordinator, nodes, progress)
-                watch = Watch(coordinator.online, {node: since[node] for node in nodes.values()})
-                grid = PollingGrid(coordinator.open(bundle()), check, self.poll, watch.lost)
-            except httpx.HTTPError as error:
-                raise EngineError(f"coordinator: got {type(error).__name__}; want an answer") from error
-            outcome = FAILED
-            try:
-                found = drive(Session(grid, nodes))
-                outcome = COMPLETED
-                return found
-            finally:
-                coordinator.finish(outcome)
+def correspond(office: Office, numbers: Sequence[int]) -> dict[str, str]:
+    """Send proposals to those of their parties that are connected, and take in what they have decided.
+
+    Returns what went wrong, by party. Raises EngineError where no hub is up.
+    """
+    control = control_of(office)
+    with _opened(office, control, Coordinator.online) as (grid, online):
+        nodes = {name: node for name, node in control.nodes.items() if node in online}
+        return studies.post(office, witnessed(grid, office, nodes), nodes, numbers, datetime.now(UTC))
+
+
+@contextmanager
+def _opened(
+    office: Office, control: Control, found: Callable[[Coordinator], Mapping[int, str]], poll: float = 0.05
+) -> Iterator[tuple[PollingGrid, Mapping[int, str]]]:
+    """A run of the hub, which carries messages as long as the block runs, and the nodes that are watched in it.
+
+    found: those nodes, with since when each is connected.
+    """
+
+    def check() -> None:
+        control_of(office)
+
+    with ExitStack() as stack:
+        coordinator = _coordinator(stack, office, control)
+        try:
+            since = found(coordinator)
+            watch = Watch(coordinator.online, since)
+            grid = PollingGrid(coordinator.open(bundle()), check, poll, watch.lost)
+        except httpx.HTTPError as error:
+            raise EngineError(f"coordinator: got {type(error).__name__}; want an answer") from error
+        outcome = FAILED
+        try:
+            yield grid, since
+            outcome = COMPLETED
+        finally:
+            coordinator.finish(outcome)
+
+
+def witnessed(grid: Grid, office: Office, nodes: Mapping[str, int]) -> Grid:
+    """The grid of a run, which writes its messages into the coordinator's log."""
+    pins = {one.name: one.identity for one in office.roster.participants}
+    return WitnessedGrid(grid, office.root, {node: name for name, node in nodes.items()}, pins)
 
 
 def _coordinator(stack: ExitStack, office: Office, control: Control) -> Coordinator:
@@ -219,15 +264,15 @@ class Watch:
 
 
 def _wait(coordinator: Coordinator, nodes: Mapping[str, int], progress: Progress) -> Mapping[int, str]:
-    """Wait until the study's parties are connected; since when they are. Raises EngineError, naming those that are
-    not."""
+    """Wait until the study's parties are connected; since when they are, by node. Raises EngineError, naming those that
+    are not."""
     end = time.monotonic() + JOINING
     while True:
         online = coordinator.online()
         missing = sorted(name for name, node in nodes.items() if node not in online)
         progress("holders online", len(nodes) - len(missing), len(nodes))
         if not missing:
-            return online
+            return {node: online[node] for node in nodes.values()}
         if time.monotonic() > end:
             raise EngineError(
                 f"holders: got no connection from {', '.join(missing)} in {JOINING:.0f} s; want `statfed holder start` "

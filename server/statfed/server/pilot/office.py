@@ -1,11 +1,12 @@
 """The coordinator's folder of a pilot: its authority, the hub's certificate, who takes part, and everybody's kit.
 
-    pilot.toml                      name, host and port: what its owner may read
+    pilot.toml                      name, host and port: what its owner may read; [limits] of the hub
     identity.key                    the coordinator's key, which signs roster and kits
     authority/ authority.key .pem   of the hub's certificate; nobody else has to trust it
     hub/ server.key server.pem      renewed without a change for the parties
     roster.json                     signed: participants and revoked keys
     kits/NAME.kit                   what each party joins with, written anew at every change
+    audit.jsonl                     signed: what was done here, sent and received
 
 Nothing in it is a secret of another party: their keys never leave them.
 """
@@ -29,6 +30,7 @@ from statfed.core import toml
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity, create_identity, load_identity
 from statfed.core.pilot import PROTOCOL
+from statfed.core.pilot.audit import record
 from statfed.core.pilot.certificates import (
     Authority,
     new_authority,
@@ -50,6 +52,7 @@ from statfed.core.pilot.papers import (
     read_roster,
 )
 from statfed.core.section import Section, describe, read_toml
+from statfed.server.limits import Limits
 
 FILE = "pilot.toml"
 ROSTER = "roster.json"
@@ -80,6 +83,7 @@ class Office:
     root: Path
     settings: Settings
     identity: Identity
+    limits: Limits
 
     @property
     def roster(self) -> Roster:
@@ -129,6 +133,7 @@ class Office:
                 until=until,
             )
             others = tuple(one for one in roster.participants if one.name != request.name)
+            record(self.root, "signed", made.model_dump(mode="json"))
             self._publish(roster, (*others, made), roster.revoked)
         return self.kit(request.name)
 
@@ -141,6 +146,7 @@ class Office:
                 known = ", ".join(one.name for one in roster.participants) or "nobody"
                 raise UsageError(f"participant: got {name}; want one of those taking part: {known}")
             gone = Revoked(name=name, identity=found.identity, at=_now(), reason=reason)
+            record(self.root, "revoked", gone.model_dump(mode="json"))
             self._publish(
                 roster, tuple(one for one in roster.participants if one.name != name), (*roster.revoked, gone)
             )
@@ -150,6 +156,7 @@ class Office:
     def renew(self, days: int = SERVER_DAYS) -> datetime:
         """A new key and certificate for the hub, under the same authority, so that no kit changes. Until when."""
         with self._alone():
+            record(self.root, "renewed", {"days": days})
             return _certify(self.root, self.settings, self.authority, days)
 
     def kit(self, name: str) -> Path:
@@ -207,6 +214,7 @@ def create(root: Path, settings: Settings) -> Office:
     replace_file(root / ROSTER, make_roster(Roster(pilot=settings.name, serial=0), identity))
     table: dict[str, Any] = settings.model_dump(mode="json")
     replace_file(root / FILE, "# The coordinator's folder of a pilot.\n" + toml.dumps({"pilot": table}))
+    record(root, "created", {"address": settings.address, "protocol": settings.protocol})
     return open_office(root)
 
 
@@ -218,12 +226,19 @@ def open_office(root: Path) -> Office:
         settings = Settings.model_validate(table.get("pilot"))
     except ValidationError as error:
         raise UsageError(describe(error, f"{path}: pilot", ", ".join(Settings.model_fields), Settings)) from None
+    try:
+        limits = Limits.model_validate(table.get("limits", {}))
+    except ValidationError as error:
+        raise UsageError(describe(error, f"{path}: limits", ", ".join(Limits.model_fields), Limits)) from None
     if settings.protocol != PROTOCOL:
         raise UsageError(f"{path}: got protocol {settings.protocol}; want {PROTOCOL}, which this statfed speaks")
+    for folder in (root, root / "authority", root / "hub", root / "kits"):
+        if folder.exists() and (mode := folder.stat().st_mode & 0o777) & 0o022:
+            raise UsageError(f"{folder}: got mode {mode:04o}, open to others; want: chmod go-w {folder}")
     for secret in (root / "identity.key", root / "authority" / "authority.key", root / "hub" / "server.key"):
         if secret.exists() and (mode := secret.stat().st_mode & 0o777) & 0o077:
             raise UsageError(f"{secret}: got mode {mode:04o}, open to others; want: chmod 600 {secret}")
-    return Office(root, settings, load_identity(root, "coordinator", {}))
+    return Office(root, settings, load_identity(root, "coordinator", {}), limits)
 
 
 def _certify(root: Path, settings: Settings, authority: Authority, days: int) -> datetime:

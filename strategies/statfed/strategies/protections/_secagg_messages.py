@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, ValidationError
 
-from statfed.core.errors import EngineError, Refused
+from statfed.core.errors import EngineError, Refused, harmless
 from statfed.core.identity import Identity
 from statfed.core.protection import Agreement, Packet
 from statfed.core.section import Section
@@ -157,7 +157,7 @@ def _text(packet: Packet) -> bytes:
 
 
 def _keys(error: ValidationError) -> str:
-    return ", ".join(sorted({str(e["loc"][0]) if e["loc"] else "body" for e in error.errors()}))
+    return harmless(", ".join(sorted({str(e["loc"][0]) if e["loc"] else "body" for e in error.errors()})), 200)
 
 
 class Binding:

@@ -71,6 +71,7 @@ from statfed.core.protection import (
     Rounds,
     Stage,
     minimum_holders,
+    one_request,
     text,
     whole_numbers,
 )
@@ -147,10 +148,8 @@ class _Coordinator:
             except Malformed as error:
                 raise EngineError(f"contribute: {error}") from None
         request = common | blobs | {"holders": json.dumps(names).encode(), "entries": str(width).encode()}
-        asked = {_text(replies[name], "request", name) for name in names}
-        if len(asked) > 1:
-            raise EngineError("contribute: got contributions to different requests; want all to the same")
-        request["layout"] = digest(layout, asked.pop(), check if exact else b"")
+        asked = one_request("contribute", {name: _text(replies[name], "request", name) for name in names})
+        request["layout"] = digest(layout, asked, check if exact else b"")
         opened = yield Stage("open", {self.options.key_holder: request})
         hidden = self._answer(opened, (count, width))
         if isinstance(codec, Residues):

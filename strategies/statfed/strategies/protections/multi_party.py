@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from statfed.core.card import read_card, read_trust
-from statfed.core.errors import EngineError, UsageError
+from statfed.core.errors import EngineError, UsageError, harmless
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity
 from statfed.core.protection import (
@@ -55,6 +55,8 @@ from statfed.core.protection import (
     Requirements,
     Rounds,
     Stage,
+    one_request,
+    reading,
     text,
     whole_numbers,
 )
@@ -172,8 +174,9 @@ class Coordinator:
         task, holders, replies = yield from self._shared(SUM, layout)
         total = sharing.zeros(layout.entries, task.bits)
         for node in self._nodes:
-            share = whole_numbers(replies[node], "share")
-            sharing.add(total, sharing.from_bytes(np.ascontiguousarray(share), layout.entries, task.bits), task.bits)
+            with reading(node):
+                share = np.ascontiguousarray(whole_numbers(replies[node], "share"))
+                sharing.add(total, sharing.from_bytes(share, layout.entries, task.bits), task.bits)
         return Aggregate(layout.decode(sharing.whole(total, task.bits)), holders)
 
     def evaluate(self, function: str, layout: Layout) -> Rounds:
@@ -185,7 +188,7 @@ class Coordinator:
             raise UsageError(f"functions: got {function}; want it among the study's protection.options.functions")
         _, holders, _ = yield from self._shared(function, layout)
         replies = yield from self._all("collect", {node: {} for node in self._nodes})
-        shares = [sharing.unpacked(text(replies[node], "share")) for node in self._nodes]
+        shares = [sharing.unpacked(_text(replies, node, "share")) for node in self._nodes]
         cells = prod(layout.slots[kind.slots[0]].shape)
         if any(len(share) != kind.rows * cells for share in shares):
             raise EngineError(f"{function}: got shares of another length; want {kind.rows * cells} figures")
@@ -206,18 +209,17 @@ class Coordinator:
             missing = ", ".join(sorted(set(self._agreement.holders) - set(holders)))
             least = self._agreement.minimum_holders
             raise EngineError(f"share: got {len(holders)} holders without {missing}; want at least {least}")
-        asked = {text(given[holder], "asked").decode(errors="replace") for holder in holders}
-        if len(asked) > 1:
-            raise EngineError("share: got contributions to different requests; want all to the same")
-        task = replace(task, asked=asked.pop())
+        asked = one_request("share", {holder: _text(given, holder, "asked") for holder in holders})
+        task = replace(task, asked=asked.decode(errors="replace"))
         lists: dict[str, dict[str, Any]] = {node: {"task": task.text()} for node in self._nodes}
         for holder in holders:
             for node in self._nodes:
-                lists[node][f"{holder}:key"] = text(given[holder], "key")
-                lists[node][f"{holder}:signature"] = text(given[holder], "signature")
-                lists[node][f"{holder}:share"] = whole_numbers(given[holder], node)
+                lists[node][f"{holder}:key"] = _text(given, holder, "key")
+                lists[node][f"{holder}:signature"] = _text(given, holder, "signature")
+                with reading(holder):
+                    lists[node][f"{holder}:share"] = whole_numbers(given[holder], node)
         signed = yield from self._all("gather", lists)
-        signatures = {node: text(signed[node], "signature") for node in self._nodes}
+        signatures = {node: _text(signed, node, "signature") for node in self._nodes}
         replies = yield from self._all("open", dict.fromkeys(self._nodes, signatures))
         return task, holders, replies
 
@@ -229,10 +231,11 @@ class Coordinator:
         replies = yield from self._all("offer", {node: {} for node in self._nodes})
         offers: dict[str, bytes] = {}
         for node in self._nodes:
-            offers |= Offer.read(replies[node]).packet(f"{node}:")
+            with reading(node):
+                offers |= Offer.read(replies[node]).packet(f"{node}:")
         if options.functions:
             replies = yield from self._all("listen", dict.fromkeys(self._nodes, offers))
-            addresses = {node: text(replies[node], "address") for node in self._nodes}
+            addresses = {node: _text(replies, node, "address") for node in self._nodes}
             yield from self._all("join", dict.fromkeys(self._nodes, addresses))
         self._offers = offers
 
@@ -242,12 +245,16 @@ class Coordinator:
         missing = sorted(set(packets) - set(replies))
         if missing:
             raise EngineError(f"{name}: no answer from {', '.join(missing)}; want all three compute nodes")
-        said = {node: text(reply, "failure") for node, reply in replies.items() if "failure" in reply}
+        said = {node: _text(replies, node, "failure") for node, reply in replies.items() if "failure" in reply}
         if said:
-            raise EngineError(
-                "\n".join(f"{name}: {node}: {what.decode(errors='replace')}" for node, what in said.items())
-            )
+            told = {node: harmless(what.decode(errors="replace")) for node, what in said.items()}
+            raise EngineError("\n".join(f"{name}: {node}: {what}" for node, what in told.items()))
         return replies
+
+
+def _text(replies: Replies, name: str, item: str) -> bytes:
+    with reading(name):
+        return text(replies[name], item)
 
 
 def coordinator(agreement: Agreement) -> Coordinator:

@@ -69,6 +69,16 @@ class _Sums(Mapping[str, NDArray[Any]]):
         return len(self._parts)
 
 
+def _within(arrays: Arrays, layout: Layout, name: str) -> None:
+    """Raise EngineError where a holder sent figures larger than the total of all holders can be."""
+    for key, slot in layout.slots.items():
+        most = np.asarray(slot.limit, np.float64) * (1.0 + 2.0**-20)
+        if not (np.abs(np.asarray(arrays[key], np.float64)) <= most).all():
+            raise EngineError(
+                f"{name}: {key}: got a value that no total of the agreed records can have; want its own sum"
+            )
+
+
 @dataclass(frozen=True)
 class _Coordinator:
     agreement: Agreement
@@ -84,6 +94,8 @@ class _Coordinator:
         for name in self.agreement.holders:
             arrays = {key: np.asarray(value) for key, value in replies[name].items()}
             each[name] = checked(arrays, parts, name)
+            if layout.fine:
+                _within(each[name], layout, name)
         return Aggregate(_Sums(each, parts), self.agreement.holders, each)
 
 

@@ -1,0 +1,1 @@
+"""Faults on the real processes of a pilot."""

@@ -1,0 +1,160 @@
+"""A pilot's messages in signed logs at both ends: histories that were changed end a run, and are told by the others."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from flwr.app import Message
+
+from statfed.client.guard.ledger import read_only
+from statfed.core.errors import Contradicted, EngineError, Refused
+from statfed.core.pilot import audit
+from statfed.core.pilot.audit import CONTRADICTED, Checked
+from statfed.core.pilot.crosscheck import ANSWERED, RECEIVED, REPLIED, SENT, cross_check
+from statfed.core.pilot.witness import ACCEPTED, RECORD, Said, noted
+from statfed.federation.answers import Answer
+from tests import pilots
+from tests.pilots import HOLDERS
+
+
+class Pilot(pilots.Pilot):
+    def ask(self, number: int = 1) -> Answer:
+        return self.run(number)
+
+    @property
+    def mean(self) -> float:
+        return float(pd.concat(self.frames.values()).age.mean())
+
+    def log(self, name: str) -> Path:
+        return (self.office.root if name == "coordinator" else self.root / name) / audit.FILE
+
+    def checked(self, *names: str) -> list[Checked]:
+        return [audit.verify(self.log(name)) for name in names or ("coordinator", *HOLDERS)]
+
+    def kinds(self, name: str) -> Counter[str]:
+        return Counter(one.kind for one in audit.entries(self.log(name)))
+
+
+@pytest.fixture
+def pilot(tmp_path: Path) -> Pilot:
+    """A coordinator and three holders that have joined and approved a mean."""
+    made = pilots.make_pilot(tmp_path)
+    found = Pilot(made.root, made.office, made.frames)
+    found.agreed(runs=10)
+    return found
+
+
+def cut(path: Path, keep: int) -> None:
+    """Put back a log as it was after some entries."""
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:keep]))
+
+
+def test_each_message_is_in_both_logs_once_and_the_heads_of_all_are_known_to_all(pilot: Pilot) -> None:
+    answer = pilot.ask()
+    assert answer.result.tables["estimates"][0]["estimate"] == pytest.approx(pilot.mean, rel=1e-9)
+    logs = pilot.checked()
+    assert [one.wrong for one in logs] == [None] * 4
+    assert cross_check(logs) == ()
+    hub = pilot.kinds("coordinator")
+    assert hub[SENT] == hub[REPLIED] == pilot.messages
+    parties = [pilot.kinds(name) for name in HOLDERS]
+    assert sum(one[RECEIVED] for one in parties) == sum(one[ANSWERED] for one in parties) == pilot.messages
+    assert not any(one[CONTRADICTED] for one in [*parties, hub])
+    digests = [
+        {str(e.facts["digest"]) for log in logs for e in log.entries if e.kind in kinds}
+        for kinds in ((SENT, ANSWERED), (RECEIVED, REPLIED))
+    ]
+    assert digests[0] == digests[1]
+    for name, log in zip(("coordinator", *HOLDERS), logs, strict=True):
+        known = {one.whose for entry in log.entries for one in noted(entry)}
+        assert known == {"coordinator", *HOLDERS} - {name}
+    (study,) = {e.facts["study"] for e in logs[1].entries if e.kind == RECEIVED and "study" in e.facts}
+    with read_only(pilot.root / "istat" / "ledger.sqlite") as ledger:
+        assert study in {one.study for one in ledger.entries()}
+        told = [e.facts["ledger"] for e in logs[1].entries if "ledger" in e.facts]
+        assert told[-1] == ledger.head()
+
+
+def test_logs_grow_by_one_entry_a_message_and_direction_whatever_the_number_of_parties(pilot: Pilot) -> None:
+    pilot.ask()
+    size, messages = pilot.log("istat").stat().st_size, pilot.messages
+    pilot.ask()
+    grown = pilot.log("istat").stat().st_size - size
+    assert grown < 2000 * (pilot.messages - messages) / len(HOLDERS)
+
+
+def test_a_coordinator_with_another_history_is_refused_until_it_is_accepted(pilot: Pilot) -> None:
+    pilot.ask()
+    cut(pilot.log("coordinator"), -6)
+    with read_only(pilot.root / "istat" / "ledger.sqlite") as ledger:
+        head = ledger.head()
+    with pytest.raises(Refused, match=r"two histories|as the newest"):
+        pilot.ask()
+    for name in HOLDERS:
+        assert pilot.kinds(name)[CONTRADICTED] >= 1
+    with read_only(pilot.root / "istat" / "ledger.sqlite") as ledger:
+        assert ledger.head() == head
+    key = pilot.office.identity.public
+    for name in HOLDERS:
+        audit.record(pilot.root / name, ACCEPTED, {"whose": "coordinator", "key": key, "reason": "disk lost"})
+    pilot.ask()
+    assert cross_check(pilot.checked())  # what was accepted stays told
+
+
+def test_a_party_with_another_history_ends_the_run(pilot: Pilot) -> None:
+    pilot.ask()
+    cut(pilot.log("cbs"), 3)
+    with pytest.raises(Contradicted, match=r"cbs: audit: got .*(two histories|as the newest)"):
+        pilot.ask()
+    assert pilot.kinds("coordinator")[CONTRADICTED] >= 1
+    assert any("cbs" in one.what for one in cross_check(pilot.checked()))
+
+
+def test_a_coordinator_that_keeps_a_log_for_each_party_is_caught_by_theirs(pilot: Pilot) -> None:
+    """Two branches from one beginning, each shown to one party: every party alone sees one history."""
+    log = pilot.log("coordinator")
+    alone: dict[str, Any] = {"protection": {"name": "plain"}, "disclosure": "none"}
+    first, second = (pilot.agreed(holders=[name], **alone) for name in ("istat", "cbs"))
+    begun = log.read_bytes()
+    pilot.ask(first)
+    log.write_bytes(begun)
+    pilot.ask(second)
+    assert not any(pilot.kinds(name)[CONTRADICTED] for name in HOLDERS)
+    found = cross_check(pilot.checked("istat", "cbs"))
+    assert any("coordinator has shown istat and cbs two different entries" in one.what for one in found)
+    assert any("equivocation" in one.what for one in cross_check(pilot.checked("coordinator", "istat", "cbs")))
+
+
+def test_a_head_by_another_key_ends_the_run(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    strange = audit.head(pilot.root / "insee")
+    assert strange is not None
+
+    def meddle(name: str, message: Message, reply: Message) -> None:
+        if name == "istat":
+            said = Said.parse(reply.content.config_records[RECORD])
+            for key, text in replace(said, head=strange).record().items():
+                reply.content.config_records[RECORD][key] = text
+
+    pilot.meddle = meddle
+    with pytest.raises(EngineError, match="istat: audit: got a head of istat's log that is not signed by its key"):
+        pilot.ask()
+
+
+def test_a_party_whose_log_cannot_be_written_answers_nothing(pilot: Pilot) -> None:
+    log = pilot.log("istat")
+    log.write_bytes(log.read_bytes()[:-30] + b"0" * 29 + b"\n")
+    with pytest.raises(EngineError, match="istat: a failure at the holder") as caught:
+        pilot.ask()
+    assert str(pilot.root) not in str(caught.value)
+    assert not (pilot.root / "istat" / "ledger.sqlite").exists()
+
+
+def test_a_coordinator_whose_log_cannot_be_written_sends_nothing(pilot: Pilot) -> None:
+    log, messages = pilot.log("coordinator"), pilot.messages
+    log.write_bytes(log.read_bytes()[:-30] + b"0" * 29 + b"\n")
+    with pytest.raises(EngineError, match="its last entry is wrong"):
+        pilot.ask()
+    assert pilot.messages == messages
