@@ -31,6 +31,7 @@ from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
+from statfed.client.guard.spent import base
 from statfed.client.pilot.studies import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats
@@ -227,22 +228,40 @@ class Holder:
                 raise Refused(SPENT.format(days=limits.days))
 
     def _figures(self, statement: Statement, study: Resolved, ask: Ask, figures: int) -> str:
-        """Names the exact figures of an answer. Raises Refused where it was given in this run already, or would be more
-        than the data ever give; those that left before are no more of them, as long as the data are the same."""
+        """Names the exact figures of an answer. Raises Refused where it was given in this run already, would be others
+        than another attempt was given, or more than the data ever give; those that left before are no more of them, as
+        long as the data are the same."""
         run, most = statement.run, self.policy.limits.figures
         with self.ledger() as ledger:
             if ledger.has_disclosed(run, statement.round):
                 raise Refused(f"round {statement.round} of run {run} was already disclosed; want a new round")
+            given = ledger.given(run, study.digest, statement.round)
         with self._looking(statement, study):
-            what = figures_of(study, ask, self._contributions.state(run, self.policy))
+            state = self._contributions.state(run, self.policy)
+            what = figures_of(study, ask, state)
+            told = state != run or not study.training  # of one that cannot be told no statistic is computed again
+            if told and any(one != what for one in given.values()):
+                raise Refused("data or question are others than when this run was given this sum; want a new run")
         with self.ledger() as ledger:
-            given = ledger.figures()
-            if most is not None and not ledger.has_given(what) and given + figures > most:
+            before = ledger.figures()
+            if most is not None and not ledger.has_given(what) and before + figures > most:
                 raise Refused(
-                    f"limits.figures: this dataset gave {given:,} of the {most:,} exact figures that it ever gives, "
+                    f"limits.figures: this dataset gave {before:,} of the {most:,} exact figures that it ever gives, "
                     f"and {figures:,} more are asked for; want fewer, or noise (a [privacy] section)"
                 )
         return what
+
+    def _may_give(self, ledger: Ledger, statement: Statement, study: Resolved, *, exact: bool) -> None:
+        """Raise Refused where nothing is given to a run any more, or this sum to no other attempt. Public."""
+        run, number, fewest = statement.run, statement.round, study.minimum_holders
+        if ledger.is_over(run, study.digest):
+            raise Refused(f"run {base(run)}: it has ended, and nothing is given to it any more; want a new run")
+        if exact and not (study.repeatable or study.training) and ledger.given(run, study.digest, number):
+            raise Refused(
+                f"sum {number} was given to another attempt of this run, and is over {fewest} or more of "
+                f"{len(study.holders)} holders (protection.minimum_holders): the difference of two such totals would "
+                "be few holders' exact figures; want the run begun anew"
+            )
 
     def _may_ask(self, before: Sequence[Ask], study: Resolved, ask: Ask, parts: Mapping[str, Part]) -> None:
         """Raise Refused where an exact ask is out of its method's course, or does not say what it sends. Public."""
@@ -342,6 +361,7 @@ class Holder:
         with self.ledger() as ledger:
             head, before, begun = ledger.head(), ledger.before(run, digest), ledger.begun(run)
             again = ledger.has_charged(run, number - begun)
+            self._may_give(ledger, statement, study, exact=exact)
         use = f", for {study.functions[ask.name]} by the protection" if ask.name in study.functions else ""
         whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
         note = f"{study.terms.method}: {ask.name} without noise{whom}{use}"
@@ -428,11 +448,12 @@ class Holder:
     def _release(self, statement: Statement) -> Closing:
         privacy, digest = statement.terms.privacy, self._digest(statement)
         with self.ledger() as ledger:
-            if statement.withheld or statement.finished:
-                self._repeats.forget(statement.run, digest)
+            over = statement.withheld or statement.finished
             if statement.withheld:
                 ledger.withheld(statement.run, digest, f"{statement.terms.method}: no result")
-            head = ledger.release(statement.run)
+            head = ledger.release(statement.run, digest, over=over)
+            if over:
+                self._repeats.forget(statement.run, digest)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
             charged = ledger.charged(statement.run, digest) if privacy else 0
             again = self._again(ledger, statement.run, digest) if privacy else 0
