@@ -101,6 +101,27 @@ def test_the_fewest_holders_are_those_of_a_sum_and_not_those_that_the_study_name
     assert "minimum number of holders: a sum" in refusal(terms, allow=allow, minimum={"holders": 5})
 
 
+@pytest.mark.parametrize("noise", [None, "central"])
+def test_exact_statistics_are_over_every_holder_unless_one_person_owns_all_data(noise: str | None) -> None:
+    """Two totals over different holders, of one run or of two, would give one holder's own sum."""
+    allow = {"protections": ["secure-aggregation"], "methods": ["*"], "noise": ["local", "central"]}
+    privacy = {"privacy": PRIVATE["privacy"] | {"noise": noise}} if noise else {"privacy": None}
+
+    def terms(minimum: int | None, **more: Any) -> Any:
+        masked = {"name": "secure-aggregation", "minimum_holders": minimum}
+        holders = [f"office-{i}" for i in range(1, 5)]
+        mean = {"method": "mean", "options": {"columns": ["w"]}}
+        return toy(**(mean | {"holders": holders, "protection": masked} | privacy | more))
+
+    open_ = {"allow": allow | {"without_privacy": True}}
+    text = "protection.minimum_holders: got 3 of 4 holders for exact sums; want all 4"
+    assert text in refusal(terms(3), **open_)
+    for minimum in (4, None):
+        admit(policy(**open_), terms(minimum))
+    admit(policy(**open_), terms(3, **PRIVATE))
+    admit(policy(**open_, refusals={"explain": True}), terms(3))
+
+
 HIDES = ["secure-aggregation", "homomorphic-encryption"]
 
 
