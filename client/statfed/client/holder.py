@@ -34,9 +34,8 @@ from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
 from statfed.client.pilot.studies import known, permit
 from statfed.client.protecting import Protecting, bound, own
-from statfed.client.repeats import Answered, Repeats
+from statfed.client.repeats import Answered, Repeats, figures_of
 from statfed.core import VERSION
-from statfed.core.conditions import canonical
 from statfed.core.course import check_course, digest_of
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
 from statfed.core.method import Arrays, Ask, Part, checked
@@ -483,25 +482,3 @@ class Holder:
         except StatfedError:  # whoever may no longer ask may still end its run
             return None
         return ledger.more_like(reserved) if reserved else None
-
-
-def figures_of(study: Resolved, ask: Ask, state: str) -> str:
-    """Names the exact figures that an ask gives: the same whoever asks, in whatever run and with whomever.
-
-    state: of the data.
-    """
-    terms = study.terms
-    facts = [
-        state,
-        terms.method,
-        terms.options,
-        study.question.codebook.digest(),
-        sorted(map(canonical, terms.where)),
-        ask.name,
-    ]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, array in sorted(ask.arrays.items()):
-        made = np.ascontiguousarray(array)
-        digest.update(json.dumps([name, made.dtype.str, made.shape]).encode())
-        digest.update(made.tobytes())
-    return digest.hexdigest()

@@ -411,8 +411,8 @@ class Ledger:
             return state.refused_since(start, now)
 
     def release(self, run: str, study: str = "", *, over: bool = False) -> str:
-        """Free what `run` reserved and did not charge. over: the run of this study has ended, in all its attempts, which
-        is on record from then on. Idempotent; nothing to do for a run to which nothing was given."""
+        """Free what `run` reserved and did not charge. over: this study's run has ended in all its attempts, which is on
+        record from then on. Idempotent; nothing to do for a run to which nothing was given."""
         with self._chain.writing() as state:
             known = state.runs.get(run)
             over = over and state.knows(run, study) and (base(run), study) not in state.over

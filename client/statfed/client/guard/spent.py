@@ -301,9 +301,11 @@ def beyond(attempts: Sequence[Run], text: str) -> str:
         asked = privacy.cost(whole, event)
         if spent + asked <= 1.0 + 1e-9:
             return ""
-        return f"got {asked:.4g} of the study's budget; want at most {max(0.0, 1.0 - spent):.4g}: its attempts took more"
-    most = max(known.events.get(text, 0) for known in attempts)
-    return "" if charged.count(text) < most else f"got event {text} once more than all attempts of this run may together"
+        left = max(0.0, 1.0 - spent)
+        return f"got {asked:.4g} of the study's budget; want at most {left:.4g}: its attempts took more"
+    if charged.count(text) < max(known.events.get(text, 0) for known in attempts):
+        return ""
+    return f"got event {text} once more than all attempts of this run may together"
 
 
 def last_of(attempts: Sequence[Run]) -> int:
