@@ -28,8 +28,8 @@ Why that costs nothing.
    given is computed again only for the same question about the same state of the data: editing records between attempts
    gives nothing new. Training without noise draws its batches anew, about the same records.
 8. *Over is over.* That a run ended, with a result or with none on seeing totals, is an entry of the ledger where
-   anything was set aside for it or given to it. From then on none of its attempts is given anything, whatever becomes of
-   this file.
+   anything was set aside for it or given to it. From then on none of its attempts is given anything, whatever becomes
+   of this file.
 
 Beside it stands what follows from earlier asks and outlives a restart: the asks that an exact study made, since later
 ones are held to their course, and the state of the data, since sums of one run are about the same records. Without the

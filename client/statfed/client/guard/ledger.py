@@ -411,7 +411,7 @@ class Ledger:
             return state.refused_since(start, now)
 
     def release(self, run: str, study: str = "", *, over: bool = False) -> str:
-        """Free what `run` reserved and did not charge. over: this study's run has ended in all its attempts, which is on
+        """Free what `run` reserved and did not charge. over: this study's run has ended in all attempts, which is on
         record from then on. Idempotent; nothing to do for a run to which nothing was given."""
         with self._chain.writing() as state:
             known = state.runs.get(run)
