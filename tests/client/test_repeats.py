@@ -214,6 +214,21 @@ def test_an_exact_sum_is_given_to_another_attempt_as_the_same_figures_alone(home
     assert arrays(office.say("ask", terms, 1, "count", run="another").packet) != first
 
 
+@pytest.mark.parametrize("rules", [{}, {"minimum_frequency": 3}], ids=["without rules", "with rules"])
+def test_without_its_record_an_exact_run_is_given_no_sum_under_another_number(home: Home, rules: Any) -> None:
+    """Its course would begin again, about other data each time: records make room for those of sixteen later runs."""
+    office, terms = home(disclosure=rules), exact()
+    for run in ("r", "r~2"):
+        office.say("admit", terms, run=run)
+    office.say("ask", terms, 1, "count")
+    for path in (office.home / FOLDER).iterdir():
+        path.unlink()
+    office.write(people(201, 5))
+    restarted(office)
+    for run in ("r", "r~2"):
+        assert "what it was given is not known any more" in office.refusal("ask", terms, 2, "count", run=run)
+
+
 def test_an_exact_sum_that_may_be_over_other_holders_is_given_to_one_attempt(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -383,6 +383,10 @@ class Holder:
             raise Refused(f"ask: got {ask.name} as sum {number}; want what this run asked for as that sum before")
         if exact:
             self._may_ask(kept.before(number) if kept else (), study, ask, parts)
+            if kept is None and not study.training:
+                with self.ledger() as ledger:
+                    if ledger.has_given_to(run, digest) and not ledger.given(run, digest, number):
+                        raise Refused(f"run {base(run)}: what it was given is not known any more; want it begun anew")
         self._patient(study)
         what = self._figures(statement, study, ask, entries) if exact else ""
         with self._looking(statement, study):

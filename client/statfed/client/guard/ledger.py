@@ -426,6 +426,11 @@ class Ledger:
         with self._chain.reading() as state:
             return (base(run), study) in state.over
 
+    def has_given_to(self, run: str, study: str) -> bool:
+        """Did exact figures leave in this run of a study, in whatever attempt?"""
+        with self._chain.reading() as state:
+            return (base(run), study) in state.given
+
     def given(self, run: str, study: str, round: int) -> dict[str, str]:
         """Names of the exact figures that left as this sum of a study in other attempts of a run, by attempt."""
         with self._chain.reading() as state:
