@@ -375,6 +375,20 @@ def test_a_total_over_a_single_holder_is_not_written_and_asked_for_again(
     assert answer.result.to_dict() == whole_run.result.to_dict()
 
 
+def test_a_result_is_not_lost_where_an_answer_to_its_end_is(tmp_path: Path) -> None:
+    """Its totals cannot be told again, being over one holder, and of a run that ended nothing is given again."""
+    study = study_of(tmp_path / "data", "mean", "plain")
+    alone = study.model_copy(update={"holders": dict([next(iter(study.holders.items()))])})
+    for number in (1, 2):
+        place = tmp_path / str(number)
+        engine = Faulty("lost", Moment("query.release", number / 2 - 0.5, after=True), {"query.release": 2})
+        answer = run_study(alone, options_of(place, engine))
+        assert engine.done
+        assert answer.result.tables
+        with read_only(next(place.glob("runs/*/holders/*/ledger.sqlite"))) as ledger:
+            assert ledger.entries()[-1].kind == "release"
+
+
 def recorded(patch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What holders contribute from here on, as it goes into the protection."""
     given: list[dict[str, Any]] = []
