@@ -212,6 +212,33 @@ def test_attempts_of_one_run_add_their_shares_up(path: Path) -> None:
         assert ledger.spending("b").study_epsilon == privacy.zcdp_epsilon(privacy.rho(NOISY), DELTA)
 
 
+def test_attempts_side_by_side_are_charged_together_no_more_than_was_set_aside_once(path: Path) -> None:
+    with opened(path, epsilon=20.0) as ledger:
+        for run in ("a", "a~2", "b"):
+            ledger.set_aside(run, "study", MIXED)
+        ledger.charge("a", "study", 1, THIRD)
+        with pytest.raises(Refused, match="once more than all attempts of this run may together"):
+            ledger.charge("a~2", "study", 2, THIRD)
+        ledger.charge("a~2", "study", 2, NOISY)
+        ledger.charge("b", "study", 1, THIRD)
+        ledger.verify()
+
+
+def test_a_run_ends_once_for_its_study_in_all_attempts(path: Path) -> None:
+    with opened(path) as ledger:
+        head = ledger.head()
+        assert ledger.release("a", "study", over=True) == head  # it was given nothing
+        ledger.disclose("a", "study", 1, "", what="figures")
+        assert (ledger.given("a~2", "study", 1), ledger.given("a", "study", 1)) == ({"a": "figures"}, {})
+        assert not ledger.is_over("a", "study")
+        assert ledger.release("a~2", "study", over=True) == ledger.release("a", "study", over=True)
+        assert [ledger.is_over(run, "study") for run in ("a", "a~7", "b")] == [True, True, False]
+        assert not ledger.is_over("a", "other")
+    with read_only(path) as shown:
+        assert shown.is_over("a", "study")
+        assert [entry.kind for entry in shown.entries()] == ["open", "disclose", "release"]
+
+
 def test_a_budget_of_shares_is_never_the_single_study_of_a_ledger(path: Path) -> None:
     """That rule composes privacy losses, which is for asks that were fixed beforehand."""
     sigma = next(s / 100 for s in range(300, 2000) if privacy.epsilon([Gaussian(noise_multiplier=s / 100)], DELTA) <= 1)

@@ -14,6 +14,7 @@ from statfed.core import toml
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import load_method
 from statfed.core.resolve import Resolved, resolve
+from statfed.core.terms import Terms
 from tests.awkward import texts
 from tests.conftest import TOY, toy_terms
 
@@ -99,6 +100,31 @@ def test_the_fewest_holders_are_those_of_a_sum_and_not_those_that_the_study_name
     allow = {"protections": ["secure-aggregation"]}
     admit(policy(allow=allow, minimum={"holders": 4}), terms)
     assert "minimum number of holders: a sum" in refusal(terms, allow=allow, minimum={"holders": 5})
+
+
+@pytest.mark.parametrize("privacy", [{}, PRIVATE["privacy"] | {"noise": "central"}], ids=["no noise", "central noise"])
+def test_exact_statistics_are_over_every_holder_unless_one_person_owns_all_data(privacy: dict[str, Any]) -> None:
+    """Two totals over different holders, of one run or of two, would give one holder's own sum."""
+    base = toy().terms
+
+    def asked(minimum: int | None, privacy: dict[str, Any]) -> Resolved:
+        table = base.model_dump() | {"method": "table", "options": {"rows": ["class"]}, "privacy": privacy or None}
+        table |= {"protection": {"name": "secure-aggregation", "minimum_holders": minimum}}
+        return resolve(Terms.model_validate(table | {"holders": [f"office-{i}" for i in range(1, 5)]}), "office-1")
+
+    open_: dict[str, Any] = {
+        "dataset": {"codebooks": [asked(4, privacy).question.codebook.digest()]},
+        "allow": {"protections": ["secure-aggregation"], "methods": ["*"], "noise": ["local", "central"]},
+        "refusals": {"explain": False},
+        "limits": {"figures": 1_000, "refusals": 3},
+    }
+    open_["allow"] |= {"without_privacy": True, "public_seed": True}
+    text = "protection.minimum_holders: got 3 of 4 holders for exact sums; want all 4"
+    assert text in refusal(asked(3, privacy), **open_)
+    for minimum in (4, None):
+        admit(policy(**open_), asked(minimum, privacy))
+    admit(policy(**open_), asked(3, PRIVATE["privacy"]))
+    admit(policy(**open_ | {"refusals": {"explain": True}}), asked(3, privacy))
 
 
 HIDES = ["secure-aggregation", "homomorphic-encryption"]

@@ -16,6 +16,7 @@ from statfed.client.holder import Holder
 from statfed.client.repeats import FOLDER, MOST, Answered, Repeats
 from statfed.core.errors import EngineError, Refused
 from statfed.core.method import Ask
+from statfed.core.resolve import Resolved
 from statfed.core.terms import Terms
 from tests.office import PRIVATE, Office, query
 from tests.spender import installed
@@ -150,6 +151,121 @@ def test_a_run_that_is_over_is_given_nothing_again(home: Home, how: str) -> None
     over: Any = {how: True}
     office.say("release", terms, **over)
     assert "want 1, which this run was charged for here" in office.refusal("admit", terms, run="r~2")
+
+
+@pytest.mark.parametrize("how", ["finished", "withheld"])
+@pytest.mark.parametrize("terms", [exact(), asked(), asked(options={"adaptive": True})], ids=["exact", "fixed", "free"])
+def test_a_run_that_is_over_is_answered_in_no_attempt_whatever_is_left_of_its_files(
+    home: Home, terms: Terms, how: str
+) -> None:
+    """One approved run would be a hundred answers about data that are edited in between."""
+    office = home()
+    for run in ("r", "r~2"):  # one of them is open while the run ends
+        office.say("admit", terms, run=run)
+    office.say("ask", terms, 1, "count", share=0.1)
+    over: Any = {how: True}
+    office.say("release", terms, **over)
+    entries = office.entries
+    office.say("release", terms, **over)
+    assert office.entries == entries
+    for records in (200, 200, 201):
+        if records > 200:
+            office.write(people(records, 5))
+        restarted(office)
+        for path in (office.home / FOLDER).iterdir():
+            path.unlink()
+        office.say("admit", terms, run=f"r~{len(office.entries)}", done=1)
+        for run, ask, number in (("r~2", "count", 1), ("r~2", "income", 2), (f"r~{len(office.entries)}", "income", 2)):
+            assert "run r: it has ended" in office.refusal("ask", terms, number, ask, share=0.1, run=run)
+    kinds = [kind for kind in office.entries if kind in ("charge", "disclose")]
+    assert len(kinds) == 1
+    office.say("admit", terms, run="another")
+    office.say("ask", terms, 1, "count", share=0.1, run="another")
+
+
+def test_an_end_that_is_told_of_a_run_that_was_given_nothing_is_no_entry(home: Home) -> None:
+    """Or whoever asks could fill a ledger with names."""
+    office = home()
+    office.say("release", exact(), finished=True)
+    assert office.entries == ["open"]
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["with its record", "without its record"])
+def test_an_exact_sum_is_given_to_another_attempt_as_the_same_figures_alone(home: Home, forgotten: bool) -> None:
+    """Attempts of one run would follow the data as they change, and be one run of those that were approved."""
+    office, terms = home(), exact()
+    for run in ("r", "r~2", "r~3"):
+        office.say("admit", terms, run=run)
+    first = arrays(office.say("ask", terms, 1, "count").packet)
+    if forgotten:
+        for path in (office.home / FOLDER).iterdir():
+            path.unlink()
+    assert arrays(office.say("ask", terms, 1, "count", run="r~2").packet) == first
+    if forgotten:
+        for path in (office.home / FOLDER).iterdir():
+            path.unlink()
+    office.write(people(201, 5))
+    restarted(office)
+    if forgotten:
+        assert "data or question are others" in office.refusal("ask", terms, 1, "count", run="r~3")
+    else:
+        assert arrays(office.say("ask", terms, 1, "count", run="r~3").packet) == first
+    office.say("admit", terms, run="another")
+    assert arrays(office.say("ask", terms, 1, "count", run="another").packet) != first
+
+
+@pytest.mark.parametrize("rules", [{}, {"minimum_frequency": 3}], ids=["without rules", "with rules"])
+def test_without_its_record_an_exact_run_is_given_no_sum_under_another_number(home: Home, rules: Any) -> None:
+    """Its course would begin again, about other data each time: records make room for those of sixteen later runs."""
+    office, terms = home(disclosure=rules), exact()
+    for run in ("r", "r~2"):
+        office.say("admit", terms, run=run)
+    office.say("ask", terms, 1, "count")
+    for path in (office.home / FOLDER).iterdir():
+        path.unlink()
+    office.write(people(201, 5))
+    restarted(office)
+    for run in ("r", "r~2"):
+        assert "what it was given is not known any more" in office.refusal("ask", terms, 2, "count", run=run)
+
+
+def test_an_exact_sum_that_may_be_over_other_holders_is_given_to_one_attempt(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator would drop a holder from the second, and subtract."""
+    office, terms = home(), exact()
+    monkeypatch.setattr(Resolved, "repeatable", False)  # as under a protection that may do without some holders
+    office.say("admit", terms)
+    office.say("ask", terms, 1, "count")
+    for run in ("r~2", "r~3"):
+        office.say("admit", terms, run=run)
+        said = office.refusal("ask", terms, 1, "count", run=run)
+        assert "was given to another attempt of this run, and is over 1 or more of 1 holders" in said
+    assert office.entries.count("disclose") == 1
+
+
+def test_attempts_that_are_open_side_by_side_cost_no_more_than_the_run(home: Home) -> None:
+    """Each has set aside the whole of a budget of shares before any was charged."""
+    office, terms = home(), asked(options={"adaptive": True})
+    for number in range(1, 5):
+        office.say("admit", terms, run=f"r~{number}")
+    office.say("ask", terms, 1, "count", share=0.6, run="r~1")
+    assert "its attempts took more" in office.refusal("ask", terms, 2, "count", share=0.6, run="r~2")
+    office.say("ask", terms, 3, "count", share=0.39, run="r~3")
+    for number in (2, 4):
+        assert office.refusal("ask", terms, 4, "count", share=0.1, run=f"r~{number}")
+    assert office.entries.count("charge") == 2
+
+
+def test_attempts_that_are_open_side_by_side_are_charged_once_for_each_sum_of_a_fixed_budget(home: Home) -> None:
+    office, terms = home(), asked()
+    for number in (1, 2):
+        office.say("admit", terms, run=f"r~{number}")
+    first = arrays(office.say("ask", terms, 1, "count", run="r~1").packet)
+    assert arrays(office.say("ask", terms, 1, "count", run="r~2").packet) == first
+    office.say("ask", terms, 2, "income", run="r~2")
+    office.say("ask", terms, 2, "income", run="r~1")
+    assert office.entries.count("charge") == 2
 
 
 def test_where_totals_may_be_over_other_holders_only_local_noise_is_given_again() -> None:

@@ -31,11 +31,11 @@ from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
+from statfed.client.guard.spent import base
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
-from statfed.client.repeats import Answered, Repeats
+from statfed.client.repeats import Answered, Repeats, figures_of
 from statfed.core import VERSION
-from statfed.core.conditions import canonical
 from statfed.core.course import check_course, digest_of
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
 from statfed.core.method import Arrays, Ask, Part, checked
@@ -227,22 +227,40 @@ class Holder:
                 raise Refused(SPENT.format(days=limits.days))
 
     def _figures(self, statement: Statement, study: Resolved, ask: Ask, figures: int) -> str:
-        """Names the exact figures of an answer. Raises Refused where it was given in this run already, or would be more
-        than the data ever give; those that left before are no more of them, as long as the data are the same."""
+        """Names the exact figures of an answer. Raises Refused where it was given in this run already, would be others
+        than another attempt was given, or more than the data ever give; those that left before are no more of them, as
+        long as the data are the same."""
         run, most = statement.run, self.policy.limits.figures
         with self.ledger() as ledger:
             if ledger.has_disclosed(run, statement.round):
                 raise Refused(f"round {statement.round} of run {run} was already disclosed; want a new round")
+            given = ledger.given(run, study.digest, statement.round)
         with self._looking(statement, study):
-            what = figures_of(study, ask, self._contributions.state(run, self.policy))
+            state = self._contributions.state(run, self.policy)
+            what = figures_of(study, ask, state)
+            told = state != run or not study.training  # of one that cannot be told no statistic is computed again
+            if told and any(one != what for one in given.values()):
+                raise Refused("data or question are others than when this run was given this sum; want a new run")
         with self.ledger() as ledger:
-            given = ledger.figures()
-            if most is not None and not ledger.has_given(what) and given + figures > most:
+            before = ledger.figures()
+            if most is not None and not ledger.has_given(what) and before + figures > most:
                 raise Refused(
-                    f"limits.figures: this dataset gave {given:,} of the {most:,} exact figures that it ever gives, "
+                    f"limits.figures: this dataset gave {before:,} of the {most:,} exact figures that it ever gives, "
                     f"and {figures:,} more are asked for; want fewer, or noise (a [privacy] section)"
                 )
         return what
+
+    def _may_give(self, ledger: Ledger, statement: Statement, study: Resolved, *, exact: bool) -> None:
+        """Raise Refused where nothing is given to a run any more, or this sum to no other attempt. Public."""
+        run, number, fewest = statement.run, statement.round, study.minimum_holders
+        if ledger.is_over(run, study.digest):
+            raise Refused(f"run {base(run)}: it has ended, and nothing is given to it any more; want a new run")
+        if exact and not (study.repeatable or study.training) and ledger.given(run, study.digest, number):
+            raise Refused(
+                f"sum {number} was given to another attempt of this run, and is over {fewest} or more of "
+                f"{len(study.holders)} holders (protection.minimum_holders): the difference of two such totals would "
+                "be few holders' exact figures; want the run begun anew"
+            )
 
     def _may_ask(self, before: Sequence[Ask], study: Resolved, ask: Ask, parts: Mapping[str, Part]) -> None:
         """Raise Refused where an exact ask is out of its method's course, or does not say what it sends. Public."""
@@ -311,8 +329,8 @@ class Holder:
         parts = study.parts(ask)
         entries = bounded_parts(self.policy.limits, parts)
         paid = study.price(ask, size)
-        self._permit(statement, study, uses=True)
         with one_at_a_time(self.home):
+            self._permit(statement, study, uses=True)
             head, found, rules = self._given(statement, study, ask, parts, paid, entries)
             with self._looking(statement, study):
                 layout = study.layout(ask, parts, paid, agreement.sizes)
@@ -342,6 +360,7 @@ class Holder:
         with self.ledger() as ledger:
             head, before, begun = ledger.head(), ledger.before(run, digest), ledger.begun(run)
             again = ledger.has_charged(run, number - begun)
+            self._may_give(ledger, statement, study, exact=exact)
         use = f", for {study.functions[ask.name]} by the protection" if ask.name in study.functions else ""
         whom = " to the coordinator, which is trusted to add the noise" if study.central else ""
         note = f"{study.terms.method}: {ask.name} without noise{whom}{use}"
@@ -364,6 +383,10 @@ class Holder:
             raise Refused(f"ask: got {ask.name} as sum {number}; want what this run asked for as that sum before")
         if exact:
             self._may_ask(kept.before(number) if kept else (), study, ask, parts)
+            if kept is None and not study.training:
+                with self.ledger() as ledger:
+                    if ledger.has_given_to(run, digest) and not ledger.given(run, digest, number):
+                        raise Refused(f"run {base(run)}: what it was given is not known any more; want it begun anew")
         self._patient(study)
         what = self._figures(statement, study, ask, entries) if exact else ""
         with self._looking(statement, study):
@@ -428,11 +451,12 @@ class Holder:
     def _release(self, statement: Statement) -> Closing:
         privacy, digest = statement.terms.privacy, self._digest(statement)
         with self.ledger() as ledger:
-            if statement.withheld or statement.finished:
-                self._repeats.forget(statement.run, digest)
+            over = statement.withheld or statement.finished
             if statement.withheld:
                 ledger.withheld(statement.run, digest, f"{statement.terms.method}: no result")
-            head = ledger.release(statement.run)
+            head = ledger.release(statement.run, digest, over=over)
+            if over:
+                self._repeats.forget(statement.run, digest)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
             charged = ledger.charged(statement.run, digest) if privacy else 0
             again = self._again(ledger, statement.run, digest) if privacy else 0
@@ -462,25 +486,3 @@ class Holder:
         except StatfedError:  # whoever may no longer ask may still end its run
             return None
         return ledger.more_like(reserved) if reserved else None
-
-
-def figures_of(study: Resolved, ask: Ask, state: str) -> str:
-    """Names the exact figures that an ask gives: the same whoever asks, in whatever run and with whomever.
-
-    state: of the data.
-    """
-    terms = study.terms
-    facts = [
-        state,
-        terms.method,
-        terms.options,
-        study.question.codebook.digest(),
-        sorted(map(canonical, terms.where)),
-        ask.name,
-    ]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name, array in sorted(ask.arrays.items()):
-        made = np.ascontiguousarray(array)
-        digest.update(json.dumps([name, made.dtype.str, made.shape]).encode())
-        digest.update(made.tobytes())
-    return digest.hexdigest()

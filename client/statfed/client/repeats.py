@@ -14,7 +14,8 @@ Why that costs nothing.
 3. *Two totals tell no more than one*, where both are over all holders: they are equal. Where a total may do without
    some holders (`minimum_holders`), two totals over different ones would differ by the contributions of a few, hidden
    by nothing but their own noise. So there a contribution is given again only if its own noise is enough: with local
-   noise (`Resolved.repeatable`). Shared noise and exact figures are not given again there.
+   noise (`Resolved.repeatable`). Shared noise and exact figures are not given again there, nor is an exact statistic
+   computed again: a sum that one attempt was given is refused to another, which the ledger's `disclose` entries tell.
 4. *A coordinator that adds the noise* (central) is trusted to draw it once for each total that it uses. It has not
    used that of a lost sum: the run has no result, and once it has one, or has none on seeing totals, nothing is kept.
 5. *What was charged and never left is computed late.* `pending` is on disk before the charge, and what is kept takes
@@ -23,6 +24,12 @@ Why that costs nothing.
    that was made: exactly one contribution to it ever leaves, whatever ends this process when. This is why the folder
    is no part of a backup: an old `pending` put back would say of a contribution that it never left.
 6. *What cannot be recorded does not leave.* Where the disk is full the answer is an error, before or after the charge.
+7. *The same figures or none.* Without this file (it is old, damaged or gone) an exact sum that the ledger says was
+   given is computed again only for the same question about the same state of the data: editing records between attempts
+   gives nothing new. Training without noise draws its batches anew, about the same records.
+8. *Over is over.* That a run ended, with a result or with none on seeing totals, is an entry of the ledger where
+   anything was set aside for it or given to it. From then on none of its attempts is given anything, whatever becomes
+   of this file.
 
 Beside it stands what follows from earlier asks and outlives a restart: the asks that an exact study made, since later
 ones are held to their course, and the state of the data, since sums of one run are about the same records. Without the
@@ -45,8 +52,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from statfed.core.conditions import canonical
 from statfed.core.errors import EngineError
 from statfed.core.method import Arrays, Ask
+from statfed.core.resolve import Resolved
 
 FOLDER = "open"
 MOST, DAYS = 16, 7.0
@@ -140,6 +149,28 @@ class Repeats:
         kept = sorted((path for path, at in begun.items() if at >= late), key=lambda path: begun[path])
         for path in set(begun) - set(kept[-(MOST - 1) :]):
             path.unlink(missing_ok=True)
+
+
+def figures_of(study: Resolved, ask: Ask, state: str) -> str:
+    """Names the exact figures that an ask gives: the same whoever asks, in whatever run and with whomever.
+
+    state: of the data.
+    """
+    terms = study.terms
+    facts = [
+        state,
+        terms.method,
+        terms.options,
+        study.question.codebook.digest(),
+        sorted(map(canonical, terms.where)),
+        ask.name,
+    ]
+    digest = sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, array in sorted(ask.arrays.items()):
+        made = np.ascontiguousarray(array)
+        digest.update(json.dumps([name, made.dtype.str, made.shape]).encode())
+        digest.update(made.tobytes())
+    return digest.hexdigest()
 
 
 def _sync(folder: Path) -> None:

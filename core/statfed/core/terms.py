@@ -75,7 +75,7 @@ class Protection(Section):
         default=None,
         ge=1,
         description="fewest holders that a sum may be formed over, where the protection survives dropout; default: "
-        "every holder for statistics, more than two thirds for training",
+        "every holder for statistics (exact ones want no fewer outside a rehearsal), more than two thirds for training",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="that protection's options")
 

@@ -140,7 +140,7 @@ def drive(
         begun = resume or Checkpoint(run, 0, dict(start or {}))
         line = _Line(study, exchange, driven, run, timeout, progress, on_state, begun, few)
         line.walk(lambda: _coordination(study, dict(begun.state)))
-        driven.closings = exchange.release(SHORT, "finished")
+        driven.closings = _ended(exchange, kept=line.kept)
     except BaseException as error:
         withheld = line is not None and line.withheld
         with suppress(Exception):  # the first failure is the one to report; a reservation left over only over-counts
@@ -149,6 +149,17 @@ def drive(
             raise Broken(str(error)) from error
         raise
     return driven
+
+
+def _ended(exchange: Exchange, *, kept: bool) -> dict[str, Closing]:
+    """Tell the holders that there is a result, from when on they give the run nothing more. kept: can another attempt
+    be told all that this one was? Else it is told once everybody is known to be there, and is not insisted on."""
+    if kept:
+        return exchange.release(SHORT, "finished")
+    closings = exchange.release(SHORT)
+    with suppress(EngineError):
+        closings = exchange.release(SHORT, "finished")
+    return closings
 
 
 def _lost(closing: Closing, done: int) -> int:
@@ -200,7 +211,8 @@ def _alike(study: Resolved, admissions: Mapping[str, Admission]) -> None:
 
 @dataclass
 class _Line:
-    """One run of a method's coordination. withheld: did it end without a result, on seeing totals?"""
+    """One run of a method's coordination. withheld: did it end without a result, on seeing totals? kept: was all that
+    the method was told handed to whoever keeps it?"""
 
     study: Resolved
     exchange: Exchange
@@ -212,6 +224,7 @@ class _Line:
     begun: Checkpoint
     few: int = 0
     withheld: bool = False
+    kept: bool = True
     told: list[Told] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -306,7 +319,8 @@ class _Line:
         if state:
             self.state, self.since = state, []
         totals = [one.answer for one in self.since if isinstance(one.answer, Total)]
-        if not any(total.looked or len(total.holders) < 2 for total in totals):
+        self.kept = not any(total.looked or len(total.holders) < 2 for total in totals)
+        if self.kept:
             few, sums = (self.few_left_out, self.few_withheld), tuple(self.driven.sums)
             since = tuple(self.since)
             self.on_state(Checkpoint(self.run, self.number, self.state, sums, since, self.counted, few, self.sizes))

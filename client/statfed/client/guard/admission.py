@@ -75,6 +75,7 @@ def failing(policy: Policy, study: Resolved) -> list[Rule]:
         *of("allow.functions", *_functions(allow, study)),
         *of("disclosure", *_parameters(policy, terms)),
         *_parties(policy, study),
+        *of("", *_whole(policy, study)),
         *of("limits.asks", *_schedule(policy.limits, study)),
     ]
     if terms.privacy is None:
@@ -329,6 +330,22 @@ def _parties(policy: Policy, study: Resolved) -> list[Rule]:
         text = "minimum number of holders: a sum of this study may be over fewer than this policy's minimum"
         rules.append(Rule(text, "minimum.holders"))
     return rules
+
+
+def _whole(policy: Policy, study: Resolved) -> Iterator[str]:
+    """Exact statistics are over every holder: the difference of two totals over others is few holders' own figures, and
+    a holder cannot tell what others were in a total. Training may do without some, over and over: it says so."""
+    if policy.rehearsal or study.training or (study.privacy is not None and not study.central):
+        return
+    try:
+        fewest, count = study.minimum_holders, len(study.holders)
+    except UsageError:  # among the study's obstacles
+        return
+    if fewest < count:
+        yield (
+            f"protection.minimum_holders: got {fewest} of {count} holders for exact sums; want all {count}, or noise "
+            "of the holders' own: two totals over different holders tell the difference exactly"
+        )
 
 
 def _listed(what: str, got: str, allowed: tuple[str, ...]) -> str | None:

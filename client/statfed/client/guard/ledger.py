@@ -2,10 +2,10 @@
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
 (order, single; `round` is the most sums of the run, `event` that of each of them; done: sums of the study before them,
-where there are), `charge`, `disclose` (figures, what;
-where known), `refuse` (withheld, where the coordinator gave no result on seeing totals), `release` (freed), `restored`
-(anchor, lost). A reservation of sums with different events has them in `events`, each with how often; one of a budget
-that is spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
+where there are), `charge`, `disclose` (figures, what; where known), `refuse` (withheld, where the coordinator gave no
+result on seeing totals), `release` (freed; over, where the run has ended in all its attempts), `restored` (anchor,
+lost). A reservation of sums with different events has them in `events`, each with how often; one of a budget that is
+spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
 
 Formal guarantees.
 
@@ -26,7 +26,10 @@ only over-count: a reservation counts in full until it is released, and `charge`
 returns after the entry is on disk. Dying at any point leaves either no entry and no data read, or an entry and perhaps
 no release. Two processes cannot both spend the last of the budget: each check and its entry are one transaction.
 
-3. *After a loss everything counts as spent.* Where entries were lost and nobody knows them, all of the budget at that
+3. *A run costs what it was admitted for, in all its attempts together.* Attempts (`a~2` of `a`) that are open side by
+   side have each set aside what was left when they were admitted; a charge is held against what all of them were
+   charged (`spent.beyond`). So a run that is over gives nothing more, for good: `over` is an entry.
+4. *After a loss everything counts as spent.* Where entries were lost and nobody knows them, all of the budget at that
    time, (epsilon, delta), does: a ledger that keeps within its budget has lost no more. What was set aside is let go,
    since the lost entries may have. Later studies have what a raised budget goes beyond it, in both epsilon and delta,
    with a filter of its own (basic composition, Dwork and Roth 2014, theorem 3.16). Figures that a policy limits are
@@ -55,7 +58,7 @@ from typing import Any
 from statfed.client.data.identity import identity
 from statfed.client.guard import chain
 from statfed.client.guard.chain import Chain, Entry
-from statfed.client.guard.spent import State, base, last_of, repeatedly, tight
+from statfed.client.guard.spent import State, base, beyond, last_of, repeatedly, tight
 from statfed.core.errors import Refused, UsageError
 from statfed.core.privacy import accountant as privacy
 from statfed.core.privacy import filters
@@ -307,7 +310,7 @@ class Ledger:
                 raise Refused(f"round {round} of run {run}: got no outstanding reservation of this study; want reserve")
             if not 1 <= round <= known.rounds:
                 raise Refused(f"run {run}: got round {round}; want one of the {known.rounds} reserved rounds")
-            if reason := known.refuses(text):
+            if reason := known.refuses(text) or beyond(state.attempts_of(run, study), text):
                 raise Refused(f"round {round} of run {run}: {reason}")
             if known.admitted != (state.epsilon, state.delta):  # the budget was changed since: it has to cover this too
                 events = [*state.events(reserved=False), event]
@@ -407,13 +410,32 @@ class Ledger:
         with self._chain.reading() as state:
             return state.refused_since(start, now)
 
-    def release(self, run: str) -> str:
-        """Free what `run` reserved and did not charge. Idempotent; nothing to do for an unknown run."""
+    def release(self, run: str, study: str = "", *, over: bool = False) -> str:
+        """Free what `run` reserved and did not charge. over: this study's run has ended in all attempts, which is on
+        record from then on. Idempotent; nothing to do for a run to which nothing was given."""
         with self._chain.writing() as state:
             known = state.runs.get(run)
-            if not known or known.released:
+            over = over and state.knows(run, study) and (base(run), study) not in state.over
+            if not over and (not known or known.released):
                 return self._chain.head
-            return self._chain.append("release", run, known.study, facts={"freed": known.outstanding})
+            facts = {"freed": known.outstanding if known else 0} | ({"over": True} if over else {})
+            return self._chain.append("release", run, study if over or not known else known.study, facts=facts)
+
+    def is_over(self, run: str, study: str) -> bool:
+        """Has this run of a study ended, in whatever attempt?"""
+        with self._chain.reading() as state:
+            return (base(run), study) in state.over
+
+    def has_given_to(self, run: str, study: str) -> bool:
+        """Did exact figures leave in this run of a study, in whatever attempt?"""
+        with self._chain.reading() as state:
+            return (base(run), study) in state.given
+
+    def given(self, run: str, study: str, round: int) -> dict[str, str]:
+        """Names of the exact figures that left as this sum of a study in other attempts of a run, by attempt."""
+        with self._chain.reading() as state:
+            found = state.given.get((base(run), study), {}).get(round, {})
+            return {attempt: what for attempt, what in found.items() if attempt != run}
 
     def spending(self, run: str | None = None, *, delta: float | None = None) -> Spending:
         """What was spent so far. delta: that of the study (0: pure), for `study_epsilon` only; else the budget's."""

@@ -90,6 +90,9 @@ class State:
     unnamed: int = 0  # figures of questions without a name
     refusals: list[int] = field(default_factory=list)  # their places in `times`
     withheld: set[str] = field(default_factory=set)  # runs whose totals gave no result
+    over: set[tuple[str, str]] = field(default_factory=set)  # runs that ended, by shared name, and their study
+    given: dict[tuple[str, str], dict[int, dict[str, str]]] = field(default_factory=dict)
+    """Names of the exact figures that left, by run and study as in `over`, number of the sum, and attempt."""
     times: list[dt.datetime] = field(default_factory=list)  # of all entries
     lost: tuple[float, float] | None = None  # epsilon and delta of the budget when entries were lost
 
@@ -112,12 +115,13 @@ class State:
             found += place in places and (time > now or latest >= start)
         return found if self.lost is None else found + UNKNOWN
 
-    def disclose(self, run: str, round: int, facts: Mapping[str, Any]) -> None:
+    def disclose(self, run: str, study: str, round: int, facts: Mapping[str, Any]) -> None:
         """Count a release without noise. Raises ValueError on facts that this module could not have written."""
         figures, what = facts.get("figures", 0), facts.get("what", "")
         if type(figures) is not int or figures < 0 or not isinstance(what, str):
             raise ValueError(f"figures: got {figures!r}; want a whole number from 0")
         self.disclosed.add((run, round))
+        self.given.setdefault((base(run), study), {}).setdefault(round, {})[run] = what
         if what:
             self.asked[what] = max(figures, self.asked.get(what, 0))
         else:
@@ -192,6 +196,10 @@ class State:
         """A run of a study and its other attempts."""
         return [known for known in self.attempts.get(base(run), ()) if known.study == study]
 
+    def knows(self, run: str, study: str) -> bool:
+        """Was anything set aside for this run of a study, or given to it, in any of its attempts?"""
+        return (base(run), study) in self.given or bool(self.attempts_of(run, study))
+
     def apply(self, entry: Entry) -> None:
         """Take in the next entry. Raises ValueError, KeyError or TypeError on one that could not have been written."""
         facts: dict[str, Any] = json.loads(entry.facts)
@@ -234,18 +242,21 @@ class State:
                 self.charges += 1
                 self.chosen |= run.adaptive
             case "disclose":
-                self.disclose(entry.run, entry.round, facts)
+                self.disclose(entry.run, entry.study, entry.round, facts)
             case "refuse":
                 self.refusals.append(entry.seq - 1)
                 if facts.get("withheld") is True:
                     self.withheld.add(entry.run)
+                    self.over.add((base(entry.run), entry.study))
             case "restored":
                 if facts["lost"]:
                     self.lost = (self.epsilon, self.delta)
                     for name in list(self.live):
                         self.settle(name)
-            case "release" if run:
+            case "release" if run or facts.get("over") is True:
                 self.settle(entry.run)
+                if facts.get("over") is True:
+                    self.over.add((base(entry.run), entry.study))
             case _:
                 raise ValueError(f"unknown kind {entry.kind!r}")
 
@@ -275,6 +286,26 @@ def tight(events: list[Event], delta: float) -> float:
 def base(run: str) -> str:
     """The name of a run without the number of its attempt: `a~2` goes on with `a`."""
     return run.partition("~")[0]
+
+
+def beyond(attempts: Sequence[Run], text: str) -> str:
+    """Why one more sum with this event is more than the attempts of one run may cost together; nothing where it is not.
+
+    Attempts that are open side by side have each set aside the same budget. A claim is whole in the first of them, and
+    of a fixed budget each event as often as in the attempt that set aside most of it: what the study asks in all.
+    """
+    charged = [one for known in attempts for one in known.charged.values()]
+    if attempts[0].adaptive:
+        whole, event = privacy.event_from_json(next(iter(attempts[0].events))), privacy.event_from_json(text)
+        spent = sum(privacy.cost(whole, privacy.event_from_json(one)) for one in charged)
+        asked = privacy.cost(whole, event)
+        if spent + asked <= 1.0 + 1e-9:
+            return ""
+        left = max(0.0, 1.0 - spent)
+        return f"got {asked:.4g} of the study's budget; want at most {left:.4g}: its attempts took more"
+    if charged.count(text) < max(known.events.get(text, 0) for known in attempts):
+        return ""
+    return f"got event {text} once more than all attempts of this run may together"
 
 
 def last_of(attempts: Sequence[Run]) -> int:
