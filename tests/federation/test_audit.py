@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Message
 
 from statfed.client.guard.ledger import read_only
-from statfed.client.pilot import joining
+from statfed.client.pilot import joining, uses
 from statfed.core.errors import Contradicted, EngineError, Refused
 from statfed.core.identity import load_identity
 from statfed.core.pilot import audit
@@ -114,6 +114,8 @@ def test_a_coordinator_with_another_history_is_refused_until_it_is_accepted(pilo
 def test_a_party_with_another_history_ends_the_run(pilot: Pilot) -> None:
     pilot.ask()
     cut(pilot.log("cbs"), 3)
+    (pilot.home("cbs") / "studies" / "uses.jsonl").unlink()  # it is its own party that looks at this first
+    uses._logs.clear()
     with pytest.raises(Contradicted, match=r"cbs: audit: got .*(two histories|as the newest)"):
         pilot.ask()
     assert pilot.kinds("coordinator")[CONTRADICTED] >= 1
