@@ -118,7 +118,7 @@ def test_one_holder_that_refuses_is_named_and_what_the_others_gave_was_charged(p
     assert "b: ask: got income first; want count" in done.result.notes[1]
     assert not any("a: " in note or "c: " in note for note in done.result.notes)
     assert federation.entries("b") == ["open"]
-    assert federation.entries("a") == ["open", "disclose", "disclose"]
+    assert federation.entries("a") == ["open", "disclose", "disclose", "release"]
 
 
 def test_a_failure_is_no_refusal_and_ends_a_run_that_would_catch_one(parties: Parties) -> None:
