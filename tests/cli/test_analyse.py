@@ -344,9 +344,9 @@ def test_ledgers_of_analyses_are_found_shown_and_verified_by_the_holders_name(ca
     document(call(f"analyse describe --columns age {TWO} --json"))
     (ledger,) = document(call("ledger show --holder a --json"))["ledgers"]
     kinds = [e["kind"] for e in ledger["entries"]]
-    assert kinds == ["open", "reserve", "charge", "release", "disclose", "disclose"]
+    assert kinds == ["open", "reserve", "charge", "release", "disclose", "disclose", "release"]
     assert ledger["entries"][1]["note"] == "count"
-    assert [e["note"] for e in ledger["entries"][-2:]] == [
+    assert [e["note"] for e in ledger["entries"][-3:-1]] == [
         "describe: means without noise",
         "describe: squares without noise",
     ]
