@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from statfed.cli._output import out, table
 from statfed.cli.main import app
+from statfed.core import VERSION
 from statfed.core.identity import create_identity, load_identity
 from statfed.core.pilot import PROTOCOL, audit
 from statfed.core.pilot.crosscheck import RECEIVED, REPLIED, SENT
@@ -249,12 +250,14 @@ EDITS = [
     ("trade", "audit.json", b'"released": false', b'"released": true'),
     ("trade", "audit.json", b'"choice": "approved"', b'"choice": "refused"'),
     ("trade", "audit.json", b"{\n", b'{\n  "format": "another",\n'),
+    ("trade", "audit.json", b"{\n", b'{\n  "trusted": true,\n'),
     ("trade", "roster.json", b'"serial": 2', b'"serial": 1'),
     ("trade", "studies/0007/proposal.json", b"Mean age", b"Mean pay"),
     ("trade", "studies/0007/decisions/istat.json", b'"approved"', b'"refused"'),
     ("trade", "studies/0007/decisions/istat.json", None, None),
     ("trade", "studies/0007/decisions/cbs.json", None, b"studies/0007/decisions/istat.json"),
     ("trade", "ro-crate-metadata.json", b"by istat", b"by cbs"),
+    ("trade", "studies/007/decisions/istat.json", None, b"studies/0007/decisions/istat.json"),
     ("trade", "workflow/bundle.zip", b"PK", b"PL"),
     ("trade", "workflow/ro-crate-metadata.json", b"statfed bundle", b"another"),
     ("trade", "notes.txt", None, b"data/audit.json"),
@@ -309,6 +312,19 @@ def test_a_document_that_was_signed_and_is_not_the_logs_is_named(ask: Any, study
     repacked("edited.zip", files)
     found = ask("audit", "verify", "edited.zip", "--home", "cbs", code=4)
     assert found["logs"][1]["wrong"] == f"{place}: is another than the log has"
+
+
+def test_a_crate_that_says_it_is_of_another_version_is_not_let_through_by_that(ask: Any, study: None) -> None:
+    ask("audit", "export", "-o", "out.zip", "--pilot", "trade")
+    files = crate("out.zip")
+    for name, old, new in (
+        ("audit.json", f'"statfed": "{VERSION}"', '"statfed": "9"'),
+        ("ro-crate-metadata.json", "by istat", "by cbs"),
+    ):
+        files[f"data/{name}"] = files[f"data/{name}"].replace(old.encode(), new.encode())
+    repacked("edited.zip", files)
+    found = ask("audit", "verify", "edited.zip", "--home", "cbs", code=4)
+    assert "by its own word 9 has made it" in found["logs"][1]["wrong"]
 
 
 def test_a_crate_of_one_study_says_which_documents_are_not_in_it(ask: Any, study: None, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Message
 
 from statfed.client.guard.ledger import read_only
-from statfed.client.pilot import joining, uses
+from statfed.client.pilot import joining
 from statfed.core.errors import Contradicted, EngineError, Refused
 from statfed.core.identity import load_identity
 from statfed.core.pilot import audit
@@ -113,13 +113,12 @@ def test_a_coordinator_with_another_history_is_refused_until_it_is_accepted(pilo
 
 def test_a_party_with_another_history_ends_the_run(pilot: Pilot) -> None:
     pilot.ask()
-    cut(pilot.log("cbs"), 3)
-    (pilot.home("cbs") / "studies" / "uses.jsonl").unlink()  # it is its own party that looks at this first
-    uses._logs.clear()
-    with pytest.raises(Contradicted, match=r"cbs: audit: got .*(two histories|as the newest)"):
+    showing(pilot, "cbs", audit.head_of(key_of(pilot, "cbs"), list(audit.entries(pilot.log("cbs")))[3]))
+    with pytest.raises(Contradicted, match=r"cbs: audit: got .*as the newest"):
         pilot.ask()
     assert pilot.kinds("coordinator")[CONTRADICTED] >= 1
-    assert any("cbs" in one.what for one in cross_check(pilot.checked()))
+    cut(pilot.log("cbs"), 3)
+    assert any("truncated: cbs's log" in one.what for one in cross_check(pilot.checked()))
 
 
 def test_a_coordinator_that_keeps_a_log_for_each_party_is_caught_by_theirs(pilot: Pilot) -> None:
@@ -137,17 +136,10 @@ def test_a_coordinator_that_keeps_a_log_for_each_party_is_caught_by_theirs(pilot
     assert any("equivocation" in one.what for one in cross_check(pilot.checked("coordinator", "istat", "cbs")))
 
 
-def test_a_head_by_another_key_ends_the_run(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_by_another_key_ends_the_run(pilot: Pilot) -> None:
     strange = audit.head(pilot.root / "insee")
     assert strange is not None
-
-    def meddle(name: str, message: Message, reply: Message) -> None:
-        if name == "istat":
-            said = Said.parse(reply.content.config_records[RECORD])
-            for key, text in replace(said, head=strange).record().items():
-                reply.content.config_records[RECORD][key] = text
-
-    pilot.meddle = meddle
+    showing(pilot, "istat", strange)
     with pytest.raises(EngineError, match="istat: audit: got a head of istat's log that is not signed by its key"):
         pilot.ask()
 
@@ -169,11 +161,8 @@ def test_a_coordinator_whose_log_cannot_be_written_sends_nothing(pilot: Pilot) -
     assert pilot.messages == messages
 
 
-def poisoned(pilot: Pilot, name: str, types: str = "query.") -> None:
-    """Let a party sign a head with the largest number that there is, in each answer to messages of these types."""
-    identity = load_identity(pilot.root / name, name, {})
-    digest, seq = "cd" * 32, 2**53 - 1
-    head = audit.Head(identity.public, seq, digest, identity.sign(_to_sign(identity.public, seq, digest)).hex())
+def showing(pilot: Pilot, name: str, head: audit.Head, types: str = "query.") -> None:
+    """Let a party send this head in each answer to messages of these types."""
 
     def meddle(party: str, message: Message, reply: Message) -> None:
         if party == name and message.metadata.message_type.startswith(types) and not reply.has_error():
@@ -182,6 +171,18 @@ def poisoned(pilot: Pilot, name: str, types: str = "query.") -> None:
                 reply.content.config_records[RECORD][key] = text
 
     pilot.meddle = meddle
+
+
+def key_of(pilot: Pilot, name: str) -> str:
+    return load_identity(pilot.root / name, name, {}).public
+
+
+def poisoned(pilot: Pilot, name: str) -> None:
+    """Let a party sign a head with the largest number that there is."""
+    identity = load_identity(pilot.root / name, name, {})
+    digest, seq = "cd" * 32, 2**53 - 1
+    signature = identity.sign(_to_sign(identity.public, seq, digest)).hex()
+    showing(pilot, name, audit.Head(identity.public, seq, digest, signature))
 
 
 def test_one_partys_made_up_head_costs_no_other_partys_decision_and_blocks_that_party_until_it_is_accepted(
@@ -198,7 +199,7 @@ def test_one_partys_made_up_head_costs_no_other_partys_decision_and_blocks_that_
     now = datetime.now(UTC)
     states = {name: word.state for name, word in at_office.words(pilot.office, number, now).items()}
     assert states == {"istat": "approved", "insee": "approved", "cbs": "sent"}
-    key = load_identity(pilot.root / "cbs", "cbs", {}).public
+    key = key_of(pilot, "cbs")
     audit.record(pilot.office.root, ACCEPTED, {"whose": "cbs", "key": key, "reason": "it signed what was not there"})
     assert pilot.post(number) == {}
     assert at_office.words(pilot.office, number, now)["cbs"].state == "approved"
@@ -210,14 +211,7 @@ def test_a_contradiction_at_any_step_ends_the_run_naming_the_party(pilot: Pilot,
     number = pilot.agreed(protection={"name": "plain"})
     strange = audit.head(pilot.root / "insee")
     assert strange is not None
-
-    def meddle(name: str, message: Message, reply: Message) -> None:
-        if name == "istat" and message.metadata.message_type == types:
-            said = Said.parse(reply.content.config_records[RECORD])
-            for key, text in replace(said, head=strange).record().items():
-                reply.content.config_records[RECORD][key] = text
-
-    pilot.meddle = meddle
+    showing(pilot, "istat", strange, types)
     with pytest.raises(Contradicted, match="istat: audit: got a head of istat's log that is not signed by its key"):
         pilot.run(number)
 
