@@ -367,6 +367,19 @@ def test_a_document_is_measured_in_bytes_wherever_it_is_read(pilot: Pilot) -> No
     assert at_office.words(pilot.office, 1, now())["istat"].state == "sent"
 
 
+def test_a_proposal_that_is_over_or_one_too_many_is_not_kept(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed = pilot.propose(days=1.0)
+    late = now() + timedelta(days=2)
+    with pytest.raises(Refused, match="is over"):
+        studies.receive(pilot.home("istat"), signed.text, rules(pilot, "istat"), late)
+    monkeypatch.setattr(studies, "MOST_WAITING", 1)
+    first, second = signed.proposal.number, pilot.propose(title="b").proposal.number
+    pilot.post(first)
+    pilot.post(second)
+    assert [one.proposal.number for one in studies.listing(pilot.home("istat"))] == [first]
+    assert "takes no more" in at_office.words(pilot.office, second, now())["istat"].what
+
+
 def test_a_proposal_s_study_is_the_one_of_its_terms(pilot: Pilot) -> None:
     signed = pilot.propose()
     other = json.loads(signed.proposal.study) | {"exact": True}

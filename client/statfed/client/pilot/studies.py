@@ -50,8 +50,8 @@ from statfed.core.study import make_study
 FOLDER, PROPOSAL, DECISION, PEOPLE = "studies", "proposal.json", "decision.json", "people"
 ROUNDS = 1_000
 """Sums of one run that an approval is for unless it says otherwise."""
-MOST_WAITING = 1_000
-"""Proposals that a home keeps: a coordinator that sends more is told so."""
+MOST_WAITING, MOST_KEPT = 1_000, 10_000
+"""Proposals that a home keeps, open and in all: a coordinator that sends more is told so."""
 log = logging.getLogger("statfed.holder")
 
 
@@ -102,8 +102,11 @@ def receive(home: Path, text: str, rules: Approval, now: datetime) -> Asked:
             if there.signed.id != signed.id:
                 raise Refused(f"proposal {proposal.number}: got another under this number; want a new number")
             return there
-        if sum(1 for _ in (home / FOLDER).glob(f"*/{PROPOSAL}")) >= MOST_WAITING:
-            raise Refused(f"proposals: this party keeps {MOST_WAITING} and takes no more; want fewer")
+        if proposal.until <= now:
+            raise Refused(f"proposal {proposal.number}: is over; want one that can be approved")
+        there_are = listing(home)
+        if sum(one.proposal.until > now for one in there_are) >= MOST_WAITING or len(there_are) >= MOST_KEPT:
+            raise Refused(f"proposals: this party keeps {MOST_WAITING} that are not over and takes no more; want fewer")
         (folder / PEOPLE).mkdir(parents=True, exist_ok=True, mode=0o700)
         record(home, "proposed", {"number": proposal.number, "proposal": signed.id, "study": proposal.digest})
         replace_file(folder / PROPOSAL, text)
