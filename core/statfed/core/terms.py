@@ -125,12 +125,14 @@ class Terms(Section):
     def digest(self) -> str:
         """SHA-256 of the JSON: the study's name in every ledger.
 
-        In its order, since that of categories is that of cells: whoever is told them in another one is asked another
-        study. Options of the protection are a set of names with values, and are sorted.
+        Codebooks are in their order, since that of categories is that of cells: whoever is told them in another one is
+        asked another study. All else are names with values, whose order means nothing.
         """
         table = self.model_dump(mode="json")
-        table["protection"]["options"] = json.dumps(table["protection"]["options"], sort_keys=True)
-        return hashlib.sha256(json.dumps(table, separators=(",", ":")).encode()).hexdigest()
+        table["codebook"] = json.dumps(table["codebook"])
+        table["codebooks"] = {holder: json.dumps(book) for holder, book in table["codebooks"].items()}
+        text = json.dumps(table, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def codebook_of(self, holder: str) -> Codebook:
         """The codebook of one holder's table."""
