@@ -326,7 +326,7 @@ ANALYSES: list[tuple[str, str, dict[str, Any]]] = [
     ("private", "no finite bound", {"parts": _parts(bound=np.inf)}),
     ("private", "got scaled number 2; want in this order", {"coordinate": _twice}),
     ("budget", "got asks scaled; want those announced", {"budget": lambda _: fixed("scaled", 2)}),
-    ("protected", "outside the range", {"parts": _parts(scale=1e-6)}),
+    ("protected", "no total of the agreed records", {"parts": _parts(scale=1e-6)}),
 ]
 """As `PROTECTIONS`, of methods."""
 
