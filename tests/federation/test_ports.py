@@ -186,13 +186,14 @@ def test_nobody_is_taken_for_another_node_or_registers_itself(up: Up) -> None:
 
 
 def test_a_signed_request_is_good_once_and_for_its_time(up: Up) -> None:
+    refused = (401, 429)  # or, after many of them from this address, not listened to
     port, path = int(up.hub.rpartition(":")[2]), "/v1/fleet/pull-messages"
     body = PullMessagesRequest(node=Node(node_id=up.nodes["cbs"])).SerializeToString()
     captured = signed(up.keys["cbs"])
     assert call(port, path, body, captured) == 200
-    assert call(port, path, body, captured) == 401  # the same again
+    assert call(port, path, body, captured) in refused  # the same again
     beat = SendNodeHeartbeatRequest(node=Node(node_id=up.nodes["cbs"]), heartbeat_interval=30).SerializeToString()
-    assert call(port, "/v1/fleet/send-node-heartbeat", beat, captured) == 401  # its signature under another request
-    assert call(port, path, body, signed(up.keys["cbs"], timedelta(minutes=6))) == 401
-    assert call(port, path, body, signed(up.keys["cbs"], -timedelta(minutes=1))) == 401
-    assert call(port, path, body, captured | {FLEET_HTTP_SIGNATURE_HEADER: b64encode(bytes(70)).decode()}) == 401
+    assert call(port, "/v1/fleet/send-node-heartbeat", beat, captured) in refused  # its signature under another request
+    assert call(port, path, body, signed(up.keys["cbs"], timedelta(minutes=6))) in refused
+    assert call(port, path, body, signed(up.keys["cbs"], -timedelta(minutes=1))) in refused
+    assert call(port, path, body, captured | {FLEET_HTTP_SIGNATURE_HEADER: b64encode(bytes(70)).decode()}) in refused

@@ -85,6 +85,8 @@ save = checkpoint.save
 
 def pressed(folder, state, curve, of):  # Ctrl-C while holders work on the next sum, once
     save(folder, state, curve, of)
+    if not state.done:
+        return
     checkpoint.save = save
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 

@@ -20,7 +20,6 @@ from statfed.core.codebook import Codebook
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Adaptive, Ask, Coordination, Counts, Magnitude, Part, Question, load_method
 from statfed.core.privacy.accountant import cost, event_from_json, rho, zcdp_epsilon
-from statfed.core.resolve import resolve
 from statfed.core.result import Basis, Result
 from statfed.core.section import Section
 from statfed.core.study import make_study
@@ -262,14 +261,6 @@ def test_an_ask_without_a_share_ends_the_run_before_anything_is_charged(tmp_path
         with pytest.raises(UsageError, match="counts states no share of the privacy budget; want one"):
             asked(name, tmp_path)
         assert [entry.kind for entries in ledgers(tmp_path) for entry in entries].count("charge") == 0
-
-
-def test_a_study_that_spends_adaptively_is_not_gone_on_with(method: str) -> None:
-    from statfed.core.table import Size
-
-    study = resolve(terms_of(method))
-    with pytest.raises(UsageError, match="spends its budget adaptively; want it begun anew"):
-        study.reservation(Size(360, 360), done=1)
 
 
 @pytest.mark.parametrize("noise", PLACES)

@@ -10,7 +10,7 @@ import numpy as np
 
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.register import point
-from statfed.core.errors import Refused, UsageError
+from statfed.core.errors import Refused
 from statfed.core.method import Adaptive, Ask, Fixed
 from statfed.core.privacy.accountant import Event
 from statfed.core.privacy.accountant import epsilon as composed
@@ -77,7 +77,6 @@ def accounted(terms: Terms, frame: "pd.DataFrame") -> str:
     if isinstance(study.budget, Adaptive):
         within = spent <= privacy.epsilon * (1 + CLOSE)
         holds(within, f"budget: {len(made)} asks cost epsilon {spent:.6g}; want at most {privacy.epsilon:g}")
-        _begun_anew(study, size)
         return f"{len(made)} asks: epsilon {spent:.4g} of {privacy.epsilon:g}"
     alike = math.isclose(spent, claimed, rel_tol=CLOSE)
     holds(alike, f"budget: all asks cost epsilon {spent:.6g}; want the claimed {claimed:.6g}")
@@ -146,11 +145,3 @@ def _in_order(study: Resolved) -> None:
         except Refused:
             continue
         raise Broken(f"budget: {name} as ask number {number}: got an answer; want a refusal")
-
-
-def _begun_anew(study: Resolved, size: Size) -> None:
-    try:
-        study.reservation(size, 1)
-    except UsageError:
-        return
-    raise Broken("budget: goes on with a study that spends adaptively; want it begun anew")
