@@ -397,6 +397,14 @@ def test_nobody_is_called_coordinator_and_words_that_move_a_screen_are_none(pilo
             pilot.propose(title=words)
 
 
+@pytest.mark.parametrize("step", ["admit", "ask", "release"])
+def test_a_home_that_has_lost_its_pilot_toml_answers_nothing(pilot: Pilot, step: str) -> None:
+    """Without it a home has joined no pilot, and studies needed nobody's approval."""
+    number = pilot.agreed()
+    (pilot.home("istat") / "pilot.toml").unlink()
+    assert "no pilot.toml" in say(pilot, "istat", step, number)
+
+
 def test_nothing_is_told_of_a_run_s_end_before_anybody_has_decided(pilot: Pilot) -> None:
     number = pilot.propose().proposal.number
     pilot.post(number)

@@ -340,14 +340,18 @@ def inside(patch: pytest.MonkeyPatch, owner: type, name: str, *, after: bool, fa
     patch.setattr(owner, name, struck)
 
 
-@pytest.mark.parametrize("protection", PROTECTIONS)
-@pytest.mark.parametrize("method", ["mean", "training"])
+@pytest.mark.parametrize(
+    ("method", "protection"),
+    [
+        pytest.param(method, protection, marks=pytest.mark.whole if slow else ())
+        for method, protection in itertools.product(["mean", "training"], PROTECTIONS)
+        for slow in [protection == PROTECTIONS[2] and method == "training"]  # as slow as the others together
+    ],
+)
 def test_no_contribution_is_ever_on_the_coordinators_disk(
     method: str, protection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither while a run is under way nor once it ended, whatever the protection shows the coordinator."""
-    if protection == PROTECTIONS[2] and method == "training":
-        pytest.skip("as slow as the others together")
     given = recorded(monkeypatch)
     study = study_of(tmp_path / "data", method, protection)
     engine = Faulty("killed", Moment("query.release", 0.0), {"query.release": 3})

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from statfed.client.guard.approvals import covering, end_of
 from statfed.client.guard.policy import Approval
-from statfed.client.pilot.joining import Own, standing
+from statfed.client.pilot.joining import KIT, Own, standing
 from statfed.client.pilot.uses import left, uses_of
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError, harmless
@@ -246,12 +246,18 @@ def _answered(home: Path, letter: Letter, rules: Approval, now: datetime) -> Mai
 
 
 def standing_of(home: Path) -> Own | None:
-    """This home's part in a pilot; None where it has joined none. Raises Refused where that cannot be read."""
+    """This home's part in a pilot; None where it has joined none.
+
+    Raises Refused where it cannot be read, or is gone from a home that has a kit or studies, which would answer anything.
+    """
     try:
-        return standing(home)
+        own = standing(home)
     except UsageError as error:
         log.error("pilot: %s", error)
         raise Refused("this party's pilot.toml cannot be read; its own log says why") from None
+    if own is None and ((home / KIT).exists() or (home / FOLDER).exists()):
+        raise Refused("this party has a kit or studies of a pilot, and no pilot.toml; want `statfed pilot join` again")
+    return own
 
 
 def _within(proposal: Proposal, limits: Limits, now: datetime) -> None:
