@@ -248,7 +248,7 @@ def _answered(home: Path, letter: Letter, rules: Approval, now: datetime) -> Mai
 def standing_of(home: Path) -> Own | None:
     """This home's part in a pilot; None where it has joined none.
 
-    Raises Refused where it cannot be read, or is gone from a home that has a kit or studies, which would answer anything.
+    Raises Refused where it cannot be read, or is gone from a home with a kit or studies, which would answer anything.
     """
     try:
         own = standing(home)
