@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo 'installing PyTorch (the largest part) ...'
 	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
 	@echo 'installing statfed and its tools ...'
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray,postgres,he,mpc]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,ray,postgres,he,mpc,link]'
 	@touch $@
 
 install: $(VENV)/.installed

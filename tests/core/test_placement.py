@@ -567,8 +567,8 @@ def test_every_placement_gives_noisy_whole_counts_and_says_against_whom_epsilon_
     parts, times = noisy_parts(fed.last.terms)
     std = noise.plan(parts, fed.last.terms.privacy, times, shares(fed.last.terms)).std(4)["count"].max()
     assert (found == found.round()).all()
-    assert found.any()
     assert np.abs(found).max() < 6 * std
+    assert found.any() or any(errors(answered(where, protection, i)).any() for i in range(12))
     central = where.get("noise") == "central"
     for closing in fed.last.spending:
         assert 0.98 < (closing.study_epsilon or 0.0) <= 1.0

@@ -1,5 +1,6 @@
 """Rehearsals of a pilot: the guide's commands lead to a result, and the line that fails fails as it says."""
 
+import contextlib
 import re
 import socket
 import subprocess
@@ -56,7 +57,7 @@ def echo() -> Iterator[tuple[str, int]]:
                 threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
         def answer(connection: socket.socket) -> None:
-            with connection:
+            with connection, contextlib.suppress(OSError):
                 while content := connection.recv(4096):
                     connection.sendall(content)
 

@@ -1,0 +1,1 @@
+"""Linkages: ways to match units of several holders, one a file; see `statfed.core.linkage`."""
