@@ -1,6 +1,7 @@
 """Flower's internals: one module a room uses them, the installed version was tried, and each use does what it says."""
 
 import ast
+import hashlib
 import socket
 import subprocess
 import sys
@@ -349,6 +350,18 @@ def test_a_superlink_of_our_own_registers_nodes_and_gives_the_runs_task_to_the_c
     task.beat()
     task.finish(coordinator.COMPLETED)
     assert set(api.seen) == {"here"}, "want our headers on every request"
+
+
+def test_a_task_that_its_command_never_took_stands_in_nobodys_way(api: SimpleNamespace) -> None:
+    from flwr.proto.control_pb2 import StartRunRequest
+    from flwr.proto.fab_pb2 import Fab
+
+    fab = Fab(hash_str=hashlib.sha256(bundle()).hexdigest(), content=bundle())
+    left = [api.made._control.StartRun(StartRunRequest(fab=fab)).run_id for _ in range(3)]
+    task = api.made.start(bundle())
+    assert task.grid.run.run_id not in left
+    task.finish(coordinator.COMPLETED)
+    api.made.start(bundle()).finish(coordinator.COMPLETED)
 
 
 def test_patience_with_an_object_on_its_way_looks_again_soon_and_looks_after_the_processes(tmp_path: Path) -> None:

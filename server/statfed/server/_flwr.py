@@ -58,6 +58,7 @@ AWAY = (UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAV
 """Codes of errors that Flower makes in place of a node that is not there."""
 COMPLETED, FAILED = SubStatus.COMPLETED, SubStatus.FAILED
 PATIENCE = 10.0
+_LEFT = 1000  # tasks whose commands ended before they took them
 
 
 def set_id(message: Message, name: str) -> None:
@@ -373,7 +374,12 @@ class Api:
         return {node.node_id: node.last_activated_at for node in found if node.status == "online"}
 
     def start(self, bundle: bytes) -> Task:
-        """Start a run of this bundle and take its one task, so that no process of a ServerApp does."""
+        """Start a run of this bundle and take its one task, so that no process of a ServerApp does.
+
+        One at a time: whoever took another's task would leave its run without one. Tasks that are still there are of
+        commands that ended between the two: the SuperLink gives the oldest first, and lets go of one that nobody works
+        on. Raises EngineError where there are too many of them.
+        """
         from flwr.common.serde import run_from_proto
         from flwr.proto.control_pb2 import StartRunRequest
         from flwr.proto.fab_pb2 import Fab
@@ -384,9 +390,12 @@ class Api:
         fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
         run = self._control.StartRun(StartRunRequest(fab=fab)).run_id
         with self._runtime([]) as runtime:
-            taken = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+            for _ in range(_LEFT):
+                taken = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+                if not taken.token or taken.task.run_id == run:
+                    break
         if not taken.token or taken.task.run_id != run:
-            raise EngineError(f"task of run {run}: got run {taken.task.run_id}; want a task of it")
+            raise EngineError(f"task of run {run}: got {taken.task.run_id or 'none'}; want its one task")
         client = self._stack.enter_context(self._runtime([RuntimeTokenHttpInterceptor(taken.token)]))
         task = client.PullTaskInput(PullTaskInputRequest())
         act_for(run, task.task_id)

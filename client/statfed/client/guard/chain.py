@@ -29,7 +29,6 @@ Formal guarantees.
 """
 
 import datetime as dt
-import fcntl
 import json
 import os
 import secrets
@@ -45,6 +44,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from statfed.client.guard.register import register_of
 from statfed.core.errors import EngineError, LedgerCorrupt, UsageError
+from statfed.core.turns import in_turn
 
 FORMAT = 1
 GENESIS = "0" * 64
@@ -312,7 +312,7 @@ def create(path: Path, facts: Mapping[str, Any]) -> None:
     register = register_of(path.parent)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with translated(path), _held(path.parent) as folder:
+        with translated(path), in_turn(path.parent) as folder:
             if path.exists():
                 return
             check_marker(path, None)
@@ -368,7 +368,7 @@ def check_marker(path: Path, first: str | None, *, adopt: bool = False) -> None:
     try:
         begun = file.read_text(encoding="ascii", errors="replace").strip() if file.exists() else None
         if begun is None and first is not None and adopt:
-            with _held(path.parent) as folder, suppress(FileExistsError):
+            with in_turn(path.parent) as folder, suppress(FileExistsError):
                 _mark(path, first, folder)
     except OSError as error:
         raise EngineError(f"ledger {path.name}: storage of {file.name} failed: {error.strerror}") from None
@@ -398,17 +398,6 @@ def _mark(path: Path, first: str, folder: int) -> None:
         os.fsync(folder)
     finally:
         draft.unlink(missing_ok=True)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[int]:
-    """A descriptor of `folder`, held by one process at a time; it is let go when the process dies."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _draft(draft: Path, facts: Mapping[str, Any]) -> Entry:

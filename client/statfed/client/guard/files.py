@@ -1,12 +1,12 @@
 """Files of a holder's home folder: nobody else's to read or write, and one exact answer at a time."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from statfed.core.errors import UsageError
+from statfed.core.turns import in_turn
 
 PRIVATE = (
     "policy.toml",
@@ -73,9 +73,5 @@ def one_at_a_time(home: Path) -> Iterator[None]:
 
     Two processes that each see the last refusal or figure left would otherwise both use it. Let go when a process dies.
     """
-    descriptor = os.open(home / "policy.toml", os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with in_turn(home / "policy.toml"):
         yield
-    finally:
-        os.close(descriptor)

@@ -7,10 +7,8 @@
 What may be answered on the strength of it: `statfed.client.pilot.permits`.
 """
 
-import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +44,7 @@ from statfed.core.pilot.proposals import (
 )
 from statfed.core.section import describe
 from statfed.core.study import make_study
+from statfed.core.turns import in_turn
 
 FOLDER, PROPOSAL, DECISION, PEOPLE = "studies", "proposal.json", "decision.json", "people"
 ROUNDS = 1_000
@@ -368,9 +367,5 @@ def _read(path: Path, state: tuple[int, int, int]) -> SignedProposal:  # noqa: A
 def alone(home: Path) -> Iterator[None]:
     """Hold what was decided here for one look or change."""
     (home / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(home / FOLDER, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with in_turn(home / FOLDER):
         yield
-    finally:
-        os.close(descriptor)

@@ -31,6 +31,7 @@ from statfed.core.pilot.bundle import bundle
 from statfed.core.pilot.files import alone, replace_file, taken
 from statfed.core.pilot.papers import Participant
 from statfed.core.progress import Progress
+from statfed.core.turns import in_turn
 from statfed.server._flwr import COMPLETED, FAILED
 from statfed.server.engine import Deployment, Session
 from statfed.server.grid._coordinator import Coordinator
@@ -216,7 +217,9 @@ def _opened(
         try:
             since = found(coordinator)
             watch = Watch(coordinator.online, since)
-            grid = PollingGrid(coordinator.open(bundle()), check, poll, watch.lost)
+            with in_turn(office.root / "hub"):
+                opened = coordinator.open(bundle())
+            grid = PollingGrid(opened, check, poll, watch.lost)
         except httpx.HTTPError as error:
             raise EngineError(f"coordinator: got {type(error).__name__}; want an answer") from error
         outcome = FAILED

@@ -11,8 +11,6 @@
 Nothing in it is a secret of another party: their keys never leave them.
 """
 
-import fcntl
-import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +50,7 @@ from statfed.core.pilot.papers import (
     read_roster,
 )
 from statfed.core.section import Section, describe, read_toml
+from statfed.core.turns import in_turn
 from statfed.server.limits import Limits
 
 FILE = "pilot.toml"
@@ -190,12 +189,8 @@ class Office:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the folder for one change."""
-        descriptor = os.open(self.root / FILE, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with in_turn(self.root / FILE):
             yield
-        finally:
-            os.close(descriptor)
 
 
 def create(root: Path, settings: Settings) -> Office:

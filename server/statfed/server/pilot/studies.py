@@ -9,9 +9,7 @@ Nothing is taken on the word of whoever carries it: a decision counts where it i
 has for that party, names this very document, and knows the parties by the keys that they have now.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +41,7 @@ from statfed.core.pilot.proposals import (
 from statfed.core.section import describe
 from statfed.core.statement import raise_failure
 from statfed.core.terms import Terms
+from statfed.core.turns import in_turn
 from statfed.server.pilot.office import Office
 
 FOLDER, PROPOSAL, DECISIONS, PARTIES, RUNS = "studies", "proposal.json", "decisions", "parties.json", "runs"
@@ -283,9 +282,5 @@ def _read(office: Office, path: Path) -> SignedProposal:
 def _alone(office: Office) -> Iterator[None]:
     """Hold the studies for one change."""
     (office.root / FOLDER).mkdir(exist_ok=True, mode=0o700)
-    descriptor = os.open(office.root / FOLDER, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with in_turn(office.root / FOLDER):
         yield
-    finally:
-        os.close(descriptor)
