@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -118,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="the page, in Markdown")
     parser.add_argument("--folder", type=Path, help="where the pilot lives: a new folder, which is kept")
     given = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where it was started in the background: all processes end
+        signal.signal(number, lambda *_: sys.exit(130))
     record = given.json.read_text().splitlines() if given.json and given.json.exists() else []
     there = [json.loads(line) for line in record]
     done = {one["number"] for one in there}

@@ -134,16 +134,24 @@ class World:
         return found
 
     def entries(self, holder: str, run: str) -> list[tuple[str, int, str]]:
-        """Kind, number and event of a run's entries in a ledger, all its attempts together."""
+        """Kind, number and event of a run's entries in a ledger, all its attempts together.
+
+        An attempt counts its sums from those that it found done.
+        """
         path = self.home(holder) / "ledger.sqlite"
         if not path.exists():
             return []
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
             rows = db.execute(
-                "SELECT kind, round, event || note FROM entries WHERE run = ? OR run LIKE ? ORDER BY seq",
+                "SELECT kind, round, event || note, facts FROM entries WHERE run = ? OR run LIKE ? ORDER BY seq",
                 (run, f"{run}~%"),
             )
-            return [(kind, number, what) for kind, number, what in rows]
+            found, done = [], 0
+            for kind, number, what, facts in rows:
+                if kind == "reserve":
+                    done = json.loads(facts).get("done", 0)
+                found.append((kind, number + done * (kind in ("charge", "disclose")), what))
+            return found
 
     def cost(self, run: str) -> Price:
         return {
