@@ -1,6 +1,7 @@
 """`statfed pilot` and `statfed doctor` from an empty folder: nothing is pinned that nobody compared."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def test_doctor_names_what_fails_and_exits_with_4(ask: Any, tmp_path: Path) -> N
     words = ask("pilot", "request", "--name", "istat", "--home", "istat")["words"]
     kit = ask("pilot", "sign", "istat.request", "--words", words)["kits"]["istat"]
     ask("doctor", "--home", "istat", "--pilot", "nowhere", code=2)
-    assert ask("doctor", "--pilot", "trade")["failed"] == 0
+    found = ask("doctor", "--pilot", "trade")
+    assert found["failed"] == 0
+    assert f"flwr {version('flwr')}" in found["findings"][0]["what"]
     ask("pilot", "join", kit, "--home", "istat", "--words", hub["words"])
     assert ask("doctor", "--home", "istat", "--offline")["failed"] == 0
     found = ask("doctor", "--home", "istat", code=4)

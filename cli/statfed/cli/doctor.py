@@ -53,8 +53,9 @@ def doctor(
 
 
 def _coordinator(office: "Office", now: datetime) -> "Iterator[Finding]":
-    from statfed.core.pilot.checks import Finding, certificate, until
+    from statfed.core.pilot.checks import Finding, certificate, until, versions
 
+    yield versions()
     try:
         roster = office.roster
         yield Finding("roster", "ok", f"roster {roster.serial}: {len(roster.participants)} participants")

@@ -11,7 +11,7 @@ from statfed.client.guard.ledger import read_only
 from statfed.client.guard.register import register_of
 from statfed.client.pilot.joining import KIT, NODE_KEY, look, node_key, standing
 from statfed.core.errors import StatfedError, UsageError
-from statfed.core.pilot.checks import Finding, authority, call, until
+from statfed.core.pilot.checks import Finding, authority, call, until, versions
 from statfed.core.pilot.proxy import proxy_for
 
 
@@ -20,6 +20,7 @@ def diagnosis(home: Path, now: datetime, proxy: str | None = None, *, offline: b
 
     proxy: as it was named to the command; None: what the environment says. offline: look at files alone.
     """
+    yield versions()
     try:
         check_modes(home)
         yield Finding("modes", "ok", f"{home}: its files are its owner's alone")

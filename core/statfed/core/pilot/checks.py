@@ -4,6 +4,7 @@ A check never mends anything and never sends more than a greeting. Each finding 
 says what to do.
 """
 
+import platform
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPSConnection
+from importlib.metadata import version
 from typing import Literal
 
 from cryptography import x509
@@ -18,6 +20,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from statfed.core import VERSION
+from statfed.core.pilot import PROTOCOL
 from statfed.core.pilot.proxy import Proxy
 
 WARN = timedelta(days=30)
@@ -35,6 +39,16 @@ class Finding:
     code: str
     state: Literal["ok", "warning", "failed"]
     what: str
+
+
+def versions() -> Finding:
+    """What is installed here: the first thing to compare between parties."""
+    flower = version("flwr")
+    return Finding(
+        "versions",
+        "ok",
+        f"statfed {VERSION}, pilot protocol {PROTOCOL}, flwr {flower}, Python {platform.python_version()}",
+    )
 
 
 def until(code: str, whose: str, start: datetime | None, end: datetime, now: datetime) -> Finding:
