@@ -11,7 +11,7 @@ from tests.faults.forked import Command
 from tests.faults.injecting import FAULTS, MOMENTS, Fault, Scene, Watch, background, faketime
 from tests.faults.world import HOLDERS, STUDIES, Price, World
 
-LONGEST = 150.0
+LONGEST = 300.0
 """Seconds after which a command counts as one that never ends."""
 TRIES = 3
 PATIENCE = "45"
