@@ -22,10 +22,12 @@ class Api:
 
     def __init__(self, *, stored: bool, available_after: int, next_: list[str]) -> None:
         self.stored, self.available_after, self.next, self.looks = stored, available_after, next_, 0
+        self.given = False
 
     def PullMessages(self, _: Any) -> PullAppMessagesResponse:
-        if not self.stored:
+        if not self.stored or self.given:
             return PullAppMessagesResponse()
+        self.given = True  # as Flower does: a message is given once
         return PullAppMessagesResponse(messages_list=[ProtoMessage()], message_object_trees=[ObjectTree(object_id="a")])
 
     def PullObject(self, _: Any) -> Any:

@@ -24,6 +24,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullAppMessagesRequest,
+    PullAppMessagesResponse,
     PullTaskInputRequest,
     SendTaskHeartbeatRequest,
 )
@@ -120,11 +121,16 @@ class Tasks:
         return arrived(metadata, contents), context, task.fab.content
 
     def _objects(self, node: Node, run: int, poll: float) -> tuple[Any, Any, dict[str, bytes]] | None:
-        """The message of the task in hand and its objects, once all have come; None where there is another task now."""
+        """The message of the task in hand and its objects, once all have come; None where there is another task now.
+
+        The SuperNode gives a message once, whether its objects are there or not.
+        """
         pull = make_pull_object_fn_protobuf(self._client.PullObject, node, run)
         begun = time.monotonic()
+        pulled = PullAppMessagesResponse()
         while True:
-            pulled = self._client.PullMessages(PullAppMessagesRequest())
+            if not pulled.messages_list:
+                pulled = self._client.PullMessages(PullAppMessagesRequest())
             if pulled.messages_list:
                 tree = pulled.message_object_trees[0]
                 wanted = [one.object_id for one in iterate_object_tree(tree)]
