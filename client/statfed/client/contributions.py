@@ -76,7 +76,7 @@ class Contributions:
     def selected(self, run: str, study: Resolved, policy: Policy) -> int:
         """How many records the conditions of a study select."""
         source, plain = self.checked(run, study, policy)
-        table = open_table(source, study.question.codebook, study.terms.where, study.columns, plain=plain)
+        table = open_table(source, study.codebook, study.where, study.columns, plain=plain)
         return int(table.aggregate(records=ibis._.count())["records"])
 
     def table(
@@ -85,7 +85,7 @@ class Contributions:
         """The records that a study looks at, found to fit the codebook. random: streams of this ask, by purpose."""
         source, plain = self.checked(run, study, policy)
         bound = None if paid and paid.mechanism else per_unit(study)
-        table = open_table(source, study.question.codebook, study.terms.where, study.columns, bound, plain)
+        table = open_table(source, study.codebook, study.where, study.columns, bound, plain)
         state = source.fingerprint() if source.embedded else run
         if self._kept.state != state:
             self._kept = _Kept(state)
@@ -135,7 +135,7 @@ class Contributions:
         told cheaply, are looked at once a run, and again before each private sum. Raises UsageError with every
         mismatch; Refused when a file changed.
         """
-        codebook, names = study.question.codebook, study.columns
+        codebook, names = study.codebook, study.columns
         source = self._open(run, policy)
         state = source.fingerprint() if source.embedded else run
         if self._began.setdefault(run, state) != state:

@@ -32,15 +32,17 @@ from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
+from statfed.client.linking import units_of
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
 from statfed.core import VERSION
 from statfed.core.course import check_course, digest_of
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
+from statfed.core.linkage import InPlace, Units
 from statfed.core.method import Arrays, Ask, Part, checked
 from statfed.core.privacy.spending import Price
-from statfed.core.protection import Packet
+from statfed.core.protection import Agreement, Packet
 from statfed.core.randomness import Stream, stream
 from statfed.core.resolve import Resolved, resolve
 from statfed.core.statement import Admission, Closing, Present, Receipt, Statement
@@ -51,6 +53,10 @@ log = logging.getLogger("statfed.holder")
 
 NOTHING: Packet = MappingProxyType({})
 MOST = 64  # studies that are kept read
+
+
+def _undrawn(purpose: str) -> Stream:
+    raise EngineError(f"{purpose}: got a draw in an answer without noise")
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,8 @@ class Holder:
                 return Reply(self._admit(statement, study))
             case "ask":
                 return self._contribute(statement, study, arrays, packet)
+            case "protect" if study.linking:
+                return self._link(statement, study, packet)
             case "protect":
                 name = self.policy.holder.name
                 _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records)
@@ -341,6 +349,54 @@ class Holder:
             holder=name, run=statement.run, round=statement.round, rules=rules, seconds=seconds, ledger_head=head
         )
         return Reply(facts, protected)
+
+    def _link(self, statement: Statement, study: Resolved, packet: Packet) -> Reply:
+        """The answer to one stage of a linkage. At the first one it is charged, and then the units are looked at: once
+        a run, since what another attempt finds may be about other units of the others.
+
+        Its figures are new ones whenever they are worked out: they are about others' data too.
+        """
+        name, number, run = self.policy.holder.name, 1, statement.run
+        if statement.round != number:
+            raise Refused(f"linkage: got number {statement.round}; want {number}: units are linked once a run")
+        module, asked = study.protection, study.linking
+        if not isinstance(module, InPlace) or asked is None:
+            raise Refused(f"{study.terms.protection.name}: no linkage; want one")
+
+        def units(agreement: Agreement) -> Units:
+            self._permit(statement, study, uses=True)
+            self._patient(study)
+            with one_at_a_time(self.home):
+                self._count(statement, study, module.module.figures(agreement))
+            with self._looking(statement, study), self._contributions.within(run, self.policy):
+                table = self._contributions.table(run, study, self.policy, None, _undrawn)
+                return units_of(table, asked, name, parted=module.module.PARTED)
+
+        _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, units)
+        with self._looking(statement, study):
+            return Reply(*self._protecting.answer(statement, party, packet, name))
+
+    def _count(self, statement: Statement, study: Resolved, figures: int) -> None:
+        """Enter a linkage and its figures. Raises Refused where it was entered in this run, or there are more figures
+        or linkages than the policy allows."""
+        limits, run = self.policy.limits, statement.run
+        note = f"{study.terms.method}: linkage {study.terms.protection.name}"
+        with self.ledger() as ledger:
+            if ledger.has_disclosed(run, statement.round):
+                raise Refused(f"linkage: run {run} has linked already; want a new run")
+            before, linked = ledger.figures(), ledger.linked(limits.days)
+            if limits.linkages is not None and linked >= limits.linkages:
+                raise Refused(
+                    f"limits.linkages: this dataset was linked {linked} times in {limits.days} days, and is so no more "
+                    "often: every linkage tells of units that somebody may have guessed"
+                )
+            if limits.figures is not None and before + figures > limits.figures:
+                raise Refused(
+                    f"limits.figures: this dataset gave {before:,} of the {limits.figures:,} exact figures that it "
+                    f"ever gives, and {figures:,} more are asked for; want fewer"
+                )
+            what = hashlib.sha256(f"{run} {study.digest}".encode()).hexdigest()
+            ledger.disclose(run, study.digest, statement.round, note, figures, what, linked=True)
 
     def _given(
         self,

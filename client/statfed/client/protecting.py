@@ -6,7 +6,7 @@ They live in memory only. A party that was restarted has lost its secrets and ha
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from statfed.client.pilot.joining import pinned
 from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity, load_identity
+from statfed.core.linkage import Units
 from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Packet, Party, agree, read_protection
 from statfed.core.statement import Present, Statement
@@ -33,11 +34,17 @@ class Protecting:
         self._ended: set[str] = set()
 
     def party(
-        self, statement: Statement, name: str, pins: Mapping[str, str], size: int | None = None
+        self,
+        statement: Statement,
+        name: str,
+        pins: Mapping[str, str],
+        size: int | None = None,
+        units: Callable[[Agreement], Units] | None = None,
     ) -> tuple[Agreement, Party]:
         """The run's agreement and this party's half of it, joined at its first statement.
 
-        size: this holder's own public number of records, None for a third party. Raises Refused when a later
+        size: this holder's own public number of records, None for a third party. units: what it brings to a linkage,
+        looked at on joining. Raises Refused when a later
         statement describes the run otherwise than the first did, and on a run that has ended: it would begin anew under
         the name to which signatures of its first time are bound, and rings could be drawn without end.
         """
@@ -59,7 +66,8 @@ class Protecting:
             identity = load_identity(self._home, name, pinned(self._home, pins)) if needed else Identity.ephemeral(name)
             while len(self._open) >= MOST:
                 self.close(next(iter(self._open)))
-            self._open[statement.run] = agreement, module.party(agreement, identity)
+            own = (units(agreement),) if units else ()
+            self._open[statement.run] = agreement, module.party(agreement, identity, *own)
         known, party = self._open[statement.run]
         if known != agreement:
             raise Refused("protection: this statement describes the run otherwise than its first one did")

@@ -161,7 +161,7 @@ def figures_of(study: Resolved, ask: Ask, state: str) -> str:
         state,
         terms.method,
         terms.options,
-        study.question.codebook.digest(),
+        study.codebook.digest(),
         sorted(map(canonical, terms.where)),
         ask.name,
     ]

@@ -17,11 +17,11 @@ from statfed.client.guard.policy import Approval, HolderName, Parties, load_poli
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting
 from statfed.core import VERSION, toml
-from statfed.core.discovery import load, modules
+from statfed.core.discovery import LINKAGES, modules
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.method import Arrays
 from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.protection import Packet
+from statfed.core.protection import Packet, load_protection
 from statfed.core.section import Section, Strict, describe, read_toml
 from statfed.core.statement import Present, Statement
 
@@ -32,7 +32,7 @@ log = logging.getLogger("statfed.holder")
 class PartyAllow(Strict):
     """What this party takes part in."""
 
-    protections: tuple[str, ...] = Field(description="protections that it plays a part in")
+    protections: tuple[str, ...] = Field(description="protections and linkages that it plays a part in")
     minimum_holders: int = Field(default=3, ge=1, description="fewest holders of a run that it takes part in")
     third_parties: tuple[str, ...] = Field(
         default=(), description="in Flower apps: key holders and compute nodes that it trusts as a holder"
@@ -64,14 +64,14 @@ def approval_of(home: Path) -> Approval:
 
 def played_by(name: str) -> tuple[str, ...]:
     """The protections that ask for a third party of this name, where a study does not name another one."""
-    there = {one: load(PROTECTIONS, one, "protection") for one in sorted(modules(PROTECTIONS))}
+    there = {one: load_protection(one) for one in sorted(modules(PROTECTIONS) | modules(LINKAGES))}
     return tuple(one for one, module in there.items() if name in module.third_parties(module.Options()))
 
 
 def write_party(home: Path, name: str, protections: Sequence[str]) -> Path:
     """Write a commented party.toml that `load_party` reads. Raises UsageError where none of `protections` has third
     parties, or the home has a file already that says otherwise."""
-    there = {one: load(PROTECTIONS, one, "protection") for one in modules(PROTECTIONS)}
+    there = {one: load_protection(one) for one in modules(PROTECTIONS) | modules(LINKAGES)}
     having = [one for one in sorted(there) if there[one].REQUIRES.third_parties]
     if not protections or set(protections) - set(having):
         raise UsageError(f"protection: got {', '.join(protections) or 'none'}; want some of {', '.join(having)}")

@@ -1,11 +1,12 @@
 """One file, one thing: modules of a package are found by looking, never by a registry to edit.
 
-Other packages may bring protections, analyses, training methods, models, scenarios and sources: an entry point in the
-group `statfed.protections` (`statfed.analyses`, `statfed.training`, `statfed.models`, `statfed.scenarios`,
-`statfed.sources`) names the module that implements the contract. What comes from outside is found by its metadata,
-imported only when it is used, and never takes the name of a built-in. Ids are of one alphabet, and no two are alike in
-reading: an id that is another's but for case, width, accents of compatibility, hyphens and underscores is refused, so
-that a policy that allows `mean` allows one thing. Analyses and training methods share their ids.
+Other packages may bring protections, linkages, analyses, training methods, models, scenarios and sources: an entry
+point in the group `statfed.protections` (`statfed.linkages`, `statfed.analyses`, `statfed.training`, `statfed.models`,
+`statfed.scenarios`, `statfed.sources`) names the module that implements the contract. What comes from outside is found
+by its metadata, imported only when it is used, and never takes the name of a built-in. Ids are of one alphabet, and no
+two are alike in reading: an id that is another's but for case, width, accents of compatibility, hyphens and underscores
+is refused, so that a policy that allows `mean` allows one thing. Analyses and training methods share their ids, and so
+do protections and linkages.
 """
 
 import importlib
@@ -21,8 +22,11 @@ from typing import Any
 from statfed.core.errors import UsageError
 from statfed.core.names import one_of
 
+LINKAGES = "statfed.strategies.linkages"
+"""Where linkages are found, which take a protection's place in a study (`statfed.core.linkage`)."""
 GROUPS = {
     "statfed.strategies.protections": "statfed.protections",
+    LINKAGES: "statfed.linkages",
     "statfed.strategies.analyses": "statfed.analyses",
     "statfed.strategies.training": "statfed.training",
     "statfed.strategies.models": "statfed.models",
@@ -32,7 +36,10 @@ GROUPS = {
 """Package to the entry-point group in which others may bring modules like its own. A module instead of a package has
 built-ins that are not modules of their own."""
 
-_METHODS = ("statfed.strategies.analyses", "statfed.strategies.training")
+_SHARING = (
+    ("statfed.strategies.analyses", "statfed.strategies.training"),
+    ("statfed.strategies.protections", LINKAGES),
+)
 ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 """What an id looks like."""
 
@@ -87,7 +94,7 @@ def plugins(package: str) -> dict[str, Plugin]:
 
 def _sharing(package: str) -> tuple[str, ...]:
     """The packages whose ids have to differ from each other's."""
-    return _METHODS if package in _METHODS else (package,)
+    return next((packages for packages in _SHARING if package in packages), (package,))
 
 
 def _brought(package: str) -> Iterator[Plugin]:

@@ -17,14 +17,31 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from statfed.core.discovery import load
+from statfed.core.codebook import Codebook
+from statfed.core.conditions import columns_of
+from statfed.core.discovery import LINKAGES, load
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity
-from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage
-from statfed.core.section import Section
+from statfed.core.linkkeys import read_key
+from statfed.core.method import read_question
+from statfed.core.names import one_of
+from statfed.core.protection import (
+    Agreement,
+    Disclosure,
+    Packet,
+    Replies,
+    Requirements,
+    Stage,
+    agree,
+    load_protection,
+    read_protection,
+)
+from statfed.core.result import Result
+from statfed.core.section import NAME, Section
+from statfed.core.terms import Terms
 
-PACKAGE = "statfed.strategies.linkages"
 Reveal = Literal["size", "totals", "pairs"]
 """What comes out: the number of matched units; figures over them; the pairs themselves, at the parties named."""
 
@@ -52,10 +69,12 @@ class Units:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the coordinator ends up with. figures: by name; size: matched units, None where that is not told."""
+    """What the coordinator ends up with. figures: by name; size: matched units, None where that is not told; result:
+    that of an analysis over the matched, as of any other."""
 
     figures: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     size: int | None = None
+    result: Result | None = None
 
 
 Rounds = Generator[Stage, Replies, Outcome]
@@ -73,7 +92,9 @@ class Linkage(Protocol):
     """The module contract of `statfed.strategies.linkages.*`.
 
     TITLE: one line for lists. TRUST: assumptions under which it holds. REVEALS: what may come out of it. PARTIES:
-    fewest and most holders. EXTRA: optional packages that it needs. Options: pydantic model of `[linkage] options`.
+    fewest and most holders. EXTRA: optional packages that it needs. METHODS: analyses that it works out over the
+    matched. PARTED: does it compare the parts of a key one by one? Options: pydantic model of what all parties agree
+    on, in the agreement; where it has a field `helper`, a third party of that name takes part.
     """
 
     TITLE: str
@@ -81,7 +102,17 @@ class Linkage(Protocol):
     REVEALS: tuple[Reveal, ...]
     PARTIES: tuple[int, int]
     EXTRA: str
+    METHODS: tuple[str, ...]
+    PARTED: bool
     Options: type[Section]
+
+    def options_of(self, asked: "Asked") -> Section:
+        """What the parties agree on, of a study. Raises UsageError on what this linkage cannot do."""
+        ...
+
+    def figures(self, agreement: Agreement) -> int:
+        """Most exact figures that come out of it: what it counts as in the holders' ledgers."""
+        ...
 
     def third_parties(self, options: Any) -> tuple[str, ...]:
         """Names of the parties that take part beside the holders."""
@@ -91,8 +122,8 @@ class Linkage(Protocol):
         """A party's half; `identity.name` says whose. units: a holder's own, None of a third party."""
         ...
 
-    def coordinator(self, agreement: Agreement, question: Any) -> Rounds:
-        """The coordinator's half. question: what is worked out over the matched, as the linkage reads it."""
+    def coordinator(self, agreement: Agreement) -> Rounds:
+        """The coordinator's half."""
         ...
 
     def learns(self, agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
@@ -100,9 +131,143 @@ class Linkage(Protocol):
         ...
 
 
+class Linking(Section):
+    """What a study says of its linkage: the options of `[protection]`, in whose place a linkage stands."""
+
+    key: str = Field(min_length=1, max_length=400, description="what units are matched by, as id or name,birth_date")
+    reveal: Reveal = Field(default="size", description="what comes out: size, totals or pairs")
+    to: tuple[str, ...] = Field(default=(), description="holders that learn which of their own units match, of pairs")
+    minimum_frequency: int = Field(default=10, ge=1, le=1000, description="fewest matched units that a figure is about")
+    helper: str = Field(default="helper", description="name of the helper, where there is one; no holder's")
+    cap: int | None = Field(default=None, ge=1, description="units that every holder fills its own up to; public")
+    options: dict[str, Any] = Field(default_factory=dict, description="the linkage's own further options")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Linking":
+        if not NAME.fullmatch(self.helper):
+            raise ValueError(f"helper: got {self.helper!r}; want lower-case letters, digits and hyphens, 40 at most")
+        if (self.reveal == "pairs") != bool(self.to):
+            raise ValueError("to: got holders without pairs, or pairs without them; want both or neither")
+        return self
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A study with a linkage, read. columns: by holder, those of the analysis that it has; terms: the study's."""
+
+    linking: Linking
+    terms: Terms
+    columns: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """A linkage in the place of a protection: what studies, policies and reports know of one holds for it too."""
+
+    name: str
+    module: Linkage
+    Options = Linking
+
+    @property
+    def TITLE(self) -> str:
+        return self.module.TITLE
+
+    @property
+    def TRUST(self) -> tuple[str, ...]:
+        return self.module.TRUST
+
+    @property
+    def REQUIRES(self) -> Requirements:
+        helped = "a helper, which works with no other party" if "helper" in self.module.Options.model_fields else ""
+        fewest = self.module.PARTIES[0]
+        return Requirements(minimum_holders=fewest, identities=True, extra=self.module.EXTRA, third_parties=helped)
+
+    def third_parties(self, options: Section) -> tuple[str, ...]:
+        """The helper, where there is one. options: of the study, or those that the parties agree on."""
+        if isinstance(options, Linking):
+            return (options.helper,) if "helper" in self.module.Options.model_fields else ()
+        return tuple(self.module.third_parties(options))
+
+    def party(self, agreement: Agreement, identity: Identity, units: Units | None = None) -> Party:
+        """A party's half."""
+        return self.module.party(agreement, identity, units)
+
+    def coordinator(self, agreement: Agreement) -> Rounds:
+        """The coordinator's half."""
+        return self.module.coordinator(agreement)
+
+    def agreed(self, terms: Terms, options: Linking) -> Section:
+        """What the parties agree on. Raises UsageError on a study that does not suit."""
+        return self.module.options_of(asked(terms, options, self.module))
+
+    def learns(self, terms: Terms) -> Sequence[Disclosure]:
+        """What each role learns; of sizes that are not known before all have admitted the study, those agreed."""
+        options = Linking.model_validate(terms.protection.options)
+        sizes = dict.fromkeys(terms.holders, options.cap or 1)
+        return self.module.learns(agree("", terms, sizes), options.reveal)
+
+
+def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
+    """A study's linkage, held against its codebooks. Raises UsageError, naming what does not go together.
+
+    Each holder has a codebook of its own; what all have in common are the columns of the key, and everything else that
+    is looked at is of one holder.
+    """
+    where = f"linkage {terms.protection.name}"
+    least, most = module.PARTIES
+    if not least <= len(terms.holders) <= most:
+        wanted = str(least) if least == most else f"{least} to {most}"
+        raise UsageError(f"{where}: got {len(terms.holders)} holders; want {wanted}")
+    if terms.privacy is not None:
+        raise UsageError(f"{where}: got [privacy]; want none: noise is among the options of a linkage that has some")
+    if linking.reveal not in module.REVEALS:
+        raise UsageError(f"reveal: got {linking.reveal}; want {one_of(module.REVEALS, linking.reveal)} of {where}")
+    if astray := sorted(set(linking.to) - set(terms.holders)):
+        raise UsageError(f"to: got {', '.join(astray)}; want holders of the study")
+    method, question = read_question(terms)
+    if linking.reveal != "totals" and (terms.method != "count" or terms.options):
+        raise UsageError(f"reveal: got {linking.reveal} with {terms.method}; want count alone, or reveal totals")
+    if linking.reveal == "totals" and terms.method not in module.METHODS:
+        raise UsageError(f"{where}: got {terms.method}; want {one_of(module.METHODS, terms.method)} over the matched")
+    missing = sorted(set(terms.holders) - set(terms.codebooks))
+    if missing:
+        raise UsageError(f"codebooks: got none for {', '.join(missing)}; want one of each holder that is linked")
+    parts = {holder: read_key(linking.key, terms.codebooks[holder], f"key at {holder}") for holder in terms.holders}
+    rules = {holder: ", ".join(part.name for part in own) for holder, own in parts.items()}
+    if len(set(rules.values())) > 1:
+        told = "; ".join(f"{rule} at {holder}" for holder, rule in rules.items())
+        raise UsageError(f"key: got {told}; want the same rules in all codebooks")
+    keys = {name for own in parts.values() for part in own for name in part.columns}
+    wanted = [*dict.fromkeys((*method.columns(question), *columns_of(terms.where)))]
+    columns: dict[str, list[str]] = {holder: [] for holder in terms.holders}
+    for name in wanted:
+        having = [holder for holder in terms.holders if name in terms.codebooks[holder].columns]
+        if name in keys or len(having) != 1:
+            got = f"{name} of the key" if name in keys else f"{name} at {' and '.join(having) or 'no holder'}"
+            raise UsageError(f"columns: got {got}; want columns of one holder each, beside the key")
+        columns[having[0]].append(name)
+    for clause in terms.where:
+        if sum(bool(set(clause.columns) & {*own}) for own in columns.values()) > 1:
+            raise UsageError(f"where: got {clause}, on columns of several holders; want those of one in each condition")
+    return Asked(linking, terms, {holder: tuple(names) for holder, names in columns.items()})
+
+
+def key_columns(key: str, codebook: Codebook) -> tuple[str, ...]:
+    """The columns of a key. Raises UsageError on one that is none of the codebook's, or cannot be of a key."""
+    return tuple(dict.fromkeys(name for part in read_key(key, codebook) for name in part.columns))
+
+
+def linking_of(terms: Terms) -> Asked | None:
+    """The linkage of a study, None where it has none. Raises UsageError on one that does not suit it."""
+    module = load_protection(terms.protection.name)
+    if not isinstance(module, InPlace):
+        return None
+    return asked(terms, read_protection(terms)[1], module.module)  # type: ignore[arg-type]
+
+
 def load_linkage(name: str) -> Linkage:
     """The module of a linkage. Raises UsageError naming those there are."""
-    module: Linkage = load(PACKAGE, name, "linkage")
+    module: Linkage = load(LINKAGES, name, "linkage")
     return module
 
 

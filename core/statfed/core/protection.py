@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from statfed.core.beside import closed
-from statfed.core.discovery import load
+from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import MOST_RECORDS, Layout
 from statfed.core.identity import Identity
@@ -191,6 +191,21 @@ class Protection(Protocol):
         ...
 
 
+def package_of(name: str) -> str:
+    """The package that a study's protection is found in; that of protections where there is none of this name."""
+    return LINKAGES if name in modules(LINKAGES) else PACKAGE
+
+
+def load_protection(name: str) -> Protection:
+    """The module of a protection, or a linkage in the place of one. Raises UsageError naming those there are."""
+    if name in modules(LINKAGES):
+        from statfed.core.linkage import InPlace, load_linkage  # which is about agreements and parties, as this is
+
+        return InPlace(name, load_linkage(name))
+    module: Protection = load(PACKAGE, name, "protection")
+    return module
+
+
 def read_protection(terms: Terms) -> tuple[Protection, Section]:
     """The protection that a study names and its options. Raises UsageError on unknown names or options."""
     return named_protection(terms.protection.name, terms.protection.options)
@@ -198,7 +213,7 @@ def read_protection(terms: Terms) -> tuple[Protection, Section]:
 
 def named_protection(name: str, options: Mapping[str, Any]) -> tuple[Protection, Section]:
     """The protection `name` with its options read. Raises UsageError on unknown names or options."""
-    module: Protection = load(PACKAGE, name, "protection")
+    module = load_protection(name)
     try:
         return module, module.Options.model_validate(dict(options))
     except ValidationError as error:
@@ -237,6 +252,8 @@ def agree(run: str, terms: Terms, sizes: Mapping[str, int]) -> Agreement:
             f"at most {MOST_RECORDS} together"
         )
     minimum = minimum_holders(terms, module.REQUIRES)
+    agreed: Callable[[Terms, Section], Section] | None = getattr(module, "agreed", None)
+    options = agreed(terms, options) if agreed else options
     return agreement_over(sizes, run, terms.digest(), terms.protection.name, options, minimum)
 
 
@@ -244,7 +261,7 @@ def agreement_over(
     sizes: Mapping[str, int], run: str, study: str, protection: str, options: Section, minimum: int
 ) -> Agreement:
     """The agreement of a run over the holders of `sizes`, in whatever order they come. options: read."""
-    module: Protection = load(PACKAGE, protection, "protection")
+    module = load_protection(protection)
     third = tuple(sorted(module.third_parties(options)))
     ordered = dict(sorted(sizes.items()))
     return Agreement(run, study, protection, tuple(ordered), third, minimum, ordered, options)

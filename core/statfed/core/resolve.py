@@ -6,8 +6,11 @@ from functools import cached_property
 from typing import Any
 
 from statfed.core.applicability import applicable, obstacles
+from statfed.core.codebook import Codebook
+from statfed.core.conditions import Clause
 from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout, layout_of
+from statfed.core.linkage import Asked, key_columns, linking_of
 from statfed.core.method import (
     Adaptive,
     Ask,
@@ -35,8 +38,9 @@ from statfed.core.terms import Privacy, Terms
 class Resolved:
     """What the names in a study's terms stand for.
 
-    question: of the holder's own codebook where one was named. columns: all that are read, conditions' and the privacy
-    unit's included. functions: the asks that are no sums. budget: None without privacy.
+    question: of the holder's own codebook where one was named, of a linkage always of the joined one. columns: all that
+    are read, conditions' and the privacy unit's included, of the table of that holder; so are codebook and where.
+    functions: the asks that are no sums. budget: None without privacy. linking: where units are linked.
     """
 
     terms: Terms
@@ -48,6 +52,9 @@ class Resolved:
     third_parties: tuple[str, ...]
     functions: Mapping[str, str]
     budget: Budget | None
+    codebook: Codebook
+    where: tuple[Clause, ...]
+    linking: Asked | None = None
 
     @property
     def method(self) -> Method:
@@ -149,8 +156,12 @@ def resolve(terms: Terms, holder: str = "") -> Resolved:
     """
     protection, options = read_protection(terms)
     reveals = protection.REQUIRES.reveals_updates
-    _, question = read_question(terms, terms.codebook_of(holder) if holder else None, reveals)
-    columns = columns_read(question)
+    linking, codebook = linking_of(terms), terms.codebook_of(holder) if holder else terms.codebook
+    _, question = read_question(terms, None if linking else codebook, reveals)
+    columns, where = columns_read(question), terms.where
+    if linking and holder in linking.columns:
+        columns = tuple(dict.fromkeys((*key_columns(linking.linking.key, codebook), *linking.columns[holder])))
+        where = tuple(clause for clause in where if set(clause.columns) <= set(columns))
     budget = budget_of(question) if terms.privacy else None
     return Resolved(
         terms=terms,
@@ -162,6 +173,9 @@ def resolve(terms: Terms, holder: str = "") -> Resolved:
         third_parties=tuple(protection.third_parties(options)),
         functions=functions_of(question),
         budget=budget,
+        codebook=codebook,
+        where=where,
+        linking=linking,
     )
 
 

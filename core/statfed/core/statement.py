@@ -14,7 +14,7 @@ from statfed.core.discovery import origin
 from statfed.core.errors import BY_NAME, EngineError, Refused, StatfedError, harmless
 from statfed.core.fixed_point import MOST_RECORDS
 from statfed.core.method import package_of
-from statfed.core.protection import PACKAGE as PROTECTIONS
+from statfed.core.protection import package_of as protecting
 from statfed.core.section import Unit, deep
 from statfed.core.terms import Terms
 
@@ -113,7 +113,10 @@ def understood(
 
 def outside(terms: Terms) -> tuple[str, ...]:
     """What other packages bring of a study, as `protection NAME of PACKAGE VERSION`: it has to match everywhere."""
-    parts = [(PROTECTIONS, "protection", terms.protection.name), (package_of(terms.method), "method", terms.method)]
+    parts = [
+        (protecting(terms.protection.name), "protection", terms.protection.name),
+        (package_of(terms.method), "method", terms.method),
+    ]
     model = terms.options.get("model")
     if isinstance(model, dict) and "name" in model:
         parts.append((MODELS, "model", str(model["name"])))

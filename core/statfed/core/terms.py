@@ -10,6 +10,7 @@ from statfed.core.codebook import Codebook, Column
 from statfed.core.conditions import MOST_CONDITIONS, Clause, checked
 from statfed.core.conditions import Condition as Condition
 from statfed.core.conditions import parse_condition as parse_condition
+from statfed.core.discovery import LINKAGES, modules
 from statfed.core.errors import UsageError
 from statfed.core.section import Section, Unit
 
@@ -114,10 +115,12 @@ class Terms(Section):
                     )
         if sum(len(clause.either) for clause in self.where) > MOST_CONDITIONS:
             raise ValueError(f"where: got more than {MOST_CONDITIONS:,} comparisons; want fewer")
+        linked = self.protection.name in modules(LINKAGES)  # then each column is of one holder
         for clause in self.where:
             try:
                 for codebook in (self.codebook, *self.codebooks.values()):
-                    checked(clause, codebook)
+                    if codebook is self.codebook or not linked or set(clause.columns) <= set(codebook.columns):
+                        checked(clause, codebook)
             except UsageError as error:
                 raise ValueError(str(error)) from None
         return self

@@ -15,10 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from statfed.core import VERSION
-from statfed.core.discovery import load
 from statfed.core.errors import UsageError
-from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.protection import Disclosure
+from statfed.core.protection import Disclosure, load_protection
 from statfed.core.resolve import Resolved
 from statfed.core.result import Result, Scalar
 from statfed.core.statement import Admission, Closing
@@ -248,7 +246,7 @@ def read_answer(stored: Mapping[str, Any], kept: Mapping[str, Any] | None = None
         raise UsageError(f"result.json: got one that is damaged ({what}); want one that a run wrote") from None
     stated = str(stored.get("study_digest"))
     if answer.study_digest != stated:
-        module = load(PROTECTIONS, answer.terms.protection.name, "protection")
+        module = load_protection(answer.terms.protection.name)
         if not kept.get("terms") and has_secrets(module) and re.fullmatch("[0-9a-f]{64}", stated):
             return replace(answer, digest=stated)
         raise UsageError("result.json: got terms whose digest is another than the one holders saw; want it as written")

@@ -372,7 +372,7 @@ def _misfits(study: Resolved, policy: Policy, home: Path) -> tuple[str, ...]:
     """How the true data do not fit the study's codebook, in words without values."""
     try:
         with connect(policy.dataset.path, home) as source:
-            return inspect(source, study.question.codebook, study.columns, weighing(study)).mismatches
+            return inspect(source, study.codebook, study.columns, weighing(study)).mismatches
     except UsageError as error:
         return (str(error),)
 

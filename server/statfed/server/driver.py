@@ -30,6 +30,7 @@ from statfed.core.statement import Admission, Closing, Receipt
 from statfed.core.table import Size
 from statfed.server.engine import Session
 from statfed.server.exchange import SHORT, Exchange
+from statfed.server.linking import first_ask, linked
 
 LIMIT = 100_000  # sums of one study; a method that wants more does not converge
 
@@ -137,6 +138,13 @@ def drive(
         on_admission(driven.admissions)
         _alike(study, driven.admissions)
         exchange.sizes = {name: admission.size for name, admission in driven.admissions.items()}
+        if study.linking:
+            started = time.perf_counter()
+            driven.result, moved = linked(study, exchange, run, timeout, progress)
+            seconds = time.perf_counter() - started
+            driven.sums = [Sum(first_ask(study), seconds, moved.down, moved.up, {}, {})]
+            driven.closings = _ended(exchange, kept=True)
+            return driven
         begun = resume or Checkpoint(run, 0, dict(start or {}))
         line = _Line(study, exchange, driven, run, timeout, progress, on_state, begun, few)
         line.walk(lambda: _coordination(study, dict(begun.state)))

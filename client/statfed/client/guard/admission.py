@@ -18,6 +18,7 @@ from statfed.client.guard.policy import ANY, Allow, Limits, Policy
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import Clause, canonical, parse_where
 from statfed.core.errors import Refused, UsageError
+from statfed.core.linkage import Asked
 from statfed.core.method import Ask, Cells, Fixed, Model, Part, budget_of
 from statfed.core.protection import named_protection
 from statfed.core.resolve import Resolved
@@ -64,13 +65,9 @@ def failing(policy: Policy, study: Resolved) -> list[Rule]:
         ),
         *of("allow.columns", _columns(allow, study.columns)),
         *of("allow.noise", _listed("noise", terms.privacy.noise, allow.noise) if terms.privacy else None),
-        *of(
-            "allow.protections",
-            None if ANY in allow.protections else _listed("protection", terms.protection.name, allow.protections),
-        ),
-        *_conceded(terms.protection.name, terms.protection.options, allow.protections, allow.third_parties),
+        *(_linkage(policy, study, study.linking) if study.linking else _protection(allow, terms)),
         *of("dataset.codebooks", *_pinned(policy, study)),
-        *of("allow.filters", *_filters(allow, terms.where, study.question.codebook)),
+        *of("allow.filters", *_filters(allow, terms.where, study.codebook)),
         *of("allow.weights", *_weights(allow, study)),
         *of("allow.functions", *_functions(allow, study)),
         *of("disclosure", *_parameters(policy, terms)),
@@ -99,6 +96,37 @@ def failing(policy: Policy, study: Resolved) -> list[Rule]:
             "its operating system; want a study without seed",
         )
     return rules + of("", *study.obstacles)  # not left to the coordinator to look
+
+
+def _protection(allow: Allow, terms: Terms) -> list[Rule]:
+    name = terms.protection.name
+    listed = None if ANY in allow.protections else _listed("protection", name, allow.protections)
+    rules = [Rule(listed, "allow.protections")] if listed else []
+    return rules + _conceded(name, terms.protection.options, allow.protections, allow.third_parties)
+
+
+def _linkage(policy: Policy, study: Resolved, asked: Asked) -> list[Rule]:
+    """Units are matched in ways that the policy lists, by third parties that it trusts. What comes out is about as many
+    units as the holder's own minimum frequency asks for; its other rules are about records that it sees all of, so that
+    while one is on only numbers of units are told."""
+    allow, rules, linking = policy.allow, list[Rule](), asked.linking
+    name = study.terms.protection.name + (":pairs" if linking.reveal == "pairs" else "")
+    if listed := _listed("linkage", name, allow.linkages):
+        rules.append(Rule(listed, "allow.linkages"))
+    if strangers := sorted(set(study.third_parties) - set(allow.third_parties)):
+        wanted = " or ".join(allow.third_parties) or "none: the list is empty"
+        text = f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}"
+        rules.append(Rule(text, "allow.third_parties"))
+    own = policy.disclosure
+    if own.minimum_frequency is not None and linking.minimum_frequency < own.minimum_frequency:
+        text = "minimum frequency: a figure over the matched may be about fewer units than this policy's; want more"
+        rules.append(Rule(text, "disclosure"))
+    counted = linking.reveal == "size" or (study.terms.method == "table" and not study.question.options.value)
+    others = own.model_copy(update={"minimum_frequency": None, "zeros": "allow", "full_cells": "allow"})
+    if "protect" in (own.zeros, own.full_cells) or (not counted and not others.silent):
+        text = f"linkage: got {linking.reveal} of {study.terms.method}; want size, or a table of counts: rules of this "
+        rules.append(Rule(f"{text}policy beside minimum frequency cannot look at units that match", "disclosure"))
+    return rules
 
 
 def refusing(policy: Policy, study: Resolved) -> list[Rule]:
@@ -184,7 +212,7 @@ def bounded_ask(limits: Limits, study: Resolved, ask: Ask, number: int) -> None:
     _within(limits, {"asks": number, "megabytes": megabytes})
     discloses = study.method.discloses(study.question, ask)
     if isinstance(discloses, Cells):
-        columns = study.question.codebook.columns
+        columns = study.codebook.columns
         levels = (len(columns[name].levels) for name in discloses.by if name in columns)
         _within(limits, {"cells": math.prod(max(1, each) for each in levels)})
     elif isinstance(discloses, Model) and not study.training:
@@ -215,10 +243,10 @@ def _over(limits: Limits, sizes: Mapping[str, int]) -> list[Rule]:
 def _pinned(policy: Policy, study: Resolved) -> Iterator[str]:
     """The codebook is one that the policy names; in a rehearsal any, unless it names some."""
     pins = policy.dataset.codebooks
-    if ANY in pins or (policy.rehearsal and not pins) or study.question.codebook.digest() in pins:
+    if ANY in pins or (policy.rehearsal and not pins) or study.codebook.digest() in pins:
         return
     wanted = f"want one of {', '.join(pins)}" if pins else "want this holder to pin one: statfed codebook pin"
-    yield f"codebook: got {study.question.codebook.digest()}, which this holder has not pinned; {wanted}"
+    yield f"codebook: got {study.codebook.digest()}, which this holder has not pinned; {wanted}"
 
 
 def _filters(allow: Allow, where: Sequence[Clause], codebook: Codebook) -> Iterator[str]:
@@ -251,7 +279,7 @@ def _weights(allow: Allow, study: Resolved) -> Iterator[str]:
     if study.privacy is not None or ANY in allow.weights:
         return
     for name in weighing(study):
-        column = study.question.codebook.columns.get(name)
+        column = study.codebook.columns.get(name)
         if name not in allow.weights and (column is None or column.role not in WEIGHTS):
             wanted = " or ".join(["a column with role weight or replicate", *allow.weights])
             yield f"weight: got {name}, by which records may not be weighed; want {wanted}, or a private study"
@@ -326,7 +354,7 @@ def _parties(policy: Policy, study: Resolved) -> list[Rule]:
         fewest = study.minimum_holders
     except UsageError:
         fewest = minimum.holders  # among the study's obstacles
-    if fewest < minimum.holders:
+    if fewest < minimum.holders and not study.linking:  # which is no sum over holders
         text = "minimum number of holders: a sum of this study may be over fewer than this policy's minimum"
         rules.append(Rule(text, "minimum.holders"))
     return rules

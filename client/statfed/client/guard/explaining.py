@@ -12,12 +12,11 @@ from statfed.client.guard.approvals import covering
 from statfed.client.guard.policy import ANY, Parties, Policy
 from statfed.client.pilot.joining import KIT
 from statfed.core.codebook import load_codebook
-from statfed.core.discovery import load
 from statfed.core.errors import StatfedError, UsageError
 from statfed.core.pilot.documents import read_document
 from statfed.core.pilot.papers import Roster, read_kit
 from statfed.core.pilot.proposals import read_proposal
-from statfed.core.protection import PACKAGE as PROTECTIONS
+from statfed.core.protection import load_protection
 from statfed.core.resolve import resolve
 from statfed.core.section import read_toml
 from statfed.core.study import load_study
@@ -129,7 +128,7 @@ def _in_pilot(policy: Policy, home: Path) -> list[str]:
         )
     there = {one.name for one in roster.participants if one.role == "third-party"}
     for name in allow.protections:
-        module = None if name == ANY or ":" in name else load(PROTECTIONS, name, "protection")
+        module = None if name == ANY or ":" in name else load_protection(name)
         wanted = 0 if module is None else len(module.third_parties(module.Options()))
         if module is not None and len(there & set(allow.third_parties)) < wanted:
             have = f"; {roster.pilot} has {', '.join(sorted(there))}" if there else ""

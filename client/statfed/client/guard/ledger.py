@@ -2,10 +2,11 @@
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
 (order, single; `round` is the most sums of the run, `event` that of each of them; done: sums of the study before them,
-where there are), `charge`, `disclose` (figures, what; where known), `refuse` (withheld, where the coordinator gave no
-result on seeing totals), `release` (freed; over, where the run has ended in all its attempts), `restored` (anchor,
-lost). A reservation of sums with different events has them in `events`, each with how often; one of a budget that is
-spent in shares has `adaptive`, and `event` stands for the whole budget (`accountant.claim`).
+where there are), `charge`, `disclose` (figures, what; where known; linked, where units were matched with others'),
+`refuse` (withheld, where the coordinator gave no result on seeing totals), `release` (freed; over, where the run has
+ended in all its attempts), `restored` (anchor, lost). A reservation of sums with different events has them in `events`,
+each with how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget
+(`accountant.claim`).
 
 Formal guarantees.
 
@@ -323,13 +324,21 @@ class Ledger:
             return self._chain.append("charge", run, study, round, event=text)
 
     def disclose(
-        self, run: str, study: str, round: int, note: str, figures: int = 0, what: str = "", most: int | None = None
+        self,
+        run: str,
+        study: str,
+        round: int,
+        note: str,
+        figures: int = 0,
+        what: str = "",
+        most: int | None = None,
+        linked: bool = False,
     ) -> str:
         """Record a release that is not differentially private, before it leaves. Each (run, round) once.
 
         figures: exact numbers that leave; what: names the question and the state of the data (a digest of both), so
         that its figures are counted once however often it is asked; most: Refused where the figures of all time would
-        come to more, in words that hold no number.
+        come to more, in words that hold no number. linked: were units matched with others'?
         """
         if figures < 0:
             raise UsageError(f"disclosure: got {figures} figures; want 0 or more")
@@ -339,7 +348,8 @@ class Ledger:
             more = max(0, figures - state.asked.get(what, 0)) if what else figures
             if most is not None and more and (state.lost or state.figures + more > most):
                 raise Refused("exact figures: more than this holder gives of its data set; want fewer, or privacy")
-            facts = ({"figures": figures} if figures else {}) | ({"what": what} if what else {})
+            told = {"figures": figures, "what": what, "linked": linked}
+            facts = {key: value for key, value in told.items() if value}
             return self._chain.append("disclose", run, study, round, facts=facts, note=note)
 
     def figures(self) -> int:
@@ -403,12 +413,13 @@ class Ledger:
 
         A clock that goes backwards forgives none.
         """
-        if not 0 < days < math.inf:
-            raise UsageError(f"refusals: got {days:g} days; want more than 0")
-        now = dt.datetime.now(dt.UTC)
-        start = now - dt.timedelta(days=min(days, 365_000.0))
         with self._chain.reading() as state:
-            return state.refused_since(start, now)
+            return state.since(state.refusals, *_last(days))
+
+    def linked(self, days: float) -> int:
+        """Linkages of the last days, counted as refusals are."""
+        with self._chain.reading() as state:
+            return state.since(state.links, *_last(days))
 
     def release(self, run: str, study: str = "", *, over: bool = False) -> str:
         """Free what `run` reserved and did not charge. over: this study's run has ended in all attempts, which is on
@@ -507,3 +518,11 @@ def _at(events: list[Event], delta: float, adaptive: bool = False) -> float:
         pure = privacy.pure_epsilon(events)
         return min(privacy.zcdp_epsilon(concentrated, delta) if math.isfinite(concentrated) else math.inf, pure)
     return tight(events, delta)
+
+
+def _last(days: float) -> tuple[dt.datetime, dt.datetime]:
+    """Begin and end of a period that ends now. Raises UsageError on one that is none."""
+    if not 0 < days < math.inf:
+        raise UsageError(f"period: got {days:g} days; want more than 0")
+    now = dt.datetime.now(dt.UTC)
+    return now - dt.timedelta(days=min(days, 365_000.0)), now

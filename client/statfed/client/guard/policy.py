@@ -39,7 +39,7 @@ from statfed.client.guard.files import write_private
 from statfed.core import toml
 from statfed.core.conditions import check_syntax
 from statfed.core.disclosure import Rules
-from statfed.core.discovery import modules
+from statfed.core.discovery import LINKAGES, modules
 from statfed.core.errors import UsageError
 from statfed.core.method import methods
 from statfed.core.protection import PACKAGE as PROTECTIONS
@@ -127,6 +127,11 @@ class Allow(Strict):
         description='protections under which a contribution may leave; ["*"] for all, plain among them; NAME:OPTION '
         "besides for an option with which NAME protects less"
     )
+    linkages: tuple[str, ...] = Field(
+        default=(),
+        description="ways in which units may be matched with others', as helper; NAME:pairs besides where a holder may "
+        "learn which of its own match; none for no linkage",
+    )
     third_parties: tuple[str, ...] = Field(
         default=(),
         description="key holders and compute nodes that may be trusted with their part; a pinned key does not say so",
@@ -170,6 +175,14 @@ class Allow(Strict):
             name, sign, option = entry.partition(":")
             if sign:
                 known((option,), type(named_protection(name, {})[1]).model_fields, f"option of {name}")
+        return value
+
+    @field_validator("linkages")
+    @classmethod
+    def _linkages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known([entry.partition(":")[0] for entry in value], modules(LINKAGES), "linkage")
+        if astray := sorted(entry for entry in value if entry.partition(":")[2] not in ("", "pairs")):
+            raise ValueError(f"got {', '.join(astray)}; want names of linkages, and NAME:pairs")
         return value
 
     @field_validator("columns", "filters", "weights")
@@ -343,14 +356,21 @@ class Limits(Strict):
         ge=1,
         description="refusals that depended on data, after which nothing exact is answered; off in a rehearsal only",
     )
-    days: float = Field(default=30.0, gt=0, le=36_500, description="period over which refusals are counted")
+    linkages: int | None = Field(
+        default=10,
+        ge=1,
+        description="linkages with others' units in a period: each can be probed with guesses; off in a rehearsal only",
+    )
+    days: float = Field(
+        default=30.0, gt=0, le=36_500, description="period over which refusals and linkages are counted"
+    )
 
-    @field_validator("seconds", "memory", "figures", "refusals", mode="before")
+    @field_validator("seconds", "memory", "figures", "refusals", "linkages", mode="before")
     @classmethod
     def _off(cls, value: object) -> object:
         return None if value == "off" else value
 
-    @field_serializer("seconds", "memory", "figures", "refusals", when_used="json")
+    @field_serializer("seconds", "memory", "figures", "refusals", "linkages", when_used="json")
     def _written(self, value: float | None) -> float | str:
         return "off" if value is None else value
 
@@ -385,7 +405,7 @@ class Policy(Section):
             return self
         if ANY in self.dataset.codebooks:
             raise ValueError('dataset.codebooks: got "*"; want digests (statfed codebook pin), or refusals.explain')
-        for key in ("figures", "refusals"):
+        for key in ("figures", "refusals", "linkages"):
             if getattr(self.limits, key) is None:
                 raise ValueError(f'limits.{key}: got "off"; want a number, or refusals.explain: this is a rehearsal')
         return self

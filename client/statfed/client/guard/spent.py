@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,7 @@ class State:
     asked: dict[str, int] = field(default_factory=dict)  # figures of each named question
     unnamed: int = 0  # figures of questions without a name
     refusals: list[int] = field(default_factory=list)  # their places in `times`
+    links: list[int] = field(default_factory=list)  # of linkages, likewise
     withheld: set[str] = field(default_factory=set)  # runs whose totals gave no result
     over: set[tuple[str, str]] = field(default_factory=set)  # runs that ended, by shared name, and their study
     given: dict[tuple[str, str], dict[int, dict[str, str]]] = field(default_factory=dict)
@@ -106,9 +107,10 @@ class State:
     def figures(self) -> int:
         return sum(self.asked.values()) + self.unnamed
 
-    def refused_since(self, start: dt.datetime, now: dt.datetime) -> int:
-        """Refusals from `start` on, by the times of the entries put right as the module says."""
-        latest, found, places = dt.datetime.min.replace(tzinfo=dt.UTC), 0, set(self.refusals)
+    def since(self, listed: Iterable[int], start: dt.datetime, now: dt.datetime) -> int:
+        """How many of the listed entries (`refusals`, `links`) are from `start` on, by their times put right as the
+        module says."""
+        latest, found, places = dt.datetime.min.replace(tzinfo=dt.UTC), 0, set(listed)
         for place, time in enumerate(self.times):
             if time <= now:
                 latest = max(latest, time)
@@ -243,6 +245,8 @@ class State:
                 self.chosen |= run.adaptive
             case "disclose":
                 self.disclose(entry.run, entry.study, entry.round, facts)
+                if facts.get("linked") is True:
+                    self.links.append(entry.seq - 1)
             case "refuse":
                 self.refusals.append(entry.seq - 1)
                 if facts.get("withheld") is True:

@@ -26,7 +26,7 @@ from statfed.client.guard.policy import (
     Refusals,
 )
 from statfed.core.disclosure import OFF
-from statfed.core.discovery import load, modules
+from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.method import ANALYSES, load_method
 from statfed.core.protection import PACKAGE as PROTECTIONS
 
@@ -46,6 +46,7 @@ LARGE = Limits(
     megabytes=4_096,
     seconds=None,
     figures=None,
+    linkages=None,
     refusals=None,
 )
 """Bounds of a rehearsal: those within which a study can be read at all."""
@@ -97,6 +98,7 @@ def _rehearsal(third_parties: tuple[str, ...]) -> dict[str, Any]:
         "allow": Allow(
             methods=(ANY,),
             protections=(ANY,),
+            linkages=tuple(f"{name}{may}" for name in sorted(modules(LINKAGES)) for may in ("", ":pairs")),
             third_parties=third_parties,
             columns=(ANY,),
             functions=(ANY,),

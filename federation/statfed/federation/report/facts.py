@@ -10,10 +10,8 @@ from functools import cached_property
 
 from statfed.core import toml
 from statfed.core.disclosure import Rules
-from statfed.core.discovery import load
 from statfed.core.method import load_method
-from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.protection import shown_options
+from statfed.core.protection import load_protection, shown_options
 from statfed.core.terms import Privacy
 from statfed.federation.answers import Answer
 from statfed.federation.report import formats
@@ -230,7 +228,7 @@ class Facts:
         """The study as TOML, without thresholds of disclosure control and what its protection keeps back."""
         study = dict(self.answer.study)
         used = dict(study.get("protection", {}))
-        module = load(PROTECTIONS, used.get("name", "plain"), "protection")
+        module = load_protection(used.get("name", "plain"))
         options = {k: v for k, v in used.get("options", {}).items() if shown_options(module, {k: v})[k] == v}
         study["protection"] = {**used, "options": options}
         if not self.rules.silent:
@@ -273,7 +271,7 @@ class Facts:
 def protection_of(answer: Answer) -> str:
     """How sums over holders were formed: protection, fewest holders and options, those that stay secret not shown."""
     used = answer.terms.protection
-    options = shown_options(load(PROTECTIONS, used.name, "protection"), used.options)
+    options = shown_options(load_protection(used.name), used.options)
     told = [f"{key} {_words(value)}" for key, value in options.items()]
     more = [f"at least {many(used.minimum_holders, 'holder')} in a sum"] if used.minimum_holders else []
     return "; ".join([used.name, *more, *told])

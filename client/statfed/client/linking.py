@@ -1,0 +1,41 @@
+"""A holder's units as a linkage sees them: keys in normal form, and the columns that are worked out over the matched.
+
+Records without a key, or without a value of a column that is looked at, are no units: a result is about units complete
+at every holder, as it is about complete records in other studies. How many were left out is told to nobody.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.codebook import Column
+from statfed.core.errors import UsageError
+from statfed.core.linkage import Asked, Units
+from statfed.core.linkkeys import keys_of, read_key, together
+from statfed.core.table import Table
+
+
+def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
+    """The units of a holder's records. parted: one key a part, else one of all.
+
+    Raises UsageError where a column of the analysis is neither a number nor of categories.
+    """
+    names = asked.columns[holder]
+    table = table.complete(names)
+    parts = read_key(asked.linking.key, table.codebook)
+    keys = keys_of(table, parts if parted else (together(parts),)).parts
+    rows = table.rows(names) if names else None
+    columns = {} if rows is None else {n: _numbers(rows.column(n), table.codebook.column(n), n) for n in names}
+    return Units(keys, columns)
+
+
+def _numbers(values: object, column: Column, name: str) -> NDArray[np.float64]:
+    """Numbers as they are, categories as the places of their levels."""
+    found = values.to_pylist()  # type: ignore[attr-defined]
+    if column.levels:
+        places = {level: float(place) for place, level in enumerate(column.levels)}
+        if column.type == "boolean":
+            return np.array(found, np.float64)
+        return np.array([places[value] for value in found], np.float64)
+    if not column.numeric:
+        raise UsageError(f"{name}: got type {column.type}; want a number or a category to work out over the matched")
+    return np.array(found, np.float64)

@@ -1,0 +1,58 @@
+"""The coordinator's end of a linkage: it relays sealed packets between the parties, and gets what was agreed."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from statfed.core.errors import EngineError, Refused
+from statfed.core.linkage import Asked, InPlace, Outcome
+from statfed.core.method import Ask
+from statfed.core.progress import Progress
+from statfed.core.protection import agree
+from statfed.core.resolve import Resolved
+from statfed.core.result import Basis, Result
+from statfed.core.statement import Receipt
+from statfed.server.exchange import Exchange, Traffic
+
+LINKAGE = "link units"
+
+
+def linked(study: Resolved, exchange: Exchange, run: str, timeout: float, progress: Progress) -> tuple[Result, Traffic]:
+    """Link the units of all holders; the result, not yet under release rules, and what it moved.
+
+    Raises Refused where figures would be about too few units, EngineError where a party fails.
+    """
+    module, asked = study.protection, study.linking
+    if not isinstance(module, InPlace) or asked is None:
+        raise EngineError(f"{study.terms.protection.name}: no linkage")
+    progress(LINKAGE, 0, 1)
+    rounds = cast(Any, module.coordinator(agree(run, study.terms, exchange.sizes)))  # gives an outcome, and no sum
+    found, _, traffic = exchange.total(rounds, dict, Receipt, 1, LINKAGE, timeout)
+    progress(LINKAGE, 1, 1)
+    return _result(asked, cast(Outcome, found)), traffic
+
+
+def first_ask(study: Resolved) -> str:
+    """The name of what the method asks for first: what its disclosures are declared by."""
+    first: Ask = next(study.method.coordinate(study.question))
+    return first.name
+
+
+def _result(asked: Asked, outcome: Outcome) -> Result:
+    """The outcome as a result. Raises Refused where there are fewer matched units than agreed."""
+    least = asked.linking.minimum_frequency
+    if outcome.result is not None:
+        return outcome.result
+    if outcome.size is None or outcome.size < least:
+        raise Refused(f"linkage: fewer than {least} units match, or none; want a larger set, or other units")
+    if outcome.figures:
+        rows: list[Mapping[str, str | float]] = [
+            {"name": name, "total": float(figure), "count": outcome.size} for name, figure in outcome.figures.items()
+        ]
+        basis = Basis(keys=("name",), counts=("count",), own=("total",))
+        return Result("total", "Totals over matched units", {"matched": rows}, basis={"matched": basis})
+    return Result(
+        "count",
+        "Matched units",
+        {"matched": [{"count": outcome.size}]},
+        basis={"matched": Basis(counts=("count",))},
+    )
