@@ -22,6 +22,7 @@ from statfed.core.discovery import load
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage
+from statfed.core.result import Result
 from statfed.core.section import Section
 
 PACKAGE = "statfed.strategies.linkages"
@@ -52,10 +53,12 @@ class Units:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the coordinator ends up with. figures: by name; size: matched units, None where that is not told."""
+    """What the coordinator ends up with. figures: by name; size: matched units, None where that is not told; result:
+    that of an analysis over the matched, as of any other."""
 
     figures: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     size: int | None = None
+    result: Result | None = None
 
 
 Rounds = Generator[Stage, Replies, Outcome]
