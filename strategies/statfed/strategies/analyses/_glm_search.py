@@ -53,6 +53,12 @@ class At:
         inner: Vector = self.total["information"][np.ix_(free, free)]
         return inner
 
+    def coarseness(self, free: Sequence[int]) -> float:
+        """What the gain of a step may be by what the encoding of the score has taken or added."""
+        return float(
+            np.sum((np.abs(whitening(self.information(free)).T) @ self.total.resolution["score"][list(free)]) ** 2)
+        )
+
     def step(self, free: Sequence[int]) -> Vector:
         """The step of Fisher scoring in the coefficients `free`, 0 elsewhere."""
         w = whitening(self.information(free))
@@ -117,7 +123,8 @@ def first(search: Search, mean: float) -> Generator[Ask, Total, tuple[float, At,
 
 
 def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Total, tuple[At, int]]:
-    """Fisher scoring in the coefficients `free` from `at`; and how many steps it took.
+    """Fisher scoring in the coefficients `free` from `at`; and how many steps it took. Where sums are coarser than
+    float64 it ends, and a step may raise the deviance, within their resolution.
 
     Raises UsageError on a start outside the family's range, on separation, and without convergence.
     """
@@ -139,7 +146,8 @@ def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Tot
         gain = float(step @ at.total["score"])
         scale = 1.0 if family.fixed_scale else float(at.total["pearson"]) / (search.weights - len(free))
         trace.append(f"{iteration}: deviance {at.deviance:.9g}, step {math.sqrt(max(gain, 0) / (scale or 1.0)):.3g}")
-        if gain <= search.tolerance**2 * scale + NOISE * abs(at.deviance):
+        least = search.tolerance**2 * scale + NOISE * abs(at.deviance)
+        if gain <= max(least, at.coarseness(free)):
             return at, iteration
         moving = iteration >= PATIENCE and np.abs(step) @ spread > MOVING * spread[0]
         if moving and family.separable and (yield from _separated(search, step)):
@@ -150,7 +158,8 @@ def maximised(search: Search, at: At, free: Sequence[int]) -> Generator[Ask, Tot
         for halving in range(HALVINGS):
             b = at.b + step * 0.5**halving
             tried = At(b, (yield search.ask("step", b)))
-            if tried.deviance <= at.deviance + 1e-10 * (abs(at.deviance) + 0.1):
+            unsure = sum(float(one.total.resolution["deviance"]) for one in (at, tried))
+            if tried.deviance <= at.deviance + 1e-10 * (abs(at.deviance) + 0.1) + unsure:
                 new = tried
                 break
         if new is None:

@@ -1,0 +1,318 @@
+"""Tables, totals, means and survival curves over the matched, from one table of cells on shares.
+
+Each holder shares indicators of the cells that its own columns make; the products of all holders' indicators on matched
+rows, added up, are the counts, and those with the values' powers the sums. Where a minimum frequency is agreed the
+parties decide on shares which counts are in 1..minimum - 1, and open that alone; of those cells neither count nor sum
+is ever opened, and nothing that they are part of: where one cell is withheld, no margin and no number of all matches is
+told (cells of a table without its margins tell nothing of each other; complementary suppression by value is left out).
+Empty cells are opened. Of survival curves the rule goes by the records of each group, as in `survival`: numbers by
+interval are small by nature. The coordinator's halves of the horizontal methods make the results.
+"""
+
+import math
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.errors import UsageError
+from statfed.core.method import Ask, Question, Total
+from statfed.core.result import Result, Row, Scalar
+from statfed.core.table import Expr, Table
+from statfed.strategies.analyses._lifetimes import follow, make_grid
+from statfed.strategies.analyses._survey import survey_design
+from statfed.strategies.linkages._features import ROW, Feature, bounded, owner, places
+from statfed.strategies.linkages._features import encoded as encoded_features
+from statfed.strategies.linkages._rounds import Mail, Out
+from statfed.strategies.linkages._shares import Bits, Machine, Value, table_bits
+
+Words = NDArray[np.uint64]
+Whole = NDArray[np.int64]
+KINDS = ("table", "total", "mean", "survival")
+WITHHELD = "withheld"
+MOST_CELLS, MOST_TABLES = 20_000, 1 << 28
+"""Cells, and bytes of truth tables, at most."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the cells: a column of categories, or times of exit by kind (column "")."""
+
+    column: str
+    holder: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What is shared and opened. axes: in the order of the method's `by`, exits last; measures: all at one holder."""
+
+    question: Question[Any]
+    axes: tuple[Axis, ...]
+    measures: tuple[Feature, ...]
+    minimum: int
+    cap: int
+    last: str
+    holders: tuple[str, ...]
+
+    @property
+    def bits(self) -> int:
+        """Binary places of values that are added up."""
+        return places(self.cap, 1)
+
+    @property
+    def coarse(self) -> int:
+        """Of values that are squared: the squares are exact, so that values that do not differ have no variance."""
+        return places(self.cap, 2)
+
+    def own(self, holder: str) -> list[int]:
+        return [i for i, axis in enumerate(self.axes) if axis.holder == holder]
+
+    @property
+    def left(self) -> list[str]:
+        return [name for name in self.holders if name != self.last and self.own(name)]
+
+    def size(self, holder: str) -> int:
+        return math.prod(self.axes[i].size for i in self.own(holder))
+
+    @property
+    def blocks(self) -> int:
+        return 1 + 3 * len(self.measures)
+
+    def width(self, holder: str) -> int:
+        if holder == self.last:
+            return self.size(holder) * self.blocks
+        return self.size(holder) if self.own(holder) else 0
+
+    def payload(self, holder: str, table: Table) -> Words:
+        """(n, width): indicators of the holder's cells; at the last one also times each value, finely, and times its
+        coarse form and the square of that."""
+        rows = np.arange(int(table.expr.count().to_pyarrow().as_py()))
+        flat = np.zeros(len(rows), np.int64)
+        for i in self.own(holder):
+            flat = flat * self.axes[i].size + self._places(table, self.axes[i])
+        size = self.size(holder)
+        found = np.zeros((len(rows), self.width(holder)), np.uint64)
+        if not self.width(holder):
+            return found
+        found[rows, flat] = 1
+        if holder == self.last and self.measures:
+            values = encoded_features(table, self.measures, self.bits)
+            coarse = encoded_features(table, self.measures, self.coarse)
+            for j in range(len(self.measures)):
+                found[rows, flat + (1 + 3 * j) * size] = values[:, j]
+                found[rows, flat + (2 + 3 * j) * size] = coarse[:, j]
+                found[rows, flat + (3 + 3 * j) * size] = coarse[:, j] ** 2
+        return found
+
+    def _places(self, table: Table, axis: Axis) -> Whole:
+        if axis.column:
+            levels = table.codebook.category(axis.column).levels
+            place = {level: i for i, level in enumerate(levels)}
+            rows = table.expr.select(ROW, _c=table[axis.column].cast("string")).to_pandas().sort_values(ROW)
+            return np.asarray(rows["_c"].map(place), np.int64)
+        rows = follow(table, self.question.options, (), **{ROW: table.expr[ROW]}).to_pandas().sort_values(ROW)
+        return np.asarray(2 * rows["exit"] + rows["event"], np.int64)
+
+    def program(self, m: Machine, w: Value, shared: Mapping[str, Value]) -> Generator[Out, Mail, None]:
+        """On shares: see the module."""
+        left = w
+        for holder in self.left:
+            (left,) = yield from m.products([(left, shared[holder], "outer")])
+        right = shared[self.last] if self.width(self.last) else w
+        (found,) = yield from m.products([(left, right, "matrix")])
+        rows, columns = found.shape
+        allowed: Bits | None = np.ones(self.groups, bool)
+        if self.minimum > 1:
+            grouped = m.grouped(found, self._count_places(rows, columns), self._cells().reshape(-1), self.groups)
+            few = yield from m.few(grouped, self.minimum, self.cap)
+            allowed = None if few is None else ~few.reshape(-1)
+        opened = {}
+        if found.share is not None and allowed is not None:
+            opened["opened"] = np.where(allowed[self._inside(rows, columns)], found.share, np.uint64(0))
+        yield Out(public=opened)
+
+    @property
+    def groups(self) -> int:
+        """Cells that the minimum frequency goes by."""
+        return math.prod(axis.size for axis in self.axes if axis.column)
+
+    def _order(self) -> list[int]:
+        """Axes in the order in which shares have them."""
+        return [i for holder in (*self.left, self.last) for i in self.own(holder)]
+
+    def _cells(self) -> Whole:
+        """(left cells, last cells): the group that each belongs to."""
+        order = self._order()
+        kept = [i for i, axis in enumerate(self.axes) if axis.column]
+        sizes = [self.axes[i].size for i in kept]
+        group = np.arange(self.groups).reshape(sizes)
+        for i, axis in enumerate(self.axes):
+            if not axis.column:
+                group = np.broadcast_to(np.expand_dims(group, i), [a.size for a in self.axes])
+        last = self.size(self.last)
+        return np.asarray(group).transpose(order).reshape(-1, last)
+
+    def _inside(self, rows: int, columns: int) -> Whole:
+        return np.tile(self._cells(), (1, columns // self._cells().shape[1])).reshape(rows, columns)
+
+    def _count_places(self, rows: int, columns: int) -> Whole:
+        """Where the counts are among all that was worked out."""
+        return np.arange(rows * columns).reshape(rows, columns)[:, : self.size(self.last)].reshape(-1)
+
+    def total(self, opened: Whole, few: Bits) -> "Sums":
+        """What the opened numbers are."""
+        size, order = self.size(self.last), self._order()
+        shape = [self.axes[i].size for i in order]
+        blocks = opened.reshape(-1, self.blocks if self.width(self.last) else 1, size).transpose(1, 0, 2)
+        arrays = [block.reshape(shape).transpose(np.argsort(order)) if order else block.reshape(()) for block in blocks]
+        fine = [array / 2.0**self.bits for array in arrays[1::3]]
+        spread = [_spread(arrays[0], *pair, self.coarse) for pair in zip(arrays[2::3], arrays[3::3], strict=True)]
+        return Sums(arrays[0], fine, spread, few)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """By cell the counts, sums of the values, and of squares about the cell's mean; in units of half their range about
+    its middle."""
+
+    count: Whole
+    first: list[NDArray[np.float64]]
+    spread: list[NDArray[np.float64]]
+    few: Bits
+
+    def about(self, j: int, feature: Feature, centre: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sums of x - centre and of its square, by cell."""
+        shift = feature.middle - centre
+        one = feature.half * self.first[j] + shift * self.count
+        return one, feature.half**2 * self.spread[j] + one**2 / np.maximum(self.count, 1)
+
+
+def _spread(count: Whole, first: Whole, second: Whole, bits: int) -> NDArray[np.float64]:
+    """second - first^2 / count, exactly and then rounded once, in units of 2^(2 bits)."""
+    exact = [
+        float(Fraction(int(b)) - Fraction(int(a)) ** 2 / int(n)) if n else 0.0
+        for n, a, b in zip(count.flat, first.flat, second.flat, strict=True)
+    ]
+    return np.array(exact).reshape(count.shape) / 4.0**bits
+
+
+def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], cap: int, minimum: int) -> Cells:
+    """The cells of a question. of: the holder of each column. Raises UsageError on what has no form on shares."""
+    options, codebook, name = question.options, question.codebook, question.terms.method
+    design = survey_design(question)
+    if not design.simple or design.weight or design.declared:
+        raise UsageError(f"{name}: got weights or a design; want a simple random sample: others have no form on shares")
+    unfit = {
+        "table": ("largest_contributor", "record_keys"),
+        "mean": ("population",),
+        "total": ("population",),
+        "survival": ("entry", "start", "strata", "restricted_to"),
+    }[name]
+    if given := [key for key in unfit if getattr(options, key, None)]:
+        raise UsageError(f"{name}: got {', '.join(given)}; want it without: that has no form on shares")
+    names = (
+        (*options.rows, *options.columns) if name == "table" else options.by if name != "survival" else options.group
+    )
+    axes = [Axis(each, owner((each,), of, each), len(codebook.category(each).levels)) for each in names]
+    if name == "survival":
+        at = owner((options.time, options.event), of, "time, event")
+        axes.append(Axis("", at, 2 * len(make_grid(codebook, options))))
+    valued = (options.value,) if name == "table" and options.value else getattr(options, "columns", ())
+    valued = () if name in ("survival",) or (name == "table" and not options.value) else tuple(valued)
+    measures = tuple(_measure(question, each, of) for each in valued)
+    places_of = sorted({feature.holder for feature in measures})
+    if len(places_of) > 1:
+        raise UsageError(f"columns: got some of {', '.join(places_of)} together; want columns of one holder at a time")
+    last = places_of[0] if places_of else axes[-1].holder
+    found = Cells(question, tuple(axes), measures, minimum, cap, last, holders)
+    if math.prod(axis.size for axis in axes) > MOST_CELLS:
+        raise UsageError(f"{name}: got more than {MOST_CELLS:,} cells; want fewer levels, or a coarser grid")
+    if minimum > 1 and found.groups << table_bits(cap) > 8 * MOST_TABLES:
+        raise UsageError(f"{name}: got {found.groups} cells of up to {cap} matches; want fewer, or a smaller cap")
+    if codebook.role("enterprise") and name == "table" and measures:
+        raise UsageError("table: got a column of role enterprise; want none: dominance has no form on shares")
+    return found
+
+
+def _measure(question: Question[Any], name: str, of: dict[str, str]) -> Feature:
+    bounds = question.codebook.number(name, "columns").bounds or (-math.inf, math.inf)
+
+    def build(table: Table) -> Expr:
+        return table.number(name)
+
+    return bounded(name, owner((name,), of, name), *bounds, build)
+
+
+def answer(cells: Cells, sums: Sums, ask: Ask) -> Total:
+    """What the holders' sums over the plain join would be. Raises UsageError on an ask that shares do not answer."""
+    question, count = cells.question, sums.count
+    parts, n = question.method.parts(question, ask), int(sums.count.sum())
+    whole = {name: np.array(n, np.int64) for name in ("records", "looked_at") if name in parts}
+    whole |= {name: np.array(0, np.int64) for name in ("left_out", "not_followed") if name in parts}
+    found: dict[str, NDArray[Any]] = dict(whole)
+    values = [(j, feature) for j, feature in enumerate(cells.measures)]
+    if (question.terms.method, ask.name) == ("survival", "exits"):
+        exits = count.reshape(*parts["exits"].shape)
+        found |= {"exits": exits, "count": exits.sum((-2, -1))}
+    elif (question.terms.method, ask.name) == ("table", "cells"):
+        found["count"] = count
+        for j, feature in values:
+            one, two = sums.about(j, feature, 0.0)
+            found |= {"total": one, "squares": two}
+            if "psus" in parts:
+                found["psus"] = np.full(parts["psus"].shape, n)
+            if "power0" in parts:
+                from statfed.strategies.analyses import table
+
+                found["power0"] = two / table._largest(question) ** 2 * table._magnified(question)
+    elif ask.name in ("sums", "squares"):
+        centre = ask.arrays["centre"] if ask.name == "squares" else np.zeros(len(values))
+        around = [sums.about(j, feature, float(c)) for (j, feature), c in zip(values, centre, strict=True)]
+        each = np.stack([count] * len(values))
+        y, yy = (np.stack([pair[i] for pair in around]) for i in (0, 1))
+        found |= {"count": each, "x": each.astype(float), "y": y, "yy": yy, "yx": y, "xx": each.astype(float)}
+        found["spread"] = yy
+    missing = sorted(set(parts) - set(found))
+    if missing:
+        raise UsageError(f"{question.terms.method}: got an ask for {', '.join(missing)}, which has no form on shares")
+    return Total({name: found[name].reshape(part.shape) for name, part in parts.items()})
+
+
+def released(cells: Cells, result: Result, few: Bits) -> Result:
+    """The result without the cells that were not opened, and without what they are part of."""
+    if not few.any():
+        return result
+    by = [axis.column for axis in cells.axes if axis.column]
+    levels = [cells.question.codebook.category(name).levels for name in by]
+    shape = [len(each) for each in levels]
+    gone = {
+        tuple(level[i] for level, i in zip(levels, at, strict=True))
+        for at in zip(*np.unravel_index(np.flatnonzero(few), shape), strict=True)
+    }
+    tables = {}
+    basis = result.basis_of(result.main)
+    margins = getattr(basis.kind, "margins", "") if basis and basis.kind else ""
+    for name, rows in result.tables.items():
+        keys = set(result.places(name))
+        inexact = cells.question.terms.method == "total"
+        tables[name] = [] if name == margins else [_row(row, by, gone, keys, inexact) for row in rows]
+    facts: dict[str, Scalar] = {
+        name: value if result.analysis == "survival" and name == "intervals" else None
+        for name, value in result.facts.items()
+    }
+    note = (
+        f"{len(gone)} of {few.size} cells have fewer matches than {cells.minimum}: never opened, and with them no "
+        "margin, test or number of all matches; what is shown is of the matches in the other cells"
+    )
+    return replace(result, tables=tables, facts=facts, notes=(*result.notes, note))
+
+
+def _row(row: Row, by: list[str], gone: set[tuple[str, ...]], keys: set[str], inexact: bool) -> Row:
+    if tuple(row.get(name) for name in by) in gone:
+        return {name: value if name in keys or name in by else None for name, value in row.items()}
+    of_all = ("std_error", "cv", "quality", "lower", "upper") if inexact else ()
+    return {name: None if name in of_all else value for name, value in row.items()}

@@ -1,0 +1,414 @@
+"""`helper`: units matched by keyed tags at a helper that sees nothing else, and figures over the matched on shares.
+
+1. *Key.* One holder draws 32 bytes and seals them to the other holders.
+2. *Tags.* Each holder tags its units (`_tags`), shuffles them, pads them to the agreed cap, and seals them to the
+   helper; for figures also what it shares of each unit (`_join`).
+3. *Join.* The helper matches equal tags. Then, as agreed,
+   - `size`: it tells the coordinator how many match;
+   - `pairs`: it also tells the named holders which of their own places match, in one random order for all of them: the
+     i-th of each belong together;
+   - `totals`: it deals the hidden join, after which the first two holders have shares of the joined records and nobody
+     knows which they are, and sums are worked out on shares (`_shares`; `_cells`, `_models`), of which the coordinator
+     gets those that the horizontal method would have got. The number of matches is told as far as these tell it.
+
+Against whom: parties that follow the protocol and try to learn more, the helper colluding with nobody, the first two
+holders not with each other, and the coordinator with any one holder. The argument is in the modules named. Holders that
+lie about their sets find out, as in every matching, whether a unit that they invented is there; the number of runs is
+for policies to limit. What falls with the key: see `_tags`.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from statfed.core.codebook import Codebook
+from statfed.core.errors import EngineError, Refused, UsageError
+from statfed.core.identity import Identity
+from statfed.core.linkage import Outcome, Reveal, Rounds, Units
+from statfed.core.method import Ask, Question, Total, read_question
+from statfed.core.protection import Agreement, Disclosure, Replies, Stage
+from statfed.core.result import Result
+from statfed.core.section import NAME, Section
+from statfed.core.terms import Terms
+from statfed.strategies.linkages import _cells, _join, _models, _tags
+from statfed.strategies.linkages._channels import met
+from statfed.strategies.linkages._features import table_of
+from statfed.strategies.linkages._join import SEED, Cast
+from statfed.strategies.linkages._rounds import Arrays, Correspondent, Mail, Out, Program, Relay
+from statfed.strategies.linkages._shares import Computer, Dealer, Value, opened
+
+TITLE = "A helper that matches keyed tags and sees nothing else; figures over the matched on shares"
+TRUST: tuple[str, ...] = (
+    "every party follows the protocol",
+    "the helper works with no other party",
+    "the first two holders do not work with each other",
+    "holders keep the key of the tags from the helper and the coordinator",
+)
+REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
+PARTIES = (2, 3)
+EXTRA = ""
+METHODS = (*_cells.KINDS, *_models.KINDS)
+MOST = 20_000_000
+_SIZE, _FEW, _OPENED = "size", "few", "opened"
+
+
+class Options(Section):
+    """Options of helper."""
+
+    reveal: Reveal = Field(default="size", description="what comes out: size, totals or pairs")
+    helper: str = Field(default="helper", description="name of the helper, no holder's")
+    cap: int | None = Field(
+        default=None, ge=1, le=MOST, description="units that every holder pads its own to; default: the largest size"
+    )
+    to: tuple[str, ...] = Field(default=(), description="holders that learn which of their own units match, of pairs")
+    minimum_frequency: int = Field(default=1, ge=1, le=1000, description="fewest matches of a cell that is opened")
+    method: Literal["", "table", "total", "mean", "survival", "covariance", "ols", "glm"] = Field(
+        default="", description="the analysis over the matched, of totals"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="that analysis's own options")
+    codebook: Codebook | None = Field(default=None, description="of the joined table, of totals")
+    columns: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="by holder, which columns of that codebook it has"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Options":
+        if not NAME.fullmatch(self.helper):
+            raise ValueError(f"helper: got {self.helper!r}; want lower-case letters, digits and hyphens, 40 at most")
+        if (self.reveal == "pairs") != bool(self.to):
+            raise ValueError("to: got holders without pairs, or pairs without them; want both or neither")
+        if (self.reveal == "totals") != bool(self.method and self.codebook and self.columns):
+            raise ValueError("method, codebook, columns: want all three with totals, and none of them otherwise")
+        had = [name for names in self.columns.values() for name in names]
+        if twice := sorted({name for name in had if had.count(name) > 1}):
+            raise ValueError(f"columns: got {', '.join(twice)} at several holders; want each at one")
+        return self
+
+
+def options_of(agreement: Agreement) -> Options:
+    """Raises UsageError on an agreement to another linkage."""
+    if not isinstance(agreement.options, Options):
+        raise UsageError(f"linkage: got options of {agreement.protection}; want those of helper")
+    return agreement.options
+
+
+def third_parties(options: Options) -> tuple[str, ...]:
+    """The helper."""
+    return (options.helper,)
+
+
+Plan = _cells.Cells | _models.Products
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What follows from an agreement. Raises UsageError on one that does not fit."""
+
+    cast: Cast
+    cap: int
+    options: Options
+    plan: Plan | None = None
+    question: Question[Any] | None = None
+
+    @classmethod
+    def of(cls, agreement: Agreement) -> "Setting":
+        options = options_of(agreement)
+        holders = agreement.holders
+        if not PARTIES[0] <= len(holders) <= PARTIES[1]:
+            raise UsageError(f"holders: got {len(holders)}; want {PARTIES[0]} or {PARTIES[1]}")
+        if agreement.third_parties != (options.helper,) or options.helper in holders:
+            raise UsageError(f"helper: got {', '.join(agreement.third_parties)}; want {options.helper}, no holder")
+        if astray := sorted({*options.to, *options.columns} - set(holders)):
+            raise UsageError(f"to, columns: got {', '.join(astray)}; want holders of the linkage")
+        cap = options.cap or max(agreement.sizes.values())
+        found = cls(Cast(holders, options.helper), cap, options)
+        if options.codebook is None:
+            return found
+        terms = Terms(
+            method=options.method, options=options.options, codebook=options.codebook, holders=holders, seed=None
+        )
+        _, question = read_question(terms)
+        of = {name: holder for holder, names in options.columns.items() for name in names}
+        read = _cells.read if options.method in _cells.KINDS else _models.read
+        return replace(found, plan=read(question, of, holders, cap, options.minimum_frequency), question=question)
+
+    def read_by(self, holder: str) -> list[str]:
+        """Columns of a holder that the analysis reads."""
+        own = self.options.columns.get(holder, ())
+        return [name for name in self.asked.method.columns(self.asked) if name in own]
+
+    @property
+    def asked(self) -> Question[Any]:
+        """The question of totals. Raises UsageError where only matches are asked for."""
+        if self.question is None:
+            raise UsageError(f"reveal: got {self.options.reveal}; want totals")
+        return self.question
+
+
+@dataclass
+class Holder(Correspondent):
+    """A holder's half. pairs: once told, the places of its own matched units, in the order common to all that are told;
+    private."""
+
+    def __init__(self, agreement: Agreement, identity: Identity, units: Units) -> None:
+        self._setting, self._name, self._units = Setting.of(agreement), identity.name, units
+        self.pairs: NDArray[np.int64] | None = None
+        super().__init__(agreement, identity, self._program_of)
+
+    def __repr__(self) -> str:
+        return f"Holder({self._name}, <private>)"
+
+    def _program_of(self) -> Program:
+        setting, cast, own, cap = self._setting, self._setting.cast, self._name, self._setting.cap
+        plan = setting.plan
+        payload = np.zeros((self._units.count, 0), np.uint64)
+        if plan is not None:
+            payload = plan.payload(own, table_of(self._units, setting.asked.codebook, setting.read_by(own)))
+        if own == cast.first:
+            key = np.frombuffer(_tags.fresh().words(_tags.KEY // 8).tobytes(), np.uint8)
+            yield Out({other: (key,) for other in cast.holders if other != own})
+        else:
+            mail = yield Out()
+            key = mail.of(cast.first).take((_tags.KEY,), "<u1")
+        stream = _tags.fresh()
+        found, places = _tags.tags(key.tobytes(), self._units)
+        shuffle = _tags.permutation(stream, cap)
+        sent: dict[str, tuple[NDArray[Any], ...]] = {
+            cast.helper: (_tags.padded(found, cap, stream)[shuffle].view(np.uint64),)
+        }
+        if plan is None:
+            yield Out(sent)
+            if own in setting.options.to:
+                yield from self._paired(places, shuffle)
+            return
+        mask = _join.seed()
+        whole = np.zeros((cap, payload.shape[1]), np.uint64)
+        whole[: len(places)] = payload[places]
+        difference = _join.masked(whole[shuffle], mask)
+        sent[cast.helper] = (*sent[cast.helper], difference)
+        sent[cast.keeper(own)] = (mask,)
+        mail = yield Out(sent)
+        if own in (cast.first, cast.second):
+            yield from self._computing(mail, plan)
+
+    def _paired(self, places: NDArray[np.int64], shuffle: NDArray[np.int64]) -> Program:
+        mail = yield Out()
+        letter = mail.of(self._setting.cast.helper)
+        found = letter.take((letter.left // 8,), "<i8")
+        letter.end()
+        if len(found) and not (found.min() >= 0 and found.max() < self._setting.cap):
+            raise Refused("pairs: got places that are none; want those of this holder")
+        at = shuffle[found]
+        if (at >= len(places)).any() or len(np.unique(at)) != len(at):
+            raise Refused("pairs: got places of no unit, or one twice; want those of this holder's units, each once")
+        self.pairs = places[at]
+
+    def _computing(self, mail: Mail, plan: Plan) -> Program:
+        """As one of the two computing parties."""
+        cast, own, cap = self._setting.cast, self._name, self._setting.cap
+        masks = {name: mail.of(name).take((SEED,), "<u1") for name in cast.holders if cast.keeper(name) == own}
+        mail = yield Out()
+        letter = mail.of(cast.helper)
+        stream = _join.stream_of(letter.take((SEED,), "<u1"))
+        first = own == cast.first
+        peer = cast.second if first else cast.first
+        machine = Computer(peer, cast.helper, first, stream)
+        shared = {}
+        for name in cast.holders:
+            shape = (cap, plan.width(name))
+            if name in masks:
+                rows, again = letter.take((cap,), "<i8"), letter.take((SEED,), "<u1")
+                shared[name] = _join.kept(shape, rows, masks[name], again)
+            else:
+                shared[name] = Value(shape, letter.take(shape))
+        indicator = Value((cap, 1), machine.words((cap, 1)) if first else letter.take((cap, 1)))
+        letter.end()
+        yield from plan.program(machine, indicator, shared)
+
+
+class Helper(Correspondent):
+    """The helper's half."""
+
+    def __init__(self, agreement: Agreement, identity: Identity) -> None:
+        self._setting = Setting.of(agreement)
+        super().__init__(agreement, identity, self._program_of)
+
+    def _program_of(self) -> Program:
+        setting, cast, cap, plan = self._setting, self._setting.cast, self._setting.cap, self._setting.plan
+        yield Out()
+        mail = yield Out()
+        letters = [mail.of(name) for name in cast.holders]
+        lists = [letter.take((2 * cap,)).view(_tags.TAG) for letter in letters]
+        found = _tags.matched(lists)
+        stream = _tags.fresh()
+        if plan is None:
+            order = _tags.permutation(stream, len(found))
+            to = setting.options.to
+            told = {name: (found[order, i],) for i, name in enumerate(cast.holders) if name in to}
+            yield Out(told, {_SIZE: np.array(len(found), np.int64)})
+            return
+        differences = [letter.take((cap, plan.width(name))) for letter, name in zip(letters, cast.holders, strict=True)]
+        rows, is_match = _tags.aligned(found, cap, stream)
+        seeds = {name: _join.seed() for name in (cast.first, cast.second)}
+        dealer = Dealer(cast.second, (_join.stream_of(seeds[cast.first]), _join.stream_of(seeds[cast.second])))
+        sent: dict[str, list[NDArray[Any]]] = {name: [key] for name, key in seeds.items()}
+        for i, name in enumerate(cast.holders):
+            again = _join.seed()
+            sent[cast.keeper(name)] += [rows[:, i], again]
+            sent[cast.other(name)].append(_join.remasked(differences[i], rows[:, i], again))
+        sent[cast.second].append(dealer.corrected(is_match.astype(np.uint64)[:, None]))
+        out = Out({name: tuple(arrays) for name, arrays in sent.items()})
+        shared = {name: Value((cap, plan.width(name))) for name in cast.holders}
+        yield out
+        yield from plan.program(dealer, Value((cap, 1)), shared)
+
+
+def party(agreement: Agreement, identity: Identity, units: Units | None) -> Holder | Helper:
+    """A party's half. Raises UsageError where a holder has no units, or the helper some."""
+    if (identity.name in agreement.holders) != (units is not None):
+        raise UsageError(f"{identity.name}: got units for the helper, or none for a holder; want them of holders alone")
+    return Helper(agreement, identity) if units is None else Holder(agreement, identity, units)
+
+
+def coordinator(agreement: Agreement, question: Any = None) -> Rounds:
+    """The coordinator's half. question: none: what is worked out stands in the options that all have agreed to.
+
+    Raises EngineError where a party does not answer or answers in another form, Refused where too few match.
+    """
+    if question is not None:
+        raise UsageError("question: got one; want it in the options of the linkage, which every party has agreed to")
+    return _coordinated(agreement)
+
+
+def _coordinated(agreement: Agreement) -> Rounds:
+    setting = Setting.of(agreement)
+    yield from met(agreement)
+    relay = Relay(agreement)
+    yield from relay.round()
+    yield from relay.round()
+    said = yield from relay.round()
+    if setting.plan is None:
+        size = said[setting.cast.helper].get(_SIZE)
+        if size is None or size.shape != () or not 0 <= int(size) <= setting.cap:
+            raise EngineError(f"{setting.cast.helper}: got no number of matches from 0 to {setting.cap}")
+        if setting.options.to:
+            yield from relay.round()
+        return Outcome(size=int(size))
+    if isinstance(setting.plan, _cells.Cells):
+        return (yield from _of_cells(setting, setting.plan, relay))
+    return (yield from _of_products(setting, setting.plan, relay))
+
+
+def _until(
+    setting: Setting, relay: Relay, names: Sequence[str], shape: tuple[int, ...]
+) -> Generator[Stage, Replies, tuple[dict[str, NDArray[np.int64]], NDArray[np.bool_]]]:
+    """Rounds until both computing parties open `names`; and the bits that they have decided, by cell."""
+    few = np.zeros(shape, bool)
+    while True:
+        said = yield from relay.round()
+        shares = [said[name] for name in (setting.cast.first, setting.cast.second)]
+        if all(_FEW in each for each in shares):
+            few = (shares[0][_FEW] ^ shares[1][_FEW]).astype(bool).reshape(shape)
+            if few.any() and isinstance(setting.plan, _models.Products):
+                raise Refused(
+                    f"{setting.options.method}: got fewer matches than {setting.options.minimum_frequency} in all or "
+                    "at a level of a category; want another model: nothing of this one was opened"
+                )
+        if all(name in each for name in names for each in shares):
+            return {name: opened([each[name] for each in shares]) for name in names}, few
+
+
+def _of_cells(setting: Setting, plan: _cells.Cells, relay: Relay) -> Rounds:
+    found, few = yield from _until(setting, relay, (_OPENED,), (plan.groups,))
+    sums = plan.total(found[_OPENED], few)
+    result = _driven(setting, lambda ask: _cells.answer(plan, sums, ask))
+    size = None if few.any() else int(sums.count.sum())
+    return Outcome(size=size, result=_cells.released(plan, result, few))
+
+
+def _of_products(setting: Setting, plan: _models.Products, relay: Relay) -> Rounds:
+    found, _ = yield from _until(setting, relay, (_OPENED,), (1 + len(plan.levels),))
+    known = _models.Opened(plan, found[_OPENED])
+    rounds = setting.asked.method.coordinate(setting.asked)
+    try:
+        ask = next(rounds)
+        while True:
+            if ask.name == "step":
+                total = yield from _stepped(setting, known, ask, relay)
+            else:
+                total = _models.answer(known, ask)
+            ask = rounds.send(total)
+    except StopIteration as end:
+        result: Result = end.value
+    if plan.logistic:
+        facts = {**result.facts, "pearson_chi2": None}
+        result = replace(result, facts=facts, notes=(*result.notes, "no Pearson chi-square: it has no form on shares"))
+    return Outcome(size=known.count, result=result)
+
+
+def _stepped(setting: Setting, known: _models.Opened, ask: Ask, relay: Relay) -> Generator[Stage, Replies, Total]:
+    at = _models.point(known.products, ask)
+    told: Arrays = {"coefficients": at.told, "period": np.array(at.series.period)}
+    yield from relay.round(told)
+    sums, _ = yield from _until(setting, relay, ("score", "deviance", "information"), ())
+    return _models.stepped(known, ask, at, sums)
+
+
+def _driven(setting: Setting, answer: Any) -> Result:
+    """The coordinator's half of the method on these answers."""
+    rounds = setting.asked.method.coordinate(setting.asked)
+    try:
+        ask = next(rounds)
+        while True:
+            ask = rounds.send(answer(ask))
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+
+
+def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
+    """What each role learns."""
+    options = options_of(agreement)
+    keyed, shuffled = "HMAC-SHA256 under a key that it lacks", "every holder's secret shuffle"
+    rows = [
+        Disclosure("helper", "which places of the shuffled lists match, so how many; no unit, key or value", shuffled),
+        Disclosure("helper", "no key of any unit", keyed),
+        Disclosure("helper", "no number of units: lists are padded to the cap", "random tags as padding"),
+        Disclosure("each holder", "no other holder's keys", "they leave as tags, for the helper alone"),
+    ]
+    if reveal == "size":
+        rows += [Disclosure("coordinator", "the number of matches", "none"), _nobody("which units match")]
+    if reveal == "pairs":
+        rows.append(Disclosure("coordinator", "the number of matches", "none"))
+        rows += [
+            Disclosure(name, "which of its own units match, in an order common to all told", "none")
+            for name in options.to
+        ]
+    if reveal == "totals":
+        what = (
+            f"the sums of {options.method} over the matches that the horizontal method gets, and what follows from them"
+        )
+        rule = f"cells of 1 to {options.minimum_frequency - 1} matches are never opened"
+        rows += [
+            Disclosure("coordinator", what, rule if options.minimum_frequency > 1 else "none"),
+            Disclosure("the first two holders", "which cells are withheld, coefficients of each step", "none"),
+            Disclosure(
+                "the first two holders together", "all values of matches, and which match", "they do not collude"
+            ),
+            _nobody("which units match, of others or of its own"),
+        ]
+    rows += [
+        Disclosure("helper and any holder together", "which of that holder's units match", "they do not collude"),
+        Disclosure(
+            "anyone on the network", "message sizes and times, which follow from the agreement", "sealed channels"
+        ),
+    ]
+    return rows
+
+
+def _nobody(what: str) -> Disclosure:
+    return Disclosure("each holder", f"not {what}", "shuffles, masks and shares: see the module")
