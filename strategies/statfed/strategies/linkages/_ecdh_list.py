@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,9 +136,9 @@ def _digest(keys: Sequence[str | None]) -> bytes:
 
 def _read(path: Path, context: bytes, units: bytes, keys: Sequence[str | None], slots: int) -> List:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            kept = {name: file[name] for name in _FIELDS}
-    except (OSError, ValueError, KeyError):
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            kept = {name: arrays[name] for name in _FIELDS}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         raise UsageError("list: the file of the first pass cannot be read; want it whole, or none") from None
     if kept["context"].tobytes() != context or kept["units"].tobytes() != units:
         raise Refused(
