@@ -18,8 +18,8 @@ from statfed.core.privacy.spending import own_noise
 from statfed.core.protection import PACKAGE, Requirements, default_minimum, minimum_holders
 from statfed.core.terms import Privacy, Protection, Terms
 
-EXTRAS = {"he": "tenseal", "mpc": "mpyc"}
-"""The package behind each optional extra that a protection may need."""
+EXTRAS = {"he": "tenseal", "mpc": "mpyc", "link": "rbcl"}
+"""The package behind each optional extra that a protection or linkage may need."""
 
 
 @dataclass(frozen=True)

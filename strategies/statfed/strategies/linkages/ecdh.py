@@ -1,0 +1,213 @@
+"""Exact matching of two holders' units without a helper: Diffie-Hellman over ristretto255.
+
+Each key is hashed to a point of the group, H(x). Two holders, the *matcher* with scalar a and the *mirror* with scalar
+b, both fresh, exchange their lists (Meadows 1986; Huberman, Franklin and Hogg 1999; Agrawal, Evfimievski and Srikant
+2003), in a secret order and filled up with random points to an agreed number of items:
+
+1. `first`: the matcher sends a H(x) for each of its items;
+2. `second`: the mirror sends them back as b a H(x), sorted by their bytes (for `pairs` in the order they came in);
+3. `own`: the mirror sends b H(y) for its items; the matcher makes a b H(y) of each and finds those of step 2;
+4. what is revealed: the matcher counts (`size`; De Cristofaro, Gasti and Tsudik 2012, sorted where they shuffle); or it
+   sees which of its units they are (`pairs`); or it adds up, without seeing them, encrypted values that came with the
+   mirror's items, and the mirror decrypts the sums (`totals`, private join and compute: Ion et al. 2020, by ElGamal in
+   the exponent, see `_elgamal`). The holder `to` is the matcher, for `totals` the mirror.
+
+Messages travel in chunks through the coordinator, sealed (`_channels`).
+
+*Why it holds*, with H a random oracle and under the decisional Diffie-Hellman assumption in ristretto255, among holders
+who follow the protocol (semi-honest), and against everybody else:
+
+- *First pass.* Points a H(x) for distinct x cannot be told from independent random points while a is secret: a list
+  says nothing of its keys, and no guess of a key can be tried on it. Filled-up items are random points.
+- *The mirror* sees one such list. What it decrypts is a fresh encryption of the sums.
+- *The matcher* sees b a H(x) and b H(y). By the same argument these are random points, but that those of a key in both
+  lists are equal once it has multiplied. Sorted, the former are a function of their set alone, so that equal ones say
+  how many of its items match, and not which; the latter are in the mirror's secret order. Ion et al. 2020 prove both
+  for sums.
+- *The coordinator* relays what is sealed, and learns sizes and times, which follow from the agreement, and what it is
+  told.
+
+*Not claimed.*
+
+- *Against a holder who deviates.* A list is what its holder says: filled with guesses it finds out how many of them are
+  units of the other. That is limited to its number of items, by `minimum`, by `ratio` (items of one list for each of
+  the other's), and by how often the other takes part, which is the other's ledger's to count. A matcher who blinds each
+  guess by a scalar of its own even finds out which of them match where `size` or `totals` is to be revealed. A mirror
+  can let items weigh unequally (some of the matcher's points under several scalars in place of others; values 1, 2, 4
+  ... in place of its own) and read single matches from a size or total that it is told. A mirror that sends back points
+  that are no multiples of the matcher's makes the size wrong, and learns no more than the size that it is told. One
+  that keeps the order, which would tell the matcher who matched, is refused. Keys that were not guessed
+  stay hidden, and every guess takes an item.
+- *With a leaked scalar* falls what it has blinded: with a, the mirror can try every guess on the matcher's list, with b
+  the matcher on the mirror's; the coordinator, who has sealed bytes only, needs a key of the channel too. Scalars end
+  with the run, or with the file of the first pass (`keep`), which is as secret as the data.
+- *Of what is revealed.* Sizes, totals and pairs tell of units. `minimum` is judged, and noise is added, by the holder
+  that sees the figure: the matcher the size, the holder `to` the totals. So epsilon holds against everybody but the
+  one that sees the figure; with noise, `minimum` is judged on the noisy size, and that nothing is told tells no more.
+
+Every point is checked to be canonical and not the identity (ristretto255 has no others of small order). A list that has
+a point twice is refused, and messages of another length or out of turn, before they are opened or memory is taken.
+
+*Cost*: see `benchmarks/linkage_exact.py`. Where tens of millions are linked often, set intersection by vector oblivious
+linear evaluation (RR22: Raghuraman and Rindal 2022, as in SPU) is some fifty times faster, under further assumptions.
+"""
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.errors import EngineError, UsageError
+from statfed.core.identity import Identity
+from statfed.core.linkage import Outcome, Reveal, Rounds, Units
+from statfed.core.privacy.placement import in_words
+from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
+from statfed.strategies.linkages._channels import met
+from statfed.strategies.linkages._ecdh_party import CHUNK, NUMBER, SUMS, WITHHELD, Matcher, Mirror, half
+from statfed.strategies.linkages._ecdh_plan import SIZE, TOTAL, Column, Options, Plan, noise_of, plan_of
+from statfed.strategies.linkages._ristretto import library
+
+__all__ = ["Column", "Options", "coordinator", "learns", "noise_of", "party", "plan_of", "third_parties"]
+
+TITLE = "Two holders, no helper: keys blinded twice on an elliptic curve (ECDH on ristretto255)"
+TRUST = (
+    "both holders follow the protocol (semi-honest): a list is what its holder says, and one that deviates can find "
+    "out which of the keys that it guesses are units of the other, up to the agreed number of items",
+    "the holder that sees an exact figure applies the minimum size and adds the noise as agreed",
+    "decisional Diffie-Hellman in ristretto255, SHA-512 as a random oracle; scalars stay secret and end with the run",
+    "each holder has pinned the other's identity key; the coordinator is trusted with nothing but to relay",
+)
+REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
+PARTIES = (2, 2)
+EXTRA = "link"
+
+
+def third_parties(options: Options) -> tuple[str, ...]:  # noqa: ARG001
+    """None."""
+    return ()
+
+
+def party(agreement: Agreement, identity: Identity, units: Units | None, keep: Path | None = None) -> Matcher | Mirror:
+    """A holder's half. keep: a file in which the first pass is kept for another attempt under the same agreement, made
+    here and now; secret, and to be deleted with the run.
+
+    Raises UsageError on units that do not fit the agreement, Refused on a file of another one.
+    """
+    library()
+    return half(agreement, identity, units, keep)
+
+
+def coordinator(agreement: Agreement, question: Any = None) -> Rounds:
+    """The coordinator's half. question: None; what is revealed is part of the agreement.
+
+    Raises UsageError on an agreement or question that does not fit, EngineError when a holder does not answer, or
+    answers what it cannot have.
+    """
+    plan = plan_of(agreement)
+    if question is not None:
+        raise UsageError("question: got one; want none: ecdh reveals what its options say")
+    return _rounds(agreement, plan)
+
+
+def _rounds(agreement: Agreement, plan: Plan) -> Rounds:
+    yield from met(agreement)
+    report: Packet = {}
+    for stage, giver, taker, count in plan.moves():
+        report = yield from _moved(stage, giver, taker, count)
+    with reading(plan.matcher):
+        if WITHHELD in report:
+            return Outcome()
+        size = _size(plan, report)
+    if not plan.options.columns:
+        return Outcome(size=size)
+    with reading(plan.matcher):
+        sums = text(report, SUMS)
+    reply = yield from _asked(TOTAL, plan.mirror, {SUMS: sums})
+    with reading(plan.mirror):
+        return Outcome({name: _number(reply, name) for name in plan.options.columns}, size)
+
+
+def _moved(stage: str, giver: str, taker: str, count: int) -> Generator[Stage, Replies, Packet]:
+    """A list from one holder to the other, the next message being made while the last is read: what the taker says to
+    the last."""
+    chunk = b""
+    reply: Packet = {}
+    for number in range(count + 1):
+        packets: dict[str, Packet] = {}
+        if number < count:
+            packets[giver] = {NUMBER: b"%d" % number}
+        if number:
+            packets[taker] = {NUMBER: b"%d" % (number - 1), CHUNK: chunk}
+        replies = yield Stage(stage, packets)
+        if gone := sorted(set(packets) - set(replies)):
+            raise EngineError(f"{stage}: no answer from {', '.join(gone)}; want both holders")
+        if number < count:
+            with reading(giver):
+                chunk = text(replies[giver], CHUNK)
+        reply = replies.get(taker, reply)
+    return reply
+
+
+def _asked(stage: str, name: str, packet: Packet) -> Generator[Stage, Replies, Packet]:
+    replies = yield Stage(stage, {name: packet})
+    if name not in replies:
+        raise EngineError(f"{stage}: no answer from {name}; want one")
+    return replies[name]
+
+
+def _size(plan: Plan, report: Packet) -> int:
+    """What the matcher says, if it can be. Raises EngineError where it cannot."""
+    size = whole_numbers(report, SIZE)
+    if size.shape != () or not np.issubdtype(size.dtype, np.integer):
+        raise EngineError("size: got no whole number; want one")
+    most = min(plan.slots.values())
+    if size < plan.options.minimum or (plan.noise is None and size > most):
+        raise EngineError(f"size: got one that cannot be; want {plan.options.minimum} to {most}")
+    return int(size)
+
+
+def _number(reply: Packet, name: str) -> NDArray[Any]:
+    found = whole_numbers(reply, name)
+    if found.shape != () or not np.isfinite(found):
+        raise EngineError(f"totals: got no number for {name}; want one")
+    return found
+
+
+def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
+    """What each role learns. Raises UsageError where the agreement reveals something else."""
+    plan = plan_of(agreement)
+    options = plan.options
+    if reveal != options.reveal:
+        raise UsageError(f"reveal: got {reveal} for an agreement on {options.reveal}; want that")
+    lists = " and ".join(f"{count} items ({name})" for name, count in sorted(plan.slots.items()))
+    noise = f", with {in_words(options.privacy)}" if options.privacy else ""
+    hidden = f"minimum of {options.minimum}, judged by {plan.matcher}{noise}"
+    columns = ", ".join(options.columns)
+    blinded = "blinding by a scalar of this linkage (decisional Diffie-Hellman), a secret order, filled-up lists"
+    counts = "which of its own units match" if reveal == "pairs" else "how many units match, exactly, and not which"
+    if reveal == "totals":
+        other = f"totals of its {columns} over the matched, exactly, unless withheld; not which match"
+    else:
+        other = "nothing of the other's units"
+    told = "the number of matched units" + (f" and totals of {columns} over them" if columns else "")
+    return [
+        Disclosure(plan.matcher, counts, "none: that is what it works out, as long as it follows the protocol"),
+        Disclosure(plan.matcher, f"nothing else of the units of {plan.mirror}", blinded),
+        Disclosure(plan.mirror, other, "a fresh encryption of the sums" if columns else blinded),
+        Disclosure("coordinator", f"{told}, or that it is below the minimum", hidden),
+        Disclosure("coordinator", "no key, no point, no unit", "sealing between the holders"),
+        Disclosure("result party", f"{told}, if the coordinator releases it", hidden),
+        Disclosure(
+            "all parties",
+            f"the agreed lengths of the lists: {lists}",
+            "none; the number of units only where a list is filled up",
+        ),
+        Disclosure(
+            "whoever has a holder's scalar and its blinded list",
+            "for every key guessed, if it is in that list",
+            "none: the scalar is fresh in every linkage and ends with it",
+        ),
+        Disclosure("anyone on the network", "message sizes and times, which follow from the agreement", "TLS"),
+    ]
