@@ -29,6 +29,7 @@ from pydantic import (
 
 from statfed.core import toml
 from statfed.core.errors import UsageError
+from statfed.core.keyrules import read_rule
 from statfed.core.names import one_of
 from statfed.core.section import Section, describe, read_toml, shown
 
@@ -94,6 +95,11 @@ class Column(Section):
     )
     required: bool = Field(default=False, description="are missing values an error?")
     role: Role | None = None
+    key: str | None = Field(
+        default=None,
+        max_length=40,
+        description="rule by which values become keys of linkages, such as luhn",
+    )
 
     @field_validator("categories", mode="before")
     @classmethod
@@ -111,6 +117,14 @@ class Column(Section):
     def _composed(cls, value: dict[str, str]) -> dict[str, str]:
         return {normalize("NFC", code): normalize("NFC", up) for code, up in value.items()}
 
+    @field_validator("key", mode="after")
+    @classmethod
+    def _ruled(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else str(read_rule(value))
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+
     @field_validator("low", "high", mode="before")
     @classmethod
     def _days(cls, value: object, info: ValidationInfo) -> object:
@@ -126,6 +140,8 @@ class Column(Section):
     @model_serializer(mode="wrap")
     def _dumped(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         made: dict[str, Any] = dump(self)
+        if self.key is None:  # so that codebooks without one have the digest that they had before there were any
+            made.pop("key", None)
         if self.type == "date":
             made |= {end: iso_of(made[end]) for end in ("low", "high") if made.get(end) is not None}
         return made
@@ -154,6 +170,8 @@ class Column(Section):
             raise ValueError("missing: got codes for type array; want null where an array is missing")
         if self.role is not None and self.type in _SIZED:
             raise ValueError(f"role: got {self.role} for type {self.type}; want a column of another type")
+        if self.key is not None and self.type in ("array", "number"):
+            raise ValueError(f"key: got one for type {self.type}; want it for columns that identify units")
         astray = sorted(set(self.parents) - set(self.categories))
         if astray:
             raise ValueError(f"parents: got {', '.join(astray)}; want codes that are among the categories")
