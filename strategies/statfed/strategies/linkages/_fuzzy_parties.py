@@ -1,0 +1,270 @@
+"""The parties of `fuzzy`: holders that encode, a linkage unit that compares. See there for why it holds."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statfed.core.errors import Refused, UsageError
+from statfed.core.identity import Identity
+from statfed.core.linkage import Units
+from statfed.core.protection import Agreement, Packet, text
+from statfed.core.randomness import Stream
+from statfed.strategies.linkages._channels import MEET, OFFER, Channels
+from statfed.strategies.linkages._comparing import (
+    Candidates,
+    Encoded,
+    compare,
+    links_of,
+    one_to_one,
+    two_best,
+)
+from statfed.strategies.linkages._encodings import Encoder, tags
+from statfed.strategies.linkages._fuzzy_options import ROWS, Options, checked, messages, sizes
+from statfed.strategies.linkages._quality import BINS, Quality, assess, binned, grouped
+
+FIGURES = (
+    "size",
+    "threshold",
+    "compared",
+    "undecided",
+    "matched",
+    "quality",
+    "thresholds",
+    "best",
+    "second",
+    "linked",
+    "precision",
+    "recall",
+)
+"""What the linkage unit tells the coordinator, beside the records by number of links of each holder."""
+_SECRET = 32
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Links as a named holder learns them. Private. unit: place among its own units; number: the pair's, which the
+    other holder, if it is named too, has of its record."""
+
+    unit: NDArray[np.int64]
+    number: NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        return "Pairs(<private>)"
+
+
+class _Steps:
+    """The stages that a party answers, each once and in order."""
+
+    def __init__(self, agreement: Agreement, identity: Identity, stages: Sequence[str]) -> None:
+        checked(agreement)
+        self.agreement = agreement
+        self.channels = Channels(agreement, identity)
+        self._stages = [OFFER, MEET, *stages]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<private>)"
+
+    def answer(self, stage: str, packet: Packet) -> Packet:
+        """Answer one stage. Raises Refused on any other than the next."""
+        want = self._stages.pop(0) if self._stages else "none"
+        if stage != want:
+            self._stages = []
+            raise Refused(f"fuzzy: got another stage than the next, {want}; want each once and in order")
+        if stage == OFFER:
+            return self.channels.offer()
+        return self.channels.meet(packet) if stage == MEET else self.answered(stage, packet)
+
+    def answered(self, stage: str, packet: Packet) -> Packet:
+        raise NotImplementedError
+
+
+class Holder(_Steps):
+    """A holder's half. pairs: its links, once it has been told."""
+
+    def __init__(self, agreement: Agreement, identity: Identity, units: Units) -> None:
+        self._options: Options = checked(agreement)
+        self._name = identity.name
+        self._size = sizes(agreement)[self._name]
+        named = self._name in self._options.pairs_to
+        stages = ["mix", "encode", *["send"] * messages(self._size), *["pairs"] * named]
+        super().__init__(agreement, identity, stages)
+        if missing := [part for part in self._options.parts if part not in units.keys]:
+            raise UsageError(
+                f"keys: got none of {', '.join(missing)}; want every part that is compared or makes blocks"
+            )
+        if units.count > self._size:
+            raise Refused(f"units: got more than the agreed {self._size:,}; want at most so many")
+        self._units = units
+        self._part = os.urandom(_SECRET)
+        self._order = Stream(os.urandom(16)).permutation(self._size)  # place of each unit, then of what pads
+        self._encoded: Encoded | None = None
+        self._sent = 0
+        self.pairs: Pairs | None = None
+
+    def answered(self, stage: str, packet: Packet) -> Packet:
+        other = next(name for name in self.agreement.holders if name != self._name)
+        helper = self._options.helper
+        if stage == "mix":
+            return {"secret": self.channels.seal(other, "secret", self._part)}
+        if stage == "encode":
+            parts = {self._name: self._part, other: self.channels.open(other, "secret", text(packet, "secret"))}
+            if len(parts[other]) != _SECRET:
+                raise Refused(f"secret: got another length of {other}; want {_SECRET} bytes")
+            joined = b"".join(parts[name] for name in self.agreement.holders)
+            self._encoded, capped = self._encode(hashlib.sha256(self.agreement.context("fuzzy") + joined).digest())
+            return {"capped": np.array([capped])}
+        if stage == "send" and self._encoded is not None:
+            rows = slice(self._sent, self._sent + ROWS)
+            self._sent += ROWS
+            content = self._encoded.encodings[rows].tobytes() + self._encoded.tags[rows].tobytes()
+            return {"records": self.channels.seal(helper, "records", content)}
+        rows_and_numbers = np.frombuffer(self.channels.open(helper, "pairs", text(packet, "pairs")), "<i8")
+        places, numbers = rows_and_numbers.reshape(2, -1)
+        if len(places) and (places.min() < 0 or places.max() >= self._size):
+            raise Refused("pairs: got a record that was not sent; want those that were")
+        units = np.argsort(self._order)[places]
+        if (units >= self._units.count).any():
+            raise Refused("pairs: got a link of what only pads; want records")
+        self.pairs = Pairs(units, numbers)
+        return {}
+
+    def _encode(self, secret: bytes) -> tuple[Encoded, float]:
+        """All records in their secret order, and which share of them is in too large a block."""
+        keys, count = self._units.keys, self._units.count
+        options = self._options
+        encoder = Encoder(secret, options.attributes, options.salt, options.hardening, options.flip)
+        random = Stream(os.urandom(16))
+        blocks: dict[str, list[str | None]] = {}
+        capped = np.zeros(count, bool)
+        for part in options.block:
+            often = Counter(keys[part])
+            large = [value is not None and often[value] > options.most_in_block for value in keys[part]]
+            blocks[part] = [None if left else value for value, left in zip(keys[part], large, strict=True)]
+            capped |= np.array(large, bool)
+        pad = self._size - count
+        empty = np.array([all(keys[part][row] is None for part in options.attributes) for row in range(count)], bool)
+        made = Encoded(
+            np.vstack([encoder.encode(keys), random.words(pad * encoder.words).reshape(pad, encoder.words)]),
+            np.vstack([tags(secret, blocks), np.zeros((pad, len(options.block)), np.uint64)]),
+        )
+        made.encodings[:count][empty] = random.words(int(empty.sum()) * encoder.words).reshape(-1, encoder.words)
+        made.tags[:count][empty] = 0
+        alone = made.tags == 0  # a block of one's own, so that what is missing does not show
+        made.tags[alone] = random.words(int(alone.sum())) | np.uint64(1)
+        shuffled = Encoded(np.empty_like(made.encodings), np.empty_like(made.tags))
+        shuffled.encodings[self._order] = made.encodings
+        shuffled.tags[self._order] = made.tags
+        return shuffled, float(np.ceil(100.0 * capped.sum() / self._size) / 100.0)
+
+
+class LinkageUnit(_Steps):
+    """The linkage unit's half."""
+
+    def __init__(self, agreement: Agreement, identity: Identity) -> None:
+        self._options: Options = checked(agreement)
+        self._sizes = sizes(agreement)
+        super().__init__(agreement, identity, [*["receive"] * messages(max(self._sizes.values())), "link"])
+        self._words = Encoder(b"", {}, hardening=self._options.hardening).words
+        self._chunks: dict[str, list[Encoded]] = {name: [] for name in agreement.holders}
+
+    def answered(self, stage: str, packet: Packet) -> Packet:
+        if stage == "link":
+            return self._link()
+        passes = len(self._options.block)
+        for name, chunks in self._chunks.items():
+            rows = min(ROWS, self._sizes[name] - ROWS * len(chunks))
+            if rows <= 0:
+                continue
+            content = self.channels.open(name, "records", text(packet, name))
+            if len(content) != 8 * rows * (self._words + passes):
+                raise Refused(f"records: got another length of {name}; want {rows:,} records")
+            read = np.frombuffer(content, np.uint64)
+            split = rows * self._words
+            chunks.append(Encoded(read[:split].reshape(rows, -1), read[split:].reshape(rows, passes)))
+        return {}
+
+    def _link(self) -> Packet:
+        options, holders = self._options, self.agreement.holders
+        sides = []
+        for name in holders:
+            chunks = self._chunks.pop(name)
+            sides.append(
+                Encoded(*(np.concatenate([getattr(one, it) for one in chunks]) for it in ("encodings", "tags")))
+            )
+        counts = [self._sizes[name] for name in holders]
+        found = compare(sides[0], sides[1], options.floor, options.most_compared, options.most_kept)
+        links, undecided = one_to_one(found, counts[0], counts[1])
+        if len(links.left) < options.minimum:
+            raise Refused(f"minimum: got fewer links than the agreed {options.minimum}; want at least so many")
+        best, second = two_best(found)
+        seed = int.from_bytes(self.agreement.context("bootstrap")[:8])
+        quality = assess(best, second, found.offered, links.score, seed)
+        threshold = options.threshold
+        if threshold is None:
+            suggested = quality.threshold(options.precision)
+            if suggested is None:
+                raise Refused(
+                    f"precision: got no threshold with an estimated precision of {options.precision:g}; want a lower "
+                    "one, or a key that tells more"
+                )
+            threshold = max(suggested, options.floor)
+        at = round(threshold * BINS)
+        figures = self._diagnostics(links, best, second, quality, at)
+        links = links.above(threshold)
+        if len(links.left) < options.minimum:
+            raise Refused(f"minimum: got fewer links than the agreed {options.minimum}; want at least so many")
+        figures |= {
+            "size": np.array(len(links.left)),
+            "threshold": np.array(threshold),
+            "compared": np.array(found.offered.sum()),
+            "undecided": _told(undecided, options.minimum),
+        }
+        above = found.above(threshold)
+        for name, side, count in zip(holders, (above.left, above.right), counts, strict=True):
+            starts, grouped_counts = grouped(links_of(side, count)[None], options.minimum)
+            figures[f"links_per_record:{name}"] = np.stack([starts, grouped_counts[0]])
+        number = Stream(os.urandom(16)).permutation(len(links.left))
+        for name, side in zip(holders, (links.left, links.right), strict=True):
+            if name in options.pairs_to:
+                content = np.stack([side[number], np.arange(len(number))]).astype("<i8").tobytes()
+                figures[f"pairs:{name}"] = self.channels.seal(name, "pairs", content)
+        return figures
+
+    def _diagnostics(
+        self,
+        links: Candidates,
+        best: NDArray[np.float32],
+        second: NDArray[np.float32],
+        quality: Quality,
+        at: int,
+    ) -> dict[str, Any]:
+        kinds = np.stack([np.bincount(binned(scores), minlength=BINS + 1) for scores in (best, second, links.score)])
+        starts, counts = grouped(kinds, self._options.minimum, at)
+        curves = [
+            np.column_stack([curve, *interval])
+            for curve, interval in (
+                (quality.precision, quality.precision_interval),
+                (quality.recall, quality.recall_interval),
+            )
+        ]
+        return {
+            "matched": np.array([quality.matched, *quality.matched_interval]),
+            "quality": np.stack([curve[at] for curve in curves]),
+            "thresholds": starts / BINS,
+            "best": counts[0],
+            "second": counts[1],
+            "linked": counts[2],
+            "precision": curves[0][starts],
+            "recall": curves[1][starts],
+        }
+
+
+def _told(count: int, minimum: int) -> NDArray[np.float64]:
+    """A count, NaN where it is above 0 and below the minimum frequency."""
+    return np.array(float(count) if not 0 < count < minimum else np.nan)

@@ -1,0 +1,147 @@
+"""`fuzzy`: records whose keys differ by typing errors are matched by a linkage unit that sees encodings only.
+
+The two holders agree on a secret over a channel between them, encode each record's key (`_encodings`: one hardened
+Bloom filter of q-grams), tag the blocks that it is in, shuffle, pad to an agreed size, and send both to the linkage
+unit, a third party. It compares records of a block (`_comparing`), pairs them off one to one at a threshold that
+follows from the estimated precision (`_quality`), and tells the coordinator counts, and the holders named in
+`pairs_to`, which of their own records are linked, under numbers that pairs share.
+
+Why it holds, parties following the protocol:
+
+1. *Against the coordinator*: it relays sealed messages, whose sizes depend on agreed sizes alone (`_channels`), and
+   gets the figures that `learns` lists; counts are 0 or at least `minimum`.
+2. *Against the linkage unit without the secret*: positions and tags are HMAC-SHA256 under keys derived from 32 bytes of
+   each holder (a pseudorandom function; RFC 2104, Bellare 2006), fresh for every linkage. So it cannot encode a guess
+   (no dictionary), nor compare with another linkage's encodings. Order tells nothing: records are shuffled.
+3. *Against the other holder*: it receives no encoding, and pairs only where it is named.
+
+Not claimed. The unit sees what encodings and tags are *for*: which records are alike, how much, and how large blocks
+are. Who knows the population can attack that: frequencies of tags, and of encodings if few attributes go in (Kuzu et
+al. 2011; Niedermeyer et al. 2014); patterns of bits that frequent q-grams share (Christen et al. 2018), which `rule90`
+and `fold` blunt and do not end; matching the graph of similarities with that of a known register (Vidanage et al.
+2020), which nothing here prevents but `flip`, in part and at the price of recall. Figures: benchmarks/linkage_fuzzy.py.
+With the secret (a holder that colludes with the unit, or a leak) all encodings fall to a dictionary. The unit can tell
+padding from records. A holder that lies about its records can probe for identifiers that it guesses: caps, ledgers and
+rate limits are for that.
+
+Source: Schnell, Bachteler and Reiher 2009; Vatsalan, Sehili, Christen and Rahm 2017, Privacy-preserving record linkage
+for big data, Handbook of Big Data Technologies (linkage units, blocking).
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+
+from statfed.core.errors import EngineError, UsageError
+from statfed.core.identity import Identity
+from statfed.core.linkage import Outcome, Party, Reveal, Rounds, Units
+from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
+from statfed.strategies.linkages._channels import met
+from statfed.strategies.linkages._fuzzy_options import Options, checked, messages, sizes
+from statfed.strategies.linkages._fuzzy_parties import FIGURES, Holder, LinkageUnit, Pairs
+
+__all__ = [
+    "EXTRA",
+    "PARTIES",
+    "REVEALS",
+    "TITLE",
+    "TRUST",
+    "Holder",
+    "LinkageUnit",
+    "Options",
+    "Pairs",
+    "coordinator",
+    "learns",
+    "party",
+    "third_parties",
+]
+
+TITLE = "Fuzzy matching: a linkage unit compares keyed encodings of keys with typing errors"
+TRUST = (
+    "The linkage unit colludes with no holder: with the secret it could try a dictionary on every encoding.",
+    "All parties follow the protocol; a holder that lies about its records can probe for identifiers.",
+    "What the linkage unit sees of similarities and block sizes is given no outside register to be compared with.",
+)
+REVEALS: tuple[Reveal, ...] = ("size", "pairs")
+PARTIES = (2, 2)
+EXTRA = ""
+
+
+def third_parties(options: Options) -> tuple[str, ...]:
+    """The linkage unit."""
+    return (options.helper,)
+
+
+def party(agreement: Agreement, identity: Identity, units: Units | None) -> Party:
+    """A holder's half or the linkage unit's."""
+    if identity.name in agreement.holders and units is not None:
+        return Holder(agreement, identity, units)
+    if identity.name in agreement.third_parties and units is None:
+        return LinkageUnit(agreement, identity)
+    raise UsageError(f"party: got {identity.name}; want a holder with units, or the linkage unit without")
+
+
+def coordinator(agreement: Agreement, question: object = None) -> Rounds:
+    """The coordinator's half. Figures: as `learns` has them, see `docs/linkage.md`. Raises EngineError where a party
+    does not answer."""
+    options = checked(agreement)
+    if question is not None:
+        raise UsageError(f"question: got {question!r}; want none: fuzzy tells sizes and pairs alone")
+    holders, helper = agreement.holders, options.helper
+    yield from met(agreement)
+    parts = yield from _asked("mix", {name: {} for name in holders})
+    swapped: dict[str, Packet] = {
+        name: {"secret": _text(parts, other, "secret")} for name, other in zip(holders, holders[::-1], strict=True)
+    }
+    said = yield from _asked("encode", swapped)
+    for number in range(messages(max(sizes(agreement).values()))):
+        sending: dict[str, Packet] = {name: {} for name in holders if number < messages(sizes(agreement)[name])}
+        records = yield from _asked("send", sending)
+        yield from _asked("receive", {helper: {name: _text(records, name, "records") for name in sending}})
+    told = yield from _asked("link", {helper: {}})
+    with reading(helper):
+        figures = {name: whole_numbers(told[helper], name) for name in FIGURES}
+        figures |= {name: whole_numbers(told[helper], name) for name in map("links_per_record:{}".format, holders)}
+    for name in holders:
+        with reading(name):
+            figures[f"capped:{name}"] = whole_numbers(said[name], "capped")
+    if options.pairs_to:
+        yield from _asked("pairs", {n: {"pairs": _text(told, helper, f"pairs:{n}")} for n in options.pairs_to})
+    return Outcome(figures, int(figures.pop("size")))
+
+
+def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
+    """What each role learns. Raises UsageError where the options do not agree with `reveal`."""
+    options = checked(agreement)
+    if reveal != ("pairs" if options.pairs_to else "size"):
+        raise UsageError(f"reveal: got {reveal}; want pairs where pairs_to names a holder, and size where it does not")
+    least = f"counts of at least {options.minimum}"
+    found = [
+        Disclosure(
+            options.helper,
+            "which encodings are alike, and how much; how many records share a block; how many records each holder has",
+            "keyed, hardened encodings and tags, shuffled: without the secret no identifier can be tried; "
+            "attacks with outside registers remain",
+        ),
+        Disclosure(
+            "coordinator",
+            "the number of links; histograms of scores; estimated precision and recall; records by number of links; "
+            "pairs compared; which share of each holder's records is in too large a block, in per cent, rounded up",
+            least,
+        ),
+        Disclosure("holders", "nothing of one another's records but the agreed sizes", "sealed channels"),
+    ]
+    for name in options.pairs_to:
+        found.append(Disclosure(name, "which of its own records are linked, and the numbers of the pairs", "none"))
+    return found
+
+
+def _asked(name: str, packets: Mapping[str, Packet]) -> Generator[Stage, Replies, Replies]:
+    """One stage. Raises EngineError naming those that did not answer."""
+    replies = yield Stage(name, packets)
+    if gone := sorted(set(packets) - set(replies)):
+        raise EngineError(f"{name}: no answer from {', '.join(gone)}; want every party")
+    return replies
+
+
+def _text(replies: Replies, name: str, item: str) -> bytes:
+    with reading(name):
+        return text(replies[name], item)
