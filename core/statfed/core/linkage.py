@@ -11,7 +11,7 @@ of Flower, policies or ledgers: adapters at both ends carry its packets.
 - Every direction is declared: `learns` has a row for every role, and what is not in it does not happen.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import columns_of
-from statfed.core.discovery import LINKAGES, load
+from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkkeys import read_key
@@ -35,7 +35,6 @@ from statfed.core.protection import (
     Requirements,
     Stage,
     agree,
-    load_protection,
     read_protection,
 )
 from statfed.core.result import Result
@@ -106,7 +105,7 @@ class Linkage(Protocol):
     PARTED: bool
     Options: type[Section]
 
-    def options_of(self, asked: "Asked") -> Section:
+    def agreed(self, asked: "Asked") -> Section:
         """What the parties agree on, of a study. Raises UsageError on what this linkage cannot do."""
         ...
 
@@ -198,12 +197,12 @@ class InPlace:
 
     def agreed(self, terms: Terms, options: Linking) -> Section:
         """What the parties agree on. Raises UsageError on a study that does not suit."""
-        return self.module.options_of(asked(terms, options, self.module))
+        return self.module.agreed(asked(terms, options, self.module))
 
     def learns(self, terms: Terms) -> Sequence[Disclosure]:
-        """What each role learns; of sizes that are not known before all have admitted the study, those agreed."""
+        """What each role learns, whatever the sizes are that holders state."""
         options = Linking.model_validate(terms.protection.options)
-        sizes = dict.fromkeys(terms.holders, options.cap or 1)
+        sizes = dict.fromkeys(terms.holders, options.cap or options.minimum_frequency)
         return self.module.learns(agree("", terms, sizes), options.reveal)
 
 
@@ -225,7 +224,7 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
     if astray := sorted(set(linking.to) - set(terms.holders)):
         raise UsageError(f"to: got {', '.join(astray)}; want holders of the study")
     method, question = read_question(terms)
-    if linking.reveal != "totals" and (terms.method != "count" or terms.options):
+    if linking.reveal != "totals" and (terms.method != "count" or any(terms.options.values())):
         raise UsageError(f"reveal: got {linking.reveal} with {terms.method}; want count alone, or reveal totals")
     if linking.reveal == "totals" and terms.method not in module.METHODS:
         raise UsageError(f"{where}: got {terms.method}; want {one_of(module.METHODS, terms.method)} over the matched")
@@ -233,12 +232,13 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
     if missing:
         raise UsageError(f"codebooks: got none for {', '.join(missing)}; want one of each holder that is linked")
     parts = {holder: read_key(linking.key, terms.codebooks[holder], f"key at {holder}") for holder in terms.holders}
-    rules = {holder: ", ".join(part.name for part in own) for holder, own in parts.items()}
+    rules = {holder: ", ".join(part.name for part in listed) for holder, listed in parts.items()}
     if len(set(rules.values())) > 1:
         told = "; ".join(f"{rule} at {holder}" for holder, rule in rules.items())
         raise UsageError(f"key: got {told}; want the same rules in all codebooks")
-    keys = {name for own in parts.values() for part in own for name in part.columns}
-    wanted = [*dict.fromkeys((*method.columns(question), *columns_of(terms.where)))]
+    keys = {name for listed in parts.values() for part in listed for name in part.columns}
+    read = method.columns(question) if linking.reveal == "totals" else ()
+    wanted = [*dict.fromkeys((*read, *columns_of(terms.where)))]
     columns: dict[str, list[str]] = {holder: [] for holder in terms.holders}
     for name in wanted:
         having = [holder for holder in terms.holders if name in terms.codebooks[holder].columns]
@@ -247,7 +247,7 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
             raise UsageError(f"columns: got {got}; want columns of one holder each, beside the key")
         columns[having[0]].append(name)
     for clause in terms.where:
-        if sum(bool(set(clause.columns) & {*own}) for own in columns.values()) > 1:
+        if sum(bool(set(clause.columns) & {*listed}) for listed in columns.values()) > 1:
             raise UsageError(f"where: got {clause}, on columns of several holders; want those of one in each condition")
     return Asked(linking, terms, {holder: tuple(names) for holder, names in columns.items()})
 
@@ -259,10 +259,22 @@ def key_columns(key: str, codebook: Codebook) -> tuple[str, ...]:
 
 def linking_of(terms: Terms) -> Asked | None:
     """The linkage of a study, None where it has none. Raises UsageError on one that does not suit it."""
-    module = load_protection(terms.protection.name)
-    if not isinstance(module, InPlace):
+    found, options = read_protection(terms)
+    module: object = found
+    if not isinstance(module, InPlace) or not isinstance(options, Linking):
         return None
-    return asked(terms, read_protection(terms)[1], module.module)  # type: ignore[arg-type]
+    return asked(terms, options, module.module)
+
+
+def is_linkage(name: str) -> bool:
+    """Is what a study names as its protection a linkage?"""
+    return name in modules(LINKAGES)
+
+
+def restricted(codebook: Codebook, columns: Iterable[str]) -> Codebook:
+    """The codebook of a table with these columns alone."""
+    there = set(columns)
+    return codebook.model_copy(update={"columns": {n: c for n, c in codebook.columns.items() if n in there}})
 
 
 def load_linkage(name: str) -> Linkage:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,7 +201,7 @@ def load_protection(name: str) -> Protection:
     if name in modules(LINKAGES):
         from statfed.core.linkage import InPlace, load_linkage  # which is about agreements and parties, as this is
 
-        return InPlace(name, load_linkage(name))
+        return cast(Protection, InPlace(name, load_linkage(name)))
     module: Protection = load(PACKAGE, name, "protection")
     return module
 

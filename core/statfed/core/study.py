@@ -18,7 +18,7 @@ from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_
 from statfed.core.privacy.noise import epsilon_for
 from statfed.core.privacy.placement import shares
 from statfed.core.privacy.spending import own_noise
-from statfed.core.protection import named_protection
+from statfed.core.protection import load_protection
 from statfed.core.section import MOST_NESTED, NAME, Section, Unit, apply_override, deep, describe, read_toml
 from statfed.core.terms import (
     COLLUDERS,
@@ -370,7 +370,7 @@ def agreed_functions(terms: Terms, rules: Rules) -> Protection:
     with the study: so nobody can have the same cells decided for other parameters within a study.
     Raises UsageError where the study says other parameters than its rules do.
     """
-    module, _ = named_protection(terms.protection.name, {})
+    module = load_protection(terms.protection.name)
     offered, given = module.REQUIRES.functions, dict(terms.protection.options)
     if not offered or terms.privacy:
         return terms.protection

@@ -16,6 +16,7 @@ from statfed.core.applicability import applicable
 from statfed.core.codebook import Codebook, Column, load_codebook
 from statfed.core.conditions import check_syntax, parse_where
 from statfed.core.errors import UsageError
+from statfed.core.linkage import is_linkage
 from statfed.core.method import load_method, read_options, read_question
 from statfed.core.resolve import resolve_applicable
 from statfed.core.scenario import load_training
@@ -62,7 +63,8 @@ def before_data(study: Study, base: Path, codebook: Codebook | None = None, runs
     known = load_codebook(base / study.codebook) if codebook is None and study.codebook else codebook
     if known is not None:
         others = {name: load_codebook(base / path) for name, path in study.codebooks.items()}
-        resolve_applicable(study.terms(known, others))
+        if not is_linkage(study.protection.name) or set(others) == set(study.holders):
+            resolve_applicable(study.terms(known, others))
 
 
 def before_drafting(study: Study, holder: str, columns: Sequence[str]) -> None:

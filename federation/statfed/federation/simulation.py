@@ -19,6 +19,7 @@ from statfed.client.data.tables import connect
 from statfed.client.data.uniting import check_stated, doubts, union
 from statfed.core.codebook import Codebook, load_codebook
 from statfed.core.errors import UsageError
+from statfed.core.linkage import is_linkage, restricted
 from statfed.core.progress import Progress
 from statfed.core.records import WindowCodebook
 from statfed.core.scenario import Population, load_training
@@ -87,9 +88,15 @@ def world_of(
     drafted = drafted or (codebook is None and study.codebook is None)
     if drafted and study.privacy:
         raise UsageError(UNCOVERED)
-    if codebook is None:
-        codebook = load_codebook(base / study.codebook) if study.codebook else _drafted(study, progress)
     others = {name: load_codebook(base / path) for name, path in study.codebooks.items()}
+    if codebook is None and study.codebook:
+        codebook = load_codebook(base / study.codebook)
+    if codebook is None:
+        drafts = _drafts(study, progress)
+        codebook = union(list(drafts.values()), tuple(drafts))
+        check_stated(codebook, study.types, study.levels)
+    if is_linkage(study.protection.name) and study.engine != "pilot":
+        others = {name: restricted(codebook, _columns(source, base)) for name, source in study.holders.items()} | others
     shared = _shared_data(study.holders, base) if study.engine != "pilot" else []
     if shared and study.privacy:
         raise UsageError(
@@ -139,22 +146,26 @@ def _class_warnings(population: Population, classes: Sequence[str]) -> list[str]
     return found
 
 
-def _drafted(study: Study, progress: Progress) -> Codebook:
-    """The union of the holders' own drafts. In a simulation only: across organisations a draft never leaves."""
-    drafts = []
+def _columns(source: str, base: Path) -> tuple[str, ...]:
+    """Names of the columns of a table."""
+    with connect(source, base) as opened:
+        return tuple(opened.expr.columns)
+
+
+def _drafts(study: Study, progress: Progress) -> dict[str, Codebook]:
+    """The holders' own drafts. In a simulation only: across organisations a draft never leaves."""
+    drafts = {}
     for number, (name, source) in enumerate(study.holders.items()):
         progress("draft a codebook", number, len(study.holders))
         with _of(name):
             opened = connect(source, Path())
         with opened:
-            if not number:
+            if not number and not is_linkage(study.protection.name):
                 before_drafting(study, name, tuple(opened.expr.columns))
             with _of(name):
-                drafts.append(draft(opened, study.types, study.levels))
+                drafts[name] = draft(opened, study.types, study.levels)
     progress("draft a codebook", len(drafts), len(drafts))
-    codebook = union(drafts, tuple(study.holders))
-    check_stated(codebook, study.types, study.levels)
-    return codebook
+    return drafts
 
 
 @contextmanager

@@ -59,6 +59,11 @@ class Cells:
     holders: tuple[str, ...]
 
     @property
+    def figures(self) -> int:
+        """Most exact figures that are opened: number, sum and sum of squares of each cell."""
+        return math.prod(axis.size for axis in self.axes) * (1 + 2 * len(self.measures))
+
+    @property
     def bits(self) -> int:
         """Binary places of values that are added up."""
         return places(self.cap, 1)

@@ -62,6 +62,14 @@ class Products:
     logistic: bool
 
     @property
+    def figures(self) -> int:
+        """Most exact figures that are opened: cross products; at each iteration score, information and deviance."""
+        columns, terms = len(self.columns), len(self.terms)
+        each = terms * (terms + 3) // 2 + 1
+        most = int(getattr(self.question.options, "max_iterations", 0)) if self.logistic else 0
+        return columns * (columns + 1) // 2 + most * each
+
+    @property
     def bits(self) -> int:
         return places(self.cap, 2)
 

@@ -58,12 +58,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Outcome, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Outcome, Reveal, Rounds, Units
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
+from statfed.core.section import describe
 from statfed.strategies.linkages._channels import met
 from statfed.strategies.linkages._ecdh_party import CHUNK, NUMBER, SUMS, WITHHELD, Matcher, Mirror, half
 from statfed.strategies.linkages._ecdh_plan import SIZE, TOTAL, Column, Options, Plan, noise_of, plan_of
@@ -82,6 +84,59 @@ TRUST = (
 REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
 PARTIES = (2, 2)
 EXTRA = "link"
+
+
+METHODS = ("total",)
+PARTED = False
+
+
+def agreed(asked: Asked) -> Options:
+    """What the two holders agree on, of a study. Raises UsageError on what ecdh cannot do, or options it does not have.
+
+    Where `size` is worked out is the first holder, unless the options say `to`; totals are of columns of one holder.
+    """
+    linking, terms, given = asked.linking, asked.terms, dict(asked.linking.options)
+    decimals = given.pop("decimals", {})
+    fixed: dict[str, Any] = {"reveal": linking.reveal, "minimum": linking.minimum_frequency}
+    if linking.cap is not None:
+        fixed["pad_to"] = dict.fromkeys(terms.holders, linking.cap)
+    if linking.reveal == "pairs":
+        if len(linking.to) != 1:
+            raise UsageError(f"to: got {', '.join(linking.to)}; want one holder of ecdh, which sees the pairs")
+        fixed["to"] = linking.to[0]
+    elif linking.reveal == "totals":
+        fixed |= _summed(asked, decimals)
+    else:
+        given.setdefault("to", terms.holders[0])
+    if clash := sorted(set(fixed) & set(given)):
+        raise UsageError(f"options: got {', '.join(clash)}; want them where the study says what is linked")
+    try:
+        return Options.model_validate(given | fixed)
+    except ValidationError as error:
+        raise UsageError(describe(error, "linkage ecdh", "its options", Options)) from None
+
+
+def _summed(asked: Asked, decimals: Any) -> dict[str, Any]:
+    """The columns of totals with their public bounds, and the holder that has them."""
+    options = asked.terms.options
+    if set(options) != {"columns"}:
+        raise UsageError(f"total: got {', '.join(sorted(options))} under ecdh; want columns alone: domains take helper")
+    holders = [name for name, own in asked.columns.items() if set(own) & {*options["columns"]}]
+    if len(holders) != 1:
+        raise UsageError(f"columns: got those of {', '.join(holders)}; want columns of one holder: others take helper")
+    columns = {}
+    for name in options["columns"]:
+        bounds = asked.terms.codebook.column(name).bounds
+        if bounds is None:
+            raise UsageError(f"{name}: got no bounds; want low and high in the codebook: values are encrypted in units")
+        columns[name] = Column(low=bounds[0], high=bounds[1], decimals=dict(decimals).get(name, 0))
+    return {"to": holders[0], "columns": columns}
+
+
+def figures(agreement: Agreement) -> int:
+    """Most exact figures that come out of it: the size, totals, or for every item if it matches."""
+    plan = plan_of(agreement)
+    return max(plan.slots.values()) if plan.options.reveal == "pairs" else 1 + len(plan.options.columns)
 
 
 def third_parties(options: Options) -> tuple[str, ...]:  # noqa: ARG001
@@ -181,7 +236,8 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
     options = plan.options
     if reveal != options.reveal:
         raise UsageError(f"reveal: got {reveal} for an agreement on {options.reveal}; want that")
-    lists = " and ".join(f"{count} items ({name})" for name, count in sorted(plan.slots.items()))
+    agreed_on = {name: f"{count} items" for name, count in options.pad_to.items()}
+    lists = " and ".join(f"{agreed_on.get(name, 'its public size')} ({name})" for name in sorted(plan.slots))
     noise = f", with {in_words(options.privacy)}" if options.privacy else ""
     hidden = f"minimum of {options.minimum}, judged by {plan.matcher}{noise}"
     columns = ", ".join(options.columns)

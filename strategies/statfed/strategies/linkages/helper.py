@@ -4,7 +4,7 @@
 2. *Tags.* Each holder tags its units (`_tags`), shuffles them, pads them to the agreed cap, and seals them to the
    helper; for figures also what it shares of each unit (`_join`).
 3. *Join.* The helper matches equal tags. Then, as agreed,
-   - `size`: it tells the coordinator how many match;
+   - `size`: it tells the coordinator how many match, or that they are fewer than the minimum frequency;
    - `pairs`: it also tells the named holders which of their own places match, in one random order for all of them: the
      i-th of each belong together;
    - `totals`: it deals the hidden join, after which the first two holders have shares of the joined records and nobody
@@ -23,16 +23,16 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Outcome, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Outcome, Reveal, Rounds, Units
 from statfed.core.method import Ask, Question, Total, read_question
 from statfed.core.protection import Agreement, Disclosure, Replies, Stage
 from statfed.core.result import Result
-from statfed.core.section import NAME, Section
+from statfed.core.section import NAME, Section, describe
 from statfed.core.terms import Terms
 from statfed.strategies.linkages import _cells, _join, _models, _tags
 from statfed.strategies.linkages._channels import met
@@ -52,7 +52,9 @@ REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
 PARTIES = (2, 3)
 EXTRA = ""
 METHODS = (*_cells.KINDS, *_models.KINDS)
+PARTED = False
 MOST = 20_000_000
+_WITHHELD = -1  # in the place of a number of matches below the minimum frequency
 _SIZE, _FEW, _OPENED = "size", "few", "opened"
 
 
@@ -94,6 +96,30 @@ def options_of(agreement: Agreement) -> Options:
     if not isinstance(agreement.options, Options):
         raise UsageError(f"linkage: got options of {agreement.protection}; want those of helper")
     return agreement.options
+
+
+def agreed(asked: Asked) -> Options:
+    """What the parties agree on, of a study. Raises UsageError on options that helper does not have."""
+    linking, terms = asked.linking, asked.terms
+    if linking.options:
+        raise UsageError(f"options: got {', '.join(sorted(linking.options))}; want none: helper has no others")
+    given: dict[str, Any] = {key: getattr(linking, key) for key in ("reveal", "helper", "cap", "to")}
+    given["minimum_frequency"] = linking.minimum_frequency
+    if linking.reveal == "totals":
+        given |= {"method": terms.method, "options": terms.options, "codebook": terms.codebook}
+        given["columns"] = asked.columns
+    try:
+        return Options.model_validate(given)
+    except ValidationError as error:
+        raise UsageError(describe(error, "linkage helper", "its options", Options)) from None
+
+
+def figures(agreement: Agreement) -> int:
+    """Most exact figures that come out of it."""
+    setting = Setting.of(agreement)
+    if setting.plan is None:
+        return setting.cap if setting.options.to else 1
+    return setting.plan.figures
 
 
 def third_parties(options: Options) -> tuple[str, ...]:
@@ -246,10 +272,11 @@ class Helper(Correspondent):
         found = _tags.matched(lists)
         stream = _tags.fresh()
         if plan is None:
-            order = _tags.permutation(stream, len(found))
+            enough = len(found) >= setting.options.minimum_frequency
+            order = _tags.permutation(stream, len(found))[: len(found) if enough else 0]
             to = setting.options.to
             told = {name: (found[order, i],) for i, name in enumerate(cast.holders) if name in to}
-            yield Out(told, {_SIZE: np.array(len(found), np.int64)})
+            yield Out(told, {_SIZE: np.array(len(found) if enough else _WITHHELD, np.int64)})
             return
         differences = [letter.take((cap, plan.width(name))) for letter, name in zip(letters, cast.holders, strict=True)]
         rows, is_match = _tags.aligned(found, cap, stream)
@@ -293,7 +320,9 @@ def _coordinated(agreement: Agreement) -> Rounds:
     said = yield from relay.round()
     if setting.plan is None:
         size = said[setting.cast.helper].get(_SIZE)
-        if size is None or size.shape != () or not 0 <= int(size) <= setting.cap:
+        if size is not None and size.shape == () and int(size) == _WITHHELD:
+            return Outcome()
+        if size is None or size.shape != () or not setting.options.minimum_frequency <= int(size) <= setting.cap:
             raise EngineError(f"{setting.cast.helper}: got no number of matches from 0 to {setting.cap}")
         if setting.options.to:
             yield from relay.round()
