@@ -21,8 +21,9 @@ def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
     """
     names = asked.columns[holder]
     table = table.complete(names)
-    parts = read_key(asked.linking.key, table.codebook)
-    keys = keys_of(table, parts if parted else (together(parts),)).parts
+    linking, codebook = asked.linking, table.codebook
+    parts = linking.parts(codebook) if parted else (together(read_key(linking.key, codebook)),)
+    keys = keys_of(table, parts).parts
     rows = table.rows(names) if names else None
     columns = {} if rows is None else {n: _numbers(rows.column(n), table.codebook.column(n), n) for n in names}
     return Units(keys, columns)

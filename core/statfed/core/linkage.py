@@ -24,7 +24,7 @@ from statfed.core.conditions import columns_of
 from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkkeys import read_key
+from statfed.core.linkkeys import KeyPart, read_key
 from statfed.core.method import read_question
 from statfed.core.names import one_of
 from statfed.core.protection import (
@@ -137,9 +137,17 @@ class Linking(Section):
     reveal: Reveal = Field(default="size", description="what comes out: size, totals or pairs")
     to: tuple[str, ...] = Field(default=(), description="holders that learn which of their own units match, of pairs")
     minimum_frequency: int = Field(default=10, ge=1, le=1000, description="fewest matched units that a figure is about")
+    block: str = Field(default="", max_length=400, description="fuzzy: parts of which one is equal in every pair")
+    salt: str = Field(default="", max_length=400, description="fuzzy: part that is right in nearly all records")
     helper: str = Field(default="helper", description="name of the helper, where there is one; no holder's")
     cap: int | None = Field(default=None, ge=1, description="units that every holder fills its own up to; public")
     options: dict[str, Any] = Field(default_factory=dict, description="the linkage's own further options")
+
+    def parts(self, codebook: Codebook, where: str = "key") -> tuple[KeyPart, ...]:
+        """The parts of the key, and those that are needed beside it. Raises UsageError on what is none."""
+        written = {where: self.key, "block": self.block, "salt": self.salt}
+        found = [part for what, text in written.items() if text for part in read_key(text, codebook, what)]
+        return tuple({part.name: part for part in found}.values())
 
     @model_validator(mode="after")
     def _fits(self) -> "Linking":
@@ -231,16 +239,17 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
     missing = sorted(set(terms.holders) - set(terms.codebooks))
     if missing:
         raise UsageError(f"codebooks: got none for {', '.join(missing)}; want one of each holder that is linked")
-    parts = {holder: read_key(linking.key, terms.codebooks[holder], f"key at {holder}") for holder in terms.holders}
+    parts = {holder: linking.parts(terms.codebooks[holder], f"key at {holder}") for holder in terms.holders}
+    if (linking.block or linking.salt) and not module.PARTED:
+        raise UsageError(f"block, salt: got some under {where}; want a key alone: it compares keys as a whole")
     rules = {holder: ", ".join(part.name for part in listed) for holder, listed in parts.items()}
     if len(set(rules.values())) > 1:
         told = "; ".join(f"{rule} at {holder}" for holder, rule in rules.items())
         raise UsageError(f"key: got {told}; want the same rules in all codebooks")
     keys = {name for listed in parts.values() for part in listed for name in part.columns}
     read = method.columns(question) if linking.reveal == "totals" else ()
-    wanted = [*dict.fromkeys((*read, *columns_of(terms.where)))]
     columns: dict[str, list[str]] = {holder: [] for holder in terms.holders}
-    for name in wanted:
+    for name in dict.fromkeys((*read, *columns_of(terms.where))):
         having = [holder for holder in terms.holders if name in terms.codebooks[holder].columns]
         if name in keys or len(having) != 1:
             got = f"{name} of the key" if name in keys else f"{name} at {' and '.join(having) or 'no holder'}"
@@ -252,9 +261,9 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
     return Asked(linking, terms, {holder: tuple(names) for holder, names in columns.items()})
 
 
-def key_columns(key: str, codebook: Codebook) -> tuple[str, ...]:
+def key_columns(linking: Linking, codebook: Codebook) -> tuple[str, ...]:
     """The columns of a key. Raises UsageError on one that is none of the codebook's, or cannot be of a key."""
-    return tuple(dict.fromkeys(name for part in read_key(key, codebook) for name in part.columns))
+    return tuple(dict.fromkeys(name for part in linking.parts(codebook) for name in part.columns))
 
 
 def linking_of(terms: Terms) -> Asked | None:

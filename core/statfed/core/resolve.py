@@ -160,7 +160,7 @@ def resolve(terms: Terms, holder: str = "") -> Resolved:
     _, question = read_question(terms, None if linking else codebook, reveals)
     columns, where = columns_read(question), terms.where
     if linking and holder in linking.columns:
-        columns = tuple(dict.fromkeys((*key_columns(linking.linking.key, codebook), *linking.columns[holder])))
+        columns = tuple(dict.fromkeys((*key_columns(linking.linking, codebook), *linking.columns[holder])))
         where = tuple(clause for clause in where if set(clause.columns) <= set(columns))
     budget = budget_of(question) if terms.privacy else None
     return Resolved(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 from statfed.core.codebook import Codebook, load_codebook, make_codebook
 from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
+from statfed.core.linkage import Reveal
 from statfed.core.method import load_method
 from statfed.core.progress import Progress, silent
 from statfed.core.result import Result
@@ -108,6 +109,59 @@ class Federation:
         for which noise is refused. references: of a training, also what its model is compared with.
         Raises UsageError, Refused or EngineError.
         """
+        return self._answered(analysis, options, self._protection, where, privacy, exact=exact, references=references)
+
+    def link(
+        self,
+        key: str,
+        analysis: str = "",
+        *,
+        by: str = "helper",
+        reveal: Reveal | None = None,
+        to: Names = (),
+        block: str = "",
+        salt: str = "",
+        minimum_frequency: int = 10,
+        helper: str = "helper",
+        cap: int | None = None,
+        where: Names = (),
+        settings: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Result:
+        """What comes of matching the holders' units by a key: how many match, or an analysis of the matched.
+
+        key: columns that every holder has, as "id" or "name,birth_date,postcode[:2]". analysis: its name with its
+        options beside, or one line as `statfed link` takes, over columns of which each is one holder's. by: the linkage
+        (`statfed linkages`). reveal: size, totals or pairs; by default what the rest asks for. to: holders that learn
+        which of their own units match. block, salt: of a fuzzy linkage. minimum_frequency: fewest matched units that a
+        figure is about. cap: units that every holder fills its own up to. settings: the linkage's own further options.
+        Raises UsageError, Refused or EngineError.
+        """
+        method, read = read_analysis(analysis) if analysis else ("count", {})
+        linking = {
+            "key": key,
+            "reveal": reveal or ("pairs" if to else "totals" if analysis else "size"),
+            "to": _names(to),
+            "block": block,
+            "salt": salt,
+            "minimum_frequency": minimum_frequency,
+            "helper": helper,
+            "cap": cap,
+            "options": dict(settings or {}),
+        }
+        return self._answered(method, {**read, **options}, {"name": by, "options": linking}, where)
+
+    def _answered(
+        self,
+        analysis: str,
+        options: Mapping[str, Any],
+        protection: Mapping[str, Any],
+        where: Names = (),
+        privacy: Privacy | Mapping[str, Any] | float | None = None,
+        *,
+        exact: bool = False,
+        references: bool = False,
+    ) -> Result:
         given = {name: value for name, value in options.items() if value is not None}
         if isinstance(privacy, int | float):
             privacy = {"epsilon": privacy}
@@ -121,7 +175,7 @@ class Federation:
                 "engine": self._engine,
                 "seed": self._seed,
                 "privacy": privacy.model_dump() if isinstance(privacy, Privacy) else privacy,
-                "protection": self._protection,
+                "protection": dict(protection),
                 "exact": exact,
                 "disclosure": self._rules,
                 "simulation": {"rules": self._policy},
@@ -247,6 +301,29 @@ def _listed(analysis: str, options: Mapping[str, Any]) -> dict[str, Any]:
     fields = load_method(analysis).Options.model_fields
     lists = {name for name, field in fields.items() if get_origin(field.annotation) is tuple}
     return {name: (x,) if name in lists and isinstance(x, str) else x for name, x in options.items()}
+
+
+def read_analysis(line: str) -> tuple[str, dict[str, Any]]:
+    """An analysis and its options in one line: `table rows=region columns=sector`, `ols income ~ age + C(region)`.
+
+    Words without a sign of equality are the formula, or the columns where there is none. Raises UsageError.
+    """
+    name, _, rest = line.strip().partition(" ")
+    fields = load_method(name).Options.model_fields
+    words, options = [], dict[str, Any]()
+    for word in rest.split():
+        option, sign, value = word.partition("=")
+        if sign and option in fields:
+            options[option] = value.split(",") if get_origin(fields[option].annotation) is tuple else value
+        else:
+            words.append(word)
+    if words and "formula" in fields:
+        options["formula"] = " ".join(words)
+    elif words and "columns" in fields and "columns" not in options and "=" not in "".join(words):
+        options["columns"] = [column for word in words for column in word.split(",") if column]
+    elif words:
+        raise UsageError(f"analysis: got {' '.join(words)}; want options of {name}: {', '.join(fields)}")
+    return name, options
 
 
 def _plain(value: Any) -> Any:

@@ -29,11 +29,16 @@ for big data, Handbook of Big Data Technologies (linkage units, blocking).
 """
 
 from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
 
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Outcome, Party, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Outcome, Party, Reveal, Rounds, Units
+from statfed.core.linkkeys import read_key
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
+from statfed.core.section import describe
 from statfed.strategies.linkages._channels import met
 from statfed.strategies.linkages._fuzzy_options import Options, checked, messages, sizes
 from statfed.strategies.linkages._fuzzy_parties import FIGURES, Holder, LinkageUnit, Pairs
@@ -63,6 +68,49 @@ TRUST = (
 REVEALS: tuple[Reveal, ...] = ("size", "pairs")
 PARTIES = (2, 2)
 EXTRA = ""
+COUNTS = 500
+"""Figures that are told beside pairs, at most."""
+
+
+METHODS: tuple[str, ...] = ()
+PARTED = True
+
+
+def agreed(asked: Asked) -> Options:
+    """What the parties agree on, of a study. Raises UsageError without blocks, and on options that fuzzy does not have.
+
+    Options `attributes` are of parts of the key as they are written there; parts without any are compared as they come.
+    """
+    linking, given = asked.linking, dict(asked.linking.options)
+    codebook = asked.terms.codebooks[asked.terms.holders[0]]
+    if not linking.block:
+        raise UsageError("block: got none; want parts of which one is equal in every pair, as postcode[:2]")
+    attributes: dict[str, Any] = {part.name: {} for part in read_key(linking.key, codebook)}
+    for written, own in dict(given.pop("attributes", {})).items():
+        (part,) = read_key(str(written), codebook, "attributes")
+        if part.name not in attributes:
+            raise UsageError(f"attributes: got {written}; want parts of the key {linking.key}")
+        attributes[part.name] = own
+    fixed: dict[str, Any] = {
+        "attributes": attributes,
+        "block": tuple(part.name for part in read_key(linking.block, codebook, "block")),
+        "salt": next((part.name for part in read_key(linking.salt, codebook, "salt")), "") if linking.salt else "",
+        "size": linking.cap,
+        "minimum": max(linking.minimum_frequency, 3),
+        "pairs_to": linking.to,
+        "helper": linking.helper,
+    }
+    if clash := sorted(set(fixed) & set(given)):
+        raise UsageError(f"options: got {', '.join(clash)}; want them where the study says what is linked")
+    try:
+        return Options.model_validate(given | fixed)
+    except ValidationError as error:
+        raise UsageError(describe(error, "linkage fuzzy", "its options", Options)) from None
+
+
+def figures(agreement: Agreement) -> int:
+    """Most exact figures that come out of it: pairs, and the counts of histograms and of records by links."""
+    return COUNTS + (max(sizes(agreement).values()) if checked(agreement).pairs_to else 0)
 
 
 def third_parties(options: Options) -> tuple[str, ...]:
