@@ -3,6 +3,7 @@
 import logging
 from typing import Annotated
 
+import click
 import typer
 
 from statfed.cli import (
@@ -18,6 +19,7 @@ from statfed.cli import (
     holder,
     identity,
     ledger,
+    link,
     pilot,
     plugin,
     policy,
@@ -33,9 +35,20 @@ from statfed.cli import (
 from statfed.cli._output import ReportingGroup, out
 from statfed.core import VERSION
 
+
+class Commands(ReportingGroup):
+    """All commands: those below, and `link`, whose options are those of every study and its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), "link"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return link.command() if cmd_name == "link" else super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
     name="statfed",
-    cls=ReportingGroup,
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -69,6 +82,7 @@ app.command("compare")(compare.compare)
 app.command("recommend")(recommend.recommend)
 app.command("analyses")(catalogue.analyses)
 app.command("protections")(protections.protections)
+app.command("linkages")(link.linkages)
 app.add_typer(plugin.app, name="plugin")
 app.command("identity")(identity.identity)
 app.command("run")(run.run)

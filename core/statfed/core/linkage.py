@@ -13,7 +13,7 @@ of Flower, policies or ledgers: adapters at both ends carry its packets.
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkkeys import KeyPart, read_key
-from statfed.core.method import read_question
+from statfed.core.method import load_method, read_question
 from statfed.core.names import one_of
 from statfed.core.protection import (
     Agreement,
@@ -273,6 +273,29 @@ def linking_of(terms: Terms) -> Asked | None:
     if not isinstance(module, InPlace) or not isinstance(options, Linking):
         return None
     return asked(terms, options, module.module)
+
+
+def read_analysis(line: str) -> tuple[str, dict[str, Any]]:
+    """An analysis and its options in one line: `table rows=region columns=sector`, `ols income ~ age + C(region)`.
+
+    Words without a sign of equality are the formula, or the columns where there is none. Raises UsageError.
+    """
+    name, _, rest = line.strip().partition(" ")
+    fields = load_method(name).Options.model_fields
+    words, options = [], dict[str, Any]()
+    for word in rest.split():
+        option, sign, value = word.partition("=")
+        if sign and option in fields:
+            options[option] = value.split(",") if get_origin(fields[option].annotation) is tuple else value
+        else:
+            words.append(word)
+    if words and "formula" in fields:
+        options["formula"] = " ".join(words)
+    elif words and "columns" in fields and "columns" not in options and "=" not in "".join(words):
+        options["columns"] = [column for word in words for column in word.split(",") if column]
+    elif words:
+        raise UsageError(f"analysis: got {' '.join(words)}; want options of {name}: {', '.join(fields)}")
+    return name, options
 
 
 def is_linkage(name: str) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 from statfed.core.codebook import Codebook, load_codebook, make_codebook
 from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
-from statfed.core.linkage import Reveal
+from statfed.core.linkage import Reveal, read_analysis
 from statfed.core.method import load_method
 from statfed.core.progress import Progress, silent
 from statfed.core.result import Result
@@ -301,29 +301,6 @@ def _listed(analysis: str, options: Mapping[str, Any]) -> dict[str, Any]:
     fields = load_method(analysis).Options.model_fields
     lists = {name for name, field in fields.items() if get_origin(field.annotation) is tuple}
     return {name: (x,) if name in lists and isinstance(x, str) else x for name, x in options.items()}
-
-
-def read_analysis(line: str) -> tuple[str, dict[str, Any]]:
-    """An analysis and its options in one line: `table rows=region columns=sector`, `ols income ~ age + C(region)`.
-
-    Words without a sign of equality are the formula, or the columns where there is none. Raises UsageError.
-    """
-    name, _, rest = line.strip().partition(" ")
-    fields = load_method(name).Options.model_fields
-    words, options = [], dict[str, Any]()
-    for word in rest.split():
-        option, sign, value = word.partition("=")
-        if sign and option in fields:
-            options[option] = value.split(",") if get_origin(fields[option].annotation) is tuple else value
-        else:
-            words.append(word)
-    if words and "formula" in fields:
-        options["formula"] = " ".join(words)
-    elif words and "columns" in fields and "columns" not in options and "=" not in "".join(words):
-        options["columns"] = [column for word in words for column in word.split(",") if column]
-    elif words:
-        raise UsageError(f"analysis: got {' '.join(words)}; want options of {name}: {', '.join(fields)}")
-    return name, options
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from statfed.core.discovery import load
-from statfed.core.protection import PACKAGE, Protection, shown_options
+from statfed.core.protection import Protection, load_protection, shown_options
 
 FILE = "parameters.json"
 _PUBLIC = ("method", "base")
@@ -42,7 +41,7 @@ def _without_options(shown: dict[str, Any], kept: dict[str, Any]) -> tuple[dict[
     options = used.get("options") if isinstance(used, Mapping) else None
     if not options or not isinstance(used, Mapping):
         return shown, kept
-    module = load(PACKAGE, str(used.get("name", "plain")), "protection")
+    module = load_protection(str(used.get("name", "plain")))
     public = {key: value for key, value in options.items() if shown_options(module, {key: value})[key] == value}
     if public != options:
         shown["protection"] = {**used, "options": public}

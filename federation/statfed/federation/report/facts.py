@@ -272,7 +272,7 @@ def protection_of(answer: Answer) -> str:
     """How sums over holders were formed: protection, fewest holders and options, those that stay secret not shown."""
     used = answer.terms.protection
     options = shown_options(load_protection(used.name), used.options)
-    told = [f"{key} {_words(value)}" for key, value in options.items()]
+    told = [f"{key} {_words(value)}" for key, value in options.items() if value not in (None, "", [], (), {})]
     more = [f"at least {many(used.minimum_holders, 'holder')} in a sum"] if used.minimum_holders else []
     return "; ".join([used.name, *more, *told])
 

@@ -126,10 +126,16 @@ def _summed(asked: Asked, decimals: Any) -> dict[str, Any]:
         raise UsageError(f"columns: got those of {', '.join(holders)}; want columns of one holder: others take helper")
     columns = {}
     for name in options["columns"]:
-        bounds = asked.terms.codebook.column(name).bounds
-        if bounds is None:
+        column, places = asked.terms.codebook.column(name), dict(decimals).get(name)
+        if column.bounds is None:
             raise UsageError(f"{name}: got no bounds; want low and high in the codebook: values are encrypted in units")
-        columns[name] = Column(low=bounds[0], high=bounds[1], decimals=dict(decimals).get(name, 0))
+        if places is None and column.type == "number":
+            raise UsageError(f"{name}: got no decimals; want how many its values are rounded to: decimals.{name}=2")
+        low, high = column.bounds
+        try:
+            columns[name] = Column(low=low, high=high, decimals=places or 0)
+        except ValidationError as error:
+            raise UsageError(describe(error, f"decimals of {name}", "one that suits its bounds", Column)) from None
     return {"to": holders[0], "columns": columns}
 
 
