@@ -32,7 +32,7 @@ from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
-from statfed.client.linking import units_of
+from statfed.client.linking import units_of, write_pairs
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
@@ -89,6 +89,7 @@ class Holder:
         self._repeats = Repeats(home)
         self._here: set[str] = set()  # runs that this process admitted
         self._protecting = Protecting(home)
+        self._units: dict[str, Units] = {}  # of runs in which pairs are told here
         self._contributions = Contributions(home)
 
     def ledger(self) -> Ledger:
@@ -120,6 +121,7 @@ class Holder:
                 raise Refused("release: this study was never decided on here; want one that was")
             self._contributions.close()
             self._protecting.close(statement.run)
+            self._units.pop(statement.run, None)
             self._here.discard(statement.run)
             return Reply(self._release(statement))
         bounded(self.policy.limits, statement.terms)
@@ -370,11 +372,17 @@ class Holder:
                 self._count(statement, study, module.module.figures(agreement))
             with self._looking(statement, study), self._contributions.within(run, self.policy):
                 table = self._contributions.table(run, study, self.policy, None, _undrawn)
-                return units_of(table, asked, name, parted=module.module.PARTED)
+                found = units_of(table, asked, name, parted=module.module.PARTED)
+                if name in asked.linking.to:
+                    self._units[run] = found
+                return found
 
         _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, units)
         with self._looking(statement, study):
-            return Reply(*self._protecting.answer(statement, party, packet, name))
+            reply = Reply(*self._protecting.answer(statement, party, packet, name))
+            if (pairs := getattr(party, "pairs", None)) is not None and run in self._units:
+                write_pairs(self.home, run, self._units.pop(run), pairs)
+        return reply
 
     def _count(self, statement: Statement, study: Resolved, figures: int) -> None:
         """Enter a linkage and its figures. Raises Refused where it was entered in this run, or there are more figures

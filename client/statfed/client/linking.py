@@ -4,14 +4,22 @@ Records without a key, or without a value of a column that is looked at, are no 
 at every holder, as it is about complete records in other studies. How many were left out is told to nobody.
 """
 
+import os
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import parquet
 
 from statfed.core.codebook import Column
 from statfed.core.errors import UsageError
-from statfed.core.linkage import Asked, Units
+from statfed.core.linkage import Asked, Pairs, Units
 from statfed.core.linkkeys import keys_of, read_key, together
 from statfed.core.table import Table
+
+LINKS = "links"
+"""In a home: pairs that this holder was told."""
 
 
 def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
@@ -27,6 +35,20 @@ def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
     rows = table.rows(names) if names else None
     columns = {} if rows is None else {n: _numbers(rows.column(n), table.codebook.column(n), n) for n in names}
     return Units(keys, columns)
+
+
+def write_pairs(home: Path, run: str, units: Units, pairs: Pairs) -> Path:
+    """Keep which own units match: LINKS/RUN.parquet in the holder's home, with the number of the pair and the key.
+
+    Nobody but the holder's own account can read it.
+    """
+    folder = home / LINKS
+    folder.mkdir(exist_ok=True, mode=0o700)
+    path = folder / f"{run}.parquet"
+    keys = {part: [texts[place] for place in pairs.unit] for part, texts in units.keys.items()}
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        parquet.write_table(pa.table({"pair": pairs.number, **keys}), file)
+    return path
 
 
 def _numbers(values: object, column: Column, name: str) -> NDArray[np.float64]:

@@ -67,6 +67,18 @@ class Units:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """What a holder is told of pairs. Private. unit: places among its own units; number: of the pairs, which others
+    that are told have of theirs."""
+
+    unit: NDArray[np.int64]
+    number: NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        return "Pairs(<private>)"
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What the coordinator ends up with. figures: by name; size: matched units, None where that is not told; result:
     that of an analysis over the matched, as of any other."""
@@ -80,7 +92,10 @@ Rounds = Generator[Stage, Replies, Outcome]
 
 
 class Party(Protocol):
-    """One party's half of one linkage. Raises Refused, in public words, on whatever does not fit its state."""
+    """One party's half of one linkage. Raises Refused, in public words, on whatever does not fit its state.
+
+    A holder that may learn pairs has them in `pairs` once it was told.
+    """
 
     def answer(self, stage: str, packet: Packet) -> Packet:
         """Answer one stage."""

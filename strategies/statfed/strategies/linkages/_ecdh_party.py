@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from statfed.core.errors import Refused, StatfedError, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Units
+from statfed.core.linkage import Pairs, Units
 from statfed.core.protection import Agreement, Packet, text
 from statfed.core.randomness import stream
 from statfed.strategies.linkages import _ristretto as group
@@ -42,6 +42,11 @@ class Half(ABC):
         self._seen = hashlib.sha256()
         self.matched: NDArray[np.int64] | None = None
         """Which of this holder's units have matched, ascending; where pairs are revealed to it, at the end."""
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """The same, numbered: the other holder is told none."""
+        return None if self.matched is None else Pairs(self.matched, np.arange(len(self.matched)))
 
     def answer(self, stage: str, packet: Packet) -> Packet:
         """Answer one stage. After a refusal there is no other answer: a fresh attempt has fresh channels."""

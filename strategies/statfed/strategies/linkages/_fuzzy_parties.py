@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from statfed.core.errors import Refused, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Units
+from statfed.core.linkage import Pairs, Units
 from statfed.core.protection import Agreement, Packet, text
 from statfed.core.randomness import Stream
 from statfed.strategies.linkages._channels import MEET, OFFER, Channels
@@ -44,18 +43,6 @@ FIGURES = (
 )
 """What the linkage unit tells the coordinator, beside the records by number of links of each holder."""
 _SECRET = 32
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Links as a named holder learns them. Private. unit: place among its own units; number: the pair's, which the
-    other holder, if it is named too, has of its record."""
-
-    unit: NDArray[np.int64]
-    number: NDArray[np.int64]
-
-    def __repr__(self) -> str:
-        return "Pairs(<private>)"
 
 
 class _Steps:

@@ -35,13 +35,13 @@ from pydantic import ValidationError
 
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Outcome, Party, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Outcome, Pairs, Party, Reveal, Rounds, Units
 from statfed.core.linkkeys import read_key
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
 from statfed.core.section import describe
 from statfed.strategies.linkages._channels import met
 from statfed.strategies.linkages._fuzzy_options import Options, checked, messages, sizes
-from statfed.strategies.linkages._fuzzy_parties import FIGURES, Holder, LinkageUnit, Pairs
+from statfed.strategies.linkages._fuzzy_parties import FIGURES, Holder, LinkageUnit
 
 __all__ = [
     "EXTRA",

@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 from statfed.core.codebook import Codebook
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Outcome, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Outcome, Pairs, Reveal, Rounds, Units
 from statfed.core.method import Ask, Question, Total, read_question
 from statfed.core.protection import Agreement, Disclosure, Replies, Stage
 from statfed.core.result import Result
@@ -182,7 +182,7 @@ class Holder(Correspondent):
 
     def __init__(self, agreement: Agreement, identity: Identity, units: Units) -> None:
         self._setting, self._name, self._units = Setting.of(agreement), identity.name, units
-        self.pairs: NDArray[np.int64] | None = None
+        self.pairs: Pairs | None = None
         super().__init__(agreement, identity, self._program_of)
 
     def __repr__(self) -> str:
@@ -231,7 +231,7 @@ class Holder(Correspondent):
         at = shuffle[found]
         if (at >= len(places)).any() or len(np.unique(at)) != len(at):
             raise Refused("pairs: got places of no unit, or one twice; want those of this holder's units, each once")
-        self.pairs = places[at]
+        self.pairs = Pairs(places[at], np.arange(len(found)))
 
     def _computing(self, mail: Mail, plan: Plan) -> Program:
         """As one of the two computing parties."""
