@@ -31,6 +31,8 @@ for big data, Handbook of Big Data Technologies (linkage units, blocking).
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from statfed.core.errors import EngineError, UsageError
@@ -38,6 +40,7 @@ from statfed.core.identity import Identity
 from statfed.core.linkage import Asked, Outcome, Pairs, Party, Reveal, Rounds, Units
 from statfed.core.linkkeys import read_key
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
+from statfed.core.result import Basis, Result
 from statfed.core.section import describe
 from statfed.strategies.linkages._channels import met
 from statfed.strategies.linkages._fuzzy_options import Options, checked, messages, sizes
@@ -153,7 +156,61 @@ def coordinator(agreement: Agreement, question: object = None) -> Rounds:
             figures[f"capped:{name}"] = whole_numbers(said[name], "capped")
     if options.pairs_to:
         yield from _asked("pairs", {n: {"pairs": _text(told, helper, f"pairs:{n}")} for n in options.pairs_to})
-    return Outcome(figures, int(figures.pop("size")))
+    size = int(figures.pop("size"))
+    return Outcome(figures, size, _result(figures, size, holders))
+
+
+def _result(figures: Mapping[str, NDArray[Any]], size: int, holders: Sequence[str]) -> Result:
+    """The figures as tables: links with their estimated quality; what a threshold would give; records by links."""
+    precision, recall = figures["quality"]
+    links = {
+        "count": size,
+        "threshold": float(figures["threshold"]),
+        **_interval("precision", precision),
+        **_interval("recall", recall),
+        **_interval("units_in_both", figures["matched"]),
+    }
+    scores = [
+        {
+            "threshold": float(at),
+            **{name: _count(figures[name][i]) for name in ("best", "second", "linked")},
+            **_interval("precision", figures["precision"][i]),
+            **_interval("recall", figures["recall"][i]),
+        }
+        for i, at in enumerate(figures["thresholds"])
+    ]
+    records = [
+        {"holder": name, "links": int(links_of), "records": _count(count)}
+        for name in holders
+        for links_of, count in figures[f"links_per_record:{name}"].T
+    ]
+    quality = tuple(f"{what}{end}" for what in ("precision", "recall") for end in ("", "_lower", "_upper"))
+    both = ("units_in_both", "units_in_both_lower", "units_in_both_upper")
+    return Result(
+        "count",
+        "Linked units",
+        {"matched": [links], "scores": scores, "links": records},
+        facts={"linked": size},
+        notes=(
+            "precision and recall are estimated from the best and second-best scores of records, without truth",
+            "scores: records by their best and second-best similarity to the other holder's, and links, from each on",
+        ),
+        basis={
+            "matched": Basis(counts=("count",), own=("threshold", *quality, *both)),
+            "scores": Basis(keys=("threshold",), observations=True, numbers=("best", "second", "linked"), own=quality),
+            "links": Basis(keys=("holder", "links"), observations=True, numbers=("records",)),
+        },
+        observations="linked",
+    )
+
+
+def _interval(name: str, estimate: Sequence[float] | NDArray[Any]) -> dict[str, float]:
+    """An estimate and its limits."""
+    return dict(zip((name, f"{name}_lower", f"{name}_upper"), map(float, estimate), strict=True))
+
+
+def _count(value: float) -> int | None:
+    return None if np.isnan(value) else int(value)
 
 
 def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
