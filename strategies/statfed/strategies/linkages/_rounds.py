@@ -3,8 +3,8 @@
 A party's program is a generator: `mail = yield Out(...)` hands over what it has for others and, a round later, gets
 what the others had for it. All parties are in every round, in step, so that the coordinator relays the same way
 whatever is worked out, and learns from the mail its sender, receiver and length alone. What is said to the coordinator
-itself stands beside it in `public`; what the coordinator says to all is in `Mail.public`. The program of a party follows
-from the agreement: the coordinator cannot have it do other things, only end it.
+itself stands beside it in `public`; what the coordinator says to all is in `Mail.public`. The program of a party
+follows from the agreement: the coordinator cannot have it do other things, only end it.
 """
 
 from collections.abc import Callable, Generator, Mapping
