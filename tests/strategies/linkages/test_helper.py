@@ -34,7 +34,7 @@ def common(registers: Mapping[str, Units]) -> set[str]:
 
 
 @pytest.mark.parametrize("holders", [2, 3])
-def test_the_size_is_that_of_a_merge(holders: int):
+def test_the_size_is_that_of_a_merge(holders: int) -> None:
     made = registers(300, holders)
     frames = [pd.DataFrame({"id": each.keys["id"]}) for each in made.values()]
     merged = frames[0]
@@ -48,11 +48,11 @@ def test_the_size_is_that_of_a_merge(holders: int):
     [(range(5), range(5, 9), 0), (range(7), reversed(range(7)), 7), (range(1), range(1), 1)],
     ids=["nobody", "everybody", "one"],
 )
-def test_nobody_everybody_and_one_match(a: Any, b: Any, size: int):
+def test_nobody_everybody_and_one_match(a: Any, b: Any, size: int) -> None:
     assert run({"a": units(a), "b": units(b)}).outcome.size == size
 
 
-def test_pairs_belong_together_and_go_to_those_named_alone():
+def test_pairs_belong_together_and_go_to_those_named_alone() -> None:
     made = registers(200, 3)
     found = run(made, reveal="pairs", to=("a", "c"))
     ids = {name: np.array(each.keys["id"]) for name, each in made.items()}
@@ -63,31 +63,31 @@ def test_pairs_belong_together_and_go_to_those_named_alone():
     assert found.outcome.size == len(a)
 
 
-def test_units_without_a_part_of_the_key_match_nothing():
+def test_units_without_a_part_of_the_key_match_nothing() -> None:
     a = Units({"name": ["x", "y", None], "born": ["1", None, "3"]})
     b = Units({"name": ["x", "y", None], "born": ["1", None, "3"]})
     assert run({"a": a, "b": b}).outcome.size == 1
 
 
-def test_parts_of_a_key_do_not_run_into_each_other():
+def test_parts_of_a_key_do_not_run_into_each_other() -> None:
     a, b = Units({"p": ["ab"], "q": ["c"]}), Units({"p": ["a"], "q": ["bc"]})
     assert run({"a": a, "b": b}).outcome.size == 0
 
 
-def test_tags_are_those_of_the_obvious_computation():
+def test_tags_are_those_of_the_obvious_computation() -> None:
     found, places = _tags.tags(KEY, Units({"q": ["x", "é"], "p": ["1", "2"]}))
     assert [bytes(each) for each in found] == [_tags.tag_of(KEY, ["1", "x"]), _tags.tag_of(KEY, ["2", "é"])]
     np.testing.assert_array_equal(places, [0, 1])
 
 
-def test_tags_with_the_same_high_half_are_told_apart():
+def test_tags_with_the_same_high_half_are_told_apart() -> None:
     a = np.array([(5, 1), (5, 2), (7, 1)], _tags.TAG)
     b = np.array([(7, 2), (5, 2), (5, 3), (7, 1)], _tags.TAG)
     found = _tags.matched([a, b])
     assert sorted(map(tuple, found.tolist())) == [(1, 1), (2, 3)]
 
 
-def test_a_permutation_is_uniform():
+def test_a_permutation_is_uniform() -> None:
     counts = dict.fromkeys(itertools.permutations(range(4)), 0)
     stream = Stream(bytes(16))
     for _ in range(4800):
@@ -96,7 +96,7 @@ def test_a_permutation_is_uniform():
 
 
 @pytest.mark.parametrize("matches", [0, 1, 3], ids=["none", "one", "all"])
-def test_lists_of_two_holders_together_are_uniform_whatever_matched(matches: int):
+def test_lists_of_two_holders_together_are_uniform_whatever_matched(matches: int) -> None:
     """A third holder's lists and the second's go to one keeper. All 36 pairs of orders of 3 places come up alike, with
     the same units matched each time; without the holders' shuffles, 6 of them do where all match."""
     orders = list(itertools.permutations(range(3)))
@@ -111,7 +111,7 @@ def test_lists_of_two_holders_together_are_uniform_whatever_matched(matches: int
     assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
-def test_every_place_is_in_one_row_and_matches_are_together():
+def test_every_place_is_in_one_row_and_matches_are_together() -> None:
     found = np.array([[0, 3], [2, 1]])
     rows, is_match = _tags.aligned(found, 5, Stream(bytes(16)))
     for column in rows.T:
@@ -119,7 +119,7 @@ def test_every_place_is_in_one_row_and_matches_are_together():
     assert {tuple(row) for row in rows[is_match].tolist()} == {(0, 3), (2, 1)}
 
 
-def test_the_joined_shares_are_of_the_listed_rows_and_each_alone_is_uniform():
+def test_the_joined_shares_are_of_the_listed_rows_and_each_alone_is_uniform() -> None:
     payload = np.zeros((4000, 2), np.uint64)
     payload[:, 1] = 7
     mask, again = _join.seed(), _join.seed()
@@ -132,7 +132,7 @@ def test_the_joined_shares_are_of_the_listed_rows_and_each_alone_is_uniform():
         assert stats.chisquare(np.bincount(bytes_of, minlength=256)).pvalue > 1e-6
 
 
-def test_no_holder_keeps_its_own_mask():
+def test_no_holder_keeps_its_own_mask() -> None:
     cast = _join.Cast(("a", "b", "c"), "helper")
     for holder in cast.holders:
         assert cast.keeper(holder) != holder
@@ -154,12 +154,17 @@ class Opening:
         monkeypatch.setattr(Channels, "open", noting)
 
 
-def test_a_dictionary_of_all_persons_finds_nobody_in_what_the_helper_sees(monkeypatch: pytest.MonkeyPatch):
+def test_a_dictionary_of_all_persons_finds_nobody_in_what_the_helper_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in plain, nor hashed, nor tagged under a key that the helper could guess. With the key all are found."""
     opening = Opening(monkeypatch)
     keys: list[bytes] = []
     plain = _tags.tags
-    monkeypatch.setattr(_tags, "tags", lambda key, units: (keys.append(key), plain(key, units))[1])
+
+    def noting(key: bytes, units: Units) -> Any:
+        keys.append(key)
+        return plain(key, units)
+
+    monkeypatch.setattr(_tags, "tags", noting)
     made = registers(60)
     run(made, reveal="pairs", to=("a",))
     seen = b"".join(opening.read["helper"])
@@ -169,11 +174,18 @@ def test_a_dictionary_of_all_persons_finds_nobody_in_what_the_helper_sees(monkey
     assert len(set(keys)) == 1
 
 
-def test_the_key_differs_from_run_to_run_and_never_reaches_helper_or_coordinator(monkeypatch: pytest.MonkeyPatch):
+def test_the_key_differs_from_run_to_run_and_never_reaches_helper_or_coordinator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     opening = Opening(monkeypatch)
     keys: list[bytes] = []
     plain = _tags.tags
-    monkeypatch.setattr(_tags, "tags", lambda key, units: (keys.append(key), plain(key, units))[1])
+
+    def noting(key: bytes, units: Units) -> Any:
+        keys.append(key)
+        return plain(key, units)
+
+    monkeypatch.setattr(_tags, "tags", noting)
     runs = [run(registers(30)) for _ in range(2)]
     assert keys[0] == keys[1] != keys[2]
     for key in keys:
@@ -187,7 +199,7 @@ def relayed(found: Run) -> list[bytes]:
     return [x if isinstance(x, bytes) else x.tobytes() for packet in packets for x in packet.values()]
 
 
-def test_sizes_are_hidden_in_the_cap():
+def test_sizes_are_hidden_in_the_cap() -> None:
     """Lengths of all messages are the same for other numbers of units and matches."""
     lengths = []
     for made in ({"a": units(range(3)), "b": units(range(40))}, {"a": units(range(50)), "b": units(range(50, 60))}):
@@ -202,7 +214,7 @@ def test_sizes_are_hidden_in_the_cap():
                 self.party, self.sent = party, sent
 
             def answer(self, stage: str, packet: Packet) -> Packet:
-                reply = self.party.answer(stage, packet)
+                reply: Packet = self.party.answer(stage, packet)
                 self.sent += [len(x) for x in reply.values() if isinstance(x, bytes)]
                 return reply
 
@@ -211,30 +223,30 @@ def test_sizes_are_hidden_in_the_cap():
     assert lengths[0] == lengths[1]
 
 
-def test_keys_that_several_units_have_are_refused_without_naming_them():
+def test_keys_that_several_units_have_are_refused_without_naming_them() -> None:
     with pytest.raises(Refused, match="several units") as error:
         run({"a": units(["secret", "secret"]), "b": units(range(2))})
     assert "secret" not in str(error.value)
 
 
-def test_more_units_than_the_cap_are_refused():
+def test_more_units_than_the_cap_are_refused() -> None:
     with pytest.raises(Refused, match="cap"):
         run({"a": units(range(9)), "b": units(range(5))}, cap=8)
 
 
-def test_parts_of_different_lengths_are_refused():
+def test_parts_of_different_lengths_are_refused() -> None:
     with pytest.raises(Refused, match="different lengths"):
         run({"a": Units({"p": ["1", "2"], "q": ["1"]}), "b": units(range(2))})
 
 
-def test_a_tag_that_comes_twice_is_refused_by_the_helper():
+def test_a_tag_that_comes_twice_is_refused_by_the_helper() -> None:
     same = np.array([(1, 1), (1, 1)], _tags.TAG)
     with pytest.raises(Refused, match="twice"):
         _tags.matched([same, same])
 
 
 @pytest.mark.parametrize("holders", [1, 4])
-def test_one_holder_or_four_are_refused(holders: int):
+def test_one_holder_or_four_are_refused(holders: int) -> None:
     made = {name: units(range(3)) for name in "abcd"[:holders]}
     with pytest.raises(UsageError, match="want 2 or 3"):
         run(made)
@@ -251,17 +263,17 @@ def test_one_holder_or_four_are_refused(holders: int):
     ],
     ids=["pairs to nobody", "names without pairs", "totals of nothing", "a method without totals", "no name"],
 )
-def test_options_that_do_not_fit_each_other_are_refused(options: dict[str, Any], word: str):
+def test_options_that_do_not_fit_each_other_are_refused(options: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         helper.Options(**options)
 
 
-def test_pairs_to_a_party_that_is_no_holder_are_refused():
+def test_pairs_to_a_party_that_is_no_holder_are_refused() -> None:
     with pytest.raises(UsageError, match="to, columns"):
         run(registers(5), reveal="pairs", to=("helper",))
 
 
-def test_units_of_the_helper_and_holders_without_are_refused():
+def test_units_of_the_helper_and_holders_without_are_refused() -> None:
     agreement = agreed({"a": 1, "b": 1}, helper.Options())
     who = identities(agreement.parties)
     with pytest.raises(UsageError, match="holders alone"):
@@ -277,9 +289,11 @@ class Tampering:
         self.party, self.number, self.change, self.round = party, number, change, 0
 
     def answer(self, stage: str, packet: Packet) -> Packet:
-        reply = self.party.answer(stage, packet)
+        reply: dict[str, Any] = dict(self.party.answer(stage, packet))
         self.round += stage == "round"
-        return self.change(dict(reply)) if self.round == self.number and stage == "round" else reply
+        if self.round == self.number and stage == "round":
+            reply = self.change(reply)
+        return reply
 
 
 def cut(reply: dict[str, Any]) -> dict[str, Any]:
@@ -291,7 +305,7 @@ def dropped(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", [cut, dropped], ids=["truncated", "left out"])
-def test_tags_that_the_relay_truncates_or_leaves_out_are_refused(change: Any):
+def test_tags_that_the_relay_truncates_or_leaves_out_are_refused(change: Any) -> None:
     agreement = agreed({"a": 5, "b": 5}, helper.Options())
     who = identities(agreement.parties)
     parties: dict[str, Any] = {
@@ -303,7 +317,7 @@ def test_tags_that_the_relay_truncates_or_leaves_out_are_refused(change: Any):
         linked(helper.coordinator(agreement), parties)
 
 
-def test_a_round_that_is_replayed_or_skipped_is_refused_and_ends_the_run():
+def test_a_round_that_is_replayed_or_skipped_is_refused_and_ends_the_run() -> None:
     agreement = agreed({"a": 5, "b": 5}, helper.Options())
     who = identities(agreement.parties)
     holder = helper.party(agreement, who["a"], units(range(5)))
@@ -313,7 +327,7 @@ def test_a_round_that_is_replayed_or_skipped_is_refused_and_ends_the_run():
         holder.answer("offer", {})
 
 
-def test_a_party_that_does_not_answer_is_named():
+def test_a_party_that_does_not_answer_is_named() -> None:
     agreement = agreed({"a": 5, "b": 5}, helper.Options())
     rounds = helper.coordinator(agreement)
     next(rounds)
@@ -321,13 +335,13 @@ def test_a_party_that_does_not_answer_is_named():
         rounds.send({})
 
 
-def test_a_question_beside_the_agreement_is_refused():
+def test_a_question_beside_the_agreement_is_refused() -> None:
     with pytest.raises(UsageError, match="options"):
         helper.coordinator(agreed({"a": 5, "b": 5}, helper.Options()), "something else")
 
 
 @pytest.mark.parametrize("reveal", helper.REVEALS)
-def test_every_role_has_a_row_of_who_learns_what(reveal: Any):
+def test_every_role_has_a_row_of_who_learns_what(reveal: Any) -> None:
     agreement = agreed({"a": 5, "b": 5}, helper.Options())
     roles = {row.role for row in load_linkage("helper").learns(agreement, reveal)}
     assert {"helper", "coordinator", "each holder", "anyone on the network"} <= roles

@@ -14,10 +14,9 @@ from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Units
 from statfed.strategies.linkages import _features, _models
-from statfed.strategies.linkages._shares import Computer
 from tests.strategies.linkages.joined import Run, run
 
-REGIONS, SECTORS, SIZES = ("n", "s", "w"), ("a", "b", "c", "d"), ("small", "large")
+REGIONS, SECTORS, SIZES = ("n", "s", "w"), ("a", "b", "c", "d"), ("large", "small")
 CODEBOOK = make_codebook(
     {
         "columns": {
@@ -96,7 +95,7 @@ TWO = {name: frame for name, frame in frames(400).items() if name != "c"}
 THREE = frames(300, 1)
 
 
-def test_a_cross_table_has_the_counts_of_the_plain_join():
+def test_a_cross_table_has_the_counts_of_the_plain_join() -> None:
     found, plain = analysed(TWO, "table", rows=["region"], columns=["sector"]), joined(TWO)
     wanted = plain.groupby(["region", "sector"]).size()
     table = rows_of(found).set_index(["region", "sector"])["count"]
@@ -105,7 +104,7 @@ def test_a_cross_table_has_the_counts_of_the_plain_join():
 
 
 @pytest.mark.parametrize("by", [("region", "sector", "size"), ("size", "region")], ids=["all", "not the second's"])
-def test_a_cross_table_of_three_holders_has_the_counts_of_the_plain_join(by: tuple[str, ...]):
+def test_a_cross_table_of_three_holders_has_the_counts_of_the_plain_join(by: tuple[str, ...]) -> None:
     found, plain = analysed(THREE, "table", rows=[by[0]], columns=list(by[1:])), joined(THREE)
     wanted = plain.groupby(list(by)).size()
     table = rows_of(found).set_index(list(by))["count"]
@@ -113,7 +112,7 @@ def test_a_cross_table_of_three_holders_has_the_counts_of_the_plain_join(by: tup
 
 
 @pytest.mark.parametrize("by", [["region"], ["sector"], ["sector", "region"], []], ids=str)
-def test_means_and_totals_by_the_other_holders_categories(by: list[str]):
+def test_means_and_totals_by_the_other_holders_categories(by: list[str]) -> None:
     plain = joined(TWO)
     grouped = plain.groupby(by)["income"] if by else plain.groupby(lambda _: 0)["income"]
     n = len(plain)
@@ -127,33 +126,33 @@ def test_means_and_totals_by_the_other_holders_categories(by: list[str]):
     np.testing.assert_allclose(found.loc[inside.index if by else [0], "std_error"], inside, rtol=1e-6)
 
 
-def test_a_table_of_sums_has_those_of_the_plain_join():
+def test_a_table_of_sums_has_those_of_the_plain_join() -> None:
     found = rows_of(analysed(TWO, "table", rows=["region"], columns=["sector"], value="income"))
     wanted = joined(TWO).groupby(["region", "sector"])["income"].sum()
     np.testing.assert_allclose(found.set_index(["region", "sector"]).loc[wanted.index, "total"], wanted, rtol=1e-11)
 
 
-def test_values_that_do_not_differ_in_a_cell_have_no_variance():
+def test_values_that_do_not_differ_in_a_cell_have_no_variance() -> None:
     made = {name: frame.assign(income=12_345.678) if name == "b" else frame for name, frame in TWO.items()}
     found = rows_of(analysed(made, "mean", columns=["income"], by=["region"]))
     np.testing.assert_allclose(found["estimate"], 12_345.678, rtol=1e-12)
-    assert (found["std_error"] == 0).all()
+    assert (found["std_error"] < 1e-12 * 12_345.678).all()
 
 
-def test_covariances_and_correlations_are_those_of_the_plain_join():
+def test_covariances_and_correlations_are_those_of_the_plain_join() -> None:
     names = ["age", "income", "x2"]
-    found = rows_of(analysed(TWO, "covariance", columns=names)).set_index(["name_1", "name_2"])
+    found = rows_of(analysed(TWO, "covariance", columns=names))
     plain = joined(TWO)[names]
-    for (one, two), row in found.iterrows():  # type: ignore[misc]
-        scale = plain[one].std() * plain[two].std()
-        assert abs(row["covariance"] - plain.cov().loc[one, two]) < 1e-6 * scale
-        assert abs(row["correlation"] - plain.corr().loc[one, two]) < 1e-6
+    upper = np.triu_indices(3)
+    scale = np.outer(plain.std(), plain.std())[upper]
+    np.testing.assert_allclose((found["covariance"] - plain.cov().to_numpy()[upper]) / scale, 0, atol=1e-6)
+    np.testing.assert_allclose(found["correlation"], plain.corr().to_numpy()[upper], atol=1e-6)
 
 
 FORMULA = "income ~ age + C(region) + x2 + C(sector) + I(x1 ** 2) + age:C(region)"
 
 
-def test_linear_regression_is_that_of_statsmodels_on_the_plain_join():
+def test_linear_regression_is_that_of_statsmodels_on_the_plain_join() -> None:
     found = rows_of(analysed(TWO, "ols", formula=FORMULA)).set_index("name")
     fit = smf.ols(FORMULA, joined(TWO)).fit()
     assert set(found.index) == set(fit.params.index)
@@ -161,14 +160,14 @@ def test_linear_regression_is_that_of_statsmodels_on_the_plain_join():
     np.testing.assert_allclose(found["std_error"] / fit.bse, 1, atol=1e-6)
 
 
-def test_linear_regression_over_three_holders():
+def test_linear_regression_over_three_holders() -> None:
     formula = "income ~ age + x3 + C(size) + C(region)"
     found = rows_of(analysed(THREE, "ols", formula=formula)).set_index("name")
     fit = smf.ols(formula, joined(THREE)).fit()
     np.testing.assert_allclose((found["estimate"] - fit.params) / fit.bse, 0, atol=1e-5)
 
 
-def test_logistic_regression_is_that_of_statsmodels_on_the_plain_join():
+def test_logistic_regression_is_that_of_statsmodels_on_the_plain_join() -> None:
     formula = "y ~ age + C(region) + x2 + x1"
     run_of = analysed(TWO, "glm", formula=formula)
     found = rows_of(run_of).set_index("name")
@@ -181,7 +180,7 @@ def test_logistic_regression_is_that_of_statsmodels_on_the_plain_join():
     assert facts["pearson_chi2"] is None
 
 
-def test_survival_curves_by_the_other_holders_groups_are_those_of_the_plain_join():
+def test_survival_curves_by_the_other_holders_groups_are_those_of_the_plain_join() -> None:
     found = rows_of(analysed(TWO, "survival", 5, time="time", event="event", group=["sector"]))
     plain = joined(TWO)
     for sector in SECTORS:
@@ -189,6 +188,12 @@ def test_survival_curves_by_the_other_holders_groups_are_those_of_the_plain_join
         curve = KaplanMeierFitter().fit(part["time"], part["event"]).survival_function_["KM_estimate"]
         rows = found[found["sector"] == sector]
         np.testing.assert_allclose(rows["survival"], curve.loc[rows["time"]], atol=1e-12)
+
+
+def uniform(content: bytes) -> bool:
+    """Do bytes come up alike? Wrongly denied once in 10^11 times."""
+    counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
+    return bool(((counts - counts.mean()) ** 2 / counts.mean()).sum() < 255 + 8 * np.sqrt(2 * 255))
 
 
 def opened_of(found: Run, name: str = "opened") -> np.ndarray[Any, Any]:
@@ -200,10 +205,10 @@ def opened_of(found: Run, name: str = "opened") -> np.ndarray[Any, Any]:
         if f"public:{name}" in packet
     ]
     assert len(shares) == 2
-    return (np.asarray(shares[0]) + np.asarray(shares[1])).view(np.int64)
+    return np.asarray(np.asarray(shares[0]) + np.asarray(shares[1])).view(np.int64)
 
 
-def test_cells_below_the_minimum_are_never_opened_nor_what_they_are_part_of():
+def test_cells_below_the_minimum_are_never_opened_nor_what_they_are_part_of() -> None:
     """All that is said to the coordinator is looked through. Fails if the parties open what is decided against."""
     plain = joined(TWO).groupby(["sector", "region"]).size().unstack().reindex(index=SECTORS, columns=REGIONS)
     counts = plain.fillna(0).to_numpy(int)
@@ -225,18 +230,18 @@ def test_cells_below_the_minimum_are_never_opened_nor_what_they_are_part_of():
     np.testing.assert_array_equal(shown.fillna(0).to_numpy(), np.where(few, 0, counts))
 
 
-def test_sums_of_withheld_cells_are_not_opened_either():
+def test_sums_of_withheld_cells_are_not_opened_either() -> None:
     counts = joined(TWO).groupby("sector").size().reindex(SECTORS)
     minimum = int(counts.min()) + 1
     found = analysed(TWO, "mean", minimum, columns=["age"], by=["sector"])
     gone = int(np.argmin(counts))
     assert not opened_of(found).reshape(len(SECTORS), -1)[gone].any()
     rows = rows_of(found)
-    assert rows.loc[gone, ["estimate", "std_error", "count"]].isna().all()
+    assert rows[["estimate", "std_error", "count"]].isna().to_numpy()[gone].all()
     assert rows.drop(index=gone)["estimate"].notna().all()
 
 
-def test_a_group_below_the_minimum_has_no_curve():
+def test_a_group_below_the_minimum_has_no_curve() -> None:
     counts = joined(TWO).groupby("sector").size().reindex(SECTORS)
     found = analysed(TWO, "survival", int(counts.min()) + 1, time="time", event="event", group=["sector"])
     assert set(rows_of(found)["sector"]) == set(SECTORS) - {SECTORS[int(np.argmin(counts))]}
@@ -244,7 +249,7 @@ def test_a_group_below_the_minimum_has_no_curve():
 
 
 @pytest.mark.parametrize("method", ["ols", "glm"])
-def test_a_model_with_a_level_below_the_minimum_opens_nothing(method: str):
+def test_a_model_with_a_level_below_the_minimum_opens_nothing(method: str) -> None:
     counts = joined(TWO).groupby("sector").size()
     formula = "y ~ age + C(sector)"
     with pytest.raises(Refused, match="nothing of this one was opened"):
@@ -259,7 +264,7 @@ def test_a_model_with_a_level_below_the_minimum_opens_nothing(method: str):
         ("survival", {"time": "time", "event": "event", "group": ["sector"]}),
     ],
 )
-def test_nobody_matches_is_an_answer_or_a_refusal(method: str, options: dict[str, Any]):
+def test_nobody_matches_is_an_answer_or_a_refusal(method: str, options: dict[str, Any]) -> None:
     apart = {"a": TWO["a"], "b": TWO["b"].assign(id=TWO["b"]["id"] + 10_000)}
     found = analysed(apart, method, 5, **options)
     assert found.outcome.size == 0
@@ -267,19 +272,19 @@ def test_nobody_matches_is_an_answer_or_a_refusal(method: str, options: dict[str
 
 
 @pytest.mark.parametrize("method", ["ols", "glm"])
-def test_a_model_of_nobody_is_refused(method: str):
+def test_a_model_of_nobody_is_refused(method: str) -> None:
     apart = {"a": TWO["a"], "b": TWO["b"].assign(id=TWO["b"]["id"] + 10_000)}
     with pytest.raises(UsageError, match="no records"):
         analysed(apart, method, formula="y ~ age")
 
 
-def test_everybody_matches():
+def test_everybody_matches() -> None:
     made = {"a": TWO["a"].assign(id=range(400)), "b": TWO["b"].assign(id=range(400))}
     found = analysed(made, "table", rows=["region"], columns=["sector"])
     assert found.outcome.size == 400 == rows_of(found)["count"].sum()
 
 
-def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(monkeypatch: pytest.MonkeyPatch):
+def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between nobody and everybody matched, only what is opened differs. Fails if w is sent in plain."""
     from statfed.strategies.linkages._channels import Channels
 
@@ -296,18 +301,14 @@ def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(m
     for shift in (0, 10_000):
         seen.clear()
         made = {"a": TWO["a"].assign(id=range(400)), "b": TWO["b"].assign(id=range(shift, shift + 400))}
-        analysed(made, "ols", formula="income ~ age")
-        if shift:
-            continue
+        analysed(made, "covariance", 5, columns=["income", "age"])
         lengths.append({name: [len(each) for each in contents] for name, contents in seen.items()})
         for name in ("a of b", "b of a"):
-            words = np.frombuffer(b"".join(each for each in seen[name] if len(each) > 4000), np.uint8)
-            counts = np.bincount(words, minlength=256)
-            assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 255 + 8 * np.sqrt(2 * 255)
-    assert lengths
+            assert uniform(b"".join(each for each in seen[name] if len(each) >= 3200))
+    assert lengths[0] == lengths[1]
 
 
-def test_the_helper_reads_no_value_and_no_key(monkeypatch: pytest.MonkeyPatch):
+def test_the_helper_reads_no_value_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     from statfed.strategies.linkages._channels import Channels
 
     read: list[bytes] = []
@@ -326,10 +327,9 @@ def test_the_helper_reads_no_value_and_no_key(monkeypatch: pytest.MonkeyPatch):
     assert len(read) == 2
     feature = _features.Feature("x2", "b", -10, 10, lambda table: table.number("x2"))
     shared = feature.encoded(made["b"]["x2"].to_numpy(), _features.places(400, 2))
-    words = np.frombuffer(content[: len(content) // 8 * 8], np.uint64)
-    assert not np.isin(shared, words).any()
-    counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
-    assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 255 + 8 * np.sqrt(2 * 255)
+    assert not np.isin(shared, np.frombuffer(content, np.uint64)).any()
+    for letter in read:
+        assert uniform(letter)
 
 
 @pytest.mark.parametrize(
@@ -337,10 +337,12 @@ def test_the_helper_reads_no_value_and_no_key(monkeypatch: pytest.MonkeyPatch):
     [("age", np.nan, "missing"), ("age", 17.0, "bounds"), ("region", 3.0, "levels"), ("event", 0.5, "levels")],
     ids=["missing", "out of bounds", "no level", "no boolean"],
 )
-def test_values_that_do_not_fit_are_refused_without_being_told(column: str, value: float, word: str):
+def test_values_that_do_not_fit_are_refused_without_being_told(column: str, value: float, word: str) -> None:
     frame = TWO["a"].astype({column: float})
     frame.loc[3, column] = value
-    options = {"rows": ["region"], "columns": ["sector"]} if column == "region" else {"columns": ["age", "x2"]}
+    options: dict[str, Any] = (
+        {"rows": ["region"], "columns": ["sector"]} if column == "region" else {"columns": ["age", "x2"]}
+    )
     method = "table" if column == "region" else "covariance"
     if column == "event":
         method, options = "survival", {"time": "time", "event": "event", "group": ["sector"]}
@@ -363,43 +365,43 @@ def test_values_that_do_not_fit_are_refused_without_being_told(column: str, valu
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )
-def test_what_has_no_form_on_shares_is_refused_before_anything_is_sent(method: str, options: Any, word: str):
+def test_what_has_no_form_on_shares_is_refused_before_anything_is_sent(method: str, options: Any, word: str) -> None:
     with pytest.raises(UsageError, match=word):
         analysed(TWO, method, **options)
 
 
-def test_a_column_without_bounds_is_refused():
+def test_a_column_without_bounds_is_refused() -> None:
     columns = {name: column.model_dump(by_alias=True) for name, column in CODEBOOK.columns.items()}
     columns["income"] |= {"low": None, "high": None}
     with pytest.raises(UsageError, match="no bounds"):
         analysed(TWO, "ols", codebook=make_codebook({"columns": columns}), formula="income ~ age")
 
 
-def test_bounds_so_wide_that_rounding_would_show_are_refused():
+def test_bounds_so_wide_that_rounding_would_show_are_refused() -> None:
     columns = {name: column.model_dump(by_alias=True) for name, column in CODEBOOK.columns.items()}
     columns["x2"] |= {"low": -1e9, "high": 1e9}
     with pytest.raises(UsageError, match="narrower bounds"):
         analysed(TWO, "ols", codebook=make_codebook({"columns": columns}), formula="income ~ age + x2")
 
 
-def test_columns_that_determine_each_other_are_refused_in_spite_of_rounding():
+def test_columns_that_determine_each_other_are_refused_in_spite_of_rounding() -> None:
     made = {**TWO, "a": TWO["a"].assign(x1=TWO["a"]["age"] / 20 - 1.234)}
     with pytest.raises(UsageError, match=r"combination|collinear"):
         analysed(made, "ols", formula="income ~ age + x1")
 
 
-def test_more_units_than_sums_have_room_for_are_refused():
+def test_more_units_than_sums_have_room_for_are_refused() -> None:
     with pytest.raises(UsageError, match="no room"):
         _features.places(2**40, 3)
 
 
 @pytest.mark.parametrize("cap", [100, 10_000, 1_000_000])
 @pytest.mark.parametrize("factors", [1, 2, 3])
-def test_the_largest_sums_stay_in_the_ring(cap: int, factors: int):
+def test_the_largest_sums_stay_in_the_ring(cap: int, factors: int) -> None:
     assert cap * 2 ** (factors * _features.places(cap, factors)) < 2**62
 
 
-def test_steps_are_limited_and_a_period_that_does_not_fit_is_refused():
+def test_steps_are_limited_and_a_period_that_does_not_fit_is_refused() -> None:
     """A coordinator that asks for sums at coefficients that the series does not reach gets none."""
     found = analysed(TWO, "glm", formula="y ~ x2")
     products = found.parties["a"]._setting.plan
@@ -410,4 +412,3 @@ def test_steps_are_limited_and_a_period_that_does_not_fit_is_refused():
         products._angles(np.array([1.0, 0.0]), 900.0)
     with pytest.raises(Refused, match="finite"):
         products._angles(np.array([1.0, np.nan]), 50.0)
-    assert Computer
