@@ -22,6 +22,7 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Ask, Question, Total
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.table import Expr, Table
+from statfed.strategies.analyses import _centred
 from statfed.strategies.analyses._lifetimes import follow, make_grid
 from statfed.strategies.analyses._survey import survey_design
 from statfed.strategies.linkages._features import ROW, Feature, bounded, owner, places
@@ -189,8 +190,10 @@ class Sums:
     spread: list[NDArray[np.float64]]
     few: Bits
 
-    def about(self, j: int, feature: Feature, centre: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Sums of x - centre and of its square, by cell."""
+    def about(
+        self, j: int, feature: Feature, centre: float | NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sums of x - centre and of its square, by cell. centre: one, or one a cell."""
         shift = feature.middle - centre
         one = feature.half * self.first[j] + shift * self.count
         return one, feature.half**2 * self.spread[j] + one**2 / np.maximum(self.count, 1)
@@ -219,9 +222,8 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
     }[name]
     if given := [key for key in unfit if getattr(options, key, None)]:
         raise UsageError(f"{name}: got {', '.join(given)}; want it without: that has no form on shares")
-    names = (
-        (*options.rows, *options.columns) if name == "table" else options.by if name != "survival" else options.group
-    )
+    crossed = {"table": ("rows", "columns"), "survival": ("group",)}.get(name, ("by",))
+    names = [each for key in crossed for each in getattr(options, key)]
     axes = [Axis(each, owner((each,), of, each), len(codebook.category(each).levels)) for each in names]
     if name == "survival":
         at = owner((options.time, options.event), of, "time, event")
@@ -281,6 +283,13 @@ def answer(cells: Cells, sums: Sums, ask: Ask) -> Total:
         y, yy = (np.stack([pair[i] for pair in around]) for i in (0, 1))
         found |= {"count": each, "x": each.astype(float), "y": y, "yy": yy, "yx": y, "xx": each.astype(float)}
         found["spread"] = yy
+    elif ask.name == _centred.ASK:
+        ratio, size = (ask.arrays[key].reshape(len(values), *count.shape) for key in ("ratio", "size"))
+        around = [sums.about(j, feature, ratio[j]) for j, feature in values]
+        y, yy = (np.stack([pair[i] for pair in around]) for i in (0, 1))
+        x = 1.0 - size  # of every record in the cell
+        found |= {"present": np.stack([count] * len(values)), "x": x * count, "xx": x * x * count}
+        found |= {"y": y, "yy": yy, "yx": x * y}
     missing = sorted(set(parts) - set(found))
     if missing:
         raise UsageError(f"{question.terms.method}: got an ask for {', '.join(missing)}, which has no form on shares")

@@ -390,9 +390,9 @@ def _check_resolution(opened: Opened, keys: Sequence[str]) -> None:
     inverse = np.linalg.pinv(crossed / scale[:, None] / scale, rcond=1e-15, hermitian=True)
     for j, key in enumerate(keys, 1):
         feature = products.feature(key)
-        if feature.whole or crossed[j, j] <= 0:
+        if feature.whole:
             continue
-        left = scale[j] ** 2 / max(inverse[j, j], 1e-300) / max(opened.count, 1)
+        left = max(crossed[j, j], 0.0) / max(inverse[j, j], 1e-300) / max(opened.count, 1)
         if feature.unit(products.bits) ** 2 / 12 > HIDDEN * left:
             raise UsageError(
                 f"{key.removeprefix('number ')}: its spread, given the other columns, is too small beside its bounds "

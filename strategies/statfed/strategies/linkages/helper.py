@@ -83,7 +83,8 @@ class Options(Section):
             raise ValueError(f"helper: got {self.helper!r}; want lower-case letters, digits and hyphens, 40 at most")
         if (self.reveal == "pairs") != bool(self.to):
             raise ValueError("to: got holders without pairs, or pairs without them; want both or neither")
-        if (self.reveal == "totals") != bool(self.method and self.codebook and self.columns):
+        given = [bool(self.method), self.codebook is not None, bool(self.columns)]
+        if given != [self.reveal == "totals"] * 3:
             raise ValueError("method, codebook, columns: want all three with totals, and none of them otherwise")
         had = [name for names in self.columns.values() for name in names]
         if twice := sorted({name for name in had if had.count(name) > 1}):
