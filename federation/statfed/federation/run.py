@@ -43,6 +43,7 @@ from statfed.server.disclosure.memory import Memory, open_memory
 from statfed.server.disclosure.release import release
 from statfed.server.driver import Broken, Checkpoint, Driven, drive
 from statfed.server.engine import Deployment, Engine, Session
+from statfed.server.linking import apart, beside
 
 Notify = Callable[[str], None]
 PATIENCE = 600.0
@@ -404,14 +405,16 @@ def _released(asked: Study, study: Resolved, driven: Driven, memory: Memory | No
     """The result under the release's rules, beside what the memory holds of earlier ones."""
     private = study.privacy.model_dump() if study.privacy else None
     source = stream(study.terms.seed, study.digest, "release")
-    return release(
-        driven.result.with_(privacy=private),
+    opened, hidden = apart(driven.result) if study.linking else (driven.result, {})
+    found = release(
+        opened.with_(privacy=private),
         study.terms.codebook,
         asked.disclosure,
         source=source,
         asked=_asked(asked, study, driven) if memory else None,
         memory=memory,
     )
+    return beside(found, hidden) if hidden else found
 
 
 def _asked(asked: Study, study: Resolved, driven: Driven) -> Asked:

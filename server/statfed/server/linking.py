@@ -1,6 +1,7 @@
 """The coordinator's end of a linkage: it relays sealed packets between the parties, and gets what was agreed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from statfed.core.errors import EngineError, Refused
@@ -9,11 +10,12 @@ from statfed.core.method import Ask
 from statfed.core.progress import Progress
 from statfed.core.protection import agree
 from statfed.core.resolve import Resolved
-from statfed.core.result import Basis, Result
+from statfed.core.result import Basis, Result, Row
 from statfed.core.statement import Receipt
 from statfed.server.exchange import Exchange, Traffic
 
 LINKAGE = "link units"
+WITHHELD = "withheld"
 
 
 def linked(study: Resolved, exchange: Exchange, run: str, timeout: float, progress: Progress) -> tuple[Result, Traffic]:
@@ -35,6 +37,32 @@ def first_ask(study: Resolved) -> str:
     """The name of what the method asks for first: what its disclosures are declared by."""
     first: Ask = next(study.method.coordinate(study.question))
     return first.name
+
+
+def apart(result: Result) -> tuple[Result, Mapping[str, Sequence[Row]]]:
+    """A result without the rows that were never opened, which rules of a release cannot look at, and those rows.
+
+    Cells of such a table do not add up to anything that is told.
+    """
+    kept, hidden, basis = {}, dict[str, Sequence[Row]](), dict(result.basis)
+    for name, rows in result.tables.items():
+        counts = own.counts if (own := result.basis_of(name)) else ()
+        closed = [row for row in rows if counts and all(row.get(count) is None for count in counts)]
+        kept[name] = [row for row in rows if row not in closed]
+        if closed:
+            hidden[name] = closed
+            if name in basis:
+                basis[name] = replace(basis[name], kind=None, own=(*basis[name].own, *basis[name].total))
+    return result.with_(tables=kept, basis=basis), hidden
+
+
+def beside(result: Result, hidden: Mapping[str, Sequence[Row]]) -> Result:
+    """The released result with the rows that were never opened, said to be withheld."""
+    tables = {
+        name: [*rows, *({**row, "status": WITHHELD} for row in hidden.get(name, ()))]
+        for name, rows in result.tables.items()
+    }
+    return result.with_(tables=tables)
 
 
 def _result(asked: Asked, outcome: Outcome) -> Result:
