@@ -21,7 +21,7 @@ from statfed.core.pilot.papers import make_roster
 from statfed.core.pilot.proposals import make_decision, make_proposal, read_proposal
 from statfed.core.statement import Statement
 from statfed.server.pilot import studies as at_office
-from tests.pilots import HOLDERS, Pilot, make_pilot
+from tests.pilots import CODEBOOK, HOLDERS, Pilot, make_pilot
 
 NOW = {"epsilon": 1.0, "delta": 1e-6}
 
@@ -115,6 +115,18 @@ def test_another_word_is_another_study(pilot: Pilot, changes: dict[str, Any]) ->
         changes = {"protection": Protection(**changes["protection"])}
     assert "never proposed here" in say(pilot, "istat", "admit", number, terms=changes)
     assert '"holder":"istat"' in say(pilot, "istat", "admit", number)
+
+
+def test_margins_in_another_order_are_another_study(pilot: Pilot) -> None:
+    """Cells are in the order of the margins: in two orders under one digest, the difference of two totals was that of a
+    holder's own cells."""
+    codebook = pilot.root / "people.codebook.toml"
+    codebook.write_text(CODEBOOK + "".join(f'[columns.{name}]\ntype = "boolean"\n' for name in ("member", "owner")))
+    margins = {name: {"false": 60, "true": 90} for name in ("member", "owner")}
+    number = pilot.agreed(method="calibrate", options={"margins": margins}, runs=2)
+    turned = {"margins": dict(reversed(margins.items()))}
+    assert "never proposed here" in say(pilot, "istat", "admit", number, terms={"options": turned})
+    assert "never proposed here" not in say(pilot, "istat", "admit", number, terms={"options": {"margins": margins}})
 
 
 def test_an_approval_ends_by_time_by_sums_by_another_key_and_by_being_taken_back(pilot: Pilot) -> None:

@@ -125,10 +125,12 @@ class Terms(Section):
     def digest(self) -> str:
         """SHA-256 of the JSON: the study's name in every ledger.
 
-        Codebooks are in their order, since that of categories is that of cells: whoever is told them in another one is
-        asked another study. All else are names with values, whose order means nothing.
+        Codebooks and the value of each option are in their order, since that of categories, or of the columns of
+        margins, is that of cells: whoever is told them in another one is asked another study. All else are names with
+        values, whose order means nothing.
         """
         table = self.model_dump(mode="json")
+        table["options"] = {name: json.dumps(value) for name, value in table["options"].items()}
         table["codebook"] = json.dumps(table["codebook"])
         table["codebooks"] = {holder: json.dumps(book) for holder, book in table["codebooks"].items()}
         text = json.dumps(table, sort_keys=True, separators=(",", ":"))
