@@ -356,6 +356,34 @@ def test_what_people_have_refused_is_not_approved_under_another_number(pilot: Pi
     assert "waits for approval" in say(pilot, "istat", "admit", numbers[1])
 
 
+@pytest.mark.parametrize(
+    "changes", [{"holders": ["cbs", "istat", "insee"]}, {"privacy": {**NOW, "epsilon": 0.9}}, {"where": ["age >= 0"]}]
+)
+def test_what_people_have_refused_is_not_approved_in_other_words(pilot: Pilot, changes: dict[str, Any]) -> None:
+    """Holders in another order were another study, which a standing approval covered."""
+    pilot.policy("istat", standing())
+    first = pilot.propose(privacy=NOW).proposal.number
+    pilot.post(first)
+    pilot.decide(first, "istat", choice="refused", reason="no")
+    again = pilot.propose(**{"privacy": NOW, **changes}).proposal.number
+    pilot.post(again)
+    assert "waits for approval" in say(pilot, "istat", "admit", again)
+
+
+def test_exact_studies_over_other_holders_are_not_approved_without_people(pilot: Pilot) -> None:
+    """The difference of two such sums is what one holder has."""
+    for name in HOLDERS:
+        pilot.policy(name, standing(exact=True))
+    plain: dict[str, Any] = {"protection": {"name": "plain"}}
+    numbers = [
+        pilot.propose(**plain, **changes).proposal.number
+        for changes in ({}, {"title": "again", "where": ["age >= 0"]}, {"holders": ["istat", "cbs"]})
+    ]
+    pilot.post(*numbers)
+    chosen = [studies.find(pilot.home("cbs"), number).decision for number in numbers]
+    assert [one.decision.by if one else "" for one in chosen] == ["standing routine", "standing routine", ""]
+
+
 def test_a_record_of_runs_that_was_cut_approves_nothing(pilot: Pilot) -> None:
     number = pilot.agreed(runs=2)
     pilot.run(number)
