@@ -392,6 +392,17 @@ def test_a_record_of_runs_that_was_cut_approves_nothing(pilot: Pilot) -> None:
     assert "cannot be read" in say(pilot, "istat", "admit", number)
 
 
+def test_an_approval_that_is_put_back_after_it_was_taken_back_approves_nothing(pilot: Pilot) -> None:
+    number = pilot.agreed()
+    path = pilot.home("istat") / "studies" / "0001" / "decision.json"
+    approved = path.read_text()
+    pilot.decide(number, "istat", choice="refused", reason="no")
+    path.write_text(approved)
+    assert "istat decided otherwise since" in say(pilot, "istat", "admit", number)
+    pilot.decide(number, "istat")
+    assert '"holder":"istat"' in say(pilot, "istat", "admit", number)
+
+
 def test_a_document_is_measured_in_bytes_wherever_it_is_read(pilot: Pilot) -> None:
     """Characters were counted on the way in: what was kept could not be read again, and nothing was answered."""
     signed = pilot.propose()
