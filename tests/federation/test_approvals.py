@@ -11,7 +11,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
+from statfed.client.guard.policy import Approval
 from statfed.client.pilot import joining, permits, studies
 from statfed.client.pilot.diagnosis import diagnosis
 from statfed.core import VERSION
@@ -401,6 +403,21 @@ def test_an_approval_that_is_put_back_after_it_was_taken_back_approves_nothing(p
     assert "istat decided otherwise since" in say(pilot, "istat", "admit", number)
     pilot.decide(number, "istat")
     assert '"holder":"istat"' in say(pilot, "istat", "admit", number)
+
+
+@pytest.mark.parametrize("name", ["../../decision", "a/b", "Anna", ""])
+def test_people_have_names_that_are_no_paths(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"approval\.people: got"):
+        Approval.model_validate({"people": {name: "ab" * 32}})
+
+
+def test_a_standing_approval_has_a_day_after_its_last(pilot: Pilot) -> None:
+    """Of the last day that there is no letter was answered any more."""
+    with pytest.raises(ValidationError, match="want an earlier day"):
+        pilot.policy("istat", standing(until="9999-12-31"))
+    pilot.policy("istat", standing(until="9999-12-30"))
+    number = pilot.propose(privacy=NOW).proposal.number
+    assert pilot.post(number) == {}
 
 
 def test_a_document_is_measured_in_bytes_wherever_it_is_read(pilot: Pilot) -> None:
