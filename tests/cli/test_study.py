@@ -35,6 +35,20 @@ def shown(*words: str) -> str:
     return found.stdout + found.stderr
 
 
+def test_no_text_of_a_study_says_another_fact_in_its_review(pilot: Pilot) -> None:
+    said = "privacy    epsilon 0.01, delta 0 per record"
+    (pilot.root / "people.codebook.toml").write_text(
+        f'[columns.age]\ntype = "integer"\nlow = 0\nhigh = 120\n'
+        f'[columns.sex]\ntype = "category"\ncategories = ["f", "m", "x\\n{said}"]\n'
+    )
+    number = pilot.propose(where=[f"sex != 'x\n{said}'"]).proposal.number
+    pilot.post(number)
+    lines = shown("study", "review", str(number), "--no-rehearse", "--home", "istat").splitlines()
+    assert [line for line in lines if line.startswith("privacy ")] == [
+        "privacy    no noise: exact figures, under the rules of this holder"
+    ]
+
+
 def test_a_study_from_its_file_to_everybody_s_approval(pilot: Pilot) -> None:
     made = ask("study", "propose", "mean.study.toml", "--purpose", "ages", "--runs", "2", "--days", "10")
     assert made["number"] == 1

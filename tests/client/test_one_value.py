@@ -25,6 +25,7 @@ from statfed.client.data.tables import connect, local_mismatches, mismatches, op
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
 from statfed.federation.frames import as_arrow
+from tests.covering import each_value
 
 
 def book(**column: Any) -> Codebook:
@@ -125,8 +126,13 @@ def same(texts: list[str | None], codebook: Codebook, home: Path, kinds: tuple[K
     return next(iter(found.values()))
 
 
-@pytest.mark.parametrize("texts", [["10.00", "20.00", "-9.00"], ["10", "20", "-9"], ["1e1", "2.0E+1", "-9.0"]])
-@pytest.mark.parametrize("missing", [[-9], ["-9.00", "NA"]])
+@pytest.mark.parametrize(
+    ("texts", "missing"),
+    each_value(
+        [["10.00", "20.00", "-9.00"], ["10", "20", "-9"], ["1e1", "2.0E+1", "-9.0"]],
+        [[-9], ["-9.00", "NA"]],
+    ),
+)
 def test_a_missing_code_is_one_however_it_is_written_and_stored(
     texts: list[str | None], missing: list[Any], tmp_path: Path
 ) -> None:

@@ -15,9 +15,11 @@ from statfed.client.guard.ledger import Ledger
 from statfed.client.holder import Holder
 from statfed.client.repeats import FOLDER, MOST, Answered, Repeats
 from statfed.core.errors import EngineError, Refused
-from statfed.core.method import Ask
+from statfed.core.method import Ask, Question, read_question
 from statfed.core.resolve import Resolved
 from statfed.core.terms import Terms
+from statfed.strategies.learning.local import get_vector
+from statfed.strategies.learning.prepared import build
 from tests.office import PRIVATE, Office, query
 from tests.spender import installed
 from tests.universe import people
@@ -81,6 +83,26 @@ def test_what_was_given_is_given_again_without_data_or_an_entry(home: Home, term
     assert [kind for kind in before if kind in ("charge", "disclose")] == [
         kind for kind in entries if kind in ("charge", "disclose")
     ]
+
+
+def test_an_update_of_training_without_noise_is_given_again_as_it_was(home: Home) -> None:
+    """Drawn from other batches it would be a second disclosure about the same records."""
+    options = {"target": "income", "features": ["age"], "model": {"hidden": 2}, "rounds": 2, "batch_size": 16}
+    office, terms = home(), query(method="local-sgd", options=options)
+    question: Question[Any] = read_question(terms)[1]
+    state = {"vector": np.asarray(get_vector(build(question, 1)))}
+
+    def update(run: str, number: int = 1) -> dict[str, bytes]:
+        return arrays(office.say("ask", terms, number, "fit", state, run=run).packet)
+
+    office.say("admit", terms)
+    first = update("r")
+    restarted(office)
+    office.say("admit", terms, run="r~2")
+    assert update("r~2") == first
+    assert office.entries.count("disclose") == 1
+    assert update("r~2", 2) != first, "other batches, hence this test's claim"
+    assert office.entries.count("disclose") == 2
 
 
 @pytest.mark.parametrize(

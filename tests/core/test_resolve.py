@@ -98,6 +98,18 @@ def test_columns_that_a_holder_does_not_have_are_refused_there_by_name(tmp_path:
         office.close()
 
 
+@pytest.mark.parametrize("role", ["stratum", "replicate"])
+def test_columns_of_one_role_have_one_order_at_every_holder(role: str) -> None:
+    """Strata are numbered in that order: another one at one holder gave a wrong standard error without a word."""
+    column = {"type": "boolean"} if role == "stratum" else {"type": "number", "low": 0, "high": 9}
+    column |= {"role": role}
+    one, other = (codebook_of(dict.fromkeys(names, column)) for names in ("de", "ed"))
+    asked = {"method": "count", "codebook": one, "holders": NAMES}
+    with pytest.raises(ValidationError, match=rf"codebooks: b: got columns with role {role} in another order"):
+        query(**asked, codebooks={"b": other})
+    query(**asked, codebooks={"b": codebook_of({"x": "number"} | dict.fromkeys("de", column))})
+
+
 FORMS: dict[str, Any] = {
     "bounds": {"x": ("number", 0, 1000)},
     "type": {"x": ("integer", 0, 100)},

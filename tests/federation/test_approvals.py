@@ -11,7 +11,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
+from statfed.client.guard.policy import Approval
 from statfed.client.pilot import joining, permits, studies
 from statfed.client.pilot.diagnosis import diagnosis
 from statfed.core import VERSION
@@ -21,7 +23,7 @@ from statfed.core.pilot.papers import make_roster
 from statfed.core.pilot.proposals import make_decision, make_proposal, read_proposal
 from statfed.core.statement import Statement
 from statfed.server.pilot import studies as at_office
-from tests.pilots import HOLDERS, Pilot, make_pilot
+from tests.pilots import CODEBOOK, HOLDERS, Pilot, make_pilot
 
 NOW = {"epsilon": 1.0, "delta": 1e-6}
 
@@ -115,6 +117,18 @@ def test_another_word_is_another_study(pilot: Pilot, changes: dict[str, Any]) ->
         changes = {"protection": Protection(**changes["protection"])}
     assert "never proposed here" in say(pilot, "istat", "admit", number, terms=changes)
     assert '"holder":"istat"' in say(pilot, "istat", "admit", number)
+
+
+def test_margins_in_another_order_are_another_study(pilot: Pilot) -> None:
+    """Cells are in the order of the margins: in two orders under one digest, the difference of two totals was that of a
+    holder's own cells."""
+    codebook = pilot.root / "people.codebook.toml"
+    codebook.write_text(CODEBOOK + "".join(f'[columns.{name}]\ntype = "boolean"\n' for name in ("member", "owner")))
+    margins = {name: {"false": 60, "true": 90} for name in ("member", "owner")}
+    number = pilot.agreed(method="calibrate", options={"margins": margins}, runs=2)
+    turned = {"margins": dict(reversed(margins.items()))}
+    assert "never proposed here" in say(pilot, "istat", "admit", number, terms={"options": turned})
+    assert "never proposed here" not in say(pilot, "istat", "admit", number, terms={"options": {"margins": margins}})
 
 
 def test_an_approval_ends_by_time_by_sums_by_another_key_and_by_being_taken_back(pilot: Pilot) -> None:
@@ -344,12 +358,66 @@ def test_what_people_have_refused_is_not_approved_under_another_number(pilot: Pi
     assert "waits for approval" in say(pilot, "istat", "admit", numbers[1])
 
 
+@pytest.mark.parametrize(
+    "changes", [{"holders": ["cbs", "istat", "insee"]}, {"privacy": {**NOW, "epsilon": 0.9}}, {"where": ["age >= 0"]}]
+)
+def test_what_people_have_refused_is_not_approved_in_other_words(pilot: Pilot, changes: dict[str, Any]) -> None:
+    """Holders in another order were another study, which a standing approval covered."""
+    pilot.policy("istat", standing())
+    first = pilot.propose(privacy=NOW).proposal.number
+    pilot.post(first)
+    pilot.decide(first, "istat", choice="refused", reason="no")
+    again = pilot.propose(**{"privacy": NOW, **changes}).proposal.number
+    pilot.post(again)
+    assert "waits for approval" in say(pilot, "istat", "admit", again)
+
+
+def test_exact_studies_over_other_holders_are_not_approved_without_people(pilot: Pilot) -> None:
+    """The difference of two such sums is what one holder has."""
+    for name in HOLDERS:
+        pilot.policy(name, standing(exact=True))
+    plain: dict[str, Any] = {"protection": {"name": "plain"}}
+    numbers = [
+        pilot.propose(**plain, **changes).proposal.number
+        for changes in ({}, {"title": "again", "where": ["age >= 0"]}, {"holders": ["istat", "cbs"]})
+    ]
+    pilot.post(*numbers)
+    chosen = [studies.find(pilot.home("cbs"), number).decision for number in numbers]
+    assert [one.decision.by if one else "" for one in chosen] == ["standing routine", "standing routine", ""]
+
+
 def test_a_record_of_runs_that_was_cut_approves_nothing(pilot: Pilot) -> None:
     number = pilot.agreed(runs=2)
     pilot.run(number)
     uses = pilot.home("istat") / "studies" / "uses.jsonl"
     uses.unlink()
     assert "cannot be read" in say(pilot, "istat", "admit", number)
+
+
+def test_an_approval_that_is_put_back_after_it_was_taken_back_approves_nothing(pilot: Pilot) -> None:
+    number = pilot.agreed()
+    path = pilot.home("istat") / "studies" / "0001" / "decision.json"
+    approved = path.read_text()
+    pilot.decide(number, "istat", choice="refused", reason="no")
+    path.write_text(approved)
+    assert "istat decided otherwise since" in say(pilot, "istat", "admit", number)
+    pilot.decide(number, "istat")
+    assert '"holder":"istat"' in say(pilot, "istat", "admit", number)
+
+
+@pytest.mark.parametrize("name", ["../../decision", "a/b", "Anna", ""])
+def test_people_have_names_that_are_no_paths(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"approval\.people: got"):
+        Approval.model_validate({"people": {name: "ab" * 32}})
+
+
+def test_a_standing_approval_has_a_day_after_its_last(pilot: Pilot) -> None:
+    """Of the last day that there is no letter was answered any more."""
+    with pytest.raises(ValidationError, match="want an earlier day"):
+        pilot.policy("istat", standing(until="9999-12-31"))
+    pilot.policy("istat", standing(until="9999-12-30"))
+    number = pilot.propose(privacy=NOW).proposal.number
+    assert pilot.post(number) == {}
 
 
 def test_a_document_is_measured_in_bytes_wherever_it_is_read(pilot: Pilot) -> None:

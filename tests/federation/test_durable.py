@@ -283,6 +283,8 @@ ALL = [
     if applies(case[0], case[1], case[2], case[3])
 ]
 CHEAP = [case for case in ALL if case[0] in ("table", "mean", "mean, local noise") and case[1] != PROTECTIONS[2]]
+UNKEPT = ("training, local noise", "plain", "after release", "killed")
+"""Here alone the last total is lost: it was read holder by holder, is on no disk for that, and the run was over."""
 SHORT = random.Random(14).sample(CHEAP, 28)
 WHOLE = list(dict.fromkeys([*SHORT, *random.Random(15).sample(ALL, 220)]))
 
@@ -309,7 +311,12 @@ def test_a_fault_changes_neither_the_answer_nor_what_was_paid(
         inside(monkeypatch, owner, name, after=after, fault=fault)
     else:
         engine.moment = MOMENTS[moment]
-    same(ended(tmp_path, study, engine), entries(tmp_path), wanted)
+    answer = ended(tmp_path, study, engine)
+    if (method, protection, moment, fault) == UNKEPT:
+        assert answer.result.notes[0].startswith("1 of 3 sums of training were interrupted after holders had paid")
+        assert entries(tmp_path) == wanted.ledgers
+    else:
+        same(answer, entries(tmp_path), wanted)
     gc.collect()  # holders whose process was ended have closed nothing
 
 

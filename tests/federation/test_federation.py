@@ -328,7 +328,7 @@ def test_a_pilot_holder_refuses_a_public_seed(homes: Homes) -> None:
         federate(study, places)
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedavgm", "fedyogi"])
+@pytest.mark.parametrize("strategy", [pytest.param("fedavg", marks=pytest.mark.whole), "fedavgm", "fedyogi"])
 def test_an_interrupted_run_goes_on_to_the_same_model_and_pays_each_round_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:

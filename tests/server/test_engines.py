@@ -70,6 +70,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
 
 
 @pytest.mark.processes
+@pytest.mark.whole  # the way of any refusal, which tests/federation/test_analyse_engines.py walks
 def test_a_refusal_at_a_real_holder_reaches_the_user_in_full(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"office-1: .*\n.*without differential privacy is not allowed"):
         result("processes", tmp_path, privacy=None, simulation={"allow_without_privacy": False})

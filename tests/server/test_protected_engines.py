@@ -26,7 +26,16 @@ def study(folder: Path, protection: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("protection", ["secure-aggregation", "homomorphic-encryption", "multi-party"])
+@pytest.mark.parametrize(
+    "protection",
+    [
+        pytest.param(
+            "secure-aggregation", marks=pytest.mark.whole
+        ),  # as in every pilot, tests/federation/test_pilot.py
+        "homomorphic-encryption",
+        pytest.param("multi-party", marks=pytest.mark.whole),
+    ],
+)
 def test_a_protected_answer_is_the_same_across_processes(tmp_path: Path, protection: str) -> None:
     privacy = {"epsilon": 1.0, "noise": "shared", "colluders": 1}
     one, other = (

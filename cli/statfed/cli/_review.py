@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from statfed.cli._output import out, show_learns, table
+from statfed.core.errors import harmless
 
 if TYPE_CHECKING:
     from statfed.federation.rehearsed import Rehearsal
@@ -24,7 +25,7 @@ def show_rehearsal(rehearsal: "Rehearsal") -> None:
     asked = f"{rehearsal.title}: {rehearsal.method} under {rehearsal.protection}"
     with_whom = ", ".join([*rehearsal.holders, *rehearsal.third_parties])
     for line in (f"{asked}, with {with_whom}", *rehearsal.lines()):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        out.print(harmless(line), highlight=False, markup=False, soft_wrap=True)
     if rehearsal.sums:
         rows = table("What would leave here", "sum", "times", "part", "what it is", "numbers", numbers=("numbers",))
         for one in rehearsal.sums:

@@ -397,8 +397,9 @@ def _show_proposal(
     }
     if row:
         facts["decided"] = f"{row['decision']} {row['reason']}".strip()
-    for name, text in facts.items():
-        out.print(f"{name:<11}{text}", markup=False, highlight=False, soft_wrap=True)
+    for name, text in facts.items():  # a text of two lines would say another fact
+        shown = str(text).replace("\n", "\\n")
+        out.print(f"{name:<11}{shown}", markup=False, highlight=False, soft_wrap=True)
     if rehearsed and privacy is None:
         out.print("Earlier exact answers were not looked at: beside them, this one may be refused.", markup=False)
     if rehearsed:

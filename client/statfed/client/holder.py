@@ -463,11 +463,10 @@ class Holder:
                 head = ledger.charge(run, digest, number - begun, paid.event)
         with self._looking(statement, study), self._contributions.within(run, self.policy):
             found, rules = self._found(statement, study, ask, parts, paid, exact=exact)
-        if paid or not study.training:
-            if not study.privacy and not study.training and not self.policy.disclosure.silent:
-                course[number] = ask
-            given = found if study.repeatable else None
-            self._repeats.write(replace(answered, pending=False, found=given, rules=rules, course=course))
+        if not study.privacy and not study.training and not self.policy.disclosure.silent:
+            course[number] = ask
+        given = found if study.repeatable else None
+        self._repeats.write(replace(answered, pending=False, found=given, rules=rules, course=course))
         if exact:
             with self.ledger() as ledger:
                 head = ledger.disclose(run, digest, number, note, entries, what)

@@ -24,6 +24,8 @@ MECHANISM = "kind of noise; automatic: the one with the smaller expected error, 
 COLLUDERS = "shared noise: holders that may pool what they know, the noise they added included; 1 by default there"
 MOST_HOLDERS = 10_000
 """Of a study: more is not read, at any end."""
+_IN_ORDER = ("stratum", "replicate")
+"""Roles of several columns: strata and replicates are numbered in the codebook's order."""
 
 
 def _form(column: Column) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -85,8 +87,8 @@ class Terms(Section):
     """What holders agree to and rebuild the computation from.
 
     codebooks: of holders whose tables have other columns than `codebook`, which is everybody else's; a column of one
-    name has one form in all of them, since noise and encodings follow from it at every end. roles: of parties that a
-    method tells apart, by name.
+    name has one form in all of them, since noise and encodings follow from it at every end, and those of one role one
+    order, which is that of cells. roles: of parties that a method tells apart, by name.
     """
 
     method: str = Field(description="a file of statfed.strategies.analyses or .training")
@@ -113,6 +115,10 @@ class Terms(Section):
                     raise ValueError(
                         f"codebooks: {holder}: {name}: got another form than in another codebook; want one"
                     )
+            for role in _IN_ORDER:
+                here, there = (book.with_role(role) for book in (codebook, self.codebook))
+                if [name for name in here if name in there] != [name for name in there if name in here]:
+                    raise ValueError(f"codebooks: {holder}: got columns with role {role} in another order; want one")
         if sum(len(clause.either) for clause in self.where) > MOST_CONDITIONS:
             raise ValueError(f"where: got more than {MOST_CONDITIONS:,} comparisons; want fewer")
         linked = self.protection.name in modules(LINKAGES)  # then each column is of one holder
@@ -128,10 +134,12 @@ class Terms(Section):
     def digest(self) -> str:
         """SHA-256 of the JSON: the study's name in every ledger.
 
-        Codebooks are in their order, since that of categories is that of cells: whoever is told them in another one is
-        asked another study. All else are names with values, whose order means nothing.
+        Codebooks and the value of each option are in their order, since that of categories, or of the columns of
+        margins, is that of cells: whoever is told them in another one is asked another study. All else are names with
+        values, whose order means nothing.
         """
         table = self.model_dump(mode="json")
+        table["options"] = {name: json.dumps(value) for name, value in table["options"].items()}
         table["codebook"] = json.dumps(table["codebook"])
         table["codebooks"] = {holder: json.dumps(book) for holder, book in table["codebooks"].items()}
         text = json.dumps(table, sort_keys=True, separators=(",", ":"))

@@ -20,6 +20,7 @@ from statfed.client.data.uniting import check_stated, doubts, union
 from statfed.core.codebook import Codebook, load_codebook
 from statfed.core.errors import UsageError
 from statfed.core.linkage import is_linkage, restricted
+from statfed.core.method import is_training
 from statfed.core.progress import Progress
 from statfed.core.records import WindowCodebook
 from statfed.core.scenario import Population, load_training
@@ -204,7 +205,7 @@ def simulated(
             f"workspace: {error.filename or root} cannot be written: {error.strerror}; want a folder that can be "
             "(--workspace, STATFED_WORKSPACE)"
         ) from None
-    return partial(engine.run, Deployment(run, homes, logs))
+    return partial(engine.run, Deployment(run, homes, logs, is_training(world.terms.method)))
 
 
 def _homes(world: World, root: Path, *, shared: bool, held: ExitStack) -> Mapping[str, Path]:

@@ -19,12 +19,14 @@ R = TypeVar("R")
 class Deployment:
     """Where a simulated federation lives.
 
-    homes: holder name to its home folder (policy.toml, ledger.sqlite, data); logs: folder for process logs.
+    homes: holder name to its home folder (policy.toml, ledger.sqlite, data); logs: folder for process logs; training:
+    will models be trained? What that needs takes seconds to import, which a statistic can do without.
     """
 
     run: str
     homes: Mapping[str, Path]
     logs: Path
+    training: bool = True
 
 
 @dataclass

@@ -33,6 +33,7 @@ from statfed.strategies.learning.options import LocalOptions
 from statfed.strategies.learning.prepared import build
 from statfed.strategies.learning.step import SIGMA, STRATEGIES, Step
 from tests.conftest import CODEBOOK, TOY, toy_records, toy_study, toy_terms
+from tests.covering import each_value
 from tests.strategies.training.driven import driven, question_of, vector_of
 from tests.strategies.training.test_training import Silent, slow_clipped_sum
 
@@ -397,7 +398,7 @@ def test_under_secure_aggregation_the_steps_are_those_of_plain_to_the_bit(homes:
     np.testing.assert_array_equal(vector_of(drive(hidden, homes(hidden), "r2")), open_)
 
 
-@pytest.mark.parametrize(("minimum", "colluders"), [(None, 0), (None, 1), (4, 0), (4, 1)])
+@pytest.mark.parametrize(("minimum", "colluders"), each_value([4, None], [0, 1]))
 def test_shared_noise_leaves_what_the_fewest_honest_holders_add(
     homes: Homes, minimum: int | None, colluders: int
 ) -> None:

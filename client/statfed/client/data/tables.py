@@ -11,7 +11,7 @@ for each category with a long code list.
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -188,18 +188,24 @@ def _found(
     source: Source, codebook: Codebook, columns: Sequence[str] | None, weights: Collection[str] = ()
 ) -> tuple[list[Mismatch], frozenset[str]]:
     names = tuple(codebook.columns) if columns is None else tuple(dict.fromkeys(columns))
+    found = [
+        (place, Mismatch(name, _absent(name, codebook.column(name))))
+        for place, name in enumerate(names)
+        if name not in source.expr.columns
+    ]
+    there = [name for name in names if name in source.expr.columns]
+    made = {name: _converted(source, name, codebook.column(name)) for name in there}
+    read = _read(source, made)
     rules: list[tuple[str, _Rule]] = []
-    found: list[tuple[int, Mismatch]] = []
-    for place, name in enumerate(names):
-        column = codebook.column(name)
-        if name not in source.expr.columns:
-            found.append((place, Mismatch(name, _absent(name, column))))
+    for place, name in enumerate(there):
+        converted = Converted(read[f"value_{place}"], read[f"missing_{place}"], made[name].text)
+        rules += [(name, rule) for rule in _rules(name, codebook.column(name), converted, name in weights)]
+        if source.expr[name].equals(made[name].value):
+            rules.append((name, _Rule(_STORED, ibis.literal(False))))
         else:
-            converted = _converted(source, name, column)
-            rules += [(name, rule) for rule in _rules(name, column, converted, name in weights)]
-            rules += [(name, rule) for rule in _form(source.expr[name], converted.value)]
+            rules += [(name, rule) for rule in _form(read[f"raw_{place}"], converted.value)]
     plain = set()
-    for (name, rule), count in zip(rules, _counts(source, [rule for _, rule in rules]), strict=True):
+    for (name, rule), count in zip(rules, _counts(read, [rule for _, rule in rules]), strict=True):
         if rule.message == _STORED:
             plain |= set() if count else {name}
         elif count:
@@ -207,18 +213,28 @@ def _found(
     return [mismatch for _, mismatch in sorted(found, key=lambda pair: pair[0])], frozenset(plain)
 
 
-def _counts(source: Source, rules: Sequence[_Rule]) -> list[int]:
+def _read(source: Source, made: Mapping[str, Converted]) -> Expr:
+    """The columns as they are stored and converted, by place. Rules look at these: each conversion is written once in
+    a statement, and not once for each rule."""
+    columns: dict[str, Expr] = {}
+    for place, (name, converted) in enumerate(made.items()):
+        columns |= {f"raw_{place}": source.expr[name], f"value_{place}": converted.value}
+        columns[f"missing_{place}"] = converted.missing
+    return source.expr.select(**columns) if columns else source.expr
+
+
+def _counts(read: Expr, rules: Sequence[_Rule]) -> list[int]:
     """Number of records that break each rule."""
     counts = [0] * len(rules)
     short = [i for i, rule in enumerate(rules) if len(rule.levels) <= _LONG]
     for first in range(0, len(short), _TOGETHER):
         some = short[first : first + _TOGETHER]
-        found = _run(source.expr.aggregate(**{f"r{i}": source.expr.count(where=rules[i].broken) for i in some}))
+        found = _run(read.aggregate(**{f"r{i}": read.count(where=rules[i].broken) for i in some}))
         for i in some:
             counts[i] = int(found[f"r{i}"])
     for i, rule in enumerate(rules):
         if len(rule.levels) > _LONG:
-            values = source.expr.group_by(value=rule.value).aggregate(records=source.expr.count())
+            values = read.group_by(value=rule.value).aggregate(records=read.count())
             unlisted = values.filter(values.value.notnull(), values.value.notin(rule.levels))
             counts[i] = int(_run(unlisted.aggregate(records=unlisted.records.sum()))["records"] or 0)
     return counts
@@ -317,11 +333,11 @@ def _short(text: str) -> str:
 
 
 def _form(raw: Expr, value: Expr) -> list[_Rule]:
-    """Broken where a column is stored in another form than its converted one; no rule where the types differ."""
+    """Broken where a column is stored in another form than its converted one; no rule where no record can be in it."""
     if raw.type().copy(nullable=True) != value.type().copy(nullable=True):
         return []
-    if raw.type().is_array():  # a list is converted or the very value, as a whole
-        return [_Rule(_STORED, ibis.literal(False))] if raw.equals(value) else []
+    if raw.type().is_array():  # of another form, as a whole
+        return []
     return [_Rule(_STORED, raw.notnull() & (value.isnull() | (raw != value)).fill_null(True))]
 
 

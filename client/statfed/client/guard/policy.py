@@ -288,9 +288,12 @@ class Standing(Strict):
     @classmethod
     def _day(cls, value: str) -> str:
         try:
-            return date.fromisoformat(value).isoformat()
+            day = date.fromisoformat(value)
         except ValueError:
             raise ValueError(f"got {value!r}; want a day as 2027-06-30") from None
+        if day == date.max:  # it ends with the next one
+            raise ValueError(f"got {value}; want an earlier day")
+        return day.isoformat()
 
 
 class Approval(Strict):
@@ -308,6 +311,8 @@ class Approval(Strict):
     @model_validator(mode="after")
     def _enough(self) -> "Approval":
         Parties(self.people)
+        if astray := [name for name in self.people if not NAME.fullmatch(name)]:  # files are called by them
+            raise ValueError(f"approval.people: got {astray[0]!r}; want names of a-z, 0-9 and hyphens")
         if self.needed > max(1, len(self.people)):
             raise ValueError(f"approval.needed: got {self.needed}; want at most the {len(self.people)} people listed")
         names = [one.name for one in self.standing]

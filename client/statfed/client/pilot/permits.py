@@ -19,7 +19,7 @@ from statfed.client.guard.policy import Approval, Standing
 from statfed.client.guard.spent import base
 from statfed.client.pilot.joining import Own
 from statfed.client.pilot.studies import Asked, agreeing, alone, keys_of, listing, refusing, standing_of
-from statfed.client.pilot.uses import USES, left, uses_of
+from statfed.client.pilot.uses import USES, decided_last, left, uses_of
 from statfed.core.errors import Refused, UsageError
 from statfed.core.identity import load_identity
 from statfed.core.pilot.audit import Fact, record
@@ -112,6 +112,9 @@ def _permitted(
             raise Refused(f"{what}: the standing approval that covered it is used up; want a person to approve it")
     elif rules.people and (len(_vouching(asked, rules)) < rules.needed or refusing(asked, rules)):
         raise Refused(f"{what}: fewer people have approved it than {own.pilot.party} wants, or one has refused")
+    last = decided_last(home, asked.signed.id)
+    if last is not None and last != decision.model_dump(mode="json"):
+        raise Refused(f"{what}: {own.pilot.party} decided otherwise since; want it decided again")
     if number > rounds:
         raise Refused(f"{what}: sum {number} of a run; approved for {rounds}")
     attempts = {str(one["run"]) for one in entries if one["proposal"] == asked.signed.id}

@@ -9,7 +9,7 @@ What may be answered on the strength of it: `statfed.client.pilot.permits`.
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,8 +42,10 @@ from statfed.core.pilot.proposals import (
     read_letter,
     read_proposal,
 )
+from statfed.core.resolve import resolve
 from statfed.core.section import describe
 from statfed.core.study import make_study
+from statfed.core.terms import Terms
 from statfed.core.turns import in_turn
 
 FOLDER, PROPOSAL, DECISION, PEOPLE = "studies", "proposal.json", "decision.json", "people"
@@ -112,7 +114,7 @@ def receive(home: Path, text: str, rules: Approval, now: datetime) -> Asked:
         rule = covering(rules, proposal.agreed, now)
         privacy = proposal.agreed.privacy
         cost = privacy.epsilon if privacy else 0.0
-        if rule and left(rule, signed, uses_of(home), "", cost) and not _refused_before(home, proposal.digest):
+        if rule and left(rule, signed, uses_of(home), "", cost) and not _for_people(there_are, proposal):
             end = min(proposal.until, end_of(rule))
             limits = Limits(min(proposal.runs, rule.runs), rule.rounds, now, end)
             _decide(home, own, signed, "approved", f"standing {rule.name}", "", limits, now)
@@ -281,12 +283,32 @@ def _one_study(proposal: Proposal) -> None:
         raise UsageError("proposal: got a study that its terms are not of; want one study")
 
 
-def _refused_before(home: Path, digest: str) -> bool:
-    """Have people here refused this study, under whatever number?"""
-    return any(
-        one.proposal.digest == digest and one.decision is not None and one.decision.decision.choice == "refused"
-        for one in listing(home)
-    )
+def _for_people(there_are: Sequence[Asked], proposal: Proposal) -> bool:
+    """Is a study nearly what people here have refused, or an exact one of others than an exact one that was approved?
+
+    Order, epsilon or a condition make another study of one that means the same. So none by a method that was refused on
+    one of its columns is approved without people; and no exact one over other holders, of which the difference may be
+    one holder's own figures. Nor what cannot be read.
+    """
+    terms = proposal.agreed
+    try:
+        columns = set(resolve(terms).columns)
+        for decision, other in ((one.decision, one.proposal.agreed) for one in there_are):
+            if decision is None:
+                continue
+            if decision.decision.choice == "refused":
+                if other.method == terms.method and (not columns or columns & set(resolve(other).columns)):
+                    return True
+            elif _exact(terms) and _exact(other) and set(terms.holders) != set(other.holders):
+                return True
+    except UsageError:
+        return True
+    return False
+
+
+def _exact(terms: Terms) -> bool:
+    """Do sums of it leave without noise?"""
+    return terms.privacy is None or terms.privacy.noise == "central"
 
 
 def _decide(

@@ -1,6 +1,6 @@
 """What was answered on the strength of which approval: `studies/uses.jsonl` in a home, one line an attempt.
 
-The home's signed log has them too, so that a record that was cut is noticed.
+The home's signed log has them too, and what was decided, so that a record that was cut or put back is noticed.
 """
 
 import json
@@ -48,24 +48,31 @@ def uses_of(home: Path) -> list[dict[str, object]]:
                 raise ValueError
     except (OSError, ValueError, TypeError, RecursionError):
         raise UsageError(f"{path}: got a line that is damaged; want the record as it was written") from None
-    if _begun(home) - {(str(one["proposal"]), str(one["run"])) for one in found}:
+    if _log(home).begun - {(str(one["proposal"]), str(one["run"])) for one in found}:
         raise UsageError(f"{path}: lacks runs that this home's log has; want the record as it was written")
     return found
 
 
+def decided_last(home: Path, proposal: str) -> dict[str, object] | None:
+    """The last decision on a proposal that the home's log has; None where it has none. Raises UsageError."""
+    return _log(home).decided.get(proposal)
+
+
 @dataclass
 class _Log:
-    """What of a home's log was read: up to where, and the attempts that it says were begun."""
+    """What of a home's log was read: up to where, the attempts that it says were begun, and what was decided last of
+    each proposal."""
 
     read: int = 0
     begun: set[tuple[str, str]] = field(default_factory=set)
+    decided: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
 _logs: dict[Path, _Log] = {}
 
 
-def _begun(home: Path) -> set[tuple[str, str]]:
-    """Proposals and attempts that this home's log has as begun. It is read as far as it has grown.
+def _log(home: Path) -> _Log:
+    """What this home's log has of attempts and decisions. It is read as far as it has grown.
 
     Raises UsageError where it is shorter than it was.
     """
@@ -83,7 +90,10 @@ def _begun(home: Path) -> set[tuple[str, str]]:
                 if b'"kind":"begun"' in line:
                     facts = json.loads(line)["facts"]
                     known.begun.add((str(facts["proposal"]), str(facts["run"])))
-    return known.begun
+                elif b'"kind":"decided"' in line:
+                    facts = json.loads(line)["facts"]
+                    known.decided[str(facts["proposal"])] = facts
+    return known
 
 
 _USE = {"study", "proposal", "number", "run", "by", "epsilon", "at"}

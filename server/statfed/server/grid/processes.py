@@ -243,7 +243,7 @@ def federation(
                     "--status",
                     status,
                 ]
-                options += ["--preload", TRAINING] if app == CLIENT_APP else []
+                options += ["--preload", TRAINING] if deployment.training and app == CLIENT_APP else []
                 processes.start(name, "statfed.client.flower.runner", *options, status=status)
 
             def lost() -> dict[int, str]:
