@@ -52,10 +52,11 @@ class Run:
         }
 
 
-def run(units: Mapping[str, Units], **options: Any) -> Run:
-    """A linkage of these holders."""
+def run(units: Mapping[str, Units], watched: dict[str, Watched] | None = None, **options: Any) -> Run:
+    """A linkage of these holders. watched: filled with the parties, for runs that end in a refusal."""
     agreement = agreed({name: each.count for name, each in units.items()}, helper.Options(**options))
     who = identities(agreement.parties)
     parties = {name: helper.party(agreement, who[name], units.get(name)) for name in agreement.parties}
-    watched = {name: Watched(party) for name, party in parties.items()}
+    watched = {} if watched is None else watched
+    watched |= {name: Watched(party) for name, party in parties.items()}
     return Run(linked(helper.coordinator(agreement), watched), parties, watched)

@@ -317,7 +317,7 @@ def test_tags_that_the_relay_truncates_or_leaves_out_are_refused(change: Any) ->
         linked(helper.coordinator(agreement), parties)
 
 
-def test_a_round_that_is_replayed_or_skipped_is_refused_and_ends_the_run() -> None:
+def test_a_round_before_the_meeting_is_refused_and_ends_the_run() -> None:
     agreement = agreed({"a": 5, "b": 5}, helper.Options())
     who = identities(agreement.parties)
     holder = helper.party(agreement, who["a"], units(range(5)))
@@ -325,6 +325,16 @@ def test_a_round_that_is_replayed_or_skipped_is_refused_and_ends_the_run() -> No
         holder.answer("round", {"number": b"\0\0\0\1"})
     with pytest.raises(Refused, match="after the end"):
         holder.answer("offer", {})
+
+
+@pytest.mark.parametrize("number", [3, 5], ids=["replayed", "skipped"])
+def test_a_round_that_is_replayed_or_skipped_is_refused(number: int) -> None:
+    found = run(registers(5))
+    for party in found.parties.values():
+        with pytest.raises(Refused, match="want 4"):
+            party.answer("round", {"number": number.to_bytes(4, "big")})
+        with pytest.raises(Refused, match="after the end"):
+            party.answer("round", {"number": b"\0\0\0\4"})
 
 
 def test_a_party_that_does_not_answer_is_named() -> None:

@@ -14,7 +14,7 @@ from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Units
 from statfed.strategies.linkages import _features, _models
-from tests.strategies.linkages.joined import Run, run
+from tests.strategies.linkages.joined import Run, Watched, run
 
 REGIONS, SECTORS, SIZES = ("n", "s", "w"), ("a", "b", "c", "d"), ("large", "small")
 CODEBOOK = make_codebook(
@@ -67,7 +67,12 @@ def joined(made: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def analysed(
-    made: Mapping[str, pd.DataFrame], method: str, minimum: int = 1, codebook: Codebook = CODEBOOK, **options: Any
+    made: Mapping[str, pd.DataFrame],
+    method: str,
+    minimum: int = 1,
+    codebook: Codebook = CODEBOOK,
+    watched: dict[str, Watched] | None = None,
+    **options: Any,
 ) -> Run:
     units = {
         name: Units(
@@ -77,6 +82,7 @@ def analysed(
     }
     return run(
         units,
+        watched,
         reveal="totals",
         method=method,
         options=options,
@@ -252,8 +258,15 @@ def test_a_group_below_the_minimum_has_no_curve() -> None:
 def test_a_model_with_a_level_below_the_minimum_opens_nothing(method: str) -> None:
     counts = joined(TWO).groupby("sector").size()
     formula = "y ~ age + C(sector)"
+    watched: dict[str, Watched] = {}
     with pytest.raises(Refused, match="nothing of this one was opened"):
-        analysed(TWO, method, int(counts.min()) + 1, formula=formula)
+        analysed(TWO, method, int(counts.min()) + 1, watched=watched, formula=formula)
+    number = int.from_bytes(bytes(watched["a"].got[-1]["number"]), "big") + 1
+    last = {name: each.gave[-1] for name, each in watched.items()}
+    for name, each in watched.items():  # a coordinator that goes on gets nothing either
+        packet: dict[str, Any] = {"number": number.to_bytes(4, "big")}
+        packet |= {f"from:{other}": gave[f"to:{name}"] for other, gave in last.items() if f"to:{name}" in gave}
+        assert not [item for item in each.answer("round", packet) if item.startswith("public:")]
 
 
 @pytest.mark.parametrize(
@@ -412,3 +425,11 @@ def test_steps_are_limited_and_a_period_that_does_not_fit_is_refused() -> None:
         products._angles(np.array([1.0, 0.0]), 900.0)
     with pytest.raises(Refused, match="finite"):
         products._angles(np.array([1.0, np.nan]), 50.0)
+
+
+def test_a_mean_of_too_few_matches_in_all_is_not_told() -> None:
+    apart = {"a": TWO["a"].assign(id=range(400)), "b": TWO["b"].assign(id=range(397, 797))}
+    found = analysed(apart, "mean", 5, columns=["income"])
+    assert not opened_of(found).any()
+    assert found.outcome.size is None
+    assert rows_of(found)[["estimate", "std_error", "count"]].isna().all(axis=None)

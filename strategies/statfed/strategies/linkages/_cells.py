@@ -74,6 +74,11 @@ class Cells:
         """Of values that are squared: the squares are exact, so that values that do not differ have no variance."""
         return places(self.cap, 2)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of what is opened: cells of the other holders, and blocks of those of the last."""
+        return math.prod(self.size(holder) for holder in self.left), max(self.width(self.last), 1)
+
     def own(self, holder: str) -> list[int]:
         return [i for i, axis in enumerate(self.axes) if axis.holder == holder]
 
@@ -302,11 +307,8 @@ def released(cells: Cells, result: Result, few: Bits) -> Result:
         return result
     by = [axis.column for axis in cells.axes if axis.column]
     levels = [cells.question.codebook.category(name).levels for name in by]
-    shape = [len(each) for each in levels]
-    gone = {
-        tuple(level[i] for level, i in zip(levels, at, strict=True))
-        for at in zip(*np.unravel_index(np.flatnonzero(few), shape), strict=True)
-    }
+    flags = few.reshape([len(each) for each in levels])
+    gone = {tuple(level[i] for level, i in zip(levels, at, strict=True)) for at in np.ndindex(flags.shape) if flags[at]}
     tables = {}
     basis = result.basis_of(result.main)
     margins = getattr(basis.kind, "margins", "") if basis and basis.kind else ""

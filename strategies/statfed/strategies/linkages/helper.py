@@ -17,7 +17,7 @@ lie about their sets find out, as in every matching, whether a unit that they in
 for policies to limit. What falls with the key: see `_tags`.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from statfed.core.protection import Agreement, Disclosure, Replies, Stage
 from statfed.core.result import Result
 from statfed.core.section import NAME, Section, describe
 from statfed.core.terms import Terms
-from statfed.strategies.linkages import _cells, _join, _models, _tags
+from statfed.strategies.linkages import _cells, _join, _model_sums, _models, _tags
 from statfed.strategies.linkages._channels import met
 from statfed.strategies.linkages._features import table_of
 from statfed.strategies.linkages._join import SEED, Cast
@@ -333,27 +333,42 @@ def _coordinated(agreement: Agreement) -> Rounds:
     return (yield from _of_products(setting, setting.plan, relay))
 
 
+Opened = tuple[dict[str, NDArray[np.int64]], NDArray[np.bool_]]
+
+
 def _until(
-    setting: Setting, relay: Relay, names: Sequence[str], shape: tuple[int, ...]
-) -> Generator[Stage, Replies, tuple[dict[str, NDArray[np.int64]], NDArray[np.bool_]]]:
-    """Rounds until both computing parties open `names`; and the bits that they have decided, by cell."""
-    few = np.zeros(shape, bool)
+    setting: Setting, plan: Plan, relay: Relay, shapes: Mapping[str, tuple[int, ...]]
+) -> Generator[Stage, Replies, Opened]:
+    """Rounds until both computing parties open what has these shapes; and the bits that they have decided.
+
+    Raises EngineError on anything of another form, Refused where nothing of a model is opened.
+    """
+    few = np.zeros(plan.groups, bool)
     while True:
         said = yield from relay.round()
         shares = [said[name] for name in (setting.cast.first, setting.cast.second)]
-        if all(_FEW in each for each in shares):
-            few = (shares[0][_FEW] ^ shares[1][_FEW]).astype(bool).reshape(shape)
-            if few.any() and isinstance(setting.plan, _models.Products):
+        if any(_FEW in each for each in shares):
+            bits = [_formed(each, _FEW, few.shape) for each in shares]
+            few = (bits[0] ^ bits[1]).astype(bool)
+            if few.any() and isinstance(plan, _models.Products):
                 raise Refused(
                     f"{setting.options.method}: got fewer matches than {setting.options.minimum_frequency} in all or "
                     "at a level of a category; want another model: nothing of this one was opened"
                 )
-        if all(name in each for name in names for each in shares):
-            return {name: opened([each[name] for each in shares]) for name in names}, few
+        if any(name in each for name in shapes for each in shares):
+            found = {name: [_formed(each, name, shape) for each in shares] for name, shape in shapes.items()}
+            return {name: opened(each) for name, each in found.items()}, few
+
+
+def _formed(said: Arrays, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    found = said.get(name)
+    if found is None or found.shape != shape:
+        raise EngineError(f"{name}: got {'none' if found is None else found.shape} of a computing party; want {shape}")
+    return found
 
 
 def _of_cells(setting: Setting, plan: _cells.Cells, relay: Relay) -> Rounds:
-    found, few = yield from _until(setting, relay, (_OPENED,), (plan.groups,))
+    found, few = yield from _until(setting, plan, relay, {_OPENED: plan.shape})
     sums = plan.total(found[_OPENED], few)
     result = _driven(setting, lambda ask: _cells.answer(plan, sums, ask))
     size = None if few.any() else int(sums.count.sum())
@@ -361,8 +376,8 @@ def _of_cells(setting: Setting, plan: _cells.Cells, relay: Relay) -> Rounds:
 
 
 def _of_products(setting: Setting, plan: _models.Products, relay: Relay) -> Rounds:
-    found, _ = yield from _until(setting, relay, (_OPENED,), (1 + len(plan.levels),))
-    known = _models.Opened(plan, found[_OPENED])
+    found, _ = yield from _until(setting, plan, relay, {_OPENED: (1 + len(plan.features),) * 2})
+    known = _model_sums.Opened(plan, found[_OPENED])
     rounds = setting.asked.method.coordinate(setting.asked)
     try:
         ask = next(rounds)
@@ -370,7 +385,7 @@ def _of_products(setting: Setting, plan: _models.Products, relay: Relay) -> Roun
             if ask.name == "step":
                 total = yield from _stepped(setting, known, ask, relay)
             else:
-                total = _models.answer(known, ask)
+                total = _model_sums.answer(known, ask)
             ask = rounds.send(total)
     except StopIteration as end:
         result: Result = end.value
@@ -380,12 +395,14 @@ def _of_products(setting: Setting, plan: _models.Products, relay: Relay) -> Roun
     return Outcome(size=known.count, result=result)
 
 
-def _stepped(setting: Setting, known: _models.Opened, ask: Ask, relay: Relay) -> Generator[Stage, Replies, Total]:
-    at = _models.point(known.products, ask)
+def _stepped(setting: Setting, known: _model_sums.Opened, ask: Ask, relay: Relay) -> Generator[Stage, Replies, Total]:
+    at = _model_sums.point(known.products, ask)
     told: Arrays = {"coefficients": at.told, "period": np.array(at.series.period)}
     yield from relay.round(told)
-    sums, _ = yield from _until(setting, relay, ("score", "deviance", "information"), ())
-    return _models.stepped(known, ask, at, sums)
+    size = 1 + len(known.products.terms)
+    shapes = {"score": (size,), "deviance": (1,), "information": (size, size)}
+    sums, _ = yield from _until(setting, known.products, relay, shapes)
+    return _model_sums.stepped(known, ask, at, sums)
 
 
 def _driven(setting: Setting, answer: Any) -> Result:
