@@ -7,6 +7,7 @@ import hashlib
 import json
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,28 @@ def test_a_key_holder_cannot_tell_which_values_were_added_up() -> None:
         assert key.decrypted(finished[-1], digits.bounds, 3, "office") == [2]
     assert not shared & {one[0].tobytes() for one in finished}
     assert not (finished[0] == finished[1]).all(axis=1).any()
+
+
+def test_the_work_of_a_sum_tells_neither_how_many_are_chosen_nor_what_they_add_up_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digits = Digits((ecdh.Column(low=0, high=9),))
+    key, library, calls = Key.fresh(digits.count), group.library(), [0]
+
+    def counted(*points: bytes, plus: Callable[..., bytes]) -> bytes:
+        calls[0] += 1
+        return plus(*points)
+
+    def work(values: list[float], chosen: list[bool]) -> int:
+        ciphertexts, calls[0] = key.encrypted(digits.written([np.array(values)])), 0
+        sums = Sums(key.public, "bank")
+        sums.add(ciphertexts, np.array(chosen))
+        key.decrypted(sums.finished(), digits.bounds, 4, "office")
+        return calls[0]
+
+    for name in ("crypto_core_ristretto255_add", "crypto_core_ristretto255_sub"):
+        monkeypatch.setattr(library, name, partial(counted, plus=getattr(library, name)))
+    assert work([9.0, 9.0, 9.0, 9.0], [True] * 4) == work([0.0, 0.0, 0.0, 1.0], [False, False, False, True])
 
 
 def test_equal_values_are_encrypted_differently() -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Units
 from statfed.core.protection import Agreement
-from statfed.core.randomness import stream
+from statfed.core.randomness import Stream, stream
 from statfed.strategies.linkages import _ristretto as group
 from statfed.strategies.linkages._ecdh_plan import Plan, plan_of
 from statfed.strategies.linkages._ristretto import Points
@@ -61,6 +61,11 @@ class List:
                 "pairs: got a match of an item that is no unit: the other holder has not followed the protocol"
             )
         return units
+
+    def noise(self) -> Stream:
+        """The random numbers of the noise: as secret as the scalar, and the same in another attempt that goes on with
+        this list, or attempts would average the noise out."""
+        return Stream(hashlib.blake2b(self.scalar, digest_size=16, person=b"statfed.linkage").digest())
 
     def commit(self, partner: bytes) -> None:
         """Note the digest of the other's list. Raises Refused where it was another one under this agreement."""
