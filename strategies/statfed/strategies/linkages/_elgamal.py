@@ -11,9 +11,9 @@ off, and finds the sum of a digit, at most 2^16 times the number of items, as a 
 a fresh encryption of zero under the public keys is added (`Sums.finished`), which makes the points those of a fresh
 encryption of the sum, whatever was added up.
 
-Cost, for k digits in all columns: k + 1 products with the generator an item at the key holder (12 microseconds each), k +
-1 checks (4) and additions (11) an item at the other, 32 (k + 1) bytes an item; in the end 2^8 sqrt(items) additions for
-the baby steps and as many for each digit. Paillier's scheme (Ion et al. 2020) has one ciphertext a column and no
+Cost, for k digits in all columns: k + 1 products with the generator an item at the key holder (12 microseconds each),
+k + 1 checks (4) and additions (11) an item at the other, 32 (k + 1) bytes an item; in the end 2^8 sqrt(items) additions
+for the baby steps and as many for each digit. Paillier's scheme (Ion et al. 2020) has one ciphertext a column and no
 logarithm, but costs milliseconds and 512 bytes an item. Lattice schemes pack thousands of values, but their noise tells
 the key holder which ones were added up unless it is flooded, which no maintained library here offers.
 """
