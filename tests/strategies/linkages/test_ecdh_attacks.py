@@ -152,9 +152,10 @@ def test_points_that_are_no_multiples_make_the_size_wrong_and_nothing_else() -> 
     assert run.outcome().size == 0
 
 
-def test_a_match_of_what_is_no_unit_betrays_the_mirror() -> None:
+@pytest.mark.parametrize("office", [OFFICE[:1], [*OFFICE[:99], None]], ids=["filled up", "key missing"])
+def test_a_match_of_what_is_no_unit_betrays_the_mirror(office: list[str | None]) -> None:
     secret = group.fresh_scalar()
-    run = Run(OFFICE[:1], BANK, options={"reveal": "pairs", "chunk": 100}, sizes={"office": 100, "bank": 100})
+    run = Run(office, BANK, options={"reveal": "pairs", "chunk": 100}, sizes={"office": 100, "bank": 100})
 
     def own(_: bytes) -> bytes:
         return group.multiplied(secret, group.points_of(heard(run, "bank", "first")), "bank").tobytes()
@@ -184,6 +185,16 @@ def test_a_matcher_with_a_scalar_a_guess_finds_out_which_match_as_the_module_say
     assert found == set(guesses) & set(BANK)
     assert "finds out which of them match" in " ".join((ecdh.__doc__ or "").split())
     assert any("which of the keys that it guesses are units" in trust for trust in ecdh.TRUST)
+
+
+def test_an_owner_of_values_1_2_4_reads_who_matched_as_the_module_says() -> None:
+    values = {"bank": {"x": np.ldexp(1.0, np.arange(40))}}
+    options = {"reveal": "totals", "to": "bank", "columns": {"x": {"low": 0, "high": 2**40}}}
+    total = int(Run(SPACE[:40], SPACE[20:60], values, options).outcome().figures["x"])
+    read = {key for place, key in enumerate(SPACE[20:60]) if total >> place & 1}
+    assert read == set(SPACE[20:40])
+    assert "can let items weigh unequally" in " ".join((ecdh.__doc__ or "").split())
+    assert Run(SPACE[:40], SPACE[20:60], values, {**options, "minimum": 21}).outcome().figures == {}
 
 
 def test_a_list_of_guesses_is_limited_by_the_items_of_the_other() -> None:

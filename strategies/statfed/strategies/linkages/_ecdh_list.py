@@ -54,9 +54,9 @@ class List:
         return self._blinded(places) if self.points is None else self.points[places]
 
     def unit_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The units at places of the list. Raises Refused where one is filled up: nobody has a key for its point."""
+        """The units at places of the list. Raises Refused where one has no key: nobody can have its point."""
         units = self.order[places]
-        if (units >= len(self.keys)).any():
+        if any(unit >= len(self.keys) or self.keys[unit] is None for unit in units.tolist()):
             raise Refused(
                 "pairs: got a match of an item that is no unit: the other holder has not followed the protocol"
             )
