@@ -51,10 +51,10 @@ who follow the protocol (semi-honest), and against everybody else:
 Every point is checked to be canonical and not the identity (ristretto255 has no others of small order). A list that has
 a point twice is refused, and messages of another length or out of turn, before they are opened or memory is taken.
 
-*Cost*: about 95 microseconds of processor an item and side and 96 bytes an item, for totals half as much again and twice
-as many (`benchmarks/linkage_exact.py`); linear. Where tens of millions are linked often, set intersection by vector
-oblivious linear evaluation (RR22: Raghuraman and Rindal 2022, as in SPU) is some fifteen times faster, under further
-assumptions.
+*Cost*: about 95 microseconds of processor an item and side and 96 bytes an item, for totals half as much again and
+twice as many (`benchmarks/linkage_exact.py`); linear. Where tens of millions are linked often, set intersection by
+vector oblivious linear evaluation (RR22: Raghuraman and Rindal 2022, as in SPU) is some fifteen times faster, under
+further assumptions.
 """
 
 from collections.abc import Generator, Sequence
