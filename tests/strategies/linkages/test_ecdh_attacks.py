@@ -7,6 +7,7 @@ import hashlib
 import json
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -151,9 +152,10 @@ def test_points_that_are_no_multiples_make_the_size_wrong_and_nothing_else() -> 
     assert run.outcome().size == 0
 
 
-def test_a_match_of_what_is_no_unit_betrays_the_mirror() -> None:
+@pytest.mark.parametrize("office", [OFFICE[:1], [*OFFICE[:99], None]], ids=["filled up", "key missing"])
+def test_a_match_of_what_is_no_unit_betrays_the_mirror(office: list[str | None]) -> None:
     secret = group.fresh_scalar()
-    run = Run(OFFICE[:1], BANK, options={"reveal": "pairs", "chunk": 100}, sizes={"office": 100, "bank": 100})
+    run = Run(office, BANK, options={"reveal": "pairs", "chunk": 100}, sizes={"office": 100, "bank": 100})
 
     def own(_: bytes) -> bytes:
         return group.multiplied(secret, group.points_of(heard(run, "bank", "first")), "bank").tobytes()
@@ -185,6 +187,16 @@ def test_a_matcher_with_a_scalar_a_guess_finds_out_which_match_as_the_module_say
     assert any("which of the keys that it guesses are units" in trust for trust in ecdh.TRUST)
 
 
+def test_an_owner_of_values_1_2_4_reads_who_matched_as_the_module_says() -> None:
+    values = {"bank": {"x": np.ldexp(1.0, np.arange(40))}}
+    options = {"reveal": "totals", "to": "bank", "columns": {"x": {"low": 0, "high": 2**40}}}
+    total = int(Run(SPACE[:40], SPACE[20:60], values, options).outcome().figures["x"])
+    read = {key for place, key in enumerate(SPACE[20:60]) if total >> place & 1}
+    assert read == set(SPACE[20:40])
+    assert "can let items weigh unequally" in " ".join((ecdh.__doc__ or "").split())
+    assert Run(SPACE[:40], SPACE[20:60], values, {**options, "minimum": 21}).outcome().figures == {}
+
+
 def test_a_list_of_guesses_is_limited_by_the_items_of_the_other() -> None:
     agreement = agreed({"office": 5000, "bank": 100}, ratio=20)
     with pytest.raises(UsageError, match="ratio: got lists of 100 and 5000 items; want at most 20 for each"):
@@ -204,6 +216,28 @@ def test_a_key_holder_cannot_tell_which_values_were_added_up() -> None:
         assert key.decrypted(finished[-1], digits.bounds, 3, "office") == [2]
     assert not shared & {one[0].tobytes() for one in finished}
     assert not (finished[0] == finished[1]).all(axis=1).any()
+
+
+def test_the_work_of_a_sum_tells_neither_how_many_are_chosen_nor_what_they_add_up_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    digits = Digits((ecdh.Column(low=0, high=9),))
+    key, library, calls = Key.fresh(digits.count), group.library(), [0]
+
+    def counted(*points: bytes, plus: Callable[..., bytes]) -> bytes:
+        calls[0] += 1
+        return plus(*points)
+
+    def work(values: list[float], chosen: list[bool]) -> int:
+        ciphertexts, calls[0] = key.encrypted(digits.written([np.array(values)])), 0
+        sums = Sums(key.public, "bank")
+        sums.add(ciphertexts, np.array(chosen))
+        key.decrypted(sums.finished(), digits.bounds, 4, "office")
+        return calls[0]
+
+    for name in ("crypto_core_ristretto255_add", "crypto_core_ristretto255_sub"):
+        monkeypatch.setattr(library, name, partial(counted, plus=getattr(library, name)))
+    assert work([9.0, 9.0, 9.0, 9.0], [True] * 4) == work([0.0, 0.0, 0.0, 1.0], [False, False, False, True])
 
 
 def test_equal_values_are_encrypted_differently() -> None:

@@ -61,6 +61,12 @@ def test_keys_of_another_context_length_or_division_are_other_points() -> None:
     assert len({one.tobytes() for one in found}) == len(found)
 
 
+def test_a_key_is_hashed_with_its_length_under_its_context() -> None:
+    message = CONTEXT + len("é".encode()).to_bytes(8, "big") + "é".encode()
+    digest = hashlib.sha512(message).digest()
+    assert group.hashed(CONTEXT, ["é"]).tobytes() == group.library().crypto_core_ristretto255_from_hash(digest)
+
+
 def test_a_missing_key_is_a_fresh_point_each_time() -> None:
     found = group.hashed(CONTEXT, [None, None, "a", "a"])
     assert len({row.tobytes() for row in found}) == 3

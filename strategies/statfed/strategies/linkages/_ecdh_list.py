@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Units
 from statfed.core.protection import Agreement
-from statfed.core.randomness import stream
+from statfed.core.randomness import Stream, stream
 from statfed.strategies.linkages import _ristretto as group
 from statfed.strategies.linkages._ecdh_plan import Plan, plan_of
 from statfed.strategies.linkages._ristretto import Points
@@ -54,13 +54,18 @@ class List:
         return self._blinded(places) if self.points is None else self.points[places]
 
     def unit_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The units at places of the list. Raises Refused where one is filled up: nobody has a key for its point."""
+        """The units at places of the list. Raises Refused where one has no key: nobody can have its point."""
         units = self.order[places]
-        if (units >= len(self.keys)).any():
+        if any(unit >= len(self.keys) or self.keys[unit] is None for unit in units.tolist()):
             raise Refused(
                 "pairs: got a match of an item that is no unit: the other holder has not followed the protocol"
             )
         return units
+
+    def noise(self) -> Stream:
+        """The random numbers of the noise: as secret as the scalar, and the same in another attempt that goes on with
+        this list, or attempts would average the noise out."""
+        return Stream(hashlib.blake2b(self.scalar, digest_size=16, person=b"statfed.linkage").digest())
 
     def commit(self, partner: bytes) -> None:
         """Note the digest of the other's list. Raises Refused where it was another one under this agreement."""

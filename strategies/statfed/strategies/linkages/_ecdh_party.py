@@ -12,7 +12,6 @@ from statfed.core.errors import Refused, StatfedError, UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkage import Pairs, Units
 from statfed.core.protection import Agreement, Packet, text
-from statfed.core.randomness import stream
 from statfed.strategies.linkages import _ristretto as group
 from statfed.strategies.linkages._channels import MEET, OFFER, Channels
 from statfed.strategies.linkages._ecdh_list import own_list
@@ -165,7 +164,7 @@ class Matcher(Half):
         told = size
         if self._plan.noise is not None:
             none = dict.fromkeys(self._plan.options.columns, np.array(0.0))
-            told = int(self._plan.noise.add({SIZE: np.array(size), **none}, stream(None))[SIZE])
+            told = int(self._plan.noise.add({SIZE: np.array(size), **none}, self._list.noise())[SIZE])
         if told < self._plan.options.minimum:
             return {WITHHELD: b"1"}
         reply: dict[str, bytes | NDArray[np.int64]] = {SIZE: np.array(told)}
@@ -231,7 +230,7 @@ class Mirror(Half):
         sums = self._key.decrypted(group.points_of(content), self._digits.bounds, items, self._other)
         told = {name: np.array(value) for name, value in zip(self._columns, self._digits.read(sums), strict=True)}
         if self._plan.noise is not None:
-            noisy = self._plan.noise.add({SIZE: np.array(0), **told}, stream(None))
+            noisy = self._plan.noise.add({SIZE: np.array(0), **told}, self._list.noise())
             told = {name: noisy[name] for name in self._columns}
         return told
 

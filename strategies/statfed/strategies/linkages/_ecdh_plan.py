@@ -18,7 +18,7 @@ from statfed.core.terms import Privacy
 from statfed.strategies.linkages._channels import MEET, OFFER
 
 MOST = 20_000_000
-"""Items of a list at most: 2 GB of memory for 10 million, and two hours of a processor."""
+"""Items of a list at most; 10 million take 2 GB of memory and a quarter of an hour of a processor."""
 FIRST, SECOND, OWN, TOTAL = "first", "second", "own", "total"
 """Stages: the matcher's list, the same blinded twice, the mirror's list, the sums."""
 SIZE = "size"

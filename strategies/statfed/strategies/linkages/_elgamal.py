@@ -12,10 +12,10 @@ a fresh encryption of zero under the public keys is added (`Sums.finished`), whi
 encryption of the sum, whatever was added up.
 
 Cost, for k digits in all columns: k + 1 products with the generator an item at the key holder (12 microseconds each),
-k + 1 checks an item (4) and k + 1 additions a matched item (11) at the other, 32 (k + 1) bytes an item; in the end
-2^8 sqrt(items) additions, and as many at most for each digit. Paillier's scheme (Ion et al. 2020) has one ciphertext a
-column and no logarithm, but costs milliseconds an item and 512 bytes; lattice schemes pack thousands of values, but
-their noise tells the key holder which ones were added up unless it is flooded, and no maintained library offers that.
+k + 1 checks (4) and additions (11) an item at the other, 32 (k + 1) bytes an item; in the end 2^8 sqrt(items) additions
+for the baby steps and as many for each digit. Paillier's scheme (Ion et al. 2020) has one ciphertext a column and no
+logarithm, but costs milliseconds and 512 bytes an item. Lattice schemes pack thousands of values, but their noise tells
+the key holder which ones were added up unless it is flooded, which no maintained library here offers.
 """
 
 import math
@@ -148,14 +148,14 @@ class _Steps:
         self._giant = point
 
     def logarithm(self, point: bytes, low: int, high: int) -> int | None:
-        """v in [low, high] with v G = point; None where there is none."""
-        point = self._lib.crypto_core_ristretto255_sub(point, _times(low))
+        """v in [low, high] with v G = point; None where there is none. It takes as long whatever v is."""
+        point, found = self._lib.crypto_core_ristretto255_sub(point, _times(low)), None
         for start in range(low, high + 1, self._count):
             step = self._index.get(point)
-            if step is not None:
-                return start + step if start + step <= high else None
+            if step is not None and start + step <= high:
+                found = start + step
             point = self._lib.crypto_core_ristretto255_sub(point, self._giant)
-        return None
+        return found
 
 
 def _times(number: int) -> bytes:
@@ -170,18 +170,20 @@ class Sums:
 
     def __init__(self, public: Points, sender: str) -> None:
         self._public, self._sender = group.checked(public, sender), sender
-        self._sums = [bytes(SIZE)] * (len(public) + 1)
+        self._sums = [[bytes(SIZE), bytes(SIZE)] for _ in range(len(public) + 1)]  # of the others, of the chosen
 
     def add(self, ciphertexts: Points, chosen: NDArray[np.bool_]) -> None:
-        """Add the chosen items. Raises Refused, naming the sender, where any point is none of the group: of the others
-        too, or a refusal would tell which were chosen."""
-        items = group.checked(ciphertexts, self._sender).reshape(len(chosen), len(self._sums), SIZE)[chosen]
-        plus = group.library().crypto_core_ristretto255_add
-        for at in range(len(self._sums)):
-            total = self._sums[at]
-            for point in np.ascontiguousarray(items[:, at]):
-                total = plus(total, point.tobytes())
-            self._sums[at] = total
+        """Add the chosen items. The others are added up beside them, so that the work does not tell how many there are.
+
+        Raises Refused, naming the sender, where any point is none of the group: of the others too, or a refusal would
+        tell which were chosen.
+        """
+        items = group.checked(ciphertexts, self._sender).reshape(len(chosen), len(self._sums), SIZE)
+        plus, which = group.library().crypto_core_ristretto255_add, chosen.tolist()
+        for at, sums in enumerate(self._sums):
+            data = items[:, at].tobytes()
+            for number, one in enumerate(which):
+                sums[one] = plus(sums[one], data[number * SIZE : (number + 1) * SIZE])
 
     def finished(self) -> Points:
         """A fresh encryption of the sum, (digits + 1, 32)."""
@@ -190,4 +192,4 @@ class Sums:
         zero = [lib.crypto_scalarmult_ristretto255_base(r)]
         zero += [lib.crypto_scalarmult_ristretto255(r, key.tobytes()) for key in self._public]
         both = zip(self._sums, zero, strict=True)
-        return group.points_of(b"".join(lib.crypto_core_ristretto255_add(one, other) for one, other in both))
+        return group.points_of(b"".join(lib.crypto_core_ristretto255_add(sums[1], other) for sums, other in both))
