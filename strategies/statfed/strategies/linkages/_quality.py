@@ -12,11 +12,12 @@ records whose best is at or above t, and G = 1 - F,
 - true(t) = B(t) - alone G(t), the share of records rightly linked; recall(t) = true(t) / (1 - alone);
 - precision(t) = true(t) / linked(t), of which the links after one-to-one assignment are counted, not estimated.
 
-Recall is of the partners that blocking leaves: what no pass brings together is not seen. Records that have more alike
+Recall is of the partners that blocking leaves and that do not score like strangers: what no pass brings together is not
+seen, and a partner below the middle of strangers counts as none. Records that have more alike
 strangers than others (common names, many candidates) make G too high and precision too low, on the safe side: on FEBRL4
 with half of one file .86 instead of 1. An offset for the number of candidates mends that there, and errs on the other
-side where strangers are alike for another reason (households), so there is none. A partner that scores like strangers
-counts as none. Intervals: percentile bootstrap over records.
+side where strangers are alike for another reason (households), so there is none. Intervals: percentile bootstrap over
+records.
 
 What is released are counts, in groups where each is nothing or at least a minimum frequency, and these curves at the
 groups' lower ends.
