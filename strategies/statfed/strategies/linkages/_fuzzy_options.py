@@ -66,11 +66,8 @@ def sizes(agreement: Agreement) -> dict[str, int]:
 def checked(agreement: Agreement) -> Options:
     """The options of an agreement. Raises UsageError where its parties are not those that they are for."""
     options: Any = agreement.options
-    if (
-        len(agreement.holders) != 2
-        or agreement.third_parties != (options.helper,)
-        or (options.helper in agreement.holders)
-    ):
+    third = agreement.third_parties
+    if len(agreement.holders) != 2 or third != (options.helper,) or options.helper in agreement.holders:
         raise UsageError(f"holders: got {', '.join(agreement.parties)}; want two holders and {options.helper}")
     if astray := sorted(set(options.pairs_to) - set(agreement.holders)):
         raise UsageError(f"pairs_to: got {', '.join(astray)}; want holders of the linkage")
