@@ -20,6 +20,7 @@ from statfed.core.scenario import Population, Training
 from statfed.core.study import Study, make_study
 from statfed.scenarios import time_use
 from statfed.scenarios._data import datasets, generator, uci_har, watch
+from statfed.scenarios._data.packages import Unreachable
 
 SMALL: dict[str, Any] = {"source": "generated", "persons": 6, "records_per_person": 20, "test_persons": 5}
 
@@ -51,7 +52,7 @@ def offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", "no matching distribution")
 
-    monkeypatch.setattr("statfed.scenarios._data.watch.subprocess.run", refuse)
+    monkeypatch.setattr("statfed.scenarios._data.packages.subprocess.run", refuse)
 
 
 @pytest.fixture
@@ -274,7 +275,7 @@ def test_unpickler_refuses_a_call_even_when_the_hash_is_right(tmp_path: Path, mo
 def test_fetch_reads_the_archive_once_and_then_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = member(table())
     monkeypatch.setattr(watch, "SHA256", hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr("statfed.scenarios._data.watch.subprocess.run", wheel(content))
+    monkeypatch.setattr("statfed.scenarios._data.packages.subprocess.run", wheel(content))
     assert not watch.available()
     path = datasets()["watch"].fetch(silent)
     assert path == cache / "watch.npz"
@@ -302,7 +303,7 @@ def test_damaged_cache_is_not_read_and_is_fetched_again(recordings: Records, mon
 
 
 def test_fetch_says_what_it_wants_when_no_registry_answers(offline: None) -> None:
-    with pytest.raises(watch.Unreachable, match="want a package registry that pip can reach"):
+    with pytest.raises(Unreachable, match="want a package registry that pip can reach"):
         watch.fetch()
 
 

@@ -21,6 +21,7 @@ from statfed.core.scenario import EXACT, Level, Population, Profile, Success, pr
 from statfed.core.section import describe
 from statfed.core.study import Study
 from statfed.scenarios._data import generator, uci_har, watch
+from statfed.scenarios._data.packages import Unreachable
 from statfed.scenarios._measures import shortfall
 
 RECORDS_LIMIT = 1_000_000
@@ -167,7 +168,7 @@ def population(study: Study, progress: Progress) -> Population:
     _check_offices(study, chosen, WATCH_PERSONS)
     try:
         watch.fetch(progress)
-    except watch.Unreachable as error:
+    except Unreachable as error:
         records = generator.generate(WATCH_PERSONS, WATCH_RECORDS_PER_PERSON, study.seed or 0)
         warnings.append(f"SYNTHETIC data take the place of the real watch data, which could not be had: {error}")
         origin = f"synthetic: stand-in for the watch data, generator of statfed {VERSION}"

@@ -77,7 +77,7 @@ def test_encodings_or_tags_of_another_secret_or_attribute_are_alike() -> None:
     other = Encoder(SECRET[::-1], {"a": Attribute(bits=200)}, hardening="none")
     a, b = (bits_of(encoder.encode({"a": ["robinson"]}))[0] for encoder in (one, other))
     assert 2 * int((a & b).sum()) / int(a.sum() + b.sum()) < 0.4
-    values = {"x": ["1", "2", None], "y": ["1", "1", "1"]}
+    values: dict[str, list[str | None]] = {"x": ["1", "2", None], "y": ["1", "1", "1"]}
     made = tags(SECRET, values)
     assert made[0, 1] == made[1, 1] == made[2, 1]
     assert made[2, 0] == 0
@@ -150,9 +150,11 @@ def test_registers_without_a_common_block_fail(encoded: tuple[Encoded, Encoded])
 
 def plain_assignment(pairs: list[tuple[int, int, float]]) -> tuple[set[tuple[int, int]], int]:
     """Greedy by descending score, records of undecided ties taken out."""
-    chosen, undecided = set(), 0
+    chosen: set[tuple[int, int]] = set()
+    undecided = 0
     while pairs:
-        sure, tied = [], []
+        sure: list[tuple[int, int]] = []
+        tied: list[tuple[int, int]] = []
         for i, j, score in pairs:
             rivals = [other for k, m, other in pairs if (k == i) != (m == j)]
             if score == max([score, *rivals]):
@@ -234,11 +236,11 @@ def test_quality_is_estimated_wrongly_where_the_truth_is_known(matched: float) -
     for threshold in (0.7, 0.8, 0.9):
         at = round(threshold * BINS)
         linked = best >= np.float32(threshold)
-        for truth, (low, high) in (
-            (right[linked].mean(), quality.precision_interval[:, at]),
-            ((right & linked).sum() / true_matched, quality.recall_interval[:, at]),
+        for truth, (low, high), slack in (
+            (right[linked].mean(), quality.precision_interval[:, at], 0.02),
+            ((right & linked).sum() / true_matched, quality.recall_interval[:, at], 0.05),  # partners like strangers
         ):
-            assert low - 0.02 <= truth <= high + 0.02
+            assert low - slack <= truth <= high + slack
             assert high - low < 0.25
     assert quality.matched_interval[0] <= quality.matched <= quality.matched_interval[1]
     for curve, (low, high) in (
@@ -252,5 +254,4 @@ def test_a_precision_that_no_threshold_has_is_promised() -> None:
     random = np.random.default_rng(1)
     scores = np.sort(random.beta(9, 9, (500, 12)), 1).astype(np.float32)
     quality = assess(scores[:, -1], scores[:, -2], np.full(500, 12), scores[:, -1], 1)
-    threshold = quality.threshold(0.99)
-    assert threshold is None or quality.recall[round(threshold * BINS)] * quality.matched < 5
+    assert quality.threshold(0.99, 0.8) is None

@@ -41,9 +41,7 @@ def registers(size: int, overlap: float, errors: float, seed: int) -> tuple[Regi
     order = random.permutation(2 * size - both)
     first, second = order[:size], random.permutation(order[size - both :])
     wrong = [
-        tuple(
-            _mistyped(value, name, random) if random.random() < errors else value for name, value in _named(people[i])
-        )
+        tuple(mistyped(value, name, random) if random.random() < errors else value for name, value in _named(people[i]))
         for i in second
     ]
     return _register([people[i] for i in first], first), _register(wrong, second)
@@ -86,12 +84,15 @@ def _words(count: int, random: np.random.Generator) -> list[str]:
     return list(made)
 
 
-def _mistyped(value: str | None, name: str, random: np.random.Generator) -> str | None:
+def mistyped(value: str | None, name: str, random: np.random.Generator) -> str | None:
+    """A value with one error in it: one in ten is missing. name: of the column, of which `COLUMNS` has the kinds."""
     if value is None or random.random() < 0.1:
         return None
     if name == "birth_date" and random.random() < 0.2 and int(value[8:]) <= 12:
         return f"{value[:4]}-{value[8:]}-{value[5:7]}"
     places = [place for place, sign in enumerate(value) if sign.isalnum()]
+    if not places:
+        return None
     place = int(random.choice(places))
     if name in ("postcode", "birth_date"):
         return value[:place] + str(int(random.integers(10))) + value[place + 1 :]

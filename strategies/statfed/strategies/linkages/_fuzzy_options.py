@@ -20,12 +20,15 @@ class Options(Section):
     attributes: dict[str, Attribute] = Field(min_length=1, max_length=32, description="parts that are compared")
     block: tuple[str, ...] = Field(min_length=1, max_length=8, description="parts of which one has to be equal")
     salt: str = Field(default="", description="part, right in nearly all records, by which q-grams are salted")
-    hardening: Hardening = Field(default="rule90", description="of encodings against patterns of bits")
+    hardening: Hardening = Field(default="fold", description="of encodings against patterns of bits")
     flip: float = Field(default=0.0, ge=0, le=0.25, description="probability that a bit is turned")
     threshold: float | None = Field(
         default=None, ge=0, le=1, description="similarity of a link; default: lowest with the estimated `precision`"
     )
     precision: float = Field(default=0.99, ge=0.5, le=1, description="estimated precision that is wanted of links")
+    least: float = Field(
+        default=0.8, ge=0, le=1, description="where the 95 % interval of that precision may begin at the lowest"
+    )
     floor: float = Field(default=0.5, ge=0.1, le=1, description="similarity below which pairs are forgotten")
     size: int | None = Field(
         default=None, ge=1, le=10**8, description="records that each holder pads to; default its public size"
@@ -66,7 +69,8 @@ def sizes(agreement: Agreement) -> dict[str, int]:
 def checked(agreement: Agreement) -> Options:
     """The options of an agreement. Raises UsageError where its parties are not those that they are for."""
     options: Any = agreement.options
-    if len(agreement.holders) != 2 or agreement.third_parties != (options.helper,):
+    third = agreement.third_parties
+    if len(agreement.holders) != 2 or third != (options.helper,) or options.helper in agreement.holders:
         raise UsageError(f"holders: got {', '.join(agreement.parties)}; want two holders and {options.helper}")
     if astray := sorted(set(options.pairs_to) - set(agreement.holders)):
         raise UsageError(f"pairs_to: got {', '.join(astray)}; want holders of the linkage")

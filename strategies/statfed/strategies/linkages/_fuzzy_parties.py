@@ -32,6 +32,7 @@ FIGURES = (
     "threshold",
     "compared",
     "undecided",
+    "links_by_passes",
     "matched",
     "quality",
     "thresholds",
@@ -194,11 +195,11 @@ class LinkageUnit(_Steps):
         quality = assess(best, second, found.offered, links.score, seed)
         threshold = options.threshold
         if threshold is None:
-            suggested = quality.threshold(options.precision)
+            suggested = quality.threshold(options.precision, options.least)
             if suggested is None:
                 raise Refused(
-                    f"precision: got no threshold with an estimated precision of {options.precision:g}; want a lower "
-                    "one, or a key that tells more"
+                    f"precision: got no threshold with an estimated precision of {options.precision:g} whose interval "
+                    f"begins at {options.least:g} or above; want less, a key that tells more, or a threshold"
                 )
             threshold = max(suggested, options.floor)
         at = round(threshold * BINS)
@@ -212,6 +213,9 @@ class LinkageUnit(_Steps):
             "compared": np.array(found.offered.sum()),
             "undecided": _told(undecided, options.minimum),
         }
+        passes = (sides[0].tags[links.left] == sides[1].tags[links.right]).sum(1)
+        shared = np.bincount(passes, minlength=len(options.block) + 1)
+        figures["links_by_passes"] = np.vstack(grouped(shared[None], options.minimum))
         above = found.above(threshold)
         for name, side, count in zip(holders, (above.left, above.right), counts, strict=True):
             starts, grouped_counts = grouped(links_of(side, count)[None], options.minimum)

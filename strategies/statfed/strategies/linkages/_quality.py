@@ -9,14 +9,16 @@ score and its event is the second-best (Kaplan and Meier 1958; delayed entry: Ly
 records whose best is at or above t, and G = 1 - F,
 
 - alone = (1 - B) / (1 - G), where strangers decide: in the middle of G (as Storey 2002 has the share of nulls);
-- true(t) = B(t) - alone G(t), the share of records rightly linked; recall(t) = true(t) / (1 - alone);
+- true(t) = B(t) - alone G(t), made monotone, the share of records rightly linked; recall(t) = true(t) / (1 - alone);
 - precision(t) = true(t) / linked(t), of which the links after one-to-one assignment are counted, not estimated.
 
-Recall is of the partners that blocking leaves: what no pass brings together is not seen. Records that have more alike
-strangers than others (common names, many candidates) make G too high and precision too low, on the safe side: on FEBRL4
-with half of one file .86 instead of 1. An offset for the number of candidates mends that there, and errs on the other
-side where strangers are alike for another reason (households), so there is none. A partner that scores like strangers
-counts as none. Intervals: percentile bootstrap over records.
+Recall is of the partners that blocking leaves and that do not score like strangers: what no pass brings together is not
+seen, and a partner below the middle of strangers counts as none. (Links by the number of passes that bring them
+together are told; capture-recapture of passes is not, since passes share columns and fail together.) Records that have
+more alike strangers than others (common names, many candidates) make G too high and precision too low, on the safe
+side: on FEBRL4 with half of one file .86 instead of 1 at a low threshold. An offset for the number of candidates mends
+that there, and errs on the other side where strangers are alike for another reason (households), so there is none.
+Intervals: percentile bootstrap over records.
 
 What is released are counts, in groups where each is nothing or at least a minimum frequency, and these curves at the
 groups' lower ends.
@@ -26,6 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 BINS = 500
 _DRAWS = 200
@@ -47,11 +50,13 @@ class Quality:
     precision_interval: Curve
     recall_interval: Curve
 
-    def threshold(self, precision: float) -> float | None:
-        """The lowest threshold at and above which the estimated precision is at least this; None if there is none."""
+    def threshold(self, precision: float, least: float) -> float | None:
+        """The lowest threshold at and above which the estimated precision is at least `precision`, and its interval at
+        that threshold begins no lower than `least`; None if there is none."""
         below = np.flatnonzero(self.precision < precision)
         first = int(below[-1]) + 1 if len(below) else 0
-        return first / BINS if first <= BINS and self.recall[first] > 0 else None
+        sure = np.flatnonzero((self.precision_interval[0, first:] >= least) & (self.recall[first:] > 0))
+        return (first + int(sure[0])) / BINS if len(sure) else None
 
 
 def binned(scores: NDArray[np.float32]) -> Counts:
@@ -91,10 +96,9 @@ def _curves(cells: Counts, weights: Counts, links: Curve) -> tuple[Curve, Curve,
     if not middle.any():  # the floor cuts off the strangers' middle, or there are hardly any
         middle = np.arange(size) == np.argmax(strangers < 1.0)
     alone = min(1.0, float((1.0 - reached[middle]).sum() / (1.0 - strangers[middle]).sum()))
-    true = np.clip(reached - alone * strangers, 0.0, 1.0 - alone)
-    true = np.maximum.accumulate(true[::-1])[::-1]
+    true = isotonic_regression(np.maximum(reached - alone * strangers, 0.0), increasing=False).x
     precision = np.clip(np.divide(true * count, links, out=np.ones(size), where=links > 0), 0.0, 1.0)
-    recall = true / (1.0 - alone) if alone < 1.0 else np.zeros(size)
+    recall = np.minimum(true / (1.0 - alone), 1.0) if alone < 1.0 else np.zeros(size)
     return np.array((1.0 - alone) * count), precision, recall
 
 

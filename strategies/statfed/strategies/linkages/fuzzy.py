@@ -131,8 +131,18 @@ def party(agreement: Agreement, identity: Identity, units: Units | None) -> Part
 
 
 def coordinator(agreement: Agreement, question: object = None) -> Rounds:
-    """The coordinator's half. Figures: as `learns` has them, see `docs/linkage.md`. Raises EngineError where a party
-    does not answer."""
+    """The coordinator's half. Raises EngineError where a party does not answer.
+
+    Figures, counts 0 or at least `minimum`: threshold; quality: (2, 3), precision and recall there, each with its 95 %
+    interval; matched: (3,), records of the first holder with a partner among their candidates, with its interval;
+    thresholds, best, second, linked: histograms, lower ends and counts, of best and second-best scores of the first
+    holder's records that have candidates or not, and of links; precision, recall: (groups, 3) at those thresholds;
+    compared: pairs; undecided: records in ties, NaN below the minimum; links_by_passes: (2, groups), numbers of block
+    passes that bring a link together, and links; links_per_record:HOLDER: (2, groups), numbers of pairs at or above the
+    threshold before assignment, each standing for those up to the next, and how many records have so many: of all that
+    were sent, so that padding and records without keys are among those with none; capped:HOLDER: share of its records
+    in a block above `most_in_block`, in per cent rounded up.
+    """
     options = checked(agreement)
     if question is not None:
         raise UsageError(f"question: got {question!r}; want none: fuzzy tells sizes and pairs alone")
@@ -229,7 +239,8 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         Disclosure(
             "coordinator",
             "the number of links; histograms of scores; estimated precision and recall; records by number of links; "
-            "pairs compared; which share of each holder's records is in too large a block, in per cent, rounded up",
+            "pairs compared; links by block passes; which share of each holder's records is in too large a block, in "
+            "per cent, rounded up",
             least,
         ),
         Disclosure("holders", "nothing of one another's records but the agreed sizes", "sealed channels"),
