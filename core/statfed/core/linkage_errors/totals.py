@@ -1,0 +1,252 @@
+"""Totals over matched pairs, corrected for links that are missing and links that are false.
+
+Two keys link the same files: a blocking key on which all matches agree (recall 1), and a longer linkage key. The error
+rates of both come from the numbers of pairs and links of each record (`blocked_rates`); no review of pairs is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from statfed.core.errors import UsageError
+from statfed.core.linkage_errors.estimate import Estimate
+from statfed.core.linkage_errors.rates import LinkRates, grouped, rates_with_influence, recall_of, spread
+from statfed.core.result import Row
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BlockedRates:
+    """Error rates of a linkage within blocks whose key misses no match.
+
+    blocking: of the blocking key; its `true_links` is the coverage of the other file. linkage: of the linkage key.
+    ratio: r, the share of the false pairs in blocks that the linkage key links. realised: covariance (2, 2) of the
+    errors of p of both keys about the shares that hold in these very records.
+    """
+
+    blocking: LinkRates
+    linkage: LinkRates
+    ratio: Estimate
+    realised: Floats = field(repr=False)
+
+    @property
+    def coverage(self) -> Estimate:
+        """Probability that a record has a partner in the other file."""
+        at = self.blocking.true_links
+        return Estimate("coverage", at.value, at.std_error, at.scale, at.slope)
+
+    @property
+    def estimates(self) -> tuple[Estimate, ...]:
+        """All that the correction of a total rests on."""
+        return (self.linkage.recall, self.ratio, self.coverage, self.linkage.precision, self.linkage.false_positive_rate)
+
+    def interval(self, level: float = 0.95) -> Mapping[str, tuple[float, float]]:
+        """Confidence limits by name."""
+        return {each.name: each.interval(level) for each in self.estimates}
+
+    def rows(self) -> Sequence[Row]:
+        """For a table of a `Result`."""
+        return [each.row() for each in self.estimates]
+
+    def summary(self) -> str:
+        """In words."""
+        lines = [f"error rates of two keys, from {self.linkage.records:,} records against {self.linkage.candidates:,}"]
+        lines += [f"  {each}" for each in self.estimates]
+        lines += [f"  blocking key: {self.blocking.fit.summary()}", f"  linkage key: {self.linkage.fit.summary()}"]
+        if self.linkage.groups == 1:
+            lines.append("  standard errors take the records as independent: too small where many share a block")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class CorrectedTotals:
+    """Totals over matched pairs by cell. naive: over the links; blocked: over the pairs in blocks. std_error of each is
+    that of its error about the total over these files' own matched pairs."""
+
+    cells: tuple[Estimate, ...]
+    total: Estimate
+    naive: tuple[float, ...]
+    blocked: tuple[float, ...]
+
+    def interval(self, level: float = 0.95) -> Mapping[str, tuple[float, float]]:
+        """Confidence limits by cell, and of all as `total`."""
+        return {each.name: each.interval(level) for each in (*self.cells, self.total)}
+
+    def rows(self) -> Sequence[Row]:
+        """For a table of a `Result`: with the naive figure beside each estimate."""
+        naive = [*self.naive, sum(self.naive)]
+        return [{**each.row(), "naive": n} for each, n in zip((*self.cells, self.total), naive, strict=True)]
+
+    def summary(self) -> str:
+        """In words."""
+        each = zip((*self.cells, self.total), (*self.naive, sum(self.naive)), strict=True)
+        return "\n".join(["totals corrected for linkage errors", *(f"  {e}; naive {n:,.6g}" for e, n in each)])
+
+
+def blocked_rates(counts: ArrayLike, *, candidates: int, several_allowed: bool = False) -> BlockedRates:
+    """Error rates of a blocking key that misses no match and of a linkage key within it, from the same records.
+
+    counts: (J + 1, K + 1) records of one file with j pairs in their block and k of them linked, or (R, J + 1, K + 1) by
+    random group of blocks, R at least 20. candidates: records of the other file. several_allowed: as in `link_rates`,
+    for the linkage key. Additive over records.
+
+    coverage c = p of the blocking key, recall = p of the linkage key / c, r = mean false links of the linkage key / of
+    the blocking key. Groups: all records of a block belong to one group, which a keyed hash of the blocking key
+    draws; records of a block share their pairs, and only groups show what that does to the standard errors.
+    Source: UNECE Input Privacy-Preserving Project, private set intersection with typos, notes of 2 February 2023;
+    Dasylva and Goussanou 2022. The errors about this file's own shares are worked out here: each is the estimator's
+    influence less what the numbers j and k leave to expect of the record, plus what they leave open.
+
+    Misleads where a match may disagree on the blocking key: then coverage and total are too small by the share that is
+    lost. Raises UsageError where the rates are not identified, or k > j anywhere.
+    """
+    table = grouped(counts, 3, "counts")
+    if np.triu(table.sum(axis=0), 1).any():
+        raise UsageError("counts: got records with more links than pairs in their block; want k <= j")
+    blocking, by_pairs = rates_with_influence(table.sum(axis=2), candidates, several_allowed=False)
+    linkage, by_links = rates_with_influence(table.sum(axis=1), candidates, several_allowed=several_allowed)
+    if blocking.false_links.value == 0:
+        raise UsageError("the blocking key links no false pair: totals over its pairs need no correction")
+    n = table.sum()
+    table = table[:, : len(by_pairs), : len(by_links)]
+    c, p = blocking.true_links.value, linkage.true_links.value
+    ratio = linkage.false_links.value / blocking.false_links.value
+    j, k = np.arange(table.shape[1])[:, None], np.arange(table.shape[2])[None, :]
+    ones = np.ones(table.shape[1:])
+    both = np.stack([by_pairs[:, None] * ones, by_links[None, :] * ones], axis=-1)
+    of_ratio = ((k - p) / n - both[..., 1] - ratio * ((j - c) / n - both[..., 0])) / blocking.false_links.value
+    of_ratio = of_ratio - ((table * of_ratio).sum() / n)
+    adds = np.stack([(both[..., 1] - p / c * both[..., 0]) / c, of_ratio], axis=-1)
+    recall_error, ratio_error = np.sqrt(np.diag(_spread(table, adds)))
+    recall = recall_of(linkage.true_links, c, float(recall_error))
+    known = ratio > 0
+    slope = 0.0 if known else linkage.false_links.slope * blocking.false_links.value
+    matched, linked = _expected(blocking, min(recall.value, 1.0), ratio, table.shape[1], table.shape[2])
+    realised = _spread(table, both - (np.stack([matched, linked], axis=-1) - [c, p]) / n)
+    for place, leaves in {
+        (0, 0): matched * (1 - matched),
+        (1, 1): linked * (1 - linked),
+        (0, 1): linked * (1 - matched),
+        (1, 0): linked * (1 - matched),
+    }.items():
+        realised[place] += (table.sum(axis=0) * leaves).sum() / n**2
+    return BlockedRates(
+        blocking=blocking,
+        linkage=linkage.with_recall(recall, c),
+        ratio=Estimate("r", ratio, float(ratio_error) if known else 0.0, "log", slope),
+        realised=realised,
+    )
+
+
+def corrected_totals(
+    rates: BlockedRates,
+    links: ArrayLike,
+    blocked: ArrayLike,
+    *,
+    links_squared: ArrayLike | None = None,
+    blocked_squared: ArrayLike | None = None,
+    names: Sequence[str] | None = None,
+) -> CorrectedTotals:
+    """Totals over matched pairs by cell, corrected for missed and false links, with intervals.
+
+        T = (links - r * blocked) / (recall - r)
+
+    links, blocked: (cells,) totals over the linked pairs and over all pairs in blocks, of counts or of a value; the
+    rates are of the same linkage. For a value also the totals of its square, else the standard errors cannot be had.
+    Cells split the pairs: any that leave the rates alike.
+
+    Error about the matched pairs' own total: where the recall among a cell's pairs differs from that among all, and r
+    likewise, by sampling without replacement; and the error of the rates about what holds among all pairs.
+    Source: UNECE Input Privacy-Preserving Project (Statistics Netherlands and Statistics Canada), for T; the standard
+    error is worked out here and measured in docs/linkage-errors.md.
+
+    Misleads where errors in the keys depend on the value or the cell: recall then differs between cells.
+    Raises UsageError where recall <= r (the linkage key tells nothing) or shapes differ.
+    """
+    over_links, over_pairs = _totals(links, "links"), _totals(blocked, "blocked")
+    if over_links.shape != over_pairs.shape:
+        raise UsageError(f"links, blocked: got {len(over_links)} and {len(over_pairs)} cells; want as many")
+    if (links_squared is None) != (blocked_squared is None):
+        raise UsageError("squares: got those of links or of blocked alone; want both or none")
+    labels = tuple(names) if names is not None else tuple(f"cell {i + 1}" for i in range(len(over_links)))
+    if len(labels) != len(over_links):
+        raise UsageError(f"names: got {len(labels)}; want {len(over_links)}")
+    recall, r, c = rates.linkage.recall.value, rates.ratio.value, rates.coverage.value
+    true = adjusted(over_links, over_pairs, recall, r)
+    if links_squared is None or blocked_squared is None:
+        if ((over_links < 0) | (over_links > over_pairs) | (over_links != np.floor(over_links))).any():
+            raise UsageError("links: got totals of a value; want counts, at most those of blocked, or the squares as well")
+        true_squares, pair_squares = true, over_pairs
+    else:
+        pair_squares = _totals(blocked_squared, "blocked_squared")
+        true_squares = adjusted(_totals(links_squared, "links_squared"), pair_squares, recall, r)
+    n = rates.linkage.records
+    matches, others = n * c, n * rates.blocking.false_links.value
+    gap, inside = recall - r, min(recall, 1.0)
+
+    def error(t: float, f: float, t_squares: float, f_squares: float) -> float:
+        apart = max(t_squares - t**2 / matches, 0.0) * inside * (1 - inside)
+        apart += max(f_squares - f**2 / others, 0.0) * r * (1 - r)
+        by_pairs = recall * t / c - r * f / rates.blocking.false_links.value
+        by_links = f / rates.blocking.false_links.value - t / c
+        slope = np.array([by_pairs, by_links])
+        return float(np.sqrt(apart + slope @ rates.realised @ slope) / gap)
+
+    false, false_squares = over_pairs - true, pair_squares - true_squares
+    parts = np.stack([true, false, true_squares, false_squares])
+    cells = tuple(
+        Estimate(label, float(part[0]), error(*part)) for label, part in zip(labels, parts.T, strict=True)
+    )
+    whole = parts.sum(axis=1)
+    return CorrectedTotals(
+        cells=cells,
+        total=Estimate("total", float(whole[0]), error(*whole)),
+        naive=tuple(map(float, over_links)),
+        blocked=tuple(map(float, over_pairs)),
+    )
+
+
+def adjusted(links: ArrayLike, blocked: ArrayLike, recall: float, ratio: float) -> Floats:
+    """(links - ratio * blocked) / (recall - ratio): the corrected totals for rates that are known.
+
+    Raises UsageError unless 0 <= ratio < recall.
+    """
+    if not 0 <= ratio < recall:
+        raise UsageError(f"recall, r: got {recall:.6g} and {ratio:.6g}; want 0 <= r < recall")
+    return np.asarray((np.asarray(links, dtype=float) - ratio * np.asarray(blocked, dtype=float)) / (recall - ratio))
+
+
+def _totals(values: ArrayLike, name: str) -> Floats:
+    totals = np.atleast_1d(np.asarray(values, dtype=float))
+    if totals.ndim != 1 or not np.isfinite(totals).all():
+        raise UsageError(f"{name}: want one finite number a cell")
+    return totals
+
+
+def _spread(table: Floats, adds: Floats) -> Floats:
+    """Covariance (2, 2) of what records add, (J + 1, K + 1, 2), over groups, or over records where there is one."""
+    if len(table) > 1:
+        return spread(np.tensordot(table, adds, axes=([1, 2], [0, 1])))
+    return np.asarray(np.einsum("jk,jka,jkb->ab", table[0], adds, adds))
+
+
+def _expected(blocking: LinkRates, recall: float, ratio: float, pairs: int, links: int) -> tuple[Floats, Floats]:
+    """P(has a partner | j, k) and P(has its true link | j, k), (J + 1, K + 1)."""
+    from scipy import stats
+
+    if blocking.model is None:
+        raise UsageError("rates: got rates pooled over classes; want those of one table")
+    j, k = np.arange(pairs)[:, None], np.arange(links)[None, :]
+    partner = blocking.model.true_given(pairs)[:, None]
+    others = np.maximum(j - 1, 0)
+    found = partner * recall * np.where((k >= 1) & (j >= 1), stats.binom.pmf(k - 1, others, ratio), 0.0)
+    missed = partner * (1 - recall) * np.where(j >= 1, stats.binom.pmf(k, others, ratio), 0.0)
+    none = (1 - partner) * stats.binom.pmf(k, j, ratio)
+    whole = found + missed + none
+    impossible = whole <= 0  # where the rates are at a limit: what is linked is then taken to be true
+    share = np.where(impossible, 1.0, whole)
+    linked = np.where(impossible, (k >= 1) & (j >= 1), found / share)
+    return np.where(impossible, j >= 1, (found + missed) / share), linked
