@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special
 
 Floats = NDArray[np.float64]
 _LEAST = 1e-300
@@ -103,24 +103,26 @@ def scores(model: Mixture, cells: int) -> Floats:
     return np.asarray((np.vstack([by_p[None, :], by_mean, by_logit]) / np.maximum(whole, _LEAST)).T)
 
 
-def influence(model: Mixture, counts: Floats) -> tuple[Floats, float]:
-    """What one record with k links adds to the error of p, (cells,), and the observed information's variance of p.
+def influence(model: Mixture, counts: Floats) -> tuple[Floats, Floats]:
+    """What one record with k links adds to the errors of the parameters, (cells, parameters), and the inverse of the
+    observed information, (parameters, parameters).
 
-    Parameters at a limit are held there. Raises numpy.linalg.LinAlgError where the information is singular: p is not
-    identified.
+    Parameters at a limit are held there: zeros. Raises numpy.linalg.LinAlgError where the information is singular: the
+    parameters are not identified.
     """
-    cells, theta = len(counts), _theta(model)
-    free = [i for i in range(len(theta)) if not _limited(model, i)]
-    if not free or free[0] != 0:
-        return np.zeros(cells), 0.0
-    information = -_hessian(theta, counts, len(model.means), model.trials)[np.ix_(free, free)]
-    scale = np.sqrt(np.abs(np.diag(information)))
-    if (scale == 0).any() or np.linalg.cond(information / np.outer(scale, scale)) > 1e10:
-        raise np.linalg.LinAlgError("singular information")
-    inverse = np.linalg.inv(information)
-    if inverse[0, 0] <= 0:
-        raise np.linalg.LinAlgError("indefinite information")
-    return np.asarray(scores(model, cells)[:, free] @ inverse[0]), float(inverse[0, 0])
+    theta, cells = _theta(model), len(counts)
+    free = np.array([i for i in range(len(theta)) if not _limited(model, i)], dtype=int)
+    whole = np.zeros((len(theta), len(theta)))
+    if len(free):
+        information = -_hessian(theta, counts, len(model.means), model.trials)[np.ix_(free, free)]
+        scale = np.sqrt(np.abs(np.diag(information)))
+        if (scale == 0).any():
+            raise np.linalg.LinAlgError("singular information")
+        values = np.linalg.eigvalsh(information / np.outer(scale, scale))
+        if values.min() < 1e-10:
+            raise np.linalg.LinAlgError("information is not positive")
+        whole[np.ix_(free, free)] = np.linalg.inv(information)
+    return np.asarray(scores(model, cells) @ whole), whole
 
 
 def slopes(model: Mixture, counts: Floats) -> tuple[float, float]:
@@ -185,16 +187,20 @@ def _hessian(theta: Floats, counts: Floats, classes: int, trials: int | None) ->
 
 
 def _law(cells: int, means: Floats, trials: int | None) -> Floats:
-    k = np.arange(cells)
-    law = stats.poisson.pmf(k, means[:, None]) if trials is None else stats.binom.pmf(k, trials, means[:, None] / trials)
-    return np.nan_to_num(np.asarray(law, dtype=float))
+    """Probabilities (classes, cells) of 0 ... cells - 1 false links."""
+    k, m = np.arange(cells, dtype=float), np.asarray(means, dtype=float)[:, None]
+    if trials is None:
+        return np.asarray(np.exp(special.xlogy(k, m) - m - special.gammaln(k + 1)))
+    left = trials - k
+    ways = special.gammaln(trials + 1) - special.gammaln(k + 1) - special.gammaln(np.maximum(left, 0) + 1)
+    share = m / max(trials, 1)
+    chance = ways + special.xlogy(k, share) + special.xlog1py(np.maximum(left, 0), -share)
+    return np.where(left >= 0, np.exp(chance), 0.0)
 
 
 def _slope(cells: int, means: Floats, trials: int | None) -> Floats:
     """Derivative of the law by its mean."""
     law = _law(cells, means, None) if trials is None else _law(cells, means * (trials - 1) / trials, trials - 1)
-    if trials == 1:
-        law = np.tile(np.eye(cells)[0], (len(means), 1))
     return np.asarray(_later(law) - law)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from statfed.core.errors import UsageError
-from statfed.core.linkage_errors._mixture import Mixture, fitted, influence, log_likelihood, slopes
+from statfed.core.linkage_errors._mixture import Mixture, fitted, influence, log_likelihood, scores, slopes
 from statfed.core.linkage_errors.estimate import Estimate
 from statfed.core.result import Row
 
@@ -174,7 +174,7 @@ def pooled(parts: Sequence[LinkRates]) -> LinkRates:
         w = by / by.sum()
         value, variance = sum(w * [e.value for e in each]), sum(w**2 * [0 if e.at_limit else e.std_error**2 for e in each])
         slope = sum(e.slope for e in each if e.at_limit) if all(e.at_limit for e in each) else 0.0
-        return Estimate(name, float(value), float(np.sqrt(variance)), like.scale, slope)
+        return Estimate(name, float(value), float(np.sqrt(inverse[0, 0])), like.scale, slope)
 
     first = parts[0]
     matched = n * [p.true_links.value / p.recall.value for p in parts]
@@ -273,16 +273,17 @@ def rates_with_influence(
             "not identified: all records have 0 or 1 links. That is what a one-to-one assignment leaves of any number "
             "of false links. Want the links before it; or several_allowed=True, where a record could have had several"
         )
-    model = _chosen(counts, classes, trials)
+    model = _chosen(table, classes, trials)
     if model.p == 0:
         raise UsageError("not identified: the numbers of links look like those of false links alone")
     try:
-        by_record, variance = influence(model, counts)
+        all_adds, inverse = influence(model, counts)
     except np.linalg.LinAlgError:
         raise UsageError(
             f"not identified: {np.count_nonzero(counts)} different numbers of links do not tell true links from false "
             f"ones in {len(model.means)} classes"
         ) from None
+    by_record = all_adds[:, 0]
     k = np.arange(cells)
     mean = float(k @ counts / n)
     p, false_links = model.p, mean - model.p
@@ -293,7 +294,7 @@ def rates_with_influence(
         errors = np.sqrt(np.diag(spread(table @ adds)))
     else:
         errors = np.sqrt((counts[:, None] * adds**2).sum(axis=0))
-        errors[0] = np.sqrt(variance)
+        errors[0] = np.sqrt(inverse[0, 0])
     by_p, by_false = slopes(model, counts)
     if false_links < 1e-12:
         false_links, precision, errors[1:] = 0.0, 1.0, 0.0
@@ -310,7 +311,7 @@ def rates_with_influence(
         false_links=Estimate("false links a record", false_links, float(errors[1]), "log", none),
         false_positive_rate=Estimate("false positive rate", false_links / pairs, float(errors[1]) / pairs, "log", none * pairs),
         precision=Estimate("precision", precision, float(errors[2]), "logit", none * p if none else 0.0),
-        fit=_fit(model, counts),
+        fit=_fit(model, table, all_adds),
         groups=len(table),
         model=model,
     ), by_record
@@ -326,42 +327,67 @@ def recall_of(true_links: Estimate, coverage: float, std_error: float) -> Estima
     return Estimate("recall", value, std_error, "logit" if value < 1 - 1e-12 else "plain")
 
 
-def _chosen(counts: Floats, classes: int | None, trials: int | None) -> Mixture:
-    """The model with the number of classes that was asked for, or that which Akaike's criterion picks."""
+def _chosen(table: Floats, classes: int | None, trials: int | None) -> Mixture:
+    """The model with the number of classes that was asked for, or that which the criterion picks."""
+    counts = table.sum(axis=0)
     room = np.count_nonzero(counts) - 1
     if classes is not None:
         if not 1 <= classes <= MOST_CLASSES:
             raise UsageError(f"classes: got {classes}; want 1 to {MOST_CLASSES}")
         if 2 * classes > max(room, 2):
-            raise UsageError(f"not identified: got {room + 1} different numbers of links; {classes} classes want {2 * classes + 1}")
+            raise UsageError(
+                f"not identified: got {room + 1} different numbers of links; {classes} classes want {2 * classes + 1}"
+            )
         return fitted(counts, classes, trials)
     best, least = fitted(counts, 1, trials), np.inf
     for each in range(1, MOST_CLASSES + 1):
         if each > 1 and 2 * each > room:
             break
         model = best if each == 1 else fitted(counts, each, trials)
-        criterion = 2 * model.parameters - 2 * log_likelihood(model, counts)
-        if criterion >= least:
+        criterion = 2 * _penalty(model, table) - 2 * log_likelihood(model, counts)
+        if not criterion < least:
             break
         best, least = model, criterion
     return best
 
 
-def _fit(model: Mixture, counts: Floats) -> Fit:
-    expected = model.probability(len(counts)) * counts.sum()
-    expected[-1] += max(counts.sum() - expected.sum(), 0.0)  # the tail beyond the largest number seen
-    cells: list[tuple[float, float]] = []
-    seen = wanted = 0.0
-    for count, mean in zip(counts[::-1], expected[::-1], strict=True):
-        seen, wanted = seen + count, wanted + mean
-        if wanted >= 5:
-            cells.append((seen, wanted))
-            seen = wanted = 0.0
-    if cells and wanted:
-        cells[-1] = (cells[-1][0] + seen, cells[-1][1] + wanted)
-    chi_square = float(sum((s - w) ** 2 / w for s, w in cells))
-    df = len(cells) - 1 - model.parameters
-    return Fit(len(model.means), chi_square, df if df > 0 else None, float(stats.chi2.sf(chi_square, df)) if df > 0 else None)
+def _penalty(model: Mixture, table: Floats) -> float:
+    """Parameters, as Akaike's criterion counts them; over groups the composite likelihood's (Varin and Vidoni 2005)."""
+    counts = table.sum(axis=0)
+    try:
+        adds, _ = influence(model, counts)
+    except np.linalg.LinAlgError:
+        return float(model.parameters) if len(model.means) == 1 else np.inf
+    if len(table) == 1:
+        return float(model.parameters)
+    return float(((table @ adds) * (table @ scores(model, len(counts)))).sum() * len(table) / (len(table) - 1))
+
+
+def _fit(model: Mixture, table: Floats, adds: Floats) -> Fit:
+    """Pearson's test of the fit; over groups divided by the mean design effect of its cells (Rao and Scott 1984)."""
+    counts, classes = table.sum(axis=0), len(model.means)
+    n, law = counts.sum(), model.probability(len(counts))
+    law[-1] += max(1 - law.sum(), 0.0)  # the tail beyond the largest number seen
+    cell = np.zeros(len(counts), dtype=int)  # numbers of links, pooled from the end to 5 expected records
+    room = 0.0
+    for k in range(len(counts) - 1, -1, -1):
+        cell[k] = cell[k + 1] if 0 < room < 5 else cell[k + 1] + 1 if k + 1 < len(counts) else 0
+        room = n * law[k] + (room if 0 < room < 5 else 0.0)
+    if room < 5 and cell[0]:
+        cell[cell == cell[0]] -= 1
+    pooling = np.eye(cell.max() + 1)[cell]
+    seen, expected = counts @ pooling, n * law @ pooling
+    chi_square = float(((seen - expected) ** 2 / expected).sum())
+    free = int(np.count_nonzero(np.abs(adds).sum(axis=0)))
+    df = len(expected) - 1 - free
+    if df < 1:
+        return Fit(classes, chi_square, None, None)
+    if len(table) > 1:
+        by_cell = ((law[:, None] * scores(model, len(counts))).T @ pooling) * n
+        left = table @ (pooling - expected / n - adds @ by_cell)
+        effect = float((np.diag(spread(left)) / expected).sum()) / df
+        chi_square /= max(effect, 1.0)
+    return Fit(classes, chi_square, df, float(stats.chi2.sf(chi_square, df)))
 
 
 def _trimmed(table: ArrayLike) -> Floats:

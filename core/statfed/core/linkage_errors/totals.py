@@ -121,7 +121,8 @@ def blocked_rates(counts: ArrayLike, *, candidates: int, several_allowed: bool =
     of_ratio = of_ratio - ((table * of_ratio).sum() / n)
     adds = np.stack([(both[..., 1] - p / c * both[..., 0]) / c, of_ratio], axis=-1)
     recall_error, ratio_error = np.sqrt(np.diag(_spread(table, adds)))
-    recall = recall_of(linkage.true_links, c, float(recall_error))
+    open_ends = [_open_end(blocking), _open_end(linkage)]
+    recall = recall_of(linkage.true_links, c, float(np.hypot(recall_error, p / c**2 * open_ends[0])))
     known = ratio > 0
     slope = 0.0 if known else linkage.false_links.slope * blocking.false_links.value
     matched, linked = _expected(blocking, min(recall.value, 1.0), ratio, table.shape[1], table.shape[2])
@@ -133,6 +134,7 @@ def blocked_rates(counts: ArrayLike, *, candidates: int, several_allowed: bool =
         (1, 0): linked * (1 - matched),
     }.items():
         realised[place] += (table.sum(axis=0) * leaves).sum() / n**2
+    realised += np.diag(np.square(open_ends))
     return BlockedRates(
         blocking=blocking,
         linkage=linkage.with_recall(recall, c),
@@ -217,6 +219,12 @@ def adjusted(links: ArrayLike, blocked: ArrayLike, recall: float, ratio: float) 
     if not 0 <= ratio < recall:
         raise UsageError(f"recall, r: got {recall:.6g} and {ratio:.6g}; want 0 <= r < recall")
     return np.asarray((np.asarray(links, dtype=float) - ratio * np.asarray(blocked, dtype=float)) / (recall - ratio))
+
+
+def _open_end(rates: LinkRates) -> float:
+    """Standard error of p where a rate is at its limit: that of an error with the likelihood's exponential tail."""
+    slopes = [each.slope for each in (rates.true_links, rates.false_links) if each.at_limit and each.slope > 0]
+    return max((1 / slope for slope in slopes), default=0.0)
 
 
 def _totals(values: ArrayLike, name: str) -> Floats:
