@@ -9,16 +9,16 @@ from scipy import stats
 from statfed.core.errors import UsageError
 from statfed.core.result import Row
 
-Scale = Literal["plain", "log", "logit"]
+Scale = Literal["plain", "log", "logit", "complement"]
 
 
 @dataclass(frozen=True)
 class Estimate:
     """An estimate, its standard error, and the scale on which it is taken to be normal.
 
-    scale: `plain`, `log` (positive numbers) or `logit` (between 0 and 1). slope: for an estimate at the end of what it
-    can be (0, or 1 on the logit scale), how fast the log-likelihood falls there; such an interval is one-sided, and the
-    standard error says nothing.
+    scale: `plain`, `log` (positive numbers), `logit` (between 0 and 1) or `complement` (log(most - value): what is
+    missing to the most that it can be, where that is seen). slope: for an estimate at the end of what it can be, how fast
+    the log-likelihood falls there; such an interval is one-sided, and the standard error says nothing.
     """
 
     name: str
@@ -26,11 +26,13 @@ class Estimate:
     std_error: float
     scale: Scale = "plain"
     slope: float = 0.0
+    most: float = 1.0
 
     @property
     def at_limit(self) -> bool:
         """Whether it is at the end of what it can be."""
-        return (self.scale != "plain" and self.value <= 0) or (self.scale == "logit" and self.value >= 1)
+        at_most = self.scale in ("logit", "complement") and self.value >= self.most
+        return (self.scale != "plain" and self.value <= 0) or at_most
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Confidence limits, within what the number can be.
@@ -44,8 +46,8 @@ class Estimate:
         if self.at_limit:
             reach = math.log(1 / (1 - level)) / self.slope if self.slope > 0 else math.inf
             if self.value <= 0:
-                return (0.0, min(reach, 1.0) if self.scale == "logit" else reach)
-            return (max(1 - reach, 0.0), 1.0)
+                return (0.0, reach if self.scale == "log" else min(reach, self.most))
+            return (max(self.most - reach, 0.0), self.most)
         z = float(stats.norm.ppf((1 + level) / 2))
         if self.scale == "log":
             factor = _exp(z * self.std_error / self.value)
@@ -53,7 +55,11 @@ class Estimate:
         if self.scale == "logit":
             odds = self.value / (1 - self.value)
             factor = _exp(z * self.std_error / (self.value * (1 - self.value)))
-            return (odds / factor / (1 + odds / factor), 1.0 if factor == math.inf else odds * factor / (1 + odds * factor))
+            return (1 / (1 + factor / odds), 1 - 1 / (1 + odds * factor))
+        if self.scale == "complement":
+            missing = self.most - self.value
+            factor = _exp(z * self.std_error / missing)
+            return (max(self.most - missing * factor, 0.0), self.most - missing / factor)
         return (self.value - z * self.std_error, self.value + z * self.std_error)
 
     def row(self) -> Row:

@@ -100,31 +100,6 @@ class LinkRates:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """Rates of samples drawn from the fitted model. values: name to (draws,)."""
-
-    values: Mapping[str, Floats]
-
-    def interval(self, level: float = 0.95) -> Mapping[str, tuple[float, float]]:
-        """Percentile limits by name."""
-        if not 0 < level < 1:
-            raise UsageError(f"level: got {level}; want a number between 0 and 1")
-        ends = [(1 - level) / 2, (1 + level) / 2]
-        return {name: (float(low), float(high)) for name, v in self.values.items() for low, high in [np.quantile(v, ends)]}
-
-    def std_error(self) -> Mapping[str, float]:
-        """Standard deviation over the draws by name."""
-        return {name: float(values.std(ddof=1)) for name, values in self.values.items()}
-
-    def summary(self) -> str:
-        """In words."""
-        draws = len(next(iter(self.values.values())))
-        limits = self.interval()
-        lines = [f"  {name}: 95 % interval {low:.6g} to {high:.6g}" for name, (low, high) in limits.items()]
-        return "\n".join([f"parametric bootstrap, {draws} draws", *lines])
-
-
 def link_rates(
     counts: ArrayLike,
     *,
@@ -174,7 +149,7 @@ def pooled(parts: Sequence[LinkRates]) -> LinkRates:
         w = by / by.sum()
         value, variance = sum(w * [e.value for e in each]), sum(w**2 * [0 if e.at_limit else e.std_error**2 for e in each])
         slope = sum(e.slope for e in each if e.at_limit) if all(e.at_limit for e in each) else 0.0
-        return Estimate(name, float(value), float(np.sqrt(inverse[0, 0])), like.scale, slope)
+        return Estimate(name, float(value), float(np.sqrt(variance)), like.scale, slope)
 
     first = parts[0]
     matched = n * [p.true_links.value / p.recall.value for p in parts]
@@ -195,36 +170,6 @@ def pooled(parts: Sequence[LinkRates]) -> LinkRates:
         fit=fit,
         groups=min(p.groups for p in parts),
         model=None,
-    )
-
-
-def bootstrap(rates: LinkRates, draws: int = 200, seed: int = 0) -> Bootstrap:
-    """Parametric bootstrap of `link_rates`: records drawn from the fitted model, independent of each other, refitted.
-
-    Holds where records of a block do not share their links; else groups do (`link_rates`).
-    Raises UsageError for rates pooled over classes.
-    """
-    if rates.model is None:
-        raise UsageError("bootstrap: got rates pooled over classes; want those of one class")
-    rng = np.random.default_rng(seed)
-    model, coverage = rates.model, rates.true_links.value / rates.recall.value
-    cells = 3 + int(2 + model.means.max() + 12 * np.sqrt(model.means.max() + 1))
-    if model.trials is not None:
-        cells = min(cells, model.trials + 2)
-    law = model.probability(cells)
-    found: list[tuple[float, float]] = []
-    for counts in rng.multinomial(rates.records, law / law.sum(), size=draws):
-        again = fitted(_trimmed(counts[None, :])[0], len(model.means), model.trials, near=model)
-        found.append((again.p, again.false_links))
-    p, false_links = np.array(found).T
-    return Bootstrap(
-        {
-            "recall": p / coverage,
-            "precision": p / np.maximum(p + false_links, 1e-300),
-            "false positive rate": false_links / (rates.candidates - coverage),
-            "true links a record": p,
-            "false links a record": false_links,
-        }
     )
 
 
@@ -259,7 +204,7 @@ def rates_with_influence(
     trials: int | None = None,
 ) -> tuple[LinkRates, Floats]:
     """The rates, and what a record with k links adds to the error of p, (K + 1,)."""
-    table = _trimmed(table)
+    table = trimmed(table)
     counts = table.sum(axis=0)
     n, cells = counts.sum(), len(counts)
     if candidates < cells - 1 or candidates < 1:
@@ -298,7 +243,7 @@ def rates_with_influence(
     by_p, by_false = slopes(model, counts)
     if false_links < 1e-12:
         false_links, precision, errors[1:] = 0.0, 1.0, 0.0
-    true = Estimate("true links a record", p, float(errors[0]), "logit", by_p if p == 1 else 0.0)
+    true = Estimate("true links a record", p, float(errors[0]), "complement", by_p if p == 1 else 0.0)
     partner, partner_error = (1.0, 0.0) if coverage is None else (coverage.value, coverage.std_error)
     pairs = candidates - partner
     none = by_false if false_links == 0 else 0.0
@@ -390,7 +335,7 @@ def _fit(model: Mixture, table: Floats, adds: Floats) -> Fit:
     return Fit(classes, chi_square, df, float(stats.chi2.sf(chi_square, df)))
 
 
-def _trimmed(table: ArrayLike) -> Floats:
+def trimmed(table: ArrayLike) -> Floats:
     """Without the empty numbers of links at the end, all but one: the law goes on beyond the largest seen."""
     full = np.asarray(table, dtype=float)
     last = int(np.flatnonzero(full.sum(axis=0)).max())

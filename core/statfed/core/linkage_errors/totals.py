@@ -125,7 +125,7 @@ def blocked_rates(counts: ArrayLike, *, candidates: int, several_allowed: bool =
     recall = recall_of(linkage.true_links, c, float(np.hypot(recall_error, p / c**2 * open_ends[0])))
     known = ratio > 0
     slope = 0.0 if known else linkage.false_links.slope * blocking.false_links.value
-    matched, linked = _expected(blocking, min(recall.value, 1.0), ratio, table.shape[1], table.shape[2])
+    matched, linked = expected(blocking, min(recall.value, 1.0), ratio, table.shape[1], table.shape[2])
     realised = _spread(table, both - (np.stack([matched, linked], axis=-1) - [c, p]) / n)
     for place, leaves in {
         (0, 0): matched * (1 - matched),
@@ -199,13 +199,16 @@ def corrected_totals(
 
     false, false_squares = over_pairs - true, pair_squares - true_squares
     parts = np.stack([true, false, true_squares, false_squares])
-    cells = tuple(
-        Estimate(label, float(part[0]), error(*part)) for label, part in zip(labels, parts.T, strict=True)
-    )
-    whole = parts.sum(axis=1)
+
+    def of(name: str, part: Floats) -> Estimate:
+        t = float(part[0])
+        most = t / c  # if every record had its partner: what is missing to it is seen in the records without any pair
+        return Estimate(name, t, error(*part), "complement" if 0 < t < most else "plain", most=most)
+
+    cells = tuple(of(label, part) for label, part in zip(labels, parts.T, strict=True))
     return CorrectedTotals(
         cells=cells,
-        total=Estimate("total", float(whole[0]), error(*whole)),
+        total=of("total", parts.sum(axis=1)),
         naive=tuple(map(float, over_links)),
         blocked=tuple(map(float, over_pairs)),
     )
@@ -241,7 +244,7 @@ def _spread(table: Floats, adds: Floats) -> Floats:
     return np.asarray(np.einsum("jk,jka,jkb->ab", table[0], adds, adds))
 
 
-def _expected(blocking: LinkRates, recall: float, ratio: float, pairs: int, links: int) -> tuple[Floats, Floats]:
+def expected(blocking: LinkRates, recall: float, ratio: float, pairs: int, links: int) -> tuple[Floats, Floats]:
     """P(has a partner | j, k) and P(has its true link | j, k), (J + 1, K + 1)."""
     from scipy import stats
 
