@@ -72,7 +72,7 @@ def test_latent_classes_take_the_bias_away_that_one_class_has() -> None:
     assert one.fit.p_value is not None
     assert one.fit.p_value < 1e-6
     assert abs(one.recall.value - 0.8) > 0.02
-    assert more.fit.classes == 2
+    assert more.fit.classes > 1
     assert more.fit.p_value is None or more.fit.p_value > 0.01
     assert abs(more.recall.value - 0.8) < 4 * more.recall.std_error
 

@@ -1,0 +1,150 @@
+"""Corrected totals: the figures that the pilots published, plain enumeration, and repeated draws of two registers."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from statfed.core.errors import UsageError
+from statfed.core.linkage_errors.bootstrap import bootstrap_totals
+from statfed.core.linkage_errors.estimate import Estimate
+from statfed.core.linkage_errors.totals import BlockedRates, CorrectedTotals, adjusted, blocked_rates, corrected_totals
+from tests.core.linkage_errors.repeated import complaints
+from tests.trade import CELLS, Linked, draw
+
+# UNECE/Input-Privacy-Preserving-Project, Code/PSI_WITH_TYPOS/README.md: pairs in blocks, links, corrected counts of
+# small 100, small 300, large 100 and large 300
+CENSUS = (
+    (139_049, 46_795, 159_037, 52_261),
+    (28_194, 9_612, 31_595, 10_416),
+    (35_326.844527, 12_043.755041, 39_588.268876, 13_051.160267),
+)
+SAMPLES = (
+    (68_677, 22_951, 77_687, 25_910),
+    (14_013, 4_649, 15_377, 5_185),
+    (17_345.776840, 5_754.693251, 19_034.183290, 6_418.172619),
+)
+
+
+@pytest.mark.parametrize(("published", "recall", "total"), [(CENSUS, 0.798090, 100_010), (SAMPLES, 0.807862, 48_553)])
+def test_published_cells_of_the_pilots_follow_from_their_counts(
+    published: tuple[tuple[float, ...], ...], recall: float, total: float
+) -> None:
+    """Their two rates are not published. Two cells give them (links = recall T + r (blocked - T)); the other two are
+    then to come out as published, and all with the rates that hold best in the four."""
+    blocked, links, corrected = map(np.array, published)
+    for pair in ([0, 1], [0, 2], [1, 3], [2, 3]):
+        rates = np.linalg.solve(np.column_stack([corrected, blocked - corrected])[pair], links[pair])
+        got = (links - rates[1] * blocked) / (rates[0] - rates[1])
+        np.testing.assert_allclose(got, corrected, rtol=0, atol=0.001)
+    rates, *_ = np.linalg.lstsq(np.column_stack([corrected, blocked - corrected]), links)
+    assert rates[0] == pytest.approx(recall, abs=5e-7)
+    assert 0 <= rates[1] < 1e-8  # the pilots found no false links beyond chance
+    np.testing.assert_allclose(adjusted(links, blocked, *rates), corrected, rtol=0, atol=1e-5)
+    assert adjusted(links, blocked, *rates).sum() == pytest.approx(total, abs=0.5)
+
+
+def rates_of(linked: Linked, grouped: bool = True) -> BlockedRates:
+    counts = linked.counts if grouped else linked.counts.sum(axis=0)
+    return blocked_rates(counts, candidates=linked.candidates)
+
+
+def totals_of(linked: Linked, grouped: bool = True) -> CorrectedTotals:
+    return corrected_totals(rates_of(linked, grouped), linked.links, linked.blocked, names=CELLS)
+
+
+@cache
+def draws(coverage: float) -> tuple[Linked, ...]:
+    return tuple(draw(seed, 4_000, coverage) for seed in range(60))
+
+
+def test_the_generator_links_what_a_loop_over_all_pairs_links() -> None:
+    small = draw(1, 60, 0.8, typos=0.3, chance=0.25)
+    assert small.counts.sum() == small.files[0]
+    j, k = np.arange(small.counts.shape[1]), np.arange(small.counts.shape[2])
+    assert j @ small.counts.sum(axis=(0, 2)) == small.blocked.sum()
+    assert k @ small.counts.sum(axis=(0, 1)) == small.links.sum()
+
+
+@pytest.mark.parametrize("which", [*range(4), "total"])
+def test_intervals_of_totals_hold_the_truth_as_often_as_they_say(which: int | str) -> None:
+    found = [totals_of(linked) for linked in draws(0.7)]
+    if which == "total":
+        assert complaints([t.total for t in found], [linked.truth.sum() for linked in draws(0.7)]) == []
+    else:
+        assert complaints([t.cells[which] for t in found], [linked.truth[which] for linked in draws(0.7)]) == []
+
+
+def test_the_naive_total_is_far_off_where_the_corrected_one_is_not() -> None:
+    naive = [Estimate("naive", linked.links.sum(), np.sqrt(linked.links.sum())) for linked in draws(0.7)]
+    assert complaints(naive, [linked.truth.sum() for linked in draws(0.7)])
+
+
+def test_intervals_that_take_records_of_a_block_as_independent_are_noticed() -> None:
+    found = [totals_of(linked, grouped=False).total for linked in draws(0.7)]
+    assert any("standard error" in said for said in complaints(found, [linked.truth.sum() for linked in draws(0.7)]))
+
+
+def test_intervals_of_a_value_hold_the_truth_as_often_as_they_say() -> None:
+    found = []
+    for linked in draws(0.7):
+        squares = {"links_squared": linked.squares_links, "blocked_squared": linked.squares_blocked}
+        found.append(corrected_totals(rates_of(linked), linked.value_links, linked.value_blocked, **squares).total)
+    assert complaints(found, [linked.value_truth.sum() for linked in draws(0.7)]) == []
+
+
+def test_census_files_give_their_number_of_records_and_cells_within_their_intervals() -> None:
+    some = draws(1.0)[:40]
+    found = [totals_of(linked) for linked in some]
+    assert all(t.total.value == pytest.approx(4000, abs=1e-6) for t in found)
+    for cell in range(4):  # wider than they would need to be, by what a coverage just below 1 would do
+        held = sum(t.cells[cell].interval()[0] <= d.truth[cell] <= t.cells[cell].interval()[1] for t, d in zip(found, some, strict=True))
+        assert held >= 34
+
+
+def test_recall_and_r_hold_the_truth_as_often_as_they_say() -> None:
+    found = [rates_of(linked) for linked in draws(0.7)]
+    assert complaints([r.linkage.recall for r in found], [0.8] * 60) == []
+    assert complaints([r.coverage for r in found], [0.7] * 60) == []
+    # a pair that is no match agrees on the key with chance 1 / 20, miswritten or not
+    assert complaints([r.ratio for r in found], [0.05] * 60) == []
+
+
+def test_the_bootstrap_of_totals_agrees_with_the_formula() -> None:
+    linked = draw(5, 20_000, 0.7)
+    rates, totals = rates_of(linked), totals_of(linked)
+    drawn = bootstrap_totals(linked.counts, rates, totals, 60, seed=1)
+    for each in (*totals.cells, totals.total):
+        assert drawn.std_error()[each.name] == pytest.approx(each.std_error, rel=0.35)
+    with pytest.raises(UsageError, match="counts"):
+        bootstrap_totals(linked.counts[:, :, :-1], rates, totals, 60)
+
+
+def test_known_rates_correct_a_linkage_that_is_enumerated() -> None:
+    # 100 matches of which 80 are linked, 300 other pairs of which 15 are
+    assert adjusted(95, 400, 0.8, 0.05) == pytest.approx(100)
+    with pytest.raises(UsageError, match="0 <= r < recall"):
+        adjusted(95, 400, 0.05, 0.05)
+
+
+def test_more_links_than_pairs_in_the_block_are_refused() -> None:
+    counts = draws(0.7)[0].counts.copy()
+    counts[0, 0, 1] = 1
+    with pytest.raises(UsageError, match="k <= j"):
+        blocked_rates(counts, candidates=4000)
+
+
+def test_totals_of_a_value_without_their_squares_are_refused() -> None:
+    linked = draws(0.7)[0]
+    with pytest.raises(UsageError, match="squares"):
+        corrected_totals(rates_of(linked), linked.value_links, linked.value_blocked)
+    with pytest.raises(UsageError, match="cells"):
+        corrected_totals(rates_of(linked), linked.links[:2], linked.blocked)
+
+
+def test_results_say_what_they_are() -> None:
+    totals = totals_of(draws(0.7)[0])
+    assert "naive" in totals.summary()
+    assert [row["name"] for row in totals.rows()] == [*CELLS, "total"]
+    assert totals.total.value == pytest.approx(sum(each.value for each in totals.cells))
+    assert "coverage" in rates_of(draws(0.7)[0]).summary()
