@@ -25,7 +25,7 @@ def complaints(estimates: Sequence[Estimate], truth: Sequence[float], level: flo
     found = []
     if abs(error.mean()) > stats.t.ppf(1 - RARE / 2, n - 1) * error.std(ddof=1) / np.sqrt(n):
         found.append(f"bias: mean error {error.mean():.4g}, spread {error.std(ddof=1):.4g} over {n} draws")
-    low, high = stats.chi2.ppf([RARE / 2, 1 - RARE / 2], n)
+    low, high = float(stats.chi2.ppf(RARE / 2, n)), float(stats.chi2.ppf(1 - RARE / 2, n))
     if not low <= (z**2).sum() <= high:
         found.append(f"standard error: of standardised errors {np.sqrt((z**2).mean()):.3f}; want 1")
     if not stats.binom.ppf(RARE / 2, n, level) <= held <= stats.binom.ppf(1 - RARE / 2, n, level):

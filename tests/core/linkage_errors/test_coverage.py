@@ -45,13 +45,15 @@ def with_errors(rng: np.random.Generator, recall: float, false: float, known: fl
     links = int(rng.binomial(both, recall) + rng.binomial(first - both, false))
     a, b = rng.normal(recall, known), max(rng.normal(false, known / 3), 0.0)
     rates = {"recall": Estimate("recall", a, known, "logit"), "false_rate": Estimate("false", b, known / 3, "log")}
-    return population_size(first, second, matched_units(links, first, **rates), links=links), population_size(first, second, links)
+    return population_size(first, second, matched_units(links, first, **rates), links=links), population_size(
+        first, second, links
+    )
 
 
 @pytest.mark.parametrize(("recall", "false"), [(0.9, 0.0), (1.0, 0.1), (0.85, 0.1)])
 def test_missed_and_false_links_are_both_corrected(recall: float, false: float) -> None:
     rng = np.random.default_rng(2)
-    known = 0.01 if 0 < false and recall < 1 else 0.0
+    known = 0.01 if false > 0 and recall < 1 else 0.0
     pairs = [with_errors(rng, recall, false, known) for _ in range(300)]
     assert complaints([c.population for c, _ in pairs], [SIZE] * 300) == []
     assert complaints([n.population for _, n in pairs], [SIZE] * 300)
@@ -60,7 +62,7 @@ def test_missed_and_false_links_are_both_corrected(recall: float, false: float) 
 
 def test_the_size_from_links_whose_errors_come_from_the_same_links() -> None:
     found, missing, truth = [], [], []
-    for seed in range(60):
+    for seed in range(40):
         linked = draw(seed, 4_000, 0.75)
         rates = blocked_rates(linked.counts, candidates=linked.candidates)
         total = corrected_totals(rates, linked.links, linked.blocked).total
@@ -68,7 +70,7 @@ def test_the_size_from_links_whose_errors_come_from_the_same_links() -> None:
         found.append(result.population)
         missing.append(result.first_missing)
         truth.append(1 - linked.files[0] / 4_000)
-    assert complaints(found, [4_000] * 60) == []
+    assert complaints(found, [4_000] * 40) == []
     assert complaints(missing, truth) == []
 
 
@@ -77,7 +79,12 @@ def test_the_size_from_links_whose_errors_come_from_the_same_links() -> None:
     [({"links": 0}, "links"), ({"links": 60}, "0 or fewer"), ({"recall": Estimate("recall", 0.05, 0.0)}, "false_rate")],
 )
 def test_links_that_identify_no_matches_are_refused(change: dict[str, object], want: str) -> None:
-    rates = {"recall": Estimate("recall", 0.9, 0.0), "false_rate": Estimate("false", 0.1, 0.0), "links": 500, "exposed": 700}
+    rates = {
+        "recall": Estimate("recall", 0.9, 0.0),
+        "false_rate": Estimate("false", 0.1, 0.0),
+        "links": 500,
+        "exposed": 700,
+    }
     with pytest.raises(UsageError, match=want):
         matched_units(**{**rates, **change})  # type: ignore[arg-type]
 

@@ -48,7 +48,7 @@ def test_no_other_maximiser_finds_a_better_fit() -> None:
         law = (1 - t[3]) * stats.poisson.pmf(k, t[1]) + t[3] * stats.poisson.pmf(k, t[2])
         return float(-(counts * np.log((1 - t[0]) * law + t[0] * np.r_[0, law[:-1]])).sum())
 
-    bounds = [(1e-6, 1 - 1e-6), (1e-6, 5), (1e-6, 5), (1e-6, 1 - 1e-6)]
+    bounds = optimize.Bounds([1e-6] * 4, [1 - 1e-6, 5, 5, 1 - 1e-6])
     other = optimize.differential_evolution(loss, bounds, seed=1, tol=1e-10, maxiter=300)
     least = loss(np.array([ours.p, *ours.means, ours.weights[1]]))
     assert least <= other.fun + 1e-6

@@ -66,8 +66,8 @@ def fitted(counts: Floats, classes: int, trials: int | None = None, near: Mixtur
     mean = float(k @ counts / n)
 
     def value(theta: Floats) -> tuple[float, Floats]:
-        model = _model(theta, classes, trials)
-        return -log_likelihood(model, counts) / n, -counts @ scores(model, len(counts)) / n
+        whole, slope = _whole(_model(theta, classes, trials), len(counts))
+        return -float(counts @ np.log(whole)) / n, -counts @ slope / n
 
     starts = []
     for share in (0.5, 0.9, 0.1) if classes > 1 else (0.5,):
@@ -79,10 +79,21 @@ def fitted(counts: Floats, classes: int, trials: int | None = None, near: Mixtur
     most = float(trials) if trials else None
     bounds = [(0.0, 1.0), *[(0.0, most)] * classes, *[(-12.0, 12.0)] * (classes - 1)]
     if most:
-        starts = [np.concatenate([s[:1], np.minimum(s[1 : classes + 1], 0.98 * most), s[classes + 1 :]]) for s in starts]
-    options = {"ftol": 1e-15, "gtol": 1e-10, "maxiter": 2000}
-    found = [optimize.minimize(value, s, jac=True, bounds=bounds, method="L-BFGS-B", options=options) for s in starts]
-    theta = np.asarray(min(found, key=lambda each: float(each.fun)).x)
+        starts = [
+            np.concatenate([s[:1], np.minimum(s[1 : classes + 1], 0.98 * most), s[classes + 1 :]]) for s in starts
+        ]
+    found = []
+    for start in starts:
+        end = optimize.minimize(
+            value,
+            start,
+            jac=True,
+            bounds=bounds,
+            method="L-BFGS-B",
+            options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 2000},
+        )
+        found.append((float(end.fun), np.asarray(end.x, dtype=float)))
+    theta = min(found, key=lambda each: each[0])[1]
     model = _model(_polished(theta, counts, classes, trials, bounds), classes, trials)
     p = 1.0 if model.p > 1 - _NONE else 0.0 if model.p < _NONE else model.p
     means = np.where(model.means < _NONE, 0.0, model.means)
@@ -93,14 +104,19 @@ def fitted(counts: Floats, classes: int, trials: int | None = None, near: Mixtur
 
 def scores(model: Mixture, cells: int) -> Floats:
     """Derivatives (cells, parameters) of log P(k) by p, the means, and the logits of all weights but the first."""
+    return _whole(model, cells)[1]
+
+
+def _whole(model: Mixture, cells: int) -> tuple[Floats, Floats]:
+    """P(k), and the derivatives of its logarithm."""
     law = _law(cells, model.means, model.trials)
     each = (1 - model.p) * law + model.p * _later(law)
     slope = _slope(cells, model.means, model.trials)
     by_mean = model.weights[:, None] * ((1 - model.p) * slope + model.p * _later(slope))
-    whole = model.weights @ each
+    whole = np.maximum(model.weights @ each, _LEAST)
     by_p = model.weights @ (_later(law) - law)
     by_logit = model.weights[1:, None] * (each[1:] - whole)
-    return np.asarray((np.vstack([by_p[None, :], by_mean, by_logit]) / np.maximum(whole, _LEAST)).T)
+    return whole, np.asarray((np.vstack([by_p[None, :], by_mean, by_logit]) / whole).T)
 
 
 def influence(model: Mixture, counts: Floats) -> tuple[Floats, Floats]:

@@ -26,7 +26,9 @@ class Bootstrap:
         if not 0 < level < 1:
             raise UsageError(f"level: got {level}; want a number between 0 and 1")
         ends = [(1 - level) / 2, (1 + level) / 2]
-        return {name: (float(low), float(high)) for name, v in self.values.items() for low, high in [np.quantile(v, ends)]}
+        return {
+            name: (float(low), float(high)) for name, v in self.values.items() for low, high in [np.quantile(v, ends)]
+        }
 
     def std_error(self) -> Mapping[str, float]:
         """Standard deviation over the draws by name."""
@@ -85,7 +87,9 @@ def bootstrap_totals(
     if blocking.model is None or linkage.model is None:
         raise UsageError("rates: got rates pooled over classes; want those of one table")
     if table.sum() != linkage.records:
-        raise UsageError(f"counts: got {table.sum():.0f} records; want the {linkage.records:,} that the rates come from")
+        raise UsageError(
+            f"counts: got {table.sum():.0f} records; want the {linkage.records:,} that the rates come from"
+        )
     if any(value != int(value) for value in (*totals.naive, *totals.blocked)):
         raise UsageError("totals: got those of a value; want counts")
     partner, link = expected(blocking, min(linkage.recall.value, 1.0), rates.ratio.value, *table.shape[1:])

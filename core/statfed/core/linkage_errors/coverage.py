@@ -40,7 +40,9 @@ class Coverage:
     def summary(self) -> str:
         """In words."""
         lines = ["coverage of two lists", *(f"  {each}" for each in self.estimates)]
-        return "\n".join([*lines, *([f"  population if every link were true: {self.naive:,.6g}"] if self.naive else [])])
+        return "\n".join(
+            [*lines, *([f"  population if every link were true: {self.naive:,.6g}"] if self.naive else [])]
+        )
 
 
 def matched_units(links: int, exposed: float, *, recall: Estimate, false_rate: Estimate) -> Estimate:
@@ -67,7 +69,9 @@ def matched_units(links: int, exposed: float, *, recall: Estimate, false_rate: E
         raise UsageError(f"links: got {links}; want more than 0 and at most exposed, {exposed:g}")
     m = (links - b * exposed) / (a - b)
     if not 0 < m <= exposed:
-        raise UsageError("links: got a number that these error rates make 0 or fewer matches of, or more than there can be")
+        raise UsageError(
+            "links: got a number that these error rates make 0 or fewer matches of, or more than there can be"
+        )
     by_linkage = m * a * (1 - a) + (exposed - m) * b * (1 - b)
     by_rates = (m * recall.std_error) ** 2 + ((exposed - m) * false_rate.std_error) ** 2
     return Estimate("units on both lists", m, math.sqrt(by_linkage + by_rates) / (a - b), "log")
@@ -96,7 +100,7 @@ def population_size(
     """
     on_both = matched if isinstance(matched, Estimate) else Estimate("units on both lists", float(matched), 0.0, "log")
     m, least = on_both.value, min(first, second)
-    if not 0 < m:
+    if not m > 0:
         raise UsageError("matched: got no units on both lists; the population's size is not identified")
     if m > least:
         if m - least > 5 * on_both.std_error:

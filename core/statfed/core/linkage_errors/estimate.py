@@ -16,9 +16,9 @@ Scale = Literal["plain", "log", "logit", "complement"]
 class Estimate:
     """An estimate, its standard error, and the scale on which it is taken to be normal.
 
-    scale: `plain`, `log` (positive numbers), `logit` (between 0 and 1) or `complement` (log(most - value): what is
-    missing to the most that it can be, where that is seen). slope: for an estimate at the end of what it can be, how fast
-    the log-likelihood falls there; such an interval is one-sided, and the standard error says nothing.
+    scale: `plain`, `log` (positive numbers), `logit` (between 0 and 1) or `complement`: log(most - value), where what
+    is missing to the most that it can be is what was seen. slope: for an estimate at the end of what it can be, how
+    fast the log-likelihood falls there; such an interval is one-sided, and the standard error says nothing.
     """
 
     name: str

@@ -147,14 +147,20 @@ def pooled(parts: Sequence[LinkRates]) -> LinkRates:
 
     def mean(name: str, each: Sequence[Estimate], by: Floats, like: Estimate) -> Estimate:
         w = by / by.sum()
-        value, variance = sum(w * [e.value for e in each]), sum(w**2 * [0 if e.at_limit else e.std_error**2 for e in each])
+        value, variance = (
+            sum(w * [e.value for e in each]),
+            sum(w**2 * [0 if e.at_limit else e.std_error**2 for e in each]),
+        )
         slope = sum(e.slope for e in each if e.at_limit) if all(e.at_limit for e in each) else 0.0
         return Estimate(name, float(value), float(np.sqrt(variance)), like.scale, slope)
 
     first = parts[0]
     matched = n * [p.true_links.value / p.recall.value for p in parts]
     links = n * [p.true_links.value + p.false_links.value for p in parts]
-    pairs = n * [p.false_links.value / p.false_positive_rate.value if p.false_positive_rate.value else p.candidates for p in parts]
+    pairs = n * [
+        p.false_links.value / p.false_positive_rate.value if p.false_positive_rate.value else p.candidates
+        for p in parts
+    ]
     known = [p.fit for p in parts if p.fit.df is not None]
     df, chi_square = sum(fit.df or 0 for fit in known) or None, sum(fit.chi_square for fit in known)
     fit = Fit(max(p.fit.classes for p in parts), chi_square, df, float(stats.chi2.sf(chi_square, df)) if df else None)
@@ -165,7 +171,9 @@ def pooled(parts: Sequence[LinkRates]) -> LinkRates:
         coverage=None,
         recall=mean("recall", [p.recall for p in parts], matched, first.recall),
         false_links=mean("false links a record", [p.false_links for p in parts], n, first.false_links),
-        false_positive_rate=mean("false positive rate", [p.false_positive_rate for p in parts], pairs, first.false_positive_rate),
+        false_positive_rate=mean(
+            "false positive rate", [p.false_positive_rate for p in parts], pairs, first.false_positive_rate
+        ),
         precision=mean("precision", [p.precision for p in parts], links, first.precision),
         fit=fit,
         groups=min(p.groups for p in parts),
@@ -254,7 +262,9 @@ def rates_with_influence(
         coverage=coverage,
         recall=recall_of(true, partner, float(np.hypot(errors[0], p / partner * partner_error) / partner)),
         false_links=Estimate("false links a record", false_links, float(errors[1]), "log", none),
-        false_positive_rate=Estimate("false positive rate", false_links / pairs, float(errors[1]) / pairs, "log", none * pairs),
+        false_positive_rate=Estimate(
+            "false positive rate", false_links / pairs, float(errors[1]) / pairs, "log", none * pairs
+        ),
         precision=Estimate("precision", precision, float(errors[2]), "logit", none * p if none else 0.0),
         fit=_fit(model, table, all_adds),
         groups=len(table),
@@ -275,7 +285,7 @@ def recall_of(true_links: Estimate, coverage: float, std_error: float) -> Estima
 def _chosen(table: Floats, classes: int | None, trials: int | None) -> Mixture:
     """The model with the number of classes that was asked for, or that which the criterion picks."""
     counts = table.sum(axis=0)
-    room = np.count_nonzero(counts) - 1
+    room = int(np.count_nonzero(counts)) - 1
     if classes is not None:
         if not 1 <= classes <= MOST_CLASSES:
             raise UsageError(f"classes: got {classes}; want 1 to {MOST_CLASSES}")

@@ -8,8 +8,8 @@ with the same chance (exchangeable linkage errors). The response that the links 
 so that slopes are biased towards 0 by about a. Blocks are known classes within which links are wrong alike, such as
 the blocks of the linkage or strata of its quality; few and large ones serve.
 
-All that is needed of records are sums over the linked file, and by block the sums of x, f and w x (`Sums`): one protected
-sum for a linear regression, one for each step of a logistic one, and one more for standard errors (`Spread`).
+All that is needed of records are sums by block over the linked file (`Sums`): one protected sum for a linear
+regression, one for each step of a logistic one, and one more for the standard errors (`spread`).
 Source: Lahiri and Larsen 2005, Journal of the American Statistical Association 100, 222-230; Chambers 2009, Regression
 analysis of probability-linked data, Official Statistics Research Series 4; Chambers and da Silva 2020, Journal of the
 Royal Statistical Society A 183.
@@ -157,7 +157,9 @@ def kept(right: Floats, size: Floats) -> Floats:
     """
     several = size > 1
     if ((right > 1) | (several & (right * size <= 1))).any() or not np.isfinite(right).all():
-        raise UsageError("right: got shares of right links that are above 1, or no better than chance; want 1 / m < q <= 1")
+        raise UsageError(
+            "right: got shares of right links that are above 1, or no better than chance; want 1 / m < q <= 1"
+        )
     return np.where(several, (right * size - 1) / np.maximum(size - 1, 1), 1.0)
 
 
@@ -168,8 +170,8 @@ def sums(records: Records, beta: Floats, blocks: int, family: Family) -> Sums:
 
     def by_block(values: Floats) -> Floats:
         flat = values.reshape(len(values), -1)
-        total = np.stack([np.bincount(block, weights=column, minlength=blocks) for column in flat.T], axis=1)
-        return total.reshape(blocks, *values.shape[1:])
+        columns = [np.bincount(block, weights=column, minlength=blocks) for column in flat.T]
+        return np.stack(columns, axis=1, dtype=float).reshape(blocks, *values.shape[1:])
 
     return Sums(
         size=np.bincount(block, minlength=blocks).astype(float),

@@ -41,7 +41,13 @@ class BlockedRates:
     @property
     def estimates(self) -> tuple[Estimate, ...]:
         """All that the correction of a total rests on."""
-        return (self.linkage.recall, self.ratio, self.coverage, self.linkage.precision, self.linkage.false_positive_rate)
+        return (
+            self.linkage.recall,
+            self.ratio,
+            self.coverage,
+            self.linkage.precision,
+            self.linkage.false_positive_rate,
+        )
 
     def interval(self, level: float = 0.95) -> Mapping[str, tuple[float, float]]:
         """Confidence limits by name."""
@@ -180,7 +186,9 @@ def corrected_totals(
     true = adjusted(over_links, over_pairs, recall, r)
     if links_squared is None or blocked_squared is None:
         if ((over_links < 0) | (over_links > over_pairs) | (over_links != np.floor(over_links))).any():
-            raise UsageError("links: got totals of a value; want counts, at most those of blocked, or the squares as well")
+            raise UsageError(
+                "links: got totals of a value; want counts, at most those of blocked, or the squares as well"
+            )
         true_squares, pair_squares = true, over_pairs
     else:
         pair_squares = _totals(blocked_squared, "blocked_squared")
