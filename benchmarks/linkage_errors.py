@@ -23,7 +23,7 @@ from statfed.core.linkage_errors.bootstrap import bootstrap_totals
 from statfed.core.linkage_errors.coverage import population_size
 from statfed.core.linkage_errors.estimate import Estimate
 from statfed.core.linkage_errors.regression import Family, Form, Records, linked_regression
-from statfed.core.linkage_errors.totals import blocked_rates, corrected_totals
+from statfed.core.linkage_errors.totals import blocked_rates, corrected_counts
 
 Floats = NDArray[np.float64]
 DESIGNS: dict[str, dict[str, Any]] = {
@@ -74,10 +74,10 @@ def totals(draws: int, units: int, word: str) -> None:
             except UsageError:
                 refused += 1
                 continue
-            found.append(corrected_totals(rates, one.links, one.blocked, names=CELLS))
+            found.append(corrected_counts(rates, one.links, one.blocked, names=CELLS))
             sizes.append(population_size(*one.files, found[-1].total, links=int(one.links.sum())))
             without = blocked_rates(one.counts.sum(axis=0), candidates=one.candidates, several_allowed=True)
-            alone.append(corrected_totals(without, one.links, one.blocked).total)
+            alone.append(corrected_counts(without, one.links, one.blocked).total)
             linked.append(one)
         truth, naive = [float(one.truth.sum()) for one in linked], [float(one.links.sum()) for one in linked]
         for cell in (0, 3):
@@ -101,7 +101,7 @@ def resampled(draws: int, units: int) -> None:
     for seed in range(draws):
         one = draw(seed, units, 0.7)
         rates = blocked_rates(one.counts, candidates=one.candidates)
-        corrected = corrected_totals(rates, one.links, one.blocked)
+        corrected = corrected_counts(rates, one.links, one.blocked)
         limits = {
             "formula": corrected.total.interval(),
             "bootstrap": bootstrap_totals(one.counts, rates, corrected, 100, seed).interval()["total"],

@@ -6,11 +6,12 @@ import pytest
 from statfed.core.errors import UsageError
 from statfed.core.linkage_errors.coverage import Coverage, matched_units, population_size
 from statfed.core.linkage_errors.estimate import Estimate
-from statfed.core.linkage_errors.totals import blocked_rates, corrected_totals
+from statfed.core.linkage_errors.totals import blocked_rates, corrected_counts
 from tests.core.linkage_errors.repeated import complaints
 from tests.trade import draw
 
 SIZE, FIRST, SECOND = 5000, 0.8, 0.7
+UNITS = 16_000
 
 
 def lists(rng: np.random.Generator) -> tuple[int, int, int]:
@@ -63,14 +64,14 @@ def test_missed_and_false_links_are_both_corrected(recall: float, false: float) 
 def test_the_size_from_links_whose_errors_come_from_the_same_links() -> None:
     found, missing, truth = [], [], []
     for seed in range(40):
-        linked = draw(seed, 4_000, 0.75)
+        linked = draw(seed, UNITS, 0.75)
         rates = blocked_rates(linked.counts, candidates=linked.candidates)
-        total = corrected_totals(rates, linked.links, linked.blocked).total
+        total = corrected_counts(rates, linked.links, linked.blocked).total
         result = population_size(*linked.files, total, links=int(linked.links.sum()))
         found.append(result.population)
         missing.append(result.first_missing)
-        truth.append(1 - linked.files[0] / 4_000)
-    assert complaints(found, [4_000] * 40) == []
+        truth.append(1 - linked.files[0] / UNITS)
+    assert complaints(found, [UNITS] * 40) == []
     assert complaints(missing, truth) == []
 
 

@@ -8,9 +8,18 @@ import pytest
 from statfed.core.errors import UsageError
 from statfed.core.linkage_errors.bootstrap import bootstrap_totals
 from statfed.core.linkage_errors.estimate import Estimate
-from statfed.core.linkage_errors.totals import BlockedRates, CorrectedTotals, adjusted, blocked_rates, corrected_totals
+from statfed.core.linkage_errors.totals import (
+    BlockedRates,
+    CorrectedTotals,
+    adjusted,
+    blocked_rates,
+    corrected_counts,
+    corrected_totals,
+)
 from tests.core.linkage_errors.repeated import complaints
 from tests.trade import CELLS, Linked, draw
+
+DRAWS = 50
 
 # UNECE/Input-Privacy-Preserving-Project, Code/PSI_WITH_TYPOS/README.md: pairs in blocks, links, corrected counts of
 # small 100, small 300, large 100 and large 300
@@ -55,12 +64,12 @@ def rates_of(linked: Linked, grouped: bool = True) -> BlockedRates:
 
 
 def totals_of(linked: Linked, rates: BlockedRates) -> CorrectedTotals:
-    return corrected_totals(rates, linked.links, linked.blocked, names=CELLS)
+    return corrected_counts(rates, linked.links, linked.blocked, names=CELLS)
 
 
 @cache
 def draws(coverage: float) -> tuple[Linked, ...]:
-    return tuple(draw(seed, 4_000, coverage) for seed in range(60))
+    return tuple(draw(seed, 16_000, coverage) for seed in range(DRAWS))
 
 
 def test_the_tables_of_a_draw_add_up_to_its_totals() -> None:
@@ -120,10 +129,10 @@ def test_census_files_give_their_number_of_records_and_cells_within_their_interv
 
 def test_recall_and_r_hold_the_truth_as_often_as_they_say() -> None:
     found = [rates for rates, _ in results(0.7)]
-    assert complaints([r.linkage.recall for r in found], [0.8] * 60) == []
-    assert complaints([r.coverage for r in found], [0.7] * 60) == []
+    assert complaints([r.linkage.recall for r in found], [0.8] * DRAWS) == []
+    assert complaints([r.coverage for r in found], [0.7] * DRAWS) == []
     # a pair that is no match agrees on the key with chance 1 / 20, miswritten or not
-    assert complaints([r.ratio for r in found], [0.05] * 60) == []
+    assert complaints([r.ratio for r in found], [0.05] * DRAWS) == []
 
 
 def test_the_bootstrap_of_totals_agrees_with_the_formula() -> None:
@@ -147,20 +156,50 @@ def test_more_links_than_pairs_in_the_block_are_refused() -> None:
     counts = draws(0.7)[0].counts.copy()
     counts[0, 0, 1] = 1
     with pytest.raises(UsageError, match="k <= j"):
-        blocked_rates(counts, candidates=4000)
+        blocked_rates(counts, candidates=16_000)
 
 
-def test_totals_of_a_value_without_their_squares_are_refused() -> None:
+def test_totals_of_a_value_are_not_taken_for_counts() -> None:
     linked, (rates, _) = draws(0.7)[0], results(0.7)[0]
-    with pytest.raises(UsageError, match="squares"):
-        corrected_totals(rates, linked.value_links, linked.value_blocked)
+    with pytest.raises(UsageError, match="whole numbers"):
+        corrected_counts(rates, linked.value_links, linked.value_blocked)
+    with pytest.raises(UsageError, match="that the rates come from"):
+        corrected_counts(rates, np.round(linked.value_links), np.round(linked.value_blocked))
     with pytest.raises(UsageError, match="cells"):
-        corrected_totals(rates, linked.links[:2], linked.blocked)
+        corrected_counts(rates, linked.links[:2], linked.blocked)
+
+
+def test_a_key_without_typos_and_one_that_links_nothing_false() -> None:
+    faultless = draw(1, 4_000, 1.0, typos=0.0)
+    totals = totals_of(faultless, rates := rates_of(faultless))
+    assert rates.linkage.recall.value == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose([e.value for e in totals.cells], faultless.truth, rtol=0.05)
+    pilot = draw(2, 4_000, 1.0, chance=1e-6)  # as in the pilot's census: no two pairs of a block agree by chance
+    with pytest.raises(UsageError, match="one-to-one"):
+        rates_of(pilot)
+    rates = blocked_rates(pilot.counts, candidates=pilot.candidates, several_allowed=True)
+    assert rates.ratio.value == 0
+    totals = totals_of(pilot, rates)
+    assert totals.total.value == pytest.approx(4_000)
+    held = [low <= t <= high for (low, high), t in zip((e.interval() for e in totals.cells), pilot.truth, strict=True)]
+    assert all(held)
+
+
+def test_a_model_that_does_not_fit_is_said_with_the_totals() -> None:
+    rng = np.random.default_rng(1)
+    counts = np.zeros((50, 13, 4), dtype=int)
+    pairs = np.where(rng.random(40_000) < 0.5, 3, 11) + (rng.random(40_000) < 0.8)  # no mixture of Poissons
+    links = (rng.random(40_000) < 0.6).astype(int) + (rng.random(40_000) < 0.1)
+    np.add.at(counts, (rng.integers(0, 50, 40_000), pairs, links), 1)
+    totals = corrected_counts(blocked_rates(counts, candidates=40_000), links.sum(), pairs.sum())
+    assert any("does not fit" in note for note in totals.notes)
+    assert "does not fit" in totals.summary()
 
 
 def test_results_say_what_they_are() -> None:
     rates, totals = results(0.7)[0]
     assert "naive" in totals.summary()
+    assert totals.notes == ()
     assert [row["name"] for row in totals.rows()] == [*CELLS, "total"]
     assert totals.total.value == pytest.approx(sum(each.value for each in totals.cells))
     assert "coverage" in rates.summary()

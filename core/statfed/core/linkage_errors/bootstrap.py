@@ -50,7 +50,7 @@ def bootstrap_rates(rates: LinkRates, draws: int = 200, seed: int = 0) -> Bootst
     """
     if rates.model is None:
         raise UsageError("bootstrap: got rates pooled over classes; want those of one class")
-    rng = np.random.default_rng(_drawn(draws, seed))
+    rng = _generator(draws, seed)
     model, coverage = rates.model, rates.coverage.value if rates.coverage else 1.0
     largest = float(model.means.max())
     cells = 4 + int(largest + 12 * np.sqrt(largest + 1))
@@ -73,7 +73,7 @@ def bootstrap_rates(rates: LinkRates, draws: int = 200, seed: int = 0) -> Bootst
 def bootstrap_totals(
     counts: ArrayLike, rates: BlockedRates, totals: CorrectedTotals, draws: int = 200, seed: int = 0
 ) -> Bootstrap:
-    """Bootstrap of corrected counts: what they were to give for these same matched pairs.
+    """Bootstrap of `corrected_counts`, about these files' own matched pairs.
 
     counts: those that `rates` come from. Each draw takes groups (or records, where there is one group) with
     replacement, refits both keys, sets beside them the shares that hold among the records taken (what j and k leave to
@@ -81,7 +81,7 @@ def bootstrap_totals(
     and adds the error to the estimate: percentile limits. Cells are counts, not totals of a value.
     Raises UsageError where the totals are no counts.
     """
-    rng = np.random.default_rng(_drawn(draws, seed))
+    rng = _generator(draws, seed)
     table = grouped(counts, 3, "counts")
     blocking, linkage = rates.blocking, rates.linkage
     if blocking.model is None or linkage.model is None:
@@ -90,7 +90,7 @@ def bootstrap_totals(
         raise UsageError(
             f"counts: got {table.sum():.0f} records; want the {linkage.records:,} that the rates come from"
         )
-    if any(value != int(value) for value in (*totals.naive, *totals.blocked)):
+    if not totals.counts:
         raise UsageError("totals: got those of a value; want counts")
     partner, link = expected(blocking, min(linkage.recall.value, 1.0), rates.ratio.value, *table.shape[1:])
     true = np.maximum(np.round([each.value for each in totals.cells]), 0).astype(int)
@@ -113,10 +113,10 @@ def bootstrap_totals(
     return Bootstrap(values)
 
 
-def _drawn(draws: int, seed: int) -> int:
+def _generator(draws: int, seed: int) -> np.random.Generator:
     if draws < 20:
         raise UsageError(f"draws: got {draws}; want at least 20")
-    return seed
+    return np.random.default_rng(seed)
 
 
 def _again(counts: ArrayLike, model: Mixture) -> tuple[float, float]:

@@ -56,7 +56,7 @@ def matched_units(links: int, exposed: float, *, recall: Estimate, false_rate: E
 
     Standard error by the delta method about the files' own M: M recall (1 - recall) + (exposed - M) false_rate
     (1 - false_rate) by the linkage, and the variances of both rates, independent of the links and of each other. Rates
-    from these same links: `corrected_totals`, whose `total` is M.
+    from these same links: `corrected_counts`, whose `total` is M.
     Source: Ding and Fienberg 1994, Survey Methodology 20; Di Consiglio and Tuoto 2015, Journal of Official Statistics
     31(3), 415-429.
     Misleads where a match that was missed gets a false link less often than a record without a partner, or more.
@@ -85,13 +85,13 @@ def population_size(
         N = first + second - M + odds_ratio (first - M)(second - M) / M
 
     first, second: units on each list, every one of the population and once. matched: units on both, M; an int where
-    the linkage has no errors, else from `corrected_totals(...).total`, or `matched_units`. links: what the linkage
+    the linkage has no errors, else from `corrected_counts(...).total`, or `matched_units`. links: what the linkage
     found, for the naive figure. odds_ratio: of being on one list given being on the other; 1 for independent lists
     (Lincoln and Petersen, N = first * second / M), other values to show how much dependence would matter.
 
-    Var N = odds_ratio first second (first - M)(second - M) / M^3 (Sekar and Deming 1949, for 1; else the same in the
-    last term, by the delta method) + (dN / dM)^2 Var M. Log-normal interval. Share missing on the first list:
-    1 - first / N.
+    Var N = u^2 (1 / M + 1 / (first - M) + 1 / (second - M)) + u + (dN / dM)^2 Var M, with u the last term of N; for an
+    odds ratio of 1 the first part is first second (first - M)(second - M) / M^3 (Sekar and Deming 1949). Log-normal
+    interval. Share missing on the first list: 1 - first / N.
     Source: Lincoln-Petersen with linkage errors after Ding and Fienberg 1994; Di Consiglio and Tuoto 2015; de Wolf, van
     der Laan and Zult 2019, Journal of Official Statistics 35.
     Misleads where lists are dependent, where units differ in their chance of being listed, and where lists hold units
@@ -128,12 +128,7 @@ def population_size(
 
 
 def _capture_variance(m: float, one: float, two: float, odds_ratio: float) -> float:
-    """Variance of N by who is listed. For an odds ratio of 1 it is (m + one)(m + two) one two / m^3.
-
-    n00 = odds_ratio one two / m is determined by the three cells seen, which given N are multinomial; conditional on N
-    the error of N-hat is that of odds_ratio one two / m less the unseen n00: by the delta method
-    n00^2 (1 / m + 1 / one + 1 / two) + n00.
-    """
+    """Variance of N by who is listed: that of odds_ratio one two / m by the delta method, and of the unlisted."""
     if one == 0 or two == 0:
         return 0.0
     unseen = odds_ratio * one * two / m

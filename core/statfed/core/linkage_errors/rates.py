@@ -31,13 +31,18 @@ class Fit:
     df: int | None
     p_value: float | None
 
+    @property
+    def fails(self) -> bool:
+        """Whether numbers as far from the model would come about less than once in a thousand times."""
+        return self.p_value is not None and self.p_value < 0.001
+
     def summary(self) -> str:
         """In words."""
         head = f"{self.classes} latent class{'es' if self.classes > 1 else ''} of false links"
         if self.df is None or self.p_value is None:
             return f"{head}; too few numbers of links to test the fit"
         test = f"chi-square {self.chi_square:.4g} on {self.df} degrees of freedom, p {self.p_value:.2g}"
-        verdict = "; the model does not fit: do not use these rates" if self.p_value < 0.001 else ""
+        verdict = "; the model does not fit: do not use these rates" if self.fails else ""
         return f"{head}; {test}{verdict}"
 
 
@@ -138,8 +143,9 @@ def link_rates(
 def pooled(parts: Sequence[LinkRates]) -> LinkRates:
     """Rates over several known classes of records, each with its own recall and false links, estimated by themselves.
 
-    Classes are those of the asker (block sizes, years of birth): recall may differ between them. Means weighted by
-    records; classes are independent.
+    Classes are those of the asker (block sizes, years of birth), known of every record of both files, and pairs are of
+    one class: recall may differ between them. Means weighted by records; classes are independent.
+    Raises UsageError for no classes, or a coverage of some alone.
     """
     if not parts:
         raise UsageError("pooled: got no classes; want one or more")
@@ -147,20 +153,18 @@ def pooled(parts: Sequence[LinkRates]) -> LinkRates:
 
     def mean(name: str, each: Sequence[Estimate], by: Floats, like: Estimate) -> Estimate:
         w = by / by.sum()
-        value, variance = (
-            sum(w * [e.value for e in each]),
-            sum(w**2 * [0 if e.at_limit else e.std_error**2 for e in each]),
-        )
+        value = sum(w * [e.value for e in each])
+        variance = sum(w**2 * [0 if e.at_limit else e.std_error**2 for e in each])
         slope = sum(e.slope for e in each if e.at_limit) if all(e.at_limit for e in each) else 0.0
         return Estimate(name, float(value), float(np.sqrt(variance)), like.scale, slope)
 
     first = parts[0]
-    matched = n * [p.true_links.value / p.recall.value for p in parts]
+    partners = np.array([p.coverage.value if p.coverage else 1.0 for p in parts])
+    covered = [p.coverage for p in parts if p.coverage]
+    if len(covered) not in (0, len(parts)):
+        raise UsageError("pooled: got a coverage for some classes; want it for all or none")
     links = n * [p.true_links.value + p.false_links.value for p in parts]
-    pairs = n * [
-        p.false_links.value / p.false_positive_rate.value if p.false_positive_rate.value else p.candidates
-        for p in parts
-    ]
+    pairs = n * ([p.candidates for p in parts] - partners)
     known = [p.fit for p in parts if p.fit.df is not None]
     df, chi_square = sum(fit.df or 0 for fit in known) or None, sum(fit.chi_square for fit in known)
     fit = Fit(max(p.fit.classes for p in parts), chi_square, df, float(stats.chi2.sf(chi_square, df)) if df else None)
@@ -168,8 +172,8 @@ def pooled(parts: Sequence[LinkRates]) -> LinkRates:
         records=int(n.sum()),
         candidates=sum(p.candidates for p in parts),
         true_links=mean("true links a record", [p.true_links for p in parts], n, first.true_links),
-        coverage=None,
-        recall=mean("recall", [p.recall for p in parts], matched, first.recall),
+        coverage=mean("coverage", covered, n, covered[0]) if covered else None,
+        recall=mean("recall", [p.recall for p in parts], n * partners, first.recall),
         false_links=mean("false links a record", [p.false_links for p in parts], n, first.false_links),
         false_positive_rate=mean(
             "false positive rate", [p.false_positive_rate for p in parts], pairs, first.false_positive_rate
@@ -283,7 +287,7 @@ def recall_of(true_links: Estimate, coverage: float, std_error: float) -> Estima
 
 
 def _chosen(table: Floats, classes: int | None, trials: int | None) -> Mixture:
-    """The model with the number of classes that was asked for, or that which the criterion picks."""
+    """The model with the number of classes that was asked for, or that which Akaike's criterion picks."""
     counts = table.sum(axis=0)
     room = int(np.count_nonzero(counts)) - 1
     if classes is not None:
@@ -299,23 +303,24 @@ def _chosen(table: Floats, classes: int | None, trials: int | None) -> Mixture:
         if each > 1 and 2 * each > room:
             break
         model = best if each == 1 else fitted(counts, each, trials)
-        criterion = 2 * _penalty(model, table) - 2 * log_likelihood(model, counts)
-        if not criterion < least:
+        try:
+            criterion = 2 * _penalty(model, table) - 2 * log_likelihood(model, counts)
+        except np.linalg.LinAlgError:
             break
-        best, least = model, criterion
+        if criterion >= least:
+            break
+        best, least = model, criterion if model.p > 0 else np.inf  # with no true link at all there is a better one
     return best
 
 
 def _penalty(model: Mixture, table: Floats) -> float:
-    """Parameters, as Akaike's criterion counts them; over groups the composite likelihood's (Varin and Vidoni 2005)."""
-    counts = table.sum(axis=0)
-    try:
-        adds, _ = influence(model, counts)
-    except np.linalg.LinAlgError:
-        return float(model.parameters) if len(model.means) == 1 else np.inf
+    """Number of parameters; over groups the composite likelihood's (Varin and Vidoni 2005), which counts those larger
+    that records of a block tell of together. Raises numpy.linalg.LinAlgError as `influence`."""
+    adds, _ = influence(model, table.sum(axis=0))
     if len(table) == 1:
         return float(model.parameters)
-    return float(((table @ adds) * (table @ scores(model, len(counts)))).sum() * len(table) / (len(table) - 1))
+    by_group = table @ scores(model, table.shape[1])
+    return float(((table @ adds) * by_group).sum() * len(table) / (len(table) - 1))
 
 
 def _fit(model: Mixture, table: Floats, adds: Floats) -> Fit:

@@ -123,6 +123,10 @@ def linked_regression(
     q, errors = np.asarray(right, dtype=float), np.asarray(std_error, dtype=float)
     shared = q.ndim == 0
     blocks = int(block.max()) + 1
+    if not shared and q.shape != (blocks,):
+        raise UsageError(f"right: got shape {q.shape}; want one share, or one a block, {blocks}")
+    if errors.shape not in ((), q.shape) or not (np.isfinite(errors) & (errors >= 0)).all():
+        raise UsageError("std_error: want one that is not negative, or one for each share")
     size = np.bincount(block, minlength=blocks).astype(float)
     a = kept(np.broadcast_to(q, (blocks,)), size)
     labels = tuple(names) if names is not None else tuple(f"x{i}" for i in range(x.shape[1]))

@@ -49,6 +49,18 @@ class BlockedRates:
             self.linkage.false_positive_rate,
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What stands against them."""
+        wrong = [
+            f"the model does not fit the numbers of the {name} key (p {of.fit.p_value:.2g}): do not use these figures"
+            for name, of in (("blocking", self.blocking), ("linkage", self.linkage))
+            if of.fit.fails
+        ]
+        if self.linkage.groups == 1:
+            wrong.append("standard errors take the records as independent: too small where many share a block")
+        return tuple(wrong)
+
     def interval(self, level: float = 0.95) -> Mapping[str, tuple[float, float]]:
         """Confidence limits by name."""
         return {each.name: each.interval(level) for each in self.estimates}
@@ -62,20 +74,21 @@ class BlockedRates:
         lines = [f"error rates of two keys, from {self.linkage.records:,} records against {self.linkage.candidates:,}"]
         lines += [f"  {each}" for each in self.estimates]
         lines += [f"  blocking key: {self.blocking.fit.summary()}", f"  linkage key: {self.linkage.fit.summary()}"]
-        if self.linkage.groups == 1:
-            lines.append("  standard errors take the records as independent: too small where many share a block")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
 @dataclass(frozen=True)
 class CorrectedTotals:
     """Totals over matched pairs by cell. naive: over the links; blocked: over the pairs in blocks. std_error of each is
-    that of its error about the total over these files' own matched pairs."""
+    that of its error about the total over these files' own matched pairs. counts: whether they are numbers of pairs.
+    notes: what stands against them."""
 
     cells: tuple[Estimate, ...]
     total: Estimate
     naive: tuple[float, ...]
     blocked: tuple[float, ...]
+    counts: bool
+    notes: tuple[str, ...] = ()
 
     def interval(self, level: float = 0.95) -> Mapping[str, tuple[float, float]]:
         """Confidence limits by cell, and of all as `total`."""
@@ -89,7 +102,8 @@ class CorrectedTotals:
     def summary(self) -> str:
         """In words."""
         each = zip((*self.cells, self.total), (*self.naive, sum(self.naive)), strict=True)
-        return "\n".join(["totals corrected for linkage errors", *(f"  {e}; naive {n:,.6g}" for e, n in each)])
+        lines = ["totals corrected for linkage errors", *(f"  {e}; naive {n:,.6g}" for e, n in each)]
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
 def blocked_rates(counts: ArrayLike, *, candidates: int, several_allowed: bool = False) -> BlockedRates:
@@ -149,77 +163,57 @@ def blocked_rates(counts: ArrayLike, *, candidates: int, several_allowed: bool =
     )
 
 
+def corrected_counts(
+    rates: BlockedRates, links: ArrayLike, blocked: ArrayLike, *, names: Sequence[str] | None = None
+) -> CorrectedTotals:
+    """Numbers of matched pairs by cell, corrected for missed and false links, with intervals.
+
+        T = (links - r * blocked) / (recall - r)
+
+    links, blocked: (cells,) numbers of linked pairs and of all pairs in blocks, of the linkage that the rates are of.
+    Cells split the pairs, by columns of either file; they may leave pairs out.
+
+    Error about these files' own matched pairs: what the recall among a cell's matches differs from that among all, and
+    r likewise, by sampling without replacement; and the error of the rates about what holds among all pairs.
+    Source: UNECE Input Privacy-Preserving Project (Statistics Netherlands and Statistics Canada), for T; the standard
+    error is worked out here and measured in docs/linkage-errors.md.
+
+    Misleads where errors in the keys depend on the cell: recall then differs between cells.
+    Raises UsageError where recall <= r (the linkage key tells nothing), or these are no counts of that linkage.
+    """
+    over_links, over_pairs = _totals(links, "links"), _totals(blocked, "blocked")
+    if over_links.shape == over_pairs.shape and (
+        ((over_links < 0) | (over_links > over_pairs)).any()
+        or (over_links != np.floor(over_links)).any()
+        or (over_pairs != np.floor(over_pairs)).any()
+    ):
+        raise UsageError("links, blocked: want whole numbers of pairs, no more links than pairs in any cell")
+    for name, cells, of in (("links", over_links, rates.linkage), ("blocked", over_pairs, rates.blocking)):
+        most = of.records * (of.true_links.value + of.false_links.value)
+        if cells.sum() > most * (1 + 1e-9) + 0.5:
+            raise UsageError(
+                f"{name}: got {cells.sum():,.0f} pairs; want at most the {most:,.0f} that the rates come from"
+            )
+    return _corrected(rates, over_links, over_pairs, None, names)
+
+
 def corrected_totals(
     rates: BlockedRates,
     links: ArrayLike,
     blocked: ArrayLike,
     *,
-    links_squared: ArrayLike | None = None,
-    blocked_squared: ArrayLike | None = None,
+    links_squared: ArrayLike,
+    blocked_squared: ArrayLike,
     names: Sequence[str] | None = None,
 ) -> CorrectedTotals:
-    """Totals over matched pairs by cell, corrected for missed and false links, with intervals.
+    """Totals of a value over matched pairs by cell, corrected as `corrected_counts`.
 
-        T = (links - r * blocked) / (recall - r)
-
-    links, blocked: (cells,) totals over the linked pairs and over all pairs in blocks, of counts or of a value; the
-    rates are of the same linkage. For a value also the totals of its square, else the standard errors cannot be had.
-    Cells split the pairs: any that leave the rates alike.
-
-    Error about the matched pairs' own total: where the recall among a cell's pairs differs from that among all, and r
-    likewise, by sampling without replacement; and the error of the rates about what holds among all pairs.
-    Source: UNECE Input Privacy-Preserving Project (Statistics Netherlands and Statistics Canada), for T; the standard
-    error is worked out here and measured in docs/linkage-errors.md.
-
-    Misleads where errors in the keys depend on the value or the cell: recall then differs between cells.
-    Raises UsageError where recall <= r (the linkage key tells nothing) or shapes differ.
+    links, blocked: (cells,) totals of the value over linked pairs and over all pairs in blocks; links_squared,
+    blocked_squared: of its square, which the standard errors need.
+    Misleads where errors in the keys depend on the value. Raises UsageError where recall <= r, or shapes differ.
     """
-    over_links, over_pairs = _totals(links, "links"), _totals(blocked, "blocked")
-    if over_links.shape != over_pairs.shape:
-        raise UsageError(f"links, blocked: got {len(over_links)} and {len(over_pairs)} cells; want as many")
-    if (links_squared is None) != (blocked_squared is None):
-        raise UsageError("squares: got those of links or of blocked alone; want both or none")
-    labels = tuple(names) if names is not None else tuple(f"cell {i + 1}" for i in range(len(over_links)))
-    if len(labels) != len(over_links):
-        raise UsageError(f"names: got {len(labels)}; want {len(over_links)}")
-    recall, r, c = rates.linkage.recall.value, rates.ratio.value, rates.coverage.value
-    true = adjusted(over_links, over_pairs, recall, r)
-    if links_squared is None or blocked_squared is None:
-        if ((over_links < 0) | (over_links > over_pairs) | (over_links != np.floor(over_links))).any():
-            raise UsageError(
-                "links: got totals of a value; want counts, at most those of blocked, or the squares as well"
-            )
-        true_squares, pair_squares = true, over_pairs
-    else:
-        pair_squares = _totals(blocked_squared, "blocked_squared")
-        true_squares = adjusted(_totals(links_squared, "links_squared"), pair_squares, recall, r)
-    n = rates.linkage.records
-    matches, others = n * c, n * rates.blocking.false_links.value
-    gap, inside = recall - r, min(recall, 1.0)
-
-    def error(t: float, f: float, t_squares: float, f_squares: float) -> float:
-        apart = max(t_squares - t**2 / matches, 0.0) * inside * (1 - inside)
-        apart += max(f_squares - f**2 / others, 0.0) * r * (1 - r)
-        by_pairs = recall * t / c - r * f / rates.blocking.false_links.value
-        by_links = f / rates.blocking.false_links.value - t / c
-        slope = np.array([by_pairs, by_links])
-        return float(np.sqrt(apart + slope @ rates.realised @ slope) / gap)
-
-    false, false_squares = over_pairs - true, pair_squares - true_squares
-    parts = np.stack([true, false, true_squares, false_squares])
-
-    def of(name: str, part: Floats) -> Estimate:
-        t = float(part[0])
-        most = t / c  # if every record had its partner: what is missing to it is seen in the records without any pair
-        return Estimate(name, t, error(*part), "complement" if 0 < t < most else "plain", most=most)
-
-    cells = tuple(of(label, part) for label, part in zip(labels, parts.T, strict=True))
-    return CorrectedTotals(
-        cells=cells,
-        total=of("total", parts.sum(axis=1)),
-        naive=tuple(map(float, over_links)),
-        blocked=tuple(map(float, over_pairs)),
-    )
+    squares = _totals(links_squared, "links_squared"), _totals(blocked_squared, "blocked_squared")
+    return _corrected(rates, _totals(links, "links"), _totals(blocked, "blocked"), squares, names)
 
 
 def adjusted(links: ArrayLike, blocked: ArrayLike, recall: float, ratio: float) -> Floats:
@@ -236,6 +230,49 @@ def _open_end(rates: LinkRates) -> float:
     """Standard error of p where a rate is at its limit: that of an error with the likelihood's exponential tail."""
     slopes = [each.slope for each in (rates.true_links, rates.false_links) if each.at_limit and each.slope > 0]
     return max((1 / slope for slope in slopes), default=0.0)
+
+
+def _corrected(
+    rates: BlockedRates,
+    links: Floats,
+    blocked: Floats,
+    squares: tuple[Floats, Floats] | None,
+    names: Sequence[str] | None,
+) -> CorrectedTotals:
+    shapes = {len(each) for each in (links, blocked, *(squares or ()))}
+    if len(shapes) > 1:
+        raise UsageError(f"totals: got {sorted(shapes)} cells; want as many of each")
+    labels = tuple(names) if names is not None else tuple(f"cell {i + 1}" for i in range(len(links)))
+    if len(labels) != len(links):
+        raise UsageError(f"names: got {len(labels)}; want {len(links)}")
+    recall, r, c = rates.linkage.recall.value, rates.ratio.value, rates.coverage.value
+    others_each = rates.blocking.false_links.value
+    true = adjusted(links, blocked, recall, r)
+    true_squares = true if squares is None else adjusted(*squares, recall, r)
+    pair_squares = blocked if squares is None else squares[1]
+    matches, others = rates.linkage.records * c, rates.linkage.records * others_each
+    inside = min(recall, 1.0)
+
+    def error(t: float, f: float, t_squares: float, f_squares: float) -> float:
+        apart = max(t_squares - t**2 / matches, 0.0) * inside * (1 - inside)
+        apart += max(f_squares - f**2 / others, 0.0) * r * (1 - r)
+        slope = np.array([recall * t / c - r * f / others_each, f / others_each - t / c])
+        return float(np.sqrt(apart + slope @ rates.realised @ slope) / (recall - r))
+
+    def of(name: str, part: Floats) -> Estimate:
+        t = float(part[0])
+        most = t / c  # if every record had its partner: what is missing to it is seen in records without any pair
+        return Estimate(name, t, error(*part), "complement" if 0 < t < most else "plain", most=most)
+
+    parts = np.stack([true, blocked - true, true_squares, pair_squares - true_squares])
+    return CorrectedTotals(
+        cells=tuple(of(label, part) for label, part in zip(labels, parts.T, strict=True)),
+        total=of("total", parts.sum(axis=1)),
+        naive=tuple(map(float, links)),
+        blocked=tuple(map(float, blocked)),
+        counts=squares is None,
+        notes=rates.notes,
+    )
 
 
 def _totals(values: ArrayLike, name: str) -> Floats:
