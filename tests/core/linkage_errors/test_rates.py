@@ -176,3 +176,16 @@ def test_results_say_what_they_are() -> None:
     assert rates.interval(0.99)["recall"][0] < rates.interval(0.9)["recall"][0]
     with pytest.raises(UsageError, match="level"):
         rates.interval(1.0)
+
+
+def test_the_fit_is_pearsons_over_cells_with_five_expected_records() -> None:
+    counts = np.array([1050, 5200, 2900, 740, 95, 13, 1, 1])
+    rates = link_rates(counts, candidates=10_000, classes=1)
+    assert rates.model is not None
+    law = rates.model.probability(8)
+    expected = counts.sum() * np.array([*law[:5], 1 - law[:5].sum()])  # five links and more: fewer than 5 beyond
+    assert expected[5] >= 5
+    assert counts.sum() * (1 - law[:6].sum()) < 5
+    seen = np.array([*counts[:5], counts[5:].sum()])
+    assert rates.fit.chi_square == pytest.approx(((seen - expected) ** 2 / expected).sum())
+    assert rates.fit.df == 6 - 1 - 2

@@ -298,18 +298,19 @@ def _chosen(table: Floats, classes: int | None, trials: int | None) -> Mixture:
                 f"not identified: got {room + 1} different numbers of links; {classes} classes want {2 * classes + 1}"
             )
         return fitted(counts, classes, trials)
-    best, least = fitted(counts, 1, trials), np.inf
-    for each in range(1, MOST_CLASSES + 1):
-        if each > 1 and 2 * each > room:
+    best = fitted(counts, 1, trials)
+    for each in range(2, MOST_CLASSES + 1):
+        if 2 * each > room:
             break
-        model = best if each == 1 else fitted(counts, each, trials)
+        model = fitted(counts, each, trials)
         try:
-            criterion = 2 * _penalty(model, table) - 2 * log_likelihood(model, counts)
+            # a model without any true link tells of no better one by its own penalty
+            cost = _penalty(model, table) - _penalty(best, table) if best.p > 0 else 2.0
         except np.linalg.LinAlgError:
             break
-        if criterion >= least:
+        if log_likelihood(model, counts) - log_likelihood(best, counts) <= cost:
             break
-        best, least = model, criterion if model.p > 0 else np.inf  # with no true link at all there is a better one
+        best = model
     return best
 
 
@@ -328,11 +329,10 @@ def _fit(model: Mixture, table: Floats, adds: Floats) -> Fit:
     counts, classes = table.sum(axis=0), len(model.means)
     n, law = counts.sum(), model.probability(len(counts))
     law[-1] += max(1 - law.sum(), 0.0)  # the tail beyond the largest number seen
-    cell = np.zeros(len(counts), dtype=int)  # numbers of links, pooled from the end to 5 expected records
-    room = 0.0
+    cell, room = np.zeros(len(counts), dtype=int), 5.0  # numbers of links, pooled from the end to 5 expected records
     for k in range(len(counts) - 1, -1, -1):
-        cell[k] = cell[k + 1] if 0 < room < 5 else cell[k + 1] + 1 if k + 1 < len(counts) else 0
-        room = n * law[k] + (room if 0 < room < 5 else 0.0)
+        above = cell[k + 1] if k + 1 < len(counts) else -1
+        cell[k], room = (above, room + n * law[k]) if room < 5 else (above + 1, n * law[k])
     if room < 5 and cell[0]:
         cell[cell == cell[0]] -= 1
     pooling = np.eye(cell.max() + 1)[cell]
