@@ -4,6 +4,7 @@ Messages are carried by this process; the guards are those of a pilot.
 """
 
 import json
+import shutil
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -470,6 +471,9 @@ def test_a_home_that_has_lost_its_pilot_toml_answers_nothing(pilot: Pilot, step:
     """Without it a home has joined no pilot, and studies needed nobody's approval."""
     number = pilot.agreed()
     (pilot.home("istat") / "pilot.toml").unlink()
+    assert "no pilot.toml" in say(pilot, "istat", step, number)
+    (pilot.home("istat") / "pilot.kit").unlink()
+    shutil.rmtree(pilot.home("istat") / "studies")
     assert "no pilot.toml" in say(pilot, "istat", step, number)
 
 

@@ -25,6 +25,7 @@ from statfed.client.pilot.uses import left, uses_of
 from statfed.core import VERSION
 from statfed.core.errors import Refused, UsageError, harmless
 from statfed.core.identity import Identity, load_identity
+from statfed.core.pilot.audit import FILE as LOG
 from statfed.core.pilot.audit import record
 from statfed.core.pilot.documents import read_document
 from statfed.core.pilot.files import replace_file
@@ -249,15 +250,16 @@ def _answered(home: Path, letter: Letter, rules: Approval, now: datetime) -> Mai
 def standing_of(home: Path) -> Own | None:
     """This home's part in a pilot; None where it has joined none.
 
-    Raises Refused where it cannot be read, or is gone from a home with a kit or studies, which would answer anything.
+    Raises Refused where it cannot be read, or is gone from a home with a kit, studies or a log, which would answer
+    anything.
     """
     try:
         own = standing(home)
     except UsageError as error:
         log.error("pilot: %s", error)
         raise Refused("this party's pilot.toml cannot be read; its own log says why") from None
-    if own is None and ((home / KIT).exists() or (home / FOLDER).exists()):
-        raise Refused("this party has a kit or studies of a pilot, and no pilot.toml; want `statfed pilot join` again")
+    if own is None and any((home / name).exists() for name in (KIT, FOLDER, LOG)):
+        raise Refused("this party has papers or a log of a pilot, and no pilot.toml; want `statfed pilot join` again")
     return own
 
 
