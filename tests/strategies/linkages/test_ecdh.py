@@ -175,9 +175,7 @@ def test_units_that_do_not_fit_are_refused_without_a_word_of_them(units: Units |
     assert "9.5" not in str(refusal.value)
 
 
-def test_a_question_or_a_third_holder_is_refused() -> None:
-    with pytest.raises(UsageError, match="question: got one; want none"):
-        ecdh.coordinator(agreed(), "table")
+def test_a_third_holder_is_refused() -> None:
     with pytest.raises(UsageError, match="got 3 parties; want two holders"):
         ecdh.coordinator(agreed({"a": 10, "b": 10, "office": 10}))
 
@@ -366,5 +364,5 @@ def test_the_linkage_is_found_by_its_name_and_runs_by_the_contract() -> None:
     known = identities(agreement.parties)
     units: Mapping[str, list[str | None]] = {"bank": ["a", "b", None], "office": ["b", "c", "a"]}
     parties = {name: module.party(agreement, known[name], Units({"id": units[name]})) for name in units}
-    assert linked(module.coordinator(agreement, None), parties) == Outcome(size=2)
+    assert linked(module.coordinator(agreement), parties) == Outcome(size=2)
     assert module.third_parties(agreement.options) == ()

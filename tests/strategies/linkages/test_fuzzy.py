@@ -289,8 +289,6 @@ def test_an_agreement_with_other_parties_is_joined() -> None:
     for options in ({"pairs_to": ("mallory",)}, {"helper": "bank"}):
         with pytest.raises(StatfedError, match="want"):
             next(fuzzy.coordinator(agreed(10, **options)))
-    with pytest.raises(UsageError, match="want none"):
-        next(fuzzy.coordinator(agreed(10), "total"))
 
 
 def test_what_roles_learn_leaves_a_role_out() -> None:

@@ -345,11 +345,6 @@ def test_a_party_that_does_not_answer_is_named() -> None:
         rounds.send({})
 
 
-def test_a_question_beside_the_agreement_is_refused() -> None:
-    with pytest.raises(UsageError, match="options"):
-        helper.coordinator(agreed({"a": 5, "b": 5}, helper.Options()), "something else")
-
-
 @pytest.mark.parametrize("reveal", helper.REVEALS)
 def test_every_role_has_a_row_of_who_learns_what(reveal: Any) -> None:
     agreement = agreed({"a": 5, "b": 5}, helper.Options())

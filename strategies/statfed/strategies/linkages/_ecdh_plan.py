@@ -30,7 +30,7 @@ class Column(Section):
     low: float
     high: float
     decimals: int = Field(
-        default=0, ge=-6, le=6, description="places that values are rounded to before they are summed"
+        default=0, ge=-6, le=6, description="places that values have: more are refused"
     )
 
     @model_validator(mode="after")

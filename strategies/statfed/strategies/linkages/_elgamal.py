@@ -51,10 +51,13 @@ class Digits:
         return len(self.bounds)
 
     def written(self, values: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
-        """(n, digits) of columns (n,) each, within their bounds."""
+        """(n, digits) of columns (n,) each, within their bounds. Raises Refused where values have more decimals."""
         found = []
         for column, value in zip(self.columns, values, strict=True):
-            rest = np.rint(value * 10.0**column.decimals).astype(np.int64)
+            scaled = value * 10.0**column.decimals
+            rest = np.rint(scaled).astype(np.int64)
+            if (np.abs(scaled - rest) > 1e-6 + 1e-9 * np.abs(scaled)).any():
+                raise Refused(f"totals: got values of more than {column.decimals} decimals; want them as agreed")
             count = len(_bounds(*column.units))
             found += [(rest >> BITS * i) & (2**BITS - 1) for i in range(count - 1)]
             found.append(rest >> BITS * (count - 1))

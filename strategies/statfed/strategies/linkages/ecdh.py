@@ -135,7 +135,7 @@ def _summed(asked: Asked, decimals: Any) -> dict[str, Any]:
         if column.bounds is None:
             raise UsageError(f"{name}: got no bounds; want low and high in the codebook: values are encrypted in units")
         if places is None and column.type == "number":
-            raise UsageError(f"{name}: got no decimals; want how many its values are rounded to: decimals.{name}=2")
+            raise UsageError(f"{name}: got no decimals; want how many its values have: decimals.{name}=2")
         low, high = column.bounds
         try:
             columns[name] = Column(low=low, high=high, decimals=places or 0)
@@ -165,15 +165,13 @@ def party(agreement: Agreement, identity: Identity, units: Units | None, keep: P
     return half(agreement, identity, units, keep)
 
 
-def coordinator(agreement: Agreement, question: Any = None) -> Rounds:
-    """The coordinator's half. question: None; what is revealed is part of the agreement.
+def coordinator(agreement: Agreement) -> Rounds:
+    """The coordinator's half. What is revealed is part of the agreement.
 
-    Raises UsageError on an agreement or question that does not fit, EngineError when a holder does not answer, or
+    Raises UsageError on an agreement that does not fit, EngineError when a holder does not answer, or
     answers what it cannot have.
     """
     plan = plan_of(agreement)
-    if question is not None:
-        raise UsageError("question: got one; want none: ecdh reveals what its options say")
     return _rounds(agreement, plan)
 
 

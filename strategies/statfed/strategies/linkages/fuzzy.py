@@ -130,7 +130,7 @@ def party(agreement: Agreement, identity: Identity, units: Units | None) -> Part
     raise UsageError(f"party: got {identity.name}; want a holder with units, or the linkage unit without")
 
 
-def coordinator(agreement: Agreement, question: object = None) -> Rounds:
+def coordinator(agreement: Agreement) -> Rounds:
     """The coordinator's half. Raises EngineError where a party does not answer.
 
     Figures, counts 0 or at least `minimum`: threshold; quality: (2, 3), precision and recall there, each with its 95 %
@@ -144,8 +144,6 @@ def coordinator(agreement: Agreement, question: object = None) -> Rounds:
     in a block above `most_in_block`, in per cent rounded up.
     """
     options = checked(agreement)
-    if question is not None:
-        raise UsageError(f"question: got {question!r}; want none: fuzzy tells sizes and pairs alone")
     holders, helper = agreement.holders, options.helper
     yield from met(agreement)
     parts = yield from _asked("mix", {name: {} for name in holders})

@@ -302,13 +302,11 @@ def party(agreement: Agreement, identity: Identity, units: Units | None) -> Hold
     return Helper(agreement, identity) if units is None else Holder(agreement, identity, units)
 
 
-def coordinator(agreement: Agreement, question: Any = None) -> Rounds:
-    """The coordinator's half. question: none: what is worked out stands in the options that all have agreed to.
+def coordinator(agreement: Agreement) -> Rounds:
+    """The coordinator's half: what is worked out stands in the options that all have agreed to.
 
     Raises EngineError where a party does not answer or answers in another form, Refused where too few match.
     """
-    if question is not None:
-        raise UsageError("question: got one; want it in the options of the linkage, which every party has agreed to")
     return _coordinated(agreement)
 
 
