@@ -70,7 +70,7 @@ def _result(asked: Asked, outcome: Outcome) -> Result:
     least = asked.linking.minimum_frequency
     if outcome.result is not None:
         return outcome.result
-    if outcome.size is None or outcome.size < least:
+    if outcome.size is None or outcome.size < least > 1:
         raise Refused(f"linkage: fewer than {least} units match, or none; want a larger set, or other units")
     if outcome.figures:
         rows: list[Mapping[str, str | float]] = [

@@ -77,6 +77,11 @@ class Options(Section):
         default_factory=dict, description="by holder, which columns of that codebook it has"
     )
 
+    @property
+    def least(self) -> int:
+        """Fewest matches whose number is told: any, also none, where there is no minimum frequency."""
+        return self.minimum_frequency if self.minimum_frequency > 1 else 0
+
     @model_validator(mode="after")
     def _fits(self) -> "Options":
         if not NAME.fullmatch(self.helper):
@@ -273,7 +278,7 @@ class Helper(Correspondent):
         found = _tags.matched(lists)
         stream = _tags.fresh()
         if plan is None:
-            enough = len(found) >= setting.options.minimum_frequency
+            enough = len(found) >= setting.options.least
             order = _tags.permutation(stream, len(found))[: len(found) if enough else 0]
             to = setting.options.to
             told = {name: (found[order, i],) for i, name in enumerate(cast.holders) if name in to}
@@ -321,7 +326,7 @@ def _coordinated(agreement: Agreement) -> Rounds:
         size = said[setting.cast.helper].get(_SIZE)
         if size is not None and size.shape == () and int(size) == _WITHHELD:
             return Outcome()
-        if size is None or size.shape != () or not setting.options.minimum_frequency <= int(size) <= setting.cap:
+        if size is None or size.shape != () or not setting.options.least <= int(size) <= setting.cap:
             raise EngineError(f"{setting.cast.helper}: got no number of matches from 0 to {setting.cap}")
         if setting.options.to:
             yield from relay.round()
