@@ -7,6 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ROOMS := core strategies scenarios client server federation lab cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start many processes, none of which should have to compile the code anew.
 export PYTHONDONTWRITEBYTECODE :=
 # Tests write and sync thousands of ledgers: in memory, where a file system in memory has room for them.
 ROOM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
