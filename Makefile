@@ -7,6 +7,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ROOMS := core strategies scenarios client server federation lab cli
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start many processes, none of which should have to compile the code anew.
+export PYTHONDONTWRITEBYTECODE :=
+# Tests write and sync thousands of ledgers: in memory, where a file system in memory has room for them.
+ROOM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
+PYTEST := $(if $(ROOM),PYTEST_DEBUG_TEMPROOT=$(ROOM) )$(BIN)/pytest -q -n auto --dist worksteal -o tmp_path_retention_policy=failed
 
 .PHONY: help install demo pilot-demo test test-all lint types contracts tests docs clean
 
@@ -35,7 +40,7 @@ pilot-demo: install
 test: install lint types contracts tests
 
 test-all: install lint types contracts
-	HYPOTHESIS_PROFILE=search $(BIN)/pytest -q -n auto --dist worksteal -m ''
+	HYPOTHESIS_PROFILE=search $(PYTEST) -m ''
 	$(BIN)/python -P -m statfed.lab.pilot.demo
 
 lint: install
@@ -50,7 +55,7 @@ contracts: install
 	$(BIN)/lint-imports
 
 tests: install
-	$(BIN)/pytest -q -n auto --dist worksteal
+	$(PYTEST)
 
 docs: install
 	$(BIN)/python docs/make_reference.py

@@ -211,7 +211,14 @@ def test_a_run_that_cannot_go_on_says_so(call: Call, tmp_path: Path, name: str) 
     assert "study" in result.stderr
 
 
-@pytest.mark.parametrize("words", ["--help", f"{MEANS} --html means.html", f"{MEANS} --json --html means.html"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--help",
+        pytest.param(f"{MEANS} --html means.html", marks=pytest.mark.whole),
+        f"{MEANS} --json --html means.html",
+    ],
+)
 def test_a_reader_that_goes_away_is_no_failure_and_files_are_written(call: Call, tmp_path: Path, words: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -30,6 +30,7 @@ from statfed.lab.compare.statistics import bench_of, run_alone, write_sources
 from statfed.lab.compare.training import study_of, terms_of
 from statfed.lab.compare.trial import Cell, Technique
 from statfed.lab.laws.spoil import KINDS, Kind, spoil, spoilable, spoiled_holder
+from tests.covering import each_value, rest_whole
 
 MODULES = {name: importlib.import_module(path) for name, path in sorted(modules(PACKAGE).items())}
 STATISTICS = [name for name, module in MODULES.items() if kind_of(module) == "statistics"]
@@ -248,7 +249,14 @@ def test_a_holder_alone_gets_figures_of_the_same_names(name: str, drawn: Callabl
     assert error > one.module.SUCCESS.measure(one.figures, one.reference), "the smallest holder needs no others"
 
 
-@pytest.mark.parametrize(("name", "protection"), [(name, one) for name in STATISTICS for one in listed(name)])
+def turn(name: str, protection: str) -> bool:
+    """Scenarios take turns with their protections."""
+    return listed(name)[STATISTICS.index(name) % len(listed(name))] == protection
+
+
+@pytest.mark.parametrize(
+    ("name", "protection"), rest_whole([(name, one) for name in STATISTICS for one in listed(name)], turn)
+)
 def test_success_is_reached_at_the_first_level(name: str, protection: str, drawn: Callable[[str], Drawn]) -> None:
     one = drawn(name)
     technique = Technique(protection, first_level(one, protection))
@@ -281,7 +289,7 @@ def test_a_level_costs_no_more_than_it_says(name: str, level: Level, drawn: Call
     assert trial.disclosures == 0 or level.privacy["noise"] == "central"
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name in STATISTICS for kind in KINDS])
+@pytest.mark.parametrize(("name", "kind"), each_value(STATISTICS, KINDS))
 def test_a_spoiled_table_is_refused_by_column_and_holder(
     name: str, kind: Kind, drawn: Callable[[str], Drawn], tmp_path: Path
 ) -> None:
