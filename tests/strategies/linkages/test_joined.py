@@ -298,7 +298,8 @@ def test_everybody_matches() -> None:
 
 
 def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between nobody and everybody matched, only what is opened differs. Fails if w is sent in plain."""
+    """Between nobody and everybody matched, only what is opened differs. Fails if the indicator of a match goes out in
+    plain, or a payload without its second mask; what the helper deals has a seed of 16 bytes and a list before that."""
     from statfed.strategies.linkages._channels import Channels
 
     seen: dict[str, list[bytes]] = {}
@@ -318,6 +319,12 @@ def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(m
         lengths.append({name: [len(each) for each in contents] for name, contents in seen.items()})
         for name in ("a of b", "b of a"):
             assert uniform(b"".join(each for each in seen[name] if len(each) >= 3200))
+        size = 8 * 400
+        dealt = next(each for each in seen["b of helper"] if len(each) > size)
+        assert uniform(dealt[16 + size + 16 : -size])  # the half of its own payload that comes back
+        assert uniform(dealt[-size:])  # the indicator
+        dealt = next(each for each in seen["a of helper"] if len(each) > size)
+        assert uniform(dealt[16 : -size - 16])
     assert lengths[0] == lengths[1]
 
 
