@@ -440,3 +440,22 @@ def test_a_mean_of_too_few_matches_in_all_is_not_told() -> None:
     assert not opened_of(found).any()
     assert found.outcome.size is None
     assert rows_of(found)[["estimate", "std_error", "count"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("method", ["ols", "glm"])
+def test_a_level_that_no_match_has_is_left_out_and_said(method: str) -> None:
+    made = {**TWO, "b": TWO["b"].assign(sector=TWO["b"]["sector"].replace(0, 3))}
+    formula = "y ~ age + C(sector)"
+    found = analysed(made, method, 5, formula=formula)
+    plain = joined(made)
+    fit = (smf.ols if method == "ols" else smf.logit)(formula, plain).fit()
+    rows = rows_of(found).set_index("name")
+    np.testing.assert_allclose((rows["estimate"] - fit.params) / fit.bse, 0, atol=1e-5)
+    assert found.outcome.result is not None
+    assert any("sector: no records at a" in note for note in found.outcome.result.notes)
+
+
+def test_responses_that_are_predicted_exactly_are_refused_without_counting_on_both_sides() -> None:
+    made = {**TWO, "b": TWO["b"].assign(y=(TWO["b"]["x2"] > 0).astype(int))}
+    with pytest.raises(UsageError, match=r"no convergence|narrower bounds"):
+        analysed(made, "glm", formula="y ~ x2")
