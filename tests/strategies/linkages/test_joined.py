@@ -298,7 +298,8 @@ def test_everybody_matches() -> None:
 
 
 def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between nobody and everybody matched, only what is opened differs. Fails if w is sent in plain."""
+    """Between nobody and everybody matched, only what is opened differs. Fails if the indicator of a match goes out in
+    plain, or a payload without its second mask; what the helper deals has a seed of 16 bytes and a list before that."""
     from statfed.strategies.linkages._channels import Channels
 
     seen: dict[str, list[bytes]] = {}
@@ -318,6 +319,12 @@ def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(m
         lengths.append({name: [len(each) for each in contents] for name, contents in seen.items()})
         for name in ("a of b", "b of a"):
             assert uniform(b"".join(each for each in seen[name] if len(each) >= 3200))
+        size = 8 * 400
+        dealt = next(each for each in seen["b of helper"] if len(each) > size)
+        assert uniform(dealt[16 + size + 16 : -size])  # the half of its own payload that comes back
+        assert uniform(dealt[-size:])  # the indicator
+        dealt = next(each for each in seen["a of helper"] if len(each) > size)
+        assert uniform(dealt[16 : -size - 16])
     assert lengths[0] == lengths[1]
 
 
@@ -433,3 +440,22 @@ def test_a_mean_of_too_few_matches_in_all_is_not_told() -> None:
     assert not opened_of(found).any()
     assert found.outcome.size is None
     assert rows_of(found)[["estimate", "std_error", "count"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("method", ["ols", "glm"])
+def test_a_level_that_no_match_has_is_left_out_and_said(method: str) -> None:
+    made = {**TWO, "b": TWO["b"].assign(sector=TWO["b"]["sector"].replace(0, 3))}
+    formula = "y ~ age + C(sector)"
+    found = analysed(made, method, 5, formula=formula)
+    plain = joined(made)
+    fit = (smf.ols if method == "ols" else smf.logit)(formula, plain).fit()
+    rows = rows_of(found).set_index("name")
+    np.testing.assert_allclose((rows["estimate"] - fit.params) / fit.bse, 0, atol=1e-5)
+    assert found.outcome.result is not None
+    assert any("sector: no records at a" in note for note in found.outcome.result.notes)
+
+
+def test_responses_that_are_predicted_exactly_are_refused_without_counting_on_both_sides() -> None:
+    made = {**TWO, "b": TWO["b"].assign(y=(TWO["b"]["x2"] > 0).astype(int))}
+    with pytest.raises(UsageError, match=r"no convergence|narrower bounds"):
+        analysed(made, "glm", formula="y ~ x2")

@@ -385,6 +385,9 @@ def _of_products(setting: Setting, plan: _models.Products, relay: Relay) -> Roun
     try:
         ask = next(rounds)
         while True:
+            if ask.name == "separation":  # counts of records on both sides of a plane: never told
+                ask = rounds.throw(Refused("separation: got an ask for numbers on both sides of a plane; want none"))
+                continue
             if ask.name == "step":
                 total = yield from _stepped(setting, known, ask, relay)
             else:
