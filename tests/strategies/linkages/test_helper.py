@@ -56,7 +56,7 @@ def test_pairs_belong_together_and_go_to_those_named_alone() -> None:
     made = registers(200, 3)
     found = run(made, reveal="pairs", to=("a", "c"))
     ids = {name: np.array(each.keys["id"]) for name, each in made.items()}
-    a, c = (ids[name][found.parties[name].pairs] for name in ("a", "c"))
+    a, c = (ids[name][found.parties[name].pairs.unit] for name in ("a", "c"))
     np.testing.assert_array_equal(a, c)
     assert set(a) == common(made)
     assert found.parties["b"].pairs is None
