@@ -84,9 +84,7 @@ def _run(
 def _options() -> list[Any]:
     option = panel(HEADING)
     return [
-        option(
-            "key", "--key", required=True, metavar="COLUMNS", help="What units match by: id, or name,birth_date."
-        ),
+        option("key", "--key", required=True, metavar="COLUMNS", help="What units match by: id, or name,birth_date."),
         option(
             "analysis",
             "--analysis",
@@ -101,9 +99,7 @@ def _options() -> list[Any]:
             type=Choice(list(get_args(Reveal))),
             help="What comes out; by default what the other options ask for.",
         ),
-        option(
-            "to", "--to", multiple=True, metavar="NAME", help="Holder that learns which of its units match."
-        ),
+        option("to", "--to", multiple=True, metavar="NAME", help="Holder that learns which of its units match."),
         option("block", "--block", metavar="COLUMNS", help="Fuzzy: parts of which one is equal in every pair."),
         option("salt", "--salt", metavar="COLUMN", help="Fuzzy: a part that is right in nearly all records."),
         option(
@@ -115,9 +111,7 @@ def _options() -> list[Any]:
             metavar="NUMBER",
             help="Fewest matched units that a figure is about.",
         ),
-        option(
-            "helper", "--helper", default="helper", metavar="NAME", help="Name of the helper, where there is one."
-        ),
+        option("helper", "--helper", default="helper", metavar="NAME", help="Name of the helper, where there is one."),
         option("cap", "--cap", type=int, metavar="NUMBER", help="Units that every holder fills its own up to."),
         option("set_", "--set", multiple=True, metavar="KEY=VALUE", help="One further option of the linkage. Repeat."),
     ]

@@ -29,9 +29,7 @@ class Column(Section):
 
     low: float
     high: float
-    decimals: int = Field(
-        default=0, ge=-6, le=6, description="places that values have: more are refused"
-    )
+    decimals: int = Field(default=0, ge=-6, le=6, description="places that values have: more are refused")
 
     @model_validator(mode="after")
     def _checked(self) -> "Column":
