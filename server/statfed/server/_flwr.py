@@ -390,10 +390,10 @@ class Api:
         fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
         run = self._control.StartRun(StartRunRequest(fab=fab)).run_id
         with self._runtime([]) as runtime:
-            for _ in range(_LEFT):
-                taken = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
-                if not taken.token or taken.task.run_id == run:
-                    break
+            wanted = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
+            taken, left = runtime.AcquireTask(wanted), _LEFT
+            while taken.token and taken.task.run_id != run and left:
+                taken, left = runtime.AcquireTask(wanted), left - 1
         if not taken.token or taken.task.run_id != run:
             raise EngineError(f"task of run {run}: got {taken.task.run_id or 'none'}; want its one task")
         client = self._stack.enter_context(self._runtime([RuntimeTokenHttpInterceptor(taken.token)]))
