@@ -130,7 +130,7 @@ def regressions(draws: int) -> None:
 
 def _linked(rng: np.random.Generator, family: Family, n: int = 5000) -> Records:
     block = np.arange(n) % len(RIGHT)
-    x = np.column_stack([np.ones(n), rng.normal(0.2 * block, 1), rng.random(n) < 0.4])
+    x = np.column_stack([np.ones(n), rng.normal(0.2 * block, 1), (rng.random(n) < 0.4).astype(float)])
     linear = x @ BETA[family]
     y = linear + rng.normal(size=n)
     if family == "logistic":

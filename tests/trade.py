@@ -98,7 +98,7 @@ def draw(
 
 def _given(first: NDArray[np.bool_], coverage: float, odds_ratio: float) -> Floats:
     """Chance of being in the second file, given the first, with the same coverage."""
-    low, high = 0.0, 1.0
+    low, high, apart, among = 0.0, 1.0, coverage, coverage
     for _ in range(60):
         apart = (low + high) / 2
         odds = odds_ratio * apart / max(1 - apart, 1e-12)

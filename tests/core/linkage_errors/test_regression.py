@@ -31,7 +31,7 @@ FORMS: list[tuple[Family, Form]] = [
 def linked(rng: np.random.Generator, family: Family, n: int = 2000, right: np.ndarray = RIGHT) -> Records:
     """Records of which a link leads to another of the block, all alike, with chance 1 - right."""
     block = np.arange(n) % len(right)
-    x = np.column_stack([np.ones(n), rng.normal(0.2 * block, 1), rng.random(n) < 0.4])
+    x = np.column_stack([np.ones(n), rng.normal(0.2 * block, 1), (rng.random(n) < 0.4).astype(float)])
     linear = x @ BETA[family]
     y = linear + rng.normal(size=n) if family == "linear" else (rng.random(n) < 1 / (1 + np.exp(-linear))).astype(float)
     seen = y.copy()
