@@ -255,3 +255,8 @@ def test_a_precision_that_no_threshold_has_is_promised() -> None:
     scores = np.sort(random.beta(9, 9, (500, 12)), 1).astype(np.float32)
     quality = assess(scores[:, -1], scores[:, -2], np.full(500, 12), scores[:, -1], 1)
     assert quality.threshold(0.99, 0.8) is None
+
+
+def test_scores_below_nothing_are_assigned_for_ever() -> None:
+    pairs = Candidates(np.array([0, 1]), np.array([0, 1]), np.array([-3.0, -2.0], np.float32), np.array([1, 1]))
+    assert len(one_to_one(pairs, 2, 2)[0].left) == 2

@@ -180,7 +180,7 @@ def one_to_one(pairs: Candidates, rows: int, columns: int) -> tuple[Candidates, 
         sides = ((rows_left, rows), (columns_left, columns))
         tops = []
         for side, count in sides:
-            top = np.full(count, -1, np.float32)
+            top = np.full(count, -np.inf, np.float32)
             np.maximum.at(top, side, s)
             tops.append(top[side])
         mutual = (s == tops[0]) & (s == tops[1])

@@ -16,13 +16,18 @@ Why it holds, parties following the protocol:
 3. *Against the other holder*: it receives no encoding, and pairs only where it is named.
 
 Not claimed. The unit sees what encodings and tags are *for*: which records are alike, how much, and how large blocks
-are. Who knows the population can attack that: frequencies of tags, and of encodings if few attributes go in (Kuzu et
-al. 2011; Niedermeyer et al. 2014); patterns of bits that frequent q-grams share (Christen et al. 2018), which `rule90`
-and `fold` blunt and do not end; matching the graph of similarities with that of a known register (Vidanage et al.
-2020), which nothing here prevents but `flip`, in part and at the price of recall. Figures: benchmarks/linkage_fuzzy.py.
+are. Who knows the population can attack that:
+
+- frequencies of block tags, and of encodings where few attributes go in, which no hardening hides (Kuzu et al. 2011;
+  Niedermeyer et al. 2014); with all attributes in one filter, encodings hardly repeat;
+- patterns of bits that a q-gram sets (Christen et al. 2018), which `fold` and `rule90` blunt. A unit that knows the
+  owners of some records can weigh bits and tells q-grams of the others nearly as well as without hardening; a `salt`
+  stops that, and loses the partners whose salt is wrong;
+- the graph of similarities beside that of a known register (Vidanage et al. 2020): blunted, and by `flip` more so.
+
 With the secret (a holder that colludes with the unit, or a leak) all encodings fall to a dictionary. The unit can tell
 padding from records. A holder that lies about its records can probe for identifiers that it guesses: caps, ledgers and
-rate limits are for that.
+rate limits are for that. benchmarks/linkage_fuzzy.py has how far each attack comes.
 
 Source: Schnell, Bachteler and Reiher 2009; Vatsalan, Sehili, Christen and Rahm 2017, Privacy-preserving record linkage
 for big data, Handbook of Big Data Technologies (linkage units, blocking).
