@@ -183,6 +183,15 @@ def test_a_key_of_several_units_is_refused_and_a_cap_that_is_too_small(tmp_path:
         answered(tmp_path, study({"key": "id", "cap": 150}))
 
 
+def test_a_second_study_of_the_same_units_would_tell_few_by_its_difference_and_is_refused(tmp_path: Path) -> None:
+    ruled: dict[str, Any] = {"simulation": {"disclosure": {"minimum_frequency": 3}}}
+    first = study({"key": "id"}, where=["age >= 40"], **ruled)
+    assert answered(tmp_path, first).result.tables["matched"][0]["count"] > 10
+    assert answered(tmp_path, first).result.tables["matched"][0]["count"] > 10
+    with pytest.raises(Refused, match="units were matched with those of bank in another study"):
+        answered(tmp_path, study({"key": "id"}, where=["age >= 41"], **ruled))
+
+
 def test_fewer_matches_than_the_minimum_are_not_told_how_many(tmp_path: Path) -> None:
     others = tables()["bank"]
     others["id"] = [f"Q{i}" for i in range(195)] + list(tables()["office"]["id"][:5])

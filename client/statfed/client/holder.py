@@ -388,11 +388,20 @@ class Holder:
         """Enter a linkage and its figures. Raises Refused where it was entered in this run, or there are more figures
         or linkages than the policy allows."""
         limits, run = self.policy.limits, statement.run
-        note = f"{study.terms.method}: linkage {study.terms.protection.name}"
+        name, allowed = study.terms.protection.name, self.policy.allow.linkages
+        others = sorted(set(study.holders) - {self.policy.holder.name})
+        note = f"{study.terms.method}: linkage {name}"
         with self.ledger() as ledger:
             if ledger.has_disclosed(run, statement.round):
                 raise Refused(f"linkage: run {run} has linked already; want a new run")
             before, linked = ledger.figures(), ledger.linked(limits.days)
+            alone = self.policy.disclosure.minimum_frequency is not None and f"{name}:several" not in allowed
+            if alone and ledger.linked_with(others) - {study.digest}:
+                raise Refused(
+                    f"linkage: units were matched with those of {' or '.join(others)} in another study; the difference "
+                    f"of two tells of few units, which minimum frequency cannot see; want {name}:several in "
+                    "allow.linkages, or that study again"
+                )
             if limits.linkages is not None and linked >= limits.linkages:
                 raise Refused(
                     f"limits.linkages: this dataset was linked {linked} times in {limits.days} days, and is so no more "
@@ -404,7 +413,7 @@ class Holder:
                     f"ever gives, and {figures:,} more are asked for; want fewer"
                 )
             what = hashlib.sha256(f"{run} {study.digest}".encode()).hexdigest()
-            ledger.disclose(run, study.digest, statement.round, note, figures, what, linked=True)
+            ledger.disclose(run, study.digest, statement.round, note, figures, what, linked=others)
 
     def _given(
         self,

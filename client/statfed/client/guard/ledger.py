@@ -2,11 +2,11 @@
 
 Kinds of entries, and their facts: `open` (dataset, unit, epsilon, delta) once, `budget` (epsilon, delta), `reserve`
 (order, single; `round` is the most sums of the run, `event` that of each of them; done: sums of the study before them,
-where there are), `charge`, `disclose` (figures, what; where known; linked, where units were matched with others'),
+where there are), `charge`, `disclose` (figures, what; where known; linked, the others whose units were matched),
 `refuse` (withheld, where the coordinator gave no result on seeing totals), `release` (freed; over, where the run has
-ended in all its attempts), `restored` (anchor, lost). A reservation of sums with different events has them in `events`,
-each with how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for the whole budget
-(`accountant.claim`).
+ended in all its attempts), `restored` (anchor, lost). A reservation of sums with different events has them in
+`events`, each with how often; one of a budget that is spent in shares has `adaptive`, and `event` stands for the whole
+budget (`accountant.claim`).
 
 Formal guarantees.
 
@@ -50,7 +50,7 @@ import datetime as dt
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -332,13 +332,13 @@ class Ledger:
         figures: int = 0,
         what: str = "",
         most: int | None = None,
-        linked: bool = False,
+        linked: Sequence[str] = (),
     ) -> str:
         """Record a release that is not differentially private, before it leaves. Each (run, round) once.
 
         figures: exact numbers that leave; what: names the question and the state of the data (a digest of both), so
         that its figures are counted once however often it is asked; most: Refused where the figures of all time would
-        come to more, in words that hold no number. linked: were units matched with others'?
+        come to more, in words that hold no number. linked: others whose units were matched.
         """
         if figures < 0:
             raise UsageError(f"disclosure: got {figures} figures; want 0 or more")
@@ -348,7 +348,7 @@ class Ledger:
             more = max(0, figures - state.asked.get(what, 0)) if what else figures
             if most is not None and more and (state.lost or state.figures + more > most):
                 raise Refused("exact figures: more than this holder gives of its data set; want fewer, or privacy")
-            told = {"figures": figures, "what": what, "linked": linked}
+            told = {"figures": figures, "what": what, "linked": sorted(linked)}
             facts = {key: value for key, value in told.items() if value}
             return self._chain.append("disclose", run, study, round, facts=facts, note=note)
 
@@ -420,6 +420,11 @@ class Ledger:
         """Linkages of the last days, counted as refusals are."""
         with self._chain.reading() as state:
             return state.since(state.links, *_last(days))
+
+    def linked_with(self, others: Iterable[str]) -> frozenset[str]:
+        """Studies that matched units with any of `others`, of all time."""
+        with self._chain.reading() as state:
+            return frozenset(study for other in others for study in state.linked.get(other, ()))
 
     def release(self, run: str, study: str = "", *, over: bool = False) -> str:
         """Free what `run` reserved and did not charge. over: this study's run has ended in all attempts, which is on

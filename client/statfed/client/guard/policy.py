@@ -129,8 +129,9 @@ class Allow(Strict):
     )
     linkages: tuple[str, ...] = Field(
         default=(),
-        description="ways in which units may be matched with others', as helper; NAME:pairs besides where a holder may "
-        "learn which of its own match; none for no linkage",
+        description="ways in which units may be matched with others', as helper; besides NAME:pairs, where a holder "
+        "may learn which of its own match, and NAME:several, where several studies may match units with the same "
+        "others, whose differences no rule looks at; none for no linkage",
     )
     third_parties: tuple[str, ...] = Field(
         default=(),
@@ -181,8 +182,8 @@ class Allow(Strict):
     @classmethod
     def _linkages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         known([entry.partition(":")[0] for entry in value], modules(LINKAGES), "linkage")
-        if astray := sorted(entry for entry in value if entry.partition(":")[2] not in ("", "pairs")):
-            raise ValueError(f"got {', '.join(astray)}; want names of linkages, and NAME:pairs")
+        if astray := sorted(entry for entry in value if entry.partition(":")[2] not in ("", "pairs", "several")):
+            raise ValueError(f"got {', '.join(astray)}; want names of linkages, NAME:pairs and NAME:several")
         return value
 
     @field_validator("columns", "filters", "weights")

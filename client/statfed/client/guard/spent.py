@@ -90,6 +90,7 @@ class State:
     unnamed: int = 0  # figures of questions without a name
     refusals: list[int] = field(default_factory=list)  # their places in `times`
     links: list[int] = field(default_factory=list)  # of linkages, likewise
+    linked: dict[str, set[str]] = field(default_factory=dict)  # studies by each of the others whose units they matched
     withheld: set[str] = field(default_factory=set)  # runs whose totals gave no result
     over: set[tuple[str, str]] = field(default_factory=set)  # runs that ended, by shared name, and their study
     given: dict[tuple[str, str], dict[int, dict[str, str]]] = field(default_factory=dict)
@@ -245,8 +246,10 @@ class State:
                 self.chosen |= run.adaptive
             case "disclose":
                 self.disclose(entry.run, entry.study, entry.round, facts)
-                if facts.get("linked") is True:
+                if "linked" in facts:
                     self.links.append(entry.seq - 1)
+                    for other in facts["linked"]:
+                        self.linked.setdefault(other, set()).add(entry.study)
             case "refuse":
                 self.refusals.append(entry.seq - 1)
                 if facts.get("withheld") is True:
