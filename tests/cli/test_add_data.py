@@ -160,10 +160,13 @@ def test_a_third_party_gets_its_file_with_its_request_and_no_data(ask: Ask) -> N
     assert "third party, which holds no data" in said
     assert not Path("keys/policy.toml").exists()
     said = ask("pilot request --name office --third-party --home office", code=2)
-    assert "want some of homomorphic-encryption, multi-party" in said
+    assert "want some of fuzzy, helper, homomorphic-encryption, multi-party" in said
     assert not Path("office").exists()
     ask("pilot request --name office --third-party --protection multi-party --home office")
     Path("office/party.toml").write_text(Path("office/party.toml").read_text().replace("= 3", "= 5"))
     ask("pilot request --name office --third-party --protection multi-party --home office")  # again: kept
     assert load_party(Path("office/party.toml")).allow.minimum_holders == 5
+    ask("pilot request --name helper --third-party --home helps")
+    assert load_party(Path("helps/party.toml")).allow.protections == ("helper",)
+    assert load_party(Path("helps/party.toml")).allow.minimum_holders == 2
     assert "holds data" not in ask("pilot request --name x --protection multi-party --home x", code=2)

@@ -19,6 +19,7 @@ from statfed.client.protecting import Protecting
 from statfed.core import VERSION, toml
 from statfed.core.discovery import LINKAGES, modules
 from statfed.core.errors import EngineError, Refused, UsageError
+from statfed.core.linkage import is_linkage
 from statfed.core.method import Arrays
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import Packet, load_protection
@@ -65,7 +66,7 @@ def approval_of(home: Path) -> Approval:
 def played_by(name: str) -> tuple[str, ...]:
     """The protections that ask for a third party of this name, where a study does not name another one."""
     there = {one: load_protection(one) for one in sorted(modules(PROTECTIONS) | modules(LINKAGES))}
-    return tuple(one for one, module in there.items() if name in module.third_parties(module.Options()))
+    return tuple(one for one, module in there.items() if name in module.third_parties(module.Options.model_construct()))
 
 
 def write_party(home: Path, name: str, protections: Sequence[str]) -> Path:
@@ -75,13 +76,15 @@ def write_party(home: Path, name: str, protections: Sequence[str]) -> Path:
     having = [one for one in sorted(there) if there[one].REQUIRES.third_parties]
     if not protections or set(protections) - set(having):
         raise UsageError(f"protection: got {', '.join(protections) or 'none'}; want some of {', '.join(having)}")
-    policy = PartyPolicy(party=HolderName(name=name), allow=PartyAllow(protections=tuple(protections)))
+    fewest = 2 if all(map(is_linkage, protections)) else 3
+    allow = PartyAllow(protections=tuple(protections), minimum_holders=fewest)
+    policy = PartyPolicy(party=HolderName(name=name), allow=allow)
     path = home / FILE
     if path.exists():
         if load_party(path).party == policy.party:
             return path  # made again: what its people have changed is theirs
         raise UsageError(f"{path}: exists, of {load_party(path).party.name}; want a home of its own for {name}")
-    fields, allow = PartyAllow.model_fields, policy.allow
+    fields = PartyAllow.model_fields
     lines = [
         "# What this party takes part in. It holds no data: a key holder, a compute node. Anything else is refused.",
         toml.header("party"),

@@ -129,7 +129,7 @@ def _in_pilot(policy: Policy, home: Path) -> list[str]:
     there = {one.name for one in roster.participants if one.role == "third-party"}
     for name in allow.protections:
         module = None if name == ANY or ":" in name else load_protection(name)
-        wanted = 0 if module is None else len(module.third_parties(module.Options()))
+        wanted = 0 if module is None else len(module.third_parties(module.Options.model_construct()))
         if module is not None and len(there & set(allow.third_parties)) < wanted:
             have = f"; {roster.pilot} has {', '.join(sorted(there))}" if there else ""
             found.append(
