@@ -167,6 +167,6 @@ def test_a_third_party_gets_its_file_with_its_request_and_no_data(ask: Ask) -> N
     ask("pilot request --name office --third-party --protection multi-party --home office")  # again: kept
     assert load_party(Path("office/party.toml")).allow.minimum_holders == 5
     ask("pilot request --name helper --third-party --home helps")
-    assert load_party(Path("helps/party.toml")).allow.protections == ("helper",)
+    assert load_party(Path("helps/party.toml")).allow.protections == ("fuzzy", "helper")
     assert load_party(Path("helps/party.toml")).allow.minimum_holders == 2
     assert "holds data" not in ask("pilot request --name x --protection multi-party --home x", code=2)
