@@ -202,7 +202,7 @@ def test_missing_files_and_names_are_explained(call: Any, tmp_path: Path) -> Non
     assert "not a readable TOML file" in call("run", "broken.toml").stderr
     assert "not found in runs/" in call("runs", "show", "x").stderr
     assert "none found in" in call("ledger", "show", "--holder", "x").stderr
-    assert "want one of watch" in call("data", "fetch", "x").stderr
+    assert "want one of febrl4, pseudopeople, watch" in call("data", "fetch", "x").stderr
 
 
 def test_a_study_file_runs_like_its_scenario(call: Any, tmp_path: Path) -> None:
