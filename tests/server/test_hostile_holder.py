@@ -2,6 +2,7 @@
 but what is its own to say. The lies are told in a run that was kept, by one party of three."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -231,6 +232,47 @@ def test_replies_that_nobody_waits_for_are_not_taken_for_others() -> None:
     inner = SimpleNamespace(push_messages=lambda _: ["one"], pull_messages=lambda _: [stray, good, good])
     grid = PollingGrid(cast(Grid, inner), lambda: None)
     assert grid.send_and_receive([asked], timeout=1.0) == [good]
+
+
+def test_a_reply_that_is_slow_to_read_is_no_silence_of_the_others() -> None:
+    asked = [Message(RecordDict(), node, "query.ask") for node in (7, 8)]
+    for message, name in zip(asked, ("one", "two"), strict=True):
+        coordinator_flwr.set_id(message, name)
+    replies = [[Message(RecordDict(), reply_to=message)] for message in asked]
+
+    def slow(_: object) -> list[Message]:
+        time.sleep(0.3)
+        return replies.pop(0)
+
+    grid = PollingGrid(
+        cast(Grid, SimpleNamespace(push_messages=lambda _: ["one", "two"], pull_messages=slow)), lambda: None
+    )
+    assert len(list(grid.send_and_receive(asked, timeout=0.2))) == 2
+
+
+def test_what_a_lost_node_announced_is_not_waited_for() -> None:
+    from flwr.proto.message_pb2 import Message as ProtoMessage
+    from flwr.proto.message_pb2 import Metadata as ProtoMetadata
+    from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
+    from flwr.proto.node_pb2 import Node
+    from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+
+    looks: list[str] = []
+
+    def never(request: Any) -> PullObjectResponse:
+        looks.append(request.object_id)
+        return PullObjectResponse(object_found=True)
+
+    announced = ProtoMessage(metadata=ProtoMetadata(src_node_id=7, message_id="m", message_type="query.ask"))
+    came = PullAppMessagesResponse(messages_list=[announced], message_object_trees=[ObjectTree(object_id="m")])
+    client = SimpleNamespace(PullMessages=lambda _: came, PullObject=never, ConfirmMessageReceived=lambda _: None)
+    kind = type("Grid", (coordinator_flwr._grid_class(),), {"run": SimpleNamespace(run_id=3)})
+    grid: Any = object.__new__(kind)
+    grid._client, grid.node = client, Node(node_id=1)
+    grid.gone = lambda: {7: "its connection ended"} if looks else {}
+    (reply,) = grid.pull_messages(["one"])
+    assert reply.has_error()
+    assert looks == ["m"]
 
 
 def test_lies_found_by_the_fuzzer_name_their_party(runs: dict[str, Recording]) -> None:

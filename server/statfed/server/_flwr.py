@@ -438,6 +438,12 @@ def _call_directly(client: "ProtobufClient", authority: bytes) -> None:
     client._client = httpx.Client(verify=verify, timeout=30.0, trust_env=False)
 
 
+class Pulling:
+    """A grid that pulls what replies announce. gone: nodes that are lost, whose objects will not come any more."""
+
+    gone: Callable[[], Mapping[int, str]] = dict
+
+
 @cache
 def _grid_class() -> "type[HttpGrid]":
     """Flower's grid, with replies as `arrived` reads them: its own believes what a reply says of its sender, and an
@@ -449,7 +455,7 @@ def _grid_class() -> "type[HttpGrid]":
     from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_objects
     from flwr.superlink.grid import HttpGrid
 
-    class Checked(HttpGrid):
+    class Checked(HttpGrid, Pulling):
         def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
             client, run = self._runtime_client, self.run.run_id
             came = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
@@ -457,8 +463,15 @@ def _grid_class() -> "type[HttpGrid]":
             found = []
             for proto, tree in zip(came.messages_list, came.message_object_trees, strict=True):
                 metadata = metadata_from_proto(proto.metadata)
+
+                def pulled(name: str, node: int = metadata.src_node_id) -> bytes:
+                    if node in self.gone():
+                        raise ObjectPullError(name, "its node is lost")
+                    content: bytes = pull(name)
+                    return content
+
                 try:
-                    contents = pull_objects([one.object_id for one in iterate_object_tree(tree)], pull)
+                    contents = pull_objects([one.object_id for one in iterate_object_tree(tree)], pulled)
                 except (ObjectPullError, RecursionError):
                     told = "the reply was announced and has not come whole"
                     found.append(make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, told)))

@@ -12,7 +12,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from statfed.core.errors import EngineError
-from statfed.server._flwr import UNAVAILABLE, NodeInfo, ObjectPushError, Run, set_id, set_source
+from statfed.server._flwr import UNAVAILABLE, NodeInfo, ObjectPushError, Pulling, Run, set_id, set_source
 
 T = TypeVar("T")
 
@@ -41,6 +41,8 @@ class PollingGrid(Grid):
         self._check = check
         self._lost = lost
         self._poll = poll
+        if isinstance(inner, Pulling):
+            inner.gone = lost
 
     def set_run(self, run: Run) -> None:
         self._inner.set_run(run)
@@ -103,7 +105,7 @@ class PollingGrid(Grid):
             pause = max(self._poll, min(LONGEST_PAUSE, waited / 20))
             if timeout is not None:
                 pause = min(pause, timeout - waited)
-            if not waiting or pause <= 0:
+            if not waiting or (pause <= 0 and not came):  # one reply that was slow to read is no silence of the others
                 break
             if not came:
                 time.sleep(pause)
