@@ -32,7 +32,7 @@ from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
-from statfed.client.linking import units_of, write_pairs
+from statfed.client.linking import check_name, units_of, write_pairs
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
@@ -364,6 +364,8 @@ class Holder:
         module, asked = study.protection, study.linking
         if not isinstance(module, InPlace) or asked is None:
             raise Refused(f"{study.terms.protection.name}: no linkage; want one")
+        if asked.linking.to:
+            check_name(run)
 
         def units(agreement: Agreement) -> Units:
             self._permit(statement, study, uses=True)

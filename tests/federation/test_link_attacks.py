@@ -1,0 +1,75 @@
+"""Linkages against a coordinator that does not follow the protocol, and against questions made to tell of few."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statfed.client.holder import Holder
+from statfed.client.third_party import ThirdParty
+from statfed.core import VERSION
+from statfed.core.codebook import make_codebook
+from statfed.core.errors import Refused
+from statfed.core.linkage import Outcome, restricted
+from statfed.core.protection import Packet, agree, read_protection
+from statfed.core.study import make_study
+from statfed.core.terms import Terms
+from tests.federation.test_link import CODEBOOK, answered, study, tables
+
+
+class World:
+    """The homes of a linkage that has been, asked by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        answered(folder, study({"key": "id"}))
+        self.folder = folder
+        self.homes: dict[str, Path] = {}
+        for path in (folder / "workspace").glob("**/*.toml"):
+            if path.name in ("policy.toml", "party.toml"):
+                self.homes[path.parent.name.removeprefix("party-").split("-")[0]] = path.parent
+        self.parties: dict[str, Holder | ThirdParty] = {
+            name: Holder(home) if (home / "policy.toml").exists() else ThirdParty(home)
+            for name, home in self.homes.items()
+        }
+        self.sizes = {name: len(frame) for name, frame in tables().items()}
+
+    def terms(self, given: Mapping[str, Any]) -> Terms:
+        codebook = make_codebook(CODEBOOK)
+        read = make_study({"holders": {name: str(self.folder / f"{name}.parquet") for name in tables()}, **given})
+        return read.terms(codebook, {name: restricted(codebook, frame.columns) for name, frame in tables().items()})
+
+    def say(self, name: str, step: str, run: str, terms: Terms, packet: Packet | None = None, **more: Any) -> Any:
+        told = {"version": VERSION, "run": run, "step": step, "terms": terms.model_dump(mode="json")} | more
+        return self.parties[name].answer(json.dumps(told | {"sizes": self.sizes}), {}, packet or {})
+
+    def link(self, run: str, given: Mapping[str, Any]) -> Outcome:
+        terms = self.terms(given)
+        module, _ = read_protection(terms)
+        rounds: Any = module.coordinator(agree(run, terms, self.sizes))
+        stage = next(rounds)
+        try:
+            for name in self.sizes:
+                self.say(name, "admit", run, terms)
+            while True:
+                packets = stage.packets.items()
+                replies = {n: self.say(n, "protect", run, terms, p, stage=stage.name, round=1) for n, p in packets}
+                stage = rounds.send({name: reply.packet for name, reply in replies.items()})
+        except StopIteration as end:
+            found: Outcome = end.value
+            return found
+        finally:
+            for name in self.sizes:
+                self.say(name, "release", run, terms)
+
+
+@pytest.mark.parametrize("run", ["{}/evil", "../evil", "..", "a/b"])
+def test_a_run_whose_name_leads_out_of_the_folder_of_pairs_is_refused(run: str, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    before = set(tmp_path.rglob("*.parquet"))
+    with pytest.raises(Refused, match="run: got a name"):
+        world.link(run.format(tmp_path), study({"key": "id", "reveal": "pairs", "to": ["bank"]}))
+    assert set(tmp_path.rglob("*.parquet")) == before
+    world.link("one", study({"key": "id", "reveal": "pairs", "to": ["bank"]}))
+    assert [path.name for path in (world.homes["bank"] / "links").iterdir()] == ["one.parquet"]
