@@ -279,9 +279,32 @@ def test_a_model_with_a_level_below_the_minimum_opens_nothing(method: str) -> No
 )
 def test_nobody_matches_is_an_answer_or_a_refusal(method: str, options: dict[str, Any]) -> None:
     apart = {"a": TWO["a"], "b": TWO["b"].assign(id=TWO["b"]["id"] + 10_000)}
-    found = analysed(apart, method, 5, **options)
+    found = analysed(apart, method, **options)
     assert found.outcome.size == 0
     assert not opened_of(found).any()
+
+
+@pytest.mark.parametrize("matches", [0, 1, 4])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("table", {"rows": ["region"], "columns": ["sector"]}),
+        ("mean", {"columns": ["income"], "by": ["region"]}),
+        ("survival", {"time": "time", "event": "event", "group": ["sector"]}),
+        ("ols", {"formula": "y ~ age + C(region)"}),
+    ],
+)
+def test_of_fewer_matches_in_all_than_the_minimum_no_cell_is_said_to_be_empty(
+    method: str, options: dict[str, Any], matches: int
+) -> None:
+    """Of one known person the cells that are not empty would be the answer."""
+    ids = TWO["b"]["id"].to_numpy() + 10_000
+    ids[:matches] = TWO["a"]["id"].to_numpy()[:matches]
+    watched: dict[str, Watched] = {}
+    with pytest.raises(Refused, match="fewer matches than 5, or none"):
+        analysed({"a": TWO["a"], "b": TWO["b"].assign(id=ids)}, method, 5, watched=watched, **options)
+    told = [each for party in watched.values() for packet in party.gave for each in packet if "public:" in each]
+    assert told == ["public:few"] * 2
 
 
 @pytest.mark.parametrize("method", ["ols", "glm"])
@@ -298,7 +321,7 @@ def test_everybody_matches() -> None:
 
 
 def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between nobody and everybody matched, only what is opened differs. Fails if the indicator of a match goes out in
+    """Between a few and everybody matched, only what is opened differs. Fails if the indicator of a match goes out in
     plain, or a payload without its second mask; what the helper deals has a seed of 16 bytes and a list before that."""
     from statfed.strategies.linkages._channels import Channels
 
@@ -312,7 +335,7 @@ def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(m
 
     monkeypatch.setattr(Channels, "open", noting)
     lengths: list[dict[str, list[int]]] = []
-    for shift in (0, 10_000):
+    for shift in (0, 390):
         seen.clear()
         made = {"a": TWO["a"].assign(id=range(400)), "b": TWO["b"].assign(id=range(shift, shift + 400))}
         analysed(made, "covariance", 5, columns=["income", "age"])
@@ -436,10 +459,8 @@ def test_steps_are_limited_and_a_period_that_does_not_fit_is_refused() -> None:
 
 def test_a_mean_of_too_few_matches_in_all_is_not_told() -> None:
     apart = {"a": TWO["a"].assign(id=range(400)), "b": TWO["b"].assign(id=range(397, 797))}
-    found = analysed(apart, "mean", 5, columns=["income"])
-    assert not opened_of(found).any()
-    assert found.outcome.size is None
-    assert rows_of(found)[["estimate", "std_error", "count"]].isna().all(axis=None)
+    with pytest.raises(Refused, match="nothing of this one was opened"):
+        analysed(apart, "mean", 5, columns=["income"])
 
 
 @pytest.mark.parametrize("method", ["ols", "glm"])

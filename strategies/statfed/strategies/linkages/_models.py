@@ -13,8 +13,8 @@ constant the information is their multiple, and the score follows from them. Par
 how far the linear predictor may go; coefficients chosen so that a few records weigh most in the sums are left to a
 coordinator that follows the protocol, as how records weigh is not looked at on shares.
 
-Where a minimum frequency is agreed it is first decided on shares whether the number of matches and those at each level
-of each category in the model are 0 or large enough; where one is not, nothing of the model is opened.
+Where a minimum frequency is agreed it is first decided on shares whether so many match, and then whether the matches at
+each level of each category in the model are none or so many; where they are not, nothing of the model is opened.
 """
 
 import math
@@ -82,7 +82,7 @@ class Products:
     @property
     def groups(self) -> int:
         """Numbers of matches that the minimum frequency goes by."""
-        return 1 + len(self.levels)
+        return len(self.levels)
 
     def own(self, holder: str) -> list[Feature]:
         return [feature for feature in self.features if feature.holder == holder]
@@ -131,11 +131,15 @@ class Products:
         (found,) = yield from m.products([(fine, fine, "matrix")])
         allowed = True
         if self.minimum > 1:
-            counted = np.array([0, *(self.place(key) for key in self.levels)])
-            few = yield from m.few(
-                m.grouped(found, counted, np.arange(len(counted)), len(counted)), self.minimum, self.cap
-            )
-            allowed = few is None or not few.any()
+            only = np.zeros(1, np.int64)
+            whole = yield from m.few(m.grouped(found, only, only, 1), self.minimum, self.cap, 0)
+            if whole is not None and whole.any():
+                return
+            if self.levels:
+                counted = np.array([self.place(key) for key in self.levels])
+                grouped = m.grouped(found, counted, np.arange(len(counted)), len(counted))
+                few = yield from m.few(grouped, self.minimum, self.cap)
+                allowed = few is None or not few.any()
         opened = {}
         if found.share is not None and allowed:
             opened["opened"] = np.where(self.asked, found.share, np.uint64(0))
