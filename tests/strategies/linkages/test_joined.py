@@ -270,6 +270,35 @@ def test_a_model_with_a_level_below_the_minimum_opens_nothing(method: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("method", "formula"),
+    [
+        ("ols", "income ~ C(region):C(event)"),
+        ("ols", "income ~ C(region)*C(event)"),
+        ("ols", "income ~ event"),
+        ("ols", "income ~ age"),
+        ("ols", "income ~ x1:C(region)"),
+        ("glm", "y ~ C(region):C(event)"),
+        ("glm", "y ~ x2"),
+    ],
+)
+def test_a_model_in_which_one_unit_stands_alone_opens_nothing(method: str, formula: str) -> None:
+    """One match is alone in a cell of two categories, with a value of a number, or with a response: its coefficient
+    would be that unit's value."""
+    a, b = TWO["a"].copy(), TWO["b"].copy()
+    both = np.flatnonzero(a["id"].isin(b["id"]))
+    one = both[a["region"].to_numpy()[both] == 0][0]
+    a["event"] = np.where(a["region"] == 0, 0, a["event"]) if "region" in formula else 0
+    a["age"], a["x1"] = 40, np.where(a["region"] == 0, 0.0, a["x1"])
+    a.loc[a.index[one], ["event", "age", "x1"]] = 1, 41, 1.0
+    if formula == "y ~ x2":
+        b["y"] = (b["id"] == a["id"].iloc[one]).astype(int)
+    a["x1"] = np.where(a["region"] == 0, a["x1"], 0.0)
+    with pytest.raises(Refused, match="nothing of this one was opened"):
+        analysed({"a": a, "b": b}, method, 5, formula=formula)
+    assert analysed(TWO, method, 5, formula=formula).outcome.size
+
+
+@pytest.mark.parametrize(
     ("method", "options"),
     [
         ("table", {"rows": ["region"], "columns": ["sector"]}),

@@ -13,14 +13,20 @@ constant the information is their multiple, and the score follows from them. Par
 how far the linear predictor may go; coefficients chosen so that a few records weigh most in the sums are left to a
 coordinator that follows the protocol, as how records weigh is not looked at on shares.
 
-Where a minimum frequency is agreed it is first decided on shares whether so many match, and then whether the matches at
-each level of each category in the model are none or so many; where they are not, nothing of the model is opened.
+Where a minimum frequency is agreed it is first decided on shares whether so many match, and then whether none or so
+many of the matches are in each group that sums of the model are about: each level of a category, each cell of
+categories that a term crosses, each value of a column that has two, and for every other number or product of a term the
+units whose value is not that holder's commonest (of a column that is 0 but for one unit, that one). Where one is not,
+nothing of the model is opened.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
+from operator import and_
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +45,7 @@ from statfed.strategies.linkages._shares import Machine, Value
 
 KINDS = ("covariance", "ols", "glm")
 STEP = ("coefficients", "period")
+MOST_GUARDED = 2_000
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
@@ -52,6 +59,7 @@ class Products:
     features: tuple[Feature, ...]
     columns: tuple[str, ...]
     levels: tuple[str, ...]
+    guarded: tuple[str, ...]
     minimum: int
     cap: int
     holders: tuple[str, ...]
@@ -82,7 +90,7 @@ class Products:
     @property
     def groups(self) -> int:
         """Numbers of matches that the minimum frequency goes by."""
-        return len(self.levels)
+        return len(self.guarded)
 
     def own(self, holder: str) -> list[Feature]:
         return [feature for feature in self.features if feature.holder == holder]
@@ -117,9 +125,10 @@ class Products:
         """(1 + features, 1 + features): entries that are opened."""
         size = 1 + len(self.ordered)
         found = np.zeros((size, size), bool)
-        found[0] = found[:, 0] = True
-        inside = [self.place(key) for key in self.columns]
+        inside = [0, *(self.place(key) for key in self.columns)]
         found[np.ix_(inside, inside)] = True
+        alone = [self.place(key) for key in self.levels]
+        found[0, alone] = found[alone, 0] = True
         return found
 
     def program(self, m: Machine, w: Value, shared: Mapping[str, Value]) -> Generator[Out, Mail, None]:
@@ -135,8 +144,8 @@ class Products:
             whole = yield from m.few(m.grouped(found, only, only, 1), self.minimum, self.cap, 0)
             if whole is not None and whole.any():
                 return
-            if self.levels:
-                counted = np.array([self.place(key) for key in self.levels])
+            if self.guarded:
+                counted = np.array([self.place(key) for key in self.guarded])
                 grouped = m.grouped(found, counted, np.arange(len(counted)), len(counted))
                 few = yield from m.few(grouped, self.minimum, self.cap)
                 allowed = few is None or not few.any()
@@ -209,6 +218,7 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
         raise UsageError(f"link: got {options.link}; want logit: others have no form on shares")
     features: dict[str, Feature] = {}
     levels: tuple[str, ...] = ()
+    guarded: tuple[str, ...] = ()
     if name == "covariance":
         columns = options.columns
         for each in columns:
@@ -236,7 +246,74 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
                 features.setdefault(
                     key, Feature(key, owner((column,), of, column), 0.0, 1.0, _level(column, code), True)
                 )
-    return Products(question, tuple(features.values()), columns, levels, minimum, cap, holders, name == "glm")
+        if minimum > 1:
+            guards = _guards(question, design, of)
+            guarded = tuple(dict.fromkeys((*levels, *(feature.key for feature in guards))))
+            for feature in guards:
+                features.setdefault(feature.key, feature)
+            if len(guarded) > MOST_GUARDED:
+                raise UsageError(f"{name}: got {len(guarded)} levels and cells; want at most {MOST_GUARDED:,}")
+    return Products(question, tuple(features.values()), columns, levels, guarded, minimum, cap, holders, name == "glm")
+
+
+def _guards(question: Question[Any], design: Design, of: dict[str, str]) -> list[Feature]:
+    """Indicators of the groups, beside levels, that sums of a model are about."""
+    found: list[Feature] = []
+    response = response_of(design)
+    for term in design.terms:
+        crossed = tuple(dict.fromkeys(category.column for category, _ in term.cells))
+        if len(crossed) > 1:
+            at = owner(crossed, of, term.name)
+            for codes in itertools.product(*(design.categories[column] for column in crossed)):
+                cell = tuple(zip(crossed, codes, strict=True))
+                key = "cell " + ", ".join(f"{column} {code}" for column, code in cell)
+                found.append(Feature(key, at, 0.0, 1.0, _cell(cell), True))
+        if term.numbers:
+            read = (*(name for number in term.numbers for name in number.columns), *crossed)
+            at = owner(tuple(dict.fromkeys(read)), of, term.name)
+            found.append(Feature(f"apart {term.name}", at, 0.0, 1.0, _apart(term.expression), True))
+    for number in (*design.numbers, response):
+        at = owner(number.columns, of, number.text)
+        found.append(Feature(f"apart {number.text}", at, 0.0, 1.0, _apart(number.build), True))
+        binary = number is response and question.terms.method == "glm"
+        two = [(number.text, number.build)] if binary else []
+        two += [(name, _column(name)) for name in number.columns if _of_two(question, name)]
+        for name, build in two:
+            low = 0.0 if binary else (question.codebook.columns[name].bounds or (0.0, 1.0))[0]
+            for value in (low, low + 1):
+                found.append(Feature(f"value {name} {value:g}", at, 0.0, 1.0, _equal(build, value), True))
+    return found
+
+
+def _of_two(question: Question[Any], name: str) -> bool:
+    """Has a column of numbers two values?"""
+    column = question.codebook.columns[name]
+    if column.type not in ("boolean", "integer") or column.bounds is None:
+        return False
+    return column.bounds[1] - column.bounds[0] == 1
+
+
+def _cell(cell: Sequence[tuple[str, str]]) -> Callable[[Table], Expr]:
+    def build(table: Table) -> Expr:
+        inside = reduce(and_, [table[column].cast("string") == code for column, code in cell])
+        return inside.ifelse(real(1.0), real(0.0))
+
+    return build
+
+
+def _equal(build: Callable[[Table], Expr], value: float) -> Callable[[Table], Expr]:
+    return lambda table: (build(table).cast("float64") == real(value)).ifelse(real(1.0), real(0.0))
+
+
+def _apart(build: Callable[[Table], Expr]) -> Callable[[Table], Expr]:
+    """1 where a value is not the commonest of this holder's."""
+
+    def made(table: Table) -> Expr:
+        values = build(table).cast("float64")
+        common = table.expr.select(_v=values).to_pandas()["_v"].mode()
+        return (values != real(float(common[0]) if len(common) else 0.0)).ifelse(real(1.0), real(0.0))
+
+    return made
 
 
 def model_of(question: Question[Any]) -> Design:

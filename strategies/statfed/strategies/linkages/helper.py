@@ -365,7 +365,8 @@ def _until(
             if few.any() and isinstance(plan, _models.Products):
                 raise Refused(
                     f"{setting.options.method}: got fewer matches than {setting.options.minimum_frequency} "
-                    "at a level of a category; want another model: nothing of this one was opened"
+                    "at a level, in a cell that a term crosses, or with another value than most; want another "
+                    "model: nothing of this one was opened"
                 )
         if any(name in each for name in shapes for each in shares):
             found = {name: [_formed(each, name, shape) for each in shares] for name, shape in shapes.items()}
