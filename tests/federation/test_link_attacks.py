@@ -1,17 +1,19 @@
 """Linkages against a coordinator that does not follow the protocol, and against questions made to tell of few."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from statfed.client.guard.ledger import read_only
 from statfed.client.holder import Holder
 from statfed.client.third_party import ThirdParty
 from statfed.core import VERSION
 from statfed.core.codebook import make_codebook
-from statfed.core.errors import Refused
+from statfed.core.errors import Refused, StatfedError
 from statfed.core.linkage import Outcome, restricted
 from statfed.core.protection import Packet, agree, read_protection
 from statfed.core.study import make_study
@@ -39,6 +41,16 @@ class World:
         codebook = make_codebook(CODEBOOK)
         read = make_study({"holders": {name: str(self.folder / f"{name}.parquet") for name in tables()}, **given})
         return read.terms(codebook, {name: restricted(codebook, frame.columns) for name, frame in tables().items()})
+
+    def strict(self, name: str, **limits: object) -> None:
+        """Make a rehearsal's policy one that counts and explains nothing. limits: others than those here."""
+        path = self.homes[name] / "policy.toml"
+        pinned = self.terms(study({"key": "id"})).codebooks[name].digest()
+        text = path.read_text().replace("explain = true", "explain = false")
+        text = text.replace("codebooks = []", f'codebooks = ["{pinned}"]')
+        for key, most in ({"figures": 100_000, "refusals": 10, "linkages": 10} | limits).items():
+            text = re.sub(rf'(?m)^{key} = ("off"|[0-9]+)', f"{key} = {most}", text)
+        path.write_text(text)
 
     def say(self, name: str, step: str, run: str, terms: Terms, packet: Packet | None = None, **more: Any) -> Any:
         told = {"version": VERSION, "run": run, "step": step, "terms": terms.model_dump(mode="json")} | more
@@ -73,3 +85,19 @@ def test_a_run_whose_name_leads_out_of_the_folder_of_pairs_is_refused(run: str, 
     assert set(tmp_path.rglob("*.parquet")) == before
     world.link("one", study({"key": "id", "reveal": "pairs", "to": ["bank"]}))
     assert [path.name for path in (world.homes["bank"] / "links").iterdir()] == ["one.parquet"]
+
+
+@pytest.mark.parametrize("by", ["helper", "ecdh"])
+def test_a_cap_that_holders_refuse_says_nothing_of_their_units_and_is_counted(by: str, tmp_path: Path) -> None:
+    """With a cap after another whoever asks would count the units that conditions select."""
+    world = World(tmp_path)
+    asked = study({"key": "id", "cap": 50}, where=["income >= 100"])
+    asked["protection"]["name"] = by
+    for name in world.sizes:
+        world.strict(name)
+    with pytest.raises(StatfedError) as refused:
+        world.link("one", asked)
+    with read_only(world.homes["bank"] / "ledger.sqlite") as ledger:  # the first to be asked
+        assert ledger.refusals(30) == 1
+    assert "cap" not in str(refused.value)
+    assert "50" not in str(refused.value)

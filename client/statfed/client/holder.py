@@ -39,10 +39,11 @@ from statfed.client.repeats import Answered, Repeats, figures_of
 from statfed.core import VERSION
 from statfed.core.course import check_course, digest_of
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
+from statfed.core.identity import Identity
 from statfed.core.linkage import InPlace, Units
 from statfed.core.method import Arrays, Ask, Part, checked
 from statfed.core.privacy.spending import Price
-from statfed.core.protection import Agreement, Packet
+from statfed.core.protection import Agreement, Packet, Party
 from statfed.core.randomness import Stream, stream
 from statfed.core.resolve import Resolved, resolve
 from statfed.core.statement import Admission, Closing, Present, Receipt, Statement
@@ -367,7 +368,7 @@ class Holder:
         if asked.linking.to:
             check_name(run)
 
-        def units(agreement: Agreement) -> Units:
+        def join(agreement: Agreement, identity: Identity) -> Party:
             self._permit(statement, study, uses=True)
             self._patient(study)
             with one_at_a_time(self.home):
@@ -377,9 +378,9 @@ class Holder:
                 found = units_of(table, asked, name, parted=module.module.PARTED)
                 if name in asked.linking.to:
                     self._units[run] = found
-                return found
+                return module.party(agreement, identity, found)  # which looks at them
 
-        _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, units)
+        _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, join)
         with self._looking(statement, study):
             reply = Reply(*self._protecting.answer(statement, party, packet, name))
             if (pairs := getattr(party, "pairs", None)) is not None and run in self._units:
