@@ -101,3 +101,34 @@ def test_a_cap_that_holders_refuse_says_nothing_of_their_units_and_is_counted(by
         assert ledger.refusals(30) == 1
     assert "cap" not in str(refused.value)
     assert "50" not in str(refused.value)
+
+
+def analysis(method: str, **options: Any) -> dict[str, Any]:
+    return study({"key": "id", "reveal": "totals", "minimum_frequency": 2}, method=method, options=options)
+
+
+@pytest.mark.parametrize(
+    ("limit", "given"),
+    [
+        ("cells", analysis("table", rows=["region"], columns=["sector"])),
+        ("parameters", analysis("ols", formula="income ~ age + C(region)")),
+        ("entries", analysis("mean", columns=["income"], by=["region"])),
+    ],
+)
+def test_limits_on_what_is_asked_hold_for_a_linkage(limit: str, given: dict[str, Any], tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.strict("bank", **{limit: 3})
+    with pytest.raises(Refused, match=f"limits.{limit}"):
+        world.link("one", given)
+    world.strict("bank", **{limit: 100})
+    assert world.link("two", given).result is not None
+
+
+def test_a_run_that_has_ended_links_no_more_as_another_attempt(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    asked = study({"key": "id"})
+    assert world.link("one", asked).size == 100
+    for name in world.sizes:
+        world.say(name, "release", "one", world.terms(asked), finished=True)
+    with pytest.raises(Refused, match="it has ended"):
+        world.link("one~2", asked)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from statfed.client.contributions import Contributions
-from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_parts
+from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_linkage, bounded_parts
 from statfed.client.guard.disclosure import check_declared
 from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
@@ -369,10 +369,12 @@ class Holder:
             check_name(run)
 
         def join(agreement: Agreement, identity: Identity) -> Party:
+            figures = module.module.figures(agreement)
+            bounded_linkage(self.policy.limits, study, figures)
             self._permit(statement, study, uses=True)
             self._patient(study)
             with one_at_a_time(self.home):
-                self._count(statement, study, module.module.figures(agreement))
+                self._count(statement, study, figures)
             with self._looking(statement, study), self._contributions.within(run, self.policy):
                 table = self._contributions.table(run, study, self.policy, None, _undrawn)
                 found = units_of(table, asked, name, parted=module.module.PARTED)
@@ -388,13 +390,15 @@ class Holder:
         return reply
 
     def _count(self, statement: Statement, study: Resolved, figures: int) -> None:
-        """Enter a linkage and its figures. Raises Refused where it was entered in this run, or there are more figures
-        or linkages than the policy allows."""
+        """Enter a linkage and its figures. Raises Refused where it was entered in this run or the run has ended, or
+        there are more figures or linkages than the policy allows."""
         limits, run = self.policy.limits, statement.run
         note = f"{study.terms.method}: linkage {study.terms.protection.name}"
         with self.ledger() as ledger:
             if ledger.has_disclosed(run, statement.round):
                 raise Refused(f"linkage: run {run} has linked already; want a new run")
+            if ledger.is_over(run, study.digest):
+                raise Refused(f"run {base(run)}: it has ended, and nothing is given to it any more; want a new run")
             before, linked = ledger.figures(), ledger.linked(limits.days)
             if limits.linkages is not None and linked >= limits.linkages:
                 raise Refused(

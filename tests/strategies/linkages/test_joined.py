@@ -13,7 +13,7 @@ from lifelines import KaplanMeierFitter
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Units
-from statfed.strategies.linkages import _features, _models
+from statfed.strategies.linkages import _features, _models, helper
 from tests.strategies.linkages.joined import Run, Watched, run
 
 REGIONS, SECTORS, SIZES = ("n", "s", "w"), ("a", "b", "c", "d"), ("large", "small")
@@ -509,3 +509,27 @@ def test_responses_that_are_predicted_exactly_are_refused_without_counting_on_bo
     made = {**TWO, "b": TWO["b"].assign(y=(TWO["b"]["x2"] > 0).astype(int))}
     with pytest.raises(UsageError, match=r"no convergence|narrower bounds"):
         analysed(made, "glm", formula="y ~ x2")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("ols", {"formula": "income ~ age + C(sector)"}),
+        ("glm", {"formula": "y ~ age + C(region)", "max_iterations": 30}),
+        ("covariance", {"columns": ["income", "age"]}),
+    ],
+)
+def test_a_model_opens_no_more_figures_than_it_counts_as(method: str, options: dict[str, Any]) -> None:
+    found = analysed(TWO, method, 5, **options)
+    agreement = found.parties["a"]._channels.agreement
+    opened = opened_of(found)
+    told = int((np.triu(opened) != 0).sum())
+    packets = [packet for packet in found.watched["a"].gave if "public:score" in packet]
+    for packet in packets:
+        score, information = (np.asarray(packet[f"public:{name}"]) for name in ("score", "information"))
+        told += len(score) + len(score) * (len(score) + 1) // 2 + 1
+        assert information.shape == (len(score), len(score))
+    assert told <= helper.figures(agreement)
+    if method == "glm":
+        steps = helper.Setting.of(agreement).plan.steps  # type: ignore[union-attr]
+        assert helper.figures(agreement) >= told + (steps - len(packets)) * 15

@@ -67,11 +67,17 @@ class Products:
 
     @property
     def figures(self) -> int:
-        """Most exact figures that are opened: cross products; at each iteration score, information and deviance."""
-        columns, terms = len(self.columns), len(self.terms)
-        each = terms * (terms + 3) // 2 + 1
-        most = int(getattr(self.question.options, "max_iterations", 0)) if self.logistic else 0
-        return columns * (columns + 1) // 2 + most * each
+        """Most exact figures that are opened: cross products of 1 and the columns, and levels; at each step score,
+        information and deviance."""
+        size = 1 + len(self.columns)
+        found = size * (size + 1) // 2 + len(set(self.levels) - set(self.columns))
+        each = size * (size + 1) // 2  # of the terms and the intercept, and a deviance
+        return found + (self.steps * each if self.logistic else 0)
+
+    @property
+    def steps(self) -> int:
+        """Most steps of a logistic model that are answered."""
+        return 3 * int(self.question.options.max_iterations) + HALVINGS
 
     @property
     def bits(self) -> int:
@@ -158,7 +164,7 @@ class Products:
         coarse = [value.columns(n, value.shape[1]) for (n, _), value in zip(sides, inside, strict=True)]
         low = self._coarse_columns(m, fine, [value for value in coarse if value.shape[1]])
         inner = [0, *(self.place(key) for key in self.terms)]
-        for _ in range(3 * self.question.options.max_iterations + HALVINGS):
+        for _ in range(self.steps):
             b, period = (mail.word(name) for name in STEP)
             angle = m.linear(fine, self._angles(b, float(period)))
             waves = yield from m.waves(angle, _waves.Series(float(period), 0.0).factors)
