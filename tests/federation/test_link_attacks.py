@@ -132,3 +132,27 @@ def test_a_run_that_has_ended_links_no_more_as_another_attempt(tmp_path: Path) -
         world.say(name, "release", "one", world.terms(asked), finished=True)
     with pytest.raises(Refused, match="it has ended"):
         world.link("one~2", asked)
+
+
+@pytest.mark.parametrize(("by", "method"), [("helper", "count"), ("helper", "table"), ("ecdh", "count")])
+def test_two_linkages_do_not_differ_by_a_few_of_a_holders_units(by: str, method: str, tmp_path: Path) -> None:
+    """The difference of their figures would be about the few, whether they match and in which cell."""
+    world = World(tmp_path)
+    frame = tables()["office"]
+    alone = frame["age"].value_counts().loc[lambda counts: counts < 10].index[0]
+    for name in world.sizes:
+        world.strict(name)
+        path = world.homes[name] / "policy.toml"
+        path.write_text(path.read_text().replace('minimum_frequency = "off"', "minimum_frequency = 10"))
+    given = study({"key": "id"})
+    if method == "table":
+        given = analysis("table", rows=["sector"])
+        given["protection"]["options"]["minimum_frequency"] = 10
+    given["protection"]["name"] = by
+    assert world.link("one", given | {"where": ["age >= 18"]}).size != 0
+    with pytest.raises(Refused):
+        world.link("two", given | {"where": [f"age != {alone}"]})
+    with read_only(world.homes["office"] / "ledger.sqlite") as ledger:
+        assert ledger.refusals(30) == 1
+    assert world.link("three", given | {"where": ["age >= 50"]}).size != 0
+    assert world.link("four", given | {"where": ["age >= 18"]}).size != 0

@@ -377,6 +377,7 @@ class Holder:
                 self._count(statement, study, figures)
             with self._looking(statement, study), self._contributions.within(run, self.policy):
                 table = self._contributions.table(run, study, self.policy, None, _undrawn)
+                self._contributions.linked(run, study, self.policy)
                 found = units_of(table, asked, name, parted=module.module.PARTED)
                 if name in asked.linking.to:
                     self._units[run] = found
