@@ -279,6 +279,7 @@ def test_a_model_with_a_level_below_the_minimum_opens_nothing(method: str) -> No
         ("ols", "income ~ x1:C(region)"),
         ("glm", "y ~ C(region):C(event)"),
         ("glm", "y ~ x2"),
+        ("covariance", "income event"),
     ],
 )
 def test_a_model_in_which_one_unit_stands_alone_opens_nothing(method: str, formula: str) -> None:
@@ -293,9 +294,10 @@ def test_a_model_in_which_one_unit_stands_alone_opens_nothing(method: str, formu
     if formula == "y ~ x2":
         b["y"] = (b["id"] == a["id"].iloc[one]).astype(int)
     a["x1"] = np.where(a["region"] == 0, a["x1"], 0.0)
+    options = {"columns": formula.split()} if method == "covariance" else {"formula": formula}
     with pytest.raises(Refused, match="nothing of this one was opened"):
-        analysed({"a": a, "b": b}, method, 5, formula=formula)
-    assert analysed(TWO, method, 5, formula=formula).outcome.size
+        analysed({"a": a, "b": b}, method, 5, **options)
+    assert analysed(TWO, method, 5, **options).outcome.size
 
 
 @pytest.mark.parametrize(

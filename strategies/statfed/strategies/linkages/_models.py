@@ -225,13 +225,13 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
     features: dict[str, Feature] = {}
     levels: tuple[str, ...] = ()
     guarded: tuple[str, ...] = ()
-    if name == "covariance":
+    design = None if name == "covariance" else model_of(question)
+    if design is None:
         columns = options.columns
         for each in columns:
             low, high = codebook.number(each, "columns").bounds or (-math.inf, math.inf)
             features[each] = bounded(each, owner((each,), of, each), low, high, _column(each))
     else:
-        design = model_of(question)
         response = response_of(design)
         for term in design.terms:
             if term.name != INTERCEPT:
@@ -252,13 +252,13 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
                 features.setdefault(
                     key, Feature(key, owner((column,), of, column), 0.0, 1.0, _level(column, code), True)
                 )
-        if minimum > 1:
-            guards = _guards(question, design, of)
-            guarded = tuple(dict.fromkeys((*levels, *(feature.key for feature in guards))))
-            for feature in guards:
-                features.setdefault(feature.key, feature)
-            if len(guarded) > MOST_GUARDED:
-                raise UsageError(f"{name}: got {len(guarded)} levels and cells; want at most {MOST_GUARDED:,}")
+    if minimum > 1:
+        guards = _guards(question, design, of) if design else _guards_of_columns(question, of)
+        guarded = tuple(dict.fromkeys((*levels, *(feature.key for feature in guards))))
+        for feature in guards:
+            features.setdefault(feature.key, feature)
+        if len(guarded) > MOST_GUARDED:
+            raise UsageError(f"{name}: got {len(guarded)} levels and cells; want at most {MOST_GUARDED:,}")
     return Products(question, tuple(features.values()), columns, levels, guarded, minimum, cap, holders, name == "glm")
 
 
@@ -281,22 +281,36 @@ def _guards(question: Question[Any], design: Design, of: dict[str, str]) -> list
     for number in (*design.numbers, response):
         at = owner(number.columns, of, number.text)
         found.append(Feature(f"apart {number.text}", at, 0.0, 1.0, _apart(number.build), True))
-        binary = number is response and question.terms.method == "glm"
-        two = [(number.text, number.build)] if binary else []
-        two += [(name, _column(name)) for name in number.columns if _of_two(question, name)]
-        for name, build in two:
-            low = 0.0 if binary else (question.codebook.columns[name].bounds or (0.0, 1.0))[0]
-            for value in (low, low + 1):
-                found.append(Feature(f"value {name} {value:g}", at, 0.0, 1.0, _equal(build, value), True))
+        if number is response and question.terms.method == "glm":
+            found += _both(number.text, at, number.build, 0.0)
+        else:
+            found += _of_two(question, number.columns, at)
     return found
 
 
-def _of_two(question: Question[Any], name: str) -> bool:
-    """Has a column of numbers two values?"""
-    column = question.codebook.columns[name]
-    if column.type not in ("boolean", "integer") or column.bounds is None:
-        return False
-    return column.bounds[1] - column.bounds[0] == 1
+def _guards_of_columns(question: Question[Any], of: dict[str, str]) -> list[Feature]:
+    """The same for products of columns."""
+    found: list[Feature] = []
+    for name in question.options.columns:
+        at = owner((name,), of, name)
+        found += [Feature(f"apart {name}", at, 0.0, 1.0, _apart(_column(name)), True)]
+        found += _of_two(question, (name,), at)
+    return found
+
+
+def _of_two(question: Question[Any], names: Sequence[str], at: str) -> list[Feature]:
+    """Indicators of both values of each column of numbers that has two."""
+    found: list[Feature] = []
+    for name in names:
+        column = question.codebook.columns[name]
+        if column.type in ("boolean", "integer") and column.bounds and column.bounds[1] - column.bounds[0] == 1:
+            found += _both(name, at, _column(name), column.bounds[0])
+    return found
+
+
+def _both(name: str, at: str, build: Callable[[Table], Expr], low: float) -> list[Feature]:
+    values = (low, low + 1)
+    return [Feature(f"value {name} {x:g}", at, 0.0, 1.0, _equal(build, x), True) for x in values]
 
 
 def _cell(cell: Sequence[tuple[str, str]]) -> Callable[[Table], Expr]:
