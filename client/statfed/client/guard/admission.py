@@ -123,7 +123,7 @@ def _linkage(policy: Policy, study: Resolved, asked: Asked) -> list[Rule]:
         rules.append(Rule(text, "disclosure"))
     counted = linking.reveal == "size" or (study.terms.method == "table" and not study.question.options.value)
     others = own.model_copy(update={"minimum_frequency": None, "zeros": "allow", "full_cells": "allow"})
-    if "protect" in (own.zeros, own.full_cells) or (not counted and not others.silent):
+    if "protect" in (own.zeros, own.full_cells) or not (counted or (others.silent and own.joint_share is None)):
         text = f"linkage: got {linking.reveal} of {study.terms.method}; want size, or a table of counts: rules of this "
         rules.append(Rule(f"{text}policy beside minimum frequency cannot look at units that match", "disclosure"))
     return rules
