@@ -116,6 +116,9 @@ def test_every_linkage_is_an_entry_of_each_ledger(tmp_path: Path) -> None:
             assert ledger.figures() >= 2
 
 
+OFF = dict.fromkeys(("dominance_k", "p_percent", "residual_df", "parameters_per_record"), "off")
+
+
 def study(protection: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"method": "count", "protection": {"name": "helper", "options": dict(protection)}} | more
 
@@ -139,6 +142,11 @@ def answered(tmp_path: Path, given: Mapping[str, Any], changes: Mapping[str, pd.
         (
             study({"key": "id", "reveal": "totals"}, method="total", options={"columns": ["income"]})
             | {"simulation": {"disclosure": {"dominance_k": 90}}},
+            "rules of this policy beside minimum frequency cannot look",
+        ),
+        (
+            study({"key": "id", "reveal": "totals"}, method="total", options={"columns": ["income"]})
+            | {"simulation": {"disclosure": OFF | {"joint_share": 50}}},
             "rules of this policy beside minimum frequency cannot look",
         ),
         (study({"key": "id"}, simulation={"disclosure": {"zeros": "protect", "minimum_frequency": 3}}), "cannot look"),

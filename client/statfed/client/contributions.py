@@ -20,17 +20,18 @@ import ibis
 from statfed.client.data.tables import Source, connect, inspect, open_table
 from statfed.client.guard.admission import weighing
 from statfed.client.guard.differencing import FILE as RELEASES
-from statfed.client.guard.differencing import Releases
+from statfed.client.guard.differencing import LINKED, Releases
 from statfed.client.guard.disclosure import check, reads, without_few
 from statfed.client.guard.policy import Policy
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
-from statfed.core.method import Arrays, Ask, Cells, Counts, Model, Part
+from statfed.core.method import Arrays, Ask, Cells, Counts, Model, Part, read_question
 from statfed.core.privacy.spending import Price
 from statfed.core.randomness import Stream
 from statfed.core.resolve import Resolved
 from statfed.core.table import Size, Table
+from statfed.core.terms import Protection
 from statfed.core.weighing import Cuts
 
 log = logging.getLogger("statfed.holder")
@@ -195,6 +196,31 @@ class Contributions:
                 releases.together(*told)
         self._passed[key] = passed
         return passed, contribution
+
+    def linked(self, run: str, study: Resolved, policy: Policy) -> None:
+        """The differencing guard of linkages: among this holder's units, those that one is about and an earlier one was
+        not are none or at least the minimum frequency, in every cell of this holder's own columns. Raises Refused.
+
+        Who of them matches is not known here, so that two linkages may differ by fewer matches.
+        """
+        asked, rules, name = study.linking, policy.disclosure, policy.holder.name
+        if asked is None or rules.minimum_frequency is None:
+            return
+        source, _ = self.checked(run, study, policy)
+        terms = study.terms.model_copy(
+            update={"method": "count", "options": {}, "where": study.where, "protection": Protection()}
+        )
+        _, question = read_question(terms, study.codebook)
+        ask: Ask = next(study.method.coordinate(study.question))
+        cells = study.method.discloses(study.question, ask)
+        by = cells.by if isinstance(cells, Cells) else ()
+        about = Cells(by=tuple(one for one in by if one in asked.columns[name]), complete=study.columns)
+
+        def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
+            return open_table(source, codebook, (), tuple(names))
+
+        with Releases(self._home / LINKED, dataset=policy.dataset.id) as releases:
+            releases.admit(run, study.digest, question, about, source.fingerprint(), table_of, rules)
 
     def close(self) -> None:
         """Close the data source, if one is open."""

@@ -25,24 +25,25 @@ from typing import Any
 import numpy as np
 
 from statfed.client.contributions import Contributions
-from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_parts
+from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_linkage, bounded_parts
 from statfed.client.guard.disclosure import check_declared
 from statfed.client.guard.files import check_modes, one_at_a_time
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
-from statfed.client.linking import units_of, write_pairs
+from statfed.client.linking import check_name, units_of, write_pairs
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
 from statfed.core import VERSION
 from statfed.core.course import check_course, digest_of
 from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
+from statfed.core.identity import Identity
 from statfed.core.linkage import InPlace, Units
 from statfed.core.method import Arrays, Ask, Part, checked
 from statfed.core.privacy.spending import Price
-from statfed.core.protection import Agreement, Packet
+from statfed.core.protection import Agreement, Packet, Party
 from statfed.core.randomness import Stream, stream
 from statfed.core.resolve import Resolved, resolve
 from statfed.core.statement import Admission, Closing, Present, Receipt, Statement
@@ -364,20 +365,25 @@ class Holder:
         module, asked = study.protection, study.linking
         if not isinstance(module, InPlace) or asked is None:
             raise Refused(f"{study.terms.protection.name}: no linkage; want one")
+        if asked.linking.to:
+            check_name(run)
 
-        def units(agreement: Agreement) -> Units:
+        def join(agreement: Agreement, identity: Identity) -> Party:
+            figures = module.module.figures(agreement)
+            bounded_linkage(self.policy.limits, study, figures)
             self._permit(statement, study, uses=True)
             self._patient(study)
             with one_at_a_time(self.home):
-                self._count(statement, study, module.module.figures(agreement))
+                self._count(statement, study, figures)
             with self._looking(statement, study), self._contributions.within(run, self.policy):
                 table = self._contributions.table(run, study, self.policy, None, _undrawn)
+                self._contributions.linked(run, study, self.policy)
                 found = units_of(table, asked, name, parted=module.module.PARTED)
                 if name in asked.linking.to:
                     self._units[run] = found
-                return found
+                return module.party(agreement, identity, found)  # which looks at them
 
-        _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, units)
+        _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, join)
         with self._looking(statement, study):
             reply = Reply(*self._protecting.answer(statement, party, packet, name))
             if (pairs := getattr(party, "pairs", None)) is not None and run in self._units:
@@ -385,8 +391,8 @@ class Holder:
         return reply
 
     def _count(self, statement: Statement, study: Resolved, figures: int) -> None:
-        """Enter a linkage and its figures. Raises Refused where it was entered in this run, or there are more figures
-        or linkages than the policy allows."""
+        """Enter a linkage and its figures. Raises Refused where it was entered in this run or the run has ended, or
+        there are more figures or linkages than the policy allows."""
         limits, run = self.policy.limits, statement.run
         name, allowed = study.terms.protection.name, self.policy.allow.linkages
         others = sorted(set(study.holders) - {self.policy.holder.name})
@@ -394,6 +400,8 @@ class Holder:
         with self.ledger() as ledger:
             if ledger.has_disclosed(run, statement.round):
                 raise Refused(f"linkage: run {run} has linked already; want a new run")
+            if ledger.is_over(run, study.digest):
+                raise Refused(f"run {base(run)}: it has ended, and nothing is given to it any more; want a new run")
             before, linked = ledger.figures(), ledger.linked(limits.days)
             alone = self.policy.disclosure.minimum_frequency is not None and f"{name}:several" not in allowed
             if alone and ledger.linked_with(others) - {study.digest}:

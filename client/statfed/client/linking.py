@@ -5,6 +5,7 @@ at every holder, as it is about complete records in other studies. How many were
 """
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from statfed.core.codebook import Column
-from statfed.core.errors import UsageError
+from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Asked, Pairs, Units
 from statfed.core.linkkeys import keys_of, read_key, together
 from statfed.core.table import Table
 
 LINKS = "links"
 """In a home: pairs that this holder was told."""
+_RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._~-]*")
 
 
 def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
@@ -37,11 +39,19 @@ def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
     return Units(keys, columns)
 
 
+def check_name(run: str) -> None:
+    """Raise Refused where pairs could not be kept under the name of a run: names are the coordinator's, and one may
+    lead out of the folder."""
+    if not _RUN.fullmatch(run):
+        raise Refused("run: got a name under which no pairs are kept; want letters, digits, hyphens, dots and ~")
+
+
 def write_pairs(home: Path, run: str, units: Units, pairs: Pairs) -> Path:
     """Keep which own units match: LINKS/RUN.parquet in the holder's home, with the number of the pair and the key.
 
     Nobody but the holder's own account can read it.
     """
+    check_name(run)
     folder = home / LINKS
     folder.mkdir(exist_ok=True, mode=0o700)
     path = folder / f"{run}.parquet"

@@ -15,7 +15,6 @@ from statfed.client.pilot.joining import pinned
 from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity, load_identity
-from statfed.core.linkage import Units
 from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Packet, Party, agree, read_protection
 from statfed.core.statement import Present, Statement
@@ -39,12 +38,12 @@ class Protecting:
         name: str,
         pins: Mapping[str, str],
         size: int | None = None,
-        units: Callable[[Agreement], Units] | None = None,
+        join: Callable[[Agreement, Identity], Party] | None = None,
     ) -> tuple[Agreement, Party]:
         """The run's agreement and this party's half of it, joined at its first statement.
 
-        size: this holder's own public number of records, None for a third party. units: what it brings to a linkage,
-        looked at on joining. Raises Refused when a later
+        size: this holder's own public number of records, None for a third party. join: makes this party's half, where
+        data are looked at for it. Raises Refused when a later
         statement describes the run otherwise than the first did, and on a run that has ended: it would begin anew under
         the name to which signatures of its first time are bound, and rings could be drawn without end.
         """
@@ -66,8 +65,8 @@ class Protecting:
             identity = load_identity(self._home, name, pinned(self._home, pins)) if needed else Identity.ephemeral(name)
             while len(self._open) >= MOST:
                 self.close(next(iter(self._open)))
-            own = (units(agreement),) if units else ()
-            self._open[statement.run] = agreement, module.party(agreement, identity, *own)
+            made = join(agreement, identity) if join else module.party(agreement, identity)
+            self._open[statement.run] = agreement, made
         known, party = self._open[statement.run]
         if known != agreement:
             raise Refused("protection: this statement describes the run otherwise than its first one did")

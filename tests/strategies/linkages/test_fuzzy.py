@@ -297,3 +297,13 @@ def test_what_roles_learn_leaves_a_role_out() -> None:
     assert {row.role for row in rows} == {"linkage-unit", "coordinator", "holders", "office"}
     with pytest.raises(UsageError, match="got size; want pairs"):
         module.learns(agreed(10, pairs_to=("office",)), "size")
+
+
+@pytest.mark.parametrize(("count", "share"), [(2, 0.0), (9, 0.0), (10, 0.1)])
+def test_fewer_records_in_large_blocks_than_the_minimum_are_not_counted(count: int, share: float) -> None:
+    """With blocks of one record at most, and a cap of 100, the share would be their number."""
+    a, _ = registers(100, 1.0, 0.0, 7)
+    side = {name: values[:count] for name, values in keys_of(a).items()} | {"postcode:digits": ["1000"] * count}
+    agreement = agreed(100, most_in_block=1)
+    holder = fuzzy.Holder(agreement, Identity.ephemeral("bank"), Units(side))
+    assert holder._encode(b"secret")[1] == share

@@ -13,7 +13,7 @@ from lifelines import KaplanMeierFitter
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Units
-from statfed.strategies.linkages import _features, _models
+from statfed.strategies.linkages import _features, _models, helper
 from tests.strategies.linkages.joined import Run, Watched, run
 
 REGIONS, SECTORS, SIZES = ("n", "s", "w"), ("a", "b", "c", "d"), ("large", "small")
@@ -270,6 +270,37 @@ def test_a_model_with_a_level_below_the_minimum_opens_nothing(method: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("method", "formula"),
+    [
+        ("ols", "income ~ C(region):C(event)"),
+        ("ols", "income ~ C(region)*C(event)"),
+        ("ols", "income ~ event"),
+        ("ols", "income ~ age"),
+        ("ols", "income ~ x1:C(region)"),
+        ("glm", "y ~ C(region):C(event)"),
+        ("glm", "y ~ x2"),
+        ("covariance", "income event"),
+    ],
+)
+def test_a_model_in_which_one_unit_stands_alone_opens_nothing(method: str, formula: str) -> None:
+    """One match is alone in a cell of two categories, with a value of a number, or with a response: its coefficient
+    would be that unit's value."""
+    a, b = TWO["a"].copy(), TWO["b"].copy()
+    both = np.flatnonzero(a["id"].isin(b["id"]))
+    one = both[a["region"].to_numpy()[both] == 0][0]
+    a["event"] = np.where(a["region"] == 0, 0, a["event"]) if "region" in formula else 0
+    a["age"], a["x1"] = 40, np.where(a["region"] == 0, 0.0, a["x1"])
+    a.loc[a.index[one], ["event", "age", "x1"]] = 1, 41, 1.0
+    if formula == "y ~ x2":
+        b["y"] = (b["id"] == a["id"].iloc[one]).astype(int)
+    a["x1"] = np.where(a["region"] == 0, a["x1"], 0.0)
+    options = {"columns": formula.split()} if method == "covariance" else {"formula": formula}
+    with pytest.raises(Refused, match="nothing of this one was opened"):
+        analysed({"a": a, "b": b}, method, 5, **options)
+    assert analysed(TWO, method, 5, **options).outcome.size
+
+
+@pytest.mark.parametrize(
     ("method", "options"),
     [
         ("table", {"rows": ["region"], "columns": ["sector"]}),
@@ -279,9 +310,32 @@ def test_a_model_with_a_level_below_the_minimum_opens_nothing(method: str) -> No
 )
 def test_nobody_matches_is_an_answer_or_a_refusal(method: str, options: dict[str, Any]) -> None:
     apart = {"a": TWO["a"], "b": TWO["b"].assign(id=TWO["b"]["id"] + 10_000)}
-    found = analysed(apart, method, 5, **options)
+    found = analysed(apart, method, **options)
     assert found.outcome.size == 0
     assert not opened_of(found).any()
+
+
+@pytest.mark.parametrize("matches", [0, 1, 4])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("table", {"rows": ["region"], "columns": ["sector"]}),
+        ("mean", {"columns": ["income"], "by": ["region"]}),
+        ("survival", {"time": "time", "event": "event", "group": ["sector"]}),
+        ("ols", {"formula": "y ~ age + C(region)"}),
+    ],
+)
+def test_of_fewer_matches_in_all_than_the_minimum_no_cell_is_said_to_be_empty(
+    method: str, options: dict[str, Any], matches: int
+) -> None:
+    """Of one known person the cells that are not empty would be the answer."""
+    ids = TWO["b"]["id"].to_numpy() + 10_000
+    ids[:matches] = TWO["a"]["id"].to_numpy()[:matches]
+    watched: dict[str, Watched] = {}
+    with pytest.raises(Refused, match="fewer matches than 5, or none"):
+        analysed({"a": TWO["a"], "b": TWO["b"].assign(id=ids)}, method, 5, watched=watched, **options)
+    told = [each for party in watched.values() for packet in party.gave for each in packet if "public:" in each]
+    assert told == ["public:few"] * 2
 
 
 @pytest.mark.parametrize("method", ["ols", "glm"])
@@ -298,7 +352,7 @@ def test_everybody_matches() -> None:
 
 
 def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between nobody and everybody matched, only what is opened differs. Fails if the indicator of a match goes out in
+    """Between a few and everybody matched, only what is opened differs. Fails if the indicator of a match goes out in
     plain, or a payload without its second mask; what the helper deals has a seed of 16 bytes and a list before that."""
     from statfed.strategies.linkages._channels import Channels
 
@@ -312,7 +366,7 @@ def test_a_party_alone_sees_the_same_lengths_and_uniform_words_whoever_matched(m
 
     monkeypatch.setattr(Channels, "open", noting)
     lengths: list[dict[str, list[int]]] = []
-    for shift in (0, 10_000):
+    for shift in (0, 390):
         seen.clear()
         made = {"a": TWO["a"].assign(id=range(400)), "b": TWO["b"].assign(id=range(shift, shift + 400))}
         analysed(made, "covariance", 5, columns=["income", "age"])
@@ -436,10 +490,8 @@ def test_steps_are_limited_and_a_period_that_does_not_fit_is_refused() -> None:
 
 def test_a_mean_of_too_few_matches_in_all_is_not_told() -> None:
     apart = {"a": TWO["a"].assign(id=range(400)), "b": TWO["b"].assign(id=range(397, 797))}
-    found = analysed(apart, "mean", 5, columns=["income"])
-    assert not opened_of(found).any()
-    assert found.outcome.size is None
-    assert rows_of(found)[["estimate", "std_error", "count"]].isna().all(axis=None)
+    with pytest.raises(Refused, match="nothing of this one was opened"):
+        analysed(apart, "mean", 5, columns=["income"])
 
 
 @pytest.mark.parametrize("method", ["ols", "glm"])
@@ -459,3 +511,27 @@ def test_responses_that_are_predicted_exactly_are_refused_without_counting_on_bo
     made = {**TWO, "b": TWO["b"].assign(y=(TWO["b"]["x2"] > 0).astype(int))}
     with pytest.raises(UsageError, match=r"no convergence|narrower bounds"):
         analysed(made, "glm", formula="y ~ x2")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("ols", {"formula": "income ~ age + C(sector)"}),
+        ("glm", {"formula": "y ~ age + C(region)", "max_iterations": 30}),
+        ("covariance", {"columns": ["income", "age"]}),
+    ],
+)
+def test_a_model_opens_no_more_figures_than_it_counts_as(method: str, options: dict[str, Any]) -> None:
+    found = analysed(TWO, method, 5, **options)
+    agreement = found.parties["a"]._channels.agreement
+    opened = opened_of(found)
+    told = int((np.triu(opened) != 0).sum())
+    packets = [packet for packet in found.watched["a"].gave if "public:score" in packet]
+    for packet in packets:
+        score, information = (np.asarray(packet[f"public:{name}"]) for name in ("score", "information"))
+        told += len(score) + len(score) * (len(score) + 1) // 2 + 1
+        assert information.shape == (len(score), len(score))
+    assert told <= helper.figures(agreement)
+    if method == "glm":
+        steps = helper.Setting.of(agreement).plan.steps  # type: ignore[union-attr]
+        assert helper.figures(agreement) >= told + (steps - len(packets)) * 15

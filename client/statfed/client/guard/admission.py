@@ -123,7 +123,7 @@ def _linkage(policy: Policy, study: Resolved, asked: Asked) -> list[Rule]:
         rules.append(Rule(text, "disclosure"))
     counted = linking.reveal == "size" or (study.terms.method == "table" and not study.question.options.value)
     others = own.model_copy(update={"minimum_frequency": None, "zeros": "allow", "full_cells": "allow"})
-    if "protect" in (own.zeros, own.full_cells) or (not counted and not others.silent):
+    if "protect" in (own.zeros, own.full_cells) or not (counted or (others.silent and own.joint_share is None)):
         text = f"linkage: got {linking.reveal} of {study.terms.method}; want size, or a table of counts: rules of this "
         rules.append(Rule(f"{text}policy beside minimum frequency cannot look at units that match", "disclosure"))
     return rules
@@ -212,11 +212,18 @@ def bounded_ask(limits: Limits, study: Resolved, ask: Ask, number: int) -> None:
     _within(limits, {"asks": number, "megabytes": megabytes})
     discloses = study.method.discloses(study.question, ask)
     if isinstance(discloses, Cells):
-        columns = study.codebook.columns
+        columns = study.question.codebook.columns  # of a linkage those of all holders
         levels = (len(columns[name].levels) for name in discloses.by if name in columns)
         _within(limits, {"cells": math.prod(max(1, each) for each in levels)})
     elif isinstance(discloses, Model) and not study.training:
         _within(limits, {"parameters": discloses.parameters})
+
+
+def bounded_linkage(limits: Limits, study: Resolved, figures: int) -> None:
+    """Raise Refused where what comes out of a linkage is larger than a holder answers. figures: most that come out."""
+    ask: Ask = next(study.method.coordinate(study.question))
+    bounded_ask(limits, study, ask, 1)
+    _within(limits, {"entries": figures})
 
 
 def bounded_parts(limits: Limits, parts: Mapping[str, Part]) -> int:

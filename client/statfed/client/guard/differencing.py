@@ -44,6 +44,8 @@ from statfed.core.table import Expr, Table
 from statfed.core.weighing import Cuts, owners
 
 FILE = "releases.sqlite"
+LINKED = "linked.sqlite"
+"""Of linkages: figures over matches say nothing beside figures over all records."""
 RULE = "not allowed by this holder's differencing rule"
 _FEW = (
     f"{RULE}: with an earlier exact release, of these data or of data that were updated since, this one would tell "

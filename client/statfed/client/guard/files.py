@@ -16,6 +16,7 @@ PRIVATE = (
     "ledger.sqlite",
     "ledger.opened",
     "releases.sqlite",
+    "linked.sqlite",
     "refusals.jsonl",
 )
 """Files of a home that are their owner's alone."""

@@ -2,11 +2,13 @@
 
 Each holder shares indicators of the cells that its own columns make; the products of all holders' indicators on matched
 rows, added up, are the counts, and those with the values' powers the sums. Where a minimum frequency is agreed the
-parties decide on shares which counts are in 1..minimum - 1, and open that alone; of those cells neither count nor sum
-is ever opened, and nothing that they are part of: where one cell is withheld, no margin and no number of all matches is
-told (cells of a table without its margins tell nothing of each other; complementary suppression by value is left out).
-Empty cells are opened. Of survival curves the rule goes by the records of each group, as in `survival`: numbers by
-interval are small by nature. The coordinator's halves of the horizontal methods make the results.
+parties first decide on shares whether fewer match in all, none included, and then nothing else is decided or opened: of
+a few, the cells that are not empty would say where they are. Else they decide which counts are in 1..minimum - 1, and
+open that alone; of those cells neither count nor sum is ever opened, and nothing that they are part of: where one cell
+is withheld, no margin and no number of all matches is told (cells of a table without its margins tell nothing of each
+other; complementary suppression by value is left out). Empty cells are opened. Of survival curves the rule goes by the
+records of each group, as in `survival`: numbers by interval are small by nature. The coordinator's halves of the
+horizontal methods make the results.
 """
 
 import math
@@ -138,7 +140,11 @@ class Cells:
         rows, columns = found.shape
         allowed: Bits | None = np.ones(self.groups, bool)
         if self.minimum > 1:
-            grouped = m.grouped(found, self._count_places(rows, columns), self._cells().reshape(-1), self.groups)
+            counts = self._count_places(rows, columns)
+            whole = yield from m.few(m.grouped(found, counts, np.zeros_like(counts), 1), self.minimum, self.cap, 0)
+            if whole is not None and whole.any():
+                return
+            grouped = m.grouped(found, counts, self._cells().reshape(-1), self.groups)
             few = yield from m.few(grouped, self.minimum, self.cap)
             allowed = None if few is None else ~few.reshape(-1)
         opened = {}

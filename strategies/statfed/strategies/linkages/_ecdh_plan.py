@@ -152,7 +152,8 @@ def plan_of(agreement: Agreement) -> Plan:
 
 
 def noise_of(options: Options) -> Noise | None:
-    """The noise of what is told, whose event both holders are charged; None without privacy.
+    """The noise of what is told; None without privacy. In a holder's ledger it counts as exact figures: no budget is
+    charged, and attempts add up.
 
     One unit at either holder, with its one key, changes the size by at most 1 and a total by at most the column's
     bound: keys of a list are each there once, so that a unit matches at most one other.

@@ -123,7 +123,7 @@ class Holder(_Steps):
         return {}
 
     def _encode(self, secret: bytes) -> tuple[Encoded, float]:
-        """All records in their secret order, and which share of them is in too large a block."""
+        """All records in their secret order, and which share of them is in too large a block, as it is told."""
         keys, count = self._units.keys, self._units.count
         options = self._options
         encoder = Encoder(secret, options.attributes, options.salt, options.hardening, options.flip)
@@ -148,7 +148,9 @@ class Holder(_Steps):
         shuffled = Encoded(np.empty_like(made.encodings), np.empty_like(made.tags))
         shuffled.encodings[self._order] = made.encodings
         shuffled.tags[self._order] = made.tags
-        return shuffled, float(np.ceil(100.0 * capped.sum() / self._size) / 100.0)
+        many = int(capped.sum())
+        told = many if many >= options.minimum else 0  # with one record a block, a cap of 100 would count records
+        return shuffled, float(np.ceil(100.0 * told / self._size) / 100.0)
 
 
 class LinkageUnit(_Steps):

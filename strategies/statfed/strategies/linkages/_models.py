@@ -13,14 +13,20 @@ constant the information is their multiple, and the score follows from them. Par
 how far the linear predictor may go; coefficients chosen so that a few records weigh most in the sums are left to a
 coordinator that follows the protocol, as how records weigh is not looked at on shares.
 
-Where a minimum frequency is agreed it is first decided on shares whether the number of matches and those at each level
-of each category in the model are 0 or large enough; where one is not, nothing of the model is opened.
+Where a minimum frequency is agreed it is first decided on shares whether so many match, and then whether none or so
+many of the matches are in each group that sums of the model are about: each level of a category, each cell of
+categories that a term crosses, each value of a column that has two, and for every other number or product of a term the
+units whose value is not that holder's commonest (of a column that is 0 but for one unit, that one). Where one is not,
+nothing of the model is opened.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
+from operator import and_
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +45,7 @@ from statfed.strategies.linkages._shares import Machine, Value
 
 KINDS = ("covariance", "ols", "glm")
 STEP = ("coefficients", "period")
+MOST_GUARDED = 2_000
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
@@ -52,6 +59,7 @@ class Products:
     features: tuple[Feature, ...]
     columns: tuple[str, ...]
     levels: tuple[str, ...]
+    guarded: tuple[str, ...]
     minimum: int
     cap: int
     holders: tuple[str, ...]
@@ -59,11 +67,17 @@ class Products:
 
     @property
     def figures(self) -> int:
-        """Most exact figures that are opened: cross products; at each iteration score, information and deviance."""
-        columns, terms = len(self.columns), len(self.terms)
-        each = terms * (terms + 3) // 2 + 1
-        most = int(getattr(self.question.options, "max_iterations", 0)) if self.logistic else 0
-        return columns * (columns + 1) // 2 + most * each
+        """Most exact figures that are opened: cross products of 1 and the columns, and levels; at each step score,
+        information and deviance."""
+        size = 1 + len(self.columns)
+        found = size * (size + 1) // 2 + len(set(self.levels) - set(self.columns))
+        each = size * (size + 1) // 2  # of the terms and the intercept, and a deviance
+        return found + (self.steps * each if self.logistic else 0)
+
+    @property
+    def steps(self) -> int:
+        """Most steps of a logistic model that are answered."""
+        return 3 * int(self.question.options.max_iterations) + HALVINGS
 
     @property
     def bits(self) -> int:
@@ -82,7 +96,7 @@ class Products:
     @property
     def groups(self) -> int:
         """Numbers of matches that the minimum frequency goes by."""
-        return 1 + len(self.levels)
+        return len(self.guarded)
 
     def own(self, holder: str) -> list[Feature]:
         return [feature for feature in self.features if feature.holder == holder]
@@ -117,9 +131,10 @@ class Products:
         """(1 + features, 1 + features): entries that are opened."""
         size = 1 + len(self.ordered)
         found = np.zeros((size, size), bool)
-        found[0] = found[:, 0] = True
-        inside = [self.place(key) for key in self.columns]
+        inside = [0, *(self.place(key) for key in self.columns)]
         found[np.ix_(inside, inside)] = True
+        alone = [self.place(key) for key in self.levels]
+        found[0, alone] = found[alone, 0] = True
         return found
 
     def program(self, m: Machine, w: Value, shared: Mapping[str, Value]) -> Generator[Out, Mail, None]:
@@ -131,11 +146,15 @@ class Products:
         (found,) = yield from m.products([(fine, fine, "matrix")])
         allowed = True
         if self.minimum > 1:
-            counted = np.array([0, *(self.place(key) for key in self.levels)])
-            few = yield from m.few(
-                m.grouped(found, counted, np.arange(len(counted)), len(counted)), self.minimum, self.cap
-            )
-            allowed = few is None or not few.any()
+            only = np.zeros(1, np.int64)
+            whole = yield from m.few(m.grouped(found, only, only, 1), self.minimum, self.cap, 0)
+            if whole is not None and whole.any():
+                return
+            if self.guarded:
+                counted = np.array([self.place(key) for key in self.guarded])
+                grouped = m.grouped(found, counted, np.arange(len(counted)), len(counted))
+                few = yield from m.few(grouped, self.minimum, self.cap)
+                allowed = few is None or not few.any()
         opened = {}
         if found.share is not None and allowed:
             opened["opened"] = np.where(self.asked, found.share, np.uint64(0))
@@ -145,7 +164,7 @@ class Products:
         coarse = [value.columns(n, value.shape[1]) for (n, _), value in zip(sides, inside, strict=True)]
         low = self._coarse_columns(m, fine, [value for value in coarse if value.shape[1]])
         inner = [0, *(self.place(key) for key in self.terms)]
-        for _ in range(3 * self.question.options.max_iterations + HALVINGS):
+        for _ in range(self.steps):
             b, period = (mail.word(name) for name in STEP)
             angle = m.linear(fine, self._angles(b, float(period)))
             waves = yield from m.waves(angle, _waves.Series(float(period), 0.0).factors)
@@ -205,13 +224,14 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
         raise UsageError(f"link: got {options.link}; want logit: others have no form on shares")
     features: dict[str, Feature] = {}
     levels: tuple[str, ...] = ()
-    if name == "covariance":
+    guarded: tuple[str, ...] = ()
+    design = None if name == "covariance" else model_of(question)
+    if design is None:
         columns = options.columns
         for each in columns:
             low, high = codebook.number(each, "columns").bounds or (-math.inf, math.inf)
             features[each] = bounded(each, owner((each,), of, each), low, high, _column(each))
     else:
-        design = model_of(question)
         response = response_of(design)
         for term in design.terms:
             if term.name != INTERCEPT:
@@ -232,7 +252,88 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
                 features.setdefault(
                     key, Feature(key, owner((column,), of, column), 0.0, 1.0, _level(column, code), True)
                 )
-    return Products(question, tuple(features.values()), columns, levels, minimum, cap, holders, name == "glm")
+    if minimum > 1:
+        guards = _guards(question, design, of) if design else _guards_of_columns(question, of)
+        guarded = tuple(dict.fromkeys((*levels, *(feature.key for feature in guards))))
+        for feature in guards:
+            features.setdefault(feature.key, feature)
+        if len(guarded) > MOST_GUARDED:
+            raise UsageError(f"{name}: got {len(guarded)} levels and cells; want at most {MOST_GUARDED:,}")
+    return Products(question, tuple(features.values()), columns, levels, guarded, minimum, cap, holders, name == "glm")
+
+
+def _guards(question: Question[Any], design: Design, of: dict[str, str]) -> list[Feature]:
+    """Indicators of the groups, beside levels, that sums of a model are about."""
+    found: list[Feature] = []
+    response = response_of(design)
+    for term in design.terms:
+        crossed = tuple(dict.fromkeys(category.column for category, _ in term.cells))
+        if len(crossed) > 1:
+            at = owner(crossed, of, term.name)
+            for codes in itertools.product(*(design.categories[column] for column in crossed)):
+                cell = tuple(zip(crossed, codes, strict=True))
+                key = "cell " + ", ".join(f"{column} {code}" for column, code in cell)
+                found.append(Feature(key, at, 0.0, 1.0, _cell(cell), True))
+        if term.numbers:
+            read = (*(name for number in term.numbers for name in number.columns), *crossed)
+            at = owner(tuple(dict.fromkeys(read)), of, term.name)
+            found.append(Feature(f"apart {term.name}", at, 0.0, 1.0, _apart(term.expression), True))
+    for number in (*design.numbers, response):
+        at = owner(number.columns, of, number.text)
+        found.append(Feature(f"apart {number.text}", at, 0.0, 1.0, _apart(number.build), True))
+        if number is response and question.terms.method == "glm":
+            found += _both(number.text, at, number.build, 0.0)
+        else:
+            found += _of_two(question, number.columns, at)
+    return found
+
+
+def _guards_of_columns(question: Question[Any], of: dict[str, str]) -> list[Feature]:
+    """The same for products of columns."""
+    found: list[Feature] = []
+    for name in question.options.columns:
+        at = owner((name,), of, name)
+        found += [Feature(f"apart {name}", at, 0.0, 1.0, _apart(_column(name)), True)]
+        found += _of_two(question, (name,), at)
+    return found
+
+
+def _of_two(question: Question[Any], names: Sequence[str], at: str) -> list[Feature]:
+    """Indicators of both values of each column of numbers that has two."""
+    found: list[Feature] = []
+    for name in names:
+        column = question.codebook.columns[name]
+        if column.type in ("boolean", "integer") and column.bounds and column.bounds[1] - column.bounds[0] == 1:
+            found += _both(name, at, _column(name), column.bounds[0])
+    return found
+
+
+def _both(name: str, at: str, build: Callable[[Table], Expr], low: float) -> list[Feature]:
+    values = (low, low + 1)
+    return [Feature(f"value {name} {x:g}", at, 0.0, 1.0, _equal(build, x), True) for x in values]
+
+
+def _cell(cell: Sequence[tuple[str, str]]) -> Callable[[Table], Expr]:
+    def build(table: Table) -> Expr:
+        inside = reduce(and_, [table[column].cast("string") == code for column, code in cell])
+        return inside.ifelse(real(1.0), real(0.0))
+
+    return build
+
+
+def _equal(build: Callable[[Table], Expr], value: float) -> Callable[[Table], Expr]:
+    return lambda table: (build(table).cast("float64") == real(value)).ifelse(real(1.0), real(0.0))
+
+
+def _apart(build: Callable[[Table], Expr]) -> Callable[[Table], Expr]:
+    """1 where a value is not the commonest of this holder's."""
+
+    def made(table: Table) -> Expr:
+        values = build(table).cast("float64")
+        common = table.expr.select(_v=values).to_pandas()["_v"].mode()
+        return (values != real(float(common[0]) if len(common) else 0.0)).ifelse(real(1.0), real(0.0))
+
+    return made
 
 
 def model_of(question: Question[Any]) -> Design:

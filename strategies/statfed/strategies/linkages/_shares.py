@@ -94,8 +94,8 @@ class Machine(Protocol):
         """Of x (n, p) and y (n, q) the products of columns row by row, (n, p q), or x'y, (p, q). One round."""
         ...
 
-    def few(self, counts: Value, minimum: int, most: int) -> Generator[Out, Mail, Bits | None]:
-        """Which counts, from 0 to `most`, are in 1..minimum - 1; None at the dealer. Opened to all. Two rounds."""
+    def few(self, counts: Value, minimum: int, most: int, least: int = 1) -> Generator[Out, Mail, Bits | None]:
+        """Which counts, from 0 to `most`, are in least..minimum - 1; None at the dealer. Opened to all. Two rounds."""
         ...
 
     def halved(self, value: Value, bits: NDArray[np.uint64]) -> Generator[Out, Mail, Value]:
@@ -195,7 +195,7 @@ class Computer:
             found.append(Value(share.shape, share))
         return found
 
-    def few(self, counts: Value, minimum: int, most: int) -> Generator[Out, Mail, Bits | None]:  # noqa: ARG002
+    def few(self, counts: Value, minimum: int, most: int, least: int = 1) -> Generator[Out, Mail, Bits | None]:  # noqa: ARG002
         size, cells = table_bits(most), int(np.prod(counts.shape))
         low = np.uint64((1 << size) - 1)
         own = (counts.own.reshape(-1) + self.words((cells,))) & low
@@ -270,12 +270,12 @@ class Dealer:
         yield Out({self.second: tuple(sent)})
         return found
 
-    def few(self, counts: Value, minimum: int, most: int) -> Generator[Out, Mail, Bits | None]:
+    def few(self, counts: Value, minimum: int, most: int, least: int = 1) -> Generator[Out, Mail, Bits | None]:
         size, cells = table_bits(most), int(np.prod(counts.shape))
         low = np.uint64((1 << size) - 1)
         r = self.words((cells,)) & low
         answers = np.zeros((cells, (1 << size) // 8), np.uint8)
-        for count in range(1, min(minimum, most + 1)):  # few: the minimum is a small number
+        for count in range(least, min(minimum, most + 1)):  # few: the minimum is a small number
             at = (r + np.uint64(count)) & low
             answers[np.arange(cells), (at >> np.uint64(3)).astype(np.int64)] |= np.uint8(1) << (
                 at & np.uint64(7)

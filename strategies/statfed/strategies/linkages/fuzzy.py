@@ -146,7 +146,7 @@ def coordinator(agreement: Agreement) -> Rounds:
     passes that bring a link together, and links; links_per_record:HOLDER: (2, groups), numbers of pairs at or above the
     threshold before assignment, each standing for those up to the next, and how many records have so many: of all that
     were sent, so that padding and records without keys are among those with none; capped:HOLDER: share of its records
-    in a block above `most_in_block`, in per cent rounded up.
+    in a block above `most_in_block`, in per cent rounded up, 0 for fewer than the minimum.
     """
     options = checked(agreement)
     holders, helper = agreement.holders, options.helper

@@ -347,16 +347,26 @@ def _until(
     Raises EngineError on anything of another form, Refused where nothing of a model is opened.
     """
     few = np.zeros(plan.groups, bool)
+    enough = False
     while True:
         said = yield from relay.round()
         shares = [said[name] for name in (setting.cast.first, setting.cast.second)]
-        if any(_FEW in each for each in shares):
+        if not enough and any(_FEW in each for each in shares):
+            bits = [_formed(each, _FEW, (1,)) for each in shares]
+            enough = not (bits[0] ^ bits[1]).any()
+            if not enough:
+                raise Refused(
+                    f"{setting.options.method}: got fewer matches than {setting.options.minimum_frequency}, or none; "
+                    "want a larger set, or other units: nothing of this one was opened"
+                )
+        elif any(_FEW in each for each in shares):
             bits = [_formed(each, _FEW, few.shape) for each in shares]
             few = (bits[0] ^ bits[1]).astype(bool)
             if few.any() and isinstance(plan, _models.Products):
                 raise Refused(
-                    f"{setting.options.method}: got fewer matches than {setting.options.minimum_frequency} in all or "
-                    "at a level of a category; want another model: nothing of this one was opened"
+                    f"{setting.options.method}: got fewer matches than {setting.options.minimum_frequency} "
+                    "at a level, in a cell that a term crosses, or with another value than most; want another "
+                    "model: nothing of this one was opened"
                 )
         if any(name in each for name in shapes for each in shares):
             found = {name: [_formed(each, name, shape) for each in shares] for name, shape in shapes.items()}
@@ -445,7 +455,8 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         what = (
             f"the sums of {options.method} over the matches that the horizontal method gets, and what follows from them"
         )
-        rule = f"cells of 1 to {options.minimum_frequency - 1} matches are never opened"
+        least = options.minimum_frequency
+        rule = f"cells of 1 to {least - 1} matches are never opened, and nothing where fewer than {least} match in all"
         rows += [
             Disclosure("coordinator", what, rule if options.minimum_frequency > 1 else "none"),
             Disclosure("the first two holders", "which cells are withheld, coefficients of each step", "none"),
