@@ -143,7 +143,8 @@ def test_two_linkages_do_not_differ_by_a_few_of_a_holders_units(by: str, method:
     for name in world.sizes:
         world.strict(name)
         path = world.homes[name] / "policy.toml"
-        path.write_text(path.read_text().replace('minimum_frequency = "off"', "minimum_frequency = 10"))
+        text = path.read_text().replace('minimum_frequency = "off"', "minimum_frequency = 10")
+        path.write_text(text.replace(f'"{by}:pairs"', f'"{by}:several"'))
     given = study({"key": "id"})
     if method == "table":
         given = analysis("table", rows=["sector"])
