@@ -186,6 +186,13 @@ def test_logistic_regression_is_that_of_statsmodels_on_the_plain_join() -> None:
     assert facts["pearson_chi2"] is None
 
 
+@pytest.mark.parametrize("values", [[0, 1, 2], [0.1, 0.9], [-1, 0, 1, 2]], ids=str)
+def test_a_response_of_other_values_than_0_and_1_is_refused(values: list[float]) -> None:
+    made = {**TWO, "b": TWO["b"].assign(x2=np.resize(values, len(TWO["b"])))}
+    with pytest.raises(Refused, match="got another value than 0 and 1"):
+        analysed(made, "glm", formula="x2 ~ age")
+
+
 def test_survival_curves_by_the_other_holders_groups_are_those_of_the_plain_join() -> None:
     found = rows_of(analysed(TWO, "survival", 5, time="time", event="event", group=["sector"]))
     plain = joined(TWO)
