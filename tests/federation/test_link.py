@@ -93,6 +93,18 @@ def test_conditions_hold_before_units_are_matched_and_missing_values_make_no_uni
     assert result(fed)["count"].tolist() == [len(plain)]
 
 
+@pytest.mark.parametrize(
+    ("decimals", "said"),
+    [
+        (2, "decimals: got 2; want them by column: decimals.income=2"),
+        ({"incom": 2}, "decimals: got 'incom'; want one of income"),
+    ],
+)
+def test_decimals_of_encrypted_totals_are_said_by_column(decimals: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        linked("id", "total income", by="ecdh", settings={"decimals": decimals})
+
+
 def homes(workspace: Path) -> dict[str, Path]:
     return {path.parent.name.split("-")[0]: path.parent for path in workspace.glob("**/policy.toml")}
 
