@@ -193,6 +193,19 @@ def test_a_response_of_other_values_than_0_and_1_is_refused(values: list[float])
         analysed(made, "glm", formula="x2 ~ age")
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("mean", {"columns": ["income"]}), ("table", {"rows": ["region"]}), ("ols", {"formula": "income ~ age"})],
+)
+def test_no_number_of_missing_is_told_where_nobody_knows_it(method: str, options: dict[str, Any]) -> None:
+    result = analysed(TWO, method, **options).outcome.result
+    assert result is not None
+    assert result.facts["observations"] == len(joined(TWO))
+    assert result.facts["missing"] is None
+    assert result.facts.get("left_out") is None
+    assert any("no units" in note for note in result.notes)
+
+
 def test_survival_curves_by_the_other_holders_groups_are_those_of_the_plain_join() -> None:
     found = rows_of(analysed(TWO, "survival", 5, time="time", event="event", group=["sector"]))
     plain = joined(TWO)
