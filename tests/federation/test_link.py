@@ -93,6 +93,15 @@ def test_conditions_hold_before_units_are_matched_and_missing_values_make_no_uni
     assert result(fed)["count"].tolist() == [len(plain)]
 
 
+def test_a_day_is_one_key_however_it_is_stored() -> None:
+    days = pd.date_range("2020-01-01", periods=30)
+    stored = {"stamps": days, "text": days.strftime("%Y-%m-%d"), "days": days.date}
+    for name in ("text", "days"):
+        fed = Federation({"a": pd.DataFrame({"id": stored["stamps"]}), "b": pd.DataFrame({"id": stored[name]})})
+        fed.link("id")
+        assert result(fed)["count"].tolist() == [30], name
+
+
 @pytest.mark.parametrize(
     ("decimals", "said"),
     [
