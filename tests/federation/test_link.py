@@ -114,6 +114,21 @@ def test_decimals_of_encrypted_totals_are_said_by_column(decimals: Any, said: st
         linked("id", "total income", by="ecdh", settings={"decimals": decimals})
 
 
+@pytest.mark.parametrize("attributes", [5, "id", {"id,id[:2]": {}}], ids=str)
+def test_attributes_of_a_fuzzy_linkage_are_options_by_part(attributes: Any) -> None:
+    with pytest.raises(UsageError, match=r"attributes: got .*; want"):
+        linked("id", by="fuzzy", block="id[:2]", settings={"attributes": attributes})
+
+
+@pytest.mark.parametrize("given", [{"by": "fuzzy"}, {"settings": {"none": 1}}], ids=["block", "options"])
+def test_options_that_do_not_suit_are_refused_before_a_holder_is_asked(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statfed.federation.run.drive", lambda *_, **__: pytest.fail("a holder was asked"))
+    with pytest.raises(UsageError, match=r"block: got none|options: got none"):
+        linked(**given)
+
+
 def homes(workspace: Path) -> dict[str, Path]:
     return {path.parent.name.split("-")[0]: path.parent for path in workspace.glob("**/policy.toml")}
 
