@@ -114,6 +114,11 @@ def test_decimals_of_encrypted_totals_are_said_by_column(decimals: Any, said: st
         linked("id", "total income", by="ecdh", settings={"decimals": decimals})
 
 
+def test_a_linkage_that_there_is_not_is_told_which_there_are() -> None:
+    with pytest.raises(UsageError, match=r"got 'hepler'; .* of linkages one of ecdh, fuzzy, helper \(did you mean h"):
+        linked(by="hepler")
+
+
 @pytest.mark.parametrize("attributes", [5, "id", {"id,id[:2]": {}}], ids=str)
 def test_attributes_of_a_fuzzy_linkage_are_options_by_part(attributes: Any) -> None:
     with pytest.raises(UsageError, match=r"attributes: got .*; want"):
