@@ -93,6 +93,47 @@ def test_conditions_hold_before_units_are_matched_and_missing_values_make_no_uni
     assert result(fed)["count"].tolist() == [len(plain)]
 
 
+def test_a_day_is_one_key_however_it_is_stored() -> None:
+    days = pd.date_range("2020-01-01", periods=30)
+    stored = {"stamps": days, "text": days.strftime("%Y-%m-%d"), "days": days.date}
+    for name in ("text", "days"):
+        fed = Federation({"a": pd.DataFrame({"id": stored["stamps"]}), "b": pd.DataFrame({"id": stored[name]})})
+        fed.link("id")
+        assert result(fed)["count"].tolist() == [30], name
+
+
+@pytest.mark.parametrize(
+    ("decimals", "said"),
+    [
+        (2, "decimals: got 2; want them by column: decimals.income=2"),
+        ({"incom": 2}, "decimals: got 'incom'; want one of income"),
+    ],
+)
+def test_decimals_of_encrypted_totals_are_said_by_column(decimals: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        linked("id", "total income", by="ecdh", settings={"decimals": decimals})
+
+
+def test_a_linkage_that_there_is_not_is_told_which_there_are() -> None:
+    with pytest.raises(UsageError, match=r"got 'hepler'; .* of linkages one of ecdh, fuzzy, helper \(did you mean h"):
+        linked(by="hepler")
+
+
+@pytest.mark.parametrize("attributes", [5, "id", {"id,id[:2]": {}}], ids=str)
+def test_attributes_of_a_fuzzy_linkage_are_options_by_part(attributes: Any) -> None:
+    with pytest.raises(UsageError, match=r"attributes: got .*; want"):
+        linked("id", by="fuzzy", block="id[:2]", settings={"attributes": attributes})
+
+
+@pytest.mark.parametrize("given", [{"by": "fuzzy"}, {"settings": {"none": 1}}], ids=["block", "options"])
+def test_options_that_do_not_suit_are_refused_before_a_holder_is_asked(
+    given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("statfed.federation.run.drive", lambda *_, **__: pytest.fail("a holder was asked"))
+    with pytest.raises(UsageError, match=r"block: got none|options: got none"):
+        linked(**given)
+
+
 def homes(workspace: Path) -> dict[str, Path]:
     return {path.parent.name.split("-")[0]: path.parent for path in workspace.glob("**/policy.toml")}
 

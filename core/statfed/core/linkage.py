@@ -283,11 +283,13 @@ def key_columns(linking: Linking, codebook: Codebook) -> tuple[str, ...]:
 
 def linking_of(terms: Terms) -> Asked | None:
     """The linkage of a study, None where it has none. Raises UsageError on one that does not suit it."""
-    found, options = read_protection(terms)
-    module: object = found
+    module: object
+    module, options = read_protection(terms)
     if not isinstance(module, InPlace) or not isinstance(options, Linking):
         return None
-    return asked(terms, options, module.module)
+    found = asked(terms, options, module.module)
+    module.module.agreed(found)
+    return found
 
 
 def read_analysis(line: str) -> tuple[str, dict[str, Any]]:

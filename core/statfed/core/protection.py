@@ -27,6 +27,7 @@ from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import MOST_RECORDS, Layout
 from statfed.core.identity import Identity
 from statfed.core.method import Arrays, load_method
+from statfed.core.names import one_of
 from statfed.core.section import Section, describe
 from statfed.core.terms import Terms
 
@@ -202,6 +203,11 @@ def load_protection(name: str) -> Protection:
         from statfed.core.linkage import InPlace, load_linkage  # which is about agreements and parties, as this is
 
         return cast(Protection, InPlace(name, load_linkage(name)))
+    if name not in modules(PACKAGE):
+        raise UsageError(
+            f"unknown protection: got {name!r}; want {one_of(sorted(modules(PACKAGE)), name)}, or of linkages "
+            f"{one_of(sorted(modules(LINKAGES)), name)}"
+        )
     module: Protection = load(PACKAGE, name, "protection")
     return module
 

@@ -186,6 +186,26 @@ def test_logistic_regression_is_that_of_statsmodels_on_the_plain_join() -> None:
     assert facts["pearson_chi2"] is None
 
 
+@pytest.mark.parametrize("values", [[0, 1, 2], [0.1, 0.9], [-1, 0, 1, 2]], ids=str)
+def test_a_response_of_other_values_than_0_and_1_is_refused(values: list[float]) -> None:
+    made = {**TWO, "b": TWO["b"].assign(x2=np.resize(values, len(TWO["b"])))}
+    with pytest.raises(Refused, match="got another value than 0 and 1"):
+        analysed(made, "glm", formula="x2 ~ age")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("mean", {"columns": ["income"]}), ("table", {"rows": ["region"]}), ("ols", {"formula": "income ~ age"})],
+)
+def test_no_number_of_missing_is_told_where_nobody_knows_it(method: str, options: dict[str, Any]) -> None:
+    result = analysed(TWO, method, **options).outcome.result
+    assert result is not None
+    assert result.facts["observations"] == len(joined(TWO))
+    assert result.facts["missing"] is None
+    assert result.facts.get("left_out") is None
+    assert any("no units" in note for note in result.notes)
+
+
 def test_survival_curves_by_the_other_holders_groups_are_those_of_the_plain_join() -> None:
     found = rows_of(analysed(TWO, "survival", 5, time="time", event="event", group=["sector"]))
     plain = joined(TWO)
@@ -456,6 +476,45 @@ def test_bounds_so_wide_that_rounding_would_show_are_refused() -> None:
     columns["x2"] |= {"low": -1e9, "high": 1e9}
     with pytest.raises(UsageError, match="narrower bounds"):
         analysed(TWO, "ols", codebook=make_codebook({"columns": columns}), formula="income ~ age + x2")
+
+
+@pytest.mark.parametrize("half", [1e9, 1e12, 1e15, 1e24])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("mean", {"columns": ["income"]}),
+        ("total", {"columns": ["income"], "by": ["region"]}),
+        ("table", {"rows": ["region"], "columns": ["sector"], "value": "income"}),
+    ],
+    ids=["mean", "total", "table"],
+)
+def test_means_totals_and_their_errors_never_have_the_rounding_of_wide_bounds(
+    method: str, options: dict[str, Any], half: float
+) -> None:
+    columns = {name: column.model_dump(by_alias=True) for name, column in CODEBOOK.columns.items()}
+    columns["income"] |= {"low": -half, "high": half}
+    wide = make_codebook({"columns": columns})
+    wanted = rows_of(analysed(TWO, method, **options))
+    try:
+        found = rows_of(analysed(TWO, method, codebook=wide, **options))
+    except UsageError:
+        with pytest.raises(UsageError, match="narrower bounds"):
+            analysed(TWO, method, codebook=wide, **options)
+        return
+    for name in ("mean", "total", "std_error"):
+        if name in wanted:
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 12_345.678])
+def test_one_value_of_all_is_told_with_bounds_that_are_wide(value: float) -> None:
+    columns = {name: column.model_dump(by_alias=True) for name, column in CODEBOOK.columns.items()}
+    columns["income"] |= {"low": -100, "high": 1e8}
+    made = {name: frame.assign(income=value) if name == "b" else frame for name, frame in TWO.items()}
+    wide = make_codebook({"columns": columns})
+    found = rows_of(analysed(made, "mean", codebook=wide, columns=["income"], by=["region"]))
+    np.testing.assert_allclose(found["estimate"], value, rtol=1e-9, atol=1e-6)
+    assert (found["std_error"] < 1e-6).all()
 
 
 def test_columns_that_determine_each_other_are_refused_in_spite_of_rounding() -> None:

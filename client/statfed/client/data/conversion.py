@@ -12,7 +12,7 @@ text, NaN in a column of floats (pandas writes null so) and the column's missing
 - category: text, whole numbers and whole floats as digits, booleans as true and false. Where every numeric code of the
   codebook has the same number of digits, leading zeros that a data file has lost are restored: 1 is "01". Letters with
   accents are one code however they are composed (Unicode NFC), where the engine can tell: DuckDB and PostgreSQL.
-- id: like category, as it stands.
+- id: like category, as it stands; a timestamp at midnight as its date.
 - date: dates, timestamps without a time zone at midnight, text in ISO form (2024-03-20), eight digits as text or whole
   number (20240320), of the years 1 to 9999; as days since 1970-01-01.
 - text: like id; not lists or bytes.
@@ -67,7 +67,7 @@ class Converted:
 
 def convert(raw: Expr, column: Column, engine: str) -> Converted:
     """`raw` as `column` says. engine: Ibis's name of the backend, as some know safe casts and others do not."""
-    text = _days_as_text(raw) if column.type == "date" else as_text(raw)
+    text = _days_as_text(raw) if column.type in ("date", "id") else as_text(raw)
     missing = raw_missing(raw)
     codes = _code(raw, text, column, engine) if column.missing else None
     if column.type == "number":

@@ -36,6 +36,10 @@ Words = NDArray[np.uint64]
 Whole = NDArray[np.int64]
 KINDS = ("table", "total", "mean", "survival")
 WITHHELD = "withheld"
+HIDDEN = 1e-6
+"""Share of a value's variance, or of a sum, that may be rounding of what is shared."""
+ALIKE = 1e-3
+"""Of their mean: how much values that are told to be one may differ."""
 MOST_CELLS, MOST_TABLES = 20_000, 1 << 28
 """Cells, and bytes of truth tables, at most."""
 
@@ -188,7 +192,31 @@ class Cells:
         arrays = [block.reshape(shape).transpose(np.argsort(order)) if order else block.reshape(()) for block in blocks]
         fine = [array / 2.0**self.bits for array in arrays[1::3]]
         spread = [_spread(arrays[0], *pair, self.coarse) for pair in zip(arrays[2::3], arrays[3::3], strict=True)]
+        for feature, sums, squares in zip(self.measures, arrays[1::3], spread, strict=True):
+            for n, one, two in zip(arrays[0].flat, sums.flat, squares.flat, strict=True):
+                if n and not self._told(feature, int(n), int(one), float(two)):
+                    raise UsageError(
+                        f"{feature.key}: its spread is too small beside its bounds to be told from the rounding of "
+                        "what is shared, in all or in a cell; want narrower bounds"
+                    )
         return Sums(arrays[0], fine, spread, few)
+
+    def _told(self, feature: Feature, n: int, one: int, spread: float) -> bool:
+        """Can the sum and the spread of a cell of n matches be told from rounding? one: in units of 2^-bits; spread: of
+        half the range. Values that are all one of the bounds or 0 are as they are."""
+        zero = round(-feature.middle / feature.half * 2.0**self.bits)
+        ends = (-n << self.bits, n << self.bits)
+        if not spread and (one in ends or (one == n * zero and feature.unit(self.bits) <= 1)):
+            return True
+        about = abs(feature.middle + feature.half * one / n / 2.0**self.bits)
+        if feature.unit(self.bits) > HIDDEN * max(about, feature.half * math.sqrt(spread / n)):
+            return False
+        deviation = feature.half**2 * spread / n
+        if self.question.terms.method == "table":
+            return feature.unit(self.coarse) ** 2 / 12 <= HIDDEN * (deviation + about**2)
+        if n > 1 and not spread:  # one value, or several that were rounded to one
+            return one % n == 0 and feature.unit(self.coarse) <= ALIKE * about
+        return n == 1 or feature.unit(self.coarse) ** 2 / 12 <= HIDDEN * deviation
 
 
 @dataclass(frozen=True)

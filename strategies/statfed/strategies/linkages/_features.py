@@ -60,13 +60,14 @@ class Feature:
 
     def encoded(self, values: NDArray[np.float64], bits: int) -> Words:
         """Whole numbers modulo 2^64. Raises Refused on a value out of bounds or none."""
+        name = self.key.removeprefix("number ")
+        if self.whole and not np.isin(values, (0.0, 1.0)).all():
+            raise Refused(f"{name}: got another value than 0 and 1, or none; want 0 or 1")
         slack = 1e-9 * max(abs(self.low), abs(self.high), 1e-300)
         if not (
             np.isfinite(values).all() and (values >= self.low - slack).all() and (values <= self.high + slack).all()
         ):
-            raise Refused(f"{self.key}: got a value out of the codebook's bounds, or none; want values within them")
-        if self.whole and not np.isin(values, (0.0, 1.0)).all():
-            raise Refused(f"{self.key}: got another value than 0 and 1")
+            raise Refused(f"{name}: got a value out of the codebook's bounds, or none; want values within them")
         scaled = values if self.whole else (values - self.middle) / self.half * 2.0**bits
         return np.rint(scaled).astype(np.int64).view(np.uint64)
 

@@ -23,7 +23,7 @@ nothing of the model is opened.
 import itertools
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
 from operator import and_
@@ -244,7 +244,10 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
                 features[key] = bounded(
                     key, owner(number.columns, of, number.text), number.low, number.high, number.build
                 )
-        columns = (*columns, f"number {response.text}")
+        key = f"number {response.text}"
+        if name == "glm":  # 0 or 1, which its holder makes sure of: the sums do not show other values
+            features[key] = replace(features[key], low=0.0, high=1.0, whole=True)
+        columns = (*columns, key)
         levels = tuple(f"level {column} {code}" for column, codes in design.categories.items() for code in codes)
         for column, codes in design.categories.items():
             for code in codes:

@@ -57,7 +57,7 @@ vector oblivious linear evaluation (RR22: Raghuraman and Rindal 2022, as in SPU)
 further assumptions.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,10 @@ from pydantic import ValidationError
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkage import Asked, Outcome, Reveal, Rounds, Units
+from statfed.core.names import one_of
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
-from statfed.core.section import describe
+from statfed.core.section import describe, shown
 from statfed.strategies.linkages._channels import met
 from statfed.strategies.linkages._ecdh_party import CHUNK, NUMBER, SUMS, WITHHELD, Matcher, Mirror, half
 from statfed.strategies.linkages._ecdh_plan import SIZE, TOTAL, Column, Options, Plan, noise_of, plan_of
@@ -129,9 +130,13 @@ def _summed(asked: Asked, decimals: Any) -> dict[str, Any]:
     holders = [name for name, own in asked.columns.items() if set(own) & {*options["columns"]}]
     if len(holders) != 1:
         raise UsageError(f"columns: got those of {', '.join(holders)}; want columns of one holder: others take helper")
+    if not isinstance(decimals, Mapping):
+        raise UsageError(f"decimals: got {decimals!r}; want them by column: decimals.{options['columns'][0]}=2")
+    if lost := sorted(set(decimals) - set(options["columns"])):
+        raise UsageError(f"decimals: got {', '.join(map(shown, lost))}; want {one_of(options['columns'], lost[0])}")
     columns = {}
     for name in options["columns"]:
-        column, places = asked.terms.codebook.column(name), dict(decimals).get(name)
+        column, places = asked.terms.codebook.column(name), decimals.get(name)
         if column.bounds is None:
             raise UsageError(f"{name}: got no bounds; want low and high in the codebook: values are encrypted in units")
         if places is None and column.type == "number":

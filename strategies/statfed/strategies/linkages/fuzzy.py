@@ -94,9 +94,12 @@ def agreed(asked: Asked) -> Options:
     if not linking.block:
         raise UsageError("block: got none; want parts of which one is equal in every pair, as postcode[:2]")
     attributes: dict[str, Any] = {part.name: {} for part in read_key(linking.key, codebook)}
-    for written, own in dict(given.pop("attributes", {})).items():
-        (part,) = read_key(str(written), codebook, "attributes")
-        if part.name not in attributes:
+    changed = given.pop("attributes", {})
+    if not isinstance(changed, Mapping):
+        raise UsageError(f"attributes: got {changed!r}; want options by part of the key {linking.key}")
+    for written, own in changed.items():
+        part, *others = read_key(str(written), codebook, "attributes")
+        if others or part.name not in attributes:
             raise UsageError(f"attributes: got {written}; want parts of the key {linking.key}")
         attributes[part.name] = own
     fixed: dict[str, Any] = {

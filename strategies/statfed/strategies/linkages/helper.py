@@ -385,7 +385,7 @@ def _of_cells(setting: Setting, plan: _cells.Cells, relay: Relay) -> Rounds:
     sums = plan.total(found[_OPENED], few)
     result = _driven(setting, lambda ask: _cells.answer(plan, sums, ask))
     size = None if few.any() else int(sums.count.sum())
-    return Outcome(size=size, result=_cells.released(plan, result, few))
+    return Outcome(size=size, result=_of_complete(_cells.released(plan, result, few)))
 
 
 def _of_products(setting: Setting, plan: _models.Products, relay: Relay) -> Rounds:
@@ -408,7 +408,14 @@ def _of_products(setting: Setting, plan: _models.Products, relay: Relay) -> Roun
     if plan.logistic:
         facts = {**result.facts, "pearson_chi2": None}
         result = replace(result, facts=facts, notes=(*result.notes, "no Pearson chi-square: it has no form on shares"))
-    return Outcome(size=known.count, result=result)
+    return Outcome(size=known.count, result=_of_complete(result))
+
+
+def _of_complete(result: Result) -> Result:
+    """The result without numbers of records that lack a value: those are no units, and nobody knows how many match."""
+    facts = {name: None if name in ("missing", "left_out") else value for name, value in result.facts.items()}
+    note = "records without a value of a column that is looked at are no units: how many of them match is not known"
+    return replace(result, facts=facts, notes=(*result.notes, note))
 
 
 def _stepped(setting: Setting, known: _model_sums.Opened, ask: Ask, relay: Relay) -> Generator[Stage, Replies, Total]:
