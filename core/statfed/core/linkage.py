@@ -283,6 +283,8 @@ def key_columns(linking: Linking, codebook: Codebook) -> tuple[str, ...]:
 
 def linking_of(terms: Terms) -> Asked | None:
     """The linkage of a study, None where it has none. Raises UsageError on one that does not suit it."""
+    if not is_linkage(terms.protection.name):
+        return None
     module: object
     module, options = read_protection(terms)
     if not isinstance(module, InPlace) or not isinstance(options, Linking):

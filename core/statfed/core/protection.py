@@ -203,12 +203,12 @@ def load_protection(name: str) -> Protection:
         from statfed.core.linkage import InPlace, load_linkage  # which is about agreements and parties, as this is
 
         return cast(Protection, InPlace(name, load_linkage(name)))
-    if name not in modules(PACKAGE):
-        raise UsageError(
-            f"unknown protection: got {name!r}; want {one_of(sorted(modules(PACKAGE)), name)}, or of linkages "
-            f"{one_of(sorted(modules(LINKAGES)), name)}"
-        )
-    module: Protection = load(PACKAGE, name, "protection")
+    try:
+        module: Protection = load(PACKAGE, name, "protection")
+    except UsageError as error:
+        if name in modules(PACKAGE):  # it is there, and cannot be imported
+            raise
+        raise UsageError(f"{error}, or of linkages {one_of(sorted(modules(LINKAGES)), name)}") from None
     return module
 
 
