@@ -30,7 +30,7 @@ statfed link --key id --holder office=a.parquet --holder bank=b.parquet --analys
 
 statfed link --key id --holder office=a.parquet --holder bank=b.parquet --analysis 'ols income ~ age + C(region)'
 
-statfed link --key name,birth_date --block 'postcode[:2],birth_date[:4]' --fuzzy --holder a=a.csv --holder b=b.csv
+statfed link --key name:name,birth_date --block 'postcode[:2],birth_date[:4]' --fuzzy --holder a=a.csv --holder b=b.csv
 """
 
 
