@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -381,7 +381,7 @@ class Holder:
                 found = units_of(table, asked, name, parted=module.module.PARTED)
                 if name in asked.linking.to:
                     self._units[run] = found
-                return module.party(agreement, identity, found)  # which looks at them
+                return cast(Party, module.module.party(agreement, identity, found))  # which looks at them
 
         _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, join)
         with self._looking(statement, study):

@@ -314,7 +314,7 @@ def test_a_model_in_which_one_unit_stands_alone_opens_nothing(method: str, formu
     if formula == "y ~ x2":
         b["y"] = (b["id"] == a["id"].iloc[one]).astype(int)
     a["x1"] = np.where(a["region"] == 0, a["x1"], 0.0)
-    options = {"columns": formula.split()} if method == "covariance" else {"formula": formula}
+    options: dict[str, Any] = {"columns": formula.split()} if method == "covariance" else {"formula": formula}
     with pytest.raises(Refused, match="nothing of this one was opened"):
         analysed({"a": a, "b": b}, method, 5, **options)
     assert analysed(TWO, method, 5, **options).outcome.size
