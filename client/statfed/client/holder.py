@@ -25,6 +25,7 @@ from typing import Any, cast
 import numpy as np
 
 from statfed.client.contributions import Contributions
+from statfed.client.guard import links
 from statfed.client.guard.admission import admit, bounded, bounded_ask, bounded_linkage, bounded_parts
 from statfed.client.guard.disclosure import check_declared
 from statfed.client.guard.files import check_modes, one_at_a_time
@@ -356,8 +357,6 @@ class Holder:
     def _link(self, statement: Statement, study: Resolved, packet: Packet) -> Reply:
         """The answer to one stage of a linkage. At the first one it is charged, and then the units are looked at: once
         a run, since what another attempt finds may be about other units of the others.
-
-        Its figures are new ones whenever they are worked out: they are about others' data too.
         """
         name, number, run = self.policy.holder.name, 1, statement.run
         if statement.round != number:
@@ -373,8 +372,8 @@ class Holder:
             bounded_linkage(self.policy.limits, study, figures)
             self._permit(statement, study, uses=True)
             self._patient(study)
-            with one_at_a_time(self.home):
-                self._count(statement, study, figures)
+            with one_at_a_time(self.home), self.ledger() as ledger:
+                links.enter(ledger, self.policy, study, run, number, figures)
             with self._looking(statement, study), self._contributions.within(run, self.policy):
                 table = self._contributions.table(run, study, self.policy, None, _undrawn)
                 self._contributions.linked(run, study, self.policy)
@@ -389,39 +388,6 @@ class Holder:
             if (pairs := getattr(party, "pairs", None)) is not None and run in self._units:
                 write_pairs(self.home, run, self._units.pop(run), pairs)
         return reply
-
-    def _count(self, statement: Statement, study: Resolved, figures: int) -> None:
-        """Enter a linkage and its figures. Raises Refused where it was entered in this run or the run has ended, or
-        there are more figures or linkages than the policy allows."""
-        limits, run = self.policy.limits, statement.run
-        name, allowed = study.terms.protection.name, self.policy.allow.linkages
-        others = sorted(set(study.holders) - {self.policy.holder.name})
-        note = f"{study.terms.method}: linkage {name}"
-        with self.ledger() as ledger:
-            if ledger.has_disclosed(run, statement.round):
-                raise Refused(f"linkage: run {run} has linked already; want a new run")
-            if ledger.is_over(run, study.digest):
-                raise Refused(f"run {base(run)}: it has ended, and nothing is given to it any more; want a new run")
-            before, linked = ledger.figures(), ledger.linked(limits.days)
-            alone = self.policy.disclosure.minimum_frequency is not None and f"{name}:several" not in allowed
-            if alone and ledger.linked_with(others) - {study.digest}:
-                raise Refused(
-                    f"linkage: units were matched with those of {' or '.join(others)} in another study; the difference "
-                    f"of two tells of few units, which minimum frequency cannot see; want {name}:several in "
-                    "allow.linkages, or that study again"
-                )
-            if limits.linkages is not None and linked >= limits.linkages:
-                raise Refused(
-                    f"limits.linkages: this dataset was linked {linked} times in {limits.days} days, and is so no more "
-                    "often: every linkage tells of units that somebody may have guessed"
-                )
-            if limits.figures is not None and before + figures > limits.figures:
-                raise Refused(
-                    f"limits.figures: this dataset gave {before:,} of the {limits.figures:,} exact figures that it "
-                    f"ever gives, and {figures:,} more are asked for; want fewer"
-                )
-            what = hashlib.sha256(f"{run} {study.digest}".encode()).hexdigest()
-            ledger.disclose(run, study.digest, statement.round, note, figures, what, linked=others)
 
     def _given(
         self,

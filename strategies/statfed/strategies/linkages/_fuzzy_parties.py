@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +47,7 @@ FIGURES = (
 _SECRET = 32
 
 
-class _Steps:
+class _Steps(ABC):
     """The stages that a party answers, each once and in order."""
 
     def __init__(self, agreement: Agreement, identity: Identity, stages: Sequence[str]) -> None:
@@ -68,8 +69,9 @@ class _Steps:
             return self.channels.offer()
         return self.channels.meet(packet) if stage == MEET else self.answered(stage, packet)
 
+    @abstractmethod
     def answered(self, stage: str, packet: Packet) -> Packet:
-        raise NotImplementedError
+        """Answer a stage whose turn it is."""
 
 
 class Holder(_Steps):

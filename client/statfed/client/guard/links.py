@@ -1,0 +1,49 @@
+"""How often a data set's units are matched with others', and what is counted of it: an entry before they are looked at.
+
+Each linkage can be probed with guessed identifiers, and the difference of two tells of few units. So a policy limits
+their number, and while it has a minimum frequency one study matches units with the same others. After entries were
+lost nothing exact is answered at all (`limits.refusals`), linkages included.
+"""
+
+import hashlib
+
+from statfed.client.guard.ledger import Ledger
+from statfed.client.guard.policy import Policy
+from statfed.client.guard.spent import base
+from statfed.core.errors import Refused
+from statfed.core.resolve import Resolved
+
+
+def enter(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int, figures: int) -> None:
+    """Enter a linkage and its figures, which are new whenever they are worked out: they are about others' data too.
+
+    number: of the sum that it stands for. Raises Refused where it was entered in this run or the run has ended, or
+    there are more figures or linkages than the policy allows. All of it is public.
+    """
+    limits, name = policy.limits, study.terms.protection.name
+    others = sorted(set(study.holders) - {policy.holder.name})
+    if ledger.has_disclosed(run, number):
+        raise Refused(f"linkage: run {run} has linked already; want a new run")
+    if ledger.is_over(run, study.digest):
+        raise Refused(f"run {base(run)}: it has ended, and nothing is given to it any more; want a new run")
+    before, linked = ledger.figures(), ledger.linked(limits.days)
+    alone = policy.disclosure.minimum_frequency is not None and f"{name}:several" not in policy.allow.linkages
+    if alone and ledger.linked_with(others) - {study.digest}:
+        raise Refused(
+            f"linkage: units were matched with those of {' or '.join(others)} in another study; the difference of two "
+            f"tells of few units, which minimum frequency cannot see; want {name}:several in allow.linkages, or that "
+            "study again"
+        )
+    if limits.linkages is not None and linked >= limits.linkages:
+        raise Refused(
+            f"limits.linkages: this dataset was linked {linked} times in {limits.days} days, and is so no more often: "
+            "every linkage tells of units that somebody may have guessed"
+        )
+    if limits.figures is not None and before + figures > limits.figures:
+        raise Refused(
+            f"limits.figures: this dataset gave {before:,} of the {limits.figures:,} exact figures that it ever gives, "
+            f"and {figures:,} more are asked for; want fewer"
+        )
+    what = hashlib.sha256(f"{run} {study.digest}".encode()).hexdigest()
+    note = f"{study.terms.method}: linkage {name}"
+    ledger.disclose(run, study.digest, number, note, figures, what, linked=others)
