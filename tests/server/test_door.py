@@ -143,7 +143,7 @@ def test_an_answer_is_not_cut_off_while_it_is_read_slowly(tmp_path: Path, monkey
     """uvicorn's own timer would close it: here after no time at all, if it counted the answer as handed over."""
     with Listener(tmp_path, generous) as listener:
         listener.server.config.timeout_keep_alive = 0
-        monkeypatch.setattr(asyncio.constants, "SSL_SHUTDOWN_TIMEOUT", 0.1)
+        monkeypatch.setattr(asyncio.constants, "SSL_SHUTDOWN_TIMEOUT", 0.5)  # before the reader wakes
         with closing(listener.plain()) as plain:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             with closing(listener.tls.wrap_socket(plain, server_hostname="127.0.0.1")) as connection:
