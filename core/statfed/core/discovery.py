@@ -1,12 +1,12 @@
 """One file, one thing: modules of a package are found by looking, never by a registry to edit.
 
-Other packages may bring protections, linkages, analyses, training methods, models, scenarios and sources: an entry
-point in the group `statfed.protections` (`statfed.linkages`, `statfed.analyses`, `statfed.training`, `statfed.models`,
-`statfed.scenarios`, `statfed.sources`) names the module that implements the contract. What comes from outside is found
-by its metadata, imported only when it is used, and never takes the name of a built-in. Ids are of one alphabet, and no
-two are alike in reading: an id that is another's but for case, width, accents of compatibility, hyphens and underscores
-is refused, so that a policy that allows `mean` allows one thing. Analyses and training methods share their ids, and so
-do protections and linkages.
+Other packages may bring protections, linkages, analyses, training methods, models, methods of synthetic data,
+scenarios and sources: an entry point in the group `statfed.protections` (`statfed.linkages`, `statfed.analyses`,
+`statfed.training`, `statfed.models`, `statfed.synthesis`, `statfed.scenarios`, `statfed.sources`) names the module that
+implements the contract. What comes from outside is found by its metadata, imported only when it is used, and never
+takes the name of a built-in. Ids are of one alphabet, and no two are alike in reading: an id that is another's but for
+case, width, accents of compatibility, hyphens and underscores is refused, so that a policy that allows `mean` allows
+one thing. Analyses and training methods share their ids, and so do protections and linkages.
 """
 
 import importlib
@@ -24,12 +24,15 @@ from statfed.core.names import one_of
 
 LINKAGES = "statfed.strategies.linkages"
 """Where linkages are found, which take a protection's place in a study (`statfed.core.linkage`)."""
+SYNTHESIS = "statfed.strategies.synthesis"
+"""Where methods of synthetic data are found (`statfed.core.synthesis`)."""
 GROUPS = {
     "statfed.strategies.protections": "statfed.protections",
     LINKAGES: "statfed.linkages",
     "statfed.strategies.analyses": "statfed.analyses",
     "statfed.strategies.training": "statfed.training",
     "statfed.strategies.models": "statfed.models",
+    SYNTHESIS: "statfed.synthesis",
     "statfed.scenarios": "statfed.scenarios",
     "statfed.client.data.sources": "statfed.sources",
 }

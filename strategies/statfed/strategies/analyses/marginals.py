@@ -1,0 +1,140 @@
+"""`marginals`: records in the cells of many margins at once, one protected sum; what models of synthetic data rest on.
+
+A margin is a list of columns; its cells are the levels of columns that have some and public classes of numbers and
+dates (`_classes`), with missing values as a cell where the codebook allows them. Every margin is a part of its own, to
+one entry of which a record contributes 1: under privacy each gets its share of the budget.
+
+Without privacy the margins are linked tables, which no rule on single tables can judge together: then the parts say of
+nothing what they are, so that no holder whose rules are on answers, and no release that has rules is made.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from pydantic import Field
+
+from statfed.core.errors import UsageError
+from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Part, Question, fixed, once
+from statfed.core.result import Basis, Result, Row
+from statfed.core.section import Section
+from statfed.core.table import Table
+from statfed.strategies.analyses._classes import Axis, axis_of, cells_of, counts
+
+TITLE = "Records in the cells of many margins at once, for models of synthetic data"
+GROUP = "Distributions"
+PUSHES_DOWN = "all but the count of cells; embedded DuckDB streams"
+MOST_MARGINS, MOST_CELLS = 2_000, 4_000_000
+"""Margins of one question, and cells of all of them."""
+
+
+class Options(Section):
+    """Options of marginals."""
+
+    margins: tuple[tuple[str, ...], ...] = Field(
+        default=(), max_length=MOST_MARGINS, description="lists of columns; none: the margins of `columns`"
+    )
+    columns: tuple[str, ...] = Field(default=(), description="columns whose margins of `ways` are counted")
+    ways: int = Field(default=2, ge=1, le=4, description="columns of each margin of `columns`")
+    classes: int = Field(default=32, ge=1, le=1000, description="most classes that a number or date is counted in")
+    edges: dict[str, tuple[float, ...]] = Field(default_factory=dict, description="edges of classes, by column")
+    groups: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="by column, the group of each of its cells, which are merged in it"
+    )
+    weights: tuple[float, ...] = Field(
+        default=(), description="share of the privacy budget of each margin, relative to the others; none: all alike"
+    )
+
+
+def margins_of(options: Options) -> tuple[tuple[str, ...], ...]:
+    """The margins that are counted. Raises UsageError where they are none, too many, or name a column twice."""
+    found = options.margins or tuple(combinations(options.columns, options.ways))
+    if not found:
+        raise UsageError(f"margins: got none; want margins, or at least {options.ways} columns")
+    if len(found) > MOST_MARGINS or any(not 1 <= len(m) <= 4 or len(set(m)) < len(m) for m in found):
+        raise UsageError(f"margins: got {len(found)} of them; want at most {MOST_MARGINS}, each of 1 to 4 columns")
+    if options.weights and (len(options.weights) != len(found) or min(options.weights) <= 0):
+        raise UsageError(f"weights: got {len(options.weights)}; want one above 0 for each of {len(found)} margins")
+    return found
+
+
+@once
+def axes_of(question: Question[Options]) -> Mapping[str, Axis]:
+    """The cells of every column that is counted."""
+    options, codebook = question.options, question.codebook
+    found = {}
+    for name in dict.fromkeys(name for margin in margins_of(options) for name in margin):
+        axis = axis_of(codebook, name, options.classes, options.edges.get(name, ()))
+        found[name] = axis.merged(options.groups[name]) if name in options.groups else axis
+    if astray := sorted({*options.edges, *options.groups} - {*found}):
+        raise UsageError(f"edges, groups: got {', '.join(astray)}; want columns of the margins")
+    cells = sum(int(np.prod(cells_of([found[name] for name in margin]))) for margin in margins_of(options))
+    if cells > MOST_CELLS:
+        raise UsageError(f"margins: got {cells:,} cells; want at most {MOST_CELLS:,} (fewer classes, or groups)")
+    return found
+
+
+def columns(question: Question[Options]) -> tuple[str, ...]:
+    return tuple(axes_of(question))
+
+
+def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
+    return fixed("counts")
+
+
+def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
+    if ask.name != "counts":
+        raise UsageError(f"marginals: unknown ask: got {ask.name!r}; want counts")
+    axes, margins = axes_of(question), margins_of(question.options)
+    return margin_parts(axes, margins, question.options.weights, declared=question.privacy is not None)
+
+
+def margin_parts(
+    axes: Mapping[str, Axis], margins: Sequence[Sequence[str]], weights: Sequence[float] = (), *, declared: bool
+) -> dict[str, Part]:
+    """A part for each margin. declared: is it said what they are? Without it they leave no holder with rules."""
+    return {
+        f"margin_{i}": Part(
+            cells_of([axes[name] for name in margin]),
+            1.0,
+            integer=True,
+            single=True,
+            share=weights[i] if weights else 1.0,
+            what=Counts(tuple(margin)) if declared else None,
+        )
+        for i, margin in enumerate(margins)
+    }
+
+
+def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  # noqa: ARG001
+    found = counts(table, axes_of(question), margins_of(question.options))
+    return {f"margin_{i}": array for i, array in enumerate(found)}
+
+
+def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
+    return Cells(tuple(axes_of(question)))
+
+
+def coordinate(question: Question[Options]) -> Coordination:
+    total = yield Ask("counts")
+    margins = margins_of(question.options)
+    rows: list[Row] = []
+    for i, margin in enumerate(margins):
+        rows += margin_rows(margin, total[f"margin_{i}"], total.noise[f"margin_{i}"])
+    return measured("marginals", f"{len(margins)} margins", rows, private=question.privacy is not None)
+
+
+def margin_rows(margin: Sequence[str], count: Arrays | np.ndarray, noise: np.ndarray) -> list[Row]:
+    """A row for each cell of a margin: its columns, its place among their cells (row by row), count and noise."""
+    name = " x ".join(margin)
+    return [
+        {"margin": name, "cell": place, "count": float(value), "std_error": float(error)}
+        for place, (value, error) in enumerate(zip(np.ravel(count), np.ravel(noise), strict=True))
+    ]
+
+
+def measured(analysis: str, title: str, rows: list[Row], *, private: bool, notes: Sequence[str] = ()) -> Result:
+    """The result of one that counts margins."""
+    basis = {"cells": Basis(keys=("margin", "cell"), counts=("count",), own=("std_error",))} if private else {}
+    said = "std_error: the privacy noise of a count; counts of different margins are not sums of each other"
+    return Result(analysis, title, {"cells": rows}, notes=(*([said] if private else []), *notes), basis=basis)
