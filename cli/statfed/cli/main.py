@@ -30,6 +30,7 @@ from statfed.cli import (
     runs,
     status,
     study,
+    synth,
     train,
 )
 from statfed.cli._output import ReportingGroup, out
@@ -103,6 +104,7 @@ app.command("status")(status.status)
 app.command("stop")(status.stop)
 app.command("resume")(status.resume)
 app.command("logs")(status.logs)
+app.add_typer(synth.app, name="synth")
 app.add_typer(audit.app, name="audit")
 app.command("doctor")(doctor.doctor)
 

@@ -12,19 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.client.data.tables import Mismatch, connect, local_mismatches, open_table
 from statfed.core import VERSION
-from statfed.core.codebook import Codebook, Column, make_codebook
+from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.discovery import load
 from statfed.core.errors import UsageError
 from statfed.core.method import read_question
 from statfed.core.outputs import Destinations
+from statfed.federation.own import own_records
 from statfed.federation.references import score_labels, score_numbers
 from statfed.federation.trained import NumberScores, Scores
 from statfed.strategies.learning.inputs import Inputs, labels_of, make_inputs, windows_of
@@ -92,7 +91,7 @@ class Saved:
         """Predictions, and the columns that they are made from, as Arrow."""
         import pandas as pd
 
-        found = _read(data, self.codebook, (*self.inputs.features, *more))
+        found = own_records(data, self.codebook, (*self.inputs.features, *more))
         complete = np.ones(found.num_rows, np.bool_)
         for name in self.inputs.features:
             complete &= np.asarray(found.column(name).is_valid())
@@ -257,40 +256,3 @@ def _built(name: str, hidden: int, inputs: Inputs, vector: NDArray[np.float32]) 
     model = load(MODELS, name, "model").build(inputs.form, hidden, 0)
     set_vector(model, vector)
     return model.eval()
-
-
-def _read(data: Any, codebook: Codebook, names: tuple[str, ...]) -> Any:
-    """Columns of the user's own records as Arrow, in their order, as a holder's are read; missing values are null."""
-    given = {name: _optional(codebook.columns[name]) for name in names}
-    loose = Codebook(columns=given)
-    with TemporaryDirectory(prefix="statfed-") as folder:
-        source = data if isinstance(data, str | Path) else _written(data, Path(folder))
-        with connect(str(source), Path.cwd()) as opened:
-            if not opened.embedded:
-                raise UsageError("data: got a table of a database server, which has no order; want a file")
-            found = local_mismatches(opened, loose, names)
-            if found:
-                raise UsageError("data do not fit the model:\n  " + "\n  ".join(map(_shown, found)))
-            return open_table(opened, loose, (), names).rows(names)
-
-
-def _optional(column: Column) -> Column:
-    return column.model_copy(update={"required": False, "role": None})
-
-
-def _shown(found: Mismatch) -> str:
-    examples = f" (for example {', '.join(found.examples)})" if found.examples else ""
-    return f"{found.message}{examples}"
-
-
-def _written(data: Any, folder: Path) -> Path:
-    import pandas as pd
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    arrow = pa.Table.from_pandas(data, preserve_index=False) if isinstance(data, pd.DataFrame) else data
-    if not isinstance(arrow, pa.Table):
-        raise UsageError(f"data: got {type(data).__name__}; want a path, a DataFrame or an Arrow table")
-    path = folder / "records.parquet"
-    parquet.write_table(arrow, path)
-    return path

@@ -7,20 +7,16 @@ enterprise and record-key) and arrays are left out. A value that is missing is a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.codebook import Codebook, Column, day_of
+from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _IDENTIFIES = frozenset({"unit", "psu", "enterprise", "record-key", "replicate"})
 _LEFT_OUT = frozenset({"id", "text", "array"})
-_TRUTH = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0}
 
 
 def described(codebook: Codebook) -> tuple[str, ...]:
@@ -83,59 +79,32 @@ class Coded:
         return f"Coded(<{len(self.columns)} columns, private>)"
 
 
-def coded(frame: "pd.DataFrame", codebook: Codebook, where: str = "data") -> Coded:
-    """A data frame by its codebook. Raises UsageError naming the column that does not fit, and never a value."""
+def coded(table: Any, codebook: Codebook, where: str = "data") -> Coded:
+    """An Arrow table as holders' data are read (`statfed.core.table.Table.rows`): codes as text, truth values, numbers,
+    dates in days, missing values null. Raises UsageError naming the column that does not fit, and never a value."""
     names = described(codebook)
-    if absent := [name for name in names if name not in frame]:
-        raise UsageError(f"{where}: got no column {', '.join(absent)}; want every column of the codebook")
-    if not len(frame):
-        raise UsageError(f"{where}: got no records; want some")
     if not names:
         raise UsageError(f"{where}: got a codebook without columns that have levels or an order; want some")
-    return Coded(codebook, {name: _read(frame[name], codebook.columns[name], f"{where}: {name}") for name in names})
+    if absent := [name for name in names if name not in table.column_names]:
+        raise UsageError(f"{where}: got no column {', '.join(absent)}; want every column of the codebook")
+    if not table.num_rows:
+        raise UsageError(f"{where}: got no records; want some")
+    return Coded(codebook, {name: _read(table.column(name), codebook.columns[name], f"{where}: {name}") for name in names})
 
 
-def _read(values: "pd.Series[Any]", column: Column, where: str) -> NDArray[Any]:
-    told = {str(code) for code in column.missing} | {str(float(code)) for code in column.missing if _number(code)}
-    texts = values.astype("string").str.normalize("NFC").str.strip()
-    missing = (values.isna() | texts.isin(sorted(told)) | (texts == "")).to_numpy(dtype=bool, na_value=True)
-    if column.type == "boolean":
-        codes = texts.str.lower().map(_TRUTH).to_numpy(dtype=np.float64, na_value=np.nan)
-    elif column.levels:
-        places = {code: place for place, code in enumerate(column.levels)}
-        codes = texts.map(places).to_numpy(dtype=np.float64, na_value=np.nan)
-    else:
-        return _numbers(values, missing, column, where)
-    if strange := int((np.isnan(codes) & ~missing).sum()):
+def _read(values: Any, column: Column, where: str) -> NDArray[Any]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not column.levels:
+        numbers: NDArray[np.float64] = values.cast(pa.float64()).to_numpy().astype(np.float64)
+        return numbers
+    texts = pc.if_else(values, "true", "false") if pa.types.is_boolean(values.type) else values.cast(pa.string())
+    places = pc.index_in(texts, value_set=pa.array(column.levels, pa.string()))
+    if strange := places.null_count - texts.null_count:
         raise UsageError(f"{where}: got {strange} records with a code that is not listed; want those of the codebook")
-    return np.where(missing, -1, np.nan_to_num(codes, nan=-1.0)).astype(np.int64)
-
-
-def _number(code: object) -> bool:
-    return isinstance(code, int | float)
-
-
-def _numbers(values: "pd.Series[Any]", missing: NDArray[np.bool_], column: Column, where: str) -> NDArray[np.float64]:
-    import pandas as pd
-
-    if column.type == "date":
-        kept = values[~missing]
-        try:
-            days = [day_of(day.date() if isinstance(day, pd.Timestamp) else day) for day in kept]
-        except ValueError:
-            raise UsageError(f"{where}: got a value that is no date; want dates such as 2021-01-01") from None
-        numbers = np.full(len(values), np.nan)
-        numbers[~missing] = days
-    else:
-        numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan).copy()
-        numbers[missing] = np.nan
-    if strange := int((~np.isfinite(numbers) & ~missing).sum()):
-        raise UsageError(f"{where}: got {strange} records without a finite number; want type {column.type}")
-    if column.bounds is not None:
-        low, high = column.bounds
-        if astray := int(((numbers < low) | (numbers > high)).sum()):
-            raise UsageError(f"{where}: got {astray} records outside the bounds; want {low:g} to {high:g}")
-    return numbers
+    codes: NDArray[np.int64] = pc.fill_null(places, -1).to_numpy().astype(np.int64)
+    return codes
 
 
 def joined(*tables: Coded) -> Coded:

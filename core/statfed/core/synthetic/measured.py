@@ -37,6 +37,10 @@ class Measured:
     about: str = ""
     note: str = ""
 
+    def limits(self, figure: Literal["value", "excess"]) -> tuple[float | None, float | None]:
+        """The 95 % interval of a figure."""
+        return (self.low, self.high) if figure == "value" else (self.excess_low, self.excess_high)
+
     def row(self) -> Row:
         """For tables and files; what is not finite is None."""
         return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(self).items()}
