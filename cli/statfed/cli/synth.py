@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from statfed.core.synthetic.coded import Coded
     from statfed.core.synthetic.evaluation import Evaluation
     from statfed.core.synthetic.guide import Limit, Use
-    from statfed.federation import Federation
     from statfed.federation.synthetic import Synthesizer
 
 app = typer.Typer(
@@ -29,7 +28,8 @@ app = typer.Typer(
 _FORMS = (".parquet", ".csv")
 _SHOWN = 60  # measures on the screen
 Holder = Annotated[
-    list[str] | None, typer.Option("--holder", metavar="NAME=SOURCE", help="One holder's data. Repeat.", show_default=False)
+    list[str] | None,
+    typer.Option("--holder", metavar="NAME=SOURCE", help="One holder's data. Repeat.", show_default=False),
 ]
 Book = Annotated[str | None, typer.Option("--codebook", metavar="FILE", help="Codebook: types, bounds, categories.")]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="NUMBER", help="Everything random follows from it.")]
@@ -37,7 +37,9 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="NUMBER", help="Ever
 
 @app.command("guide")
 def show_guide(
-    use: Annotated[str | None, typer.Option("--use", metavar="NAME", help="Show one use: methods, measures, limits.")] = None,
+    use: Annotated[
+        str | None, typer.Option("--use", metavar="NAME", help="Show one use: methods, measures, limits.")
+    ] = None,
     method: Annotated[str | None, typer.Option("--method", metavar="NAME", help="Show one method.")] = None,
     measure: Annotated[str | None, typer.Option("--measure", metavar="NAME", help="Show one measure.")] = None,
     as_json: Json = False,
@@ -111,20 +113,33 @@ def _facts(title: str, told: dict[str, Any]) -> None:
 @app.command("fit")
 def fit(
     data: Annotated[str | None, typer.Argument(help="Your own file; or give --holder.", show_default=False)] = None,
-    output: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Model file (JSON).")] = Path("model.json"),
+    output: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Model file (JSON).")] = Path(
+        "model.json"
+    ),
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="Method (statfed synth guide).")] = "mst",
     holder: Holder = None,
     codebook: Book = None,
-    epsilon: Annotated[float | None, typer.Option("--epsilon", metavar="NUMBER", help="Short for --privacy epsilon=...")] = None,
-    privacy: Annotated[str | None, typer.Option("--privacy", metavar="TEXT", help="As of statfed analyse: epsilon=1,unit=person,...")] = None,
-    protect: Annotated[str, typer.Option("--protect", metavar="NAME", help="Protection (statfed protections).")] = "plain",
-    protect_option: Annotated[list[str] | None, typer.Option("--protect-option", metavar="KEY=VALUE", show_default=False)] = None,
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", metavar="NUMBER", help="Short for --privacy epsilon=...")
+    ] = None,
+    privacy: Annotated[
+        str | None, typer.Option("--privacy", metavar="TEXT", help="As of statfed analyse: epsilon=1,unit=person,...")
+    ] = None,
+    protect: Annotated[
+        str, typer.Option("--protect", metavar="NAME", help="Protection (statfed protections).")
+    ] = "plain",
+    protect_option: Annotated[
+        list[str] | None, typer.Option("--protect-option", metavar="KEY=VALUE", show_default=False)
+    ] = None,
     disclosure: Annotated[str, typer.Option("--disclosure", help="Rules of what is asked: none or standard.")] = "none",
     change: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the method. Repeat.", show_default=False)
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the method. Repeat.", show_default=False),
     ] = None,
     engine: Annotated[str, typer.Option("--engine", help="Where holders run: inprocess or processes.")] = "inprocess",
-    workspace: Annotated[Path | None, typer.Option(help="Where simulated holders keep their ledgers; else new ones.")] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(help="Where simulated holders keep their ledgers; else new ones.")
+    ] = None,
     seed: Seed = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -185,7 +200,9 @@ def _save(model: "Synthesizer", output: Path, to: Destinations) -> None:
 def sample(
     model: Annotated[Path, typer.Argument(help="What `statfed synth fit` wrote.")],
     count: Annotated[int, typer.Option("-n", "--records", metavar="NUMBER", help="Records to draw.")] = 10_000,
-    output: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Parquet or CSV file.")] = Path("synthetic.parquet"),
+    output: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Parquet or CSV file.")] = Path(
+        "synthetic.parquet"
+    ),
     seed: Seed = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -218,21 +235,48 @@ def sample(
 @app.command("evaluate")
 def evaluate(
     synthetic: Annotated[str, typer.Argument(help="Synthetic records: Parquet or CSV.")],
-    original: Annotated[str, typer.Option("--original", metavar="FILE", help="The records that they were made from.")],
     codebook: Annotated[Path, typer.Option("--codebook", metavar="FILE", help="Codebook of both.")],
-    fresh: Annotated[
-        str | None, typer.Option("--fresh", metavar="FILE", help="Records of the same population, kept apart before the fit.")
+    original: Annotated[
+        str | None,
+        typer.Option("--original", metavar="FILE", help="The records that they were made from; or --holder."),
     ] = None,
-    use: Annotated[str, typer.Option("--use", metavar="NAME", help="What for (statfed synth guide).")] = "testing-analysis",
-    keys: Annotated[str, typer.Option("--keys", metavar="COLUMNS", help="What an attacker knows, as age,sex,region.")] = "",
+    holder: Holder = None,
+    apart: Annotated[
+        str,
+        typer.Option(
+            "--apart", metavar="TEXT", help="Holders' records that they were not made from, as 'part = kept'."
+        ),
+    ] = "",
+    privacy: Annotated[
+        str | None, typer.Option("--privacy", metavar="TEXT", help="Of each question to holders.")
+    ] = None,
+    protect: Annotated[str, typer.Option("--protect", metavar="NAME", help="Protection of holders' sums.")] = "plain",
+    fresh: Annotated[
+        str | None,
+        typer.Option("--fresh", metavar="FILE", help="Records of the same population, kept apart before the fit."),
+    ] = None,
+    use: Annotated[
+        str, typer.Option("--use", metavar="NAME", help="What for (statfed synth guide).")
+    ] = "testing-analysis",
+    keys: Annotated[
+        str, typer.Option("--keys", metavar="COLUMNS", help="What an attacker knows, as age,sex,region.")
+    ] = "",
     secrets: Annotated[str, typer.Option("--secrets", metavar="COLUMNS", help="What it would like to know.")] = "",
     target: Annotated[str, typer.Option("--target", metavar="COLUMN", help="Target of a model trained on it.")] = "",
     model: Annotated[
-        list[str] | None, typer.Option("--model", metavar="TEXT", help="A model to compare, as 'ols income ~ age'. Repeat.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            "--model", metavar="TEXT", help="A model to compare, as 'ols income ~ age'. Repeat.", show_default=False
+        ),
     ] = None,
-    limits: Annotated[Path | None, typer.Option("--limits", metavar="FILE", help="TOML file of [[limits]] in place of the guide's.")] = None,
+    limits: Annotated[
+        Path | None, typer.Option("--limits", metavar="FILE", help="TOML file of [[limits]] in place of the guide's.")
+    ] = None,
     attempts: Annotated[int, typer.Option("--attempts", metavar="NUMBER", help="Attempts of each attack.")] = 1000,
-    output: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Page (.html), document (.json) or figures (.parquet, .csv).")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE", help="Page (.html), document (.json) or figures (.parquet, .csv)."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Attacks and draws follow from it.")] = 1,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -246,6 +290,9 @@ def evaluate(
 
     statfed synth evaluate synthetic.parquet --original data.parquet --fresh apart.parquet --codebook c.toml
     --use public-release --keys age,sex,region --secrets income -o report.html
+
+    statfed synth evaluate synthetic.parquet --holder a=a.parquet --holder b=b.parquet --apart 'part = kept'
+    --codebook c.toml --use testing-analysis
     """
     import numpy as np
 
@@ -257,26 +304,58 @@ def evaluate(
 
     if not 20 <= attempts <= 1_000_000:
         raise UsageError(f"--attempts: got {attempts}; want 20 to 1,000,000")
-    inputs = [synthetic, original, str(codebook), *filter(None, [fresh]), *filter(None, [limits and str(limits)])]
-    to = Destinations(tuple(inputs), overwrite)
+    if (original is None) == (not holder):
+        raise UsageError("original: got a file and holders, or neither; want --original FILE, or --holder NAME=SOURCE")
+    sources = read_holders(holder or [f"original={original}"])
+    inputs = (
+        synthetic,
+        *sources.values(),
+        str(codebook),
+        *filter(None, [fresh]),
+        *filter(None, [limits and str(limits)]),
+    )
+    to = Destinations(inputs, overwrite)
     to.check(output)
     if output is not None and output.suffix not in (".html", ".json", ".parquet", ".csv"):
         raise UsageError(f"--out: got {output.name}; want a file ending in .html, .json, .parquet or .csv")
-    book = load_codebook(codebook)
+    book, changed = load_codebook(codebook), _limits(limits)
+    asked = Asked(use, _listed(keys), _listed(secrets), target, attempts)
     with progress_bars() as bars:
-        tables: list[Coded | None] = []
-        for place, source in enumerate((original, synthetic, fresh)):
-            bars("read", place, 3)
-            tables.append(None if source is None else own_table(source, book, ("original", "synthetic", "fresh")[place]))
-        bars("read", 3, 3)
-        real, made, apart = tables
-        if real is None or made is None:
-            raise UsageError("data: got none; want the original and the synthetic records")
-        asked = Asked(use, _listed(keys), _listed(secrets), target, attempts)
-        more = evaluation.coefficients_of({"original": original}, {"synthetic": synthetic}, book, tuple(model or ()))
-        changed = _limits(limits)
-        found = measure(real, made, apart, asked, np.random.default_rng(seed), bars, more, changed)
-    about = {"original": Path(original).name, "synthetic": Path(synthetic).name, "seed": seed}
+        if original is None:
+            if fresh is not None or target:
+                raise UsageError("--fresh, --target: got one with --holder; want --apart, a condition on their records")
+            found = evaluation.of_holders(
+                sources,
+                synthetic,
+                book,
+                asked,
+                apart=apart,
+                models=tuple(model or ()),
+                privacy=read_privacy(privacy) if privacy else None,
+                protection=protect,
+                limits=changed,
+                seed=seed,
+                progress=bars,
+            )
+        else:
+            if apart or privacy or protect != "plain":
+                raise UsageError("--apart, --privacy, --protect: got one with --original; want them with --holder")
+            tables: list[Coded | None] = []
+            for place, source in enumerate((original, synthetic, fresh)):
+                bars("read", place, 3)
+                what = ("original", "synthetic", "fresh")[place]
+                tables.append(None if source is None else own_table(source, book, what))
+            bars("read", 3, 3)
+            real, made, kept = tables
+            if real is None or made is None:
+                raise UsageError("data: got none; want the original and the synthetic records")
+            more = evaluation.coefficients_of(sources, {"synthetic": synthetic}, book, tuple(model or ()))
+            found = measure(real, made, kept, asked, np.random.default_rng(seed), bars, more, changed)
+    about = {
+        "original": ", ".join(sources) if holder else Path(str(original)).name,
+        "synthetic": Path(synthetic).name,
+        "seed": seed,
+    }
     document = evaluation.to_dict(found, about)
     if output is not None:
         _written(output, to, found, about, document)
@@ -299,7 +378,9 @@ def _limits(path: Path | None) -> "tuple[Limit, ...]":
     return () if path is None else read_as(path, Limits, "measure, figure, most or least, and reason").limits
 
 
-def _written(output: Path, to: Destinations, found: "Evaluation", about: dict[str, Any], document: dict[str, Any]) -> None:
+def _written(
+    output: Path, to: Destinations, found: "Evaluation", about: dict[str, Any], document: dict[str, Any]
+) -> None:
     import pandas as pd
 
     from statfed.federation import evaluation
@@ -327,7 +408,16 @@ def show_evaluation(found: "Evaluation") -> None:
         mark = {True: "kept", False: "broken", None: "open"}[one.kept]
         out.print(f"- {mark}: {one}", markup=False, highlight=False)
     for kind in ("utility", "risk"):
-        rows = table(kind.capitalize(), "measure", "about", "figure", "95 % interval", "fresh", "excess", numbers=("figure", "fresh", "excess"))
+        rows = table(
+            kind.capitalize(),
+            "measure",
+            "about",
+            "figure",
+            "95 % interval",
+            "fresh",
+            "excess",
+            numbers=("figure", "fresh", "excess"),
+        )
         for row in [one for one in found.measured if one.kind == kind][:_SHOWN]:
             between = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
             rows.add_row(

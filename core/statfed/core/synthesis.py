@@ -69,8 +69,14 @@ def load_synthesis(name: str) -> Synthesis:
 def read_synthesis(name: str, options: Mapping[str, Any]) -> tuple[Synthesis, Section]:
     """A method and its options. Raises UsageError on unknown names, keys or values."""
     module = load_synthesis(name)
+    fields = module.Options.model_fields
+    lists = {key for key, field in fields.items() if field.annotation == tuple[str, ...]}
+    given = {
+        key: [one.strip() for one in value.split(",")] if key in lists and isinstance(value, str) else value
+        for key, value in options.items()
+    }
     try:
-        return module, module.Options.model_validate(dict(options))
+        return module, module.Options.model_validate(given)
     except ValidationError as error:
         known = ", ".join(module.Options.model_fields) or "none"
         raise UsageError(describe(error, name, f"one of {known}", module.Options)) from None

@@ -13,7 +13,7 @@ from statfed.core.errors import UsageError
 def own_records(data: Any, codebook: Codebook, names: Sequence[str], what: str = "the model") -> Any:
     """Columns of the user's own records as Arrow, in their order, as a holder's are read; missing values are null.
 
-    data: a path, a data frame or an Arrow table. what: that they have to fit. Raises UsageError, naming the column, with
+    data: a path, a data frame or an Arrow table. what: that they have to fit. Raises UsageError naming the column, with
     counts and examples: they are the user's own.
     """
     given = {name: _optional(codebook.columns[name]) for name in names}

@@ -165,13 +165,14 @@ def frame_of(table: Coded) -> "pd.DataFrame":
         elif column.type == "integer":
             made[name] = pd.array(np.where(gone, 0, values).astype(np.int64), dtype="Int64")
         elif column.type == "date":
-            made[name] = [None if lost else _EPOCH + timedelta(days=int(day)) for day, lost in zip(values, gone, strict=True)]
+            made[name] = [
+                None if lost else _EPOCH + timedelta(days=int(day)) for day, lost in zip(values, gone, strict=True)
+            ]
         else:
             made[name] = values
         if column.levels or column.type == "integer":
             made[name][gone] = pd.NA
     return pd.DataFrame(made)
-
 
 
 def own_table(data: Any, codebook: Codebook, what: str = "data") -> Coded:
@@ -180,7 +181,7 @@ def own_table(data: Any, codebook: Codebook, what: str = "data") -> Coded:
 
 
 def halved(table: Coded, share: float, rng: np.random.Generator) -> tuple[Coded, Coded]:
-    """A table in two parts at random, the second one with about this share: to be kept apart before a model is fitted."""
+    """A table in two parts at random, the second one with about this share: to be kept apart before a fit."""
     if not 0 < share < 1:
         raise UsageError(f"share: got {share:g}; want more than 0 and less than 1")
     order = rng.permutation(table.count)

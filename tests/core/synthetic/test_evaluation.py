@@ -12,7 +12,7 @@ from tests.synthetic_people import people, read, shuffled
 
 N = 1500
 ORIGINAL = people(N, 1)
-O, F, S, APART = read(ORIGINAL), read(people(N, 2)), read(people(N, 3)), read(shuffled(ORIGINAL, 4))
+OWN, F, S, APART = read(ORIGINAL), read(people(N, 2)), read(people(N, 3)), read(shuffled(ORIGINAL, 4))
 ASKED = Asked("public-release", ("age", "edu", "region"), ("employed",), attempts=300)
 
 
@@ -25,7 +25,7 @@ def test_the_guide_says_of_every_method_whether_it_is_built() -> None:
 
 
 def test_a_copy_passed_off_as_synthetic_is_useful_and_not_safe() -> None:
-    found = evaluate(O, O, F, ASKED, rng())
+    found = evaluate(OWN, OWN, F, ASKED, rng())
     assert (found.word("utility"), found.word("risk")) == ("no evidence against", "evidence against")
     assert "no clearance" in found.sentence
     broken = {one.limit.measure for one in found.judged if one.kept is False}
@@ -33,11 +33,11 @@ def test_a_copy_passed_off_as_synthetic_is_useful_and_not_safe() -> None:
 
 
 def test_independent_columns_are_not_useful() -> None:
-    assert evaluate(O, APART, F, ASKED, rng()).word("utility") == "evidence against"
+    assert evaluate(OWN, APART, F, ASKED, rng()).word("utility") == "evidence against"
 
 
 def test_nothing_is_said_of_risk_without_fresh_records() -> None:
-    found = evaluate(O, S, None, ASKED, rng())
+    found = evaluate(OWN, S, None, ASKED, rng())
     assert found.word("risk") == "not enough evidence"
     assert any(name == "membership" and "fresh" in reason for name, reason in found.left_out)
     assert found.notes
@@ -55,7 +55,7 @@ def test_a_limit_is_judged_by_the_whole_interval() -> None:
 
 def test_limits_can_be_changed_and_take_the_place_of_the_guides() -> None:
     strict = Limit(measure="hellinger", most=1e-9, reason="a try")
-    found = evaluate(O, S, F, Asked("testing-technology"), rng(), limits=(strict,))
+    found = evaluate(OWN, S, F, Asked("testing-technology"), rng(), limits=(strict,))
     assert [one.kept for one in found.judged if one.limit.measure == "hellinger"] == [False]
     assert found.word("utility") == "evidence against"
 
@@ -70,10 +70,10 @@ def test_limits_can_be_changed_and_take_the_place_of_the_guides() -> None:
 )
 def test_unknown_names_are_refused(asked: Asked, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        evaluate(O, S, F, asked, rng())
+        evaluate(OWN, S, F, asked, rng())
 
 
 def test_distance_to_the_closest_record_is_never_evidence() -> None:
-    found = evaluate(O, S, F, Asked("public-release", measures=("distance-to-closest-record",)), rng())
+    found = evaluate(OWN, S, F, Asked("public-release", measures=("distance-to-closest-record",)), rng())
     assert not any(one.name == "distance-to-closest-record" for one in found.measured)
     assert found.left_out == (("distance-to-closest-record", "it is no evidence: see the guide"),)

@@ -1,4 +1,4 @@
-"""Measures of synthetic data: a copy, independent columns, planted records and fresh records are told for what they are."""
+"""Measures of synthetic data: copies, independent columns, planted and fresh records are told for what they are."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from tests.synthetic_people import CODEBOOK, people, read, shuffled
 
 N = 1500
 ORIGINAL, FRESH, LIKE = (people(N, seed) for seed in (1, 2, 3))
-O, F, S = map(read, (ORIGINAL, FRESH, LIKE))
+OWN, F, S = map(read, (ORIGINAL, FRESH, LIKE))
 APART = read(shuffled(ORIGINAL, 4))
 KEYS = ("age", "edu", "region")
 
@@ -33,24 +33,24 @@ def rng(seed: int = 1) -> np.random.Generator:
 def planted(share: float) -> Coded:
     """Fresh records, some of which are replaced by the original's rarest ones, verbatim."""
     count = round(share * N)
-    rare = np.argsort(-membership.rarity(O, O))[:count]
+    rare = np.argsort(-membership.rarity(OWN, OWN))[:count]
     return read(pd.concat([people(N - count, 5), ORIGINAL.iloc[rare]]))
 
 
 PLANTED = planted(0.03)
 
 GENERAL: dict[str, Callable[[Coded], float]] = {
-    "margins": lambda table: utility.margins(O, table, F, rng()).value,
-    "hellinger": lambda table: utility.hellinger(O, table, F, rng()).value,
-    "associations": lambda table: utility.associations(O, table, F, rng()).value,
-    "s-pmse": lambda table: utility.propensity(O, table, F, rng())[1].value,
+    "margins": lambda table: utility.margins(OWN, table, F, rng()).value,
+    "hellinger": lambda table: utility.hellinger(OWN, table, F, rng()).value,
+    "associations": lambda table: utility.associations(OWN, table, F, rng()).value,
+    "s-pmse": lambda table: utility.propensity(OWN, table, F, rng())[1].value,
 }
 
 
 @pytest.mark.parametrize("name", ["margins", "associations", "s-pmse"])
 def test_independent_columns_are_farther_than_fresh_records_and_a_copy_is_nearest(name: str) -> None:
     measure = GENERAL[name]
-    copy, like, apart = measure(O), measure(S), measure(APART)
+    copy, like, apart = measure(OWN), measure(S), measure(APART)
     assert copy < like < apart
 
 
@@ -59,13 +59,13 @@ def test_columns_by_themselves_do_not_tell_that_relations_are_lost() -> None:
 
 
 def test_the_distance_of_margins_is_that_of_a_plain_cross_table() -> None:
-    grid = grid_of(O, 10)
-    found = utility.margins(O, APART, None, rng(), ways=2).value
+    grid = grid_of(OWN, 10)
+    found = utility.margins(OWN, APART, None, rng(), ways=2).value
     values = []
     for i, first in enumerate(grid.names):
         for second in grid.names[i + 1 :]:
             tables = []
-            for each in (O, APART):
+            for each in (OWN, APART):
                 codes = pd.DataFrame(grid.codes(each), columns=list(grid.names))
                 tables.append(codes.groupby([first, second]).size() / each.count)
             one, other = tables[0].align(tables[1], fill_value=0)
@@ -74,9 +74,9 @@ def test_the_distance_of_margins_is_that_of_a_plain_cross_table() -> None:
 
 
 def test_pmse_is_that_of_an_unpenalised_logistic_model_on_the_same_terms() -> None:
-    plain = utility.propensity(O, APART, None, rng(), interactions=False)[0]
-    both = np.vstack([main_effects(O, O), main_effects(APART, O)])
-    labels = np.repeat([0, 1], [O.count, APART.count])
+    plain = utility.propensity(OWN, APART, None, rng(), interactions=False)[0]
+    both = np.vstack([main_effects(OWN, OWN), main_effects(APART, OWN)])
+    labels = np.repeat([0, 1], [OWN.count, APART.count])
     p = LogisticRegression(C=np.inf, max_iter=2000).fit(both, labels).predict_proba(both)[:, 1]
     assert plain.value == pytest.approx(float(((p - 0.5) ** 2).mean()), rel=1e-3, abs=1e-9)
 
@@ -98,20 +98,22 @@ def test_s_pmse_of_data_from_the_right_model_has_mean_0_and_spread_1() -> None:
 def test_associations_agree_with_correlation_and_cramers_v() -> None:
     frame = ORIGINAL.dropna()
     r = np.corrcoef(frame["age"], frame["income"])[0, 1]
-    assert utility._association(O, "age", "income") == pytest.approx(r, abs=1e-10)
+    assert utility._association(OWN, "age", "income") == pytest.approx(r, abs=1e-10)
     table = pd.crosstab(ORIGINAL["edu"], ORIGINAL["employed"])
     chi = chi2_contingency(table, correction=False).statistic
     n, (rows, columns) = len(ORIGINAL), table.shape
     phi = max(0.0, chi / n - (rows - 1) * (columns - 1) / (n - 1))
     smaller = min(rows - (rows - 1) ** 2 / (n - 1), columns - (columns - 1) ** 2 / (n - 1))
-    assert utility._association(O, "edu", "employed") == pytest.approx(math.sqrt(phi / (smaller - 1)), abs=1e-10)
+    assert utility._association(OWN, "edu", "employed") == pytest.approx(math.sqrt(phi / (smaller - 1)), abs=1e-10)
 
 
 def test_boosted_trees_tell_independent_columns_apart_and_not_fresh_records() -> None:
-    assert utility.discrimination(O, APART, None, rng()).low > 0.55
-    like = utility.discrimination(O, S, None, rng())
-    assert like.low is not None and like.high is not None and like.low < 0.5 < like.high + 0.02
-    assert "both tables" in utility.discrimination(O, O, None, rng()).note
+    assert utility.discrimination(OWN, APART, None, rng()).low > 0.55
+    like = utility.discrimination(OWN, S, None, rng())
+    assert like.low is not None
+    assert like.high is not None
+    assert like.low < 0.5 < like.high + 0.02
+    assert "both tables" in utility.discrimination(OWN, OWN, None, rng()).note
 
 
 def test_auc_is_that_of_scikit_learn_with_ties() -> None:
@@ -135,17 +137,17 @@ def test_wilson_covers() -> None:
 
 
 ATTACKS: dict[str, Callable[[Coded, int], object]] = {
-    "singling-out, 1": lambda table, seed: attacks.singling_out(O, table, F, rng(seed), 300, columns=1),
-    "singling-out, 4": lambda table, seed: attacks.singling_out(O, table, F, rng(seed), 300, columns=4),
-    "inference": lambda table, seed: attacks.inference(O, table, F, rng(seed), "edu", attempts=500),
-    "replicated-uniques": lambda table, seed: targets.replicated_uniques(O, table, F, KEYS, rng(seed)),
-    "tcap": lambda table, seed: targets.targeted_correct(O, table, F, (*KEYS, "income"), "employed", rng(seed)),
+    "singling-out, 1": lambda table, seed: attacks.singling_out(OWN, table, F, rng(seed), 300, columns=1),
+    "singling-out, 4": lambda table, seed: attacks.singling_out(OWN, table, F, rng(seed), 300, columns=4),
+    "inference": lambda table, seed: attacks.inference(OWN, table, F, rng(seed), "edu", attempts=500),
+    "replicated-uniques": lambda table, seed: targets.replicated_uniques(OWN, table, F, KEYS, rng(seed)),
+    "tcap": lambda table, seed: targets.targeted_correct(OWN, table, F, (*KEYS, "income"), "employed", rng(seed)),
 }
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_succeeds_on_a_copy_and_not_on_fresh_records(name: str) -> None:
-    copy, like = ATTACKS[name](O, 1), ATTACKS[name](S, 1)
+    copy, like = ATTACKS[name](OWN, 1), ATTACKS[name](S, 1)
     assert copy.excess_low > 0.05  # type: ignore[attr-defined]
     assert like.excess_low < 0.05  # type: ignore[attr-defined]
     assert like.excess_low <= like.excess <= like.excess_high  # type: ignore[attr-defined]
@@ -153,8 +155,8 @@ def test_an_attack_succeeds_on_a_copy_and_not_on_fresh_records(name: str) -> Non
 
 def test_linkability_of_a_copy_that_many_columns_describe() -> None:
     halves = (("income", "edu"), ("age", "region", "employed"))
-    copy = attacks.linkability(O, O, F, rng(), halves, attempts=500, neighbours=5)
-    like = attacks.linkability(O, S, F, rng(), halves, attempts=500, neighbours=5)
+    copy = attacks.linkability(OWN, OWN, F, rng(), halves, attempts=500, neighbours=5)
+    like = attacks.linkability(OWN, S, F, rng(), halves, attempts=500, neighbours=5)
     assert copy.excess_low > 0.02 > like.excess_low  # type: ignore[operator]
 
 
@@ -168,19 +170,19 @@ def test_linkability_does_not_come_from_the_order_of_records() -> None:
 
 def test_membership_reads_planted_records_and_no_others() -> None:
     fresh = read(people(4000, 6))
-    assert membership.membership(O, O, fresh, rng()).low > 0.9  # type: ignore[operator]
-    assert membership.membership(O, PLANTED, fresh, rng(), rare=0.03).low > 0.6  # type: ignore[operator]
-    like = membership.membership(O, S, fresh, rng())
+    assert membership.membership(OWN, OWN, fresh, rng()).low > 0.9  # type: ignore[operator]
+    assert membership.membership(OWN, PLANTED, fresh, rng(), rare=0.03).low > 0.6  # type: ignore[operator]
+    like = membership.membership(OWN, S, fresh, rng())
     assert like.low < 0.5 < like.high  # type: ignore[operator]
 
 
 def test_membership_needs_enough_fresh_records() -> None:
     with pytest.raises(UsageError, match="more fresh records"):
-        membership.membership(O, S, F.take(np.arange(60)), rng())
+        membership.membership(OWN, S, F.take(np.arange(60)), rng())
 
 
 def test_planted_copies_are_counted() -> None:
-    found = membership.copies(O, PLANTED, F, rng())
+    found = membership.copies(OWN, PLANTED, F, rng())
     assert found.value == pytest.approx(0.03, abs=0.006)
     assert found.excess == pytest.approx(0.03, abs=0.006)
 
@@ -202,42 +204,42 @@ def test_disco_and_repu_agree_with_a_plain_count() -> None:
 
 
 def test_gower_points_have_gowers_distance() -> None:
-    points = gower_points(O.take(np.arange(20)), O)
+    points = gower_points(OWN.take(np.arange(20)), OWN)
     distances, places = nearest(points, points, 20)
-    ages, edus = O.columns["age"][:20], O.columns["edu"][:20]
-    incomes, regions, employed = (O.columns[name][:20] for name in ("income", "region", "employed"))
-    spread = np.nanmax(O.columns["income"]) - np.nanmin(O.columns["income"])
+    ages, edus = OWN.columns["age"][:20], OWN.columns["edu"][:20]
+    incomes, regions, employed = (OWN.columns[name][:20] for name in ("income", "region", "employed"))
+    spread = np.nanmax(OWN.columns["income"]) - np.nanmin(OWN.columns["income"])
     for i in range(20):
         for place, distance in zip(places[i], distances[i], strict=True):
             known = ~np.isnan(incomes[[i, place]])
             income = abs(incomes[i] - incomes[place]) / spread if known.all() else float(known.sum() == 1)
-            expected = abs(ages[i] - ages[place]) / (O.columns["age"].max() - O.columns["age"].min()) + income
+            expected = abs(ages[i] - ages[place]) / (OWN.columns["age"].max() - OWN.columns["age"].min()) + income
             expected += sum(each[i] != each[place] for each in (edus, regions, employed))
             if known.sum() != 1:  # one missing value is at least 1 from any other
                 assert distance == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_model_trained_on_independent_columns_is_no_good_on_real_records() -> None:
-    apart = specific.train_synthetic_test_real(O, APART, F, "employed", rng())
-    like = specific.train_synthetic_test_real(O, S, F, "employed", rng())
+    apart = specific.train_synthetic_test_real(OWN, APART, F, "employed", rng())
+    like = specific.train_synthetic_test_real(OWN, S, F, "employed", rng())
     assert apart.value < 0.6 < like.value
     assert abs(like.excess or 1.0) < 0.05
-    number = specific.train_synthetic_test_real(O, S, F, "income", rng())
+    number = specific.train_synthetic_test_real(OWN, S, F, "income", rng())
     assert number.about == "R squared of income"
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: utility.margins(O, S, None, rng(), ways=9), "ways: got 9"),
-        (lambda: attacks.inference(O, S, None, rng(), "edu", ("edu",)), "want them apart"),
-        (lambda: attacks.linkability(O, S, None, rng(), (("age",), ("age",))), "without a common"),
-        (lambda: targets.disclosive_correct(O, S, None, ("edu",), "edu", rng()), "beside the target"),
-        (lambda: O.only(("wages",)), "wages"),
+        (lambda: utility.margins(OWN, S, None, rng(), ways=9), "ways: got 9"),
+        (lambda: attacks.inference(OWN, S, None, rng(), "edu", ("edu",)), "want them apart"),
+        (lambda: attacks.linkability(OWN, S, None, rng(), (("age",), ("age",))), "without a common"),
+        (lambda: targets.disclosive_correct(OWN, S, None, ("edu",), "edu", rng()), "beside the target"),
+        (lambda: OWN.only(("wages",)), "wages"),
         (lambda: read(ORIGINAL.drop(columns="edu")), "edu"),
         (lambda: read(ORIGINAL.assign(edu="9")), "edu"),
         (lambda: read(ORIGINAL[:0]), "no records"),
-        (lambda: utility.margins(O, S.only(("age",)), None, rng()), "different columns"),
+        (lambda: utility.margins(OWN, S.only(("age",)), None, rng()), "different columns"),
     ],
 )
 def test_bad_input_is_refused(call: Callable[[], object], message: str) -> None:

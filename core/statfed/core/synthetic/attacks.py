@@ -142,16 +142,29 @@ def linkability(
         raise UsageError("halves: got a column in both, or none; want two lists of columns without a common one")
 
     def hit(table: Coded) -> NDArray[np.bool_]:
-        target = table.drawn(attempts, rng)
-        found = []
-        for names in (first, second):
-            points = [gower_points(each.only(names), original.only(names)) for each in (target, synthetic)]
-            found.append(_nearest_jittered(points[0], points[1], neighbours, rng))
-        return np.array([bool(set(a) & set(b)) for a, b in zip(found[0].tolist(), found[1].tolist(), strict=True)])
+        return linked(table.drawn(attempts, rng), synthetic, original, (first, second), neighbours, rng)
 
     naive = 1.0 - (1.0 - min(1.0, neighbours / synthetic.count)) ** neighbours
     about = f"{', '.join(first)} | {', '.join(second)}; {neighbours} nearest"
     return attacked("linkability", hit(original), None if control is None else hit(control), naive, about)
+
+
+def linked(
+    target: Coded,
+    synthetic: Coded,
+    reference: Coded,
+    halves: tuple[Sequence[str], Sequence[str]],
+    neighbours: int,
+    rng: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """Of each attacked record: do its halves lead to a common synthetic record? reference: its ranges scale numbers."""
+    found = []
+    for names in halves:
+        points = [gower_points(each.only(names), reference.only(names)) for each in (target, synthetic)]
+        found.append(_nearest_jittered(points[0], points[1], neighbours, rng))
+    return np.array(
+        [bool(set(a) & set(b)) for a, b in zip(found[0].tolist(), found[1].tolist(), strict=True)], np.bool_
+    )
 
 
 def _nearest_jittered(
@@ -187,14 +200,8 @@ def inference(
         if not target.count:
             raise UsageError(f"inference: got no records with a value of {secret}; want some")
         if guess == "nearest":
-            points = [gower_points(each.only(beside), original.only(beside)) for each in (target, synthetic)]
-            places = _nearest_jittered(points[0], points[1], 1, rng)[:, 0]
-        else:
-            places = rng.integers(synthetic.count, size=target.count)
-        truth, guessed = target.columns[secret], synthetic.columns[secret][places]
-        if original.levelled(secret):
-            return np.asarray(truth == guessed, np.bool_)
-        return np.asarray(np.abs(guessed - truth) <= TOLERANCE * np.abs(truth), np.bool_)
+            return inferred(target, synthetic, original, secret, beside, rng)
+        return _guessed(target, synthetic, secret, rng.integers(synthetic.count, size=target.count))
 
     return attacked(
         "inference",
@@ -203,3 +210,18 @@ def inference(
         float(hit(original, "any").mean()),
         f"{secret} from {', '.join(beside) if len(beside) <= 6 else f'{len(beside)} columns'}",
     )
+
+
+def inferred(
+    target: Coded, synthetic: Coded, reference: Coded, secret: str, known: Sequence[str], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Of each attacked record: is its secret that of the nearest synthetic record by what is known?"""
+    points = [gower_points(each.only(known), reference.only(known)) for each in (target, synthetic)]
+    return _guessed(target, synthetic, secret, _nearest_jittered(points[0], points[1], 1, rng)[:, 0])
+
+
+def _guessed(target: Coded, synthetic: Coded, secret: str, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    truth, guess = target.columns[secret], synthetic.columns[secret][places]
+    if target.levelled(secret):
+        return np.asarray((truth == guess) & (truth >= 0), np.bool_)
+    return np.asarray(np.abs(guess - truth) <= TOLERANCE * np.abs(truth), np.bool_)

@@ -89,7 +89,9 @@ def coded(table: Any, codebook: Codebook, where: str = "data") -> Coded:
         raise UsageError(f"{where}: got no column {', '.join(absent)}; want every column of the codebook")
     if not table.num_rows:
         raise UsageError(f"{where}: got no records; want some")
-    return Coded(codebook, {name: _read(table.column(name), codebook.columns[name], f"{where}: {name}") for name in names})
+    return Coded(
+        codebook, {name: _read(table.column(name), codebook.columns[name], f"{where}: {name}") for name in names}
+    )
 
 
 def _read(values: Any, column: Column, where: str) -> NDArray[Any]:

@@ -79,7 +79,9 @@ class Evaluation:
         """The verdict in words, which is no clearance."""
         said = []
         for kind, what in (("utility", "that it is useful enough"), ("risk", "that it is safe enough")):
-            broken = [one for one in self.judged if one.kept is False and guide().measure(one.limit.measure).kind == kind]
+            broken = [
+                one for one in self.judged if one.kept is False and guide().measure(one.limit.measure).kind == kind
+            ]
             word = self.word(kind)
             names = ", ".join(dict.fromkeys(guide().measure(one.limit.measure).title.lower() for one in broken))
             said.append(f"{word} {what}" + (f" ({names})" if names else ""))
@@ -123,10 +125,24 @@ def evaluate(
         except UsageError as error:
             left_out.append((name, str(error)))
     progress("measures", len(names), len(names))
-    judged = tuple(_judged(limit, found) for limit in use.limits)
-    notes = () if fresh is not None else ("No fresh records were given: risks have no control, and no limit on an excess is kept.",)
+    notes = () if fresh is not None else (NO_FRESH,)
     counts = (original.count, there.count, None if fresh is None else fresh.count)
-    return Evaluation(use, tuple(found), judged, counts, tuple(left_out), notes)
+    return judged_for(use, found, counts, left_out, notes)
+
+
+NO_FRESH = "No fresh records were given: risks have no control, and no limit on an excess is kept."
+
+
+def judged_for(
+    use: Use,
+    measured: Sequence[Measured],
+    records: tuple[int, int, int | None],
+    left_out: Sequence[tuple[str, str]],
+    notes: Sequence[str],
+) -> Evaluation:
+    """What was measured, held against the limits of a use."""
+    judged = tuple(_judged(limit, measured) for limit in use.limits)
+    return Evaluation(use, tuple(measured), judged, records, tuple(left_out), tuple(notes))
 
 
 _WHY = {
@@ -160,7 +176,9 @@ def _plan(
         return [one(secret) for secret in secrets]
 
     plan: dict[str, Callable[[], list[Measured]]] = {
-        "margins": lambda: [utility.margins(*three, rng, ways) for ways in (1, 2, 3) if ways <= len(original.names)][1:],
+        "margins": lambda: [utility.margins(*three, rng, ways) for ways in (1, 2, 3) if ways <= len(original.names)][
+            1:
+        ],
         "hellinger": lambda: [utility.hellinger(*three, rng)],
         "associations": lambda: [utility.associations(*three, rng)],
         "pmse": lambda: [utility.propensity(*three, rng)[0]],

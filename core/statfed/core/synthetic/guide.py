@@ -4,7 +4,6 @@ Its text stands in `guide.toml`; `statfed synth guide` and the documentation sho
 limits by use from it.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 

@@ -63,24 +63,38 @@ def attacked(
     name: str, hits: NDArray[np.bool_], control: NDArray[np.bool_] | None, naive: float | None = None, about: str = ""
 ) -> Measured:
     """The success of an attack. hits: of each attempt on records that the data were made from; control: on records of
-    the same population that they were not; naive: success of a guess that ignores the synthetic data.
+    the same population that they were not; naive: success of a guess that ignores the synthetic data."""
+    other = None if control is None or not len(control) else (int(control.sum()), len(control))
+    return succeeded(name, (int(hits.sum()), len(hits)), other, naive, about)
+
+
+def succeeded(
+    name: str,
+    hits: tuple[int, int],
+    control: tuple[int, int] | None,
+    naive: float | None = None,
+    about: str = "",
+    noise: float = 0.0,
+) -> Measured:
+    """As `attacked`, of numbers of successes and attempts. noise: standard deviation of privacy noise in each number,
+    which intervals contain.
 
     excess is (rate - control) / (1 - control), 0 where nothing beyond what is true of everybody was learnt, with the
     interval that follows from both rates' (Giomi et al. 2023, Anonymeter, PoPETs 2023(2), section 4.3). Without a
     control there is none: a high rate may be what anybody could guess.
     """
-    rate, half = wilson(int(hits.sum()), len(hits))
+    rate, half = wilson(*hits)
+    half = math.hypot(half, Z * noise * math.hypot(1.0, rate) / hits[1])
     excess = low = high = baseline = None
     note = "" if naive is None else f"a guess without the data: {naive:.3f}"
-    if control is not None and len(control):
-        baseline, other = wilson(int(control.sum()), len(control))
+    if control is not None and control[1]:
+        baseline, other = wilson(*control)
+        other = math.hypot(other, Z * noise * math.hypot(1.0, baseline) / control[1])
         excess = (rate - baseline) / (1 - baseline)
         slope = (rate - 1) / (1 - baseline) ** 2
         error = math.hypot(half / (1 - baseline), slope * other)
         low, high = max(excess - error, -1.0), min(excess + error, 1.0)
-    return Measured(
-        name, "risk", rate, rate - half, rate + half, baseline, excess, low, high, len(hits), about, note
-    )
+    return Measured(name, "risk", rate, rate - half, rate + half, baseline, excess, low, high, hits[1], about, note)
 
 
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> tuple[float, float]:

@@ -45,7 +45,11 @@ def membership(
     """
     size = min(original.count, fresh.count // 2, attempts)
     mixed = fresh.drawn(fresh.count, rng)
-    members, others, known = original.drawn(size, rng), mixed.take(np.arange(size)), mixed.take(np.arange(size, mixed.count))
+    members, others, known = (
+        original.drawn(size, rng),
+        mixed.take(np.arange(size)),
+        mixed.take(np.arange(size, mixed.count)),
+    )
     both = joined(members, others)
     far = rarity(both, both)
     chosen = far >= np.quantile(far, 1.0 - rare)

@@ -1,4 +1,4 @@
-"""Utility for one purpose: a model trained on synthetic records and tested on real ones, and coefficients of a model."""
+"""Utility for one purpose: models trained on synthetic records and tested on real ones, and their coefficients."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -98,9 +98,12 @@ def coefficients(original: Result, synthetic: Result, level: float = 0.95) -> tu
     limits = [result.conf_int(level) for result in (original, synthetic)]
     frames = [result.to_pandas() for result in (original, synthetic)]
     keyed = [
-        {str(name): (float(e), float(s), float(low), float(high)) for name, e, s, low, high in zip(
-            frame["name"], frame["estimate"], frame["std_error"], limit["lower"], limit["upper"], strict=True
-        )}
+        {
+            str(name): (float(e), float(s), float(low), float(high))
+            for name, e, s, low, high in zip(
+                frame["name"], frame["estimate"], frame["std_error"], limit["lower"], limit["upper"], strict=True
+            )
+        }
         for frame, limit in zip(frames, limits, strict=True)
     ]
     rows: list[dict[str, Any]] = []

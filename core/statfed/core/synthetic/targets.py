@@ -56,9 +56,7 @@ def replicated_uniques(
         once = [np.bincount(group, minlength=found.groups) == 1 for group in (found.synthetic, found.attacked)]
         return np.asarray((once[0] & once[1])[found.attacked], np.bool_)
 
-    return attacked(
-        "replicated-uniques", hit(original), None if fresh is None else hit(fresh), None, ", ".join(keys)
-    )
+    return attacked("replicated-uniques", hit(original), None if fresh is None else hit(fresh), None, ", ".join(keys))
 
 
 def disclosive_correct(
@@ -75,7 +73,7 @@ def disclosive_correct(
     size = original.count if fresh is None else min(original.count, fresh.count)
 
     def hit(table: Coded) -> NDArray[np.bool_]:
-        return _unanimous(original, synthetic, table.drawn(size, rng), keys, target)[1]
+        return unanimous(original, synthetic, table.drawn(size, rng), keys, target)[1]
 
     control = None if fresh is None else hit(fresh)
     return attacked("disco", hit(original), control, _unanimous_margin(original, target), f"{target} by {_list(keys)}")
@@ -97,7 +95,7 @@ def targeted_correct(
     _checked(original, keys, target)
 
     def hit(table: Coded) -> NDArray[np.bool_]:
-        open_, right = _unanimous(original, synthetic, table, keys, target)
+        open_, right = unanimous(original, synthetic, table, keys, target)
         return right[open_]
 
     hits = hit(original)
@@ -109,12 +107,15 @@ def targeted_correct(
     return attacked("tcap", hits, control, naive, about)
 
 
-def _unanimous(
-    original: Coded, synthetic: Coded, table: Coded, keys: Sequence[str], target: str
+def unanimous(
+    reference: Coded, synthetic: Coded, table: Coded, keys: Sequence[str], target: str
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Of each attacked record: do its keys have one value of the target in the synthetic data, and is it its own?"""
-    found = _keyed(_codes((synthetic, table), original, keys))
-    there, mine = (codes[:, 0] for codes in _codes((synthetic, table), original, [target]))
+    """Of each attacked record: do its keys have one value of the target in the synthetic data, and is it its own?
+
+    reference: whose twentieths numbers are grouped in.
+    """
+    found = _keyed(_codes((synthetic, table), reference, keys))
+    there, mine = (codes[:, 0] for codes in _codes((synthetic, table), reference, [target]))
     lowest = np.full(found.groups, np.iinfo(np.int64).max)
     highest = np.full(found.groups, -1)
     np.minimum.at(lowest, found.synthetic, there)
@@ -132,7 +133,9 @@ def _unanimous_margin(original: Coded, target: str) -> float:
 def _checked(original: Coded, keys: Sequence[str], target: str = "") -> None:
     original.only([*keys, *([target] if target else [])])
     if not keys or target in keys or len(set(keys)) < len(keys):
-        raise UsageError(f"keys: got {_list(keys) or 'none'} for target {target or '-'}; want columns beside the target")
+        raise UsageError(
+            f"keys: got {_list(keys) or 'none'} for target {target or '-'}; want columns beside the target"
+        )
 
 
 def _list(names: Sequence[str]) -> str:

@@ -88,9 +88,7 @@ def _hellinger(one: NDArray[np.int64], other: NDArray[np.int64], size: int) -> f
     return math.sqrt(max(0.0, 1.0 - float(np.sqrt(p * q).sum())))
 
 
-def associations(
-    original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.random.Generator
-) -> Measured:
+def associations(original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.random.Generator) -> Measured:
     """Mean absolute difference of the association of each two columns: Pearson's r of two numbers, Cramer's V of two
     columns with levels (bias corrected, Bergsma 2013), the correlation ratio of one each. Records that miss either are
     left out of it; the farthest pair is named."""
@@ -213,9 +211,7 @@ def _logistic(matrix: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple
     return p, basis.shape[1]
 
 
-def discrimination(
-    original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.random.Generator
-) -> Measured:
+def discrimination(original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.random.Generator) -> Measured:
     """Area under the ROC curve of boosted trees that tell synthetic from original records, cross-validated.
 
     .5: they cannot be told apart by it. Of fresh records it is .5. Its standard error takes records as independent

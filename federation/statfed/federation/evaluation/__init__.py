@@ -7,15 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from statfed.core import VERSION
 from statfed.core.codebook import Codebook
-from statfed.core.linkage import read_analysis
+from statfed.core.conditions import parse_where
+from statfed.core.linkage import read_analysis, restricted
+from statfed.core.progress import Progress
 from statfed.core.result import Row
-from statfed.core.synthetic.evaluation import Evaluation, Judged
-from statfed.core.synthetic.guide import guide
+from statfed.core.synthetic.evaluation import Asked, Evaluation, Judged
+from statfed.core.synthetic.guide import Limit, guide
 from statfed.core.synthetic.measured import Measured
 from statfed.core.synthetic.specific import coefficients
+from statfed.federation.evaluation.apart import evaluate_apart
 from statfed.federation.federation import Federation
+from statfed.federation.synthetic import own_table
 
 FORMAT = "statfed.evaluation/1"
 
@@ -34,6 +40,34 @@ def coefficients_of(
                 results.append(federation.ask(name, **options))
         found.append(coefficients(*results)[0])
     return tuple(replace(one, about=line) for one, line in zip(found, models, strict=True))
+
+
+def of_holders(
+    sources: Mapping[str, str],
+    synthetic: Any,
+    codebook: Codebook,
+    asked: Asked,
+    *,
+    apart: str,
+    models: Sequence[str],
+    privacy: Any,
+    protection: str,
+    limits: Sequence[Limit],
+    seed: int,
+    progress: Progress,
+) -> Evaluation:
+    """An evaluation against several holders' records, by questions to them. synthetic: a path, frame or Arrow table."""
+    used = names_beside(codebook, apart)
+    made = own_table(synthetic, restricted(codebook, used), "synthetic")
+    with Federation(sources, codebook, protection=protection, seed=seed, progress=progress) as federation:
+        rng = np.random.default_rng(seed)
+        return evaluate_apart(federation, made, asked, rng, apart=apart, models=models, privacy=privacy, limits=limits)
+
+
+def names_beside(codebook: Codebook, apart: str) -> tuple[str, ...]:
+    """The codebook's columns but those of a condition that only says which records were kept apart."""
+    said = {name for clause in parse_where((apart,), codebook) for name in clause.columns} if apart else set()
+    return tuple(name for name in codebook.columns if name not in said)
 
 
 def to_dict(found: Evaluation, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +94,13 @@ def rows(found: Evaluation) -> list[Row]:
     for one in found.measured:
         measure = known.measure(one.name)
         made.append(
-            {**one.row(), "title": measure.title, "reads": measure.reads, "misleads": measure.misleads, "source": measure.source}
+            {
+                **one.row(),
+                "title": measure.title,
+                "reads": measure.reads,
+                "misleads": measure.misleads,
+                "source": measure.source,
+            }
         )
     return made
 
@@ -104,7 +144,7 @@ WIDTH, HEIGHT = 220, 22
 
 
 def interval(row: Row) -> str:
-    """A figure from 0 to 1 with its interval and its baseline, as a small drawing; nothing for what has no such scale."""
+    """A figure from 0 to 1 with its interval and baseline, as a small drawing; nothing for what has no such scale."""
     from markupsafe import Markup
 
     value = row["value"]

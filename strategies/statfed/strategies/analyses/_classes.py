@@ -8,6 +8,7 @@ by released counts, say, which are public.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import ibis
 import numpy as np
@@ -60,10 +61,19 @@ class Axis:
             found = ibis.cases(*((one, groups[i]) for i, one in enumerate(inner))) if inner else place
         return ibis.ifelse(column.isnull(), groups[-1] if self.missing else ibis.null("int32"), found.cast("int32"))
 
+    def places(self, values: NDArray[Any], missing: NDArray[np.bool_]) -> Ints:
+        """The group of each value as `Coded` has it, (n,); -1 where it is missing and no cell is for that."""
+        cells = values if self.levels else np.searchsorted(np.array(self.edges[1:-1]), values, side="right")
+        cells = np.where(missing, self.cells - 1, cells).astype(np.int64)
+        found = cells if self.groups is None else np.array(self.groups)[cells]
+        return found if self.missing else np.where(missing, -1, found)
+
     def merged(self, groups: Sequence[int]) -> "Axis":
         """The same cells in groups. Raises UsageError unless there is one for each cell, numbered from 0 on."""
         if len(groups) != self.cells or set(groups) != set(range(max(groups, default=-1) + 1)):
-            raise UsageError(f"{self.name}: got {len(groups)} groups; want one for each of {self.cells} cells, from 0 on")
+            raise UsageError(
+                f"{self.name}: got {len(groups)} groups; want one for each of {self.cells} cells, from 0 on"
+            )
         return Axis(self.name, self.levels, self.edges, self.missing, tuple(int(group) for group in groups))
 
 

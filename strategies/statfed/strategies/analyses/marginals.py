@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 from pydantic import Field
 
+from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Part, Question, fixed, once
 from statfed.core.result import Basis, Result, Row
@@ -72,6 +73,11 @@ def axes_of(question: Question[Options]) -> Mapping[str, Axis]:
     if cells > MOST_CELLS:
         raise UsageError(f"margins: got {cells:,} cells; want at most {MOST_CELLS:,} (fewer classes, or groups)")
     return found
+
+
+def axes_for(codebook: Codebook, names: Sequence[str], classes: int) -> dict[str, Axis]:
+    """The cells that a question about these columns counts in, without groups."""
+    return {name: axis_of(codebook, name, classes) for name in names}
 
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
