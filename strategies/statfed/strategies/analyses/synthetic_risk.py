@@ -142,7 +142,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
 
 
 def _sides(table: Table, options: Options) -> Sequence[Table]:
-    """Records that the data were made from, and those kept apart. One of which the condition is not known is neither."""
+    """Records that the data were made from, and those kept apart; neither where the condition is not known."""
     if not options.apart:
         return (table,)
     inside = [table.holds(clause) for clause in parse_where((options.apart,), table.codebook)]
