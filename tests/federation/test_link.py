@@ -208,7 +208,6 @@ def test_holders_refuse_what_their_policies_do_not_allow(given: dict[str, Any], 
         (study({"key": "id", "to": ["office"]}), "want both or neither"),
         (study({"key": "id", "reveal": "pairs", "to": ["me"]}), "want holders of the study"),
         (study({"key": "id", "block": "id"}), "want a key alone"),
-        (study({"key": "id"}, privacy={"epsilon": 1}), r"got \[privacy\]; want none"),
         (study({"key": "id"}, where=["age > income"]), "income"),
         (
             study({"key": "id", "reveal": "totals"}, method="ols", options={"formula": "income ~ age:C(sector)"}),

@@ -100,7 +100,7 @@ def test_a_cap_that_holders_refuse_says_nothing_of_their_units_and_is_counted(by
     with read_only(world.homes["bank"] / "ledger.sqlite") as ledger:  # the first to be asked
         assert ledger.refusals(30) == 1
     assert "cap" not in str(refused.value)
-    assert "50" not in str(refused.value)
+    assert not re.search(r"\b50\b", str(refused.value))  # digits of the refusal's own name aside
 
 
 def analysis(method: str, **options: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from statfed.core.section import apply_override
 from statfed.core.study import make_study
 
 HEADING = "Linkage"
-_NOT_HERE = ("privacy", "exact", "protect", "protect_option", "minimum_holders")
+_NOT_HERE = ("exact", "protect", "protect_option", "minimum_holders")
 HELP = """Match units that several holders have, without pooling them.
 
 Everything is about units that all holders have, whose keys are equal, or alike in a fuzzy linkage. Who matches is told
@@ -29,6 +29,8 @@ statfed link --key id --holder office=a.parquet --holder bank=b.parquet
 statfed link --key id --holder office=a.parquet --holder bank=b.parquet --analysis 'table rows=region columns=sector'
 
 statfed link --key id --holder office=a.parquet --holder bank=b.parquet --analysis 'ols income ~ age + C(region)'
+
+statfed link --key id --holder office=a.parquet --holder bank=b.parquet --codebook keys.toml --privacy epsilon=1
 
 statfed link --key name:name,birth_date --block 'postcode[:2],birth_date[:4]' --fuzzy --holder a=a.csv --holder b=b.csv
 """
@@ -75,7 +77,7 @@ def _run(
         "options": settings,
     }
     outputs = Outputs(as_json, csv, parquet, html, values.pop("overwrite"), values.pop("runs"))
-    missing_here: dict[str, Any] = {"privacy": None, "exact": False, "protect": name, "protect_option": ()}
+    missing_here: dict[str, Any] = {"exact": False, "protect": name, "protect_option": ()}
     common = Common(**values, **missing_here, minimum_holders=None)
     given = common.study(method, options) | {"protection": {"name": name, "options": linking}}
     carry_out(make_study(given, where="statfed link"), common, outputs, Path.cwd())

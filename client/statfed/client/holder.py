@@ -183,6 +183,11 @@ class Holder:
             self._contributions.provable(statement.run, study, self.policy, size)
             with self.ledger() as ledger:
                 head, before = ledger.head(), ledger.before(statement.run, study.digest)
+                if study.linked_noise and before.last:
+                    raise Refused(
+                        f"run {base(statement.run)}: its units were matched and its noise was charged in an earlier "
+                        "attempt; want a new run: another draw has to be charged too, or the noise could be averaged"
+                    )
                 if privacy and statement.done < before.last != self._again(ledger, statement.run, study.digest):
                     raise Refused(
                         f"resume: got {statement.done} sums done; want {before.last}, which this run was charged for "

@@ -27,6 +27,7 @@ from statfed.core.identity import Identity
 from statfed.core.linkkeys import KeyPart, read_key
 from statfed.core.method import load_method, read_question
 from statfed.core.names import one_of
+from statfed.core.privacy.noise import Noise
 from statfed.core.protection import (
     Agreement,
     Disclosure,
@@ -81,11 +82,13 @@ class Pairs:
 @dataclass(frozen=True)
 class Outcome:
     """What the coordinator ends up with. figures: by name; size: matched units, None where that is not told; result:
-    that of an analysis over the matched, as of any other."""
+    that of an analysis over the matched, as of any other. std: standard deviations of the noise in size and figures, by
+    name, where there is some."""
 
     figures: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     size: int | None = None
     result: Result | None = None
+    std: Mapping[str, float] = field(default_factory=dict)
 
 
 Rounds = Generator[Stage, Replies, Outcome]
@@ -108,7 +111,8 @@ class Linkage(Protocol):
     TITLE: one line for lists. TRUST: assumptions under which it holds. REVEALS: what may come out of it. PARTIES:
     fewest and most holders. EXTRA: optional packages that it needs. METHODS: analyses that it works out over the
     matched. PARTED: does it compare the parts of a key one by one? Options: pydantic model of what all parties agree
-    on, in the agreement; where it has a field `helper`, a third party of that name takes part.
+    on, in the agreement; where it has a field `helper`, a third party of that name takes part. PRIVATE: what may come
+    out with noise (a study's [privacy]); PRIVATELY: the analyses of it.
     """
 
     TITLE: str
@@ -118,6 +122,8 @@ class Linkage(Protocol):
     EXTRA: str
     METHODS: tuple[str, ...]
     PARTED: bool
+    PRIVATE: tuple[Reveal, ...]
+    PRIVATELY: tuple[str, ...]
     Options: type[Section]
 
     def agreed(self, asked: "Asked") -> Section:
@@ -125,7 +131,19 @@ class Linkage(Protocol):
         ...
 
     def figures(self, agreement: Agreement) -> int:
-        """Most exact figures that come out of it: what it counts as in the holders' ledgers."""
+        """Most exact figures that come out of it, for whoever: what it counts as in the holders' ledgers."""
+        ...
+
+    def noise(self, options: Any) -> Noise | None:
+        """The noise of what the coordinator is told, None where none is added. options: what the parties agree on.
+
+        Who adds it draws from this object, and its event is what every holder is charged. One unit more or less at one
+        holder is in at most one match, and all figures together change by no more than `noise` covers.
+        """
+        ...
+
+    def seen(self, options: Any, holders: Sequence[str]) -> Mapping[str, Reveal]:
+        """Parties that see figures before there is noise in them, with which: against those epsilon does not hold."""
         ...
 
     def third_parties(self, options: Any) -> tuple[str, ...]:
@@ -222,6 +240,15 @@ class InPlace:
         """What the parties agree on. Raises UsageError on a study that does not suit."""
         return self.module.agreed(asked(terms, options, self.module))
 
+    def noise(self, terms: Terms) -> Noise | None:
+        """The noise of what a study is told, of whose event every holder is charged."""
+        return self.module.noise(self.agreed(terms, Linking.model_validate(terms.protection.options)))
+
+    def seen(self, terms: Terms) -> Mapping[str, Reveal]:
+        """Parties that see figures before there is noise in them, with which."""
+        options = self.agreed(terms, Linking.model_validate(terms.protection.options))
+        return self.module.seen(options, terms.holders)
+
     def learns(self, terms: Terms) -> Sequence[Disclosure]:
         """What each role learns, whatever the sizes are that holders state."""
         options = Linking.model_validate(terms.protection.options)
@@ -240,8 +267,6 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
     if not least <= len(terms.holders) <= most:
         wanted = str(least) if least == most else f"{least} to {most}"
         raise UsageError(f"{where}: got {len(terms.holders)} holders; want {wanted}")
-    if terms.privacy is not None:
-        raise UsageError(f"{where}: got [privacy]; want none: noise is among the options of a linkage that has some")
     if linking.reveal not in module.REVEALS:
         raise UsageError(f"reveal: got {linking.reveal}; want {one_of(module.REVEALS, linking.reveal)} of {where}")
     if astray := sorted(set(linking.to) - set(terms.holders)):
@@ -251,6 +276,7 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
         raise UsageError(f"reveal: got {linking.reveal} with {terms.method}; want count alone, or reveal totals")
     if linking.reveal == "totals" and terms.method not in module.METHODS:
         raise UsageError(f"{where}: got {terms.method}; want {one_of(module.METHODS, terms.method)} over the matched")
+    _check_private(terms, linking, module)
     missing = sorted(set(terms.holders) - set(terms.codebooks))
     if missing:
         raise UsageError(f"codebooks: got none for {', '.join(missing)}; want one of each holder that is linked")
@@ -274,6 +300,24 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
         if sum(bool(set(clause.columns) & {*listed}) for listed in columns.values()) > 1:
             raise UsageError(f"where: got {clause}, on columns of several holders; want those of one in each condition")
     return Asked(linking, terms, {holder: tuple(names) for holder, names in columns.items()})
+
+
+def _check_private(terms: Terms, linking: Linking, module: Linkage) -> None:
+    """Raises UsageError where a linkage adds no noise of the kind that a study asks for."""
+    where, privacy = f"linkage {terms.protection.name}", terms.privacy
+    if privacy is None:
+        return
+    if linking.reveal not in module.PRIVATE:
+        wanted = f"it for {one_of(module.PRIVATE, linking.reveal)} alone" if module.PRIVATE else "none"
+        raise UsageError(f"{where}: got [privacy] with {linking.reveal}; want {wanted}: there is no noise for others")
+    if linking.reveal == "totals" and terms.method not in module.PRIVATELY:
+        wanted = one_of(module.PRIVATELY, terms.method)
+        raise UsageError(f"{where}: got [privacy] with {terms.method}; want {wanted}: others have no noise on shares")
+    if privacy.noise != "local" or privacy.unit != "record":
+        raise UsageError(
+            f"{where}: got {privacy.noise} noise per {privacy.unit}; want local noise per record: a unit is a record "
+            "with a key of its own, and who adds the noise is the linkage's to say"
+        )
 
 
 def key_columns(linking: Linking, codebook: Codebook) -> tuple[str, ...]:

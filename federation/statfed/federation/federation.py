@@ -125,6 +125,7 @@ class Federation:
         helper: str = "helper",
         cap: int | None = None,
         where: Names = (),
+        privacy: Privacy | Mapping[str, Any] | float | None = None,
         settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Result:
@@ -135,6 +136,7 @@ class Federation:
         (`statfed linkages`). reveal: size, totals or pairs; by default what the rest asks for. to: holders that learn
         which of their own units match. block, salt: of a fuzzy linkage. minimum_frequency: fewest matched units that a
         figure is about. cap: units that every holder fills its own up to. settings: the linkage's own further options.
+        privacy: as in `ask`; of linkages that add noise, to size and totals.
         Raises UsageError, Refused or EngineError.
         """
         method, read = read_analysis(analysis) if analysis else ("count", {})
@@ -149,7 +151,7 @@ class Federation:
             "cap": cap,
             "options": dict(settings or {}),
         }
-        return self._answered(method, {**read, **options}, {"name": by, "options": linking}, where)
+        return self._answered(method, {**read, **options}, {"name": by, "options": linking}, where, privacy)
 
     def _answered(
         self,

@@ -30,7 +30,17 @@ def linked(study: Resolved, exchange: Exchange, run: str, timeout: float, progre
     rounds = cast(Any, module.coordinator(agree(run, study.terms, exchange.sizes)))  # gives an outcome, and no sum
     found, _, traffic = exchange.total(rounds, dict, Receipt, 1, LINKAGE, timeout)
     progress(LINKAGE, 1, 1)
-    return _result(asked, cast(Outcome, found)), traffic
+    result = _result(asked, cast(Outcome, found))
+    return (result.with_(notes=(*result.notes, _against(study))) if study.linked_noise else result), traffic
+
+
+def _against(study: Resolved) -> str:
+    """Against whom epsilon does not hold, and of which neighbours it is, for the result."""
+    seen = " and ".join(f"{name}, which sees the {what}" for name, what in sorted(study.seen.items()))
+    return (
+        f"epsilon is of one unit more or less at one holder, and holds against everybody but {seen or 'nobody'} before "
+        "there is noise in it"
+    )
 
 
 def first_ask(study: Resolved) -> str:
@@ -72,15 +82,22 @@ def _result(asked: Asked, outcome: Outcome) -> Result:
         return outcome.result
     if outcome.size is None or outcome.size < least > 1:
         raise Refused(f"linkage: fewer than {least} units match, or none; want a larger set, or other units")
+    size, deviation = max(0, outcome.size), ("std_error",) if outcome.std else ()
     if outcome.figures:
         rows: list[Mapping[str, str | float]] = [
-            {"name": name, "total": float(figure), "count": outcome.size} for name, figure in outcome.figures.items()
+            {"name": name, "total": float(figure), **_deviation(outcome, name), "count": size}
+            for name, figure in outcome.figures.items()
         ]
-        basis = Basis(keys=("name",), counts=("count",), own=("total",))
+        basis = Basis(keys=("name",), counts=("count",), own=("total", *deviation))
         return Result("total", "Totals over matched units", {"matched": rows}, basis={"matched": basis})
     return Result(
         "count",
         "Matched units",
-        {"matched": [{"count": outcome.size}]},
-        basis={"matched": Basis(counts=("count",))},
+        {"matched": [{"count": size, **_deviation(outcome, "size")}]},
+        basis={"matched": Basis(counts=("count",), own=deviation)},
     )
+
+
+def _deviation(outcome: Outcome, name: str) -> dict[str, float]:
+    """The standard deviation of the noise in a figure, where there is some."""
+    return {"std_error": outcome.std[name]} if name in outcome.std else {}

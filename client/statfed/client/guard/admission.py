@@ -122,6 +122,8 @@ def _linkage(policy: Policy, study: Resolved, asked: Asked) -> list[Rule]:
         text = "minimum frequency: a figure over the matched may be about fewer units than this policy's; want more"
         rules.append(Rule(text, "disclosure"))
     counted = linking.reveal == "size" or (study.terms.method == "table" and not study.question.options.value)
+    if study.linked_noise is not None:  # then rules are about what somebody sees before there is noise in it
+        counted = "totals" not in study.seen.values()
     others = own.model_copy(update={"minimum_frequency": None, "zeros": "allow", "full_cells": "allow"})
     if "protect" in (own.zeros, own.full_cells) or not (counted or (others.silent and own.joint_share is None)):
         text = f"linkage: got {linking.reveal} of {study.terms.method}; want size, or a table of counts: rules of this "

@@ -1,4 +1,12 @@
-"""How often a data set's units are matched with others', and what is counted of it: an entry before they are looked at.
+"""How often a data set's units are matched with others', and what is counted of it: entries before they are looked at.
+
+A linkage with noise is charged the event of that noise (`Resolved.linked_noise`), of which the budget was set aside
+when the run was admitted, and counted besides: somebody who takes part sees a figure before there is noise in it
+(`Resolved.seen`), as a coordinator does that adds the noise itself.
+
+An attempt that was broken off may have told its figures, and another one may be about other units of the others: so
+each attempt is entered anew, and charged. Of a run with noise there is one, since noise that is drawn again can be
+averaged out; of others at most `ATTEMPTS`, so that whoever approved one run has not approved a hundred guesses.
 
 Each linkage can be probed with guessed identifiers, and the difference of two tells of few units. So a policy limits
 their number, and while it has a minimum frequency one study matches units with the same others. After entries were
@@ -13,6 +21,9 @@ from statfed.client.guard.spent import base
 from statfed.core.errors import Refused
 from statfed.core.resolve import Resolved
 
+ATTEMPTS = 3
+"""Attempts at one run that units are matched in, at most."""
+
 
 def enter(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int, figures: int) -> None:
     """Enter a linkage and its figures, which are new whenever they are worked out: they are about others' data too.
@@ -26,6 +37,12 @@ def enter(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int
         raise Refused(f"linkage: run {run} has linked already; want a new run")
     if ledger.is_over(run, study.digest):
         raise Refused(f"run {base(run)}: it has ended, and nothing is given to it any more; want a new run")
+    tried = len(ledger.given(run, study.digest, number))
+    if tried >= ATTEMPTS:
+        raise Refused(
+            f"run {base(run)}: units were matched in {tried} attempts at it; want at most {ATTEMPTS}, and a new run, "
+            "which has to be approved"
+        )
     before, linked = ledger.figures(), ledger.linked(limits.days)
     alone = policy.disclosure.minimum_frequency is not None and f"{name}:several" not in policy.allow.linkages
     if alone and ledger.linked_with(others) - {study.digest}:
@@ -46,4 +63,8 @@ def enter(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int
         )
     what = hashlib.sha256(f"{run} {study.digest}".encode()).hexdigest()
     note = f"{study.terms.method}: linkage {name}"
+    if noise := study.linked_noise:
+        seen = " and ".join(f"the {what} to {who}" for who, what in sorted(study.seen.items()))
+        note += f", with noise; {seen} without"
+        ledger.charge(run, study.digest, number, noise.event())
     ledger.disclose(run, study.digest, number, note, figures, what, linked=others)

@@ -139,6 +139,11 @@ def plan_of(agreement: Agreement) -> Plan:
         if not names <= set(holders):
             raise UsageError(f"{key}: got {', '.join(sorted(names))}; want of {', '.join(holders)}")
     slots = {name: options.pad_to.get(name, agreement.sizes[name]) for name in holders}
+    if options.privacy and (short := sorted(name for name in holders if slots[name] < agreement.sizes[name])):
+        raise UsageError(
+            f"pad_to: got less than the public size of {', '.join(short)} with [privacy]; want at least that: a list "
+            "that units do not fit into would tell of them"
+        )
     least, most = min(slots.values()), max(slots.values())
     if least < max(1, options.minimum) or most > MOST:
         raise UsageError(
@@ -152,8 +157,7 @@ def plan_of(agreement: Agreement) -> Plan:
 
 
 def noise_of(options: Options) -> Noise | None:
-    """The noise of what is told; None without privacy. In a holder's ledger it counts as exact figures: no budget is
-    charged, and attempts add up.
+    """The noise of what is told; None without privacy. Every holder is charged its event, for every attempt.
 
     One unit at either holder, with its one key, changes the size by at most 1 and a total by at most the column's
     bound: keys of a list are each there once, so that a unit matches at most one other.

@@ -45,8 +45,9 @@ who follow the protocol (semi-honest), and against everybody else:
 - *Of what is revealed.* Sizes, totals and pairs tell of units. `minimum` is judged, and noise is added, by the holder
   that sees the figure: the matcher the size, the holder `to` the totals. So epsilon holds against everybody but the
   one that sees the figure; with noise, `minimum` is judged on the noisy size, and that nothing is told tells no more.
-  Noise follows from the scalar: another attempt with a list that was kept tells the same, one with a fresh list has to
-  be charged again.
+  One unit more or less at a holder changes the size by 1 at most; one that changes, its key say, by 1 too, and a total
+  by twice its bound. Noise follows from the scalar: another attempt with a list that was kept tells the same, one with
+  a fresh list has to be charged again.
 
 Every point is checked to be canonical and not the identity (ristretto255 has no others of small order). A list that has
 a point twice is refused, and messages of another length or out of turn, before they are opened or memory is taken.
@@ -69,6 +70,7 @@ from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkage import Asked, Outcome, Reveal, Rounds, Units
 from statfed.core.names import one_of
+from statfed.core.privacy.noise import Noise
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
 from statfed.core.section import describe, shown
@@ -94,6 +96,8 @@ EXTRA = "link"
 
 METHODS = ("total",)
 PARTED = False
+PRIVATE: tuple[Reveal, ...] = ("size", "totals")
+PRIVATELY = METHODS
 
 
 def agreed(asked: Asked) -> Options:
@@ -114,8 +118,11 @@ def agreed(asked: Asked) -> Options:
         fixed |= _summed(asked, decimals)
     else:
         given.setdefault("to", terms.holders[0])
+    if "privacy" in given:
+        raise UsageError("options: got privacy; want the study's own [privacy] (--privacy epsilon=1), which is charged")
     if clash := sorted(set(fixed) & set(given)):
         raise UsageError(f"options: got {', '.join(clash)}; want them where the study says what is linked")
+    fixed["privacy"] = terms.privacy
     try:
         return Options.model_validate(given | fixed)
     except ValidationError as error:
@@ -155,6 +162,20 @@ def figures(agreement: Agreement) -> int:
     return max(plan.slots.values()) if plan.options.reveal == "pairs" else 1 + len(plan.options.columns)
 
 
+def noise(options: Options) -> Noise | None:
+    """The noise of the size and the totals, which whoever sees them adds."""
+    return noise_of(options)
+
+
+def seen(options: Options, holders: Sequence[str]) -> Mapping[str, Reveal]:
+    """The matcher counts, and the mirror decrypts totals, before noise is added."""
+    if options.privacy is None:
+        return {}
+    if not options.columns:
+        return {options.to: "size"}
+    return {name: "totals" if name == options.to else "size" for name in holders}
+
+
 def third_parties(options: Options) -> tuple[str, ...]:  # noqa: ARG001
     """None."""
     return ()
@@ -189,13 +210,14 @@ def _rounds(agreement: Agreement, plan: Plan) -> Rounds:
         if WITHHELD in report:
             return Outcome()
         size = _size(plan, report)
+    std = {} if plan.noise is None else {name: float(one) for name, one in plan.noise.std().items()}
     if not plan.options.columns:
-        return Outcome(size=size)
+        return Outcome(size=size, std=std)
     with reading(plan.matcher):
         sums = text(report, SUMS)
     reply = yield from _asked(TOTAL, plan.mirror, {SUMS: sums})
     with reading(plan.mirror):
-        return Outcome({name: _number(reply, name) for name in plan.options.columns}, size)
+        return Outcome({name: _number(reply, name) for name in plan.options.columns}, size, std=std)
 
 
 def _moved(stage: str, giver: str, taker: str, count: int) -> Generator[Stage, Replies, Packet]:
@@ -257,15 +279,17 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
     columns = ", ".join(options.columns)
     blinded = "blinding by a scalar of this linkage (decisional Diffie-Hellman), a secret order, filled-up lists"
     counts = "which of its own units match" if reveal == "pairs" else "how many units match, exactly, and not which"
+    apart = "; against it epsilon does not hold" if options.privacy else ""
+    itself = f"none: that is what it works out, as long as it follows the protocol{apart}"
     if reveal == "totals":
         other = f"totals of its {columns} over the matched, exactly, unless withheld; not which match"
     else:
         other = "nothing of the other's units"
     told = "the number of matched units" + (f" and totals of {columns} over them" if columns else "")
     return [
-        Disclosure(plan.matcher, counts, "none: that is what it works out, as long as it follows the protocol"),
+        Disclosure(plan.matcher, counts, itself),
         Disclosure(plan.matcher, f"nothing else of the units of {plan.mirror}", blinded),
-        Disclosure(plan.mirror, other, "a fresh encryption of the sums" if columns else blinded),
+        Disclosure(plan.mirror, other, f"a fresh encryption of the sums{apart}" if columns else blinded),
         Disclosure("coordinator", f"{told}, or that it is below the minimum", hidden),
         Disclosure("coordinator", "no key, no point, no unit", "sealing between the holders"),
         Disclosure("result party", f"{told}, if the coordinator releases it", hidden),

@@ -82,6 +82,8 @@ COUNTS = 500
 
 METHODS: tuple[str, ...] = ()
 PARTED = True
+PRIVATE: tuple[Reveal, ...] = ()
+PRIVATELY: tuple[str, ...] = ()
 
 
 def agreed(asked: Asked) -> Options:
@@ -122,6 +124,15 @@ def agreed(asked: Asked) -> Options:
 def figures(agreement: Agreement) -> int:
     """Most exact figures that come out of it: pairs, and the counts of histograms and of records by links."""
     return COUNTS + (max(sizes(agreement).values()) if checked(agreement).pairs_to else 0)
+
+
+def noise(options: Options) -> None:  # noqa: ARG001
+    """None is added."""
+
+
+def seen(options: Options, holders: Sequence[str]) -> Mapping[str, Reveal]:  # noqa: ARG001
+    """Nothing is told with noise."""
+    return {}
 
 
 def third_parties(options: Options) -> tuple[str, ...]:

@@ -7,9 +7,10 @@
    - `size`: it tells the coordinator how many match, or that they are fewer than the minimum frequency;
    - `pairs`: it also tells the named holders which of their own places match, in one random order for all of them: the
      i-th of each belong together;
-   - `totals`: it deals the hidden join, after which the first two holders have shares of the joined records and nobody
+   - `totals`, and `size` with noise: it deals the hidden join, after which the first two holders have shares of the joined records and nobody
      knows which they are, and sums are worked out on shares (`_shares`; `_cells`, `_models`), of which the coordinator
-     gets those that the horizontal method would have got. The number of matches is told as far as these tell it.
+     gets those that the horizontal method would have got. The number of matches is told as far as these tell it. With
+     [privacy] each of the two adds noise to its share before anything is opened (`_noise`, with the proof).
 
 Against whom: parties that follow the protocol and try to learn more, the helper colluding with nobody, the first two
 holders not with each other, and the coordinator with any one holder. The argument is in the modules named. Holders that
@@ -30,11 +31,12 @@ from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkage import Asked, Outcome, Pairs, Reveal, Rounds, Units
 from statfed.core.method import Ask, Question, Total, read_question
+from statfed.core.privacy.noise import Noise
 from statfed.core.protection import Agreement, Disclosure, Replies, Stage
 from statfed.core.result import Result
 from statfed.core.section import NAME, Section, describe
-from statfed.core.terms import Terms
-from statfed.strategies.linkages import _cells, _join, _model_sums, _models, _tags
+from statfed.core.terms import Privacy, Terms
+from statfed.strategies.linkages import _cells, _join, _model_sums, _models, _noise, _tags
 from statfed.strategies.linkages._channels import met
 from statfed.strategies.linkages._features import table_of
 from statfed.strategies.linkages._join import SEED, Cast
@@ -53,6 +55,8 @@ PARTIES = (2, 3)
 EXTRA = ""
 METHODS = (*_cells.KINDS, *_models.KINDS)
 PARTED = False
+PRIVATE: tuple[Reveal, ...] = ("size", "totals")
+PRIVATELY = _noise.KINDS
 MOST = 20_000_000
 _WITHHELD = -1  # in the place of a number of matches below the minimum frequency
 _SIZE, _FEW, _OPENED = "size", "few", "opened"
@@ -76,6 +80,7 @@ class Options(Section):
     columns: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="by holder, which columns of that codebook it has"
     )
+    privacy: Privacy | None = Field(default=None, description="of the study: noise of both computing parties")
 
     @property
     def least(self) -> int:
@@ -91,6 +96,8 @@ class Options(Section):
         given = [bool(self.method), self.codebook is not None, bool(self.columns)]
         if given != [self.reveal == "totals"] * 3:
             raise ValueError("method, codebook, columns: want all three with totals, and none of them otherwise")
+        if self.privacy is not None and self.reveal not in PRIVATE:
+            raise ValueError(f"privacy: got noise for {self.reveal}; want it for {' or '.join(PRIVATE)}")
         had = [name for names in self.columns.values() for name in names]
         if twice := sorted({name for name in had if had.count(name) > 1}):
             raise ValueError(f"columns: got {', '.join(twice)} at several holders; want each at one")
@@ -110,7 +117,7 @@ def agreed(asked: Asked) -> Options:
     if linking.options:
         raise UsageError(f"options: got {', '.join(sorted(linking.options))}; want none: helper has no others")
     given: dict[str, Any] = {key: getattr(linking, key) for key in ("reveal", "helper", "cap", "to")}
-    given["minimum_frequency"] = linking.minimum_frequency
+    given |= {"minimum_frequency": linking.minimum_frequency, "privacy": terms.privacy}
     if linking.reveal == "totals":
         given |= {"method": terms.method, "options": terms.options, "codebook": terms.codebook}
         given["columns"] = asked.columns
@@ -128,12 +135,37 @@ def figures(agreement: Agreement) -> int:
     return setting.plan.figures
 
 
+def noise(options: Options) -> Noise | None:
+    """What each computing party adds to its share of what is opened."""
+    return _noise.planned(_question(options), options.privacy)[0] if options.privacy else None
+
+
+def seen(options: Options, holders: Sequence[str]) -> Mapping[str, Reveal]:  # noqa: ARG001
+    """The helper matches, and so counts."""
+    return {options.helper: "size"} if options.privacy else {}
+
+
 def third_parties(options: Options) -> tuple[str, ...]:
     """The helper."""
     return (options.helper,)
 
 
-Plan = _cells.Cells | _models.Products
+Plan = _cells.Cells | _models.Products | _noise.Noisy
+
+
+def _question(options: Options, holders: tuple[str, ...] = ("holder",)) -> Question[Any] | None:
+    """What is asked of the matched; None where only their number is."""
+    if options.codebook is None:
+        return None
+    terms = Terms(
+        method=options.method,
+        options=options.options,
+        codebook=options.codebook,
+        holders=holders,
+        seed=None,
+        privacy=options.privacy,
+    )
+    return read_question(terms)[1]
 
 
 @dataclass(frozen=True)
@@ -157,20 +189,26 @@ class Setting:
         if astray := sorted({*options.to, *options.columns} - set(holders)):
             raise UsageError(f"to, columns: got {', '.join(astray)}; want holders of the linkage")
         cap = options.cap or max(agreement.sizes.values())
-        found = cls(Cast(holders, options.helper), cap, options)
-        if options.codebook is None:
-            return found
-        terms = Terms(
-            method=options.method, options=options.options, codebook=options.codebook, holders=holders, seed=None
-        )
-        _, question = read_question(terms)
+        found, question = cls(Cast(holders, options.helper), cap, options), _question(options, holders)
         of = {name: holder for holder, names in options.columns.items() for name in names}
+        if options.privacy is not None:
+            if cap < max(agreement.sizes.values()):
+                raise UsageError(
+                    f"cap: got {cap} with [privacy]; want at least every holder's public size: one that its units do "
+                    "not fit into would tell of them"
+                )
+            plan = _noise.read(question, options.privacy, of, holders, cap)
+            return replace(found, plan=plan, question=question)
+        if question is None:
+            return found
         read = _cells.read if options.method in _cells.KINDS else _models.read
         return replace(found, plan=read(question, of, holders, cap, options.minimum_frequency), question=question)
 
     def read_by(self, holder: str) -> list[str]:
         """Columns of a holder that the analysis reads."""
         own = self.options.columns.get(holder, ())
+        if self.question is None:
+            return []
         return [name for name in self.asked.method.columns(self.asked) if name in own]
 
     @property
@@ -198,7 +236,7 @@ class Holder(Correspondent):
         setting, cast, own, cap = self._setting, self._setting.cast, self._name, self._setting.cap
         plan = setting.plan
         payload = np.zeros((self._units.count, 0), np.uint64)
-        if plan is not None:
+        if setting.question is not None and plan is not None:
             payload = plan.payload(own, table_of(self._units, setting.asked.codebook, setting.read_by(own)))
         if own == cast.first:
             key = np.frombuffer(_tags.fresh().words(_tags.KEY // 8).tobytes(), np.uint8)
@@ -331,6 +369,8 @@ def _coordinated(agreement: Agreement) -> Rounds:
         if setting.options.to:
             yield from relay.round()
         return Outcome(size=int(size))
+    if isinstance(setting.plan, _noise.Noisy):
+        return (yield from _of_noisy(setting, setting.plan, relay))
     if isinstance(setting.plan, _cells.Cells):
         return (yield from _of_cells(setting, setting.plan, relay))
     return (yield from _of_products(setting, setting.plan, relay))
@@ -386,6 +426,12 @@ def _of_cells(setting: Setting, plan: _cells.Cells, relay: Relay) -> Rounds:
     result = _driven(setting, lambda ask: _cells.answer(plan, sums, ask))
     size = None if few.any() else int(sums.count.sum())
     return Outcome(size=size, result=_of_complete(_cells.released(plan, result, few)))
+
+
+def _of_noisy(setting: Setting, plan: _noise.Noisy, relay: Relay) -> Rounds:
+    found, _ = yield from _until(setting, plan, relay, {_OPENED: plan.shape})
+    outcome = plan.outcome(found[_OPENED], lambda answer: _driven(setting, answer))
+    return outcome if outcome.result is None else replace(outcome, result=_of_complete(outcome.result))
 
 
 def _of_products(setting: Setting, plan: _models.Products, relay: Relay) -> Rounds:
@@ -450,8 +496,15 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         Disclosure("helper", "no number of units: lists are padded to the cap", "random tags as padding"),
         Disclosure("each holder", "no other holder's keys", "they leave as tags, for the helper alone"),
     ]
+    if options.privacy:
+        what = "the number of matches" if reveal == "size" else f"the sums of {options.method} over the matches"
+        rows += [
+            Disclosure("coordinator", f"{what}, with noise", _noise.told(options.privacy)),
+            Disclosure("helper", "the number of matches, exactly", "none: against the helper epsilon does not hold"),
+        ]
     if reveal == "size":
-        rows += [Disclosure("coordinator", "the number of matches", "none"), _nobody("which units match")]
+        rows += [] if options.privacy else [Disclosure("coordinator", "the number of matches", "none")]
+        rows.append(_nobody("which units match"))
     if reveal == "pairs":
         rows.append(Disclosure("coordinator", "the number of matches", "none"))
         rows += [
@@ -464,9 +517,12 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         )
         least = options.minimum_frequency
         rule = f"cells of 1 to {least - 1} matches are never opened, and nothing where fewer than {least} match in all"
-        rows += [
+        exact = [
             Disclosure("coordinator", what, rule if options.minimum_frequency > 1 else "none"),
             Disclosure("the first two holders", "which cells are withheld, coefficients of each step", "none"),
+        ]
+        rows += [
+            *([] if options.privacy else exact),
             Disclosure(
                 "the first two holders together", "all values of matches, and which match", "they do not collude"
             ),
