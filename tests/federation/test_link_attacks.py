@@ -48,7 +48,7 @@ class World:
         pinned = self.terms(study({"key": "id"})).codebooks[name].digest()
         text = path.read_text().replace("explain = true", "explain = false")
         text = text.replace("codebooks = []", f'codebooks = ["{pinned}"]')
-        for key, most in ({"figures": 100_000, "refusals": 10, "linkages": 10} | limits).items():
+        for key, most in ({"figures": 100_000, "refusals": 10, "linkages": 10, "ratio": 100} | limits).items():
             text = re.sub(rf'(?m)^{key} = ("off"|[0-9]+)', f"{key} = {most}", text)
         path.write_text(text)
 

@@ -374,10 +374,11 @@ class Holder:
 
         def join(agreement: Agreement, identity: Identity) -> Party:
             figures = module.module.figures(agreement)
-            bounded_linkage(self.policy.limits, study, figures)
+            bounded_linkage(self.policy, study, figures, module.module.lists(agreement))
             self._permit(statement, study, uses=True)
             self._patient(study)
             with one_at_a_time(self.home), self.ledger() as ledger:
+                links.kept(self.home, self.policy.dataset.id, ledger)
                 links.enter(ledger, self.policy, study, run, number, figures)
             with self._looking(statement, study), self._contributions.within(run, self.policy):
                 table = self._contributions.table(run, study, self.policy, None, _undrawn)

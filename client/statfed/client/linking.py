@@ -13,14 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from statfed.client.guard.files import LINKS, check_modes
 from statfed.core.codebook import Column
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Asked, Pairs, Units
 from statfed.core.linkkeys import keys_of, read_key, together
 from statfed.core.table import Table
 
-LINKS = "links"
-"""In a home: pairs that this holder was told."""
 _RUN = re.compile("[A-Za-z0-9][A-Za-z0-9._~-]*")
 
 
@@ -54,6 +53,7 @@ def write_pairs(home: Path, run: str, units: Units, pairs: Pairs) -> Path:
     check_name(run)
     folder = home / LINKS
     folder.mkdir(exist_ok=True, mode=0o700)
+    check_modes(home)  # it may have been there, open to others
     path = folder / f"{run}.parquet"
     keys = {part: [texts[place] for place in pairs.unit] for part, texts in units.keys.items()}
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

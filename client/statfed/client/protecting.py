@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from statfed.client.pilot.joining import pinned
+from statfed.client.pilot.joining import coordinator_of, pinned
 from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity, load_identity
@@ -62,7 +62,10 @@ class Protecting:
         if statement.run not in self._open:
             module, _ = read_protection(statement.terms)
             needed = module.REQUIRES.identities
-            identity = load_identity(self._home, name, pinned(self._home, pins)) if needed else Identity.ephemeral(name)
+            identity = Identity.ephemeral(name)
+            if needed:
+                identity = load_identity(self._home, name, pinned(self._home, pins))
+                check_apart(agreement, identity, coordinator_of(self._home))
             while len(self._open) >= MOST:
                 self.close(next(iter(self._open)))
             made = join(agreement, identity) if join else module.party(agreement, identity)
@@ -87,6 +90,21 @@ class Protecting:
         self._agreed.pop(run, None)
         if self._open.pop(run, None):
             self._ended.add(run)
+
+
+def check_apart(agreement: Agreement, identity: Identity, coordinator: str | None = None) -> None:
+    """Raise Refused where two parties of a run have one key, or a third party has the coordinator's: one organisation
+    under two names would count as two, and trust that is asked of two of them be that of one.
+
+    By keys, and not by names, which whoever joins chooses. An organisation that has made two keys is not found out:
+    people who compare words know whose they are.
+    """
+    keys = {name: identity.public if name == identity.name else identity.pins.get(name) for name in agreement.parties}
+    if coordinator in [keys[name] for name in agreement.third_parties]:
+        raise Refused("identity: got the coordinator as a third party; want another organisation for it")
+    known = [key for key in keys.values() if key is not None]
+    if twice := sorted(name for name, key in keys.items() if key is not None and known.count(key) > 1):
+        raise Refused(f"identity: got one key for {' and '.join(twice)}; want parties of different organisations")
 
 
 def bound(packet: Packet, statement: Statement, arrays: Arrays, function: str = "") -> Packet:

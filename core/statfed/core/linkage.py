@@ -111,8 +111,9 @@ class Linkage(Protocol):
     TITLE: one line for lists. TRUST: assumptions under which it holds. REVEALS: what may come out of it. PARTIES:
     fewest and most holders. EXTRA: optional packages that it needs. METHODS: analyses that it works out over the
     matched. PARTED: does it compare the parts of a key one by one? Options: pydantic model of what all parties agree
-    on, in the agreement; where it has a field `helper`, a third party of that name takes part. PRIVATE: what may come
-    out with noise (a study's [privacy]); PRIVATELY: the analyses of it.
+    on, in the agreement; where it has a field `helper`, a third party of that name takes part; fields with which it
+    protects less, if they are other than by default or above it, have `json_schema_extra={"weaker": True or "above"}`.
+    PRIVATE: what may come out with noise (a study's [privacy]); PRIVATELY: the analyses of it.
     """
 
     TITLE: str
@@ -132,6 +133,10 @@ class Linkage(Protocol):
 
     def figures(self, agreement: Agreement) -> int:
         """Most exact figures that come out of it, for whoever: what it counts as in the holders' ledgers."""
+        ...
+
+    def lists(self, agreement: Agreement) -> Mapping[str, int]:
+        """Places of each holder's list, padding included: so many guesses it can try at the others."""
         ...
 
     def noise(self, options: Any) -> Noise | None:

@@ -150,6 +150,8 @@ def test_who_learns_what_says_that_the_helper_sees_the_number_of_matches_without
     of = {(row.role, row.learns): row.protected_by for row in rows}
     assert "epsilon does not hold" in of["helper", "the number of matches, exactly"]
     told = [by for (role, what), by in of.items() if role == "coordinator" and "with noise" in what]
-    assert told == ["noise at the holder: epsilon 1 per record over all sums, by each of the first two holders on its "
-                    "share, so twice"]
+    assert told == [
+        "noise at the holder: epsilon 1 per record over all sums, by each of the first two holders on its "
+        "share, so twice"
+    ]
     assert not any(role == "coordinator" and by == "none" for (role, _), by in of.items())

@@ -14,15 +14,29 @@ lost nothing exact is answered at all (`limits.refusals`), linkages included.
 """
 
 import hashlib
+from pathlib import Path
 
+from statfed.client.guard.differencing import LINKED, Releases
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy
 from statfed.client.guard.spent import base
-from statfed.core.errors import Refused
+from statfed.core.errors import LedgerCorrupt, Refused
 from statfed.core.resolve import Resolved
 
 ATTEMPTS = 3
 """Attempts at one run that units are matched in, at most."""
+
+
+def kept(home: Path, dataset: str, ledger: Ledger) -> None:
+    """Raise LedgerCorrupt where units were linked before and the record of whom that was about is gone, or another; it
+    is begun with the first linkage, before that is entered. The ledger tells, whatever is put back beside it."""
+    path = home / LINKED
+    if ledger.has_linked() and not path.exists():
+        raise LedgerCorrupt(
+            f"{LINKED}, the record of past linkages: it is not there, and the ledger has some; units are not linked "
+            f"until it is restored: want the copy of the ledger's own backup in {home}, and `statfed ledger restore`"
+        )
+    Releases(path, dataset=dataset).close()
 
 
 def enter(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int, figures: int) -> None:

@@ -63,7 +63,12 @@ class Options(Section):
     pad_to: dict[str, int] = Field(
         default_factory=dict, description="items of each holder's list, filled up; by default its public size"
     )
-    ratio: float = Field(default=100.0, ge=1, description="most items of one list for each of the other's")
+    ratio: float = Field(
+        default=100.0,
+        ge=1,
+        json_schema_extra={"weaker": "above"},
+        description="most items of one list for each of the other's",
+    )
     chunk: int = Field(default=2**14, ge=1, le=2**18, description="items of one message")
 
     @model_validator(mode="after")

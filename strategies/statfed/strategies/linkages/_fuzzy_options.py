@@ -20,7 +20,9 @@ class Options(Section):
     attributes: dict[str, Attribute] = Field(min_length=1, max_length=32, description="parts that are compared")
     block: tuple[str, ...] = Field(min_length=1, max_length=8, description="parts of which one has to be equal")
     salt: str = Field(default="", description="part, right in nearly all records, by which q-grams are salted")
-    hardening: Hardening = Field(default="fold", description="of encodings against patterns of bits")
+    hardening: Hardening = Field(
+        default="fold", json_schema_extra={"weaker": True}, description="of encodings against patterns of bits"
+    )
     flip: float = Field(default=0.0, ge=0, le=0.25, description="probability that a bit is turned")
     threshold: float | None = Field(
         default=None, ge=0, le=1, description="similarity of a link; default: lowest with the estimated `precision`"

@@ -19,10 +19,10 @@ they follow the protocol, these two do not collude, and the helper colludes with
    is a constant and the whole part of (a constant + sum) / 2^k, or one less: as in rounding to the grid it changes by
    fewer than x + 1 units where the sum changes by x, and not at all where that does not. That is what the event has
    been charged for (`statfed.core.privacy.noise`, 1 and 2); numbers of units are exact.
-3. *Shares.* The coordinator sees s_1 + z_1 and s_2 + z_2, each uniform given their sum, which is the figure + z_1 + z_2.
-   Given all that holder 1 has, z_2 is fresh noise, of which the guarantee follows; z_1 is post-processing. Nothing else
-   is opened: whether a cell is small is not decided on shares, and the minimum frequency is judged by the coordinator,
-   on the noisy size; figures with noise have no other, as in horizontal studies.
+3. *Shares.* The coordinator sees s_1 + z_1 and s_2 + z_2, each uniform given their sum, the figure + z_1 + z_2. Given
+   all that holder 1 has, z_2 is fresh noise, of which the guarantee follows; z_1 is post-processing. Nothing else is
+   opened: whether a cell is small is not decided on shares, and the minimum frequency is judged by the coordinator, on
+   the noisy size; figures with noise have no other, as in horizontal studies.
 4. *Lists* are of the agreed cap, at least every holder's public size: their length says nothing of what conditions
    select or keys are missing. *Attempts*: each draws its own noise, so that a holder is charged for each and gives no
    second one for the charge of the first (`statfed.client.holder`).

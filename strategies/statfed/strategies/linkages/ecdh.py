@@ -162,6 +162,11 @@ def figures(agreement: Agreement) -> int:
     return max(plan.slots.values()) if plan.options.reveal == "pairs" else 1 + len(plan.options.columns)
 
 
+def lists(agreement: Agreement) -> Mapping[str, int]:
+    """Places of each holder's list."""
+    return plan_of(agreement).slots
+
+
 def noise(options: Options) -> Noise | None:
     """The noise of the size and the totals, which whoever sees them adds."""
     return noise_of(options)

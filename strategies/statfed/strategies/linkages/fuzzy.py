@@ -126,7 +126,12 @@ def figures(agreement: Agreement) -> int:
     return COUNTS + (max(sizes(agreement).values()) if checked(agreement).pairs_to else 0)
 
 
-def noise(options: Options) -> None:  # noqa: ARG001
+def lists(agreement: Agreement) -> Mapping[str, int]:
+    """Places of each holder's list."""
+    return sizes(agreement)
+
+
+def noise(options: Options) -> None:
     """None is added."""
 
 

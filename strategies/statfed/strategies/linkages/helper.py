@@ -7,10 +7,11 @@
    - `size`: it tells the coordinator how many match, or that they are fewer than the minimum frequency;
    - `pairs`: it also tells the named holders which of their own places match, in one random order for all of them: the
      i-th of each belong together;
-   - `totals`, and `size` with noise: it deals the hidden join, after which the first two holders have shares of the joined records and nobody
-     knows which they are, and sums are worked out on shares (`_shares`; `_cells`, `_models`), of which the coordinator
-     gets those that the horizontal method would have got. The number of matches is told as far as these tell it. With
-     [privacy] each of the two adds noise to its share before anything is opened (`_noise`, with the proof).
+   - `totals`, and `size` with noise: it deals the hidden join, after which the first two holders have shares of the
+     joined records and nobody knows which they are, and sums are worked out on shares (`_shares`; `_cells`, `_models`),
+     of which the coordinator gets those that the horizontal method would have got. The number of matches is told as far
+     as these tell it. With [privacy] each of the two adds noise to its share before anything is opened (`_noise`, with
+     the proof).
 
 Against whom: parties that follow the protocol and try to learn more, the helper colluding with nobody, the first two
 holders not with each other, and the coordinator with any one holder. The argument is in the modules named. Holders that
@@ -133,6 +134,11 @@ def figures(agreement: Agreement) -> int:
     if setting.plan is None:
         return setting.cap if setting.options.to else 1
     return setting.plan.figures
+
+
+def lists(agreement: Agreement) -> Mapping[str, int]:
+    """Places of each holder's list."""
+    return dict.fromkeys(agreement.holders, Setting.of(agreement).cap)
 
 
 def noise(options: Options) -> Noise | None:
