@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from statfed.client.guard import chain, restoring
+from statfed.client.guard import chain, links, restoring
 from statfed.client.guard.differencing import LINKED, Releases
 from statfed.client.guard.ledger import Ledger, read_only
 from statfed.client.guard.register import register_of
+from statfed.client.holder import Holder
 from statfed.core.errors import LedgerCorrupt, StatfedError
 from tests.federation.test_link import study
 from tests.federation.test_link_attacks import World
@@ -110,11 +111,11 @@ def test_after_a_loss_units_are_not_linked_until_people_decide(world: World) -> 
 
 
 def test_the_record_is_begun_before_the_first_linkage_is_entered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Releases(world.homes["office"] / LINKED, dataset=world.parties["office"].policy.dataset.id) as kept:  # type: ignore[union-attr]
-        assert [one.run for one in kept.past()] == ["first"]
-    for path in world.homes["office"].glob("linked.*"):
-        path.unlink()
-    monkeypatch.setattr(Ledger, "has_linked", lambda _: False)
+    world.link("second", GIVEN | {"where": ["age >= 50"]})
+    home, dataset = world.homes["bank"], Holder(world.homes["bank"]).policy.dataset.id
+    with Releases(home / LINKED, dataset=dataset) as record:
+        assert len(record.past()) == 1  # no other units of the bank were selected since
+    monkeypatch.setattr(links, "kept", lambda *_: pytest.fail("asked first"))
     monkeypatch.setattr(Ledger, "disclose", lambda *_, **__: pytest.fail("entered first"))
-    with pytest.raises(LedgerCorrupt, match="ledger missing: linked.sqlite was kept here"):
-        world.link("second", GIVEN)
+    with pytest.raises(pytest.fail.Exception, match="asked first"):
+        world.link("third", GIVEN)
