@@ -34,9 +34,11 @@ def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
     linking, codebook = asked.linking, table.codebook
     parts = linking.parts(codebook) if parted else (together(read_key(linking.key, codebook)),)
     keys = keys_of(table, parts).parts
-    rows = table.rows(names) if names else None
-    columns = {} if rows is None else {n: _numbers(rows.column(n), table.codebook.column(n), n) for n in names}
-    return Units(keys, columns)
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    for batch in table.streamed(names) if names else ():
+        for name in names:
+            found[name].append(_numbers(batch.column(name), codebook.column(name), name))
+    return Units(keys, {name: np.concatenate([*chunks, np.empty(0)]) for name, chunks in found.items()})
 
 
 def check_name(run: str) -> None:
@@ -55,7 +57,8 @@ def write_pairs(home: Path, run: str, units: Units, pairs: Pairs) -> Path:
     folder = home / LINKS
     folder.mkdir(exist_ok=True, mode=0o700)
     path = folder / f"{run}.parquet"
-    keys = {part: [texts[place] for place in pairs.unit] for part, texts in units.keys.items()}
+    places = pa.array(pairs.unit)
+    keys = {part: units.packed(part).take(places).cast(pa.large_string()) for part in units.keys}
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         parquet.write_table(pa.table({"pair": pairs.number, **keys}), file)
     return path
