@@ -13,6 +13,7 @@ of Flower, policies or ledgers: adapters at both ends carry its packets.
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_origin
 
 import numpy as np
@@ -144,8 +145,10 @@ class Linkage(Protocol):
         """Names of the parties that take part beside the holders."""
         ...
 
-    def party(self, agreement: Agreement, identity: Identity, units: Units | None) -> Party:
-        """A party's half; `identity.name` says whose. units: a holder's own, None of a third party."""
+    def party(self, agreement: Agreement, identity: Identity, units: Units | None, keep: Path | None = None) -> Party:
+        """A party's half; `identity.name` says whose. units: a holder's own, None of a third party. keep: a file for
+        what another attempt at the same run can go on with, others beside it whose names begin with its name; secret.
+        """
         ...
 
     def coordinator(self, agreement: Agreement) -> Rounds:

@@ -249,11 +249,7 @@ class Correspondent:
         """The program goes on, with letters that are whole; what it says to the coordinator."""
         if self._leaving:
             raise Refused("round: got the next one before the letters of this one have left; want those taken first")
-        for letter in self._coming.values():
-            if letter.got != letter.size:
-                raise Refused(f"mail of {letter.sender}: got {letter.got} bytes; want the {letter.size} announced")
-        letters = {name: Letter(name, *letter.pieces) for name, letter in self._coming.items()}
-        self._coming = {}
+        letters = self._whole()
         out = Out()
         try:
             if self._program is None:
@@ -270,6 +266,14 @@ class Correspondent:
             if letter.size > MOST:
                 raise Refused(f"mail to {to}: got {letter.size} bytes; want at most {MOST}: fewer columns, or units")
         return out.public
+
+    def _whole(self) -> dict[str, Letter]:
+        """The letters of this round, which are nowhere else from here on: they take room until they are read."""
+        coming, self._coming = self._coming, {}
+        for letter in coming.values():
+            if letter.got != letter.size:
+                raise Refused(f"mail of {letter.sender}: got {letter.got} bytes; want the {letter.size} announced")
+        return {name: Letter(name, *letter.pieces) for name, letter in coming.items()}
 
     def _sent(self, public: Arrays) -> Packet:
         """The next piece of each letter."""

@@ -19,6 +19,7 @@ for policies to limit. What falls with the key: see `_tags`.
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -336,8 +337,16 @@ def _columns(letter: Letter, cap: int, width: int) -> Iterator[NDArray[np.uint64
         yield letter.take((cap,))
 
 
-def party(agreement: Agreement, identity: Identity, units: Units | None) -> Holder | Helper:
-    """A party's half. Raises UsageError where a holder has no units, or the helper some."""
+def party(
+    agreement: Agreement,
+    identity: Identity,
+    units: Units | None,
+    keep: Path | None = None,  # noqa: ARG001
+) -> Holder | Helper:
+    """A party's half. keep: left alone; tags have a fresh key each time, and are made in seconds.
+
+    Raises UsageError where a holder has no units, or the helper some.
+    """
     if (identity.name in agreement.holders) != (units is not None):
         raise UsageError(f"{identity.name}: got units for the helper, or none for a holder; want them of holders alone")
     return Helper(agreement, identity) if units is None else Holder(agreement, identity, units)
