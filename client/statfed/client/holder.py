@@ -33,7 +33,7 @@ from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
-from statfed.client.linking import check_name, units_of, write_pairs
+from statfed.client.linking import check_name, forget_list, list_of, units_of, write_pairs
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
@@ -386,7 +386,8 @@ class Holder:
                 found = units_of(table, asked, name, parted=module.module.PARTED)
                 if name in asked.linking.to:
                     self._units[run] = found
-                return cast(Party, module.module.party(agreement, identity, found))  # which looks at them
+                keep = list_of(self.home, run, study.digest)
+                return cast(Party, module.module.party(agreement, identity, found, keep))  # which looks at them
 
         _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, join)
         with self._looking(statement, study):
@@ -509,6 +510,7 @@ class Holder:
             head = ledger.release(statement.run, digest, over=over)
             if over:
                 self._repeats.forget(statement.run, digest)
+                forget_list(self.home, statement.run, digest)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
             charged = ledger.charged(statement.run, digest) if privacy else 0
             again = self._again(ledger, statement.run, digest) if privacy else 0

@@ -13,9 +13,11 @@ of Flower, policies or ledgers: adapters at both ends carry its packets.
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_origin
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -24,7 +26,7 @@ from statfed.core.conditions import columns_of
 from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkkeys import KeyPart, read_key
+from statfed.core.linkkeys import KeyPart, Texts, packed_texts, read_key
 from statfed.core.method import load_method, read_question
 from statfed.core.names import one_of
 from statfed.core.privacy.noise import Noise
@@ -55,13 +57,24 @@ class Units:
     by name, float64 (n,), NaN nowhere. n units; the order means nothing and is never told.
     """
 
-    keys: Mapping[str, Sequence[str | None]]
+    keys: Mapping[str, Texts]
     columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """The number of units."""
         return len(next(iter(self.keys.values())))
+
+    def packed(self, part: str) -> pa.LargeBinaryArray:
+        """One part of the keys as bytes of UTF-8, null where it is missing. (n,)."""
+        return packed_texts(self.keys[part])
+
+    def texts(self, part: str) -> Sequence[str | None]:
+        """One part of the keys as Python's texts: ten times the memory. (n,)."""
+        texts = self.keys[part]
+        if not isinstance(texts, pa.Array):
+            return texts
+        return [None if raw is None else raw.decode("utf-8", "surrogatepass") for raw in texts.to_pylist()]
 
     def __repr__(self) -> str:
         return "Units(<private>)"
@@ -155,8 +168,10 @@ class Linkage(Protocol):
         """Names of the parties that take part beside the holders."""
         ...
 
-    def party(self, agreement: Agreement, identity: Identity, units: Units | None) -> Party:
-        """A party's half; `identity.name` says whose. units: a holder's own, None of a third party."""
+    def party(self, agreement: Agreement, identity: Identity, units: Units | None, keep: Path | None = None) -> Party:
+        """A party's half; `identity.name` says whose. units: a holder's own, None of a third party. keep: a file for
+        what another attempt at the same run can go on with, others beside it whose names begin with its name; secret.
+        """
         ...
 
     def coordinator(self, agreement: Agreement) -> Rounds:

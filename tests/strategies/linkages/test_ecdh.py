@@ -306,7 +306,10 @@ def test_a_first_pass_that_was_kept_serves_another_attempt(tmp_path: Path) -> No
         assert matched is not None
         assert matched.tolist() == list(range(60, 90))
     assert first.heard["bank"][0] == second.heard["bank"][0]
-    assert [path.stat().st_mode & 0o777 for path in sorted(tmp_path.iterdir())] == [0o600, 0o600]
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{name}.npz{suffix}" for name in ("office", "bank") for suffix in ("", ".own", ".others")
+    }
 
 
 def test_a_first_pass_is_not_used_in_another_agreement_nor_for_other_units(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from statfed.core.protection import Agreement, Packet, Replies, Stage, reading, 
 
 OFFER, MEET = "offer", "meet"
 _KEY = 32
+TAG = 16
+"""Bytes that sealing adds."""
 
 
 @dataclass

@@ -126,7 +126,7 @@ class Holder(_Steps):
 
     def _encode(self, secret: bytes) -> tuple[Encoded, float]:
         """All records in their secret order, and which share of them is in too large a block, as it is told."""
-        keys, count = self._units.keys, self._units.count
+        keys, count = {part: self._units.texts(part) for part in self._units.keys}, self._units.count
         options = self._options
         encoder = Encoder(secret, options.attributes, options.salt, options.hardening, options.flip)
         random = Stream(os.urandom(16))

@@ -35,7 +35,7 @@ Canonne, Kamath and Steinke 2020 on discrete noise.
 """
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import EngineError, UsageError
-from statfed.core.linkage import Outcome
+from statfed.core.linkage import Outcome, Units
 from statfed.core.method import Ask, Part, Question, Total
 from statfed.core.privacy.noise import Noise
 from statfed.core.privacy.noise import plan as noise_plan
@@ -55,7 +55,7 @@ from statfed.core.terms import Privacy
 from statfed.strategies.analyses import _divided
 from statfed.strategies.analyses._survey import survey_design
 from statfed.strategies.linkages._cells import MOST_CELLS, Axis
-from statfed.strategies.linkages._features import ROOM, ROW, owner
+from statfed.strategies.linkages._features import ROOM, ROW, owner, table_of
 from statfed.strategies.linkages._rounds import Mail, Out
 from statfed.strategies.linkages._shares import Machine, Value
 
@@ -145,21 +145,25 @@ class Noisy:
             return self.size(holder) * max(1, len(self.entries)) if self.question else 0
         return self.size(holder) if self.own(holder) else 0
 
-    def payload(self, holder: str, table: Table) -> Words:
-        """(n, width): indicators of the holder's cells; at the last one times each term of the amounts."""
-        rows = np.arange(int(table.expr.count().to_pyarrow().as_py()))
-        flat = np.zeros(len(rows), np.int64)
+    def payload(self, holder: str, units: Units, names: Sequence[str]) -> Iterator[Words]:
+        """`width` columns (n,): indicators of the holder's cells; at the last one times each term of the amounts. names:
+        columns that the question reads.
+
+        Raises Refused on values that the codebook does not list.
+        """
+        if self.question is None or not self.width(holder):
+            return iter(())
+        table = table_of(units, self.question.codebook, names)
+        flat = np.zeros(units.count, np.int64)
         for i in self.own(holder):
             flat = flat * self.axes[i].size + _levels(table, self.axes[i].column)
-        found = np.zeros((len(rows), self.width(holder)), np.uint64)
-        if not self.width(holder):
-            return found
-        if holder != self.last or not self.measures:
-            found[rows, flat] = 1
-            return found
-        for place, terms in enumerate(self._terms(table)):
-            found[rows, flat + place * self.size(holder)] = terms.view(np.uint64)
-        return found
+        terms = self._terms(table) if holder == self.last and self.measures else [np.ones(units.count, np.int64)]
+        return self._columns(flat, terms, self.size(holder))
+
+    def _columns(self, flat: NDArray[np.int64], terms: Sequence[NDArray[np.int64]], size: int) -> Iterator[Words]:
+        for each in terms:
+            for cell in range(size):
+                yield np.where(flat == cell, each.view(np.uint64), np.uint64(0))
 
     def _terms(self, table: Table) -> list[NDArray[np.int64]]:
         """Of `entries`, at every unit, in 2^-bits of the grid."""

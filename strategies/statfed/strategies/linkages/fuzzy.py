@@ -34,6 +34,7 @@ for big data, Handbook of Big Data Technologies (linkage units, blocking).
 """
 
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,8 +146,8 @@ def third_parties(options: Options) -> tuple[str, ...]:
     return (options.helper,)
 
 
-def party(agreement: Agreement, identity: Identity, units: Units | None) -> Party:
-    """A holder's half or the linkage unit's."""
+def party(agreement: Agreement, identity: Identity, units: Units | None, keep: Path | None = None) -> Party:  # noqa: ARG001
+    """A holder's half or the linkage unit's. keep: left alone; encodings have a fresh key each time."""
     if identity.name in agreement.holders and units is not None:
         return Holder(agreement, identity, units)
     if identity.name in agreement.third_parties and units is None:

@@ -19,8 +19,9 @@ lie about their sets find out, as in every matching, whether a unit that they in
 for policies to limit. What falls with the key: see `_tags`.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,9 +40,9 @@ from statfed.core.section import NAME, Section, describe
 from statfed.core.terms import Privacy, Terms
 from statfed.strategies.linkages import _cells, _join, _model_sums, _models, _noise, _tags
 from statfed.strategies.linkages._channels import met
-from statfed.strategies.linkages._features import table_of
 from statfed.strategies.linkages._join import SEED, Cast
-from statfed.strategies.linkages._rounds import Arrays, Correspondent, Mail, Out, Program, Relay
+from statfed.strategies.linkages._rounds import MOST as MOST_BYTES
+from statfed.strategies.linkages._rounds import Arrays, Correspondent, Later, Letter, Mail, Out, Program, Relay
 from statfed.strategies.linkages._shares import Computer, Dealer, Value, opened
 
 TITLE = "A helper that matches keyed tags and sees nothing else; figures over the matched on shares"
@@ -218,6 +219,11 @@ class Setting:
         return [name for name in self.asked.method.columns(self.asked) if name in own]
 
     @property
+    def most(self) -> int:
+        """Bytes of a letter: of matches alone a list of tags, and always a key; else what any letter may have."""
+        return MOST_BYTES if self.plan else max(_tags.SIZE * self.cap, _tags.KEY)
+
+    @property
     def asked(self) -> Question[Any]:
         """The question of totals. Raises UsageError where only matches are asked for."""
         if self.question is None:
@@ -225,7 +231,16 @@ class Setting:
         return self.question
 
 
-@dataclass
+def _shuffled(
+    columns: Iterable[NDArray[np.uint64]], places: NDArray[np.int64], shuffle: NDArray[np.int64]
+) -> Iterator[NDArray[np.uint64]]:
+    """Columns of the units in the order of the list, 0 where it is filled up."""
+    for column in columns:
+        whole = np.zeros(len(shuffle), np.uint64)
+        whole[: len(places)] = column[places]
+        yield whole[shuffle]
+
+
 class Holder(Correspondent):
     """A holder's half. pairs: once told, the places of its own matched units, in the order common to all that are told;
     private."""
@@ -233,7 +248,7 @@ class Holder(Correspondent):
     def __init__(self, agreement: Agreement, identity: Identity, units: Units) -> None:
         self._setting, self._name, self._units = Setting.of(agreement), identity.name, units
         self.pairs: Pairs | None = None
-        super().__init__(agreement, identity, self._program_of)
+        super().__init__(agreement, identity, self._program_of, self._setting.most)
 
     def __repr__(self) -> str:
         return f"Holder({self._name}, <private>)"
@@ -241,9 +256,7 @@ class Holder(Correspondent):
     def _program_of(self) -> Program:
         setting, cast, own, cap = self._setting, self._setting.cast, self._name, self._setting.cap
         plan = setting.plan
-        payload = np.zeros((self._units.count, 0), np.uint64)
-        if setting.question is not None and plan is not None:
-            payload = plan.payload(own, table_of(self._units, setting.asked.codebook, setting.read_by(own)))
+        payload = iter(()) if plan is None else plan.payload(own, self._units, setting.read_by(own))
         if own == cast.first:
             key = np.frombuffer(_tags.fresh().words(_tags.KEY // 8).tobytes(), np.uint8)
             yield Out({other: (key,) for other in cast.holders if other != own})
@@ -252,21 +265,22 @@ class Holder(Correspondent):
             key = mail.of(cast.first).take((_tags.KEY,), "<u1")
         stream = _tags.fresh()
         found, places = _tags.tags(key.tobytes(), self._units)
+        self._units = Units({})  # all that is needed of them from here on is in the payload
         shuffle = _tags.permutation(stream, cap)
-        sent: dict[str, tuple[NDArray[Any], ...]] = {
-            cast.helper: (_tags.padded(found, cap, stream)[shuffle].view(np.uint64),)
+        sent: dict[str, list[NDArray[Any] | Later]] = {
+            cast.helper: [_tags.padded(found, cap, stream)[shuffle].view(np.uint64)]
         }
+        del found
         if plan is None:
             yield Out(sent)
             if own in setting.options.to:
                 yield from self._paired(places, shuffle)
             return
-        mask = _join.seed()
-        whole = np.zeros((cap, payload.shape[1]), np.uint64)
-        whole[: len(places)] = payload[places]
-        difference = _join.masked(whole[shuffle], mask)
-        sent[cast.helper] = (*sent[cast.helper], difference)
-        sent[cast.keeper(own)] = (mask,)
+        mask, width = _join.seed(), plan.width(own)
+        columns = _join.masked(_shuffled(payload, places, shuffle), mask)
+        sent[cast.helper].append(Later(cap * width * 8, columns))
+        sent[cast.keeper(own)] = [mask]
+        del columns, payload, places, shuffle
         mail = yield Out(sent)
         if own in (cast.first, cast.second):
             yield from self._computing(mail, plan)
@@ -298,11 +312,15 @@ class Holder(Correspondent):
             shape = (cap, plan.width(name))
             if name in masks:
                 rows, again = letter.take((cap,), "<i8"), letter.take((SEED,), "<u1")
+                if len(rows) and not (rows.min() >= 0 and rows.max() < cap):
+                    raise Refused("join: got rows that are none; want those of the list")
                 shared[name] = _join.kept(shape, rows, masks[name], again)
+                del rows
             else:
-                shared[name] = Value(shape, letter.take(shape))
+                shared[name] = Value(shape, _join.read(letter, shape))
         indicator = Value((cap, 1), machine.words((cap, 1)) if first else letter.take((cap, 1)))
         letter.end()
+        del letter, mail
         yield from plan.program(machine, indicator, shared)
 
 
@@ -311,41 +329,68 @@ class Helper(Correspondent):
 
     def __init__(self, agreement: Agreement, identity: Identity) -> None:
         self._setting = Setting.of(agreement)
-        super().__init__(agreement, identity, self._program_of)
+        super().__init__(agreement, identity, self._program_of, self._setting.most)
 
     def _program_of(self) -> Program:
         setting, cast, cap, plan = self._setting, self._setting.cast, self._setting.cap, self._setting.plan
         yield Out()
         mail = yield Out()
         letters = [mail.of(name) for name in cast.holders]
-        lists = [letter.take((2 * cap,)).view(_tags.TAG) for letter in letters]
-        found = _tags.matched(lists)
-        stream = _tags.fresh()
+        found = _tags.matched([letter.take((2 * cap,)).view(_tags.TAG) for letter in letters])
         if plan is None:
+            stream = _tags.fresh()
             enough = len(found) >= setting.options.least
             order = _tags.permutation(stream, len(found))[: len(found) if enough else 0]
             to = setting.options.to
             told = {name: (found[order, i],) for i, name in enumerate(cast.holders) if name in to}
             yield Out(told, {_SIZE: np.array(len(found) if enough else _WITHHELD, np.int64)})
             return
-        differences = [letter.take((cap, plan.width(name))) for letter, name in zip(letters, cast.holders, strict=True)]
-        rows, is_match = _tags.aligned(found, cap, stream)
         seeds = {name: _join.seed() for name in (cast.first, cast.second)}
         dealer = Dealer(cast.second, (_join.stream_of(seeds[cast.first]), _join.stream_of(seeds[cast.second])))
-        sent: dict[str, list[NDArray[Any]]] = {name: [key] for name, key in seeds.items()}
-        for i, name in enumerate(cast.holders):
-            again = _join.seed()
-            sent[cast.keeper(name)] += [rows[:, i], again]
-            sent[cast.other(name)].append(_join.remasked(differences[i], rows[:, i], again))
-        sent[cast.second].append(dealer.corrected(is_match.astype(np.uint64)[:, None]))
-        out = Out({name: tuple(arrays) for name, arrays in sent.items()})
+        sent = self._joined(letters, found, seeds, dealer, plan)
+        del mail, letters, found
+        yield Out(sent)
         shared = {name: Value((cap, plan.width(name))) for name in cast.holders}
-        yield out
         yield from plan.program(dealer, Value((cap, 1)), shared)
 
+    def _joined(
+        self,
+        letters: Sequence[Letter],
+        found: NDArray[np.int64],
+        seeds: Mapping[str, NDArray[np.uint8]],
+        dealer: Dealer,
+        plan: Plan,
+    ) -> dict[str, list[NDArray[Any] | Later]]:
+        """The hidden join: what each computing party gets of it. Columns are taken from the letters as they leave."""
+        cast, cap = self._setting.cast, self._setting.cap
+        rows, is_match = _tags.aligned(found, cap, _tags.fresh())
+        sent: dict[str, list[NDArray[Any] | Later]] = {name: [key] for name, key in seeds.items()}
+        for i, (name, letter) in enumerate(zip(cast.holders, letters, strict=True)):
+            again, width = _join.seed(), plan.width(name)
+            if letter.left != cap * width * 8:
+                raise Refused(f"mail of {name}: got {letter.left} bytes after its tags; want {cap * width * 8}")
+            columns = _columns(letter, cap, width)
+            sent[cast.keeper(name)] += [rows[i], again]
+            sent[cast.other(name)].append(Later(cap * width * 8, _join.remasked(columns, rows[i], again)))
+        sent[cast.second].append(dealer.corrected(is_match.astype(np.uint64)[:, None]))
+        return sent
 
-def party(agreement: Agreement, identity: Identity, units: Units | None) -> Holder | Helper:
-    """A party's half. Raises UsageError where a holder has no units, or the helper some."""
+
+def _columns(letter: Letter, cap: int, width: int) -> Iterator[NDArray[np.uint64]]:
+    for _ in range(width):
+        yield letter.take((cap,))
+
+
+def party(
+    agreement: Agreement,
+    identity: Identity,
+    units: Units | None,
+    keep: Path | None = None,  # noqa: ARG001
+) -> Holder | Helper:
+    """A party's half. keep: left alone; tags have a fresh key each time, and are made in seconds.
+
+    Raises UsageError where a holder has no units, or the helper some.
+    """
     if (identity.name in agreement.holders) != (units is not None):
         raise UsageError(f"{identity.name}: got units for the helper, or none for a holder; want them of holders alone")
     return Helper(agreement, identity) if units is None else Holder(agreement, identity, units)
