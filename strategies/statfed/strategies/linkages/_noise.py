@@ -146,8 +146,8 @@ class Noisy:
         return self.size(holder) if self.own(holder) else 0
 
     def payload(self, holder: str, units: Units, names: Sequence[str]) -> Iterator[Words]:
-        """`width` columns (n,): indicators of the holder's cells; at the last one times each term of the amounts. names:
-        columns that the question reads.
+        """`width` columns (n,): indicators of the holder's cells; at the last one times each term of the amounts.
+        names: columns that the question reads.
 
         Raises Refused on values that the codebook does not list.
         """
