@@ -49,6 +49,7 @@ def _run(
     minimum_frequency: int,
     helper: str,
     cap: int | None,
+    direct: bool,
     set_: tuple[str, ...],
     as_json: bool,
     csv: str | None,
@@ -74,6 +75,7 @@ def _run(
         "minimum_frequency": minimum_frequency,
         "helper": helper,
         "cap": cap,
+        "direct": direct,
         "options": settings,
     }
     outputs = Outputs(as_json, csv, parquet, html, values.pop("overwrite"), values.pop("runs"))
@@ -115,6 +117,7 @@ def _options() -> list[Any]:
         ),
         option("helper", "--helper", default="helper", metavar="NAME", help="Name of the helper, where there is one."),
         option("cap", "--cap", type=int, metavar="NUMBER", help="Units that every holder fills its own up to."),
+        option("direct", "--direct", is_flag=True, help="Sealed packets go from party to party."),
         option("set_", "--set", multiple=True, metavar="KEY=VALUE", help="One further option of the linkage. Repeat."),
     ]
 

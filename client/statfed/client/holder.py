@@ -389,12 +389,14 @@ class Holder:
                 keep = list_of(self.home, run, study.digest)
                 return cast(Party, module.module.party(agreement, identity, found, keep))  # which looks at them
 
-        _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, join)
+        pins, direct = self.policy.parties.root, self.policy.direct if self.policy.allow.direct else None
+        _, party = self._protecting.party(statement, name, pins, self.size.records, join, direct)
+        packet = self._protecting.received(run, packet)
         with self._looking(statement, study):
-            reply = Reply(*self._protecting.answer(statement, party, packet, name))
+            present, found = self._protecting.answer(statement, party, packet, name)
             if (pairs := getattr(party, "pairs", None)) is not None and run in self._units:
                 write_pairs(self.home, run, self._units.pop(run), pairs)
-        return reply
+        return Reply(present, self._protecting.sent(run, found))
 
     def _given(
         self,

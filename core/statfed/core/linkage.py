@@ -4,7 +4,8 @@ One module of `statfed.strategies.linkages` is one linkage, with the halves of a
 protocol of named stages between the coordinator and the parties (holders, and third parties such as a helper), as a
 protection is (`statfed.core.protection`: stages, packets, agreement). What one party has for another travels through
 the coordinator, which relays it and cannot read it: packets between parties are sealed. It knows nothing
-of Flower, policies or ledgers: adapters at both ends carry its packets.
+of Flower, policies or ledgers: adapters at both ends carry its packets, and take what is `Sealed` to its receiver
+by a line of their own where a study says `direct`.
 
 - The coordinator's half is a straight line: `replies = yield Stage("tags", packets)`; what it returns is an `Outcome`.
 - A party's half answers a stage with a packet, once, from secrets that never leave it, and refuses anything else.
@@ -90,6 +91,19 @@ class Pairs:
 
     def __repr__(self) -> str:
         return "Pairs(<private>)"
+
+
+class Sealed(bytes):
+    """What a party has sealed for one other, `to`. How it gets there is nothing that parties know."""
+
+    to: str
+
+    @classmethod
+    def of(cls, to: str, content: bytes) -> "Sealed":
+        """`content` for `to`."""
+        made = cls(content)
+        made.to = to
+        return made
 
 
 @dataclass(frozen=True)
@@ -194,6 +208,10 @@ class Linking(Section):
     salt: str = Field(default="", max_length=400, description="fuzzy: part that is right in nearly all records")
     helper: str = Field(default="helper", description="name of the helper, where there is one; no holder's")
     cap: int | None = Field(default=None, ge=1, description="units that every holder fills its own up to; public")
+    direct: bool = Field(
+        default=False,
+        description="do sealed packets go from party to party, at addresses that each party's own home says?",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="the linkage's own further options")
 
     def parts(self, codebook: Codebook, where: str = "key") -> tuple[KeyPart, ...]:
@@ -209,6 +227,14 @@ class Linking(Section):
         if (self.reveal == "pairs") != bool(self.to):
             raise ValueError("to: got holders without pairs, or pairs without them; want both or neither")
         return self
+
+
+DIRECTLY = (
+    Disclosure("coordinator", "sizes and SHA-256 of the packets that go from party to party, and when", "none"),
+    Disclosure("parties with a direct line", "each other's address, while a run is open", "TLS 1.3, pinned keys"),
+    Disclosure("anyone on the network", "addresses of the parties, sizes and times of what they send", "TLS 1.3"),
+)
+"""What is learned beside, where packets go directly."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +299,7 @@ class InPlace:
         """What each role learns, whatever the sizes are that holders state."""
         options = Linking.model_validate(terms.protection.options)
         sizes = dict.fromkeys(terms.holders, options.cap or options.minimum_frequency)
-        return self.module.learns(agree("", terms, sizes), options.reveal)
+        return [*self.module.learns(agree("", terms, sizes), options.reveal), *(DIRECTLY if options.direct else ())]
 
 
 def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:

@@ -124,6 +124,7 @@ class Federation:
         minimum_frequency: int = 10,
         helper: str = "helper",
         cap: int | None = None,
+        direct: bool = False,
         where: Names = (),
         privacy: Privacy | Mapping[str, Any] | float | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -135,8 +136,9 @@ class Federation:
         options beside, or one line as `statfed link` takes, over columns of which each is one holder's. by: the linkage
         (`statfed linkages`). reveal: size, totals or pairs; by default what the rest asks for. to: holders that learn
         which of their own units match. block, salt: of a fuzzy linkage. minimum_frequency: fewest matched units that a
-        figure is about. cap: units that every holder fills its own up to. settings: the linkage's own further options.
-        privacy: as in `ask`; of linkages that add noise, to size and totals.
+        figure is about. cap: units that every holder fills its own up to. direct: do sealed packets go from party to
+        party, past the coordinator? settings: the linkage's own further options. privacy: as in `ask`; of linkages that
+        add noise, to size and totals.
         Raises UsageError, Refused or EngineError.
         """
         method, read = read_analysis(analysis) if analysis else ("count", {})
@@ -149,6 +151,7 @@ class Federation:
             "minimum_frequency": minimum_frequency,
             "helper": helper,
             "cap": cap,
+            "direct": direct,
             "options": dict(settings or {}),
         }
         return self._answered(method, {**read, **options}, {"name": by, "options": linking}, where, privacy)

@@ -125,6 +125,13 @@ def _linkage(policy: Policy, study: Resolved, asked: Asked) -> list[Rule]:
         wanted = " or ".join(allow.third_parties) or "none: the list is empty"
         text = f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}"
         rules.append(Rule(text, "allow.third_parties"))
+    if linking.direct:
+        parties = {*study.holders, *study.third_parties} - {policy.holder.name}
+        if not allow.direct:
+            text = "direct: got a study whose packets go from party to party; want allow.direct"
+            rules.append(Rule(text, "allow.direct"))
+        elif lacking := policy.direct.lacks(parties):
+            rules.append(Rule(lacking, "direct"))
     own = policy.disclosure
     if own.minimum_frequency is not None and linking.minimum_frequency < own.minimum_frequency:
         text = "minimum frequency: a figure over the matched may be about fewer units than this policy's; want more"

@@ -35,6 +35,7 @@ from pydantic import (
     model_validator,
 )
 
+from statfed.client.guard.addresses import Direct
 from statfed.client.guard.files import write_private
 from statfed.core import toml
 from statfed.core.conditions import check_syntax
@@ -140,6 +141,10 @@ class Allow(Strict):
         "may learn which of its own match, or NAME:pairs-to=HOLDER for that one; NAME:several, where several studies "
         "may match units with the same others, whose differences no rule looks at; NAME:OPTION for an option with "
         "which NAME protects less; none for no linkage",
+    )
+    direct: bool = Field(
+        default=False,
+        description="may packets of linkages go to and from other parties directly, at the addresses under [direct]?",
     )
     third_parties: tuple[str, ...] = Field(
         default=(),
@@ -421,6 +426,7 @@ class Policy(Section):
     refusals: Refusals = Refusals()
     limits: Limits = Limits()
     approval: Approval = Approval()
+    direct: Direct = Direct()
     parties: Parties = Parties()
     budget: Budget
 

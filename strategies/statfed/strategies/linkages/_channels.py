@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from statfed.core.errors import EngineError, Refused
 from statfed.core.identity import Identity
+from statfed.core.linkage import Sealed
 from statfed.core.protection import Agreement, Packet, Replies, Stage, reading, text
 
 OFFER, MEET = "offer", "meet"
@@ -87,10 +88,10 @@ class Channels:
         salt = self.agreement.context("linkage channel") + cast
         return AESGCM(HKDF(SHA256(), _KEY, salt, info).derive(shared))
 
-    def seal(self, to: str, purpose: str, content: bytes | memoryview) -> bytes:
+    def seal(self, to: str, purpose: str, content: bytes | memoryview) -> Sealed:
         """`content` for one party alone. purpose: what it is, which the reader has to expect."""
         way = self._way(self._out, to)
-        return way.key.encrypt(way.nonce(), content, purpose.encode())
+        return Sealed.of(to, way.key.encrypt(way.nonce(), content, purpose.encode()))
 
     def open(self, sender: str, purpose: str, content: bytes) -> bytes:
         """What a party has sealed for this one. Raises Refused on anything but its next message, for this purpose."""

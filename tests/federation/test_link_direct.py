@@ -1,0 +1,159 @@
+"""Linkages whose packets go from party to party: the same figures, next to nothing through the coordinator."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statfed.client.guard.addresses import Direct
+from statfed.client.guard.policy import load_policy, write_policy
+from statfed.core.errors import Refused, StatfedError
+from statfed.core.protection import Packet
+from statfed.core.study import make_study
+from statfed.federation.lines import lines
+from statfed.federation.parties import admit_third_parties
+from tests.client.lines import free
+from tests.federation.test_link import answered, joined, study
+from tests.federation.test_link_attacks import World
+
+TICKET = 300
+
+
+def by(name: str, **more: Any) -> dict[str, Any]:
+    given = study({"key": "id", **more})
+    return given | {"protection": given["protection"] | {"name": name}}
+
+
+def moved(answer: Any) -> int:
+    """Bytes of packets that the coordinator has relayed or been told."""
+    return sum(one["bytes_down"] + one["bytes_up"] for one in answer.to_dict()["sums"])
+
+
+@pytest.mark.parametrize("name", ["helper", "ecdh"])
+def test_the_figure_is_that_of_the_plain_join_and_the_coordinator_relays_next_to_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    relayed, direct = (answered(tmp_path / str(i), by(name, direct=bool(i))) for i in made(tmp_path))
+    assert relayed.result.tables == direct.result.tables
+    assert direct.result.tables["matched"][0]["count"] == len(joined())
+    assert moved(direct) < moved(relayed) / 4
+    assert any("addresses of the parties" in row["learns"] for row in direct.to_dict()["learns"])
+    assert not any("addresses of the parties" in row["learns"] for row in relayed.to_dict()["learns"])
+
+
+def made(tmp_path: Path) -> range:
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+    return range(2)
+
+
+@pytest.mark.whole
+def test_the_same_across_processes(tmp_path: Path) -> None:
+    relayed, direct = (answered(tmp_path / str(i), by("ecdh", direct=bool(i)) | AWAY) for i in made(tmp_path))
+    assert direct.result.tables["matched"][0]["count"] == len(joined())
+    assert moved(direct) < moved(relayed) / 4
+
+
+AWAY = {"engine": "processes"}
+
+
+class Lined(World):
+    """A world whose parties allow direct lines, at free addresses of this machine. seen: packets that the coordinator
+    was given, by stage and party."""
+
+    def __init__(self, folder: Path, name: str = "ecdh") -> None:
+        super().__init__(folder)
+        self.given = by(name, direct=True)
+        names = [*self.sizes, *(["helper"] if name == "helper" else [])]
+        pins = load_policy(self.homes["office"] / "policy.toml").parties.root
+        there = lines(make_study({"holders": dict.fromkeys(self.sizes, "x"), **self.given}).protection, names)
+        if name == "helper":
+            admit_third_parties({"helper": self.homes["helper"]}, name, pins, there)
+        for one in self.sizes:
+            self.rule(one, direct=there[one])
+        self.seen: dict[tuple[str, str], list[Packet]] = {}
+
+    def rule(self, name: str, **changes: Any) -> None:
+        path = self.homes[name] / "policy.toml"
+        policy = load_policy(path)
+        allow = policy.allow.model_copy(update={"direct": changes.pop("allowed", True)})
+        write_policy(policy.model_copy(update={"allow": allow, **changes}), path)
+
+    def say(self, name: str, step: str, run: str, terms: Any, packet: Packet | None = None, **more: Any) -> Any:
+        reply = super().say(name, step, run, terms, self.meddled(name, more.get("stage", ""), packet), **more)
+        if step == "protect" and reply.packet is not None:
+            self.seen.setdefault((more["stage"], name), []).append(reply.packet)
+        return reply
+
+    def meddled(self, name: str, stage: str, packet: Packet | None) -> Packet | None:
+        return packet
+
+
+@pytest.mark.parametrize("name", ["helper", "ecdh"])
+def test_no_sealed_packet_of_any_stage_is_in_a_reply(name: str, tmp_path: Path) -> None:
+    world = Lined(tmp_path, name)
+    assert world.link("one", world.given).size == len(joined())
+    items = [item for packets in world.seen.values() for packet in packets for item in packet.values()]
+    assert max(len(item) for item in items if isinstance(item, bytes)) < TICKET
+    assert sum(isinstance(item, bytes) and item.startswith(b"statfed direct: ") for item in items) >= 3
+
+
+def test_a_holder_that_has_not_allowed_it_or_knows_no_address_refuses_the_study(tmp_path: Path) -> None:
+    world = Lined(tmp_path)
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("want allow.direct", {"allowed": False}),
+        (r"got no address to listen at; want \[direct\] listen", {"direct": Direct()}),
+        (r"got no address of office; want it in \[direct.peers\]", {"direct": Direct(listen="127.0.0.1:1")}),
+    ]
+    for number, (said, changes) in enumerate(cases):
+        world.rule("bank", **changes)
+        with pytest.raises(Refused, match=said):
+            world.link(f"run-{number}", world.given)
+    assert world.link("last", by("ecdh")).size == len(joined())
+
+
+def test_a_helper_that_has_not_allowed_it_takes_no_part(tmp_path: Path) -> None:
+    world = Lined(tmp_path, "helper")
+    file = world.homes["helper"] / "party.toml"
+    file.write_text(file.read_text().replace("direct = true", "direct = false"))
+    for said in (True, 1, "true", "yes"):  # whatever a study says that is read as yes
+        terms = world.terms(by("helper", direct=said))
+        with pytest.raises(Refused, match=r"want allow.direct"):
+            world.say("helper", "protect", f"run-{said}", terms, {}, stage="offer", round=1)
+
+
+def test_a_line_that_does_not_work_ends_the_run_and_nothing_goes_through_the_coordinator(tmp_path: Path) -> None:
+    world = Lined(tmp_path)
+    for name in world.sizes:
+        direct = load_policy(world.homes[name] / "policy.toml").direct
+        world.rule(name, direct=direct.model_copy(update={"peers": dict.fromkeys(direct.peers, free())}))
+    with pytest.raises(Refused, match=r"direct: .*: got no line: .*; want .*; nothing goes through the coordinator"):
+        world.link("one", world.given)
+    assert all(len(item) < TICKET for packets in world.seen.values() for one in packets for item in one.values())
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("repeated", "got a ticket for a packet of bank that is not here, or was taken; want each once"),
+        ("made up", "got a ticket for a packet of bank that is not here"),
+        ("relayed", "first 0: got 5000 bytes of bank"),
+    ],
+)
+def test_tickets_that_the_coordinator_changes_are_refused_as_packets_are(how: str, said: str, tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    class Hostile(Lined):
+        def meddled(self, name: str, stage: str, packet: Packet | None) -> Packet | None:
+            chunk = (packet or {}).get("chunk")
+            if not packet or not isinstance(chunk, bytes):
+                return packet
+            seen.append(chunk)
+            other = chunk[:-64] + chunk[-64:].translate(bytes.maketrans(b"0123456789", b"1234567890"))
+            return {**packet, "chunk": {"repeated": seen[0], "made up": other, "relayed": b"x" * 5_000}[how]}
+
+    world = Hostile(tmp_path)
+    world.given["protection"]["options"]["options"] = {"chunk": 64, "to": "bank"}
+    with pytest.raises(StatfedError, match=said):
+        world.link("one", world.given)
+    assert len(seen) == (2 if how == "repeated" else 1)
