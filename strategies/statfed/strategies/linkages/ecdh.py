@@ -67,7 +67,7 @@ from pydantic import ValidationError
 
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Outcome, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Estimate, Outcome, Reveal, Rounds, Units
 from statfed.core.names import one_of
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
@@ -94,6 +94,7 @@ EXTRA = "link"
 
 METHODS = ("total",)
 PARTED = False
+ESTIMATES: tuple[Estimate, ...] = ()
 
 
 def agreed(asked: Asked) -> Options:

@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 from statfed.core.codebook import Codebook
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Outcome, Pairs, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Estimate, Outcome, Pairs, Reveal, Rounds, Units
 from statfed.core.method import Ask, Question, Total, read_question
 from statfed.core.protection import Agreement, Disclosure, Replies, Stage
 from statfed.core.result import Result
@@ -53,6 +53,7 @@ PARTIES = (2, 3)
 EXTRA = ""
 METHODS = (*_cells.KINDS, *_models.KINDS)
 PARTED = False
+ESTIMATES: tuple[Estimate, ...] = ()
 MOST = 20_000_000
 _WITHHELD = -1  # in the place of a number of matches below the minimum frequency
 _SIZE, _FEW, _OPENED = "size", "few", "opened"
