@@ -300,3 +300,33 @@ def test_what_is_kept_of_units_and_pairs_shows_nothing_of_them() -> None:
         assert dataclasses.is_dataclass(one)
         assert "7" not in repr(one)
         assert "secret" not in repr(one)
+
+
+def test_corrected_figures_come_out_of_a_fuzzy_linkage_by_cell() -> None:
+    from statfed.scenarios._data.registers import registers
+
+    sides = registers(300, 0.8, 0.1, 11)
+    office, bank = (pd.DataFrame(side.columns) for side in sides)
+    random = np.random.default_rng(2)
+    office["region"] = random.choice(["north", "south"], 300)
+    office["income"] = random.integers(0, 100, 300)
+    types: dict[str, Any] = dict.fromkeys(("given_name", "surname", "street"), "text") | {"region": "category"}
+    fed = Federation(
+        {"office": office, "bank": bank},
+        types=types | dict.fromkeys(("postcode", "birth_date"), "id"),
+        disclosure="none",
+    )
+    key = "given_name:name,surname:name,street:name,postcode:digits,birth_date:exact"
+    how: dict[str, Any] = {"by": "fuzzy", "block": "surname:soundex,birth_date:exact,postcode:digits"}
+    found = fed.link(key, "total income by=region", estimate="coverage", **how)
+    assert list(found.tables)[:4] == ["corrected", "totals", "coverage", "rates"]
+    first = found.tables["corrected"][0]
+    assert first["region"] is None
+    assert first["lower"] <= 240 <= first["upper"]  # type: ignore[operator]
+    assert {row["region"] for row in found.tables["totals"]} == {None, "north", "south"}
+    with pytest.raises(UsageError, match="want total or coverage"):
+        fed.link(key, "count by=region", **how)
+    with pytest.raises(UsageError, match="got total under helper"):
+        fed.link(key, "count by=region", estimate="total")
+    with pytest.raises(UsageError, match="weight under fuzzy"):
+        fed.link(key, "total income by=region weight=income", estimate="total", **how)

@@ -13,7 +13,7 @@ from statfed.cli._study import Common, Outputs, common_options, output_options, 
 from statfed.core.applicability import missing, pip
 from statfed.core.discovery import LINKAGES, modules
 from statfed.core.errors import UsageError
-from statfed.core.linkage import Reveal, load_linkage, read_analysis
+from statfed.core.linkage import Estimate, Reveal, load_linkage, read_analysis
 from statfed.core.section import apply_override
 from statfed.core.study import make_study
 
@@ -33,6 +33,9 @@ statfed link --key id --holder office=a.parquet --holder bank=b.parquet --analys
 statfed link --key id --holder office=a.parquet --holder bank=b.parquet --codebook keys.toml --privacy epsilon=1
 
 statfed link --key name:name,birth_date --block 'postcode[:2],birth_date[:4]' --fuzzy --holder a=a.csv --holder b=b.csv
+
+statfed link --key name:name,birth_date --block 'postcode[:2],birth_date[:4]' --fuzzy --estimate coverage
+ --analysis 'count by=region' --holder a=a.csv --holder b=b.csv
 """
 
 
@@ -44,6 +47,7 @@ def _run(
     fuzzy: bool,
     reveal: str | None,
     to: tuple[str, ...],
+    estimate: str,
     block: str | None,
     salt: str | None,
     minimum_frequency: int,
@@ -78,6 +82,8 @@ def _run(
         "direct": direct,
         "options": settings,
     }
+    if estimate != "none":
+        linking["estimate"] = estimate
     outputs = Outputs(as_json, csv, parquet, html, values.pop("overwrite"), values.pop("runs"))
     missing_here: dict[str, Any] = {"exact": False, "protect": name, "protect_option": ()}
     common = Common(**values, **missing_here, minimum_holders=None)
@@ -104,6 +110,14 @@ def _options() -> list[Any]:
             help="What comes out; by default what the other options ask for.",
         ),
         option("to", "--to", multiple=True, metavar="NAME", help="Holder that learns which of its units match."),
+        option(
+            "estimate",
+            "--estimate",
+            type=Choice(list(get_args(Estimate))),
+            default="none",
+            show_default=True,
+            help="Fuzzy: figures corrected for missed and false links; coverage: the population's size too.",
+        ),
         option("block", "--block", metavar="COLUMNS", help="Fuzzy: parts of which one is equal in every pair."),
         option("salt", "--salt", metavar="COLUMN", help="Fuzzy: a part that is right in nearly all records."),
         option(

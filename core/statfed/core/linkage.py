@@ -47,6 +47,8 @@ from statfed.core.terms import Terms
 
 Reveal = Literal["size", "totals", "pairs"]
 """What comes out: the number of matched units; figures over them; the pairs themselves, at the parties named."""
+Estimate = Literal["none", "total", "coverage"]
+"""What is corrected for linkage errors: nothing; numbers and totals over matches; those and the population's size."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,11 @@ class Linkage(Protocol):
 
     TITLE: one line for lists. TRUST: assumptions under which it holds. REVEALS: what may come out of it. PARTIES:
     fewest and most holders. EXTRA: optional packages that it needs. METHODS: analyses that it works out over the
-    matched. PARTED: does it compare the parts of a key one by one? Options: pydantic model of what all parties agree
-    on, in the agreement; where it has a field `helper`, a third party of that name takes part; fields with which it
-    protects less, if they are other than by default or above it, have `json_schema_extra={"weaker": True or "above"}`.
-    PRIVATE: what may come out with noise (a study's [privacy]); PRIVATELY: the analyses of it.
+    matched. ESTIMATES: what it can correct for linkage errors, other than none. PARTED: does it compare the parts of
+    a key one by one? Options: pydantic model of what all parties agree on, in the agreement; where it has a field
+    `helper`, a third party of that name takes part; fields with which it protects less, if they are other than by
+    default or above it, have `json_schema_extra={"weaker": True or "above"}`. PRIVATE: what may come out with noise (a
+    study's [privacy]); PRIVATELY: the analyses of it.
     """
 
     TITLE: str
@@ -149,6 +152,7 @@ class Linkage(Protocol):
     PARTIES: tuple[int, int]
     EXTRA: str
     METHODS: tuple[str, ...]
+    ESTIMATES: tuple[Estimate, ...]
     PARTED: bool
     PRIVATE: tuple[Reveal, ...]
     PRIVATELY: tuple[str, ...]
@@ -206,6 +210,11 @@ class Linking(Section):
     minimum_frequency: int = Field(default=10, ge=1, le=1000, description="fewest matched units that a figure is about")
     block: str = Field(default="", max_length=400, description="fuzzy: parts of which one is equal in every pair")
     salt: str = Field(default="", max_length=400, description="fuzzy: part that is right in nearly all records")
+    estimate: Estimate = Field(
+        default="none",
+        description="what is corrected for missed and false links: numbers and totals over the matches, or those and "
+        "the coverage of both lists",
+    )
     helper: str = Field(default="helper", description="name of the helper, where there is one; no holder's")
     cap: int | None = Field(default=None, ge=1, description="units that every holder fills its own up to; public")
     direct: bool = Field(
@@ -317,6 +326,9 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
         raise UsageError(f"reveal: got {linking.reveal}; want {one_of(module.REVEALS, linking.reveal)} of {where}")
     if astray := sorted(set(linking.to) - set(terms.holders)):
         raise UsageError(f"to: got {', '.join(astray)}; want holders of the study")
+    if linking.estimate != "none" and linking.estimate not in module.ESTIMATES:
+        offered = " or ".join(module.ESTIMATES) or "none: its keys are equal, and it compares no others; fuzzy has some"
+        raise UsageError(f"estimate: got {linking.estimate} under {terms.protection.name}; want {offered}")
     method, question = read_question(terms)
     if linking.reveal != "totals" and (terms.method != "count" or any(terms.options.values())):
         raise UsageError(f"reveal: got {linking.reveal} with {terms.method}; want count alone, or reveal totals")

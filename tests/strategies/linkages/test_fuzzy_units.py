@@ -177,6 +177,7 @@ def test_assignment_differs_from_the_greedy_one(given_pairs: dict[tuple[int, int
         np.array([j for _, j, _ in pairs], np.int64),
         np.array([score for _, _, score in pairs], np.float32),
         np.zeros(6, np.int64),
+        np.zeros(6, np.int64),
     )
     links, undecided = one_to_one(found, 6, 6)
     got = set(zip(links.left.tolist(), links.right.tolist(), strict=True))
@@ -185,7 +186,9 @@ def test_assignment_differs_from_the_greedy_one(given_pairs: dict[tuple[int, int
 
 
 def test_a_tie_is_decided_by_a_coin() -> None:
-    tied = Candidates(np.array([0, 0, 1]), np.array([0, 1, 2]), np.array([0.9, 0.9, 0.8], np.float32), np.array([2, 1]))
+    tied = Candidates(
+        np.array([0, 0, 1]), np.array([0, 1, 2]), np.array([0.9, 0.9, 0.8], np.float32), np.array([2, 1]), np.ones(3, np.int64)
+    )
     links, undecided = one_to_one(tied, 2, 3)
     assert (links.left.tolist(), links.right.tolist(), undecided) == ([1], [2], 3)
 
@@ -258,5 +261,7 @@ def test_a_precision_that_no_threshold_has_is_promised() -> None:
 
 
 def test_scores_below_nothing_are_assigned_for_ever() -> None:
-    pairs = Candidates(np.array([0, 1]), np.array([0, 1]), np.array([-3.0, -2.0], np.float32), np.array([1, 1]))
+    pairs = Candidates(
+        np.array([0, 1]), np.array([0, 1]), np.array([-3.0, -2.0], np.float32), np.array([1, 1]), np.array([1, 1])
+    )
     assert len(one_to_one(pairs, 2, 2)[0].left) == 2

@@ -68,7 +68,7 @@ from pydantic import ValidationError
 
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Outcome, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Estimate, Outcome, Reveal, Rounds, Units
 from statfed.core.names import one_of
 from statfed.core.privacy.noise import Noise
 from statfed.core.privacy.placement import in_words
@@ -98,6 +98,7 @@ METHODS = ("total",)
 PARTED = False
 PRIVATE: tuple[Reveal, ...] = ("size", "totals")
 PRIVATELY = METHODS
+ESTIMATES: tuple[Estimate, ...] = ()
 
 
 def agreed(asked: Asked) -> Options:

@@ -31,7 +31,7 @@ from pydantic import Field, ValidationError, model_validator
 from statfed.core.codebook import Codebook
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Outcome, Pairs, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Estimate, Outcome, Pairs, Reveal, Rounds, Units
 from statfed.core.method import Ask, Question, Total, read_question
 from statfed.core.privacy.noise import Noise
 from statfed.core.protection import Agreement, Disclosure, Replies, Stage
@@ -59,6 +59,7 @@ METHODS = (*_cells.KINDS, *_models.KINDS)
 PARTED = False
 PRIVATE: tuple[Reveal, ...] = ("size", "totals")
 PRIVATELY = _noise.KINDS
+ESTIMATES: tuple[Estimate, ...] = ()
 MOST = 20_000_000
 _WITHHELD = -1  # in the place of a number of matches below the minimum frequency
 _SIZE, _FEW, _OPENED = "size", "few", "opened"
