@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from statfed.core.card import Card, card_of
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import columns_of
 from statfed.core.discovery import LINKAGES, load, modules
@@ -108,7 +109,8 @@ class Linkage(Protocol):
     TITLE: one line for lists. TRUST: assumptions under which it holds. REVEALS: what may come out of it. PARTIES:
     fewest and most holders. EXTRA: optional packages that it needs. METHODS: analyses that it works out over the
     matched. PARTED: does it compare the parts of a key one by one? Options: pydantic model of what all parties agree
-    on, in the agreement; where it has a field `helper`, a third party of that name takes part.
+    on, in the agreement; where it has a field `helper`, a third party of that name takes part. A module may have CARD,
+    its questions for the parties (`statfed.core.card`), and QUALITY, sentences on how right its links are.
     """
 
     TITLE: str
@@ -197,6 +199,10 @@ class InPlace:
     @property
     def TRUST(self) -> tuple[str, ...]:
         return self.module.TRUST
+
+    @property
+    def CARD(self) -> Card:
+        return card_of(self.module)
 
     @property
     def REQUIRES(self) -> Requirements:
