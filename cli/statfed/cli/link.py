@@ -1,5 +1,6 @@
 """`statfed link` and `statfed linkages`: units of several holders matched by a key, and what comes of the matched."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -10,7 +11,9 @@ from statfed.cli._answers import carry_out
 from statfed.cli._names import Choice
 from statfed.cli._output import Json, emit_json, out, table
 from statfed.cli._study import Common, Outputs, common_options, output_options, panel
+from statfed.cli.protections import show_card
 from statfed.core.applicability import missing, pip
+from statfed.core.card import card_of
 from statfed.core.discovery import LINKAGES, modules
 from statfed.core.errors import UsageError
 from statfed.core.linkage import Estimate, Reveal, load_linkage, read_analysis
@@ -166,6 +169,7 @@ def linkages(
                 "methods": list(one.METHODS),
                 "missing": missing(one.EXTRA),
                 "options": one.Options.model_json_schema(),
+                "card": [asdict(question) for question in card_of(one).questions],
             }
             for key, one in found.items()
         ]
@@ -186,3 +190,4 @@ def linkages(
             default = "" if field.is_required() else str(field.get_default(call_default_factory=True))
             fields.add_row(key, default, field.description or "")
         out.print(fields, markup=False)
+        show_card(card_of(found[name]))

@@ -22,6 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from statfed.core.card import Card, card_of
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import columns_of
 from statfed.core.discovery import LINKAGES, load, modules
@@ -143,7 +144,8 @@ class Linkage(Protocol):
     a key one by one? Options: pydantic model of what all parties agree on, in the agreement; where it has a field
     `helper`, a third party of that name takes part; fields with which it protects less, if they are other than by
     default or above it, have `json_schema_extra={"weaker": True or "above"}`. PRIVATE: what may come out with noise (a
-    study's [privacy]); PRIVATELY: the analyses of it.
+    study's [privacy]); PRIVATELY: the analyses of it. A module may have CARD, its questions for the parties
+    (`statfed.core.card`), and QUALITY, sentences on how right its links are.
     """
 
     TITLE: str
@@ -270,6 +272,10 @@ class InPlace:
     @property
     def TRUST(self) -> tuple[str, ...]:
         return self.module.TRUST
+
+    @property
+    def CARD(self) -> Card:
+        return card_of(self.module)
 
     @property
     def REQUIRES(self) -> Requirements:

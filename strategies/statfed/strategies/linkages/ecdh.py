@@ -66,6 +66,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from statfed.core.card import read_card
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkage import Asked, Estimate, Outcome, Reveal, Rounds, Units
@@ -89,6 +90,8 @@ TRUST = (
     "decisional Diffie-Hellman in ristretto255, SHA-512 as a random oracle; scalars stay secret and end with the run",
     "each holder has pinned the other's identity key; the coordinator is trusted with nothing but to relay",
 )
+CARD = read_card(__file__)
+QUALITY = ("Keys are compared by equal points: two units whose normal forms are the same are linked, right or wrong.",)
 REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
 PARTIES = (2, 2)
 EXTRA = "link"

@@ -41,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from statfed.core.card import read_card
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkage import Asked, Estimate, Outcome, Pairs, Party, Reveal, Rounds, Units
@@ -54,8 +55,10 @@ from statfed.strategies.linkages._fuzzy_options import Options, checked, message
 from statfed.strategies.linkages._fuzzy_parties import FIGURES, Holder, LinkageUnit
 
 __all__ = [
+    "CARD",
     "EXTRA",
     "PARTIES",
+    "QUALITY",
     "REVEALS",
     "TITLE",
     "TRUST",
@@ -74,6 +77,15 @@ TRUST = (
     "The linkage unit colludes with no holder: with the secret it could try a dictionary on every encoding.",
     "All parties follow the protocol; a holder that lies about its records can probe for identifiers.",
     "What the linkage unit sees of similarities and block sizes is given no outside register to be compared with.",
+)
+CARD = read_card(__file__)
+QUALITY = (
+    "The threshold is the lowest at and above which the estimated precision is the wanted one, and where its 95 % "
+    "interval begins no lower than `least`; where there is none, nothing is linked. One that the study gives is taken "
+    "as it is.",
+    "Precision and recall are estimated from best and second-best scores, without review or truth; limits are of a "
+    "bootstrap over records. They are estimates: recall leaves out partners that share no block or score like "
+    "strangers, and precision is too low where some records have more alike strangers than others.",
 )
 REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
 PARTIES = (2, 2)

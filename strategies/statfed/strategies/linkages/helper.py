@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
+from statfed.core.card import read_card
 from statfed.core.codebook import Codebook
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.identity import Identity
@@ -52,6 +53,8 @@ TRUST: tuple[str, ...] = (
     "the first two holders do not work with each other",
     "holders keep the key of the tags from the helper and the coordinator",
 )
+CARD = read_card(__file__)
+QUALITY = ("Keys are compared by equal tags: two units whose normal forms are the same are linked, right or wrong.",)
 REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
 PARTIES = (2, 3)
 EXTRA = ""
