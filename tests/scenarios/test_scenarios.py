@@ -22,7 +22,7 @@ from statfed.core.method import columns_read, read_question
 from statfed.core.progress import silent
 from statfed.core.protection import PACKAGE as PROTECTIONS_PACKAGE
 from statfed.core.records import mismatches as record_mismatches
-from statfed.core.scenario import EXACT, PACKAGE, Figures, Level, Reference, World, kind_of
+from statfed.core.scenario import EXACT, PACKAGE, Figures, Level, Reference, World, kind_of, matching_of
 from statfed.core.study import make_study
 from statfed.lab.compare.bench import Bench, obstacle, tried
 from statfed.lab.compare.questions import DELTA, Questions
@@ -33,7 +33,9 @@ from statfed.lab.laws.spoil import KINDS, Kind, spoil, spoilable, spoiled_holder
 from tests.covering import each_value, rest_whole
 
 MODULES = {name: importlib.import_module(path) for name, path in sorted(modules(PACKAGE).items())}
-STATISTICS = [name for name, module in MODULES.items() if kind_of(module) == "statistics"]
+TABLES = [name for name, module in MODULES.items() if kind_of(module) == "statistics"]
+LINKED = [name for name in TABLES if matching_of(MODULES[name])]
+STATISTICS = [name for name in TABLES if name not in LINKED]
 TRAINING = [name for name, module in MODULES.items() if kind_of(module) == "training"]
 ENTRIES = [name for name, module in MODULES.items() if kind_of(module) == "entry"]
 PROTECTIONS = sorted(modules(PROTECTIONS_PACKAGE))

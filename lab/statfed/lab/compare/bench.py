@@ -9,7 +9,7 @@ from typing import Any
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import Refused, UsageError
-from statfed.core.scenario import Figures, Reference, Success
+from statfed.core.scenario import Figures, Matching, Reference, Success
 from statfed.federation.answers import Answer
 from statfed.federation.run import DryRun
 from statfed.lab.compare.questions import Applies, Dry, Questions
@@ -25,7 +25,7 @@ class Bench:
 
     compute: all questions of the scenario, asked; beside: further measures of a trial, from the answers to them.
     sources: holder to data file. reference, truth: figures of pooled data and of the population. alone: of holders that
-    compute by themselves. probed: measures that take runs of their own.
+    compute by themselves. probed: measures that take runs of their own. matched, codebooks: as of `Questions`.
     """
 
     compute: Callable[[Questions], Figures]
@@ -35,11 +35,14 @@ class Bench:
     reference: Reference
     truth: Reference = field(default_factory=dict)
     alone: Mapping[str, Figures] = field(default_factory=dict)
+    matched: Matching | None = None
+    codebooks: Mapping[str, Codebook] = field(default_factory=dict)
     beside: Beside = lambda cell, answers: {}  # noqa: ARG005
     probed: Callable[[Trial], Mapping[str, float]] = lambda trial: {}  # noqa: ARG005
 
     def ask(self, technique: Technique, seed: int, workspace: Path, **more: Any) -> Questions:
         """Questions to the holders of this world."""
+        more = {"matched": self.matched, "codebooks": self.codebooks} | more
         return Questions(self.sources, self.codebook, technique, seed, workspace, **more)
 
     @property
@@ -52,7 +55,9 @@ class Bench:
 def obstacle(bench: Bench, technique: Technique) -> str:
     """Why a technique does not apply to a scenario; nothing when it does."""
     try:
-        bench.compute(Dry(bench.sources, bench.codebook, technique, 1, Path()))
+        dry = Dry(bench.sources, bench.codebook, technique, 1, Path())
+        dry.matched, dry.codebooks = bench.matched, bench.codebooks
+        bench.compute(dry)
     except Applies:
         return ""
     except UsageError as error:

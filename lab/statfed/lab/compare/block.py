@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from statfed.core.disclosure import HolderRules
-from statfed.core.discovery import load, modules
+from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import Refused
 from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.scenario import PACKAGE, Profile, kind_of
+from statfed.core.scenario import PACKAGE, Profile, kind_of, matching_of
 from statfed.lab.compare import memory, wan
 from statfed.lab.compare.bench import Bench, tried, warm
 from statfed.lab.compare.trial import Cell, Technique, Trial
@@ -39,9 +39,9 @@ class Block:
 def techniques(
     module: Any, protections: Sequence[str] = (), levels: Sequence[str] = (), rules: HolderRules = "none"
 ) -> Iterator[Technique]:
-    """Every installed protection at every release level of a scenario, or those that are named, of holders whose
-    policies follow a template (`Level.rules`)."""
-    for protection in sorted(modules(PROTECTIONS)):
+    """Every installed protection at every release level of a scenario, every linkage where it has units to match, or
+    those that are named, of holders whose policies follow a template (`Level.rules`)."""
+    for protection in sorted(modules(LINKAGES if matching_of(module) else PROTECTIONS)):
         for level in module.LEVELS:
             if (not protections or protection in protections) and (not levels or level.id in levels):
                 yield Technique(protection, level.under(rules))
