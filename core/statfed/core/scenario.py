@@ -11,7 +11,7 @@ The same scenario runs under every protection that applies, or every linkage whe
 level, with the same data and seeds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -199,7 +199,8 @@ class Matching:
 
     key, block, salt: as of `statfed.core.linkage.Linking`; block and salt are for linkages that compare the parts of a
     key, and left out under others. minimum_frequency: fewest matched units that a figure is about, where the release
-    level does not ask for more. options: by linkage, its own further options.
+    level does not ask for more. options: by linkage, its own further options. guesses: of the world's public facts, the
+    identifiers that an attacker would try, each of 8 characters or more; None where keys cannot be listed.
     """
 
     key: str
@@ -207,6 +208,7 @@ class Matching:
     salt: str = ""
     minimum_frequency: int = 1
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    guesses: Callable[[Mapping[str, Any]], Iterable[str]] | None = None
 
 
 class Ask(Protocol):

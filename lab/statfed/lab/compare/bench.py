@@ -26,6 +26,7 @@ class Bench:
     compute: all questions of the scenario, asked; beside: further measures of a trial, from the answers to them.
     sources: holder to data file. reference, truth: figures of pooled data and of the population. alone: of holders that
     compute by themselves. probed: measures that take runs of their own. matched, codebooks: as of `Questions`.
+    refused: techniques that stand in the comparison to be attacked, with the reason and measures of the attack.
     """
 
     compute: Callable[[Questions], Figures]
@@ -37,6 +38,7 @@ class Bench:
     alone: Mapping[str, Figures] = field(default_factory=dict)
     matched: Matching | None = None
     codebooks: Mapping[str, Codebook] = field(default_factory=dict)
+    refused: Mapping[str, Callable[[], tuple[str, dict[str, float]]]] = field(default_factory=dict)
     beside: Beside = lambda cell, answers: {}  # noqa: ARG005
     probed: Callable[[Trial], Mapping[str, float]] = lambda trial: {}  # noqa: ARG005
 
@@ -67,6 +69,9 @@ def obstacle(bench: Bench, technique: Technique) -> str:
 
 def tried(bench: Bench, cell: Cell, engine: Engine | None = None) -> Trial:
     """One cell of a comparison. Raises what the run raises: the harness records it."""
+    if attacked := bench.refused.get(cell.technique.protection):
+        reason, measures = attacked()
+        return Trial(cell, "not-applicable", reason, measures=measures)
     reason = obstacle(bench, cell.technique)
     if reason:
         return Trial(cell, "not-applicable", reason)
@@ -87,6 +92,8 @@ def warm(bench: Bench, cell: Cell) -> bool:
 
     Returns whether that was done: it is not under a technique that does not apply.
     """
+    if cell.technique.protection in bench.refused:
+        return False
     with tempfile.TemporaryDirectory(prefix="statfed-trial-") as folder:
         try:
             bench.compute(bench.ask(cell.technique, cell.seed, Path(folder), dry_run=True))

@@ -24,6 +24,7 @@ from statfed.core.progress import Progress, silent
 from statfed.core.protection import load_protection
 from statfed.core.scenario import PACKAGE, Profile, kind_of
 from statfed.lab.compare.block import Block, cells, failed, run_block, techniques
+from statfed.lab.compare.dictionary import HASH_JOIN
 from statfed.lab.compare.store import BASELINE, opened
 from statfed.lab.compare.trial import Cell, Trial
 
@@ -67,7 +68,7 @@ def plan(comparison: Comparison) -> list[list[Cell]]:
     technique of these names: protections are tried on scenarios of tables and models, linkages where units are matched.
     """
     names = comparison.scenarios or comparable()
-    for name in comparison.protections:
+    for name in set(comparison.protections) - {HASH_JOIN}:
         load_protection(name)
     blocks: list[list[Cell]] = []
     chosen = {}

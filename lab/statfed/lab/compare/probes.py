@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from statfed.core.errors import StatfedError
-from statfed.core.linkage import Linking, key_columns
+from statfed.core.linkage import Linking, key_columns, restricted
 from statfed.core.protection import load_protection
 from statfed.core.scenario import EXACT, Figures, Matching, Profile, Reference, World, matching_of
 from statfed.lab.compare import release
+from statfed.lab.compare.dictionary import Dictionary, measured, overheard
 from statfed.lab.compare.questions import Answered, Questions
-from statfed.lab.compare.statistics import joined, write_sources
+from statfed.lab.compare.statistics import identifiers, joined, write_sources
 from statfed.lab.compare.trial import Technique, Trial
 from statfed.lab.compare.views import Listener, holder_values, silent_from
 from statfed.server.engine import Engine
@@ -48,6 +49,7 @@ class Probes:
     seed: int
     _told: dict[str, dict[str, float]] = field(default_factory=dict)
     _clear: Listener | None = None
+    _dictionary: Dictionary | None = None
 
     def of(self, trial: Trial) -> dict[str, float]:
         """All measures of a technique that gave something."""
@@ -56,6 +58,8 @@ class Probes:
         if technique.level.id == self.module.LEVELS[0].id:
             if self.matched is None:
                 found["leakage.holder_values"] = self.viewed(technique)
+            else:
+                found |= self.recovered(technique, self.matched)
             found |= self.dropout(technique)
         return found
 
@@ -130,6 +134,17 @@ class Probes:
         """Ask the scenario's first question; what the others show is of the same kind."""
         with suppress(Answered):
             self._run(technique, listener, last=1)
+
+    def recovered(self, technique: Technique, matched: Matching) -> dict[str, float]:
+        """Share of identifiers that a dictionary finds in what each role sees of a linkage."""
+        if matched.guesses is None:
+            return {}
+        if self._dictionary is None:
+            self._dictionary = Dictionary.of(matched.guesses(self.world.public))
+        codebooks = {name: restricted(self.world.codebook, frame.columns) for name, frame in self.world.holders.items()}
+        ask = Questions(self.sources, self.world.codebook, technique, self.seed, Path(), matched=matched)
+        terms = ask.study({"method": "count", "options": {}, "where": ()}).terms(self.world.codebook, codebooks)
+        return measured(self._dictionary, overheard(terms, self.sources), identifiers(self.world, matched))
 
     def dropout(self, technique: Technique) -> dict[str, float]:
         """Share of the moments at which a holder can vanish and figures still come out, and their worst error.

@@ -12,6 +12,7 @@ from statfed.core.linkage import Linking, key_columns, restricted
 from statfed.core.scenario import EXACT, Figures, Matching, Profile, Reference, World, matching_of
 from statfed.federation.answers import Answer
 from statfed.lab.compare.bench import Bench
+from statfed.lab.compare.dictionary import HASH_JOIN, on_hashes, refused
 from statfed.lab.compare.questions import Questions
 from statfed.lab.compare.reconstruct import pinned
 from statfed.lab.compare.release import too_few
@@ -43,6 +44,7 @@ def bench_of(
         truth=world.truth,
         matched=matched,
         codebooks=codebooks if matched else {},
+        refused={HASH_JOIN: partial(_hash_join, world, matched)} if matched and matched.guesses else {},
         beside=lambda cell, answers: violations(answers, world, cell, matched),
         **more,
     )
@@ -89,6 +91,21 @@ def joined(world: World, matched: Matching) -> pd.DataFrame:
     """The plain join of all holders' tables, by equal values of the key's columns."""
     by = list(key_columns(Linking(key=matched.key), world.codebook))
     return reduce(lambda one, other: one.merge(other, on=by), world.holders.values())
+
+
+def identifiers(world: World, matched: Matching) -> dict[str, set[str]]:
+    """By holder, the different values of the key's columns, put together."""
+    by = list(key_columns(Linking(key=matched.key), world.codebook))
+    return {name: set(frame[by].astype(str).agg("".join, axis=1)) for name, frame in world.holders.items()}
+
+
+def _hash_join(world: World, matched: Matching) -> tuple[str, dict[str, float]]:
+    guesses = matched.guesses(world.public) if matched.guesses else ()
+    attack = on_hashes(guesses, set().union(*identifiers(world, matched).values()))
+    return refused(attack), {
+        "leakage.identifiers_coordinator": attack.recovered,
+        "leakage.guesses_a_second": attack.rate,
+    }
 
 
 def violations(
