@@ -379,7 +379,9 @@ class Holder:
             self._patient(study)
             with one_at_a_time(self.home), self.ledger() as ledger:
                 links.kept(self.home, self.policy.dataset.id, ledger)
-                links.enter(ledger, self.policy, study, run, number, figures)
+                links.enter(
+                    ledger, self.policy, study, run, number, figures, module.module.stepwise(agreement, name)[0]
+                )
             with self._looking(statement, study), self._contributions.within(run, self.policy):
                 table = self._contributions.table(run, study, self.policy, None, _undrawn)
                 self._contributions.linked(run, study, self.policy)
@@ -388,11 +390,16 @@ class Holder:
                     self._units[run] = found
                 return cast(Party, module.module.party(agreement, identity, found))  # which looks at them
 
-        _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, join)
+        pins = self.policy.parties.root
+        agreement, party = self._protecting.party(statement, name, pins, self.size.records, join)
+        before = getattr(party, "steps", 0)
         with self._looking(statement, study):
             reply = Reply(*self._protecting.answer(statement, party, packet, name))
             if (pairs := getattr(party, "pairs", None)) is not None and run in self._units:
                 write_pairs(self.home, run, self._units.pop(run), pairs)
+        if (steps := getattr(party, "steps", 0)) > before:
+            with one_at_a_time(self.home), self.ledger() as ledger:
+                links.step(ledger, self.policy, study, run, steps, module.module.stepwise(agreement, name)[1])
         return reply
 
     def _given(

@@ -162,6 +162,11 @@ def figures(agreement: Agreement) -> int:
     return max(plan.slots.values()) if plan.options.reveal == "pairs" else 1 + len(plan.options.columns)
 
 
+def stepwise(agreement: Agreement, holder: str) -> tuple[int, int]:  # noqa: ARG001
+    """All figures come out at once."""
+    return figures(agreement), 0
+
+
 def lists(agreement: Agreement) -> Mapping[str, int]:
     """Places of each holder's list."""
     return plan_of(agreement).slots

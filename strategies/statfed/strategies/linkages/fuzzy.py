@@ -126,6 +126,11 @@ def figures(agreement: Agreement) -> int:
     return COUNTS + (max(sizes(agreement).values()) if checked(agreement).pairs_to else 0)
 
 
+def stepwise(agreement: Agreement, holder: str) -> tuple[int, int]:  # noqa: ARG001
+    """All figures come out at once."""
+    return figures(agreement), 0
+
+
 def lists(agreement: Agreement) -> Mapping[str, int]:
     """Places of each holder's list."""
     return sizes(agreement)
