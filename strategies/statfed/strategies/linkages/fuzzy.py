@@ -118,7 +118,8 @@ def agreed(asked: Asked) -> Options:
     try:
         return Options.model_validate(given | fixed)
     except ValidationError as error:
-        raise UsageError(describe(error, "linkage fuzzy", "its options", Options)) from None
+        wanted = f"one of {', '.join(sorted({*Options.model_fields} - {*fixed} | {'attributes'}))}"
+        raise UsageError(describe(error, "linkage fuzzy", wanted, Options)) from None
 
 
 def figures(agreement: Agreement) -> int:
