@@ -1,4 +1,4 @@
-"""Keys that match nothing for how they are stored or compared, and options that there are not: said, with what to do."""
+"""Keys that match nothing for how they are stored or compared, and options that there are not: said in words."""
 
 from typing import Any
 

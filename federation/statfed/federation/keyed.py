@@ -52,9 +52,7 @@ def doubts_of_keys(linking: Linking, codebook: Codebook) -> tuple[str, ...]:
 def _as_written(linking: Linking, codebook: Codebook) -> Sequence[Piece]:
     """Pieces of a key that nobody has given a rule, of a type whose rule changes nothing."""
     written = linking.key.replace(",", "+").split("+")
-    pieces = [
-        piece for part in linking.model_copy(update={"block": "", "salt": ""}).parts(codebook) for piece in part.pieces
-    ]
+    pieces = [piece for part in read_key(linking.key, codebook) for piece in part.pieces]
     return [
         piece
         for text, piece in zip(written, pieces, strict=True)

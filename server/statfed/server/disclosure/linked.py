@@ -108,7 +108,7 @@ def _boxes(result: Result, name: str, rows: Sequence[Row], beside: Beside) -> li
         return [whole] * len(rows)
     by = [column for column in basis.by if any(column in row for row in rows)]
     ends, codebook = ends_of(rows, basis), beside.asked.codebook
-    found = []
+    found: list[Box] = []
     for row in rows:
         keys = {name: key for name, key in coordinates(row, by, codebook).items() if name in codebook.columns}
         box = beside.box(row, basis, keys, ends) if _simple(beside.asked) else whole
