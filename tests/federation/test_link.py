@@ -23,6 +23,7 @@ CODEBOOK = {
         "age": {"type": "integer", "low": 18, "high": 90},
         "sector": {"type": "category", "categories": ["x", "y"]},
         "income": {"type": "number", "low": 0, "high": 1000},
+        "works": {"type": "boolean"},
     }
 }
 SIZE = 300
@@ -34,6 +35,7 @@ def tables() -> dict[str, pd.DataFrame]:
     ids = np.array([f"P{i:04d}" for i in rng.permutation(SIZE)])
     office = {"region": rng.choice(["A", "B", "C"], 200), "age": rng.integers(18, 90, 200)}
     bank = {"sector": rng.choice(["x", "y"], 200, p=[0.9, 0.1]), "income": rng.integers(0, 1000, 200) * 1.0}
+    bank["works"] = np.arange(200) % 3 == 0
     return {
         "office": pd.DataFrame({"id": ids[:200], **office}),
         "bank": pd.DataFrame({"id": rng.permutation(ids[100:]), **bank}),

@@ -1,5 +1,5 @@
-"""The record of past linkages in a holder's home: rolled back, emptied, lost or another, it stops linkages; restored from
-a backup it is taken with its ledger."""
+"""The record of past linkages in a holder's home: rolled back, emptied or lost it stops linkages, and from a backup it
+is taken with its ledger."""
 
 import shutil
 import sqlite3

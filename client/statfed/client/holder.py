@@ -379,7 +379,9 @@ class Holder:
             self._patient(study)
             with one_at_a_time(self.home), self.ledger() as ledger:
                 links.kept(self.home, self.policy.dataset.id, ledger)
-                links.enter(ledger, self.policy, study, run, number, figures)
+                links.enter(
+                    ledger, self.policy, study, run, number, figures, module.module.stepwise(agreement, name)[0]
+                )
             with self._looking(statement, study), self._contributions.within(run, self.policy):
                 table = self._contributions.table(run, study, self.policy, None, _undrawn)
                 self._contributions.linked(run, study, self.policy)
@@ -390,12 +392,16 @@ class Holder:
                 return cast(Party, module.module.party(agreement, identity, found, keep))  # which looks at them
 
         pins, direct = self.policy.parties.root, self.policy.direct if self.policy.allow.direct else None
-        _, party = self._protecting.party(statement, name, pins, self.size.records, join, direct)
+        agreement, party = self._protecting.party(statement, name, pins, self.size.records, join, direct)
         packet = self._protecting.received(run, packet)
+        before = getattr(party, "steps", 0)
         with self._looking(statement, study):
             present, found = self._protecting.answer(statement, party, packet, name)
             if (pairs := getattr(party, "pairs", None)) is not None and run in self._units:
                 write_pairs(self.home, run, self._units.pop(run), pairs)
+        if (steps := getattr(party, "steps", 0)) > before:
+            with one_at_a_time(self.home), self.ledger() as ledger:
+                links.step(ledger, self.policy, study, run, steps, module.module.stepwise(agreement, name)[1])
         return Reply(present, self._protecting.sent(run, found))
 
     def _given(

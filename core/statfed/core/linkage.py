@@ -127,7 +127,8 @@ Rounds = Generator[Stage, Replies, Outcome]
 class Party(Protocol):
     """One party's half of one linkage. Raises Refused, in public words, on whatever does not fit its state.
 
-    A holder that may learn pairs has them in `pairs` once it was told.
+    A holder that may learn pairs has them in `pairs` once it was told; one that works in steps says in `steps` how many
+    it has answered.
     """
 
     def answer(self, stage: str, packet: Packet) -> Packet:
@@ -170,6 +171,11 @@ class Linkage(Protocol):
 
     def lists(self, agreement: Agreement) -> Mapping[str, int]:
         """Places of each holder's list, padding included: so many guesses it can try at the others."""
+        ...
+
+    def stepwise(self, agreement: Agreement, holder: str) -> tuple[int, int]:
+        """Of the figures, how many come out at once, and how many at each step that a holder's half counts (`steps`):
+        all at once where it does not know of steps."""
         ...
 
     def noise(self, options: Any) -> Noise | None:

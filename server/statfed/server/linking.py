@@ -81,7 +81,9 @@ def _result(asked: Asked, outcome: Outcome) -> Result:
     if outcome.result is not None:
         return outcome.result
     if outcome.size is None or outcome.size < least > 1:
-        raise Refused(f"linkage: fewer than {least} units match, or none; want a larger set, or other units")
+        raise Refused(
+            f"linkage: fewer than {least} units match, or none; want a larger set, or other units{_as_written(asked)}"
+        )
     size, deviation = max(0, outcome.size), ("std_error",) if outcome.std else ()
     if outcome.figures:
         rows: list[Mapping[str, str | float]] = [
@@ -95,6 +97,19 @@ def _result(asked: Asked, outcome: Outcome) -> Result:
         "Matched units",
         {"matched": [{"count": size, **_deviation(outcome, "size")}]},
         basis={"matched": Basis(counts=("count",), own=deviation)},
+    )
+
+
+def _as_written(asked: Asked) -> str:
+    """Where parts of the key are compared as they are written, that this may be why nothing matches."""
+    codebook = next(iter(asked.terms.codebooks.values()))
+    pieces = [piece for part in asked.linking.parts(codebook) for piece in part.pieces]
+    names = sorted({piece.column for piece in pieces if piece.rule.name == "exact"})
+    if not names:
+        return ""
+    return (
+        f", or a rule for the key: {', '.join(names)} compared as written (7 is not 007, Rossi not ROSSI; "
+        f"{names[0]}:digits(3), {names[0]}:name)"
     )
 
 

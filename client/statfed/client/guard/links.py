@@ -39,10 +39,11 @@ def kept(home: Path, dataset: str, ledger: Ledger) -> None:
     Releases(path, dataset=dataset).close()
 
 
-def enter(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int, figures: int) -> None:
+def enter(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int, figures: int, first: int) -> None:
     """Enter a linkage and its figures, which are new whenever they are worked out: they are about others' data too.
 
-    number: of the sum that it stands for. Raises Refused where it was entered in this run or the run has ended, or
+    number: of the sum that it stands for; figures: most that come out of it; first: those of them that come out at
+    once, the others are entered by `step`. Raises Refused where it was entered in this run or the run has ended, or
     there are more figures or linkages than the policy allows. All of it is public.
     """
     limits, name = policy.limits, study.terms.protection.name
@@ -75,10 +76,22 @@ def enter(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int
             f"limits.figures: this dataset gave {before:,} of the {limits.figures:,} exact figures that it ever gives, "
             f"and {figures:,} more are asked for; want fewer"
         )
-    what = hashlib.sha256(f"{run} {study.digest}".encode()).hexdigest()
     note = f"{study.terms.method}: linkage {name}"
     if noise := study.linked_noise:
         seen = " and ".join(f"the {what} to {who}" for who, what in sorted(study.seen.items()))
         note += f", with noise; {seen} without"
         ledger.charge(run, study.digest, number, noise.event())
-    ledger.disclose(run, study.digest, number, note, figures, what, linked=others)
+    ledger.disclose(run, study.digest, number, note, first, _named(run, study, 0), linked=others)
+
+
+def step(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int, figures: int) -> None:
+    """Enter the figures of one step of a linkage, before they leave. number: of the step, from 1. Raises Refused where
+    the data set then gave more than its policy allows."""
+    note = f"{study.terms.method}: linkage {study.terms.protection.name}, step {number}"
+    what, most = _named(run, study, number), policy.limits.figures
+    ledger.disclose(run, study.digest, 1 + number, note, figures, what, most)
+
+
+def _named(run: str, study: Resolved, step: int) -> str:
+    """Names the figures of one attempt, and of a step of it."""
+    return hashlib.sha256(f"{run} {study.digest} {step}".encode()).hexdigest()

@@ -72,12 +72,19 @@ class Products:
         information and deviance."""
         size = 1 + len(self.columns)
         found = size * (size + 1) // 2 + len(set(self.levels) - set(self.columns))
-        each = size * (size + 1) // 2  # of the terms and the intercept, and a deviance
-        return found + (self.steps * each if self.logistic else 0)
+        return found + self.steps * self.each
+
+    @property
+    def each(self) -> int:
+        """Figures of a step: score, information and deviance, of the terms and the intercept; 0 where there is none."""
+        size = 1 + len(self.columns)
+        return size * (size + 1) // 2 if self.logistic else 0
 
     @property
     def steps(self) -> int:
-        """Most steps of a logistic model that are answered."""
+        """Most steps of a logistic model that are answered; none of others."""
+        if not self.logistic:
+            return 0
         return 3 * int(self.question.options.max_iterations) + HALVINGS
 
     @property
@@ -183,6 +190,7 @@ class Products:
                     "deviance": sums.share[0, 1:],
                     "information": information.share,
                 }
+            m.steps += 1
             mail = yield Out(public=opened)
 
     def _coarse_columns(self, m: Machine, fine: Value, coarse: Sequence[Value]) -> Value:

@@ -167,7 +167,8 @@ class Noisy:
 
     def _terms(self, table: Table) -> list[NDArray[np.int64]]:
         """Of `entries`, at every unit, in 2^-bits of the grid."""
-        made, names = {}, []
+        made: dict[str, Any] = {}
+        names: list[str] = []
         for measure in self.measures:
             of = _divided.expressions(measure.form, table.number(measure.column))
             for piece, each in of.items():

@@ -93,7 +93,12 @@ Working = Generator[Out, Mail, list[Value]]
 
 
 class Machine(Protocol):
-    """What a program runs on: see the module. Every method but the last takes rounds, the same number for all."""
+    """What a program runs on: see the module. Every method but the last takes rounds, the same number for all.
+
+    steps: of a program that opens something at each, how many were opened.
+    """
+
+    steps: int
 
     def products(self, jobs: Sequence[Job]) -> Working:
         """Of x (n, p) and y (n, q) the products of columns row by row, (n, p q), or x'y, (p, q). One round."""
@@ -179,6 +184,7 @@ class Computer:
     dealer: str
     first: bool
     stream: Stream = field(repr=False)
+    steps: int = 0
 
     def words(self, shape: tuple[int, ...]) -> Words:
         """Uniform numbers that the dealer knows too."""
@@ -261,6 +267,7 @@ class Dealer:
 
     second: str
     streams: tuple[Stream, Stream] = field(repr=False)
+    steps: int = 0
 
     def words(self, shape: tuple[int, ...]) -> Words:
         """Uniform numbers of which each computing party has a share."""

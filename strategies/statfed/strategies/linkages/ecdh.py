@@ -120,7 +120,9 @@ def agreed(asked: Asked) -> Options:
         fixed["to"] = linking.to[0]
     elif linking.reveal == "totals":
         fixed |= _summed(asked, decimals)
-    else:
+    if decimals and linking.reveal != "totals":
+        raise UsageError(f"decimals: got some to reveal {linking.reveal}; want them for totals alone")
+    if linking.reveal == "size":
         given.setdefault("to", terms.holders[0])
     if "privacy" in given:
         raise UsageError("options: got privacy; want the study's own [privacy] (--privacy epsilon=1), which is charged")
@@ -130,7 +132,8 @@ def agreed(asked: Asked) -> Options:
     try:
         return Options.model_validate(given | fixed)
     except ValidationError as error:
-        raise UsageError(describe(error, "linkage ecdh", "its options", Options)) from None
+        wanted = f"one of {', '.join(sorted(set(Options.model_fields) - set(fixed)))}, decimals.COLUMN"
+        raise UsageError(describe(error, "linkage ecdh", wanted, Options)) from None
 
 
 def _summed(asked: Asked, decimals: Any) -> dict[str, Any]:
@@ -164,6 +167,11 @@ def figures(agreement: Agreement) -> int:
     """Most exact figures that come out of it: the size, totals, or for every item if it matches."""
     plan = plan_of(agreement)
     return max(plan.slots.values()) if plan.options.reveal == "pairs" else 1 + len(plan.options.columns)
+
+
+def stepwise(agreement: Agreement, holder: str) -> tuple[int, int]:  # noqa: ARG001
+    """All figures come out at once."""
+    return figures(agreement), 0
 
 
 def lists(agreement: Agreement) -> Mapping[str, int]:

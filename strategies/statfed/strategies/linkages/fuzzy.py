@@ -137,7 +137,8 @@ def agreed(asked: Asked) -> Options:
     try:
         return Options.model_validate(given | fixed)
     except ValidationError as error:
-        raise UsageError(describe(error, "linkage fuzzy", "its options", Options)) from None
+        wanted = f"one of {', '.join(sorted({*Options.model_fields} - {*fixed} | {'attributes'}))}"
+        raise UsageError(describe(error, "linkage fuzzy", wanted, Options)) from None
 
 
 def _columns(asked: Asked) -> dict[str, Any]:
@@ -176,6 +177,11 @@ def figures(agreement: Agreement) -> int:
         6 + 4 * len(options.values)
     )
     return COUNTS + corrected + (max(sizes(agreement).values()) if options.pairs_to else 0)
+
+
+def stepwise(agreement: Agreement, holder: str) -> tuple[int, int]:  # noqa: ARG001
+    """All figures come out at once."""
+    return figures(agreement), 0
 
 
 def lists(agreement: Agreement) -> Mapping[str, int]:

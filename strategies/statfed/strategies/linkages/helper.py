@@ -141,6 +141,14 @@ def figures(agreement: Agreement) -> int:
     return setting.plan.figures
 
 
+def stepwise(agreement: Agreement, holder: str) -> tuple[int, int]:
+    """Of a logistic model score, information and deviance come out at each step, which the first two holders answer."""
+    setting, most = Setting.of(agreement), figures(agreement)
+    if not isinstance(setting.plan, _models.Products) or holder not in (setting.cast.first, setting.cast.second):
+        return most, 0
+    return most - setting.plan.steps * setting.plan.each, setting.plan.each
+
+
 def lists(agreement: Agreement) -> Mapping[str, int]:
     """Places of each holder's list."""
     return dict.fromkeys(agreement.holders, Setting.of(agreement).cap)
@@ -252,10 +260,16 @@ class Holder(Correspondent):
     def __init__(self, agreement: Agreement, identity: Identity, units: Units) -> None:
         self._setting, self._name, self._units = Setting.of(agreement), identity.name, units
         self.pairs: Pairs | None = None
+        self._machine: Computer | None = None
         super().__init__(agreement, identity, self._program_of, self._setting.most)
 
     def __repr__(self) -> str:
         return f"Holder({self._name}, <private>)"
+
+    @property
+    def steps(self) -> int:
+        """Steps of a model that were answered."""
+        return 0 if self._machine is None else self._machine.steps
 
     def _program_of(self) -> Program:
         setting, cast, own, cap = self._setting, self._setting.cast, self._name, self._setting.cap
@@ -310,7 +324,7 @@ class Holder(Correspondent):
         stream = _join.stream_of(letter.take((SEED,), "<u1"))
         first = own == cast.first
         peer = cast.second if first else cast.first
-        machine = Computer(peer, cast.helper, first, stream)
+        machine = self._machine = Computer(peer, cast.helper, first, stream)
         shared = {}
         for name in cast.holders:
             shape = (cap, plan.width(name))
