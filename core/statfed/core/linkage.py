@@ -107,7 +107,8 @@ Rounds = Generator[Stage, Replies, Outcome]
 class Party(Protocol):
     """One party's half of one linkage. Raises Refused, in public words, on whatever does not fit its state.
 
-    A holder that may learn pairs has them in `pairs` once it was told.
+    A holder that may learn pairs has them in `pairs` once it was told. Where `standing` is there, it says in words what
+    was answered last, how much of it is done and how much there is: public, for the party's own log.
     """
 
     def answer(self, stage: str, packet: Packet) -> Packet:
