@@ -71,9 +71,12 @@ class Units:
     def texts(self, part: str) -> Sequence[str | None]:
         """One part of the keys as Python's texts: ten times the memory. (n,)."""
         texts = self.keys[part]
-        if not isinstance(texts, pa.Array):
-            return texts
-        return [None if raw is None else raw.decode("utf-8", "surrogatepass") for raw in texts.to_pylist()]
+        if isinstance(texts, pa.Array):
+            return [
+                None if raw is None else raw.decode("utf-8", "surrogatepass") for raw in self.packed(part).to_pylist()
+            ]
+        found: Sequence[str | None] = texts
+        return found
 
     def __repr__(self) -> str:
         return "Units(<private>)"

@@ -111,7 +111,7 @@ class _Leaving:
     def piece(self) -> bytes:
         """The next one; the first begins with the length of the whole. Raises ValueError where arrays are fewer than
         was told."""
-        found = [] if self.begun else [self.size.to_bytes(_HEAD, "big")]
+        found: list[bytes | memoryview] = [] if self.begun else [self.size.to_bytes(_HEAD, "big")]
         want = min(PIECE, self.left)
         self.begun, self.left = True, self.left - want
         while want:
@@ -119,7 +119,7 @@ class _Leaving:
                 array = next(self._arrays, None)
                 if array is None:
                     raise ValueError("letter: got fewer bytes than it was to have")
-                self._now = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+                self._now = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             part, self._now = self._now[:want], self._now[want:]
             found.append(part)
             want -= len(part)
