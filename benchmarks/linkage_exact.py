@@ -5,23 +5,26 @@
     python benchmarks/linkage_exact.py --items 100000 --repeat 3 --psi /tmp/psi/bin/python
     python benchmarks/linkage_exact.py --linkage helper --items 10000000
     python benchmarks/linkage_exact.py --linkage helper --items 10000000 --reveal totals
+    python benchmarks/linkage_exact.py --items 1000000 --hollow
 
 Each party is a process of its own; half of the units match; packets go through this one. Figures are microseconds of
 processor an item of one list, bytes that all parties send an item of one list, and the most memory of each process; the
 keys and Python are what it had before the linkage. Totals are of one column under ecdh, a table of 3 by 3 under helper.
---psi: a Python that has openmined-psi (`pip install openmined-psi==2.0.6` in an environment of its own, since it pins
-protobuf), whose size of the intersection is taken in turns with ours, both of its sides in one process. Times depend on
-what else the machine does: compare within a run.
+--hollow: points of ecdh are digests that nothing is multiplied with: memory and messages are the same without half an
+hour of arithmetic. --psi: a Python that has openmined-psi (`pip install openmined-psi==2.0.6` in an environment of its
+own, since it pins protobuf), whose size of the intersection is taken in turns with ours, both of its sides in one
+process. Times depend on what else the machine does: compare within a run.
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -32,7 +35,7 @@ from statfed.core.codebook import make_codebook
 from statfed.core.identity import Identity
 from statfed.core.linkage import Outcome, Units
 from statfed.core.protection import Agreement, Packet
-from statfed.strategies.linkages import ecdh, helper
+from statfed.strategies.linkages import _ristretto, ecdh, helper
 
 LEVELS = 3
 OTHER = """
@@ -96,8 +99,26 @@ def used() -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024.0
 
 
-def party(name: str, agreement: Agreement, link: Connection) -> None:
+def hollow() -> None:
+    """Leave the arithmetic of the group out, in this process: every key is its own point, times any scalar."""
+
+    def hashed(context: bytes, keys: Sequence[Any]) -> _ristretto.Points:
+        digests = (hashlib.sha256(context + key).digest() for key in keys)
+        return _ristretto.points_of(b"".join(digests))
+
+    def multiplied(scalar: bytes, points: _ristretto.Points, sender: str) -> _ristretto.Points:  # noqa: ARG001
+        return points.copy()
+
+    def checked(points: _ristretto.Points, sender: str) -> _ristretto.Points:  # noqa: ARG001
+        return points
+
+    vars(_ristretto).update(hashed=hashed, multiplied=multiplied, checked=checked)
+
+
+def party(name: str, agreement: Agreement, link: Connection, bare: bool) -> None:
     """One party's process: answers stages until it is told to say what it has used."""
+    if bare:
+        hollow()
     identity = Identity.ephemeral(name)
     link.send(identity.public)
     known = Identity(name, identity._key, link.recv())
@@ -124,14 +145,14 @@ def checked(outcome: Outcome, agreement: Agreement) -> None:
             raise SystemExit("table: got another than that of the plain join")
 
 
-def ours(agreement: Agreement) -> dict[str, Any]:
+def ours(agreement: Agreement, bare: bool) -> dict[str, Any]:
     """One linkage, with what it took."""
     context = multiprocessing.get_context("spawn")
     links: dict[str, Any] = {}
     processes = []
     for name in agreement.parties:
         links[name], theirs = context.Pipe()
-        process = context.Process(target=party, args=(name, agreement, theirs))
+        process = context.Process(target=party, args=(name, agreement, theirs, bare))
         process.start()
         processes.append(process)
     pins = {name: link.recv() for name, link in links.items()}
@@ -163,9 +184,9 @@ def ours(agreement: Agreement) -> dict[str, Any]:
     return {"wall": wall, "sent": sent, "took": took, "messages": messages, "largest": largest, "own": used()[1]}
 
 
-def lines(agreement: Agreement, psi: str, kind: str) -> Iterator[str]:
+def lines(agreement: Agreement, psi: str, kind: str, bare: bool) -> Iterator[str]:
     """Ours, then the other."""
-    found, items = ours(agreement), agreement.sizes["bank"]
+    found, items = ours(agreement, bare), agreement.sizes["bank"]
     yield (
         f"{agreement.protection} {agreement.options.reveal}: "  # type: ignore[attr-defined]
         f"{found['wall']:.1f} s wall, {found['sent'] / items:.0f} bytes an item, {found['messages']} messages of at "
@@ -191,6 +212,7 @@ def main() -> None:
     parser.add_argument("--linkage", choices=("ecdh", "helper"), default="ecdh")
     parser.add_argument("--items", type=int, nargs="+", default=[100_000], help="items of either list")
     parser.add_argument("--reveal", choices=ecdh.REVEALS, default="size")
+    parser.add_argument("--hollow", action="store_true", help="leave the group's arithmetic out, of size under ecdh")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--psi", default="", help="a Python that has openmined-psi")
     parser.add_argument("--structure", choices=("RAW", "GCS", "BLOOM_FILTER"), default="RAW", help="of openmined-psi")
@@ -198,7 +220,8 @@ def main() -> None:
     for items in given.items:
         print(f"{items} items a side")
         for _ in range(given.repeat):
-            for line in lines(agreement_of(given.linkage, items, given.reveal), given.psi, given.structure):
+            agreement = agreement_of(given.linkage, items, given.reveal)
+            for line in lines(agreement, given.psi, given.structure, given.hollow):
                 print(line)
                 sys.stdout.flush()
 

@@ -33,13 +33,13 @@ from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
-from statfed.client.linking import check_name, forget_list, list_of, units_of, write_pairs
+from statfed.client.linking import Lines, check_name, forget_list, list_of, units_of, write_pairs
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
 from statfed.core import VERSION
 from statfed.core.course import check_course, digest_of
-from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
+from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError, harmless
 from statfed.core.identity import Identity
 from statfed.core.linkage import InPlace, Units
 from statfed.core.method import Arrays, Ask, Part, checked
@@ -92,6 +92,7 @@ class Holder:
         self._here: set[str] = set()  # runs that this process admitted
         self._protecting = Protecting(home)
         self._units: dict[str, Units] = {}  # of runs in which pairs are told here
+        self._lines = Lines()
         self._contributions = Contributions(home)
 
     def ledger(self) -> Ledger:
@@ -124,6 +125,7 @@ class Holder:
             self._contributions.close()
             self._protecting.close(statement.run)
             self._units.pop(statement.run, None)
+            self._lines.forget(statement.run)
             self._here.discard(statement.run)
             return Reply(self._release(statement))
         bounded(self.policy.limits, statement.terms)
@@ -397,6 +399,8 @@ class Holder:
         before = getattr(party, "steps", 0)
         with self._looking(statement, study):
             present, found = self._protecting.answer(statement, party, packet, name)
+            if line := self._lines.of(run, getattr(party, "standing", ("", 0, 1))):
+                log.info("linkage %s: %s", harmless(run), line)
             if (pairs := getattr(party, "pairs", None)) is not None and run in self._units:
                 write_pairs(self.home, run, self._units.pop(run), pairs)
         if (steps := getattr(party, "steps", 0)) > before:

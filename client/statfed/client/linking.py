@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,26 @@ def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
         for name in names:
             found[name].append(_numbers(batch.column(name), codebook.column(name), name))
     return Units(keys, {name: np.concatenate([*chunks, np.empty(0)]) for name, chunks in found.items()})
+
+
+@dataclass
+class Lines:
+    """What a party says in its own log of a linkage: one line a tenth of what takes several messages."""
+
+    _last: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def of(self, run: str, standing: tuple[str, int, int]) -> str:
+        """The line, empty where there is nothing new. standing: `Party.standing`."""
+        doing, done, total = standing
+        tenth = 10 * done // max(total, 1)
+        before = self._last.get(run, ("", 0))
+        if not doing or (doing, tenth) == before or (before[0] != doing and tenth == 10):
+            return ""
+        self._last[run] = doing, tenth
+        return f"{doing}: {done:,} of {total:,}"
+
+    def forget(self, run: str) -> None:
+        self._last.pop(run, None)
 
 
 def check_name(run: str) -> None:

@@ -76,9 +76,12 @@ class Units:
     def texts(self, part: str) -> Sequence[str | None]:
         """One part of the keys as Python's texts: ten times the memory. (n,)."""
         texts = self.keys[part]
-        if not isinstance(texts, pa.Array):
-            return texts
-        return [None if raw is None else raw.decode("utf-8", "surrogatepass") for raw in texts.to_pylist()]
+        if isinstance(texts, pa.Array):
+            return [
+                None if raw is None else raw.decode("utf-8", "surrogatepass") for raw in self.packed(part).to_pylist()
+            ]
+        found: Sequence[str | None] = texts
+        return found
 
     def __repr__(self) -> str:
         return "Units(<private>)"
@@ -128,7 +131,8 @@ class Party(Protocol):
     """One party's half of one linkage. Raises Refused, in public words, on whatever does not fit its state.
 
     A holder that may learn pairs has them in `pairs` once it was told; one that works in steps says in `steps` how many
-    it has answered.
+    it has answered. Where `standing` is there, it says in words what was answered last, how much of it is done and how
+    much there is: public, for the party's own log.
     """
 
     def answer(self, stage: str, packet: Packet) -> Packet:

@@ -10,7 +10,7 @@ with the rules that hold, so that holders with other rules have other parts, and
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -88,7 +88,7 @@ class Packed:
         return "Packed(<private>)"
 
 
-Texts = Sequence[str | None] | pa.LargeBinaryArray
+Texts: TypeAlias = "Sequence[str | None] | pa.LargeBinaryArray"
 """Texts of units, None where one is missing: Python's, or bytes of UTF-8 in an Arrow array, which take a fifth."""
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 from statfed.core.errors import EngineError, Refused
-from statfed.core.linkage import Asked, InPlace, Outcome
+from statfed.core.linkage import Asked, InPlace, Outcome, Rounds
 from statfed.core.method import Ask
 from statfed.core.progress import Progress
-from statfed.core.protection import agree
+from statfed.core.protection import Replies, agree
 from statfed.core.resolve import Resolved
 from statfed.core.result import Basis, Result, Row
 from statfed.core.statement import Receipt
@@ -27,7 +27,8 @@ def linked(study: Resolved, exchange: Exchange, run: str, timeout: float, progre
     if not isinstance(module, InPlace) or asked is None:
         raise EngineError(f"{study.terms.protection.name}: no linkage")
     progress(LINKAGE, 0, 1)
-    rounds = cast(Any, module.coordinator(agree(run, study.terms, exchange.sizes)))  # gives an outcome, and no sum
+    watched = _watched(module.coordinator(agree(run, study.terms, exchange.sizes)), progress)
+    rounds = cast(Any, watched)  # gives an outcome, and no sum
     found, _, traffic = exchange.total(rounds, dict, Receipt, 1, LINKAGE, timeout)
     progress(LINKAGE, 1, 1)
     result = _result(asked, cast(Outcome, found))
@@ -41,6 +42,29 @@ def _against(study: Resolved) -> str:
         f"epsilon is of one unit more or less at one holder, and holds against everybody but {seen or 'nobody'} before "
         "there is noise in it"
     )
+
+
+def _watched(rounds: Rounds, progress: Progress) -> Rounds:
+    """The same, telling how far what takes several exchanges is: what is over in one is not worth a line."""
+    told: tuple[str, int] | None = None
+    outcome: Outcome | None = None
+    reply: Replies | None = None
+    while outcome is None:
+        try:
+            stage = next(rounds) if reply is None else rounds.send(reply)
+            doing, done, total = stage.standing
+        except StopIteration as end:
+            outcome = end.value
+            doing, done, total = "", 0, 1
+        if told and (told[0] != doing or not done):
+            progress(f"{LINKAGE}: {told[0]}", told[1], told[1])
+            told = None
+        if outcome is None:
+            if doing and done:
+                progress(f"{LINKAGE}: {doing}", done, total)
+                told = doing, total
+            reply = yield stage
+    return outcome
 
 
 def first_ask(study: Resolved) -> str:

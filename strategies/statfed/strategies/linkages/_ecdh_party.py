@@ -38,6 +38,7 @@ class Half(ABC):
         self._script: Iterator[tuple[str, int]] = self._plan.script()
         self._last: tuple[bytes, Packet] = (b"", {})
         self._seen = hashlib.sha256()
+        self.standing = ("", 0, 1)
         self.matched: NDArray[np.int64] | None = None
         """Which of this holder's units have matched, ascending; where pairs are revealed to it, at the end."""
 
@@ -69,7 +70,9 @@ class Half(ABC):
             return self._channels.offer()
         if stage == MEET:
             return self._channels.meet(packet)
-        return self._listed(stage, want[1], packet)
+        reply = self._listed(stage, want[1], packet)
+        self.standing = self._plan.standing(stage, want[1] + 1)
+        return reply
 
     @abstractmethod
     def _listed(self, stage: str, number: int, packet: Packet) -> Packet:

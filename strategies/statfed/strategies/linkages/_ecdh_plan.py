@@ -21,6 +21,8 @@ MOST = 20_000_000
 """Items of a list at most; 10 million take 2 GB of memory and a quarter of an hour of a processor."""
 FIRST, SECOND, OWN, TOTAL = "first", "second", "own", "total"
 """Stages: the matcher's list, the same blinded twice, the mirror's list, the sums."""
+DOING = {FIRST: "first list", SECOND: "first list, blinded twice", OWN: "second list", TOTAL: "totals"}
+"""What a stage is, for people."""
 SIZE = "size"
 
 
@@ -122,6 +124,11 @@ class Plan:
             (SECOND, mirror, matcher, self.chunks(matcher)),
             (OWN, mirror, matcher, self.chunks(mirror)),
         )
+
+    def standing(self, stage: str, messages: int) -> tuple[str, int, int]:
+        """What a stage is in words, items that have travelled in so many messages of it, and items of the list."""
+        items = 1 if stage == TOTAL else self.slots[self.mirror if stage == OWN else self.matcher]
+        return f"{DOING[stage]}, items", min(messages * self.options.chunk, items), items
 
     def script(self) -> Iterator[tuple[str, int]]:
         """The stages that a party answers, each with its number, in this order."""

@@ -95,10 +95,7 @@ def remasked(columns: Iterable[Words], rows: NDArray[np.int64], again: NDArray[n
 
 def read(letter: Letter, shape: tuple[int, int]) -> Words:
     """(rows, columns) of a letter that has them a column at a time."""
-    found = column_major(shape)
-    for j in range(shape[1]):
-        found[:, j] = letter.take((shape[0],))
-    return found
+    return letter.take(shape[::-1]).T
 
 
 def column_major(shape: tuple[int, int]) -> Words:

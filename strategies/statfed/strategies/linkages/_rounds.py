@@ -56,38 +56,27 @@ class Out:
 
 
 class Letter:
-    """What one party has sent, read in the order it was written, in pieces, which are let go as they are read.
+    """What one party has sent, read in the order it was written. Raises Refused where it has another length."""
 
-    Raises Refused where it has another length.
-    """
-
-    def __init__(self, sender: str, *pieces: bytes) -> None:
-        self._sender, self._pieces, self._at = sender, list(pieces), 0
-        self._read, self._size = 0, sum(map(len, pieces))
+    def __init__(self, sender: str, content: bytes | NDArray[np.uint8]) -> None:
+        self._sender, self._content, self._at = sender, np.frombuffer(content, np.uint8), 0
 
     def __repr__(self) -> str:
         return f"Letter(from {self._sender}, <private>)"
 
     def take(self, shape: tuple[int, ...], dtype: str = "<u8") -> NDArray[Any]:
-        """The next array, of this shape."""
+        """The next array, of this shape: where it stands in the letter."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if size > self.left:
-            raise Refused(f"mail of {self._sender}: got {self._size} bytes; want {self._read + size} or more")
-        found, done = np.empty(size, np.uint8), 0
-        while done < size:
-            part = np.frombuffer(self._pieces[0], np.uint8)[self._at : self._at + size - done]
-            found[done : done + len(part)] = part
-            done, self._at = done + len(part), self._at + len(part)
-            if self._at == len(self._pieces[0]):
-                self._pieces.pop(0)
-                self._at = 0
-        self._read += size
-        return found.view(dtype).reshape(shape)
+            raise Refused(f"mail of {self._sender}: got {len(self._content)} bytes; want {self._at + size} or more")
+        found = self._content[self._at : self._at + size].view(dtype).reshape(shape)
+        self._at += size
+        return found
 
     @property
     def left(self) -> int:
         """Bytes that are not read yet."""
-        return self._size - self._read
+        return len(self._content) - self._at
 
     def end(self) -> None:
         if self.left:
@@ -122,7 +111,7 @@ class _Leaving:
     def piece(self) -> bytes:
         """The next one; the first begins with the length of the whole. Raises ValueError where arrays are fewer than
         was told."""
-        found = bytearray() if self.begun else bytearray(self.size.to_bytes(_HEAD, "big"))
+        found: list[bytes | memoryview] = [] if self.begun else [self.size.to_bytes(_HEAD, "big")]
         want = min(PIECE, self.left)
         self.begun, self.left = True, self.left - want
         while want:
@@ -130,32 +119,27 @@ class _Leaving:
                 array = next(self._arrays, None)
                 if array is None:
                     raise ValueError("letter: got fewer bytes than it was to have")
-                self._now = (
-                    memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B") if array.size else memoryview(b"")
-                )
+                self._now = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             part, self._now = self._now[:want], self._now[want:]
-            found += part
+            found.append(part)
             want -= len(part)
-        return bytes(found)
+        return b"".join(found)
 
 
-@dataclass
 class _Coming:
-    """A letter on its way in. size: as it was announced."""
+    """A letter on its way in. size: as it was announced; the room for it is taken as pieces come."""
 
-    sender: str
-    size: int
-    got: int = 0
-    pieces: list[bytes] = field(default_factory=list, repr=False)
+    def __init__(self, sender: str, size: int) -> None:
+        self.sender, self.size, self.got = sender, size, 0
+        self.content = np.empty(size, np.uint8)  # pages that nothing is written to are nowhere
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes | memoryview) -> None:
         """Raises Refused on more than was announced, or a piece of another length than all but the last have."""
-        self.got += len(piece)
-        if self.got > self.size or (self.got < self.size and len(piece) != PIECE):
-            raise Refused(
-                f"mail of {self.sender}: got {self.got} bytes so far; want pieces of the {self.size} announced"
-            )
-        self.pieces.append(piece)
+        end = self.got + len(piece)
+        if end > self.size or (end < self.size and len(piece) != PIECE):
+            raise Refused(f"mail of {self.sender}: got {end} bytes of {self.size} announced; want whole pieces")
+        self.content[self.got : end] = np.frombuffer(piece, np.uint8)
+        self.got = end
 
 
 @dataclass(frozen=True)
@@ -194,6 +178,7 @@ class Correspondent:
         self._met, self._failed, self._ended, self._number = False, False, False, 0
         self._coming: dict[str, _Coming] = {}
         self._leaving: dict[str, _Leaving] = {}
+        self.standing = ("", 0, 1)
 
     def answer(self, stage: str, packet: Packet) -> Packet:
         """Answer one stage. After a refusal nothing more is answered: half a protocol is none."""
@@ -237,12 +222,12 @@ class Correspondent:
         letter = self._coming.get(sender)
         if len(content) > PIECE + _HEAD + TAG or (letter is None and len(content) < _HEAD + TAG):
             raise Refused(f"mail of {sender}: got a piece of {len(content)} bytes; want at most {PIECE + _HEAD + TAG}")
-        piece = self._channels.open(sender, purpose, content)
+        piece = memoryview(self._channels.open(sender, purpose, content))
         if letter is None:
-            letter = self._coming[sender] = _Coming(sender, int.from_bytes(piece[:_HEAD], "big"))
-            piece = piece[_HEAD:]
-            if letter.size > self._most:
-                raise Refused(f"mail of {sender}: got one of {letter.size} bytes announced; want at most {self._most}")
+            size, piece = int.from_bytes(piece[:_HEAD], "big"), piece[_HEAD:]
+            if size > self._most:
+                raise Refused(f"mail of {sender}: got one of {size} bytes announced; want at most {self._most}")
+            letter = self._coming[sender] = _Coming(sender, size)
         letter.add(piece)
 
     def _told(self, public: Arrays) -> Arrays:
@@ -273,13 +258,16 @@ class Correspondent:
         for letter in coming.values():
             if letter.got != letter.size:
                 raise Refused(f"mail of {letter.sender}: got {letter.got} bytes; want the {letter.size} announced")
-        return {name: Letter(name, *letter.pieces) for name, letter in coming.items()}
+        return {name: Letter(name, letter.content) for name, letter in coming.items()}
 
     def _sent(self, public: Arrays) -> Packet:
         """The next piece of each letter."""
         reply: dict[str, Any] = {f"{_PUBLIC}{name}": array for name, array in public.items()}
         for to, letter in self._leaving.items():
             reply[f"{_TO}{to}"] = self._channels.seal(to, f"{ROUND} {self._number}", letter.piece())
+        size = sum(letter.size for letter in self._leaving.values())
+        left = sum(letter.left for letter in self._leaving.values())
+        self.standing = f"letters of round {self._number}, bytes", size - left, size
         self._leaving = {to: letter for to, letter in self._leaving.items() if letter.left}
         if self._leaving:
             reply[_LEFT] = max(letter.rounds for letter in self._leaving.values()).to_bytes(4, "big")

@@ -221,8 +221,8 @@ def coordinator(agreement: Agreement) -> Rounds:
 def _rounds(agreement: Agreement, plan: Plan) -> Rounds:
     yield from met(agreement)
     report: Packet = {}
-    for stage, giver, taker, count in plan.moves():
-        report = yield from _moved(stage, giver, taker, count)
+    for move in plan.moves():
+        report = yield from _moved(plan, *move)
     with reading(plan.matcher):
         if WITHHELD in report:
             return Outcome()
@@ -237,7 +237,7 @@ def _rounds(agreement: Agreement, plan: Plan) -> Rounds:
         return Outcome({name: _number(reply, name) for name in plan.options.columns}, size, std=std)
 
 
-def _moved(stage: str, giver: str, taker: str, count: int) -> Generator[Stage, Replies, Packet]:
+def _moved(plan: Plan, stage: str, giver: str, taker: str, count: int) -> Generator[Stage, Replies, Packet]:
     """A list from one holder to the other, the next message being made while the last is read: what the taker says to
     the last."""
     chunk = b""
@@ -248,7 +248,7 @@ def _moved(stage: str, giver: str, taker: str, count: int) -> Generator[Stage, R
             packets[giver] = {NUMBER: b"%d" % number}
         if number:
             packets[taker] = {NUMBER: b"%d" % (number - 1), CHUNK: chunk}
-        replies = yield Stage(stage, packets)
+        replies = yield Stage(stage, packets, standing=plan.standing(stage, number))
         if gone := sorted(set(packets) - set(replies)):
             raise EngineError(f"{stage}: no answer from {', '.join(gone)}; want both holders")
         if number < count:

@@ -426,9 +426,9 @@ def _coordinated(agreement: Agreement) -> Rounds:
     setting = Setting.of(agreement)
     yield from met(agreement)
     relay = Relay(agreement)
-    yield from relay.round()
-    yield from relay.round()
-    said = yield from relay.round()
+    yield from relay.round(doing="key of the tags")
+    yield from relay.round(doing="tags, pieces")
+    said = yield from relay.round(doing="join, pieces")
     if setting.plan is None:
         size = said[setting.cast.helper].get(_SIZE)
         if size is not None and size.shape == () and int(size) == _WITHHELD:
@@ -436,7 +436,7 @@ def _coordinated(agreement: Agreement) -> Rounds:
         if size is None or size.shape != () or not setting.options.least <= int(size) <= setting.cap:
             raise EngineError(f"{setting.cast.helper}: got no number of matches from 0 to {setting.cap}")
         if setting.options.to:
-            yield from relay.round()
+            yield from relay.round(doing="pairs, pieces")
         return Outcome(size=int(size))
     if isinstance(setting.plan, _noise.Noisy):
         return (yield from _of_noisy(setting, setting.plan, relay))
@@ -458,7 +458,7 @@ def _until(
     few = np.zeros(plan.groups, bool)
     enough = False
     while True:
-        said = yield from relay.round()
+        said = yield from relay.round(doing="sums on shares, pieces")
         shares = [said[name] for name in (setting.cast.first, setting.cast.second)]
         if not enough and any(_FEW in each for each in shares):
             bits = [_formed(each, _FEW, (1,)) for each in shares]
@@ -536,7 +536,7 @@ def _of_complete(result: Result) -> Result:
 def _stepped(setting: Setting, known: _model_sums.Opened, ask: Ask, relay: Relay) -> Generator[Stage, Replies, Total]:
     at = _model_sums.point(known.products, ask)
     told: Arrays = {"coefficients": at.told, "period": np.array(at.series.period)}
-    yield from relay.round(told)
+    yield from relay.round(told, "sums on shares, pieces")
     size = 1 + len(known.products.terms)
     shapes = {"score": (size,), "deviance": (1,), "information": (size, size)}
     sums, _ = yield from _until(setting, known.products, relay, shapes)
