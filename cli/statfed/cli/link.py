@@ -12,8 +12,8 @@ from statfed.cli._output import Json, emit_json, out, table
 from statfed.cli._study import Common, Outputs, common_options, output_options, panel
 from statfed.core.applicability import missing, pip
 from statfed.core.discovery import LINKAGES, modules
-from statfed.core.errors import UsageError
-from statfed.core.linkage import Reveal, load_linkage, read_analysis
+from statfed.core.errors import Refused, UsageError
+from statfed.core.linkage import Linkage, Reveal, load_linkage, read_analysis
 from statfed.core.section import apply_override
 from statfed.core.study import make_study
 
@@ -133,6 +133,15 @@ def command() -> TyperCommand:
     )
 
 
+def _lacking(linkage: Linkage) -> str:
+    """What a linkage that needs something of this machine says where it is not there."""
+    try:
+        getattr(linkage, "ready", lambda: None)()
+    except Refused as error:
+        return f"\nnot on this machine: {error}"
+    return ""
+
+
 def linkages(
     name: Annotated[str | None, typer.Argument(help="Show one linkage: what it trusts, and its options.")] = None,
     as_json: Json = False,
@@ -159,7 +168,7 @@ def linkages(
     rows.show_lines = True
     for key, one in found.items():
         least, most = one.PARTIES
-        needs = f"\nneeds {pip(one.EXTRA)}" if missing(one.EXTRA) else ""
+        needs = (f"\nneeds {pip(one.EXTRA)}" if missing(one.EXTRA) else "") + (_lacking(one) if name else "")
         many = str(least) if least == most else f"{least} to {most}"
         trusts = "\n".join((one.TITLE, *(f"- {text}" for text in one.TRUST))) + needs
         rows.add_row(key, many, ", ".join(one.REVEALS), ", ".join(one.METHODS) or "none", trusts)

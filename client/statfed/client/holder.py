@@ -372,6 +372,8 @@ class Holder:
             bounded_linkage(self.policy.limits, study, figures)
             self._permit(statement, study, uses=True)
             self._patient(study)
+            if ready := getattr(module.module, "ready", None):
+                ready()
             with one_at_a_time(self.home), self.ledger() as ledger:
                 links.enter(ledger, self.policy, study, run, number, figures)
             with self._looking(statement, study), self._contributions.within(run, self.policy):

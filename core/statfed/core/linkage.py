@@ -14,6 +14,7 @@ by a line of their own where a study says `direct`.
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_origin
 
 import numpy as np
@@ -92,6 +93,15 @@ class Sealed(bytes):
         return made
 
 
+class Lines(Protocol):
+    """A run's direct lines, for a party that has a program of its own talk to its like on Unix sockets."""
+
+    def tunnel(self, peer: str, own: Path, other: Path) -> None:
+        """Until the run ends, connections to the socket `other`, which is made here, reach the program of `peer`, and
+        those of that program lead to the socket `own`, at which this party's listens."""
+        ...
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the coordinator ends up with. figures: by name; size: matched units, None where that is not told; result:
@@ -108,7 +118,8 @@ Rounds = Generator[Stage, Replies, Outcome]
 class Party(Protocol):
     """One party's half of one linkage. Raises Refused, in public words, on whatever does not fit its state.
 
-    A holder that may learn pairs has them in `pairs` once it was told.
+    A holder that may learn pairs has them in `pairs` once it was told. A party that has a program of its own may have
+    `lined`, which is given the run's direct lines (None without), and `close`, at the end of the run.
     """
 
     def answer(self, stage: str, packet: Packet) -> Packet:
