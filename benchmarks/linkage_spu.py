@@ -5,8 +5,8 @@
 
 Each holder is a process of its own with its sidecar and its end of the direct line (loopback, TLS 1.3, pinned keys);
 half of its units match. Figures are microseconds of processor an item and side, of the holder's own process (tags,
-files, line) and of SPU's, bytes that both programs send an item, and the most memory of either. Times depend on what else the
-machine does.
+files, line) and of SPU's, bytes that both programs send an item, and the most memory of either. Times depend on what
+else the machine does.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def used(who: int) -> tuple[float, float]:
 
 def holder(name: str, agreement: Agreement, items: int, own: Direct, link: Connection) -> None:
     """One holder's process: answers stages until it is told to say what it has used."""
-    vars(sending)["Line"] = Counted
+    setattr(sending, "Line", Counted)  # noqa: B010
     identity = Identity.ephemeral(name)
     link.send(identity.public)
     known = Identity(name, identity._key, link.recv())

@@ -209,21 +209,26 @@ class Server:
     def _tunnel(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
         """One connection of a peer's program, which leads to this party's own."""
         try:
-            sender = self._caller(context)
-            head = _head(next(messages, b""))
-            program = self._box(head, sender).programs.get(sender)
-            if program is None:
-                raise _Refusal(grpc.StatusCode.FAILED_PRECONDITION, "tunnel: got none that is open here")
-            link = connected(program)
-        except OSError:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "tunnel: got no program that listens here")
+            link = self._reached(self._caller(context), messages)
         except _Refusal as refusal:
             log.warning("direct: refused: %s", refusal.text)
             context.abort(refusal.code, refusal.text)
+            return
         context.add_callback(lambda: link.shutdown(socket.SHUT_RDWR) if link.fileno() >= 0 else None)
         threading.Thread(target=write, args=(link, messages), daemon=True).start()
         with link:
             yield from read(link)
+
+    def _reached(self, sender: str, messages: Iterator[bytes]) -> socket.socket:
+        """A connection to this party's program, for its like at `sender`."""
+        program = self._box(_head(next(messages, b"")), sender).programs.get(sender)
+        if program is None:
+            raise _Refusal(grpc.StatusCode.FAILED_PRECONDITION, "tunnel: got none that is open here")
+        try:
+            return connected(program)
+        except OSError:
+            text = "tunnel: got no program that listens here"
+            raise _Refusal(grpc.StatusCode.FAILED_PRECONDITION, text) from None
 
     def _box(self, head: Head, sender: str) -> Box:
         """Where this party waits for what a head is about."""

@@ -241,7 +241,7 @@ def test_a_size_that_cannot_be_is_no_size() -> None:
 
 def test_every_role_is_told_what_it_learns() -> None:
     rows = load_linkage("spu").learns(agreement(), "pairs")
-    assert {"bank", "office", "coordinator", "result party", "all parties"} == {row.role for row in rows}
+    assert {"bank", "office", "coordinator", "result party", "all parties"} < {row.role for row in rows}
     assert ("bank", "which of its own units match") in {(row.role, row.learns) for row in rows}
     with pytest.raises(UsageError, match="want pairs"):
         spu.learns(agreement(), "size")

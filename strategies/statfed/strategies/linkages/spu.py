@@ -60,6 +60,7 @@ EXTRA = ""
 METHODS: tuple[str, ...] = ()
 PARTED = False
 MOST = 100_000_000
+PRODUCTION = 'none: SPU says of itself that it is "NOT designed for production"'
 PART, START, FOUND, SIZE, WITHHELD = "part", "start", "found", "size", "withheld"
 
 
@@ -281,4 +282,5 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         Disclosure("coordinator", "no key, no tag, no message of SPU", "sealing, and the holders' direct line"),
         Disclosure("result party", "the number of matched units, if the coordinator releases it", hidden),
         Disclosure("all parties", f"the agreed lengths of the lists: {many}", "none; filled up where agreed"),
+        Disclosure("whoever knows a fault of SPU", "what it gives away of either list", PRODUCTION),
     ]
