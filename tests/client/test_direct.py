@@ -21,7 +21,7 @@ from statfed.core.linkage import Sealed
 from statfed.core.pilot.certificates import is_pinned
 from statfed.core.protection import Agreement
 from statfed.strategies.linkages import ecdh
-from tests.client.lines import Two, free, messages, sha256, slowly
+from tests.client.lines import Two, free, head, messages, sha256, slowly
 
 CONTENT = np.random.default_rng(1).bytes(768_000)  # three chunks, the last not full
 
@@ -279,3 +279,74 @@ def test_what_is_no_address_is_none(address: str) -> None:
 def test_sealed_packets_are_bytes_and_say_whose_they_are() -> None:
     sealed = Sealed.of("bank", b"x")
     assert (sealed, sealed.to) == (b"x", "bank")
+
+
+class Echo:
+    """A program that answers what it hears in capitals, at a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def _answer(self) -> None:
+        while True:
+            try:
+                link, _ = self.listener.accept()
+            except OSError:
+                return
+            with link:
+                link.sendall(heard(link).upper())
+
+
+def asked(path: Path, said: bytes) -> bytes:
+    """What comes back of a connection, to its end."""
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(20)
+        link.connect(str(path))
+        link.sendall(said)
+        link.shutdown(socket.SHUT_WR)
+        return heard(link)
+
+
+def heard(link: socket.socket) -> bytes:
+    """What comes out of a connection, to its end."""
+    return b"".join(iter(lambda: link.recv(CHUNK), b""))
+
+
+def test_programs_of_two_parties_talk_through_the_line_and_no_longer_than_the_run(tmp_path: Path) -> None:
+    office, bank = both(Two())
+    echo = Echo(tmp_path / "program")
+    said = b"statistics " * 100_000
+    try:
+        for end, peer in ((office, "bank"), (bank, "office")):
+            lines = end.lines("run")
+            assert lines is not None
+            own = tmp_path / "program" if end is bank else tmp_path / "nobody"
+            lines.tunnel(peer, own, tmp_path / f"to-{peer}")
+        assert (tmp_path / "to-bank").stat().st_mode & 0o077 == 0
+        assert [asked(tmp_path / "to-bank", said) for _ in range(3)] == [said.upper()] * 3
+        assert asked(tmp_path / "to-office", b"who is there?") == b""  # no program listens there
+    finally:
+        bank.close("run")
+        office.close("run")
+        echo.listener.close()
+    with pytest.raises(OSError, match="refused"):
+        asked(tmp_path / "to-bank", said)
+
+
+@pytest.mark.parametrize("who", ["stranger", "another run", "no program"])
+def test_a_connection_of_nobody_or_to_nobody_reaches_no_program(who: str, tmp_path: Path) -> None:
+    two = Two()
+    echo = Echo(tmp_path / "program")
+    caller = Identity("office", Identity.ephemeral("office")._key, two.office.pins) if who == "stranger" else two.office
+    with two.listening() as box, two.line(caller) as line:
+        if who != "no program":
+            box.programs["office"] = tmp_path / "program"
+        first = head(b"", run="another" if who == "another run" else "run")
+        code = {"stranger": "UNAVAILABLE", "another run": "PERMISSION_DENIED", "no program": "FAILED_PRECONDITION"}
+        with pytest.raises(grpc.RpcError) as refused:
+            list(line.stream(first, iter([b"let me in"])))
+        assert refused.value.code().name == code[who]
+    echo.listener.close()

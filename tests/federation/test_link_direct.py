@@ -3,18 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from statfed.client.guard.addresses import Direct
+from statfed.client.guard.ledger import read_only
 from statfed.client.guard.policy import load_policy, write_policy
-from statfed.core.errors import Refused, StatfedError
-from statfed.core.protection import Packet
+from statfed.core.errors import Refused, StatfedError, UsageError
+from statfed.core.protection import Packet, load_protection
 from statfed.core.study import make_study
 from statfed.federation.lines import lines
 from statfed.federation.parties import admit_third_parties
+from statfed.strategies.linkages._spu_program import VARIABLE
 from tests.client.lines import free
 from tests.federation.test_link import answered, joined, study
 from tests.federation.test_link_attacks import World
+from tests.strategies.linkages.sidecar import fake
 
 TICKET = 300
 
@@ -29,7 +33,7 @@ def moved(answer: Any) -> int:
     return sum(one["bytes_down"] + one["bytes_up"] for one in answer.to_dict()["sums"])
 
 
-@pytest.mark.parametrize("name", ["helper", "ecdh"])
+@pytest.mark.parametrize("name", ["helper", pytest.param("ecdh", marks=pytest.mark.whole)])
 def test_the_figure_is_that_of_the_plain_join_and_the_coordinator_relays_next_to_nothing(
     name: str, tmp_path: Path
 ) -> None:
@@ -89,7 +93,7 @@ class Lined(World):
         return packet
 
 
-@pytest.mark.parametrize("name", ["helper", "ecdh"])
+@pytest.mark.parametrize("name", [pytest.param("helper", marks=pytest.mark.whole), "ecdh"])
 def test_no_sealed_packet_of_any_stage_is_in_a_reply(name: str, tmp_path: Path) -> None:
     world = Lined(tmp_path, name)
     assert world.link("one", world.given).size == len(joined())
@@ -135,7 +139,7 @@ def test_a_line_that_does_not_work_ends_the_run_and_nothing_goes_through_the_coo
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("repeated", "got a ticket for a packet of bank that is not here, or was taken; want each once"),
+        pytest.param("repeated", "got a ticket .* that is not here, or was taken", marks=pytest.mark.whole),
         ("made up", "got a ticket for a packet of bank that is not here"),
         ("relayed", "first 0: got 5000 bytes of bank"),
     ],
@@ -157,3 +161,41 @@ def test_tickets_that_the_coordinator_changes_are_refused_as_packets_are(how: st
     with pytest.raises(StatfedError, match=said):
         world.link("one", world.given)
     assert len(seen) == (2 if how == "repeated" else 1)
+
+
+def test_a_program_of_both_holders_finds_pairs_through_their_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, fake(tmp_path))
+    found = answered(tmp_path, by("spu", direct=True, reveal="pairs", to=["bank"]))
+    assert found.result.tables["matched"][0]["count"] == len(joined())
+    (path,) = tmp_path.glob("**/links/*.parquet")
+    assert set(pd.read_parquet(path)["id:exact"]) == set(joined()["id"])
+    assert "bank" in str(path)
+    assert any("NOT designed for production" in row["protected_by"] for row in found.to_dict()["learns"])
+    assert any("NOT designed for production" in line for line in load_protection("spu").TRUST)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"reveal": "pairs", "to": ["bank"]}, r"spu: got no direct line; want direct = true"),
+        ({"direct": True}, "reveal: got size; want one of pairs"),
+        ({"direct": True, "reveal": "pairs", "to": ["bank", "office"]}, "want one holder, which sees the pairs"),
+        ({"direct": True, "reveal": "pairs", "to": ["bank"], "options": {"to": "office"}}, "options: got to"),
+    ],
+)
+def test_a_study_that_spu_cannot_do_is_refused_before_a_holder_is_asked(
+    options: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        answered(tmp_path, by("spu", **options))
+
+
+def test_where_spu_is_missing_no_ledger_has_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(Refused, match=r"spu: got no STATFED_SPU_PYTHON; want .*bin/pip install spu"):
+        answered(tmp_path, by("spu", direct=True, reveal="pairs", to=["bank"]))
+    for path in tmp_path.glob("**/ledger.sqlite"):
+        with read_only(path) as ledger:
+            assert ledger.linked(30) == 0

@@ -15,8 +15,8 @@ from statfed.cli.protections import show_card
 from statfed.core.applicability import missing, pip
 from statfed.core.card import card_of
 from statfed.core.discovery import LINKAGES, modules
-from statfed.core.errors import UsageError
-from statfed.core.linkage import Estimate, Reveal, load_linkage, read_analysis
+from statfed.core.errors import Refused, UsageError
+from statfed.core.linkage import Estimate, Linkage, Reveal, load_linkage, read_analysis
 from statfed.core.section import apply_override
 from statfed.core.study import make_study
 
@@ -152,6 +152,15 @@ def command() -> TyperCommand:
     )
 
 
+def _lacking(linkage: Linkage) -> str:
+    """What a linkage that needs something of this machine says where it is not there."""
+    try:
+        getattr(linkage, "ready", lambda: None)()
+    except Refused as error:
+        return f"\nnot on this machine: {error}"
+    return ""
+
+
 def linkages(
     name: Annotated[str | None, typer.Argument(help="Show one linkage: what it trusts, and its options.")] = None,
     as_json: Json = False,
@@ -179,7 +188,7 @@ def linkages(
     rows.show_lines = True
     for key, one in found.items():
         least, most = one.PARTIES
-        needs = f"\nneeds {pip(one.EXTRA)}" if missing(one.EXTRA) else ""
+        needs = (f"\nneeds {pip(one.EXTRA)}" if missing(one.EXTRA) else "") + (_lacking(one) if name else "")
         many = str(least) if least == most else f"{least} to {most}"
         trusts = "\n".join((one.TITLE, *(f"- {text}" for text in one.TRUST))) + needs
         rows.add_row(key, many, ", ".join(one.REVEALS), ", ".join(one.METHODS) or "none", trusts)

@@ -6,25 +6,30 @@ wanted, and whoever has no pinned key gets no further than the handshake. Who ca
 held against the pins again before a byte is taken.
 
 What travels is what would have gone through the coordinator, sealed for the same reader: a line that failed here would
-show what the coordinator sees without one. `Box` is where it waits until its reader asks for it.
+show what the coordinator sees without one. `Box` is where it waits until its reader asks for it. A line also carries
+connections of programs that have a protocol of their own (`statfed.client.tunnel`).
 """
 
 import hashlib
 import json
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from pydantic import Field, ValidationError
 
 from statfed.client.guard.addresses import Direct
+from statfed.client.tunnel import connected, read, write
 from statfed.core.errors import Refused, harmless
 from statfed.core.identity import Identity
 from statfed.core.pilot.certificates import (
@@ -43,7 +48,9 @@ HEADER = 2**10
 LIFETIME = timedelta(days=7)
 """Of a passing key: made anew for every handshake that a party answers, and for every line that it opens."""
 ATTEMPTS, PAUSE = 3, 0.5
-SERVICE, CALL = "statfed.Direct", "Deliver"
+SERVICE, CALL, TUNNEL = "statfed.Direct", "Deliver", "Tunnel"
+CONNECTIONS = 16
+"""Most calls of one peer at a time."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", CHUNK + HEADER),
     ("grpc.keepalive_time_ms", 20_000),
@@ -78,11 +85,13 @@ def chunks_of(size: int) -> int:
 
 @dataclass
 class Box:
-    """What has arrived for one run and waits. names: parties that may send; agreement: theirs and this party's."""
+    """What has arrived for one run and waits. names: parties that may send; agreement: theirs and this party's;
+    programs: by party, the Unix socket here that its connections lead to."""
 
     agreement: str
     names: frozenset[str]
     most: int
+    programs: dict[str, Path] = field(default_factory=dict)
     _held: dict[tuple[str, str], bytes] = field(default_factory=dict, repr=False)
     _had: set[tuple[str, str]] = field(default_factory=set, repr=False)
     _taken: int = 0
@@ -153,10 +162,13 @@ class Server:
         self.identity, self.direct = identity, direct
         self.boxes: dict[str, Box] = {}
         self._pins = {name: key for name, key in identity.pins.items() if name in direct.peers}
-        many = 2 * len(self._pins) + 2
+        many = CONNECTIONS * max(1, len(self._pins))
         self._server = grpc.server(ThreadPoolExecutor(many), options=_SERVING, maximum_concurrent_rpcs=many)
-        call = grpc.stream_unary_rpc_method_handler(self._deliver)
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {CALL: call}),))
+        calls = {
+            CALL: grpc.stream_unary_rpc_method_handler(self._deliver),
+            TUNNEL: grpc.stream_stream_rpc_method_handler(self._tunnel),
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, calls),))
         shown = self._shown()
         credentials = grpc.dynamic_ssl_server_credentials(shown, self._shown, require_client_authentication=True)
         try:
@@ -194,6 +206,37 @@ class Server:
             late.cancel()
         return b""
 
+    def _tunnel(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        """One connection of a peer's program, which leads to this party's own."""
+        try:
+            link = self._reached(self._caller(context), messages)
+        except _Refusal as refusal:
+            log.warning("direct: refused: %s", refusal.text)
+            context.abort(refusal.code, refusal.text)
+            return
+        context.add_callback(lambda: link.shutdown(socket.SHUT_RDWR) if link.fileno() >= 0 else None)
+        threading.Thread(target=write, args=(link, messages), daemon=True).start()
+        with link:
+            yield from read(link)
+
+    def _reached(self, sender: str, messages: Iterator[bytes]) -> socket.socket:
+        """A connection to this party's program, for its like at `sender`."""
+        program = self._box(_head(next(messages, b"")), sender).programs.get(sender)
+        if program is None:
+            raise _Refusal(grpc.StatusCode.FAILED_PRECONDITION, "tunnel: got none that is open here")
+        try:
+            return connected(program)
+        except OSError:
+            text = "tunnel: got no program that listens here"
+            raise _Refusal(grpc.StatusCode.FAILED_PRECONDITION, text) from None
+
+    def _box(self, head: Head, sender: str) -> Box:
+        """Where this party waits for what a head is about."""
+        box = self.boxes.get(head.run)
+        if box is None or sender not in box.names or head.agreement != box.agreement:
+            raise _Refusal(grpc.StatusCode.PERMISSION_DENIED, "run: got none that is open here with this caller")
+        return box
+
     def _caller(self, context: Any) -> str:
         """Whose identity key has signed the caller's certificate."""
         proof = context.auth_context()
@@ -209,9 +252,7 @@ class Server:
 
     def _received(self, sender: str, messages: Iterator[bytes], until: float) -> None:
         head = _head(next(messages, b""))
-        box = self.boxes.get(head.run)
-        if box is None or sender not in box.names or head.agreement != box.agreement:
-            raise _Refusal(grpc.StatusCode.PERMISSION_DENIED, "run: got none that is open here with this caller")
+        box = self._box(head, sender)
         if head.size > box.most:
             text = f"packet: got {head.size} bytes; want at most {box.most} (direct.megabytes)"
             raise _Refusal(grpc.StatusCode.OUT_OF_RANGE, text)
@@ -266,6 +307,7 @@ class Line:
         named = ("grpc.ssl_target_name_override", pinned_host(key))
         self._channel = grpc.secure_channel(self._address, credentials, options=(*_CALLING, named))
         self._call = self._channel.stream_unary(f"/{SERVICE}/{CALL}")
+        self._stream = self._channel.stream_stream(f"/{SERVICE}/{TUNNEL}")
 
     def close(self) -> None:
         """End it."""
@@ -286,6 +328,10 @@ class Line:
                 log.error("direct: %s at %s: %s: %s", self._peer, self._address, code.name, harmless(details, 300))
                 raise Refused(self._told(code, details, head.size))
             time.sleep(PAUSE)
+
+    def stream(self, head: Head, chunks: Iterator[bytes]) -> Any:
+        """A two-way stream to the other's program: iterate for what comes back, `cancel` to end it."""
+        return self._stream(chain([head.model_dump_json().encode()], chunks))
 
     def _told(self, code: grpc.StatusCode, details: str, size: int) -> str:
         """What the coordinator is told: no address, and the other's words only where they are of its own."""

@@ -379,6 +379,8 @@ class Holder:
             bounded_linkage(self.policy, study, figures, module.module.lists(agreement))
             self._permit(statement, study, uses=True)
             self._patient(study)
+            if ready := getattr(module.module, "ready", None):
+                ready()
             with one_at_a_time(self.home), self.ledger() as ledger:
                 links.kept(self.home, self.policy.dataset.id, ledger)
                 links.enter(

@@ -17,7 +17,7 @@ from statfed.client.sending import Sending
 from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout
 from statfed.core.identity import Identity, load_identity
-from statfed.core.linkage import Linking
+from statfed.core.linkage import Lines, Linking
 from statfed.core.method import Arrays
 from statfed.core.protection import Agreement, Packet, Party, agree, read_protection
 from statfed.core.statement import Present, Statement
@@ -83,6 +83,9 @@ class Protecting:
             except BaseException:
                 self._sending.close(statement.run)
                 raise
+            lined: Callable[[Lines | None], None] | None = getattr(made, "lined", None)
+            if lined:
+                lined(self._sending.lines(statement.run))
             self._open[statement.run] = agreement, made
         known, party = self._open[statement.run]
         if known != agreement:
@@ -111,8 +114,10 @@ class Protecting:
         """Forget a run and its secrets."""
         self._sending.close(run)
         self._agreed.pop(run, None)
-        if self._open.pop(run, None):
+        if found := self._open.pop(run, None):
             self._ended.add(run)
+            if close := getattr(found[1], "close", None):
+                close()
 
 
 def check_apart(agreement: Agreement, identity: Identity, coordinator: str | None = None) -> None:

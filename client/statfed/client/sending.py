@@ -11,17 +11,21 @@ coordinator: sealed bytes of such a run are never in a reply.
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from statfed.client.direct import Box, Head, Line, Server, chunks_of
 from statfed.client.guard.addresses import Direct
+from statfed.client.tunnel import Tunnel
 from statfed.core.errors import Refused
 from statfed.core.identity import Identity
 from statfed.core.linkage import Sealed
 from statfed.core.protection import Agreement, Packet
 
+_NOTHING = hashlib.sha256().hexdigest()
 Item = bytes | NDArray[Any]
 _TICKET = re.compile(
     rb"statfed direct: from (?P<sender>[a-z0-9][a-z0-9-]{0,39}), (?P<size>[0-9]{1,15}) bytes in [0-9]{1,12} chunks, "
@@ -43,6 +47,24 @@ class _Open:
     direct: Direct
     box: Box
     lines: dict[str, Line] = field(default_factory=dict)
+    tunnels: list[Tunnel] = field(default_factory=list)
+
+    def to(self, peer: str) -> Line:
+        """The line to a party, which is opened at its first use."""
+        if peer not in self.lines:
+            self.lines[peer] = Line(self.identity, self.direct, peer)
+        return self.lines[peer]
+
+    def head(self, size: int, sha256: str) -> Head:
+        """What goes before `size` bytes of this run."""
+        return Head(run=self.agreement.run, agreement=self.box.agreement, size=size, sha256=sha256)
+
+    def tunnel(self, peer: str, own: Path, other: Path) -> None:
+        """Until the run ends, what connects to the Unix socket `other` reaches the program of `peer`, and the
+        connections of that program lead to the socket `own`. Raises Refused where `peer` has no part in the run."""
+        line = self.to(peer)
+        self.box.programs[peer] = own
+        self.tunnels.append(Tunnel(other, partial(line.stream, self.head(0, _NOTHING))))
 
 
 class Sending:
@@ -74,6 +96,8 @@ class Sending:
         found = self._runs.pop(run, None)
         if found is None:
             return
+        for tunnel in found.tunnels:
+            tunnel.close()
         for line in found.lines.values():
             line.close()
         found.box.close()
@@ -82,6 +106,10 @@ class Sending:
             if not self._runs:
                 self._server.stop()
                 self._server = None
+
+    def lines(self, run: str) -> _Open | None:
+        """The lines of a run, for a party that has a program of its own to connect; None where it has none."""
+        return self._runs.get(run)
 
     def received(self, run: str, packet: Packet) -> Packet:
         """A stage's packet with what has come directly in the places of its tickets.
@@ -114,9 +142,6 @@ def _taken(box: Box, item: Item) -> Item:
 
 
 def _sent(run: _Open, item: Sealed) -> bytes:
-    if item.to not in run.lines:
-        run.lines[item.to] = Line(run.identity, run.direct, item.to)
     sha256 = hashlib.sha256(item).hexdigest()
-    head = Head(run=run.agreement.run, agreement=run.box.agreement, size=len(item), sha256=sha256)
-    run.lines[item.to].send(head, item)
+    run.to(item.to).send(run.head(len(item), sha256), item)
     return ticket(run.identity.name, len(item), sha256)

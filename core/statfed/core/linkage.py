@@ -112,6 +112,15 @@ class Sealed(bytes):
         return made
 
 
+class Lines(Protocol):
+    """A run's direct lines, for a party that has a program of its own talk to its like on Unix sockets."""
+
+    def tunnel(self, peer: str, own: Path, other: Path) -> None:
+        """Until the run ends, connections to the socket `other`, which is made here, reach the program of `peer`, and
+        those of that program lead to the socket `own`, at which this party's listens."""
+        ...
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the coordinator ends up with. figures: by name; size: matched units, None where that is not told; result:
@@ -132,7 +141,8 @@ class Party(Protocol):
 
     A holder that may learn pairs has them in `pairs` once it was told; one that works in steps says in `steps` how many
     it has answered. Where `standing` is there, it says in words what was answered last, how much of it is done and how
-    much there is: public, for the party's own log.
+    much there is: public, for the party's own log. A party that has a program of its own may have `lined`, which is
+    given the run's direct lines (None without), and `close`, at the end of the run.
     """
 
     def answer(self, stage: str, packet: Packet) -> Packet:
