@@ -392,7 +392,7 @@ def test_the_longest_scenarios_start_first_within_a_seed() -> None:
 
 def test_an_entry_of_the_inventory_cannot_be_compared() -> None:
     with pytest.raises(UsageError, match=r"whose protocol \(.*\) is not built"):
-        plan(Comparison(scenarios=("trade-linkage",)))
+        plan(Comparison(scenarios=("vertical-regression",)))
 
 
 def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ SEED = 1
 
 APPROXIMATE: Mapping[str, tuple[str, ...]] = {
     "network-from-aggregates": ("",),  # a network is inferred from its margins: none of it is a pooled computation
+    "trade-linkage": ("",),  # estimates of what is true, which no exact computation gives
+    "coverage": ("",),
     "wages": ("hourly/",),  # quantiles are bracketed to 0.02 EUR
 }
 """Figures, by how their names begin, that the exact level gives to the success tolerance only, and why."""
