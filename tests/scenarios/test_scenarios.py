@@ -44,7 +44,11 @@ DOCS = Path(__file__).parents[2] / "docs" / "scenarios"
 SEED = 1
 
 APPROXIMATE: Mapping[str, tuple[str, ...]] = {
+    "health-vertical": ("odds/",),  # sums on shares are in fixed point
     "network-from-aggregates": ("",),  # a network is inferred from its margins: none of it is a pooled computation
+    "trade-linkage": ("",),  # estimates of what is true, which no exact computation gives
+    "coverage": ("",),
+    "vertical-regression": ("ols/", "glm/"),  # likewise
     "wages": ("hourly/",),  # quantiles are bracketed to 0.02 EUR
 }
 """Figures, by how their names begin, that the exact level gives to the success tolerance only, and why."""
@@ -121,7 +125,7 @@ def noisy(name: str) -> list[tuple[str, Level]]:
 def test_scenarios_of_each_kind_are_found() -> None:
     assert "network-from-aggregates" in STATISTICS
     assert "time-use" in TRAINING
-    assert {"set-intersection"} <= set(LINKED)
+    assert {"set-intersection", "vertical-regression", "health-vertical"} <= set(LINKED)
 
 
 # Descriptions

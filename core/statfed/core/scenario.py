@@ -199,7 +199,8 @@ class Matching:
 
     key, block, salt: as of `statfed.core.linkage.Linking`; block and salt are for linkages that compare the parts of a
     key, and left out under others. minimum_frequency: fewest matched units that a figure is about, where the release
-    level does not ask for more. options: by linkage, its own further options. guesses: of the world's public facts, the
+    level does not ask for more. estimate: what is corrected for linkage errors, as of `Linking`, where a linkage that
+    cannot is refused. options: by linkage, its own further options. guesses: of the world's public facts, the
     identifiers that an attacker would try, each of 8 characters or more; None where keys cannot be listed.
     """
 
@@ -207,6 +208,7 @@ class Matching:
     block: str = ""
     salt: str = ""
     minimum_frequency: int = 1
+    estimate: Literal["none", "total", "coverage"] = "none"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     guesses: Callable[[Mapping[str, Any]], Iterable[str]] | None = None
 

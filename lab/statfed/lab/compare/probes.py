@@ -78,7 +78,8 @@ class Probes:
         return matching_of(self.module)
 
     def _games(self, technique: Technique, figures: Figures) -> dict[str, float]:
-        chance = technique.level.privacy or technique.level.disclosure.method == "random-round"
+        keyed = self.matched is not None and self.matched.estimate != "none"  # encodings are drawn for each linkage
+        chance = keyed or technique.level.privacy or technique.level.disclosure.method == "random-round"
         runs = RUNS[self.profile]
         if chance and not runs:
             return {}

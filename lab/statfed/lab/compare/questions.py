@@ -86,6 +86,7 @@ def linking(technique: Technique, matched: Matching, method: str, privacy: Mappi
         "minimum_frequency": max(matched.minimum_frequency, technique.level.disclosure.minimum_frequency or 1),
         "options": own,
         **parts,
+        **({"estimate": matched.estimate} if matched.estimate != "none" else {}),
     }
 
 

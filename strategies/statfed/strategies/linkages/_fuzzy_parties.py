@@ -30,7 +30,7 @@ from statfed.strategies.linkages._fuzzy_estimates import Counted, counted, of_ce
 from statfed.strategies.linkages._fuzzy_options import ROWS, Options, checked, messages, plan_of, sizes
 from statfed.strategies.linkages._fuzzy_sums import deal
 from statfed.strategies.linkages._fuzzy_sums import told as shown_cells
-from statfed.strategies.linkages._quality import BINS, Quality, assess, binned, grouped
+from statfed.strategies.linkages._quality import BINS, Quality, assess, binned, estimated, grouped, halved
 
 FIGURES = (
     "size",
@@ -253,10 +253,12 @@ class LinkageUnit(_Steps):
             raise Refused(f"minimum: got fewer links than the agreed {options.minimum}; want at least so many")
         best, second = two_best(found)
         seed = int.from_bytes(self.agreement.context("bootstrap")[:8])
-        quality = assess(best, second, found.offered, links.score, seed)
         threshold = options.threshold
-        if threshold is None:
-            suggested = quality.threshold(options.precision, options.least)
+        if threshold is not None:
+            quality = assess(best, second, found.offered, links.score, seed)
+        else:
+            first, wanted = halved(sides[0].tags[:, 0], found.offered), (options.precision, options.least)
+            suggested, quality = estimated(best, second, found.offered, links, first, wanted, seed)
             if suggested is None:
                 raise Refused(
                     f"precision: got no threshold with an estimated precision of {options.precision:g} whose interval "
