@@ -40,6 +40,7 @@ from statfed.core.table import Size
 from statfed.core.terms import Terms
 from statfed.federation.answers import learns
 from statfed.federation.generated import entries, generated
+from statfed.federation.generated_keys import rules_of
 from statfed.federation.homes import REGISTER, homes_under
 from statfed.federation.lines import lines
 from statfed.federation.parties import admit_third_parties, identities, third_parties
@@ -330,7 +331,8 @@ def _homes(terms: Terms, study: Resolved, policy: Policy | None, records: int, r
     for name, home in homes.items():
         point(home, root / REGISTER)
         book = terms.codebook_of(name)
-        table = generated(book, records, name, _read(terms, name), terms.where, weights, SEED)
+        keys = rules_of(study.linking.linking, book) if study.linking else None
+        table = generated(book, records, name, _read(terms, name), terms.where, weights, SEED, keys)
         pq.write_table(table, home / "data.parquet")
         unit = book.role("unit")
         persons = len(set(table[unit].to_pylist())) if unit in table.column_names else records
