@@ -17,6 +17,7 @@ from statfed.lab.compare.questions import Questions
 from statfed.lab.compare.statistics import bench_of, identifiers, write_sources
 from statfed.lab.compare.trial import Cell, Technique
 from statfed.scenarios import set_intersection
+from statfed.scenarios._data import borrowers
 from statfed.scenarios._data.numbers import issued, numbered
 from statfed.strategies.linkages import _ristretto, _tags
 
@@ -26,8 +27,8 @@ ISSUED = 20_000
 @pytest.fixture(scope="module")
 def world() -> World:
     """A tenth of the quick registers, of numbers that are few enough to try them all at once."""
-    sizes = set_intersection.borrowers.Sizes(office=100, bank=350, both=80, issued=ISSUED)
-    office, bank = set_intersection.borrowers.registers(sizes, 1)
+    sizes = borrowers.Sizes(office=100, bank=350, both=80, issued=ISSUED)
+    office, bank = borrowers.registers(sizes, 1)
     public = {"holders": ("office", "bank"), "issued": ISSUED}
     return World({"office": office, "bank": bank}, set_intersection.codebook(), "synthetic", public=public)
 

@@ -17,7 +17,7 @@ Vector = NDArray[np.float64]
 def figures_of(model: str, result: Result) -> dict[str, Figure]:
     """`MODEL/NAME` with its 95 % limits, and `MODEL/NAME/error`, its standard error, of each coefficient."""
     limits = result.conf_int().set_index("name")
-    found = {}
+    found: dict[str, Figure] = {}
     for row in result.tables["coefficients"]:
         name, value = str(row["name"]), row["estimate"]
         if not isinstance(value, float):
