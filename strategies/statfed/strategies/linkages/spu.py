@@ -30,14 +30,16 @@ who deviates the same holds as of `ecdh`: a list is what its holder says, every 
 import hashlib
 import os
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
 
+from statfed.core.card import read_card
 from statfed.core.errors import EngineError, Refused, StatfedError, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Lines, Outcome, Pairs, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Estimate, Lines, Outcome, Pairs, Reveal, Rounds, Units
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
 from statfed.core.section import Section, describe
 from statfed.strategies.linkages._channels import MEET, OFFER, Channels, met
@@ -59,6 +61,11 @@ PARTIES = (2, 2)
 EXTRA = ""
 METHODS: tuple[str, ...] = ()
 PARTED = False
+PRIVATE: tuple[Reveal, ...] = ()
+PRIVATELY: tuple[str, ...] = ()
+ESTIMATES: tuple[Estimate, ...] = ()
+CARD = read_card(__file__)
+QUALITY = ("Keys are compared by equal tags: two units whose normal forms are the same are linked, right or wrong.",)
 MOST = 100_000_000
 PRODUCTION = 'none: SPU says of itself that it is "NOT designed for production"'
 PART, START, FOUND, SIZE, WITHHELD = "part", "start", "found", "size", "withheld"
@@ -72,7 +79,12 @@ class Options(Section):
     pad_to: dict[str, int] = Field(
         default_factory=dict, description="items of each holder's list, filled up; by default its public size"
     )
-    ratio: float = Field(default=100.0, ge=1, description="most items of one list for each of the other's")
+    ratio: float = Field(
+        default=100.0,
+        ge=1,
+        description="most items of one list for each of the other's",
+        json_schema_extra={"weaker": "above"},
+    )
     protocol: Literal["rr22", "kkrt"] = Field(default="rr22", description="of SPU: rr22, or the older kkrt")
     seconds: float = Field(default=3600.0, gt=0, le=86_400, description="most that the intersection may take")
 
@@ -119,6 +131,25 @@ def figures(agreement: Agreement) -> int:
     return slots(agreement)[_options(agreement).to]
 
 
+def lists(agreement: Agreement) -> Mapping[str, int]:
+    """Items of each holder's list."""
+    return slots(agreement)
+
+
+def stepwise(agreement: Agreement, holder: str) -> tuple[int, int]:  # noqa: ARG001
+    """All figures come out at once."""
+    return figures(agreement), 0
+
+
+def noise(options: Options) -> None:
+    """None is added."""
+
+
+def seen(options: Options, holders: Sequence[str]) -> Mapping[str, Reveal]:  # noqa: ARG001
+    """Nothing is told with noise."""
+    return {}
+
+
 def third_parties(options: Options) -> tuple[str, ...]:  # noqa: ARG001
     """None."""
     return ()
@@ -129,8 +160,11 @@ def ready() -> None:
     python()
 
 
-def party(agreement: Agreement, identity: Identity, units: Units | None) -> "Half":
-    """A holder's half. Raises UsageError on anybody else's, Refused on units that do not fit the agreement."""
+def party(agreement: Agreement, identity: Identity, units: Units | None, keep: Path | None = None) -> "Half":  # noqa: ARG001
+    """A holder's half. keep: left alone, SPU goes on with nothing.
+
+    Raises UsageError on anybody else's, Refused on units that do not fit the agreement.
+    """
     if units is None or identity.name not in agreement.holders:
         raise UsageError(f"spu: got no units of {identity.name}; want a holder's own")
     return Half(agreement, identity, units)
