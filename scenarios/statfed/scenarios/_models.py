@@ -45,7 +45,8 @@ def least_squares(model: str, x: Vector, y: Vector, names: Iterable[str]) -> Ref
     beta = np.linalg.solve(r, q.T @ y)
     inverse = np.linalg.inv(r)
     variance = ((y - x @ beta) ** 2).sum() / (len(y) - x.shape[1])
-    return _named(model, names, beta, np.sqrt(variance * (inverse**2).sum(axis=1)))
+    errors: Vector = np.sqrt(variance * (inverse**2).sum(axis=1))
+    return _named(model, names, np.asarray(beta, np.float64), errors)
 
 
 def logistic(model: str, x: Vector, y: NDArray[np.bool_], names: Iterable[str]) -> Reference:
@@ -54,7 +55,8 @@ def logistic(model: str, x: Vector, y: NDArray[np.bool_], names: Iterable[str]) 
     fitted = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12, max_iter=200)
     fitted.fit((x[:, 1:] - centre) / scale, y)
     slopes = fitted.coef_[0] / scale
-    beta = np.concatenate([[fitted.intercept_[0] - slopes @ centre], slopes])
+    first = float(np.ravel(fitted.intercept_)[0]) - float(slopes @ centre)
+    beta: Vector = np.concatenate([[first], slopes])
     p = 1 / (1 + np.exp(-(x @ beta)))
     information = x.T @ (x * (p * (1 - p))[:, None])
     return _named(model, names, beta, np.sqrt(np.diag(np.linalg.inv(information))))

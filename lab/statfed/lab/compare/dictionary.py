@@ -134,10 +134,10 @@ def overheard(terms: Terms, sources: Mapping[str, str]) -> Views:
     agreement = agree("dictionary", terms, {name: max(1, units.count) for name, units in tables.items()})
     views = Views(agreement.holders, agreement.third_parties)
     parties = {
-        name: _Watched(name, module.party(agreement, identity, tables.get(name)), views)
+        name: _Watched(name, module.module.party(agreement, identity, tables.get(name)), views)
         for name, identity in _identities(agreement).items()
     }
-    linked(module.coordinator(agreement), cast(Mapping[str, Party], parties))
+    linked(module.module.coordinator(agreement), cast(Mapping[str, Party], parties))
     return views
 
 
