@@ -32,7 +32,13 @@ def test_the_cells_of_these_tests_are_few() -> None:
 
 
 @pytest.mark.parametrize(
-    "second", [SIZE, analysis("mean", columns=["income"]), analysis("ols", formula="income ~ age")]
+    "second",
+    [
+        SIZE,
+        pytest.param(analysis("mean", columns=["income"]), marks=pytest.mark.whole),
+        pytest.param(analysis("ols", formula="income ~ age"), marks=pytest.mark.whole),
+    ],
+    ids=["size", "mean", "ols"],
 )
 def test_what_a_withheld_cell_is_part_of_is_not_released_after_it(second: dict[str, Any], tmp_path: Path) -> None:
     """The size less the cells that are shown would be the two that are not."""
