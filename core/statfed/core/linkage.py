@@ -133,7 +133,8 @@ class Linkage(Protocol):
     TITLE: one line for lists. TRUST: assumptions under which it holds. REVEALS: what may come out of it. PARTIES:
     fewest and most holders. EXTRA: optional packages that it needs. METHODS: analyses that it works out over the
     matched. PARTED: does it compare the parts of a key one by one? Options: pydantic model of what all parties agree
-    on, in the agreement; where it has a field `helper`, a third party of that name takes part.
+    on, in the agreement; where it has a field `helper`, a third party of that name takes part. A module that needs
+    something of a holder's machine may have `ready`, which raises Refused, in public words, where it is not there.
     """
 
     TITLE: str
