@@ -117,7 +117,9 @@ def test_decimals_of_encrypted_totals_are_said_by_column(decimals: Any, said: st
 
 
 def test_a_linkage_that_there_is_not_is_told_which_there_are() -> None:
-    with pytest.raises(UsageError, match=r"got 'hepler'; .* of linkages one of ecdh, fuzzy, helper \(did you mean h"):
+    with pytest.raises(
+        UsageError, match=r"got 'hepler'; .* of linkages one of ecdh, fuzzy, helper, spu \(did you mean h"
+    ):
         linked(by="hepler")
 
 

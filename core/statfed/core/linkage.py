@@ -160,7 +160,8 @@ class Linkage(Protocol):
     `helper`, a third party of that name takes part; fields with which it protects less, if they are other than by
     default or above it, have `json_schema_extra={"weaker": True or "above"}`. PRIVATE: what may come out with noise (a
     study's [privacy]); PRIVATELY: the analyses of it. A module may have CARD, its questions for the parties
-    (`statfed.core.card`), and QUALITY, sentences on how right its links are.
+    (`statfed.core.card`), QUALITY, sentences on how right its links are, and, if it needs something of a holder's
+    machine, `ready`, which raises Refused, in public words, where that is not there.
     """
 
     TITLE: str

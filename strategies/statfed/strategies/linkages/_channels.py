@@ -88,7 +88,7 @@ class Channels:
         salt = self.agreement.context("linkage channel") + cast
         return AESGCM(HKDF(SHA256(), _KEY, salt, info).derive(shared))
 
-    def seal(self, to: str, purpose: str, content: bytes | memoryview) -> Sealed:
+    def seal(self, to: str, purpose: str, content: bytes | memoryview) -> bytes:
         """`content` for one party alone. purpose: what it is, which the reader has to expect."""
         way = self._way(self._out, to)
         return Sealed.of(to, way.key.encrypt(way.nonce(), content, purpose.encode()))
