@@ -16,7 +16,12 @@ def rounds(*standings: tuple[str, int, int]) -> Generator[Stage, Replies, Outcom
 
 def followed(*standings: tuple[str, int, int]) -> list[tuple[str, int, int]]:
     told: list[tuple[str, int, int]] = []
-    watched = _watched(rounds(*standings), lambda *what: told.append(what))
+    outcome: Outcome | None = None
+
+    def progress(phase: str, done: int, total: int) -> None:
+        told.append((phase, done, total))
+
+    watched = _watched(rounds(*standings), progress)
     stage = next(watched, None)
     while stage is not None:
         assert stage.name == "stage"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from statfed.core.codebook import Codebook, iso_of
 from statfed.core.errors import UsageError
@@ -22,6 +22,7 @@ from statfed.core.names import one_of
 from statfed.core.section import shown
 from statfed.core.table import Table
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported
 MOST_PARTS = 32
 _PIECE = re.compile(r"([^\[\]:,+]+?)\s*(?::\s*([a-z0-9()-]+?))?\s*(?:\[\s*(-?[0-9]{0,4})\s*:\s*(-?[0-9]{0,4})\s*\])?")
 _BETWEEN = "\x1f"  # no rule leaves one in a text, so that "ab" + "c" is not "a" + "bc"
@@ -95,7 +96,8 @@ Texts: TypeAlias = "Sequence[str | None] | pa.LargeBinaryArray"
 def packed_texts(texts: Texts) -> pa.LargeBinaryArray:
     """Texts as bytes of UTF-8 in one Arrow array, with offsets of 64 bits: all together may take any space."""
     if isinstance(texts, pa.Array):
-        return texts.cast(pa.large_binary())
+        array: Any = texts
+        return array.cast(pa.large_binary())
     found = [None if text is None else str(text).encode("utf-8", "surrogatepass") for text in texts]
     return pa.array(found, pa.large_binary())
 

@@ -27,9 +27,9 @@ def linked(study: Resolved, exchange: Exchange, run: str, timeout: float, progre
     if not isinstance(module, InPlace) or asked is None:
         raise EngineError(f"{study.terms.protection.name}: no linkage")
     progress(LINKAGE, 0, 1)
-    watched = _watched(module.coordinator(agree(run, study.terms, exchange.sizes)), progress)
-    rounds = cast(Any, watched)  # gives an outcome, and no sum
-    found, _, traffic = exchange.total(rounds, dict, Receipt, 1, LINKAGE, timeout)
+    rounds: Any = module.coordinator(agree(run, study.terms, exchange.sizes))
+    watched = cast(Any, _watched(rounds, progress))  # gives an outcome, and no sum
+    found, _, traffic = exchange.total(watched, dict, Receipt, 1, LINKAGE, timeout)
     progress(LINKAGE, 1, 1)
     result = _result(asked, cast(Outcome, found))
     return (result.with_(notes=(*result.notes, _against(study))) if study.linked_noise else result), traffic
@@ -47,24 +47,23 @@ def _against(study: Resolved) -> str:
 def _watched(rounds: Rounds, progress: Progress) -> Rounds:
     """The same, telling how far what takes several exchanges is: what is over in one is not worth a line."""
     told: tuple[str, int] | None = None
-    outcome: Outcome | None = None
     reply: Replies | None = None
-    while outcome is None:
+    while True:
         try:
             stage = next(rounds) if reply is None else rounds.send(reply)
-            doing, done, total = stage.standing
         except StopIteration as end:
-            outcome = end.value
-            doing, done, total = "", 0, 1
+            if told:
+                progress(f"{LINKAGE}: {told[0]}", told[1], told[1])
+            outcome: Outcome = end.value
+            return outcome
+        doing, done, total = stage.standing
         if told and (told[0] != doing or not done):
             progress(f"{LINKAGE}: {told[0]}", told[1], told[1])
             told = None
-        if outcome is None:
-            if doing and done:
-                progress(f"{LINKAGE}: {doing}", done, total)
-                told = doing, total
-            reply = yield stage
-    return outcome
+        if doing and done:
+            progress(f"{LINKAGE}: {doing}", done, total)
+            told = doing, total
+        reply = yield stage
 
 
 def first_ask(study: Resolved) -> str:

@@ -13,11 +13,12 @@ import hmac
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from statfed.core.errors import Refused, UsageError
@@ -29,6 +30,7 @@ from statfed.strategies.linkages._ecdh_plan import Plan, plan_of
 from statfed.strategies.linkages._kept_points import KeptPoints
 from statfed.strategies.linkages._ristretto import Points
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported
 _FIELDS = ("context", "units", "scalar", "order", "partner", "tag")
 _OWN, _OTHERS = ".own", ".others"  # files of points beside that of the list
 _ROWS = 1 << 16

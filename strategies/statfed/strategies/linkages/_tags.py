@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from statfed.core.errors import Refused
 from statfed.core.linkage import Units
 from statfed.core.randomness import Stream
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported
 KEY, SIZE = 32, 16
 Places = NDArray[np.int64]
 TAG = np.dtype([("high", "<u8"), ("low", "<u8")])
