@@ -21,7 +21,7 @@ def figure(row: Row | None) -> Figure:
 
 def figures_by_cell(result: Result, by: str, cells: Iterable[str]) -> dict[str, Figure]:
     """Numbers of matches and totals of the value over them, in all and by cell."""
-    found = {}
+    found: dict[str, Figure] = {}
     for table, name in (("corrected", "matches"), ("totals", "value")):
         rows = {row[by]: row for row in result.tables[table]}
         found |= {f"{name}/{cell or ALL}": figure(rows.get(cell)) for cell in (None, *cells)}

@@ -100,7 +100,7 @@ def test_corrected_figures_miss_the_truth_further_than_their_limits() -> None:
     assert population["lower"] <= 600 * 600 / both.sum() <= population["upper"]
     assert [row["estimate"] for row in tables["coverage"][3:]] == [600, 600]  # without the padding
     recall = next(row for row in tables["rates"] if row["name"] == "recall")
-    assert 0.9 < recall["lower"] < recall["upper"] <= 1  # type: ignore[operator]
+    assert 0.5 < recall["lower"] < recall["upper"] <= 1  # type: ignore[operator]
     assert outcome.result.undeclared == ()
 
 
@@ -219,3 +219,16 @@ def test_what_roles_learn_of_corrected_figures_leaves_one_out() -> None:
     with pytest.raises(UsageError, match="got size; want totals"):
         fuzzy.learns(agreed(10, **COLUMNS, owner="office"), "size")
     assert fuzzy.figures(agreed(10, **COLUMNS, owner="office")) > fuzzy.figures(agreed(10)) + 3 * 10
+
+
+@pytest.mark.parametrize("value", [0.9908, 1.0, 1.02])
+def test_a_rate_near_one_has_a_lower_limit_of_nothing(value: float) -> None:
+    """In the logit of .99 an error of .07 reaches down to 0."""
+    from statfed.core.linkage_errors.estimate import Estimate
+    from statfed.strategies.linkages._fuzzy_estimates import _limited
+
+    scale: Any = "logit" if value < 1 else "plain"
+    _, _, low, high = _limited(Estimate("recall", value, 0.07, scale))
+    assert 0.5 < low < 0.95
+    assert high == 1.0
+    assert _limited(Estimate("recall", 0.8, 0.01, "logit"))[2] == pytest.approx(0.78, abs=0.01)

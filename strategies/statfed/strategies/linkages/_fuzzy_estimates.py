@@ -158,8 +158,12 @@ def _numbers(estimate: Estimate) -> tuple[float, float, float, float]:
 
 
 def _limited(estimate: Estimate) -> tuple[float, float, float, float]:
-    """With limits that are no more than 1: no rate is, though an estimate may be."""
+    """With limits that are no more than 1: no rate is, though an estimate may be. Of a rate nearer to 1 than its
+    standard error the lower limit is as of one so far from 1, since a logit says nothing there."""
     value, error, low, high = _numbers(estimate)
+    if not estimate.at_limit and 0 < 1 - error < value and estimate.scale != "log":
+        farther = Estimate(estimate.name, max(1 - error, 0.5), error, "logit")
+        return (value, error, farther.interval()[0], 1.0)
     return (value, error, min(low, 1.0), min(high, 1.0))
 
 

@@ -99,7 +99,7 @@ def assess(
 def _widened(recall: Curve, limits: Curve, errors: Curve, count: int) -> Curve:
     """Limits of recall no narrower than those that are normal in its logit: of the few partners that are missed where
     it is near 1, the percentiles of a bootstrap hold too few."""
-    edge = 0.5 / max(count, 1)
+    edge = np.clip(errors, 0.5 / max(count, 1), 0.5)  # nearer to 1 than its error a logit says nothing
     inside = np.clip(recall, edge, 1.0 - edge)
     reach = _NORMAL * errors / (inside * (1.0 - inside))
     logit = np.log(inside / (1.0 - inside))
