@@ -29,7 +29,7 @@ from tests.federation.test_pilot import free_port as free_port
 from tests.pilots import Pilot
 
 HOLDERS = ("bank", "office")
-COLUMNS = {
+COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
     "office": {"id": {"type": "id"}, "region": {"type": "category", "categories": ["n", "s"]}},
     "bank": {"id": {"type": "id"}, "sector": {"type": "category", "categories": ["x", "y"]}},
 }
