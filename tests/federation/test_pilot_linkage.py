@@ -29,7 +29,7 @@ from tests.federation.test_pilot import free_port as free_port
 from tests.pilots import Pilot
 
 HOLDERS = ("bank", "office")
-COLUMNS = {
+COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
     "office": {"id": {"type": "id"}, "region": {"type": "category", "categories": ["n", "s"]}},
     "bank": {"id": {"type": "id"}, "sector": {"type": "category", "categories": ["x", "y"]}},
 }
@@ -198,13 +198,13 @@ def test_a_linkage_runs_over_the_hub_of_a_pilot(tmp_path: Path, free_port: int) 
             thread.join()
 
     with background(serve_all), hub_up(pilot.office):
-        _until(lambda: all(hub.connected(pilot.office).values()))
+        _until(lambda: all(hub.connected(pilot.office).values()), 240)
         assert hub.correspond(pilot.office, [number]) == {}
         approve(pilot, number, *names)
         assert hub.correspond(pilot.office, [number]) == {}
         answer = run_number(pilot.office.root, number, Options(), notify=lambda _: None)
         assert answer.result.tables["matched"][0]["count"] == 60
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not (pilot.home("bank") / "links" / f"{answer.run}.parquet").exists():
             assert time.monotonic() < end
             time.sleep(0.1)
