@@ -275,7 +275,7 @@ class Twice:
 
     def answer(self, stage: str, packet: Packet) -> Packet:
         first, second = (self.party.answer(stage, dict(packet)) for _ in range(2))
-        told = [{name: bytes(memoryview(item)) for name, item in reply.items()} for reply in (first, second)]
+        told = [{name: memoryview(np.frombuffer(item, np.uint8) if isinstance(item, bytes) else item).tobytes() for name, item in reply.items()} for reply in (first, second)]
         assert told[0] == told[1]
         return second
 

@@ -275,6 +275,8 @@ def _retention(facts: Facts) -> Section:
     ]
     if exact:
         rows.insert(1, ("releases.sqlite of holders with rules", "which exact results left, without values", BLANK))
+    if is_linkage(facts.technique.name):
+        rows.insert(1, ("linked.sqlite of holders", "which of their own units linkages were about", BLANK))
     if facts.technique.identities:
         rows.append(("keys of the run", "made for it, forgotten with it", "nothing is kept"))
         rows.append(("identity keys and pins", "valid until they are replaced", BLANK))

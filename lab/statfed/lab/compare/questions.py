@@ -51,7 +51,7 @@ def under(
                 privacy = {"mechanism": "discrete-gaussian"} | privacy
     options = dict(technique.options)
     if matched is not None:
-        options, privacy = linking(technique, matched, str(table["method"]), privacy) | options, None
+        options = linking(technique, matched, str(table["method"]), private=privacy is not None) | options
     return {
         **table,
         "privacy": privacy,
@@ -69,20 +69,19 @@ def under(
     }
 
 
-def linking(technique: Technique, matched: Matching, method: str, privacy: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options of a linkage in the place of a protection. privacy: noise, which is then the linkage's own.
+def linking(technique: Technique, matched: Matching, method: str, *, private: bool) -> dict[str, Any]:
+    """The options of a linkage in the place of a protection. private: is there to be noise in what comes out?
 
-    Raises UsageError where it has none.
+    Raises UsageError where the linkage has none for that.
     """
     module, own = load_linkage(technique.protection), dict(matched.options.get(technique.protection, {}))
-    if privacy is not None:
-        if "privacy" not in module.Options.model_fields:
-            raise UsageError(f"linkage {technique.protection}: got level {technique.level.id}; want one without noise")
-        own["privacy"] = dict(privacy)
+    reveal = "size" if method == "count" else "totals"
+    if private and (reveal not in module.PRIVATE or (reveal == "totals" and method not in module.PRIVATELY)):
+        raise UsageError(f"linkage {technique.protection}: got level {technique.level.id}; want one without noise")
     parts = {"block": matched.block, "salt": matched.salt} if module.PARTED else {}
     return {
         "key": matched.key,
-        "reveal": "size" if method == "count" else "totals",
+        "reveal": reveal,
         "minimum_frequency": max(matched.minimum_frequency, technique.level.disclosure.minimum_frequency or 1),
         "options": own,
         **parts,
@@ -159,7 +158,11 @@ class Questions:
 
     def gives(self, analysis: str) -> bool:
         """As `statfed.core.scenario.Ask`."""
-        return self.matched is None or analysis in ("count", *load_linkage(self.technique.protection).METHODS)
+        if self.matched is None:
+            return True
+        module = load_linkage(self.technique.protection)
+        methods = module.PRIVATELY if self.technique.level.privacy else module.METHODS
+        return analysis in ("count", *methods)
 
     def study(self, table: Mapping[str, Any], share: float = 1.0) -> Study:
         """The study of these holders under the technique. table: its method, options and conditions, and what its

@@ -54,8 +54,8 @@ a point twice is refused, and messages of another length or out of turn, before 
 
 *Cost*: about 95 microseconds of processor an item and side and 96 bytes an item, for totals half as much again and
 twice as many (`benchmarks/linkage_exact.py`); linear. Where tens of millions are linked often, set intersection by
-vector oblivious linear evaluation (RR22: Raghuraman and Rindal 2022, as in SPU) is some fifteen times faster, under
-further assumptions.
+vector oblivious linear evaluation (RR22: Raghuraman and Rindal 2022, as in SPU: linkage `spu`) is four to nine times
+faster, under further assumptions.
 """
 
 from collections.abc import Generator, Mapping, Sequence
