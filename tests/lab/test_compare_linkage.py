@@ -43,14 +43,16 @@ def world(profile: Profile, seed: int) -> World:
 
 def compute(ask: Any, public: Mapping[str, Any]) -> Figures:
     found: dict[str, float | None] = dict.fromkeys(("size", "loans", *"abc"))
-    (row,) = ask("count", share=0.5).tables["matched"]
+    if ask.gives("table"):
+        table = ask("table", rows=["region"], share=0.4)
+        found |= {str(row["region"]): row.get("count") for row in table.tables[table.main]}
+        if None in (found["a"], found["b"], found["c"]):
+            return {name: Figure(value) for name, value in found.items()}
+    (row,) = ask("count", share=0.3).tables["matched"]
     found["size"] = row["count"]
     if ask.gives("total"):
-        total = ask("total", columns=["loans"], share=0.5)
+        total = ask("total", columns=["loans"], share=0.3)
         found["loans"] = total.tables[total.main][0]["total"]
-    if ask.gives("table"):
-        table = ask("table", rows=["region"])
-        found |= {str(row["region"]): row.get("count") for row in table.tables[table.main]}
     return {name: Figure(value) for name, value in found.items()}
 
 
@@ -120,7 +122,7 @@ def test_noise_of_a_level_is_the_linkages_own(trials: Mapping[str, Trial]) -> No
         assert (trial.status, trial.reason) == ("done", "")
         assert trial.error is not None
         assert trial.error > 0
-        assert trial.epsilon == pytest.approx(1.0, abs=0.1)
+        assert trial.epsilon is None  # somebody sees the exact figure: no epsilon holds against everybody
     assert trials["fuzzy, epsilon-1"].status == "not-applicable"
 
 

@@ -89,21 +89,31 @@ def world(profile: Profile, seed: int) -> World:
 
 
 def compute(ask: Ask, public: Mapping[str, Any]) -> Figures:  # noqa: ARG001
-    """Four questions, or those of them that the linkage works out."""
+    """Two questions: of a linkage that has tables the table and totals by region, which add up to size and total; of
+    others size and total. Where a cell is withheld nothing else is asked: with it, it could be told."""
     found: dict[str, float | None] = dict.fromkeys(_names())
-    (row,) = ask("count", share=0.5).tables["matched"]
-    found["size"] = _number(row["count"])
-    if ask.gives("total"):
-        loans = ask("total", columns=["loans"], share=0.5)
-        found["loans"] = _number(loans.tables[loans.main][0]["total"])
-    if ask.gives("table"):
-        counts = ask("table", rows=["region"], columns=["sector"])
-        found |= {
-            f"enterprises/{row['region']}/{row['sector']}": _number(row["count"]) for row in counts.tables["cells"]
-        }
-        owed = ask("total", columns=["loans"], by=["region"])
-        found |= {f"loans/{row['region']}": _number(row["total"]) for row in owed.tables[owed.main]}
+    if not ask.gives("table"):
+        (row,) = ask("count", share=0.5).tables["matched"]
+        found["size"] = _number(row["count"])
+        if ask.gives("total"):
+            loans = ask("total", share=0.5, columns=["loans"])
+            found["loans"] = _number(loans.tables[loans.main][0]["total"])
+        return {name: Figure(value) for name, value in found.items()}
+    counts = ask("table", share=0.5, rows=["region"], columns=["sector"]).tables["cells"]
+    found |= {f"enterprises/{row['region']}/{row['sector']}": _number(row["count"]) for row in counts}
+    found["size"] = _sum(row["count"] for row in counts)
+    if found["size"] is not None:
+        owed = ask("total", share=0.5, columns=["loans"], by=["region"])
+        totals = owed.tables[owed.main]
+        found |= {f"loans/{row['region']}": _number(row["total"]) for row in totals}
+        found["loans"] = _sum(row["total"] for row in totals)
     return {name: Figure(value) for name, value in found.items()}
+
+
+def _sum(values: Iterable[object]) -> float | None:
+    """None where one is not told."""
+    told = [_number(value) for value in values]
+    return None if None in told else float(sum(value for value in told if value is not None))
 
 
 def pooled(world: World) -> Reference:
