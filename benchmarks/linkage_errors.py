@@ -1,8 +1,11 @@
 """Bias and interval coverage of estimates under linkage errors, over repeated draws, with the naive figure beside them.
 
-    python benchmarks/linkage_errors.py [draws] [units] [word]
+    python benchmarks/linkage_errors.py [draws] [units] [word]      # from counts
+    python benchmarks/linkage_errors.py linked [draws] [units]      # from encodings, as `statfed link --estimate`
+    python benchmarks/linkage_errors.py protocol [units]            # all of it once, between parties of one process
 
-By default 200 draws of 100,000 units; with a word those designs alone that have it in their name. Totals: pairs of
+By default 200 draws of 100,000 units, of 2,000 units from encodings; with a word those designs alone that have it in
+their name. Totals: pairs of
 registers of the design of the pilot of Statistics Netherlands and Statistics Canada (tests/trade.py), with its
 assumptions and without one at a time; size of the population from the same draws. Regressions: 5,000 links in five
 blocks of which 100 to 70 % are right, shares known with a standard error of .02. Bias is relative; `spread` is the
@@ -11,19 +14,30 @@ intervals. Prints Markdown.
 """
 
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.strategies.linkages.fuzzily import run
 from tests.trade import CELLS, Linked, draw
 
-from statfed.core.errors import UsageError
+from statfed.core.errors import Refused, UsageError
+from statfed.core.linkage import Units
 from statfed.core.linkage_errors.bootstrap import bootstrap_totals
 from statfed.core.linkage_errors.coverage import population_size
 from statfed.core.linkage_errors.estimate import Estimate
 from statfed.core.linkage_errors.regression import Family, Form, Records, linked_regression
-from statfed.core.linkage_errors.totals import blocked_rates, corrected_counts
+from statfed.core.linkage_errors.totals import blocked_rates, corrected_counts, corrected_totals
+from statfed.core.protection import Agreement
+from statfed.scenarios._data.lists import Design, Drawn, drawn
+from statfed.strategies.linkages import fuzzy
+from statfed.strategies.linkages._comparing import Encoded, compare
+from statfed.strategies.linkages._encodings import Encoder, tags
+from statfed.strategies.linkages._fuzzy_estimates import counted
+from statfed.strategies.linkages._fuzzy_options import Options
 
 Floats = NDArray[np.float64]
 DESIGNS: dict[str, dict[str, Any]] = {
@@ -112,6 +126,100 @@ def resampled(draws: int, units: int) -> None:
     print(f"\nTotal of two samples of {units:,} units, {draws} draws, coverage: {shown}\n")
 
 
+DESIGN = Design(2_000, (0.95, 0.9), 0.2, 0.05, {"sea": 0.45, "road": 0.3, "air": 0.15, "rail": 0.1}, 0.8)
+SAMPLES = (0.7, 0.7)
+
+
+def pair_of(made: Drawn) -> tuple[Units, Units]:
+    """Both lists as units, with the first's columns."""
+    place = np.array([f"{one:06d}" for one in made.place], dtype=object)
+    cells = np.array([list(DESIGN.cells).index(one) for one in made.cell], float)
+    keys = (
+        {"name": made.name[made.first].tolist(), "number": made.number[made.first].tolist()},
+        {"name": made.second_name, "number": made.second_number},
+    )
+    columns = {"cell": cells[made.first], "value": made.value[made.first]}
+    return (
+        Units({**keys[0], "place": place[made.first].tolist()}, columns),
+        Units({**keys[1], "place": place[made.second].tolist()}),
+    )
+
+
+def options(**more: Any) -> Options:
+    """Of a fuzzy linkage of such lists: place is the blocking key, name and number the linkage key."""
+    attributes = {"name": {"bits": 160}, "number": {"bits": 100, "q": 1, "positional": True}}
+    given = {"attributes": attributes, "block": ["place"], "threshold": 0.9, "level": 0.0, "estimate": "coverage"}
+    return Options.model_validate(given | more)
+
+
+def linked(draws: int, units: int) -> None:
+    """Lists that are encoded and compared: totals of cells and of values, and the population."""
+    heading("design", "figure")
+    for name, listed in (("lists of 95 and 90 %", DESIGN.listed), ("two samples, 70 % each", SAMPLES)):
+        rows: dict[str, list[tuple[Estimate, float, float]]] = {}
+        refused = 0
+        for seed in range(draws):
+            made = drawn(replace(DESIGN, units=units, listed=listed), seed)
+            try:
+                for figure, row in _one(made, seed).items():
+                    rows.setdefault(figure, []).append(row)
+            except (Refused, UsageError):
+                refused += 1
+        for figure, each in rows.items():
+            print(f"| {name} | {figure} | {measured(*zip(*each, strict=True))} |", flush=True)
+        if refused:
+            print(f"\n{refused} draws refused\n")
+
+
+def _one(made: Drawn, seed: int) -> dict[str, tuple[Estimate, float, float]]:
+    """Estimate, truth and naive figure of one draw, without the protocol."""
+    random = np.random.default_rng(seed)
+    secret, given, sides = random.bytes(32), options(), []
+    pair = pair_of(made)
+    for side in pair:
+        encoded = Encoder(secret, given.attributes).encode(side.keys)
+        sides.append(Encoded(encoded, tags(secret, {"place": side.keys["place"]})))
+    found = compare(sides[0], sides[1], given.floor, given.most_compared, given.most_kept)
+    real = (np.ones(pair[0].count, bool), np.ones(pair[1].count, bool))
+    done = counted(found, 0.9, 0.0, real, sides[0].tags[:, 0])
+    rates, weights = done.rates(), done.weights(0).astype(float)
+    sea, value = pair[0].columns["cell"] == 0, pair[0].columns["value"]
+    common = made.common
+    counts = corrected_counts(rates, [weights[sea, 0].sum(), weights[~sea, 0].sum()],
+                              [weights[sea, 1].sum(), weights[~sea, 1].sum()])  # fmt: skip
+    sums = [weights.T @ value**power for power in (1, 2)]
+    total = corrected_totals(
+        rates, sums[0][:1], sums[0][1:], links_squared=sums[1][:1], blocked_squared=sums[1][1:]
+    ).total
+    links = int(weights[:, 0].sum())
+    size = population_size(pair[0].count, pair[1].count, counts.total, links=links)
+    return {
+        "cell of 45 %": (counts.cells[0], float((common["cell"] == "sea").sum()), counts.naive[0]),
+        "matches": (counts.total, float(len(common)), float(links)),
+        "value": (total, float(common["value"].sum()), float(sums[0][0])),
+        "population": (size.population, float(len(made.place)), size.naive or 0.0),
+    }
+
+
+def protocol(units: int) -> None:
+    """The whole exchange once: figures beside the truth, processor time and what passes through the coordinator."""
+    made = drawn(replace(DESIGN, units=units), 1)
+    pair = dict(zip(("bank", "office"), pair_of(made), strict=True))
+    levels = tuple(DESIGN.cells)
+    values = {"value": {"low": 0, "high": 10_000}}
+    given = options(owner="bank", by={"cell": levels}, values=values)
+    sizes = {name: side.count for name, side in pair.items()}
+    third = fuzzy.third_parties(given)
+    agreement = Agreement("run", "study", "fuzzy", tuple(sizes), third, 2, sizes, given)
+    started = time.process_time()
+    outcome, _ = run(agreement, pair)
+    spent = time.process_time() - started
+    if outcome.result is not None:
+        for table in ("corrected", "totals", "coverage", "rates"):
+            print(outcome.result.to_pandas(table).to_string(index=False))
+    print(made.common.groupby("cell")["value"].agg(["size", "sum"]), len(made.common), f"{spent:.1f} s", sep="\n")
+
+
 def regressions(draws: int) -> None:
     """Slopes of linear and logistic regressions."""
     heading("regression", "slope")
@@ -144,6 +252,12 @@ def _linked(rng: np.random.Generator, family: Family, n: int = 5000) -> Records:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
+    if given[:1] == ["linked"]:
+        linked(int(given[1]) if len(given) > 1 else 200, int(given[2]) if len(given) > 2 else DESIGN.units)
+        sys.exit()
+    if given[:1] == ["protocol"]:
+        protocol(int(given[1]) if len(given) > 1 else 100_000)
+        sys.exit()
     times, size = int(given[0]) if given else 200, int(given[1]) if len(given) > 1 else 100_000
     totals(times, size, given[2] if len(given) > 2 else "")
     resampled(min(times, 100), min(size, 4_000))

@@ -155,8 +155,11 @@ def test_the_table_has_every_level_and_the_reason_of_what_does_not_apply(call: A
         ([], "want scenarios (statfed scenarios list), or --all"),
         (["mobility", "--all"], "want scenarios (statfed scenarios list), or --all"),
         (["mobilty"], "unknown scenario: got 'mobilty'; want one of coding"),
-        (["trade-linkage"], "whose protocol (linkage) is not built; want one of coding"),
         (["mobility", "--protect", "pain"], "unknown protection: got 'pain'; want one of"),
+        (
+            ["set-intersection", "--protect", "plain"],
+            "got plain, of no technique of these scenarios; want set-intersect",
+        ),
         (["mobility", "--level", "exact", "--level", "exct"], "--level: got exct; want some of exact"),
         (["mobility", "--profile", "slow"], "--profile: got slow; want one of quick, full"),
         (["mobility", "--report-only"], "results.duckdb, which does not exist"),

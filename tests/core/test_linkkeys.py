@@ -5,7 +5,9 @@ import unicodedata
 from datetime import date
 
 import ibis
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.keyrules import CHECKS, RULES, WIDE, Rule, read_rule
+from statfed.core.linkage import Units
 from statfed.core.linkkeys import keys_of, keys_of_texts, read_key, together
 from statfed.core.table import Table
 
@@ -166,7 +169,7 @@ def test_a_table_gives_other_texts_than_its_values() -> None:
     expr = ibis.duckdb.connect().create_table("t", frame)
     parts = read_key("name,birth_date,birth_date:digits[:4],works,number:digits(3),sex", CODEBOOK)
     keys = keys_of(Table(expr, CODEBOOK), parts)
-    assert [list(texts) for texts in keys.parts.values()] == [
+    assert [Units(keys.parts).texts(name) for name in keys.parts] == [
         ["zoe", None],
         ["1999-12-31", "1969-12-31"],
         ["1999", "1969"],
@@ -174,6 +177,33 @@ def test_a_table_gives_other_texts_than_its_values() -> None:
         ["007", "012"],
         ["f", "m"],
     ]
+
+
+ODD = ["a", "a b", " a", "a\n", "", " ", "e\u0301", "é", None, "\x7f", "a\tb", "~", "{ }", "007", "\u00a0x", "x" * 99]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.one_of(st.none(), st.text(max_size=6), st.from_regex("[ -~]{0,5}", fullmatch=True)), max_size=6))
+@example(ODD)
+@example(["plain", "texts", None])
+def test_packed_keys_that_differ_from_those_of_the_obvious_way_are_found(values: list[str | None]) -> None:
+    values = [None if value is None or "\0" in value else value.encode("utf-8", "ignore").decode() for value in values]
+    expr = ibis.duckdb.connect().create_table("t", pa.table({"postcode": pa.array(values, pa.string())}))
+    for written in ("postcode", "postcode[:2]", "postcode:digits", "postcode+postcode"):
+        parts = read_key(written, CODEBOOK)
+        found, want = keys_of(Table(expr, CODEBOOK), parts), keys_of_texts({"postcode": values}, parts)
+        assert Units(found.parts).texts(parts[0].name) == list(want.parts[parts[0].name]), written
+        assert found.failed == want.failed
+
+
+def test_keys_in_several_batches_that_come_in_another_order_are_found() -> None:
+    count = 150_000
+    numbers = np.random.default_rng(1).permutation(count)
+    texts = [f"é{i}" if i % 7 == 0 else str(i) for i in numbers]
+    expr = ibis.duckdb.connect().create_table("t", pa.table({"postcode": texts, "number": numbers}))
+    keys = keys_of(Table(expr, CODEBOOK), read_key("postcode,number", CODEBOOK))
+    assert Units(keys.parts).texts("postcode:exact") == texts
+    assert Units(keys.parts).texts("number:exact") == [str(i) for i in numbers]
 
 
 @pytest.mark.parametrize(

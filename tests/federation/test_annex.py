@@ -21,7 +21,8 @@ from statfed.core.errors import UsageError
 from statfed.core.terms import Protection, Terms
 from statfed.federation.annex import STATEMENT, TO_FILL, Facts, facts_of, make_annex, to_html, to_markdown
 from statfed.federation.annex.bearing import of
-from statfed.federation.annex.document import LEFT_OUT, NO_CARD, TITLES, Annex, Asked, Section, Table
+from statfed.federation.annex.document import LEFT_OUT, NO_CARD, TITLES, Annex
+from statfed.federation.annex.parts import Asked, Section, Table
 from statfed.federation.answers import read_answer
 from statfed.federation.report import formats
 from tests.strategies.protections.test_cards import VERDICT

@@ -23,6 +23,7 @@ CODEBOOK = {
         "age": {"type": "integer", "low": 18, "high": 90},
         "sector": {"type": "category", "categories": ["x", "y"]},
         "income": {"type": "number", "low": 0, "high": 1000},
+        "works": {"type": "boolean"},
     }
 }
 SIZE = 300
@@ -34,6 +35,7 @@ def tables() -> dict[str, pd.DataFrame]:
     ids = np.array([f"P{i:04d}" for i in rng.permutation(SIZE)])
     office = {"region": rng.choice(["A", "B", "C"], 200), "age": rng.integers(18, 90, 200)}
     bank = {"sector": rng.choice(["x", "y"], 200, p=[0.9, 0.1]), "income": rng.integers(0, 1000, 200) * 1.0}
+    bank["works"] = np.arange(200) % 3 == 0
     return {
         "office": pd.DataFrame({"id": ids[:200], **office}),
         "bank": pd.DataFrame({"id": rng.permutation(ids[100:]), **bank}),
@@ -115,7 +117,9 @@ def test_decimals_of_encrypted_totals_are_said_by_column(decimals: Any, said: st
 
 
 def test_a_linkage_that_there_is_not_is_told_which_there_are() -> None:
-    with pytest.raises(UsageError, match=r"got 'hepler'; .* of linkages one of ecdh, fuzzy, helper \(did you mean h"):
+    with pytest.raises(
+        UsageError, match=r"got 'hepler'; .* of linkages one of ecdh, fuzzy, helper, spu \(did you mean h"
+    ):
         linked(by="hepler")
 
 
@@ -208,7 +212,6 @@ def test_holders_refuse_what_their_policies_do_not_allow(given: dict[str, Any], 
         (study({"key": "id", "to": ["office"]}), "want both or neither"),
         (study({"key": "id", "reveal": "pairs", "to": ["me"]}), "want holders of the study"),
         (study({"key": "id", "block": "id"}), "want a key alone"),
-        (study({"key": "id"}, privacy={"epsilon": 1}), r"got \[privacy\]; want none"),
         (study({"key": "id"}, where=["age > income"]), "income"),
         (
             study({"key": "id", "reveal": "totals"}, method="ols", options={"formula": "income ~ age:C(sector)"}),
@@ -301,3 +304,33 @@ def test_what_is_kept_of_units_and_pairs_shows_nothing_of_them() -> None:
         assert dataclasses.is_dataclass(one)
         assert "7" not in repr(one)
         assert "secret" not in repr(one)
+
+
+def test_corrected_figures_come_out_of_a_fuzzy_linkage_by_cell() -> None:
+    from statfed.scenarios._data.registers import registers
+
+    sides = registers(300, 0.8, 0.1, 11)
+    office, bank = (pd.DataFrame(side.columns) for side in sides)
+    random = np.random.default_rng(2)
+    office["region"] = random.choice(["north", "south"], 300)
+    office["income"] = random.integers(0, 100, 300)
+    types: dict[str, Any] = dict.fromkeys(("given_name", "surname", "street"), "text") | {"region": "category"}
+    fed = Federation(
+        {"office": office, "bank": bank},
+        types=types | dict.fromkeys(("postcode", "birth_date"), "id"),
+        disclosure="none",
+    )
+    key = "given_name:name,surname:name,street:name,postcode:digits,birth_date:exact"
+    how: dict[str, Any] = {"by": "fuzzy", "block": "surname:soundex,birth_date:exact,postcode:digits"}
+    found = fed.link(key, "total income by=region", estimate="coverage", **how)
+    assert list(found.tables)[:4] == ["corrected", "totals", "coverage", "rates"]
+    first = found.tables["corrected"][0]
+    assert first["region"] is None
+    assert first["lower"] <= 240 <= first["upper"]  # type: ignore[operator]
+    assert {row["region"] for row in found.tables["totals"]} == {None, "north", "south"}
+    with pytest.raises(UsageError, match="want total or coverage"):
+        fed.link(key, "count by=region", **how)
+    with pytest.raises(UsageError, match="got total under helper"):
+        fed.link(key, "count by=region", estimate="total")
+    with pytest.raises(UsageError, match="weight under fuzzy"):
+        fed.link(key, "total income by=region weight=income", estimate="total", **how)

@@ -390,9 +390,11 @@ def test_the_longest_scenarios_start_first_within_a_seed() -> None:
     assert set(harness._usual_costs()) <= set(discovery.modules("statfed.scenarios"))
 
 
-def test_an_entry_of_the_inventory_cannot_be_compared() -> None:
-    with pytest.raises(UsageError, match=r"whose protocol \(.*\) is not built"):
-        plan(Comparison(scenarios=("trade-linkage",)))
+def test_an_entry_of_the_inventory_cannot_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = SimpleNamespace(ABOUT=SimpleNamespace(partitioning="linkage"))
+    monkeypatch.setattr(harness, "load", lambda *_: entry)
+    with pytest.raises(UsageError, match=r"whose protocol \(linkage\) is not built"):
+        plan(Comparison(scenarios=("entry",)))
 
 
 def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,19 @@ import jsonschema
 import pytest
 
 from statfed.core import discovery
+from statfed.core.identity import Identity
+from statfed.core.linkage import Party, Units, linked, load_linkage
 from statfed.core.method import Part
 from statfed.core.privacy.noise import plan
+from statfed.core.protection import Packet, agree
+from statfed.core.scenario import PACKAGE as SCENARIOS
 from statfed.core.scenario import Case
 from statfed.core.terms import Privacy
 from statfed.lab.recommend import Answer, cost, noise, recommend
 from statfed.lab.recommend.cases import make_case
 from statfed.lab.recommend.evidence import Known
 from statfed.lab.recommend.flips import changes
+from statfed.lab.recommend.linked import study_of
 from statfed.lab.recommend.markdown import markdown
 from statfed.lab.recommend.rank import ASPECTS
 from statfed.lab.recommend.rules import RULES, excluded
@@ -42,17 +48,45 @@ def ranked(facts: Mapping[str, Any], **more: Any) -> list[str]:
 
 MODEL = {"output": "model", "numbers": 8000, "parties": 4}
 LARGE = MODEL | {"numbers": 10**8, "third_party": True}
+LINKAGE = {"partitioning": "linkage", "output": "linkage", "identifier": "common", "parties": 2, "third_party": True}
+VERTICAL = LINKAGE | {"partitioning": "vertical", "output": "statistics"}
 EACH_RULE: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
     ("one-party", "secure-aggregation, local", {"parties": 1}, {"parties": 2}),
     ("partitioning", "plain, exact", {"partitioning": "vertical"}, {"partitioning": "horizontal"}),
-    ("partitioning", "private-set-intersection", {"partitioning": "horizontal"}, {"partitioning": "vertical"}),
+    ("partitioning", "helper, exact", {"partitioning": "horizontal"}, {"partitioning": "vertical"}),
     ("output", "plain, exact", {"output": "synthetic-data"}, {"output": "statistics"}),
     (
         "identifier",
-        "private-set-intersection",
-        {"partitioning": "linkage", "output": "linkage", "identifier": "noisy"},
-        {"partitioning": "linkage", "output": "linkage", "identifier": "common"},
+        "ecdh, exact",
+        LINKAGE | {"identifier": "noisy"},
+        LINKAGE,
     ),
+    ("identifier", "fuzzy, exact", LINKAGE | {"identifier": "none"}, LINKAGE | {"identifier": "noisy"}),
+    ("output", "fuzzy, exact", LINKAGE | {"output": "statistics"}, LINKAGE),
+    ("most-parties", "ecdh, exact", LINKAGE | {"parties": 3}, LINKAGE),
+    ("most-parties", "helper, exact", LINKAGE | {"parties": 4}, LINKAGE | {"parties": 3}),
+    ("third-party", "fuzzy, exact", LINKAGE | {"third_party": False}, LINKAGE),
+    ("exact", "fuzzy, exact", LINKAGE | {"exact": True}, LINKAGE),
+    ("exact", "ecdh, local", LINKAGE | {"exact": True}, LINKAGE),
+    ("epsilon", "ecdh, exact", LINKAGE | {"epsilon": 1.0}, LINKAGE),
+    ("noise-drowns", "ecdh, local", LINKAGE | {"epsilon": 1.0, "records": 100}, LINKAGE | {"epsilon": 1.0}),
+    ("one-party", "ecdh, exact", LINKAGE | {"parties": 1}, LINKAGE),
+    (
+        "malicious-functions",
+        "helper, exact",
+        VERTICAL | {"coordinator": "malicious"},
+        VERTICAL | {"coordinator": "malicious", "output": "linkage"},
+    ),
+    ("dominance", "helper, exact", VERTICAL | {"dominance": True}, VERTICAL),
+    ("dominance", "helper, exact", VERTICAL | {"dominance": True}, VERTICAL | {"dominance": True, "output": "linkage"}),
+    (
+        "dropout",
+        "helper, exact",
+        LINKAGE | {"dropout": True, "recurrence": "monthly"},
+        LINKAGE | {"dropout": True},
+    ),
+    ("time", "ecdh, exact", LINKAGE | {"records": 10**9}, LINKAGE | {"records": 10**7}),
+    ("applicability", "ecdh, exact", VERTICAL, VERTICAL | {"partitioning": "linkage"}),
     ("two-parties", "secure-aggregation, exact", {"parties": 2}, {"parties": 3}),
     ("two-parties", "plain, exact", {"parties": 2, "sensitivity": "high"}, {"parties": 2, "sensitivity": "moderate"}),
     (
@@ -274,10 +308,16 @@ def test_two_parties_that_want_exact_figures_are_told_the_smallest_changes_that_
 def test_contradictory_facts_need_one_change_and_worse_ones_two() -> None:
     answer = recommend(Case(exact=True, epsilon=1.0), known=NONE)
     assert {remedy.changes for remedy in answer.remedies} == {("exact = false",), ("epsilon = none",)}
-    worse = recommend(Case(exact=True, epsilon=1.0, partitioning="vertical"), known=NONE)
+    worse = recommend(Case(exact=True, epsilon=1.0, partitioning="vertical", output="model"), known=NONE)
     assert worse.remedies
     assert all(len(remedy.changes) == 2 for remedy in worse.remedies)
     assert {"partitioning = horizontal"} < {change for remedy in worse.remedies for change in remedy.changes}
+
+
+def test_registers_of_the_same_units_are_told_what_a_linkage_would_take() -> None:
+    (one,) = recommend(Case(partitioning="vertical", exact=True), known=NONE).remedies
+    assert one.changes == ("third_party = true", "identifier = common")
+    assert one.lets == ("helper, exact",)
 
 
 def test_remedies_let_through_what_they_say() -> None:
@@ -287,13 +327,90 @@ def test_remedies_let_through_what_they_say() -> None:
         assert set(remedy.lets) <= set(ranked(changed.model_dump()))
 
 
-def test_linkage_cases_point_to_protocols_that_are_not_built_yet() -> None:
-    answer = recommend(Case(partitioning="linkage", output="linkage", identifier="common"), known=NONE)
-    assert not answer.ranked
-    assert all("not built yet" in one.exclusions[0].text for one in answer.rejected)
-    psi = next(one for one in answer.not_measured if one.id == "private-set-intersection")
-    assert not psi.exclusions
-    assert not psi.built
+def test_two_parties_of_a_linkage_have_no_part_to_subtract_and_sealed_packets_withstand_the_coordinator() -> None:
+    facts = LINKAGE | {"sensitivity": "high", "coordinator": "malicious", "exact": True}
+    assert not broken(facts, "ecdh, exact")
+    assert not broken(facts, "helper, exact")
+    assert "few holders" not in {
+        reason.aspect for one in recommend(Case.model_validate(facts), known=NONE).ranked for reason in one.reasons
+    }
+
+
+@pytest.mark.parametrize(
+    ("facts", "ranking"),
+    [
+        (LINKAGE | {"exact": True, "sensitivity": "high", "skills": "advanced"}, ["helper, exact", "ecdh, exact"]),
+        (LINKAGE | {"exact": True, "third_party": False}, ["ecdh, exact"]),
+        (LINKAGE | {"identifier": "noisy"}, ["fuzzy, exact"]),
+        (LINKAGE | {"epsilon": 1.0}, ["ecdh, local"]),
+        (LINKAGE | {"parties": 3}, ["helper, exact"]),
+        (VERTICAL, ["helper, exact"]),
+    ],
+)
+def test_a_case_of_units_that_have_to_be_matched_is_told_which_linkage(
+    facts: dict[str, Any], ranking: list[str]
+) -> None:
+    assert ranked(facts) == ranking
+
+
+def test_the_reference_scenarios_of_linkages_have_a_technique_or_the_change_that_gives_them_one() -> None:
+    def facts(name: str) -> Case:
+        case: Case = discovery.load(SCENARIOS, name, "scenario").ABOUT.case
+        return case
+
+    assert ranked(facts("set-intersection").model_dump()) == ["helper, exact", "ecdh, exact"]
+    assert ranked(facts("trade-linkage").model_dump()) == ["fuzzy, exact"]
+    vertical = facts("vertical-regression")
+    assert "helper, exact" in ranked(vertical.model_copy(update={"third_party": True}).model_dump())
+    alone = recommend(vertical.model_copy(update={"third_party": False}), known=NONE)
+    assert [(one.changes, one.lets) for one in alone.remedies] == [(("third_party = true",), ("helper, exact",))]
+
+
+def test_a_recommended_linkage_says_who_learns_what_and_what_it_takes() -> None:
+    answer = recommend(Case.model_validate(LINKAGE), known=NONE)
+    rows = {one.id: one for one in answer.ranked}
+    assert "helper" in {row.role for row in rows["helper, exact"].learns}
+    assert {row.role for row in rows["ecdh, exact"].learns} >= {"office-1", "office-2", "coordinator"}
+    assert any("183 microseconds" in reason.text for reason in rows["ecdh, exact"].reasons)
+    assert any("limits.linkages" in reason.text for reason in rows["fuzzy, exact"].reasons)
+    assert "fuzzy, exact" not in [one.id for one in answer.ranked[:2]]  # keys without errors need no similarity
+    one = {flip.value: flip for flip in answer.sensitivity if flip.fact == "identifier"}
+    assert one["noisy"].first == "fuzzy, exact"
+
+
+@dataclass
+class Counting:
+    """A party whose stages and bytes are counted."""
+
+    party: Party
+    stages: int = 0
+    moved: int = 0
+
+    def answer(self, stage: str, packet: Packet) -> Packet:
+        reply = self.party.answer(stage, packet)
+        self.stages += 1
+        for one in (*packet.values(), *reply.values()):
+            self.moved += len(one) if isinstance(one, bytes) else one.nbytes
+        return reply
+
+
+def test_measured_bytes_of_a_linkage_are_those_that_it_moves() -> None:
+    case = Case.model_validate(LINKAGE | {"records": 400})
+    terms, module = study_of(case, "helper", 2, None), load_linkage("helper")
+    agreement = agree("run", terms, dict.fromkeys(terms.holders, 400))
+    keys = {name: Identity.ephemeral(name) for name in agreement.parties}
+    pins = {name: key.public for name, key in keys.items()}
+    units = Units({"id": [f"{i}" for i in range(400)]})
+    parties = {
+        name: module.party(agreement, replace(key, pins=pins), units if name in terms.holders else None)
+        for name, key in keys.items()
+    }
+    watched = Counting(parties["office-1"])
+    assert linked(module.coordinator(agreement), {**parties, "office-1": watched}).size == 400
+    found = cost.estimate(case, candidate("helper, exact"))
+    assert found is not None
+    assert watched.stages == found.stages
+    assert watched.moved == pytest.approx(found.bytes, rel=0.3)  # keys and signatures come on top
 
 
 def test_one_organisation_that_lets_others_query_its_data_is_left_with_how_results_are_kept_safe() -> None:
@@ -302,8 +419,8 @@ def test_one_organisation_that_lets_others_query_its_data_is_left_with_how_resul
 
 
 def test_a_case_for_which_nothing_is_built_names_what_might_do_outside() -> None:
-    answer = recommend(Case(partitioning="vertical", identifier="common"), known=NONE)
-    assert "vertical-protocols (not built yet)" in answer.headline
+    answer = recommend(Case(partitioning="vertical", identifier="common", output="model"), known=NONE)
+    assert "vertical learning" in answer.headline
     assert {"partitioning = horizontal"} == {change for remedy in answer.remedies for change in remedy.changes}
 
 
@@ -339,7 +456,7 @@ def test_the_document_keeps_its_schema() -> None:
 
 
 OUTSIDER = """
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statfed.strategies.protections.secure_aggregation import *
 from statfed.strategies.protections.secure_aggregation import REQUIRES as own
 TITLE = "A protection that somebody else installed"

@@ -240,13 +240,17 @@ def test_facts_of_a_reference_scenario_can_be_taken_and_changed(call: Any) -> No
     document = json.loads(call("--scenario", "time-use", "--set", "parties=9", "--json").stdout)
     assert document["case"]["parties"] == 9
     assert document["case"]["output"] == "model"
+    named = json.loads(call("time-use", "--set", "parties=9", "--json").stdout)
+    assert named == document
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "got no case; want one of --case FILE, --interactive, --scenario NAME, --template"),
+        ([], "got no case; want one of FILE, --case FILE, --interactive, --scenario NAME, --template"),
         (["--case", "a.toml", "--scenario", "time-use"], "got --case and --scenario; want one of"),
+        (["missing.toml"], "case file not found: missing.toml"),
+        (["set-intersection", "--scenario", "time-use"], "got set-intersection and --scenario; want one case"),
         (["--case", "missing.toml"], "case file not found: missing.toml"),
         (["--scenario", "nothing"], "unknown scenario: got 'nothing'; want one of"),
         (["--scenario", "time-use", "--set", "epsilon=0"], "time-use: epsilon: got 0; want greater than 0"),

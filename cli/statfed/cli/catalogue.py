@@ -9,7 +9,7 @@ from rich.markup import escape
 from statfed.cli._output import Json, emit_json, out, table
 from statfed.core.discovery import load, modules
 from statfed.core.scenario import PACKAGE as SCENARIOS
-from statfed.core.scenario import kind_of
+from statfed.core.scenario import kind_of, matching_of
 
 app = typer.Typer(invoke_without_command=True, help="The reference scenarios: cases of official statistics to compare.")
 
@@ -31,7 +31,8 @@ def list_scenarios(as_json: Json = False) -> None:
     rows = table("Reference scenarios", "scenario", "case", "data lie", "kind")
     for key, m in found.items():
         kind = kind_of(m)
-        rows.add_row(key, m.ABOUT.title, m.ABOUT.partitioning, "not built yet" if kind == "entry" else kind)
+        what = "not built yet" if kind == "entry" else "linkage" if matching_of(m) else kind
+        rows.add_row(key, m.ABOUT.title, m.ABOUT.partitioning, what)
     out.print(rows, markup=False)
     out.print("statfed scenarios show NAME describes one; statfed compare NAME tries every technique on it")
 
@@ -49,7 +50,13 @@ def show(
     out.print(f"[bold]{name}[/bold]: {escape(about.title)}\n\n{escape(about.purpose)}\n", highlight=False)
     for label in ("parties", "data", "partitioning", "gsbpm", "source"):
         out.print(f"[bold]{label}[/bold]: {escape(getattr(about, label))}", highlight=False)
-    out.print(f"[bold]protections[/bold]: {', '.join(about.protections) or 'not built yet'}", highlight=False)
+    matched = matching_of(module)
+    out.print(
+        f"[bold]{'linkages' if matched else 'protections'}[/bold]: {', '.join(about.protections) or 'not built yet'}",
+        highlight=False,
+    )
+    if matched:
+        out.print(f"[bold]matched by[/bold]: {escape(matched.key)}", highlight=False)
     roles = table("Roles", "role", "who")
     for role, who in about.roles.items():
         roles.add_row(role, who)
@@ -74,7 +81,13 @@ def show(
 
 def _scenario(name: str, module: Any) -> dict[str, Any]:
     about, kind = module.ABOUT, kind_of(module)
-    shown = {"id": name, "kind": kind} | asdict(about) | {"case": about.case.model_dump(), "roles": dict(about.roles)}
+    matched = matching_of(module)
+    shown = (
+        {"id": name, "kind": kind}
+        | ({"key": matched.key} if matched else {})
+        | asdict(about)
+        | {"case": about.case.model_dump(), "roles": dict(about.roles)}
+    )
     if kind != "entry":
         levels = [{"id": one.id, "title": one.title, "privacy": one.privacy} for one in module.LEVELS]
         success = {"title": module.SUCCESS.title, "tolerance": module.SUCCESS.tolerance}

@@ -34,7 +34,10 @@ def compare(
     profile: Annotated[str, typer.Option(help="quick: small worlds, one seed; full: realistic sizes, five.")] = "quick",
     seeds: Annotated[int | None, typer.Option(min=1, help="Worlds of each scenario (quick: 1, full: 5).")] = None,
     protect: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this protection (statfed protections). Repeat.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Only this protection, or linkage (statfed protections, statfed linkages). Repeat."
+        ),
     ] = None,
     level: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Only this release level (statfed scenarios show). Repeat.")
@@ -62,6 +65,8 @@ def compare(
 
     SCENARIO: one name or several (statfed scenarios list), or --all.
 
+    Where units are matched first, linkages are tried in the place of protections.
+
     Results are kept: what was interrupted goes on, and what is there is not tried again. Techniques that do not apply
     are listed with the reason, those that fail with what went wrong.
 
@@ -70,6 +75,8 @@ def compare(
     statfed compare income-tables
 
     statfed compare wages --protect plain --protect multi-party --level exact
+
+    statfed compare set-intersection --protect helper
 
     statfed compare --all --profile quick
 

@@ -1,5 +1,6 @@
 """`statfed link` and `statfed linkages`: units of several holders matched by a key, and what comes of the matched."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -10,15 +11,17 @@ from statfed.cli._answers import carry_out
 from statfed.cli._names import Choice
 from statfed.cli._output import Json, emit_json, out, table
 from statfed.cli._study import Common, Outputs, common_options, output_options, panel
+from statfed.cli.protections import show_card
 from statfed.core.applicability import missing, pip
+from statfed.core.card import card_of
 from statfed.core.discovery import LINKAGES, modules
-from statfed.core.errors import UsageError
-from statfed.core.linkage import Reveal, load_linkage, read_analysis
+from statfed.core.errors import Refused, UsageError
+from statfed.core.linkage import Estimate, Linkage, Reveal, load_linkage, read_analysis
 from statfed.core.section import apply_override
 from statfed.core.study import make_study
 
 HEADING = "Linkage"
-_NOT_HERE = ("privacy", "exact", "protect", "protect_option", "minimum_holders")
+_NOT_HERE = ("exact", "protect", "protect_option", "minimum_holders")
 HELP = """Match units that several holders have, without pooling them.
 
 Everything is about units that all holders have, whose keys are equal, or alike in a fuzzy linkage. Who matches is told
@@ -30,7 +33,12 @@ statfed link --key id --holder office=a.parquet --holder bank=b.parquet --analys
 
 statfed link --key id --holder office=a.parquet --holder bank=b.parquet --analysis 'ols income ~ age + C(region)'
 
+statfed link --key id --holder office=a.parquet --holder bank=b.parquet --codebook keys.toml --privacy epsilon=1
+
 statfed link --key name:name,birth_date --block 'postcode[:2],birth_date[:4]' --fuzzy --holder a=a.csv --holder b=b.csv
+
+statfed link --key name:name,birth_date --block 'postcode[:2],birth_date[:4]' --fuzzy --estimate coverage
+ --analysis 'count by=region' --holder a=a.csv --holder b=b.csv
 """
 
 
@@ -42,11 +50,13 @@ def _run(
     fuzzy: bool,
     reveal: str | None,
     to: tuple[str, ...],
+    estimate: str,
     block: str | None,
     salt: str | None,
     minimum_frequency: int,
     helper: str,
     cap: int | None,
+    direct: bool,
     set_: tuple[str, ...],
     as_json: bool,
     csv: str | None,
@@ -72,10 +82,13 @@ def _run(
         "minimum_frequency": minimum_frequency,
         "helper": helper,
         "cap": cap,
+        "direct": direct,
         "options": settings,
     }
+    if estimate != "none":
+        linking["estimate"] = estimate
     outputs = Outputs(as_json, csv, parquet, html, values.pop("overwrite"), values.pop("runs"))
-    missing_here: dict[str, Any] = {"privacy": None, "exact": False, "protect": name, "protect_option": ()}
+    missing_here: dict[str, Any] = {"exact": False, "protect": name, "protect_option": ()}
     common = Common(**values, **missing_here, minimum_holders=None)
     given = common.study(method, options) | {"protection": {"name": name, "options": linking}}
     carry_out(make_study(given, where="statfed link"), common, outputs, Path.cwd())
@@ -100,6 +113,14 @@ def _options() -> list[Any]:
             help="What comes out; by default what the other options ask for.",
         ),
         option("to", "--to", multiple=True, metavar="NAME", help="Holder that learns which of its units match."),
+        option(
+            "estimate",
+            "--estimate",
+            type=Choice(list(get_args(Estimate))),
+            default="none",
+            show_default=True,
+            help="Fuzzy: figures corrected for missed and false links; coverage: the population's size too.",
+        ),
         option("block", "--block", metavar="COLUMNS", help="Fuzzy: parts of which one is equal in every pair."),
         option("salt", "--salt", metavar="COLUMN", help="Fuzzy: a part that is right in nearly all records."),
         option(
@@ -113,6 +134,7 @@ def _options() -> list[Any]:
         ),
         option("helper", "--helper", default="helper", metavar="NAME", help="Name of the helper, where there is one."),
         option("cap", "--cap", type=int, metavar="NUMBER", help="Units that every holder fills its own up to."),
+        option("direct", "--direct", is_flag=True, help="Sealed packets go from party to party."),
         option("set_", "--set", multiple=True, metavar="KEY=VALUE", help="One further option of the linkage. Repeat."),
     ]
 
@@ -128,6 +150,15 @@ def command() -> TyperCommand:
         short_help="Match units that several holders have, and analyse the matched.",
         rich_markup_mode="rich",
     )
+
+
+def _lacking(linkage: Linkage) -> str:
+    """What a linkage that needs something of this machine says where it is not there."""
+    try:
+        getattr(linkage, "ready", lambda: None)()
+    except Refused as error:
+        return f"\nnot on this machine: {error}"
+    return ""
 
 
 def linkages(
@@ -147,6 +178,7 @@ def linkages(
                 "methods": list(one.METHODS),
                 "missing": missing(one.EXTRA),
                 "options": one.Options.model_json_schema(),
+                "card": [asdict(question) for question in card_of(one).questions],
             }
             for key, one in found.items()
         ]
@@ -156,7 +188,7 @@ def linkages(
     rows.show_lines = True
     for key, one in found.items():
         least, most = one.PARTIES
-        needs = f"\nneeds {pip(one.EXTRA)}" if missing(one.EXTRA) else ""
+        needs = (f"\nneeds {pip(one.EXTRA)}" if missing(one.EXTRA) else "") + (_lacking(one) if name else "")
         many = str(least) if least == most else f"{least} to {most}"
         trusts = "\n".join((one.TITLE, *(f"- {text}" for text in one.TRUST))) + needs
         rows.add_row(key, many, ", ".join(one.REVEALS), ", ".join(one.METHODS) or "none", trusts)
@@ -167,3 +199,4 @@ def linkages(
             default = "" if field.is_required() else str(field.get_default(call_default_factory=True))
             fields.add_row(key, default, field.description or "")
         out.print(fields, markup=False)
+        show_card(card_of(found[name]))

@@ -161,10 +161,10 @@ def _show_one(name: str, module: Module) -> None:
         out.print(rows, markup=False)
     for kind, sample in _samples(name).items():
         show_learns(f"Who learns what: {kind}", module.learns(sample))
-    _show_card(card_of(module))
+    show_card(card_of(module))
 
 
-def _show_card(card: Card) -> None:
+def show_card(card: Card) -> None:
     """The questions that a technique raises, with what would show the answers."""
     if not card.questions:
         out.print("questions to answer: this technique brings no card", highlight=False)

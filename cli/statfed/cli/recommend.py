@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 
 def recommend(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[CASE]", help="A case file (case.toml), or a reference scenario by name.")
+    ] = None,
     case: Annotated[Path | None, typer.Option(help="A file with the case's facts (--template prints one).")] = None,
     interactive: Annotated[bool, typer.Option("--interactive", help="Ask for the facts, one after another.")] = False,
     scenario: Annotated[str | None, typer.Option(help="Take the facts of this reference scenario.")] = None,
@@ -44,7 +47,9 @@ def recommend(
 
     statfed recommend --template > case.toml
 
-    statfed recommend --case case.toml --out recommendation.md
+    statfed recommend case.toml --out recommendation.md
+
+    statfed recommend set-intersection
 
     statfed recommend --interactive --save case.toml
 
@@ -57,6 +62,8 @@ def recommend(
     from statfed.lab.recommend.evidence import measurements
     from statfed.lab.recommend.markdown import markdown
 
+    if what is not None:
+        case, scenario = _named(what, case, scenario)
     if template:
         typer.echo(commented(), nl=False)
         return
@@ -76,6 +83,14 @@ def recommend(
         _show(answer)
 
 
+def _named(what: str, case: Path | None, scenario: str | None) -> tuple[Path | None, str | None]:
+    """Case file and scenario, of which the argument is one: a file where it is there or its name ends like one."""
+    if case or scenario:
+        raise UsageError(f"recommend: got {what} and {'--case' if case else '--scenario'}; want one case")
+    path = Path(what)
+    return (path, None) if path.suffix == ".toml" or path.is_file() else (None, what)
+
+
 def _facts(case: Path | None, interactive: bool, scenario: str | None, changes: list[str]) -> "Case":
     """The facts, from the one source that was named."""
     from statfed.core.discovery import load
@@ -87,7 +102,7 @@ def _facts(case: Path | None, interactive: bool, scenario: str | None, changes: 
     ]
     if len(given) != 1:
         raise UsageError(
-            f"recommend: got {' and '.join(given) or 'no case'}; want one of --case FILE, --interactive, "
+            f"recommend: got {' and '.join(given) or 'no case'}; want one of FILE, --case FILE, --interactive, "
             "--scenario NAME, --template"
         )
     if case is not None:

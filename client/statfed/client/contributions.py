@@ -201,10 +201,11 @@ class Contributions:
         """The differencing guard of linkages: among this holder's units, those that one is about and an earlier one was
         not are none or at least the minimum frequency, in every cell of this holder's own columns. Raises Refused.
 
-        Who of them matches is not known here, so that two linkages may differ by fewer matches.
+        Who of them matches is not known here, so that two linkages may differ by fewer matches. Without a minimum
+        frequency they are recorded alone, for the time when there is one.
         """
         asked, rules, name = study.linking, policy.disclosure, policy.holder.name
-        if asked is None or rules.minimum_frequency is None:
+        if asked is None:
             return
         source, _ = self.checked(run, study, policy)
         terms = study.terms.model_copy(

@@ -33,13 +33,13 @@ from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
-from statfed.client.linking import check_name, units_of, write_pairs
+from statfed.client.linking import Lines, check_name, forget_list, list_of, units_of, write_pairs
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
 from statfed.core import VERSION
 from statfed.core.course import check_course, digest_of
-from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError
+from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError, harmless
 from statfed.core.identity import Identity
 from statfed.core.linkage import InPlace, Units
 from statfed.core.method import Arrays, Ask, Part, checked
@@ -92,6 +92,7 @@ class Holder:
         self._here: set[str] = set()  # runs that this process admitted
         self._protecting = Protecting(home)
         self._units: dict[str, Units] = {}  # of runs in which pairs are told here
+        self._lines = Lines()
         self._contributions = Contributions(home)
 
     def ledger(self) -> Ledger:
@@ -124,6 +125,7 @@ class Holder:
             self._contributions.close()
             self._protecting.close(statement.run)
             self._units.pop(statement.run, None)
+            self._lines.forget(statement.run)
             self._here.discard(statement.run)
             return Reply(self._release(statement))
         bounded(self.policy.limits, statement.terms)
@@ -183,6 +185,11 @@ class Holder:
             self._contributions.provable(statement.run, study, self.policy, size)
             with self.ledger() as ledger:
                 head, before = ledger.head(), ledger.before(statement.run, study.digest)
+                if study.linked_noise and before.last:
+                    raise Refused(
+                        f"run {base(statement.run)}: its units were matched and its noise was charged in an earlier "
+                        "attempt; want a new run: another draw has to be charged too, or the noise could be averaged"
+                    )
                 if privacy and statement.done < before.last != self._again(ledger, statement.run, study.digest):
                     raise Refused(
                         f"resume: got {statement.done} sums done; want {before.last}, which this run was charged for "
@@ -369,25 +376,39 @@ class Holder:
 
         def join(agreement: Agreement, identity: Identity) -> Party:
             figures = module.module.figures(agreement)
-            bounded_linkage(self.policy.limits, study, figures)
+            bounded_linkage(self.policy, study, figures, module.module.lists(agreement))
             self._permit(statement, study, uses=True)
             self._patient(study)
+            if ready := getattr(module.module, "ready", None):
+                ready()
             with one_at_a_time(self.home), self.ledger() as ledger:
-                links.enter(ledger, self.policy, study, run, number, figures)
+                links.kept(self.home, self.policy.dataset.id, ledger)
+                links.enter(
+                    ledger, self.policy, study, run, number, figures, module.module.stepwise(agreement, name)[0]
+                )
             with self._looking(statement, study), self._contributions.within(run, self.policy):
                 table = self._contributions.table(run, study, self.policy, None, _undrawn)
                 self._contributions.linked(run, study, self.policy)
                 found = units_of(table, asked, name, parted=module.module.PARTED)
                 if name in asked.linking.to:
                     self._units[run] = found
-                return cast(Party, module.module.party(agreement, identity, found))  # which looks at them
+                keep = list_of(self.home, run, study.digest)
+                return cast(Party, module.module.party(agreement, identity, found, keep))  # which looks at them
 
-        _, party = self._protecting.party(statement, name, self.policy.parties.root, self.size.records, join)
+        pins, direct = self.policy.parties.root, self.policy.direct if self.policy.allow.direct else None
+        agreement, party = self._protecting.party(statement, name, pins, self.size.records, join, direct)
+        packet = self._protecting.received(run, packet)
+        before = getattr(party, "steps", 0)
         with self._looking(statement, study):
-            reply = Reply(*self._protecting.answer(statement, party, packet, name))
+            present, found = self._protecting.answer(statement, party, packet, name)
+            if line := self._lines.of(run, getattr(party, "standing", ("", 0, 1))):
+                log.info("linkage %s: %s", harmless(run), line)
             if (pairs := getattr(party, "pairs", None)) is not None and run in self._units:
                 write_pairs(self.home, run, self._units.pop(run), pairs)
-        return reply
+        if (steps := getattr(party, "steps", 0)) > before:
+            with one_at_a_time(self.home), self.ledger() as ledger:
+                links.step(ledger, self.policy, study, run, steps, module.module.stepwise(agreement, name)[1])
+        return Reply(present, self._protecting.sent(run, found))
 
     def _given(
         self,
@@ -503,6 +524,7 @@ class Holder:
             head = ledger.release(statement.run, digest, over=over)
             if over:
                 self._repeats.forget(statement.run, digest)
+                forget_list(self.home, statement.run, digest)
             spent = ledger.spending(statement.run, delta=privacy.delta if privacy else None)
             charged = ledger.charged(statement.run, digest) if privacy else 0
             again = self._again(ledger, statement.run, digest) if privacy else 0

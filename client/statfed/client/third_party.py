@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from statfed.client.guard.addresses import Direct
 from statfed.client.guard.files import check_modes
 from statfed.client.guard.policy import Approval, HolderName, Parties, load_policy
 from statfed.client.pilot.permits import known, permit
@@ -35,6 +36,7 @@ class PartyAllow(Strict):
 
     protections: tuple[str, ...] = Field(description="protections and linkages that it plays a part in")
     minimum_holders: int = Field(default=3, ge=1, description="fewest holders of a run that it takes part in")
+    direct: bool = Field(default=False, description="may packets of linkages go to and from others directly?")
     third_parties: tuple[str, ...] = Field(
         default=(), description="in Flower apps: key holders and compute nodes that it trusts as a holder"
     )
@@ -46,6 +48,7 @@ class PartyPolicy(Section):
     party: HolderName
     allow: PartyAllow
     approval: Approval = Approval()
+    direct: Direct = Direct()
     parties: Parties = Parties()
 
 
@@ -54,7 +57,7 @@ def load_party(path: Path) -> PartyPolicy:
     try:
         return PartyPolicy.model_validate(read_toml(path, "party"))
     except ValidationError as error:
-        raise UsageError(describe(error, str(path), "one of party, allow, approval, parties")) from None
+        raise UsageError(describe(error, str(path), "one of party, allow, approval, direct, parties")) from None
 
 
 def approval_of(home: Path) -> Approval:
@@ -138,10 +141,13 @@ class ThirdParty:
             raise Refused(f"protection: got {protection}; want {' or '.join(policy.allow.protections)}")
         if statement.round > statement.done + 1 and not self._protecting.knows(statement.run):
             raise EngineError(f"run {statement.run}: its secrets went with an earlier process; want another attempt")
-        agreement, party = self._protecting.party(statement, name, policy.parties.root)
+        pins, direct = policy.parties.root, policy.direct if policy.allow.direct else None
+        agreement, party = self._protecting.party(statement, name, pins, direct=direct)
         if agreement.minimum_holders < policy.allow.minimum_holders:
             raise Refused(
                 f"holders: got a run over as few as {agreement.minimum_holders}; "
                 f"want at least {policy.allow.minimum_holders}"
             )
-        return ThirdPartyAnswer(*self._protecting.answer(statement, party, packet, name))
+        packet = self._protecting.received(statement.run, packet)
+        present, reply = self._protecting.answer(statement, party, packet, name)
+        return ThirdPartyAnswer(present, self._protecting.sent(statement.run, reply))

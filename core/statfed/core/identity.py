@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -39,6 +40,11 @@ class Identity:
     def sign(self, message: bytes) -> bytes:
         """64 bytes. `message` has to begin with what it is about, so that it means nothing elsewhere."""
         return self._key.sign(message)
+
+    def certify(self, certificate: x509.CertificateBuilder) -> x509.Certificate:
+        """A certificate signed by this key: no message that `sign` is given can be one, since those begin with what
+        they are about."""
+        return certificate.sign(self._key, None)
 
     def verify(self, name: str, message: bytes, signature: bytes) -> None:
         """Raises Refused when no key is pinned for `name`, or `signature` of `message` is not by that key."""

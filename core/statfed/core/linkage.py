@@ -4,7 +4,8 @@ One module of `statfed.strategies.linkages` is one linkage, with the halves of a
 protocol of named stages between the coordinator and the parties (holders, and third parties such as a helper), as a
 protection is (`statfed.core.protection`: stages, packets, agreement). What one party has for another travels through
 the coordinator, which relays it and cannot read it: packets between parties are sealed. It knows nothing
-of Flower, policies or ledgers: adapters at both ends carry its packets.
+of Flower, policies or ledgers: adapters at both ends carry its packets, and take what is `Sealed` to its receiver
+by a line of their own where a study says `direct`.
 
 - The coordinator's half is a straight line: `replies = yield Stage("tags", packets)`; what it returns is an `Outcome`.
 - A party's half answers a stage with a packet, once, from secrets that never leave it, and refuses anything else.
@@ -13,20 +14,24 @@ of Flower, policies or ledgers: adapters at both ends carry its packets.
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_origin
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from statfed.core.card import Card, card_of
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import columns_of
 from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkkeys import KeyPart, read_key
+from statfed.core.linkkeys import KeyPart, Texts, packed_texts, read_key
 from statfed.core.method import load_method, read_question
 from statfed.core.names import one_of
+from statfed.core.privacy.noise import Noise
 from statfed.core.protection import (
     Agreement,
     Disclosure,
@@ -43,6 +48,8 @@ from statfed.core.terms import Terms
 
 Reveal = Literal["size", "totals", "pairs"]
 """What comes out: the number of matched units; figures over them; the pairs themselves, at the parties named."""
+Estimate = Literal["none", "total", "coverage"]
+"""What is corrected for linkage errors: nothing; numbers and totals over matches; those and the population's size."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,27 @@ class Units:
     by name, float64 (n,), NaN nowhere. n units; the order means nothing and is never told.
     """
 
-    keys: Mapping[str, Sequence[str | None]]
+    keys: Mapping[str, Texts]
     columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
         """The number of units."""
         return len(next(iter(self.keys.values())))
+
+    def packed(self, part: str) -> pa.LargeBinaryArray:
+        """One part of the keys as bytes of UTF-8, null where it is missing. (n,)."""
+        return packed_texts(self.keys[part])
+
+    def texts(self, part: str) -> Sequence[str | None]:
+        """One part of the keys as Python's texts: ten times the memory. (n,)."""
+        texts = self.keys[part]
+        if isinstance(texts, pa.Array):
+            return [
+                None if raw is None else raw.decode("utf-8", "surrogatepass") for raw in self.packed(part).to_pylist()
+            ]
+        found: Sequence[str | None] = texts
+        return found
 
     def __repr__(self) -> str:
         return "Units(<private>)"
@@ -78,14 +99,38 @@ class Pairs:
         return "Pairs(<private>)"
 
 
+class Sealed(bytes):
+    """What a party has sealed for one other, `to`. How it gets there is nothing that parties know."""
+
+    to: str
+
+    @classmethod
+    def of(cls, to: str, content: bytes) -> "Sealed":
+        """`content` for `to`."""
+        made = cls(content)
+        made.to = to
+        return made
+
+
+class Lines(Protocol):
+    """A run's direct lines, for a party that has a program of its own talk to its like on Unix sockets."""
+
+    def tunnel(self, peer: str, own: Path, other: Path) -> None:
+        """Until the run ends, connections to the socket `other`, which is made here, reach the program of `peer`, and
+        those of that program lead to the socket `own`, at which this party's listens."""
+        ...
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the coordinator ends up with. figures: by name; size: matched units, None where that is not told; result:
-    that of an analysis over the matched, as of any other."""
+    that of an analysis over the matched, as of any other. std: standard deviations of the noise in size and figures, by
+    name, where there is some."""
 
     figures: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     size: int | None = None
     result: Result | None = None
+    std: Mapping[str, float] = field(default_factory=dict)
 
 
 Rounds = Generator[Stage, Replies, Outcome]
@@ -94,7 +139,10 @@ Rounds = Generator[Stage, Replies, Outcome]
 class Party(Protocol):
     """One party's half of one linkage. Raises Refused, in public words, on whatever does not fit its state.
 
-    A holder that may learn pairs has them in `pairs` once it was told.
+    A holder that may learn pairs has them in `pairs` once it was told; one that works in steps says in `steps` how many
+    it has answered. Where `standing` is there, it says in words what was answered last, how much of it is done and how
+    much there is: public, for the party's own log. A party that has a program of its own may have `lined`, which is
+    given the run's direct lines (None without), and `close`, at the end of the run.
     """
 
     def answer(self, stage: str, packet: Packet) -> Packet:
@@ -107,8 +155,13 @@ class Linkage(Protocol):
 
     TITLE: one line for lists. TRUST: assumptions under which it holds. REVEALS: what may come out of it. PARTIES:
     fewest and most holders. EXTRA: optional packages that it needs. METHODS: analyses that it works out over the
-    matched. PARTED: does it compare the parts of a key one by one? Options: pydantic model of what all parties agree
-    on, in the agreement; where it has a field `helper`, a third party of that name takes part.
+    matched. ESTIMATES: what it can correct for linkage errors, other than none. PARTED: does it compare the parts of
+    a key one by one? Options: pydantic model of what all parties agree on, in the agreement; where it has a field
+    `helper`, a third party of that name takes part; fields with which it protects less, if they are other than by
+    default or above it, have `json_schema_extra={"weaker": True or "above"}`. PRIVATE: what may come out with noise (a
+    study's [privacy]); PRIVATELY: the analyses of it. A module may have CARD, its questions for the parties
+    (`statfed.core.card`), QUALITY, sentences on how right its links are, and, if it needs something of a holder's
+    machine, `ready`, which raises Refused, in public words, where that is not there.
     """
 
     TITLE: str
@@ -117,7 +170,10 @@ class Linkage(Protocol):
     PARTIES: tuple[int, int]
     EXTRA: str
     METHODS: tuple[str, ...]
+    ESTIMATES: tuple[Estimate, ...]
     PARTED: bool
+    PRIVATE: tuple[Reveal, ...]
+    PRIVATELY: tuple[str, ...]
     Options: type[Section]
 
     def agreed(self, asked: "Asked") -> Section:
@@ -125,15 +181,38 @@ class Linkage(Protocol):
         ...
 
     def figures(self, agreement: Agreement) -> int:
-        """Most exact figures that come out of it: what it counts as in the holders' ledgers."""
+        """Most exact figures that come out of it, for whoever: what it counts as in the holders' ledgers."""
+        ...
+
+    def lists(self, agreement: Agreement) -> Mapping[str, int]:
+        """Places of each holder's list, padding included: so many guesses it can try at the others."""
+        ...
+
+    def stepwise(self, agreement: Agreement, holder: str) -> tuple[int, int]:
+        """Of the figures, how many come out at once, and how many at each step that a holder's half counts (`steps`):
+        all at once where it does not know of steps."""
+        ...
+
+    def noise(self, options: Any) -> Noise | None:
+        """The noise of what the coordinator is told, None where none is added. options: what the parties agree on.
+
+        Who adds it draws from this object, and its event is what every holder is charged. One unit more or less at one
+        holder is in at most one match, and all figures together change by no more than `noise` covers.
+        """
+        ...
+
+    def seen(self, options: Any, holders: Sequence[str]) -> Mapping[str, Reveal]:
+        """Parties that see figures before there is noise in them, with which: against those epsilon does not hold."""
         ...
 
     def third_parties(self, options: Any) -> tuple[str, ...]:
         """Names of the parties that take part beside the holders."""
         ...
 
-    def party(self, agreement: Agreement, identity: Identity, units: Units | None) -> Party:
-        """A party's half; `identity.name` says whose. units: a holder's own, None of a third party."""
+    def party(self, agreement: Agreement, identity: Identity, units: Units | None, keep: Path | None = None) -> Party:
+        """A party's half; `identity.name` says whose. units: a holder's own, None of a third party. keep: a file for
+        what another attempt at the same run can go on with, others beside it whose names begin with its name; secret.
+        """
         ...
 
     def coordinator(self, agreement: Agreement) -> Rounds:
@@ -154,8 +233,17 @@ class Linking(Section):
     minimum_frequency: int = Field(default=10, ge=1, le=1000, description="fewest matched units that a figure is about")
     block: str = Field(default="", max_length=400, description="fuzzy: parts of which one is equal in every pair")
     salt: str = Field(default="", max_length=400, description="fuzzy: part that is right in nearly all records")
+    estimate: Estimate = Field(
+        default="none",
+        description="what is corrected for missed and false links: numbers and totals over the matches, or those and "
+        "the coverage of both lists",
+    )
     helper: str = Field(default="helper", description="name of the helper, where there is one; no holder's")
     cap: int | None = Field(default=None, ge=1, description="units that every holder fills its own up to; public")
+    direct: bool = Field(
+        default=False,
+        description="do sealed packets go from party to party, at addresses that each party's own home says?",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="the linkage's own further options")
 
     def parts(self, codebook: Codebook, where: str = "key") -> tuple[KeyPart, ...]:
@@ -171,6 +259,14 @@ class Linking(Section):
         if (self.reveal == "pairs") != bool(self.to):
             raise ValueError("to: got holders without pairs, or pairs without them; want both or neither")
         return self
+
+
+DIRECTLY = (
+    Disclosure("coordinator", "sizes and SHA-256 of the packets that go from party to party, and when", "none"),
+    Disclosure("parties with a direct line", "each other's address, while a run is open", "TLS 1.3, pinned keys"),
+    Disclosure("anyone on the network", "addresses of the parties, sizes and times of what they send", "TLS 1.3"),
+)
+"""What is learned beside, where packets go directly."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +295,10 @@ class InPlace:
         return self.module.TRUST
 
     @property
+    def CARD(self) -> Card:
+        return card_of(self.module)
+
+    @property
     def REQUIRES(self) -> Requirements:
         helped = "a helper, which works with no other party" if "helper" in self.module.Options.model_fields else ""
         fewest = self.module.PARTIES[0]
@@ -222,11 +322,20 @@ class InPlace:
         """What the parties agree on. Raises UsageError on a study that does not suit."""
         return self.module.agreed(asked(terms, options, self.module))
 
+    def noise(self, terms: Terms) -> Noise | None:
+        """The noise of what a study is told, of whose event every holder is charged."""
+        return self.module.noise(self.agreed(terms, Linking.model_validate(terms.protection.options)))
+
+    def seen(self, terms: Terms) -> Mapping[str, Reveal]:
+        """Parties that see figures before there is noise in them, with which."""
+        options = self.agreed(terms, Linking.model_validate(terms.protection.options))
+        return self.module.seen(options, terms.holders)
+
     def learns(self, terms: Terms) -> Sequence[Disclosure]:
         """What each role learns, whatever the sizes are that holders state."""
         options = Linking.model_validate(terms.protection.options)
         sizes = dict.fromkeys(terms.holders, options.cap or options.minimum_frequency)
-        return self.module.learns(agree("", terms, sizes), options.reveal)
+        return [*self.module.learns(agree("", terms, sizes), options.reveal), *(DIRECTLY if options.direct else ())]
 
 
 def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
@@ -240,17 +349,19 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
     if not least <= len(terms.holders) <= most:
         wanted = str(least) if least == most else f"{least} to {most}"
         raise UsageError(f"{where}: got {len(terms.holders)} holders; want {wanted}")
-    if terms.privacy is not None:
-        raise UsageError(f"{where}: got [privacy]; want none: noise is among the options of a linkage that has some")
     if linking.reveal not in module.REVEALS:
         raise UsageError(f"reveal: got {linking.reveal}; want {one_of(module.REVEALS, linking.reveal)} of {where}")
     if astray := sorted(set(linking.to) - set(terms.holders)):
         raise UsageError(f"to: got {', '.join(astray)}; want holders of the study")
+    if linking.estimate != "none" and linking.estimate not in module.ESTIMATES:
+        offered = " or ".join(module.ESTIMATES) or "none: its keys are equal, and it compares no others; fuzzy has some"
+        raise UsageError(f"estimate: got {linking.estimate} under {terms.protection.name}; want {offered}")
     method, question = read_question(terms)
     if linking.reveal != "totals" and (terms.method != "count" or any(terms.options.values())):
         raise UsageError(f"reveal: got {linking.reveal} with {terms.method}; want count alone, or reveal totals")
     if linking.reveal == "totals" and terms.method not in module.METHODS:
         raise UsageError(f"{where}: got {terms.method}; want {one_of(module.METHODS, terms.method)} over the matched")
+    _check_private(terms, linking, module)
     missing = sorted(set(terms.holders) - set(terms.codebooks))
     if missing:
         raise UsageError(f"codebooks: got none for {', '.join(missing)}; want one of each holder that is linked")
@@ -274,6 +385,24 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
         if sum(bool(set(clause.columns) & {*listed}) for listed in columns.values()) > 1:
             raise UsageError(f"where: got {clause}, on columns of several holders; want those of one in each condition")
     return Asked(linking, terms, {holder: tuple(names) for holder, names in columns.items()})
+
+
+def _check_private(terms: Terms, linking: Linking, module: Linkage) -> None:
+    """Raises UsageError where a linkage adds no noise of the kind that a study asks for."""
+    where, privacy = f"linkage {terms.protection.name}", terms.privacy
+    if privacy is None:
+        return
+    if linking.reveal not in module.PRIVATE:
+        wanted = f"it for {one_of(module.PRIVATE, linking.reveal)} alone" if module.PRIVATE else "none"
+        raise UsageError(f"{where}: got [privacy] with {linking.reveal}; want {wanted}: there is no noise for others")
+    if linking.reveal == "totals" and terms.method not in module.PRIVATELY:
+        wanted = one_of(module.PRIVATELY, terms.method)
+        raise UsageError(f"{where}: got [privacy] with {terms.method}; want {wanted}: others have no noise on shares")
+    if privacy.noise != "local" or privacy.unit != "record":
+        raise UsageError(
+            f"{where}: got {privacy.noise} noise per {privacy.unit}; want local noise per record: a unit is a record "
+            "with a key of its own, and who adds the noise is the linkage's to say"
+        )
 
 
 def key_columns(linking: Linking, codebook: Codebook) -> tuple[str, ...]:

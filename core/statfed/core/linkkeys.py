@@ -10,7 +10,10 @@ with the rules that hold, so that holders with other rules have other parts, and
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute
 
 from statfed.core.codebook import Codebook, iso_of
 from statfed.core.errors import UsageError
@@ -19,6 +22,7 @@ from statfed.core.names import one_of
 from statfed.core.section import shown
 from statfed.core.table import Table
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported
 MOST_PARTS = 32
 _PIECE = re.compile(r"([^\[\]:,+]+?)\s*(?::\s*([a-z0-9()-]+?))?\s*(?:\[\s*(-?[0-9]{0,4})\s*:\s*(-?[0-9]{0,4})\s*\])?")
 _BETWEEN = "\x1f"  # no rule leaves one in a text, so that "ab" + "c" is not "a" + "bc"
@@ -74,6 +78,30 @@ class Keys:
         return "Keys(<private>)"
 
 
+@dataclass(frozen=True)
+class Packed:
+    """A holder's keys, packed: as `Keys`, the texts as bytes of UTF-8 in Arrow arrays, null where one is missing."""
+
+    parts: Mapping[str, pa.LargeBinaryArray]
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "Packed(<private>)"
+
+
+Texts: TypeAlias = "Sequence[str | None] | pa.LargeBinaryArray"
+"""Texts of units, None where one is missing: Python's, or bytes of UTF-8 in an Arrow array, which take a fifth."""
+
+
+def packed_texts(texts: Texts) -> pa.LargeBinaryArray:
+    """Texts as bytes of UTF-8 in one Arrow array, with offsets of 64 bits: all together may take any space."""
+    if isinstance(texts, pa.Array):
+        array: Any = texts
+        return array.cast(pa.large_binary())
+    found = [None if text is None else str(text).encode("utf-8", "surrogatepass") for text in texts]
+    return pa.array(found, pa.large_binary())
+
+
 def read_key(written: str, codebook: Codebook, where: str = "key") -> tuple[KeyPart, ...]:
     """The parts of a key. Raises UsageError on a column, rule or range that there is not, or that cannot be a key."""
     parts = tuple(
@@ -106,13 +134,58 @@ def _piece(written: str, codebook: Codebook, where: str) -> Piece:
     return Piece(found[1], rule, start, stop)
 
 
-def keys_of(table: Table, parts: Sequence[KeyPart]) -> Keys:
-    """The keys of a table's records, in the order of `Table.rows`. Raises UsageError on what `read_key` would."""
+def keys_of(table: Table, parts: Sequence[KeyPart]) -> Packed:
+    """The keys of a table's records, in the order of `Table.rows`. Raises UsageError on what `read_key` would.
+
+    Records are read and brought to their normal form a batch at a time: what stays in memory is the packed keys.
+    """
     columns = list(dict.fromkeys(name for part in parts for name in part.columns))
     types = {name: table.codebook.column(name, "key").type for name in columns}
-    rows = table.rows(columns)
-    texts = {name: [_text(value, types[name]) for value in rows.column(name).to_pylist()] for name in columns}
-    return keys_of_texts(texts, parts)
+    packed: dict[str, list[pa.LargeBinaryArray]] = {part.name: [] for part in parts}
+    failed = {part.name: 0 for part in parts}
+    for batch in table.streamed(columns):
+        plain = {name: _plain(batch.column(name), types[name]) for name in columns}
+        slow = [part for part in parts if not _quick(part, plain)]
+        texts = {
+            name: [_text(value, types[name]) for value in batch.column(name).to_pylist()]
+            for name in dict.fromkeys(name for part in slow for name in part.columns)
+        }
+        found = keys_of_texts(texts, slow)
+        for part in parts:
+            if part.name in found.parts:
+                packed[part.name].append(packed_texts(found.parts[part.name]))
+                failed[part.name] += found.failed[part.name]
+            else:
+                packed[part.name].append(plain[part.columns[0]])
+    return Packed({name: _joined(chunks) for name, chunks in packed.items()}, failed)
+
+
+def _quick(part: KeyPart, plain: Mapping[str, pa.LargeBinaryArray | None]) -> bool:
+    """Is the part one column as it is, of texts that are their own normal form?"""
+    (first, *others) = part.pieces
+    as_it_is = first.rule == Rule("exact") and first.start is None and first.stop is None
+    return not others and as_it_is and plain[first.column] is not None
+
+
+def _plain(values: pa.Array, kind: str) -> pa.LargeBinaryArray | None:
+    """A batch as its own normal form by rule `exact`; None where some of it may have another one.
+
+    Printable letters of Basic Latin are composed, and have no other control or space around them than what is looked
+    at here.
+    """
+    if kind in ("date", "boolean"):
+        return None
+    if pa.types.is_integer(values.type):
+        values = values.cast(pa.large_string())
+    if not pa.types.is_string(values.type) and not pa.types.is_large_string(values.type):
+        return None
+    if not pc.all(pc.match_substring_regex(values, r"^[!-~]([ -~]*[!-~])?$"), min_count=0).as_py():
+        return None
+    return values.cast(pa.large_string()).cast(pa.large_binary())
+
+
+def _joined(chunks: list[pa.LargeBinaryArray]) -> pa.LargeBinaryArray:
+    return pa.concat_arrays(chunks) if chunks else pa.array([], pa.large_binary())
 
 
 def keys_of_texts(columns: Mapping[str, Sequence[str | None]], parts: Sequence[KeyPart]) -> Keys:

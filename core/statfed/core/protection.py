@@ -105,11 +105,13 @@ class Agreement:
 @dataclass(frozen=True)
 class Stage:
     """One exchange with parties. packets: by party; who is not in it is not asked. carries: to each holder the request
-    for its contribution travels along."""
+    for its contribution travels along. standing: for people at the coordinator, what is being done, how much of it is
+    done before this exchange, and how much there is."""
 
     name: str
     packets: Mapping[str, Packet]
     carries: bool = False
+    standing: tuple[str, int, int] = ("", 0, 1)
 
 
 @dataclass(frozen=True)

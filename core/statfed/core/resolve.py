@@ -10,7 +10,7 @@ from statfed.core.codebook import Codebook
 from statfed.core.conditions import Clause
 from statfed.core.errors import Refused
 from statfed.core.fixed_point import Layout, layout_of
-from statfed.core.linkage import Asked, key_columns, linking_of
+from statfed.core.linkage import Asked, InPlace, Reveal, key_columns, linking_of
 from statfed.core.method import (
     Adaptive,
     Ask,
@@ -26,6 +26,7 @@ from statfed.core.method import (
     read_question,
 )
 from statfed.core.privacy.accountant import Event
+from statfed.core.privacy.noise import Noise
 from statfed.core.privacy.placement import shares
 from statfed.core.privacy.spending import Price, Reservation, own_noise, price, reservation
 from statfed.core.protection import Protection, minimum_holders, read_protection
@@ -119,12 +120,29 @@ class Resolved:
         prices = [self.price(Ask(one.name), size) for one in self.budget.asks]
         return min((paid.noise.most_summed for paid in prices if paid and paid.noise), default=0)
 
+    @cached_property
+    def linked_noise(self) -> Noise | None:
+        """The noise of what a linkage tells; None without."""
+        return self.protection.noise(self.terms) if self.linking and isinstance(self.protection, InPlace) else None
+
+    @cached_property
+    def seen(self) -> Mapping[str, Reveal]:
+        """Parties of a linkage with noise that see figures before there is noise in them, with which."""
+        if self.linked_noise is None or not isinstance(self.protection, InPlace):
+            return {}
+        return self.protection.seen(self.terms)
+
     def price(self, ask: Ask, size: Size | None) -> Price | None:
-        """What an ask costs at a holder of this public size; see `statfed.core.privacy.spending`."""
+        """What an ask costs at a holder of this public size; see `statfed.core.privacy.spending`. Of a linkage the one
+        disclosure that it is, whatever was asked."""
+        if self.linked_noise is not None:
+            return Price(self.linked_noise.event(), self.linked_noise)
         return price(self.question, ask, size, self.shares)
 
     def reservation(self, size: Size, done: int = 0, spent: Sequence[Event] = ()) -> Reservation | None:
         """What a holder of this public size sets aside. spent: what the `done` sums before were charged as."""
+        if self.linked_noise is not None:
+            return Reservation(((self.linked_noise.event(), 1),))
         return reservation(self.question, size, self.shares, done, spent)
 
     @cached_property

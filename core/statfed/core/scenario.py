@@ -2,14 +2,16 @@
 
 There are three kinds, told apart by what a module has:
 
-- *statistics* (`compute`): a seeded world of tables, and the questions that are asked of them;
+- *statistics* (`compute`): a seeded world of tables, and the questions that are asked of them; with `MATCHED` a
+  *linkage scenario*, whose holders have overlapping units that are matched first;
 - *training* (`STUDY`): a study of a model, its codebook and a seeded population;
 - *entry* (neither): a case of the inventory whose protocol is not built yet; it is described and compared with nothing.
 
-The same scenario runs under every protection that applies, at every release level, with the same data and seeds.
+The same scenario runs under every protection that applies, or every linkage where units are matched, at every release
+level, with the same data and seeds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -81,8 +83,9 @@ class About:
     """The public description of a scenario, which stands in the TOML file beside its module.
 
     roles: role to who plays it. protections: ids of statfed.strategies.protections that apply to the scenario as it
-    stands, at some release level. gsbpm: sub-process of the Generic Statistical Business Process Model, version 5.1.
-    card: organisational, business and legal questions of the case.
+    stands, at some release level; of a linkage scenario those of statfed.strategies.linkages. gsbpm: sub-process of the
+    Generic Statistical Business Process Model, version 5.1. card: organisational, business and legal questions of the
+    case.
     """
 
     title: str
@@ -190,12 +193,37 @@ class World:
     truth: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Matching:
+    """How the units of a linkage scenario are matched; all of it is public.
+
+    key, block, salt: as of `statfed.core.linkage.Linking`; block and salt are for linkages that compare the parts of a
+    key, and left out under others. minimum_frequency: fewest matched units that a figure is about, where the release
+    level does not ask for more. estimate: what is corrected for linkage errors, as of `Linking`, where a linkage that
+    cannot is refused. options: by linkage, its own further options. guesses: of the world's public facts, the
+    identifiers that an attacker would try, each of 8 characters or more; None where keys cannot be listed.
+    """
+
+    key: str
+    block: str = ""
+    salt: str = ""
+    minimum_frequency: int = 1
+    estimate: Literal["none", "total", "coverage"] = "none"
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    guesses: Callable[[Mapping[str, Any]], Iterable[str]] | None = None
+
+
 class Ask(Protocol):
     """Asks one analysis of all holders, under the protection and at the level that is being compared."""
 
     def __call__(self, analysis: str, *, share: float = 1.0, where: str | Sequence[str] = (), **options: Any) -> Result:
         """share: part of the level's privacy budget that this question takes, in the inverse variance of its noise; all
         shares together are at most 1, and compose to the level's epsilon."""
+        ...
+
+    def gives(self, analysis: str) -> bool:
+        """Can the technique work this analysis out? Every protection can; a linkage those that it says, and `count`,
+        which is the number of matched units. What it cannot is a figure that is not released."""
         ...
 
 
@@ -206,6 +234,11 @@ class Statistics(Protocol):
     tables; the same profile and seed give the same world. `compute` is all that the parties and the analyst do: it
     sees released results and public facts, never `World.holders`. `pooled` computes the same figures by an independent
     library from all holders' records together: the reference that no pilot has.
+
+    A linkage scenario also has `MATCHED: Matching`. Its techniques are the linkages. A holder's table has the columns
+    of the key and its own, the world's codebook those of all. `ask("count")` is the number of matched units; any other
+    analysis is over the matched, of columns of one holder each. Noise of a level is the linkage's own, and a minimum
+    frequency of its rules holds for the matched. `pooled` computes from the plain join. No holder finds anything alone.
     """
 
     ABOUT: About
@@ -252,6 +285,11 @@ class Training(Protocol):
     def codebook(self, study: Study) -> WindowCodebook: ...
 
     def population(self, study: Study, progress: Progress) -> Population: ...
+
+
+def matching_of(module: object) -> Matching | None:
+    """How a scenario's units are matched; None where they are not."""
+    return getattr(module, "MATCHED", None)
 
 
 Kind = Literal["statistics", "training", "entry"]

@@ -14,6 +14,7 @@ from statfed.core.codebook import Codebook, Type
 from statfed.core.conditions import comparable, parse_where
 from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
+from statfed.core.linkage import is_linkage
 from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_method, methods, read_question
 from statfed.core.privacy.noise import epsilon_for
 from statfed.core.privacy.placement import shares
@@ -395,6 +396,8 @@ def noisy_parts(terms: Terms) -> tuple[Mapping[str, Part], int]:
 
     Raises UsageError where there are several asks, or the method adds the noise: a margin of error is about one.
     """
+    if is_linkage(terms.protection.name):
+        raise UsageError("margin of error: the noise of a linkage is another one; want epsilon instead")
     method, question = read_question(terms)
     budget = budget_of(question)
     asks = budget.asks if isinstance(budget, Fixed) else ()

@@ -87,6 +87,20 @@ class Table:
         finally:
             connection.execute("set preserve_insertion_order = false")
 
+    def streamed(self, names: Sequence[str], rows: int = BATCH) -> Iterator[Any]:
+        """What `rows` gives, in the same order, a batch of about so many records at a time."""
+        chosen = self.expr.select(*dict.fromkeys(names))
+        if not self.embedded:
+            yield from chosen.order_by(chosen.columns).to_pyarrow_batches(chunk_size=rows)
+            return
+        connection = chosen.get_backend().con
+        connection.execute("set preserve_insertion_order = true")
+        try:
+            with _reader(chosen, rows, self.embedded) as reader:
+                yield from reader
+        finally:
+            connection.execute("set preserve_insertion_order = false")
+
     def filter(self, *conditions: Expr) -> "Table":
         """The records for which every condition is true."""
         return replace(self, expr=self.expr.filter(list(conditions))) if conditions else self

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_origin
 from statfed.core.codebook import Codebook, load_codebook, make_codebook
 from statfed.core.disclosure import OFF, HolderRules, Rules
 from statfed.core.errors import UsageError
-from statfed.core.linkage import Reveal, read_analysis
+from statfed.core.linkage import Estimate, Reveal, read_analysis
 from statfed.core.method import load_method
 from statfed.core.progress import Progress, silent
 from statfed.core.result import Result
@@ -119,12 +119,15 @@ class Federation:
         by: str = "helper",
         reveal: Reveal | None = None,
         to: Names = (),
+        estimate: Estimate = "none",
         block: str = "",
         salt: str = "",
         minimum_frequency: int = 10,
         helper: str = "helper",
         cap: int | None = None,
+        direct: bool = False,
         where: Names = (),
+        privacy: Privacy | Mapping[str, Any] | float | None = None,
         settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Result:
@@ -133,8 +136,11 @@ class Federation:
         key: columns that every holder has, as "id" or "name,birth_date,postcode[:2]". analysis: its name with its
         options beside, or one line as `statfed link` takes, over columns of which each is one holder's. by: the linkage
         (`statfed linkages`). reveal: size, totals or pairs; by default what the rest asks for. to: holders that learn
-        which of their own units match. block, salt: of a fuzzy linkage. minimum_frequency: fewest matched units that a
-        figure is about. cap: units that every holder fills its own up to. settings: the linkage's own further options.
+        which of their own units match. estimate: total or coverage, for figures that are corrected for missed and false
+        links (fuzzy). block, salt: of a fuzzy linkage. minimum_frequency: fewest matched units that a figure is about.
+        cap: units that every holder fills its own up to. direct: do sealed packets go from party to party, past the
+        coordinator? settings: the linkage's own further options. privacy: as in `ask`; of linkages that add noise, to
+        size and totals.
         Raises UsageError, Refused or EngineError.
         """
         method, read = read_analysis(analysis) if analysis else ("count", {})
@@ -147,9 +153,11 @@ class Federation:
             "minimum_frequency": minimum_frequency,
             "helper": helper,
             "cap": cap,
+            "direct": direct,
             "options": dict(settings or {}),
+            **({"estimate": estimate} if estimate != "none" else {}),
         }
-        return self._answered(method, {**read, **options}, {"name": by, "options": linking}, where)
+        return self._answered(method, {**read, **options}, {"name": by, "options": linking}, where, privacy)
 
     def _answered(
         self,

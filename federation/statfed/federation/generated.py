@@ -18,6 +18,7 @@ from statfed.core.codebook import Codebook, Column, day_of
 from statfed.core.conditions import Clause, Condition
 from statfed.core.errors import UsageError
 from statfed.core.randomness import stream
+from statfed.federation.generated_keys import Rules, keyed
 
 POOL = 4_000
 """Values of a column that are drawn to find some that conditions select."""
@@ -46,11 +47,13 @@ def generated(
     where: Sequence[Clause] = (),
     positive: Collection[str] = (),
     seed: int = 1,
+    keys: Rules | None = None,
 ) -> pa.Table:
     """A table of one holder that fits the codebook, the same for the same arguments.
 
     read: columns that a study reads; others that have no role are one value throughout, or missing where that is an
-    array. positive: columns that the study takes for weights. Raises UsageError where there are no values within the
+    array. positive: columns that the study takes for weights. keys: columns by which units are matched, which have the
+    same values at every holder. Raises UsageError where there are no values within the
     bounds.
     """
     columns, made = codebook.columns, dict[str, list[object]]()
@@ -58,6 +61,9 @@ def generated(
     for name in sorted(columns, key=lambda one: columns[one].role == "psu"):  # within its stratum
         column = columns[name]
         random = np.random.default_rng(stream(seed, "generated", holder, name).seed())
+        if keys and name in keys:
+            made[name] = keyed(column, name, records, keys[name], seed)
+            continue
         if name not in read and not column.role:
             made[name] = [
                 None if column.type == "array" else _drawn(column, name, 1, holder, random, False)[0]

@@ -40,6 +40,7 @@ from statfed.core.section import describe
 from statfed.core.study import Study
 from statfed.core.terms import Terms
 from statfed.federation import locks
+from statfed.federation.lines import lines
 from statfed.federation.parties import admit_third_parties, home_of, identities, third_parties
 
 DATA = "data.keys"
@@ -134,7 +135,8 @@ def make_homes(
     """
     others = third_parties(study.protection, study.holders, study.engine, root)
     pins = identities({**homes, **others})
-    admit_third_parties(others, study.protection.name, pins)
+    direct = lines(study.protection, pins)
+    admit_third_parties(others, study.protection.name, pins, direct)
     for name, source in sources.items():
         point(homes[name], root / REGISTER)
         _take_down(homes[name], study.unit, _keys(source))
@@ -152,6 +154,9 @@ def make_homes(
             Parties(pins),
             tuple(others),
         )
+        if name in direct:
+            allowed = {"allow": policy.allow.model_copy(update={"direct": True}), "direct": direct[name]}
+            policy = policy.model_copy(update=allowed)
         path = homes[name] / "policy.toml"
         known = None
         if path.exists():

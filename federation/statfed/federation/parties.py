@@ -5,7 +5,9 @@ In a pilot each organisation makes its own key and pins the others' by hand; a s
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from statfed.client.guard.addresses import Direct
 from statfed.client.third_party import FILE
 from statfed.core import toml
 from statfed.core.errors import UsageError
@@ -56,9 +58,14 @@ def identities(homes: Mapping[str, Path]) -> dict[str, str]:
     return {name: create_identity(home) for name, home in homes.items()}
 
 
-def admit_third_parties(homes: Mapping[str, Path], protection: str, pins: Mapping[str, str]) -> None:
-    """Write the third parties' party.toml: they take part in `protection`, with the parties of `pins`."""
+def admit_third_parties(
+    homes: Mapping[str, Path], protection: str, pins: Mapping[str, str], direct: Mapping[str, Direct]
+) -> None:
+    """Write the third parties' party.toml: they take part in `protection`, with the parties of `pins`, by the lines
+    of `direct` where there are some."""
     for name, home in homes.items():
-        allow = {"protections": [protection], "minimum_holders": 1}
-        party = {"party": {"name": name}, "allow": allow, "parties": dict(sorted(pins.items()))}
+        allow = {"protections": [protection], "minimum_holders": 1, "direct": name in direct}
+        party: dict[str, Any] = {"party": {"name": name}, "allow": allow, "parties": dict(sorted(pins.items()))}
+        if name in direct:
+            party["direct"] = direct[name].model_dump(mode="json", exclude_none=True)
         (home / FILE).write_text(toml.dumps(party), encoding="utf-8")

@@ -40,7 +40,9 @@ from statfed.core.table import Size
 from statfed.core.terms import Terms
 from statfed.federation.answers import learns
 from statfed.federation.generated import entries, generated
+from statfed.federation.generated_keys import rules_of
 from statfed.federation.homes import REGISTER, homes_under
+from statfed.federation.lines import lines
 from statfed.federation.parties import admit_third_parties, identities, third_parties
 from statfed.federation.rehearsed import Cost, Learned, Leaving, Reason, Rehearsal, Summed
 from statfed.server.driver import Driven, Sum, drive
@@ -323,17 +325,23 @@ def _homes(terms: Terms, study: Resolved, policy: Policy | None, records: int, r
     others = third_parties(terms.protection, terms.holders, "inprocess", root)
     homes = homes_under(root, {name: name for name in terms.holders})
     pins = identities({**homes, **others})
-    admit_third_parties(others, terms.protection.name, pins)
+    direct = lines(terms.protection, pins)
+    admit_third_parties(others, terms.protection.name, pins, direct)
     weights = weighing(study)
     for name, home in homes.items():
         point(home, root / REGISTER)
         book = terms.codebook_of(name)
-        table = generated(book, records, name, _read(terms, name), terms.where, weights, SEED)
+        keys = rules_of(study.linking.linking, book) if study.linking else None
+        table = generated(book, records, name, _read(terms, name), terms.where, weights, SEED, keys)
         pq.write_table(table, home / "data.parquet")
         unit = book.role("unit")
         persons = len(set(table[unit].to_pylist())) if unit in table.column_names else records
         dataset = Dataset(id=name, path="data.parquet", records=records, persons=persons, codebooks=(book.digest(),))
-        write_policy(_policy(terms, policy, name, dataset, Parties(pins), tuple(others)), home / "policy.toml")
+        ruled = _policy(terms, policy, name, dataset, Parties(pins), tuple(others))
+        if name in direct:
+            allow = ruled.allow.model_copy(update={"direct": True})
+            ruled = ruled.model_copy(update={"allow": allow, "direct": direct[name]})
+        write_policy(ruled, home / "policy.toml")
     return {**homes, **others}
 
 

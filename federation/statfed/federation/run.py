@@ -39,6 +39,7 @@ from statfed.federation.simulation import Opener, World, reused, simulated, worl
 from statfed.federation.trained import Phase
 from statfed.federation.training import Scored, scored, scored_tables, training_of, warnings_of
 from statfed.server.disclosure.history import Asked
+from statfed.server.disclosure.linked import linked_beside
 from statfed.server.disclosure.memory import Memory, open_memory
 from statfed.server.disclosure.release import release
 from statfed.server.driver import Broken, Checkpoint, Driven, drive
@@ -335,7 +336,7 @@ def _execute(job: _Job) -> Answer:
         driven, session = _driven(job, study, test, opener)
     job.warn(warnings_of(study, driven))
     with ExitStack() as held:
-        place = options.workspace if shared and not job.study.disclosure.silent else None
+        place = options.workspace if shared and (study.linking or not job.study.disclosure.silent) else None
         memory = held.enter_context(open_memory(place / RELEASES)) if place and not study.training else None
         result = _released(job.study, study, driven, memory)
     training = None
@@ -405,7 +406,10 @@ def _released(asked: Study, study: Resolved, driven: Driven, memory: Memory | No
     """The result under the release's rules, beside what the memory holds of earlier ones."""
     private = study.privacy.model_dump() if study.privacy else None
     source = stream(study.terms.seed, study.digest, "release")
-    opened, hidden = apart(driven.result) if study.linking else (driven.result, {})
+    result = driven.result
+    if study.linking and memory and private is None:
+        result = linked_beside(result, _asked(asked, study, driven), asked.disclosure, memory)
+    opened, hidden = apart(result) if study.linking else (result, {})
     found = release(
         opened.with_(privacy=private),
         study.terms.codebook,
@@ -442,6 +446,7 @@ def _asked(asked: Study, study: Resolved, driven: Driven) -> Asked:
         complete=tuple(dict.fromkeys(complete)),
         holders={name: digest[:16] for name, digest in tables.items()},
         codebook=study.terms.codebook,
+        joint=study.linking is not None,
     )
 
 

@@ -19,14 +19,16 @@ from statfed.client.data.tables import connect
 from statfed.client.data.uniting import check_stated, doubts, union
 from statfed.core.codebook import Codebook, load_codebook
 from statfed.core.errors import UsageError
-from statfed.core.linkage import is_linkage, restricted
+from statfed.core.linkage import Linking, is_linkage, restricted
 from statfed.core.method import is_training
 from statfed.core.progress import Progress
+from statfed.core.protection import named_protection
 from statfed.core.records import WindowCodebook
 from statfed.core.scenario import Population, load_training
 from statfed.core.study import Study
 from statfed.core.terms import Terms
 from statfed.federation.homes import homes_under, make_homes, placed
+from statfed.federation.keyed import check_stored, doubts_of_keys
 from statfed.federation.population import described, write_tables
 from statfed.federation.preflight import before_drafting
 from statfed.server.engine import Deployment, Engine, Session
@@ -96,15 +98,26 @@ def world_of(
         drafts = _drafts(study, progress)
         codebook = union(list(drafts.values()), tuple(drafts))
         check_stated(codebook, study.types, study.levels)
+    keyed: tuple[str, ...] = ()
     if is_linkage(study.protection.name) and study.engine != "pilot":
         others = {name: restricted(codebook, _columns(source, base)) for name, source in study.holders.items()} | others
+        keyed = _keyed(study, codebook, base, drafted=drafted)
     shared = _shared_data(study.holders, base) if study.engine != "pilot" else []
     if shared and study.privacy:
         raise UsageError(
             f"privacy: {shared[0]}; no epsilon of this study would be true. Want each data set once (or no privacy)"
         )
-    warnings = (*shared, *(doubts(codebook, study.levels) if drafted else ()))
+    warnings = (*shared, *(doubts(codebook, study.levels) if drafted else ()), *keyed)
     return World(study, study.terms(codebook, others), drafted, warnings=warnings)
+
+
+def _keyed(study: Study, codebook: Codebook, base: Path, *, drafted: bool) -> tuple[str, ...]:
+    """What there is to say of a linkage's key. Raises UsageError where holders store it in ways that match nothing."""
+    _, options = named_protection(study.protection.name, study.protection.options)
+    if not isinstance(options, Linking):
+        return ()
+    check_stored(options, codebook, study.holders, base)
+    return doubts_of_keys(options, codebook) if drafted else ()
 
 
 def _populated(study: Study, progress: Progress) -> World:

@@ -31,6 +31,19 @@ def largest_relative_error(figures: Figures, pooled: Reference) -> float:
     return max(relative_errors(figures, pooled), default=math.inf)
 
 
+def share_missed(within: float) -> Callable[[Figures, Reference], float]:
+    """Share of all figures that are not released, or off by more than `within`, relative to the pooled one."""
+
+    def measure(figures: Figures, pooled: Reference) -> float:
+        missed = [
+            figure.value is None or abs(figure.value - pooled[name]) > within * abs(pooled[name])
+            for name, figure in figures.items()
+        ]
+        return sum(missed) / len(missed)
+
+    return measure
+
+
 def root_mean_square(figures: Figures, pooled: Reference) -> float:
     """Root of the mean squared difference, in the figures' unit."""
     squares = [(f.value - pooled[name]) ** 2 for name, f in figures.items() if f.value is not None]

@@ -13,6 +13,9 @@ from statfed.core.linkkeys import keys_of_texts, read_key
 from statfed.core.protection import Agreement
 from statfed.scenarios._data.registers import Register, registers
 from statfed.strategies.linkages import fuzzy
+from statfed.strategies.linkages._comparing import Candidates, Encoded, Words, compare, one_to_one, two_best
+from statfed.strategies.linkages._encodings import Attribute, Encoder, tags
+from statfed.strategies.linkages._quality import BINS, estimated, halved
 
 CODEBOOK = Codebook.model_validate(
     {
@@ -83,3 +86,42 @@ def truth(parties: Mapping[str, Party], persons: tuple[NDArray[np.int64], NDArra
         whose.append(person[pairs.pairs.unit[order]])
     right = int((whose[0] == whose[1]).sum())
     return right / len(whose[0]), right / len(np.intersect1d(*persons))
+
+
+def compared(size: int, errors: float, seed: int, overlap: float = 0.7) -> tuple[Candidates, Words, NDArray[np.bool_]]:
+    """Pairs of two generated registers at or above a floor of .5, tags of the first's first block, and which pairs are
+    true: what the linkage unit sees, without the protocol around it."""
+    pair = registers(size, overlap, errors, seed)
+    random = np.random.default_rng(seed)
+    secret, sides = random.bytes(32), []
+    encoder = Encoder(secret, {name: Attribute.model_validate(one) for name, one in ATTRIBUTES.items()})
+    for keys in map(keys_of, pair):
+        marks = tags(secret, {part: keys[part] for part in BLOCKS})
+        marks[marks == 0] = random.integers(1, 2**63, int((marks == 0).sum()), np.uint64)
+        sides.append(Encoded(encoder.encode(keys), marks))
+    found = compare(sides[0], sides[1], 0.5, 10**10, 10**8)
+    return found, sides[0].tags[:, 0], pair[0].person[found.left] == pair[1].person[found.right]
+
+
+def limits_held(size: int, errors: float, seeds: Sequence[int]) -> NDArray[np.float64]:
+    """By draw at a chosen threshold: true precision and recall of links, then whether the printed limits hold each of
+    them; recall is of the matches that are among the compared. NaN where no threshold is found."""
+    rows = []
+    for seed in seeds:
+        found, first, true = compared(size, errors, seed)
+        links, _ = one_to_one(found, size, size)
+        best, second = two_best(found)
+        half = halved(first, found.offered)
+        threshold, quality = estimated(best, second, found.offered, links, half, (0.99, 0.8), seed)
+        if threshold is None:
+            rows.append([np.nan] * 4)
+            continue
+        at = round(max(threshold, 0.5) * BINS)
+        pairs = dict(zip(zip(found.left.tolist(), found.right.tolist(), strict=True), true.tolist(), strict=True))
+        linked = links.above(at / BINS)
+        right = sum(pairs[pair] for pair in zip(linked.left.tolist(), linked.right.tolist(), strict=True))
+        shares = right / len(linked.left), right / int(true.sum())
+        limits = quality.precision_interval[:, at], quality.recall_interval[:, at]
+        held = [low - 1e-9 <= share <= high + 1e-9 for share, (low, high) in zip(shares, limits, strict=True)]
+        rows.append([*shares, *map(float, held)])
+    return np.array(rows)

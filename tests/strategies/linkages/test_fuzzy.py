@@ -50,10 +50,10 @@ def test_links_or_their_estimated_quality_miss_the_truth(errors: float, hardenin
     assert precision >= 0.95 - 0.03
     assert recall >= 0.97 - errors / 4
     (estimated_precision, estimated_recall), low, high = np.asarray(outcome.figures["quality"]).T
-    assert abs(estimated_precision - precision) < 0.05
+    assert abs(estimated_precision - precision) < 0.07  # of half of the records
     assert abs(estimated_recall - recall) < 0.05
-    assert low[0] <= precision + 0.02
-    assert precision - 0.02 <= high[0]
+    assert low[0] <= precision <= high[0]
+    assert low[1] <= recall + errors / 4  # what no block brings together is not seen
     assert outcome.size is not None
     assert abs(int(outcome.figures["matched"][0]) - 420) < 60
     for name in BOTH:

@@ -57,7 +57,7 @@ def test_encodings_find_fewer_pairs_than_plaintext_does(
     candidates: tuple[Candidates, NDArray[np.bool_], NDArray[np.float32]],
 ) -> None:
     found, truth, weight = candidates
-    plain = Candidates(found.left, found.right, weight, found.offered)
+    plain = Candidates(found.left, found.right, weight, found.offered, found.sought)
     reference = best_recall(plain, truth, 140, 0.98)
     assert reference > 0.9
     assert best_recall(found, truth, 140, 0.98) > reference - 0.03

@@ -21,8 +21,8 @@ from statfed.strategies.linkages._comparing import (
     two_best,
 )
 from statfed.strategies.linkages._encodings import LENGTH, Attribute, Encoder, Hardening, derived, grams_of, tags
-from statfed.strategies.linkages._quality import BINS, assess, binned, grouped
-from tests.strategies.linkages.fuzzily import ATTRIBUTES, BLOCKS, keys_of
+from statfed.strategies.linkages._quality import BINS, assess, binned, grouped, halved
+from tests.strategies.linkages.fuzzily import ATTRIBUTES, BLOCKS, keys_of, limits_held
 
 SECRET = bytes(range(32))
 
@@ -177,6 +177,7 @@ def test_assignment_differs_from_the_greedy_one(given_pairs: dict[tuple[int, int
         np.array([j for _, j, _ in pairs], np.int64),
         np.array([score for _, _, score in pairs], np.float32),
         np.zeros(6, np.int64),
+        np.zeros(6, np.int64),
     )
     links, undecided = one_to_one(found, 6, 6)
     got = set(zip(links.left.tolist(), links.right.tolist(), strict=True))
@@ -185,7 +186,13 @@ def test_assignment_differs_from_the_greedy_one(given_pairs: dict[tuple[int, int
 
 
 def test_a_tie_is_decided_by_a_coin() -> None:
-    tied = Candidates(np.array([0, 0, 1]), np.array([0, 1, 2]), np.array([0.9, 0.9, 0.8], np.float32), np.array([2, 1]))
+    tied = Candidates(
+        np.array([0, 0, 1]),
+        np.array([0, 1, 2]),
+        np.array([0.9, 0.9, 0.8], np.float32),
+        np.array([2, 1]),
+        np.ones(3, np.int64),
+    )
     links, undecided = one_to_one(tied, 2, 3)
     assert (links.left.tolist(), links.right.tolist(), undecided) == ([1], [2], 3)
 
@@ -258,5 +265,29 @@ def test_a_precision_that_no_threshold_has_is_promised() -> None:
 
 
 def test_scores_below_nothing_are_assigned_for_ever() -> None:
-    pairs = Candidates(np.array([0, 1]), np.array([0, 1]), np.array([-3.0, -2.0], np.float32), np.array([1, 1]))
+    pairs = Candidates(
+        np.array([0, 1]), np.array([0, 1]), np.array([-3.0, -2.0], np.float32), np.array([1, 1]), np.array([1, 1])
+    )
     assert len(one_to_one(pairs, 2, 2)[0].left) == 2
+
+
+@pytest.mark.parametrize(
+    "errors", [0.1, pytest.param(0.0, marks=pytest.mark.whole), pytest.param(0.2, marks=pytest.mark.whole)]
+)
+def test_limits_of_a_chosen_threshold_hold_the_truth_too_seldom(errors: float) -> None:
+    """The threshold is chosen as one where the estimate is high: limits from the records that chose it hold less."""
+    seeds = range(1, 6) if errors == 0.1 else range(1, 41)
+    rows = limits_held(300 if errors == 0.1 else 1_000, errors, seeds)
+    rows = rows[np.isfinite(rows[:, 0])]
+    assert len(rows) >= len(seeds) / 3
+    assert rows[:, 2].mean() >= 0.9  # precision
+    assert rows[:, 3].mean() >= 0.8  # recall
+
+
+def test_halves_share_a_block_or_one_of_them_is_small() -> None:
+    random = np.random.default_rng(1)
+    blocks = random.integers(1, 2**63, 50, np.uint64)[random.integers(0, 50, 2_000)]
+    half = halved(blocks, np.ones(2_000, np.int64))
+    assert not set(blocks[half].tolist()) & set(blocks[~half].tolist())
+    alike = halved(np.full(2_000, 8, np.uint64), np.ones(2_000, np.int64))
+    assert 0.4 < alike.mean() < 0.6

@@ -107,16 +107,16 @@ def test_lists_of_two_holders_together_are_uniform_whatever_matched(matches: int
         found = np.stack([each[:matches] for each in places], axis=1).astype(np.int64)
         rows, is_match = _tags.aligned(found, 3, stream)
         assert is_match.sum() == matches
-        counts[tuple(rows[:, 0].tolist()), tuple(rows[:, 1].tolist())] += 1
+        counts[tuple(rows[0].tolist()), tuple(rows[1].tolist())] += 1
     assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
 def test_every_place_is_in_one_row_and_matches_are_together() -> None:
     found = np.array([[0, 3], [2, 1]])
     rows, is_match = _tags.aligned(found, 5, Stream(bytes(16)))
-    for column in rows.T:
+    for column in rows:
         np.testing.assert_array_equal(np.sort(column), np.arange(5))
-    assert {tuple(row) for row in rows[is_match].tolist()} == {(0, 3), (2, 1)}
+    assert {tuple(row) for row in rows[:, is_match].T.tolist()} == {(0, 3), (2, 1)}
 
 
 def test_the_joined_shares_are_of_the_listed_rows_and_each_alone_is_uniform() -> None:
@@ -125,9 +125,9 @@ def test_the_joined_shares_are_of_the_listed_rows_and_each_alone_is_uniform() ->
     mask, again = _join.seed(), _join.seed()
     rows = np.random.default_rng(1).permutation(4000)
     kept = _join.kept((4000, 2), rows, mask, again)
-    other = _join.remasked(_join.masked(payload, mask), rows, again)
+    other = np.stack(list(_join.remasked(_join.masked(payload.T, mask), rows, again)), axis=1)
     np.testing.assert_array_equal(kept.own + other, payload[rows])
-    for share in (kept.own, other, _join.masked(payload, mask)):
+    for share in (kept.own, other, np.stack(list(_join.masked(payload.T, mask)))):
         bytes_of = np.frombuffer(share.tobytes(), np.uint8)
         assert stats.chisquare(np.bincount(bytes_of, minlength=256)).pvalue > 1e-6
 

@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 from statfed.cli.main import app
 from statfed.core.card import TOPICS, Card, Question, by_topic, card_of
-from statfed.core.discovery import load, modules
+from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import UsageError
-from statfed.core.protection import PACKAGE
+from statfed.core.protection import PACKAGE, load_protection
 
 NAMES = sorted(name for name, where in modules(PACKAGE).items() if where.startswith(f"{PACKAGE}."))  # not from outside
+LINKED = sorted(name for name, where in modules(LINKAGES).items() if where.startswith(f"{LINKAGES}."))
 VERDICT = re.compile(
     r"\b(complian\w*|complies|comply|lawful\w*|unlawful\w*|illegal\w*|permitted|certified|adequate\w*|"
     r"gdpr-proof|risk-free|no risk|(?<!not )anonymous|(?<!not )anonymi[sz]ed|not personal data|"
@@ -27,14 +28,15 @@ VERDICT = re.compile(
 def cards() -> dict[str, Card]:
     """Every card there is, of protections and of scenarios."""
     found = {name: card_of(load(PACKAGE, name, "protection")) for name in NAMES}
+    found |= {f"linkage {name}": card_of(load(LINKAGES, name, "linkage")) for name in LINKED}
     for name in sorted(modules("statfed.scenarios")):
         found[f"scenario {name}"] = load("statfed.scenarios", name, "scenario").ABOUT.card
     return found
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_protection_here_leaves_no_topic_out(name: str) -> None:
-    card = card_of(load(PACKAGE, name, "protection"))
+@pytest.mark.parametrize("name", [*NAMES, *LINKED])
+def test_a_technique_here_leaves_no_topic_out(name: str) -> None:
+    card = card_of(load_protection(name))
     assert set(TOPICS) - set(card.topics()) == set()
     assert card.topics() == TOPICS, "in the order of the topics"
     asked = [one.question for one in card.questions]

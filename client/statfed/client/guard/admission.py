@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from statfed.client.guard.policy import ANY, Allow, Limits, Policy
+from statfed.client.guard.policy import ANY, Allow, Limits, Policy, weaker
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import Clause, canonical, parse_where
 from statfed.core.errors import Refused, UsageError
-from statfed.core.linkage import Asked
+from statfed.core.linkage import Asked, InPlace
 from statfed.core.method import Ask, Cells, Fixed, Model, Part, budget_of
 from statfed.core.protection import named_protection
 from statfed.core.resolve import Resolved
+from statfed.core.section import Section
 from statfed.core.terms import Terms
 from statfed.core.weighing import WEIGHTS
 
@@ -110,18 +111,34 @@ def _linkage(policy: Policy, study: Resolved, asked: Asked) -> list[Rule]:
     units as the holder's own minimum frequency asks for; its other rules are about records that it sees all of, so that
     while one is on only numbers of units are told."""
     allow, rules, linking = policy.allow, list[Rule](), asked.linking
-    name = study.terms.protection.name + (":pairs" if linking.reveal == "pairs" else "")
-    if listed := _listed("linkage", name, allow.linkages):
+    name = study.terms.protection.name
+    if listed := _listed("linkage", name, tuple(entry for entry in allow.linkages if ":" not in entry)):
         rules.append(Rule(listed, "allow.linkages"))
+    elif f"{name}:pairs" not in allow.linkages:
+        for holder in linking.to:
+            if f"{name}:pairs-to={holder}" not in allow.linkages:
+                text = f"pairs: got {holder} to be told which of its units match, not allowed; want size or totals"
+                rules.append(Rule(text, "allow.linkages"))
+    agreed = study.protection.agreed(study.terms, linking) if isinstance(study.protection, InPlace) else None
+    rules += _weakened(name, agreed, allow.linkages, "allow.linkages") if agreed is not None else []
     if strangers := sorted(set(study.third_parties) - set(allow.third_parties)):
         wanted = " or ".join(allow.third_parties) or "none: the list is empty"
         text = f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}"
         rules.append(Rule(text, "allow.third_parties"))
+    if linking.direct:
+        parties = {*study.holders, *study.third_parties} - {policy.holder.name}
+        if not allow.direct:
+            text = "direct: got a study whose packets go from party to party; want allow.direct"
+            rules.append(Rule(text, "allow.direct"))
+        elif lacking := policy.direct.lacks(parties):
+            rules.append(Rule(lacking, "direct"))
     own = policy.disclosure
     if own.minimum_frequency is not None and linking.minimum_frequency < own.minimum_frequency:
         text = "minimum frequency: a figure over the matched may be about fewer units than this policy's; want more"
         rules.append(Rule(text, "disclosure"))
     counted = linking.reveal == "size" or (study.terms.method == "table" and not study.question.options.value)
+    if study.linked_noise is not None:  # then rules are about what somebody sees before there is noise in it
+        counted = "totals" not in study.seen.values()
     others = own.model_copy(update={"minimum_frequency": None, "zeros": "allow", "full_cells": "allow"})
     if "protect" in (own.zeros, own.full_cells) or not (counted or (others.silent and own.joint_share is None)):
         text = f"linkage: got {linking.reveal} of {study.terms.method}; want size, or a table of counts: rules of this "
@@ -167,11 +184,20 @@ def _conceded(
         wanted = " or ".join(third_parties) or "none: the list is empty"
         text = f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}"
         rules.append(Rule(text, "allow.third_parties"))
-    for key, field in type(read).model_fields.items():
-        marked = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("weaker")
-        if marked and getattr(read, key) != field.default and f"{name}:{key}" not in allowed:
+    return rules + _weakened(name, read, allowed, "allow.protections")
+
+
+def _weakened(name: str, read: Section, allowed: Sequence[str], where: str) -> list[Rule]:
+    """Options with which a protection or linkage protects less than by default, and that are not allowed."""
+    rules = []
+    for key in weaker(type(read)):
+        field, value = type(read).model_fields[key], getattr(read, key)
+        extra = field.json_schema_extra
+        above = isinstance(extra, dict) and extra["weaker"] == "above"
+        less = value > field.default if above else value != field.default
+        if less and f"{name}:{key}" not in allowed:
             text = f"protection.options.{key}: got one with which {name} protects less; want it left out"
-            rules.append(Rule(text, "allow.protections"))
+            rules.append(Rule(text, where))
     return rules
 
 
@@ -219,8 +245,16 @@ def bounded_ask(limits: Limits, study: Resolved, ask: Ask, number: int) -> None:
         _within(limits, {"parameters": discloses.parameters})
 
 
-def bounded_linkage(limits: Limits, study: Resolved, figures: int) -> None:
-    """Raise Refused where what comes out of a linkage is larger than a holder answers. figures: most that come out."""
+def bounded_linkage(policy: Policy, study: Resolved, figures: int, lists: Mapping[str, int]) -> None:
+    """Raise Refused where what comes out of a linkage is larger than a holder answers, or another holder's list is so
+    long beside this one's data that it may be one of guesses. figures: most that come out; lists: places, by holder."""
+    limits, own = policy.limits, policy.dataset.records
+    most = max(count for name, count in lists.items() if name != policy.holder.name)
+    if limits.ratio is not None and most > limits.ratio * own:
+        raise Refused(
+            f"limits.ratio: got {most:,} places for another holder's units, {most / own:,.4g} for each record of this "
+            f"dataset; want at most {limits.ratio:g}: every place may hold a guess"
+        )
     ask: Ask = next(study.method.coordinate(study.question))
     bounded_ask(limits, study, ask, 1)
     _within(limits, {"entries": figures})

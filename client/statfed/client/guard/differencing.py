@@ -46,6 +46,7 @@ from statfed.core.weighing import Cuts, owners
 FILE = "releases.sqlite"
 LINKED = "linked.sqlite"
 """Of linkages: figures over matches say nothing beside figures over all records."""
+_EXACT = "exact releases", "no exact release leaves"
 RULE = "not allowed by this holder's differencing rule"
 _FEW = (
     f"{RULE}: with an earlier exact release, of these data or of data that were updated since, this one would tell "
@@ -280,18 +281,20 @@ class _State:
 class Releases:
     """The exact releases of one dataset: an append-only, hash-chained SQLite file of mode 0600 beside the ledger.
 
-    path: `releases.sqlite` in the holder's home; dataset: bound for ever, another is Refused. It keeps queries' public
-    conditions and columns and the totals of populations, no data values. See `statfed.client.guard.chain` for what the
-    file guarantees: crashes, races of processes, edits and deletion. Raises LedgerCorrupt whenever it does not verify.
+    path: `releases.sqlite` in the holder's home, of linkages `linked.sqlite`; dataset: bound for ever, another is
+    Refused. It keeps queries' public conditions and columns and the totals of populations, no data values. See
+    `statfed.client.guard.chain` for what the file guarantees: crashes, races of processes, edits and deletion. Raises
+    LedgerCorrupt whenever it does not verify.
     """
 
     def __init__(self, path: Path, *, dataset: str) -> None:
-        with _named():
+        self._name = path.name
+        with self._named():
             if not path.exists():
                 chain.create(path, {"format": chain.FORMAT, "dataset": dataset})
             self._chain = Chain(path, _State, writable=True)
         try:
-            with _named(), self._chain.reading() as state:
+            with self._named(), self._chain.reading() as state:
                 if state.dataset != dataset:
                     raise Refused(f"releases of dataset {state.dataset}; want dataset {dataset}")
         except BaseException:
@@ -300,7 +303,7 @@ class Releases:
 
     def past(self) -> tuple[Release, ...]:
         """All releases, in order."""
-        with _named(), self._chain.reading() as state:
+        with self._named(), self._chain.reading() as state:
             return tuple(state.releases)
 
     def admit(
@@ -341,7 +344,7 @@ class Releases:
             if rules.minimum_frequency is not None and any(by < rules.minimum_frequency for by in moved):
                 raise Refused(_FEW)
             compared = len(past)
-            with _named(), self._chain.writing() as state:
+            with self._named(), self._chain.writing() as state:
                 if len(state.releases) > compared:
                     continue
                 for one in new:
@@ -368,7 +371,7 @@ class Releases:
             return
         new = joint.recipe(question, discloses)
         while True:
-            with _named(), self._chain.reading() as state:
+            with self._named(), self._chain.reading() as state:
                 past = dict(state.recipes)
             if past.get(new) == fingerprint:
                 return
@@ -387,7 +390,7 @@ class Releases:
                 alone = rules.p_percent is not None and 1 - share < rules.p_percent / 100 * share
                 if alone or (rules.dominance_k is not None and 100 * share > rules.dominance_k):
                     raise Refused(_JOINT)
-            with _named(), self._chain.writing() as state:
+            with self._named(), self._chain.writing() as state:
                 if state.recipes != past:
                     continue
                 self._chain.append("sums", run, study, facts={"recipe": new, "fingerprint": fingerprint})
@@ -402,7 +405,7 @@ class Releases:
         named = [(one, (one.column, where, tuple(sorted(one.cell)))) for one in cuts]
         compared: dict[Cut, int] = {}
         while True:
-            with _named(), self._chain.reading() as state:
+            with self._named(), self._chain.reading() as state:
                 past = {made: tuple(state.cuts.get(made, ())) for _, made in named}
             for one, made in named:
                 if (tuple(sorted(one.edges)), one.by) in past[made]:
@@ -410,7 +413,7 @@ class Releases:
                 if unsafe(one, past[made], least):
                     raise Refused(f"{FREQUENCY}: {one.column}: too few records between two edges")
             compared = {made: len(found) for made, found in past.items()}
-            with _named(), self._chain.writing() as state:
+            with self._named(), self._chain.writing() as state:
                 if any(len(state.cuts.get(made, ())) > n for made, n in compared.items()):
                     continue
                 for one, made in named:
@@ -427,8 +430,19 @@ class Releases:
 
     def verify(self) -> str:
         """Recompute the whole file and return the hash of its last entry. Raises LedgerCorrupt naming what is wrong."""
-        with _named():
+        with self._named():
             return self._chain.verify()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say which file is meant, and that it stops exact releases, or linkages, only."""
+        try:
+            yield
+        except LedgerCorrupt as error:
+            what, stopped = ("linkages", "units are not linked") if self._name == LINKED else _EXACT
+            raise LedgerCorrupt(
+                f"{self._name}, the record of past {what}: {error}; {stopped} until it is restored"
+            ) from None
 
     def close(self) -> None:
         """Close the file."""
@@ -457,14 +471,3 @@ def _facts(analysis: str, fingerprint: str, population: Population, total: int) 
         "of": population.of,
         "total": total,
     }
-
-
-@contextmanager
-def _named() -> Iterator[None]:
-    """Say which file is meant, and that it stops exact releases only."""
-    try:
-        yield
-    except LedgerCorrupt as error:
-        raise LedgerCorrupt(
-            f"{FILE}, the record of past exact releases: {error}; no exact release leaves until it is restored"
-        ) from None

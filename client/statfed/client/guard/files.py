@@ -16,10 +16,16 @@ PRIVATE = (
     "ledger.sqlite",
     "ledger.opened",
     "releases.sqlite",
+    "releases.opened",
     "linked.sqlite",
+    "linked.opened",
     "refusals.jsonl",
 )
 """Files of a home that are their owner's alone."""
+
+
+LINKS = "links"
+"""In a home: pairs that this holder was told by linkages, a file a run."""
 
 
 def check_modes(home: Path) -> None:
@@ -34,6 +40,8 @@ def check_modes(home: Path) -> None:
         (home / "party.toml", 0o022, "go-w"),
         (home / "studies", 0o077, "700"),
         (home / "open", 0o077, "700"),
+        (home / LINKS, 0o077, "700"),
+        *((file, 0o077, "600") for file in sorted((home / LINKS).glob("*"))),
         *((home / name, 0o077, "600") for name in PRIVATE),
     ):
         try:

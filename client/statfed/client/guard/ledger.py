@@ -421,6 +421,11 @@ class Ledger:
         with self._chain.reading() as state:
             return state.since(state.links, *_last(days))
 
+    def has_linked(self) -> bool:
+        """Were units ever matched with others'?"""
+        with self._chain.reading() as state:
+            return bool(state.links)
+
     def linked_with(self, others: Iterable[str]) -> frozenset[str]:
         """Studies that matched units with any of `others`, of all time."""
         with self._chain.reading() as state:

@@ -35,12 +35,14 @@ from pydantic import (
     model_validator,
 )
 
+from statfed.client.guard.addresses import Direct
 from statfed.client.guard.files import write_private
 from statfed.core import toml
 from statfed.core.conditions import check_syntax
 from statfed.core.disclosure import Rules
 from statfed.core.discovery import LINKAGES, modules
 from statfed.core.errors import UsageError
+from statfed.core.linkage import load_linkage
 from statfed.core.method import methods
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import named_protection
@@ -63,6 +65,12 @@ def known(names: Sequence[str], there: Iterable[str], what: str) -> tuple[str, .
             meant = f"{near[0]}?" if near else f"one of {', '.join(among)}"
             raise ValueError(f"unknown {what}: got {name!r}; want {meant}")
     return tuple(names)
+
+
+def weaker(options: type[BaseModel]) -> tuple[str, ...]:
+    """Options with which a protection or linkage protects less, by what it says of them."""
+    marked = {key: field.json_schema_extra for key, field in options.model_fields.items()}
+    return tuple(key for key, extra in marked.items() if isinstance(extra, dict) and extra.get("weaker"))
 
 
 def _plausible(value: float | None, low: float, high: float, what: str) -> None:
@@ -129,9 +137,14 @@ class Allow(Strict):
     )
     linkages: tuple[str, ...] = Field(
         default=(),
-        description="ways in which units may be matched with others', as helper; besides NAME:pairs, where a holder "
-        "may learn which of its own match, and NAME:several, where several studies may match units with the same "
-        "others, whose differences no rule looks at; none for no linkage",
+        description="ways in which units may be matched with others', as helper; besides NAME:pairs, where any holder "
+        "may learn which of its own match, or NAME:pairs-to=HOLDER for that one; NAME:several, where several studies "
+        "may match units with the same others, whose differences no rule looks at; NAME:OPTION for an option with "
+        "which NAME protects less; none for no linkage",
+    )
+    direct: bool = Field(
+        default=False,
+        description="may packets of linkages go to and from other parties directly, at the addresses under [direct]?",
     )
     third_parties: tuple[str, ...] = Field(
         default=(),
@@ -181,9 +194,23 @@ class Allow(Strict):
     @field_validator("linkages")
     @classmethod
     def _linkages(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        known([entry.partition(":")[0] for entry in value], modules(LINKAGES), "linkage")
-        if astray := sorted(entry for entry in value if entry.partition(":")[2] not in ("", "pairs", "several")):
-            raise ValueError(f"got {', '.join(astray)}; want names of linkages, NAME:pairs and NAME:several")
+        for entry in value:
+            name, sign, right = entry.partition(":")
+            if ANY in name:
+                raise ValueError(
+                    f"got {entry!r}; want each linkage by its name: {', '.join(sorted(modules(LINKAGES)))}"
+                )
+            known((name,), modules(LINKAGES), "linkage")
+            if sign and name not in value:
+                raise ValueError(f"got {entry!r} without {name}; want {name} beside it, which it is a right of")
+            options = weaker(load_linkage(name).Options)
+            to, equals, holder = right.partition("=")
+            if sign and to == "pairs-to" and equals:
+                if not NAME.fullmatch(holder):
+                    raise ValueError(f"got {entry!r}; want {name}:pairs-to=HOLDER, with a holder's name")
+            elif sign and right not in ("pairs", "several", *options):
+                wanted = ", ".join(f"{name}:{one}" for one in ("pairs", "pairs-to=HOLDER", "several", *options))
+                raise ValueError(f"got {entry!r}; want {name} alone, or one of {wanted}")
         return value
 
     @field_validator("columns", "filters", "weights")
@@ -367,16 +394,23 @@ class Limits(Strict):
         ge=1,
         description="linkages with others' units in a period: each can be probed with guesses; off in a rehearsal only",
     )
+    ratio: float | None = Field(
+        default=100.0,
+        ge=1,
+        le=1e6,
+        description="most places of another holder's list in a linkage for each record of this dataset: each may be a "
+        "guess; off in a rehearsal only",
+    )
     days: float = Field(
         default=30.0, gt=0, le=36_500, description="period over which refusals and linkages are counted"
     )
 
-    @field_validator("seconds", "memory", "figures", "refusals", "linkages", mode="before")
+    @field_validator("seconds", "memory", "figures", "refusals", "linkages", "ratio", mode="before")
     @classmethod
     def _off(cls, value: object) -> object:
         return None if value == "off" else value
 
-    @field_serializer("seconds", "memory", "figures", "refusals", "linkages", when_used="json")
+    @field_serializer("seconds", "memory", "figures", "refusals", "linkages", "ratio", when_used="json")
     def _written(self, value: float | None) -> float | str:
         return "off" if value is None else value
 
@@ -392,6 +426,7 @@ class Policy(Section):
     refusals: Refusals = Refusals()
     limits: Limits = Limits()
     approval: Approval = Approval()
+    direct: Direct = Direct()
     parties: Parties = Parties()
     budget: Budget
 
@@ -411,7 +446,7 @@ class Policy(Section):
             return self
         if ANY in self.dataset.codebooks:
             raise ValueError('dataset.codebooks: got "*"; want digests (statfed codebook pin), or refusals.explain')
-        for key in ("figures", "refusals", "linkages"):
+        for key in ("figures", "refusals", "linkages", "ratio"):
             if getattr(self.limits, key) is None:
                 raise ValueError(f'limits.{key}: got "off"; want a number, or refusals.explain: this is a rehearsal')
         return self

@@ -7,8 +7,10 @@ is missing is what whoever names the anchor vouches for; an entry `restored` say
 and nobody knows what they spent. Then all of the lifetime budget counts as spent, since that is the most that they can
 have been; see `statfed.client.guard.ledger` for what may follow.
 
-The record of past exact releases (`releases.sqlite`) is completed by (1) and taken along with its ledger in (2). There
-is no (3) for it, since no number stands for populations that were forgotten: no exact release leaves any more.
+The records of past exact releases (`releases.sqlite`) and of linkages (`linked.sqlite`) are completed by (1) and taken
+along with their ledger in (2). There is no (3) for them, since no number stands for populations that were forgotten: no
+exact release leaves any more, and no units are linked. Nor are they where the ledger has linkages and the record of
+them is not there (`statfed.client.guard.links`).
 """
 
 import os
@@ -20,6 +22,7 @@ from typing import Any
 from statfed.client.guard import chain
 from statfed.client.guard.chain import Entry
 from statfed.client.guard.differencing import FILE as RELEASES
+from statfed.client.guard.differencing import LINKED
 from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import load_policy
 from statfed.client.guard.register import register_of
@@ -37,7 +40,7 @@ class Restored:
 
 
 def restore(home: Path, anchor: str | None, accept_loss: str | None) -> list[Restored]:
-    """Make ledger and releases in `home` usable again. See the module for the cases, and for what each costs.
+    """Make ledger, releases and linkages in `home` usable again. See the module for the cases, and for what each costs.
 
     anchor: a head of the ledger seen elsewhere; accept_loss: a reason, for case 3. Raises LedgerCorrupt where a file is
     another history than the register's or lacks the anchor, UsageError where an anchor is needed.
@@ -46,10 +49,10 @@ def restore(home: Path, anchor: str | None, accept_loss: str | None) -> list[Res
         raise UsageError(f"--home: got {home}, without a policy.toml; want a holder's home folder")
     if accept_loss is not None and not accept_loss.strip():
         raise UsageError("--accept-loss: got no reason; want one, for the record")
-    path, releases = home / "ledger.sqlite", home / RELEASES
+    path, records = home / "ledger.sqlite", (home / RELEASES, home / LINKED)
     done = None if accept_loss else _completed(path)
     if done:
-        others = [_completed(releases)]
+        others = [_completed(record) for record in records]
     elif not path.exists():
         raise UsageError(f"{path}: not there, and unknown to this machine's register; want a backup of it put there")
     elif accept_loss is None and anchor is None:
@@ -61,11 +64,13 @@ def restore(home: Path, anchor: str | None, accept_loss: str | None) -> list[Res
         _adopt(path, None if accept_loss else anchor)
         done = _said(home, anchor or "", accept_loss)
         others = []
-        if releases.exists():
-            known = _completed(releases)
+        for record in records:
+            if not record.exists():
+                continue
+            known = _completed(record)
             if known is None and not accept_loss:
-                _adopt(releases, None)
-                known = Restored(releases, "taken as it is, with its ledger", *_end(_rows(releases)))
+                _adopt(record, None)
+                known = Restored(record, "taken as it is, with its ledger", *_end(_rows(record)))
             others.append(known)
     return [done, *filter(None, others)]
 

@@ -47,6 +47,7 @@ LARGE = Limits(
     seconds=None,
     figures=None,
     linkages=None,
+    ratio=None,
     refusals=None,
 )
 """Bounds of a rehearsal: those within which a study can be read at all."""

@@ -167,6 +167,12 @@ def standing(home: Path) -> Own | None:
         raise UsageError(describe(error, str(path), "what `statfed pilot join` writes", Own)) from None
 
 
+def coordinator_of(home: Path) -> str | None:
+    """The public key of the coordinator whose kits this party takes; None where it has joined no pilot."""
+    own = standing(home)
+    return None if own is None else own.pilot.coordinator
+
+
 def pinned(home: Path, policy: Mapping[str, str]) -> dict[str, str]:
     """Public keys of the others, by name: those of the pilot and those that the party's own file has besides.
 

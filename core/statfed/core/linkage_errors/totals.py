@@ -39,6 +39,19 @@ class BlockedRates:
         return Estimate("coverage", at.value, at.std_error, at.scale, at.slope)
 
     @property
+    def correction(self) -> "Correction":
+        """What the correction of a total needs of them."""
+        return Correction(
+            records=self.linkage.records,
+            coverage=self.coverage.value,
+            recall=self.linkage.recall.value,
+            ratio=self.ratio.value,
+            false_pairs=self.blocking.false_links.value,
+            realised=self.realised,
+            notes=self.notes,
+        )
+
+    @property
     def estimates(self) -> tuple[Estimate, ...]:
         """All that the correction of a total rests on."""
         return (
@@ -75,6 +88,39 @@ class BlockedRates:
         lines += [f"  {each}" for each in self.estimates]
         lines += [f"  blocking key: {self.blocking.fit.summary()}", f"  linkage key: {self.linkage.fit.summary()}"]
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True)
+class Correction:
+    """All that the correction of a total needs of error rates: nine numbers, which can travel.
+
+    records: of the file that was searched for; false_pairs: mean number of false pairs in a record's block; the rest as
+    in `BlockedRates`, without their own errors. notes: what stands against them.
+    """
+
+    records: float
+    coverage: float
+    recall: float
+    ratio: float
+    false_pairs: float
+    realised: Floats = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+    def numbers(self) -> Floats:
+        """The nine numbers, without the notes."""
+        alone = [self.records, self.coverage, self.recall, self.ratio, self.false_pairs]
+        return np.array([*alone, *self.realised.ravel()])
+
+    @classmethod
+    def of(cls, numbers: ArrayLike, notes: tuple[str, ...] = ()) -> "Correction":
+        """From `numbers()`. Raises UsageError on what cannot be some."""
+        given = np.asarray(numbers, dtype=float)
+        if given.shape != (9,) or not np.isfinite(given).all() or (given[:5] < 0).any():
+            raise UsageError("correction: want nine finite numbers, of which the first five are not negative")
+        if not (given[0] > 0 and 0 < given[1] <= 1 and given[4] > 0):
+            raise UsageError("correction: want records, a coverage up to 1, and false pairs")
+        records, coverage, recall, ratio, false_pairs = map(float, given[:5])
+        return cls(records, coverage, recall, ratio, false_pairs, given[5:].reshape(2, 2), notes)
 
 
 @dataclass(frozen=True)
@@ -194,11 +240,11 @@ def corrected_counts(
             raise UsageError(
                 f"{name}: got {cells.sum():,.0f} pairs; want at most the {most:,.0f} that the rates come from"
             )
-    return _corrected(rates, over_links, over_pairs, None, names)
+    return _corrected(rates.correction, over_links, over_pairs, None, names)
 
 
 def corrected_totals(
-    rates: BlockedRates,
+    rates: BlockedRates | Correction,
     links: ArrayLike,
     blocked: ArrayLike,
     *,
@@ -213,7 +259,8 @@ def corrected_totals(
     Misleads where errors in the keys depend on the value. Raises UsageError where recall <= r, or shapes differ.
     """
     squares = _totals(links_squared, "links_squared"), _totals(blocked_squared, "blocked_squared")
-    return _corrected(rates, _totals(links, "links"), _totals(blocked, "blocked"), squares, names)
+    by = rates.correction if isinstance(rates, BlockedRates) else rates
+    return _corrected(by, _totals(links, "links"), _totals(blocked, "blocked"), squares, names)
 
 
 def adjusted(links: ArrayLike, blocked: ArrayLike, recall: float, ratio: float) -> Floats:
@@ -233,7 +280,7 @@ def _open_end(rates: LinkRates) -> float:
 
 
 def _corrected(
-    rates: BlockedRates,
+    rates: Correction,
     links: Floats,
     blocked: Floats,
     squares: tuple[Floats, Floats] | None,
@@ -245,12 +292,11 @@ def _corrected(
     labels = tuple(names) if names is not None else tuple(f"cell {i + 1}" for i in range(len(links)))
     if len(labels) != len(links):
         raise UsageError(f"names: got {len(labels)}; want {len(links)}")
-    recall, r, c = rates.linkage.recall.value, rates.ratio.value, rates.coverage.value
-    others_each = rates.blocking.false_links.value
+    recall, r, c, others_each = rates.recall, rates.ratio, rates.coverage, rates.false_pairs
     true = adjusted(links, blocked, recall, r)
     true_squares = true if squares is None else adjusted(*squares, recall, r)
     pair_squares = blocked if squares is None else squares[1]
-    matches, others = rates.linkage.records * c, rates.linkage.records * others_each
+    matches, others = rates.records * c, rates.records * others_each
     inside = min(recall, 1.0)
 
     def error(t: float, f: float, t_squares: float, f_squares: float) -> float:

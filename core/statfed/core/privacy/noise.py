@@ -142,6 +142,10 @@ class Noise:
             finest = max(finest, together * float(np.max(np.array(grid.facts.bounds) / grid.unit, initial=1.0)))
         return math.isqrt(2**52 // math.ceil(finest))
 
+    def grid(self, name: str) -> NDArray[np.float64]:
+        """What one grid unit stands for in each entry of a part, (entries,)."""
+        return next(grid.unit for grid in self._grids if grid.facts.name == name)
+
     def units(self, arrays: Arrays, stream: Stream) -> dict[str, NDArray[np.int64]]:
         """What leaves a holder: `arrays` (private) in whole grid units, with the holder's noise from `stream`.
 

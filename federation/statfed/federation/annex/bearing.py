@@ -7,13 +7,15 @@ from statfed.core.protection import Disclosure
 from statfed.federation.annex.facts import Facts
 from statfed.federation.report import formats
 
+_OF_RUNS: tuple[Topic, ...] = ("transfers", "safe settings", "maturity", "recurring cost", "revocation")
+"""Topics on which only a run has facts."""
 CENTRAL = (("coordinator", "computing party"), ("result party", "receives what is released"))
 """Parties of every run that it does not name."""
 
 
 def of(topic: Topic, facts: Facts) -> tuple[str, ...]:
-    """What the run says on a topic; nothing where it holds no fact on it."""
-    return tuple(_ON[topic](facts))
+    """What the run says on a topic, or a study before it runs; nothing where there is no fact on it."""
+    return () if facts.planned and topic in _OF_RUNS else tuple(_ON[topic](facts))
 
 
 def options(facts: Facts) -> str:
@@ -75,6 +77,11 @@ def _together(role: str) -> bool:
     return " with " in role or " together" in role
 
 
+def _sums(facts: Facts) -> list[str]:
+    """Over how many holders; of a linkage, which is no sum, nothing."""
+    return [] if facts.linked else [f"sums {'are' if facts.planned else 'were'} formed {minimum(facts)}"]
+
+
 def _roles(facts: Facts) -> list[str]:
     third = [f"{party.name}: {party.role}" for party in facts.technique.third_parties]
     return [f"data holders: {', '.join(party.name for party in facts.holders)}", *third]
@@ -82,11 +89,12 @@ def _roles(facts: Facts) -> list[str]:
 
 def _trust(facts: Facts) -> list[str]:
     assumed = [f"assumed: {text}" for text in facts.technique.trust]
-    return [*assumed, f"sums were formed {minimum(facts)}", *_rows(facts, _together)]
+    return [*assumed, *_sums(facts), *_rows(facts, _together)]
 
 
 def _keys(facts: Facts) -> list[str]:
-    pinned = "each party signed with its identity key" if facts.technique.identities else "no identity keys were used"
+    signed = "each party signs with its identity key" if facts.planned else "each party signed with its identity key"
+    pinned = signed if facts.technique.identities else "no identity keys were used"
     return [pinned, f"options: {options(facts)}"]
 
 
@@ -97,7 +105,8 @@ def _basis(facts: Facts) -> list[str]:
 
 
 def _impact(facts: Facts) -> list[str]:
-    return [*_rows(facts, lambda role: role == "result party"), privacy(facts), *_rules(facts)]
+    rules = [] if facts.planned else _rules(facts)
+    return [*_rows(facts, lambda role: role == "result party"), privacy(facts), *rules]
 
 
 def _control(facts: Facts) -> list[str]:
@@ -139,7 +148,9 @@ def _rules(facts: Facts) -> list[str]:
 
 
 def _outputs(facts: Facts) -> list[str]:
-    return [*_rules(facts), privacy(facts), f"sums were formed {minimum(facts)}"]
+    if facts.planned:
+        return [privacy(facts)]
+    return [*_rules(facts), privacy(facts), *_sums(facts)]
 
 
 def _audit(facts: Facts) -> list[str]:

@@ -7,9 +7,11 @@ formats. The document states facts and asks questions: there is no word of a ver
 from dataclasses import dataclass
 from typing import Literal
 
-from statfed.core.card import TOPICS, Card, Question, Topic
-from statfed.federation.annex import bearing
+from statfed.core.card import TOPICS, Card, Topic
+from statfed.core.linkage import is_linkage
+from statfed.federation.annex import bearing, matching
 from statfed.federation.annex.facts import Facts
+from statfed.federation.annex.parts import BLANK, Asked, Block, Cell, Section, Table, pairs
 from statfed.federation.report import formats
 
 Kind = Literal["dpia", "agreement"]
@@ -23,48 +25,16 @@ LEFT_OUT: dict[Kind, tuple[Topic, ...]] = {
 }
 """Topics that an annex does not ask about."""
 STATEMENT = (
-    "This annex states facts of one run and asks questions. It is no legal assessment: what the facts mean under the "
-    "law that applies to each party is for the parties and their advisers to say."
+    "This annex states facts of one study or run and asks questions. It is no legal assessment: what the facts mean "
+    "under the law that applies to each party is for the parties and their advisers to say."
 )
 NO_CARD = "This technique brings no card: the parties have to find its questions themselves."
 ENTERPRISE = "A holder's rules of disclosure control may look at the enterprise column all the same."
-BLANK = None
-"""A cell that the parties fill in."""
-Cell = str | None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a heading row. Cells that are BLANK are to be filled in."""
-
-    caption: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A card's questions on one topic. known: what the run says on it; answers and evidence are left blank."""
-
-    topic: Topic
-    known: tuple[str, ...]
-    questions: tuple[Question, ...]
-
-
-Block = str | Table | Asked
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what stands under it."""
-
-    title: str
-    blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
 class Annex:
-    """One annex. banners: heading and sentence of what a reader must know first."""
+    """One annex. banners: heading and sentence of what a reader must know first; planned: its study has not run."""
 
     kind: Kind
     title: str
@@ -72,32 +42,41 @@ class Annex:
     created: str
     banners: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
+    planned: bool = False
 
 
 def make_annex(facts: Facts, kind: Kind) -> Annex:
-    """The annex of a run, pre-filled."""
+    """The annex of a run, or of a study that has not run, pre-filled."""
+    ran = [] if facts.planned else [_accounting(facts), _disclosure(facts), _retention(facts)]
     sections = [
         _processing(facts),
         _parties(facts),
         _data(facts),
         _purpose(facts, kind),
         _technique(facts),
+        *(matching.sections(facts.linked, _from(facts)) if facts.linked else ()),
         Section("What each party learns", (_learns(facts),)),
-        _accounting(facts),
-        _disclosure(facts),
-        _retention(facts),
+        *ran,
         *_cards(facts, kind),
         *(_risks(facts) if kind == "dpia" else _terms(facts)),
     ]
-    return Annex(kind, TITLES[kind], facts.run, facts.created, _banners(facts), tuple(sections))
+    return Annex(kind, TITLES[kind], facts.run, facts.created, _banners(facts), tuple(sections), facts.planned)
 
 
-def _pairs(caption: str, *rows: tuple[str, Cell]) -> Table:
-    return Table(caption, ("What", "Content"), rows)
+def _from(facts: Facts) -> str:
+    return "From the study" if facts.planned else "From the run"
 
 
 def _banners(facts: Facts) -> tuple[tuple[str, str], ...]:
     found = []
+    if facts.planned:
+        found.append(
+            (
+                "Not run yet",
+                "This annex is of a study before it runs: what it asks, who would learn what, and what is to be "
+                "agreed. What a run did and cost stands in the annex of that run.",
+            )
+        )
     if facts.simulated:
         seeded = facts.privacy is not None and facts.seed is not None
         found.append(
@@ -126,18 +105,19 @@ def _banners(facts: Facts) -> tuple[tuple[str, str], ...]:
 def _processing(facts: Facts) -> Section:
     rows: list[tuple[str, Cell]] = [("kind", facts.kind), ("subject", facts.subject), ("title", facts.title)]
     rows += list(facts.computation.items())
-    rows += [
-        ("records looked at", "; ".join(facts.filters) or "all that each holder has"),
-        ("run", facts.run),
-        ("time", facts.created),
-        ("engine", f"{facts.engine}{', simulated parties' if facts.simulated else ''}"),
-        ("took", bearing.cost(facts)),
-    ]
+    rows.append(("records looked at", "; ".join(facts.filters) or "all that each holder has"))
+    if not facts.planned:
+        rows += [
+            ("run", facts.run),
+            ("time", facts.created),
+            ("engine", f"{facts.engine}{', simulated parties' if facts.simulated else ''}"),
+            ("took", bearing.cost(facts)),
+        ]
     rows += [(f"digest of the {what} (SHA-256)", digest) for what, digest in facts.digests.items()]
     rows += [(f"version of {name}", version) for name, version in facts.versions.items()]
     return Section(
         "Description of the processing",
-        (_pairs("From the run", *rows), *(f"Note of the run: {text}" for text in facts.notes)),
+        (pairs(_from(facts), *rows), *(f"Note of the run: {text}" for text in facts.notes)),
     )
 
 
@@ -157,7 +137,7 @@ def _parties(facts: Facts) -> Section:
         )
     ]
     if facts.cast:
-        blocks.append(_pairs("Roles in the reference scenario, for comparison", *facts.cast.items()))
+        blocks.append(pairs("Roles in the reference scenario, for comparison", *facts.cast.items()))
     return Section("Parties and roles", tuple(blocks))
 
 
@@ -166,13 +146,24 @@ def _data(facts: Facts) -> Section:
     for one in facts.variables:
         about = f"{one.label} (role: {one.role})" if one.role else one.label
         rows.append((one.name, one.kind, about, "yes" if one.read else "no", BLANK if one.read else ""))
+    read = f"Read by the {'study' if facts.planned else 'run'}"
     return Section(
         "Categories of data",
         (
             f"Data: {facts.origin}. Contents of records are not part of this document.",
-            Table("Codebook", ("Name", "Holds", "Label", "Read by the run", "Needed because"), tuple(rows)),
+            Table(
+                "Codebook",
+                (
+                    "Name",
+                    "Holds",
+                    "Label",
+                    read,
+                    "Needed because",
+                ),
+                tuple(rows),
+            ),
             *([ENTERPRISE] if any(one.role == "enterprise" and not one.read for one in facts.variables) else []),
-            _pairs(
+            pairs(
                 "For the parties to say",
                 ("whose data (persons, households, enterprises)", BLANK),
                 ("special categories or statistical confidentiality", BLANK),
@@ -189,8 +180,8 @@ def _purpose(facts: Facts, kind: Kind) -> Section:
     known: list[Block] = []
     if facts.purpose:
         stated = [("purpose", facts.purpose), ("source", facts.source), ("GSBPM 5.1", facts.gsbpm)]
-        known.append(_pairs("Of the reference scenario, for comparison", *stated))
-    return Section("Purpose", (*known, _pairs("For the parties to say", *rows)))
+        known.append(pairs("Of the reference scenario, for comparison", *stated))
+    return Section("Purpose", (*known, pairs("For the parties to say", *rows)))
 
 
 def _technique(facts: Facts) -> Section:
@@ -198,12 +189,12 @@ def _technique(facts: Facts) -> Section:
     return Section(
         "Technique and its assumptions",
         (
-            _pairs(
-                "From the run",
-                ("protection", used.name),
+            pairs(
+                _from(facts),
+                ("linkage" if facts.linked else "protection", used.name),
                 ("what it is", used.title),
                 ("options", bearing.options(facts)),
-                ("sums", bearing.minimum(facts)),
+                *(() if facts.linked else (("sums", bearing.minimum(facts)),)),
                 ("parties beside holders", ", ".join(party.name for party in used.third_parties) or "none"),
                 ("identity keys", "each party has pinned the others'" if used.identities else "none"),
             ),
@@ -263,7 +254,7 @@ def _disclosure(facts: Facts) -> Section:
     return Section(
         "Disclosure control",
         (
-            _pairs(
+            pairs(
                 "From the run",
                 ("rules of the release that ran", ", ".join(release.rules) or "none"),
                 ("method", release.method if release.rules else formats.DASH),
@@ -271,7 +262,7 @@ def _disclosure(facts: Facts) -> Section:
                 ("rules that did not run", "; ".join(f"{k}: {why}" for k, why in release.left_out.items()) or "none"),
                 ("holders' own rules that passed", ", ".join(release.held) or "none ran"),
             ),
-            _pairs("For the parties to say", ("who chose rules and thresholds", BLANK), ("who signs a release", BLANK)),
+            pairs("For the parties to say", ("who chose rules and thresholds", BLANK), ("who signs a release", BLANK)),
         ),
     )
 
@@ -285,6 +276,8 @@ def _retention(facts: Facts) -> Section:
     ]
     if exact:
         rows.insert(1, ("releases.sqlite of holders with rules", "which exact results left, without values", BLANK))
+    if is_linkage(facts.technique.name):
+        rows.insert(1, ("linked.sqlite of holders", "which of their own units linkages were about", BLANK))
     if facts.technique.identities:
         rows.append(("keys of the run", "made for it, forgotten with it", "nothing is kept"))
         rows.append(("identity keys and pins", "valid until they are replaced", BLANK))
@@ -292,7 +285,7 @@ def _retention(facts: Facts) -> Section:
         "Retention and revocation",
         (
             Table("What remains", ("What", "State after the run", "Kept until, and who deletes it"), tuple(rows)),
-            _pairs(
+            pairs(
                 "For the parties to say",
                 ("what happens when a holder leaves", BLANK),
                 ("what happens when a person or enterprise objects", BLANK),
@@ -317,7 +310,7 @@ def _questions(title: str, card: Card, facts: Facts, kind: Kind) -> Section:
 def _risks(facts: Facts) -> list[Section]:
     rows = tuple((row.role, row.learns, row.protected_by, BLANK, BLANK, BLANK) for row in facts.learns)
     heads = ("Who", "Learns", "Protected by", "Likelihood of harm", "Severity", "Further measures")
-    signed = _pairs(
+    signed = pairs(
         "For the parties to say",
         ("advice of the data protection officer", BLANK),
         ("views of those concerned", BLANK),
@@ -333,7 +326,7 @@ def _terms(facts: Facts) -> list[Section]:
     names = [party.name for party in (*facts.holders, *facts.technique.third_parties)]
     names += [name for name, _ in bearing.CENTRAL]
     duties = Table("Each party", ("Party", "Undertakes to", "For how long"), tuple((n, BLANK, BLANK) for n in names))
-    rest = _pairs(
+    rest = pairs(
         "For the parties to say",
         ("what may be asked beyond this run, and who decides", BLANK),
         ("who may publish what", BLANK),

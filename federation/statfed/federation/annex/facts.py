@@ -1,4 +1,5 @@
-"""What one run did, of tables or of a model: the facts that an annex is pre-filled with. All of it is public."""
+"""What one run did, of tables or of a model, or what a study would do: the facts that an annex is pre-filled with. All
+of it is public."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,12 +7,17 @@ from typing import Any
 
 from statfed.core.card import Card, card_of
 from statfed.core.codebook import Column
+from statfed.core.discovery import load
+from statfed.core.linkage import key_columns, linking_of
 from statfed.core.method import columns_read, is_training, read_question
 from statfed.core.privacy.placement import note
 from statfed.core.protection import Disclosure, minimum_holders, read_protection, shown_options
+from statfed.core.resolve import resolve_applicable
+from statfed.core.scenario import PACKAGE as SCENARIOS
 from statfed.core.scenario import load_training
 from statfed.core.terms import Terms
-from statfed.federation.answers import Answer
+from statfed.federation.annex.linked import Linked, linked_of
+from statfed.federation.answers import Answer, learns
 from statfed.federation.trained import Spending
 
 SIMULATED = ("inprocess", "processes", "ray")
@@ -87,8 +93,9 @@ class Facts:
     """A finished run.
 
     computation: what was computed, by label. privacy: the study's section, None without; against: whom its epsilon
-    does not hold against. case: card of the reference scenario, cast: who plays which role in it. rounds: number of
-    sums, or of rounds of training. kept: files of the run's folder that hold results.
+    does not hold against. linked: its linkage, None without; planned: it has not run. case: card of the reference
+    scenario, cast: who plays which role in it. rounds: number of sums, or of rounds of training. kept: files of the
+    run's folder that hold results.
     """
 
     run: str
@@ -123,6 +130,8 @@ class Facts:
     gsbpm: str = ""
     cast: Mapping[str, str] = field(default_factory=dict)
     case: Card = field(default_factory=Card)
+    linked: Linked | None = None
+    planned: bool = False
 
 
 def technique_of(terms: Terms) -> Technique:
@@ -157,6 +166,7 @@ def facts_of(answer: Answer) -> Facts:
     terms = answer.terms
     method, question = read_question(terms)
     read, codebook, privacy, training = columns_read(question), terms.codebook, terms.privacy, is_training(terms.method)
+    keys = _keys(terms)
     record = answer.result.disclosure
     about = load_training(answer.scenario).ABOUT if answer.scenario else None
     asked = [one for one in answer.sums if one.ask == "fit"] if training else list(answer.sums)
@@ -185,7 +195,7 @@ def facts_of(answer: Answer) -> Facts:
         origin=origin,
         holders=parties_of(terms.holders, list(records), records),
         variables=tuple(
-            Variable(name, _kind(column), column.label, column.role or "", name in read)
+            Variable(name, _kind(column), column.label, column.role or "", name in read or name in keys)
             for name, column in codebook.columns.items()
         ),
         filters=tuple(map(str, terms.where)),
@@ -215,7 +225,67 @@ def facts_of(answer: Answer) -> Facts:
         gsbpm=about.gsbpm if about else "",
         cast=dict(about.roles) if about else {},
         case=about.card if about else Card(),
+        linked=linked_of(terms, answer.result),
     )
+
+
+def facts_of_study(terms: Terms, title: str = "", origin: str = "", scenario: str = "") -> Facts:
+    """The facts of a study before it runs. origin: of its data; scenario: a reference scenario like it, if one.
+
+    Raises UsageError where it could not be run.
+    """
+    study = resolve_applicable(terms)
+    method, read, codebook, privacy = study.method, columns_read(study.question), terms.codebook, terms.privacy
+    about = load(SCENARIOS, scenario, "scenario").ABOUT if scenario else None
+    return Facts(
+        run="not run",
+        created="before any run",
+        title=title,
+        kind="training of a model" if study.training else "analysis of tables",
+        subject=scenario or terms.method,
+        engine="",
+        simulated=False,
+        computation={"method": f"{terms.method}: {method.TITLE}"}
+        | {f"option {key}": _words(value) for key, value in terms.options.items()}
+        | {"exact result asked for": "yes" if terms.exact else "no"},
+        origin=origin or f"tables of the holders; codebook {codebook.title or 'without a title'}",
+        holders=parties_of(terms.holders, terms.holders, {}),
+        variables=tuple(
+            Variable(name, _kind(column), column.label, column.role or "", name in read or name in _keys(terms))
+            for name, column in codebook.columns.items()
+        ),
+        filters=tuple(map(str, terms.where)),
+        technique=technique_of(terms),
+        privacy=privacy.model_dump(mode="json") if privacy else None,
+        against=(note(privacy) or "") if privacy else "",
+        seed=terms.seed,
+        accounts=(),
+        release=Release(),
+        rounds=0,
+        bytes_down=0,
+        bytes_up=0,
+        seconds=0.0,
+        learns=learns(study),
+        digests={"study": terms.digest(), "codebook": codebook.digest()},
+        versions={},
+        notes=(),
+        kept=(),
+        purpose=about.purpose if about else "",
+        source=about.source if about else "",
+        gsbpm=about.gsbpm if about else "",
+        cast=dict(about.roles) if about else {},
+        case=about.card if about else Card(),
+        linked=linked_of(terms),
+        planned=True,
+    )
+
+
+def _keys(terms: Terms) -> frozenset[str]:
+    """Columns that units are matched by; none without a linkage."""
+    asked = linking_of(terms)
+    if asked is None:
+        return frozenset()
+    return frozenset(name for holder in terms.holders for name in key_columns(asked.linking, terms.codebook_of(holder)))
 
 
 def _account(spent: Spending) -> Account:

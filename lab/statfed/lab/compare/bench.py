@@ -9,7 +9,7 @@ from typing import Any
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import Refused, UsageError
-from statfed.core.scenario import Figures, Reference, Success
+from statfed.core.scenario import Figures, Matching, Reference, Success
 from statfed.federation.answers import Answer
 from statfed.federation.run import DryRun
 from statfed.lab.compare.questions import Applies, Dry, Questions
@@ -25,7 +25,8 @@ class Bench:
 
     compute: all questions of the scenario, asked; beside: further measures of a trial, from the answers to them.
     sources: holder to data file. reference, truth: figures of pooled data and of the population. alone: of holders that
-    compute by themselves. probed: measures that take runs of their own.
+    compute by themselves. probed: measures that take runs of their own. matched, codebooks: as of `Questions`.
+    refused: techniques that stand in the comparison to be attacked, with the reason and measures of the attack.
     """
 
     compute: Callable[[Questions], Figures]
@@ -35,11 +36,15 @@ class Bench:
     reference: Reference
     truth: Reference = field(default_factory=dict)
     alone: Mapping[str, Figures] = field(default_factory=dict)
+    matched: Matching | None = None
+    codebooks: Mapping[str, Codebook] = field(default_factory=dict)
+    refused: Mapping[str, Callable[[], tuple[str, dict[str, float]]]] = field(default_factory=dict)
     beside: Beside = lambda cell, answers: {}  # noqa: ARG005
     probed: Callable[[Trial], Mapping[str, float]] = lambda trial: {}  # noqa: ARG005
 
     def ask(self, technique: Technique, seed: int, workspace: Path, **more: Any) -> Questions:
         """Questions to the holders of this world."""
+        more = {"matched": self.matched, "codebooks": self.codebooks} | more
         return Questions(self.sources, self.codebook, technique, seed, workspace, **more)
 
     @property
@@ -52,7 +57,9 @@ class Bench:
 def obstacle(bench: Bench, technique: Technique) -> str:
     """Why a technique does not apply to a scenario; nothing when it does."""
     try:
-        bench.compute(Dry(bench.sources, bench.codebook, technique, 1, Path()))
+        dry = Dry(bench.sources, bench.codebook, technique, 1, Path())
+        dry.matched, dry.codebooks = bench.matched, bench.codebooks
+        bench.compute(dry)
     except Applies:
         return ""
     except UsageError as error:
@@ -62,6 +69,9 @@ def obstacle(bench: Bench, technique: Technique) -> str:
 
 def tried(bench: Bench, cell: Cell, engine: Engine | None = None) -> Trial:
     """One cell of a comparison. Raises what the run raises: the harness records it."""
+    if attacked := bench.refused.get(cell.technique.protection):
+        reason, measures = attacked()
+        return Trial(cell, "not-applicable", reason, measures=measures)
     reason = obstacle(bench, cell.technique)
     if reason:
         return Trial(cell, "not-applicable", reason)
@@ -82,6 +92,8 @@ def warm(bench: Bench, cell: Cell) -> bool:
 
     Returns whether that was done: it is not under a technique that does not apply.
     """
+    if cell.technique.protection in bench.refused:
+        return False
     with tempfile.TemporaryDirectory(prefix="statfed-trial-") as folder:
         try:
             bench.compute(bench.ask(cell.technique, cell.seed, Path(folder), dry_run=True))

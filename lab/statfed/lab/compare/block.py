@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from statfed.core.disclosure import HolderRules
-from statfed.core.discovery import load, modules
+from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import Refused
 from statfed.core.protection import PACKAGE as PROTECTIONS
-from statfed.core.scenario import PACKAGE, Profile, kind_of
+from statfed.core.scenario import PACKAGE, Profile, kind_of, matching_of
 from statfed.lab.compare import memory, wan
 from statfed.lab.compare.bench import Bench, tried, warm
+from statfed.lab.compare.dictionary import HASH_JOIN
 from statfed.lab.compare.trial import Cell, Technique, Trial
 
 Emit = Callable[[Trial], None]
@@ -39,10 +40,14 @@ class Block:
 def techniques(
     module: Any, protections: Sequence[str] = (), levels: Sequence[str] = (), rules: HolderRules = "none"
 ) -> Iterator[Technique]:
-    """Every installed protection at every release level of a scenario, or those that are named, of holders whose
-    policies follow a template (`Level.rules`)."""
-    for protection in sorted(modules(PROTECTIONS)):
-        for level in module.LEVELS:
+    """Every installed protection at every release level of a scenario, every linkage where it has units to match, or
+    those that are named, of holders whose policies follow a template (`Level.rules`).
+
+    Where identifiers can be listed, `hash-join` stands beside the linkages, at the first level, to be attacked."""
+    matched = matching_of(module)
+    found = sorted(modules(LINKAGES if matched else PROTECTIONS))
+    for protection in [*found, HASH_JOIN] if matched and matched.guesses else found:
+        for level in module.LEVELS if protection != HASH_JOIN else module.LEVELS[:1]:
             if (not protections or protection in protections) and (not levels or level.id in levels):
                 yield Technique(protection, level.under(rules))
 

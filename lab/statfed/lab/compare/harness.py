@@ -21,9 +21,10 @@ from statfed.core.discovery import load, modules
 from statfed.core.errors import UsageError
 from statfed.core.names import meant
 from statfed.core.progress import Progress, silent
-from statfed.core.protection import PACKAGE as PROTECTIONS
+from statfed.core.protection import load_protection
 from statfed.core.scenario import PACKAGE, Profile, kind_of
 from statfed.lab.compare.block import Block, cells, failed, run_block, techniques
+from statfed.lab.compare.dictionary import HASH_JOIN
 from statfed.lab.compare.store import BASELINE, opened
 from statfed.lab.compare.trial import Cell, Trial
 
@@ -63,11 +64,12 @@ def comparable() -> tuple[str, ...]:
 def plan(comparison: Comparison) -> list[list[Cell]]:
     """The cells, by block, seeds outermost.
 
-    Raises UsageError on names that do not exist, on entries, and on levels that no scenario has.
+    Raises UsageError on names that do not exist, on entries, on levels that no scenario has, and where there is no
+    technique of these names: protections are tried on scenarios of tables and models, linkages where units are matched.
     """
     names = comparison.scenarios or comparable()
-    for name in comparison.protections:
-        load(PROTECTIONS, name, "protection")
+    for name in set(comparison.protections) - {HASH_JOIN}:
+        load_protection(name)
     blocks: list[list[Cell]] = []
     chosen = {}
     for name in names:
@@ -84,6 +86,13 @@ def plan(comparison: Comparison) -> list[list[Cell]]:
         raise UsageError(
             f"--level: got {', '.join(unknown)}; want some of {', '.join(known)}{meant(unknown[0], known)}"
         )
+    if not any(chosen.values()):
+        named = [
+            f"{name}: {', '.join(dict.fromkeys(one.protection for one in techniques(load(PACKAGE, name, 'scenario'))))}"
+            for name in names
+        ]
+        got = ", ".join((*comparison.protections, *comparison.levels))
+        raise UsageError(f"--protect, --level: got {got}, of no technique of these scenarios; want {'; '.join(named)}")
     seeds = comparison.seeds or SEEDS[comparison.profile]
     for seed in range(1, seeds + 1):
         blocks += [cells(name, comparison.profile, seed, some) for name, some in chosen.items() if some]

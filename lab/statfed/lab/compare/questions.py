@@ -13,8 +13,10 @@ from scipy.stats import norm
 from statfed.core.applicability import applicable
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
+from statfed.core.linkage import linking_of, load_linkage
 from statfed.core.method import read_question
 from statfed.core.result import Result
+from statfed.core.scenario import Matching
 from statfed.core.study import Study, make_study
 from statfed.federation.answers import Answer
 from statfed.federation.run import Options, run_study
@@ -28,11 +30,16 @@ BUDGET = 1000.0
 
 
 def under(
-    technique: Technique, table: Mapping[str, Any], share: float = 1.0, minimum_holders: int | None = None
+    technique: Technique,
+    table: Mapping[str, Any],
+    share: float = 1.0,
+    minimum_holders: int | None = None,
+    matched: Matching | None = None,
 ) -> dict[str, Any]:
     """A study's table under a technique, in place of its own privacy, protection and rules.
 
     Fields of `[privacy]` that the level does not name stay as the study has them. share: of the level's budget.
+    matched: how units are matched, where the technique is a linkage. Raises UsageError on noise that a linkage has not.
     """
     level = technique.level
     privacy: dict[str, Any] | None = None
@@ -42,13 +49,16 @@ def under(
             privacy["epsilon"] = part_of(privacy["epsilon"], privacy["delta"], share)
             if privacy["delta"]:  # `part_of` is about Gaussian noise
                 privacy = {"mechanism": "discrete-gaussian"} | privacy
+    options = dict(technique.options)
+    if matched is not None:
+        options = linking(technique, matched, str(table["method"]), private=privacy is not None) | options
     return {
         **table,
         "privacy": privacy,
         "protection": {
             "name": technique.protection,
             "minimum_holders": minimum_holders,
-            "options": dict(technique.options),
+            "options": options,
         },
         "disclosure": level.disclosure,
         "simulation": {
@@ -56,6 +66,26 @@ def under(
             "lifetime_delta": (privacy or {}).get("delta") or DELTA,
             "rules": level.rules,
         },
+    }
+
+
+def linking(technique: Technique, matched: Matching, method: str, *, private: bool) -> dict[str, Any]:
+    """The options of a linkage in the place of a protection. private: is there to be noise in what comes out?
+
+    Raises UsageError where the linkage has none for that.
+    """
+    module, own = load_linkage(technique.protection), dict(matched.options.get(technique.protection, {}))
+    reveal = "size" if method == "count" else "totals"
+    if private and (reveal not in module.PRIVATE or (reveal == "totals" and method not in module.PRIVATELY)):
+        raise UsageError(f"linkage {technique.protection}: got level {technique.level.id}; want one without noise")
+    parts = {"block": matched.block, "salt": matched.salt} if module.PARTED else {}
+    return {
+        "key": matched.key,
+        "reveal": reveal,
+        "minimum_frequency": max(matched.minimum_frequency, technique.level.disclosure.minimum_frequency or 1),
+        "options": own,
+        **parts,
+        **({"estimate": matched.estimate} if matched.estimate != "none" else {}),
     }
 
 
@@ -95,7 +125,8 @@ class Questions:
     """The `Ask` of one trial: puts each question to the holders, and keeps what it cost.
 
     sources: holder to data file. workspace: where the holders' ledgers of this trial live. last: after so many
-    questions Answered is raised.
+    questions Answered is raised. matched: how units are matched, where the technique is a linkage; codebooks: then each
+    holder's own.
     """
 
     sources: Mapping[str, str]
@@ -107,6 +138,8 @@ class Questions:
     dry_run: bool = False
     minimum_holders: int | None = None
     last: int | None = None
+    matched: Matching | None = None
+    codebooks: Mapping[str, Codebook] = field(default_factory=dict)
     answers: list[Answer] = field(default_factory=list)
     shared: float = 0.0
 
@@ -123,11 +156,20 @@ class Questions:
         }
         return self.put(table, share).result
 
+    def gives(self, analysis: str) -> bool:
+        """As `statfed.core.scenario.Ask`."""
+        if self.matched is None:
+            return True
+        module = load_linkage(self.technique.protection)
+        methods = module.PRIVATELY if self.technique.level.privacy else module.METHODS
+        return analysis in ("count", *methods)
+
     def study(self, table: Mapping[str, Any], share: float = 1.0) -> Study:
         """The study of these holders under the technique. table: its method, options and conditions, and what its
         `[privacy]` has of its own."""
         whole = {**table, "holders": dict(self.sources), "seed": self.seed}
-        return make_study(under(self.technique, whole, share, self.minimum_holders), where=str(table["method"]))
+        asked = under(self.technique, whole, share, self.minimum_holders, self.matched)
+        return make_study(asked, where=str(table["method"]))
 
     def put(self, table: Mapping[str, Any], share: float = 1.0) -> Answer:
         """The holders' answer to `study(table, share)`."""
@@ -147,7 +189,8 @@ class Dry(Questions):
     """
 
     def put(self, table: Mapping[str, Any], share: float = 1.0) -> Answer:
-        terms = self.study(table, share).terms(self.codebook)
+        terms = self.study(table, share).terms(self.codebook, self.codebooks)
         read_question(terms)
+        linking_of(terms)
         applicable(terms)
         raise Applies

@@ -2,15 +2,17 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from statfed.core.scenario import EXACT, Figures, Profile, Reference, World
+from statfed.core.linkage import Linking, key_columns, restricted
+from statfed.core.scenario import EXACT, Figures, Matching, Profile, Reference, World, matching_of
 from statfed.federation.answers import Answer
 from statfed.lab.compare.bench import Bench
+from statfed.lab.compare.dictionary import HASH_JOIN, on_hashes, refused
 from statfed.lab.compare.questions import Questions
 from statfed.lab.compare.reconstruct import pinned
 from statfed.lab.compare.release import too_few
@@ -31,6 +33,8 @@ def bench_of(
 
     sources: its tables as files, needed for all but `obstacle`; reference: `module.pooled(world)`; more: of `Bench`.
     """
+    matched = matching_of(module)
+    codebooks = {name: restricted(world.codebook, frame.columns) for name, frame in world.holders.items()}
     return Bench(
         compute=lambda ask: module.compute(ask, world.public),
         sources=sources or {name: f"{name}.parquet" for name in world.holders},
@@ -38,7 +42,10 @@ def bench_of(
         success=module.SUCCESS,
         reference=reference or {},
         truth=world.truth,
-        beside=lambda cell, answers: violations(answers, world, cell),
+        matched=matched,
+        codebooks=codebooks if matched else {},
+        refused={HASH_JOIN: partial(_hash_join, world, matched)} if matched and matched.guesses else {},
+        beside=lambda cell, answers: violations(answers, world, cell, matched),
         **more,
     )
 
@@ -50,7 +57,8 @@ def opened(module: Any, profile: Profile, seed: int, folder: Path) -> Bench:
     world = module.world(profile, seed)
     reference = module.pooled(world)
     sources = write_sources(world, folder)
-    alone = {name: run_alone(module, world, name, sources[name], seed) for name in _some(world, profile)}
+    some = [] if matching_of(module) else _some(world, profile)
+    alone = {name: run_alone(module, world, name, sources[name], seed) for name in some}
     probes = Probes(module, world, sources, reference, profile, seed)
     return bench_of(module, world, sources, reference, alone=alone, probed=probes.of)
 
@@ -79,7 +87,30 @@ def _some(world: World, profile: Profile) -> list[str]:
     return names if profile == "full" or len(names) <= 3 else [names[0], names[len(names) // 2], names[-1]]
 
 
-def violations(answers: Sequence[Answer], world: World, cell: Cell) -> dict[str, float]:
+def joined(world: World, matched: Matching) -> pd.DataFrame:
+    """The plain join of all holders' tables, by equal values of the key's columns."""
+    by = list(key_columns(Linking(key=matched.key), world.codebook))
+    return reduce(lambda one, other: one.merge(other, on=by), world.holders.values())
+
+
+def identifiers(world: World, matched: Matching) -> dict[str, set[str]]:
+    """By holder, the different values of the key's columns, put together."""
+    by = list(key_columns(Linking(key=matched.key), world.codebook))
+    return {name: set(frame[by].astype(str).agg("".join, axis=1)) for name, frame in world.holders.items()}
+
+
+def _hash_join(world: World, matched: Matching) -> tuple[str, dict[str, float]]:
+    guesses = matched.guesses(world.public) if matched.guesses else ()
+    attack = on_hashes(guesses, set().union(*identifiers(world, matched).values()))
+    return refused(attack), {
+        "leakage.identifiers_coordinator": attack.recovered,
+        "leakage.guesses_a_second": attack.rate,
+    }
+
+
+def violations(
+    answers: Sequence[Answer], world: World, cell: Cell, matched: Matching | None = None
+) -> dict[str, float]:
     """Released cells that have too few records behind them, and the largest share of a table's suppressed cells that
     its margins pin down. Nothing where releases are noisy or rounded: their rows are not what was counted."""
     level = cell.technique.level
@@ -90,7 +121,7 @@ def violations(answers: Sequence[Answer], world: World, cell: Cell) -> dict[str,
         "controlled-round",
     ):
         return {}
-    frame = pd.concat(world.holders.values())
+    frame = joined(world, matched) if matched else pd.concat(world.holders.values())
     found = 0
     for answer in answers:
         result = answer.result

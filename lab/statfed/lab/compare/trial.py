@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from statfed.core import VERSION
-from statfed.core.discovery import origin
+from statfed.core.discovery import LINKAGES, origin
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import Disclosure
 from statfed.core.scenario import PACKAGE as SCENARIOS
@@ -19,7 +19,7 @@ Status = Literal["done", "not-applicable", "failed"]
 
 @dataclass(frozen=True)
 class Technique:
-    """A protection with its options at a release level."""
+    """A protection, or a linkage in its place, with its options at a release level."""
 
     protection: str
     level: Level
@@ -44,7 +44,8 @@ class Cell:
     def key(self) -> str:
         """Names the cell in the store: same key, same question to the same version, of plugins too."""
         level = self.technique.level
-        brought = [origin(PROTECTIONS, self.technique.protection), origin(SCENARIOS, self.scenario)]
+        name = self.technique.protection
+        brought = [origin(PROTECTIONS, name) or origin(LINKAGES, name), origin(SCENARIOS, self.scenario)]
         facts = [VERSION, self.scenario, self.profile, self.seed, self.technique.protection]
         facts += [dict(self.technique.options), level.id, level.privacy, level.study, level.disclosure.model_dump()]
         facts += brought if any(brought) else []

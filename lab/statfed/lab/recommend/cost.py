@@ -1,4 +1,5 @@
-"""What one release takes on the case's lines: modelled from bytes that are counted by running a protection once."""
+"""What one release takes on the case's lines: modelled from bytes that are counted by running a protection once, of a
+linkage from those that were measured."""
 
 import math
 from collections.abc import Mapping
@@ -26,6 +27,33 @@ ROUNDS: int = TrainingOptions.model_fields["rounds"].default
 PATIENCE = {"once": 24.0, "yearly": 24.0, "monthly": 8.0, "continuous": 1.0}
 """Hours that one release may take, by recurrence."""
 _BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a linkage was measured to take (docs/benchmarks.md), an item of a holder's list: processor seconds of all
+    parties, bytes that the holder sends and receives; stages: exchanges in all, but for `chunk` items each another."""
+
+    seconds: float
+    bytes: float
+    stages: int
+    chunk: int
+
+
+LINKED: dict[str, dict[str, Measured]] = {
+    "ecdh": {
+        "linkage": Measured(183e-6, 96, 8, 2**14),
+        "statistics": Measured(284e-6, 192, 9, 2**14),
+    },
+    "fuzzy": {"linkage": Measured(78e-6, 88, 7, 100_000)},
+    "helper": {
+        "linkage": Measured(2.3e-6, 16, 5, 10**9),
+        "statistics": Measured(5.8e-6, 700, 12, 10**9),
+    },
+}
+"""By linkage and output. Statistics of helper are those of least squares with 10 columns (a table of 20 x 20 takes
+three times as much, a logistic model seven times); fuzzy encodes two records and compares each with 2,500 of its block,
+at 12 ns a pair."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +91,8 @@ def estimate(case: Case, candidate: Candidate) -> Estimate | None:
     A model takes the default number of rounds, statistics one sum; each sum also carries the numbers down once, as a
     model or a request travels.
     """
+    if candidate.linkage:
+        return _of_linkage(case, candidate)
     traffic = None if candidate.protection is None else counted(candidate.protection, narrow=case.output == "model")
     if traffic is None:
         return None
@@ -75,6 +105,17 @@ def estimate(case: Case, candidate: Candidate) -> Estimate | None:
     if case.dominance and case.output == "statistics" and candidate.release == "exact" and candidate.requires.functions:
         work += FUNCTION_SECONDS * case.numbers * case.parties
     return Estimate(moved, stages, line, work)
+
+
+def _of_linkage(case: Case, candidate: Candidate) -> Estimate | None:
+    """Of a linkage that was measured, by the records of a holder; None of another."""
+    found = LINKED.get(str(candidate.protection), {}).get(case.output)
+    if found is None:
+        return None
+    moved, stages = found.bytes * case.records, found.stages + case.records // found.chunk
+    role = Role("holder", "holder", 0.0, 0, round(moved), stages)
+    line = seconds([role], Line("case", "the case's own", case.bandwidth, case.latency))
+    return Estimate(moved, stages, line, found.seconds * case.records)
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from statfed.core import VERSION
 from statfed.core.applicability import missing, pip
 from statfed.core.discovery import origin
 from statfed.core.errors import UsageError
-from statfed.core.protection import PACKAGE, named_protection
+from statfed.core.protection import package_of, read_protection
 from statfed.core.scenario import Case
 from statfed.lab.recommend.answer import (
     Answer,
@@ -82,9 +82,10 @@ def _score(said: Sequence[Reason]) -> float:
 
 
 def _ranked(case: Case, candidate: Candidate, said: tuple[Reason, ...], rows: tuple[Evidence, ...]) -> Ranked:
-    module, _ = named_protection(str(candidate.protection), {})
+    terms = representative(case, candidate)
+    module, _ = read_protection(terms)
     try:
-        learns = module.learns(representative(case, candidate))
+        learns = module.learns(terms)
     except UsageError:  # a protection that cannot say for this kind of study
         learns = ()
     extra = candidate.requires.extra
@@ -98,7 +99,7 @@ def _ranked(case: Case, candidate: Candidate, said: tuple[Reason, ...], rows: tu
         trust=candidate.trust,
         learns=tuple(Learned(role=r.role, learns=r.learns, protected_by=r.protected_by) for r in learns),
         evidence=rows,
-        origin=origin(PACKAGE, str(candidate.protection)),
+        origin=origin(package_of(str(candidate.protection)), str(candidate.protection)),
         install=pip(extra) if missing(extra) else "",
     )
 

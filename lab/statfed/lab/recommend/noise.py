@@ -23,6 +23,12 @@ LARGEST_TRAINING = 1.0
 """Norm of the noise over that of the gradients: above, even perfectly aligned gradients drown."""
 
 
+def seen(case: Case, *, linkage: bool) -> Case:
+    """The case by which noise is modelled: of a linkage one holder's records, of which at most all match, and one draw
+    of noise, by the holder that sees the figure."""
+    return case.model_copy(update={"parties": 1}) if linkage else case
+
+
 def limit(case: Case) -> float:
     """The `ratio` above which noise makes a release of this case useless."""
     return LARGEST_TRAINING if case.output == "model" else LARGEST_CV

@@ -39,13 +39,16 @@ def reasons(case: Case, candidate: Candidate, rows: Sequence[Evidence]) -> tuple
 
 def order(case: Case, candidate: Candidate, score: float) -> tuple[float, int, int, float, str]:
     """What ranked techniques are sorted by."""
-    loud = noise.ratio(case, candidate.release) if candidate.noisy else 0.0
+    loud = noise.ratio(noise.seen(case, linkage=candidate.linkage), candidate.release) if candidate.noisy else 0.0
     return -score, int(candidate.requires.cost), candidate.nodes, loud, candidate.id
 
 
 def _trust(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
     harm, who = _SENSITIVITY[case.sensitivity], SAYS[case.coordinator]
-    if not candidate.requires.reveals_updates:
+    if candidate.linkage:
+        points = (0.5, 2.0, 3.0)[harm] / (2 if case.coordinator == "trusted" else 1)
+        yield points, f"the coordinator, {who}, relays what is sealed, and gets what comes out and no unit"
+    elif not candidate.requires.reveals_updates:
         points = (0.5, 2.0, 3.0)[harm] / (2 if case.coordinator == "trusted" else 1)
         worst = "; a coordinator that deviates is withstood" if case.coordinator == "malicious" else ""
         yield points, f"the coordinator, {who}, gets sums only, of values of {case.sensitivity} sensitivity{worst}"
@@ -69,18 +72,46 @@ def _parties(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
 
 
 def _few(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
-    if case.parties == 2 and candidate.release == "exact":
+    if case.parties == 2 and candidate.release == "exact" and not candidate.linkage:
         yield -2.0, f"with {case.parties} organisations each has the other's part of a total by subtraction"
 
 
+def _matching(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
+    if not candidate.linkage:
+        return
+    if candidate.similar and case.identifier == "common":
+        yield -1.0, "keys without errors need no similarity, which shows a third party which records are alike"
+    elif candidate.similar:
+        yield 1.0, "keys with errors are linked by similarity; recall and precision are estimated beside the links"
+    figures = [name for name in candidate.methods if name != "total"]
+    if figures:
+        yield 1.0, f"over the matched, and nobody learns which they are: {', '.join(candidate.methods)}"
+    elif candidate.methods:
+        yield 0.0, f"over the matched: {', '.join(candidate.methods)} of one holder's columns"
+    else:
+        yield 0.0, "the number of links or the pairs, and no figure over the matched"
+    yield (
+        0.0,
+        "whoever puts guessed identifiers into its list learns how many the others have: caps, minimum and "
+        "limits.linkages bound it",
+    )
+
+
 def _exactness(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
+    if candidate.similar:
+        yield 0.5, "links are estimated: some are wrong and some are missed, within stated limits"
+        return
     if not candidate.noisy:
         wanted = ", as official figures have to be" if case.exact else ""
         yield 2.0, f"results are exact{wanted}"
         return
     assumed = "" if case.epsilon else "; the case sets no epsilon, this is for 1 a release"
-    found = noise.ratio(case, candidate.release) / noise.limit(case)
-    yield -3.0 * min(1.0, math.sqrt(found)), f"{noise.in_words(case, candidate.release)} (modelled){assumed}"
+    seen = noise.seen(case, linkage=candidate.linkage)
+    found = noise.ratio(seen, candidate.release) / noise.limit(case)
+    yield -3.0 * min(1.0, math.sqrt(found)), f"{noise.in_words(seen, candidate.release)} (modelled){assumed}"
+    if candidate.linkage:
+        yield 0.5, "epsilon bounds what is told of any unit, to everybody but the holder that sees the figure first"
+        return
     yield 1.0, "epsilon bounds what the publication tells of any unit, whatever else is known"
 
 
@@ -89,7 +120,7 @@ def _recurrence(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]
     if case.recurrence == "once":
         return
     if candidate.noisy and case.epsilon is not None:
-        years = noise.affordable(case, candidate.release) / yearly
+        years = noise.affordable(noise.seen(case, linkage=candidate.linkage), candidate.release) / yearly
         lasts = "outlasts any plan" if years > 100 else f"lasts {years:.2g} years"
         text = f"{case.recurrence} releases: a total epsilon of {case.epsilon:g} {lasts} before noise drowns them"
         yield (0.0 if years >= HORIZON else -2.0 * (1 - years / HORIZON)), f"{text} (modelled)"
@@ -143,8 +174,12 @@ def _cost(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
         yield -0.5 * math.log10(multiple), f"processor time in the order of {multiple:,} times a plain sum"
     found = cost.estimate(case, candidate)
     if found is None:
-        yield 0.0, "bytes are not known: its package is not installed here"
+        lacks = "it was not measured" if candidate.linkage else "its package is not installed here"
+        yield 0.0, f"bytes are not known: {lacks}"
         return
+    if candidate.linkage:
+        each = found.processor / case.records * 1e6
+        yield 0.0, f"{each:.3g} microseconds of processor time a record, of all parties together (measured)"
     slow = 0.0 if found.total < 60 else -1.0 if found.total < 3600 else -2.0
     size = f"{found.bytes / 1e6:.2g} MB" if found.bytes >= 1e4 else "less than 10 kB"
     stages = "1 stage" if found.stages == 1 else f"{found.stages} stages"
@@ -155,6 +190,7 @@ def _cost(case: Case, candidate: Candidate) -> Iterator[tuple[float, str]]:
 ASPECTS = (
     Aspect("trust", "what the coordinator sees, whom the case trusts, and the harm if it leaked", _trust),
     Aspect("third parties", "organisations beside the holders that have to be found", _parties),
+    Aspect("matching", "how units are matched, and what comes out over the matched", _matching),
     Aspect("few holders", "what two organisations learn of each other", _few),
     Aspect("exactness", "noise beside the signal", _exactness),
     Aspect(

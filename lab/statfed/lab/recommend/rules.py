@@ -11,6 +11,7 @@ from statfed.core.applicability import obstacles
 from statfed.core.scenario import Case
 from statfed.lab.recommend import cost, noise
 from statfed.lab.recommend.answer import Exclusion
+from statfed.lab.recommend.linked import refusal
 from statfed.lab.recommend.techniques import NOISE, Candidate, representative
 
 FEWEST = 3  # contributors of an exact sum in which nobody can subtract its own part and see another's
@@ -39,8 +40,7 @@ def _alone(case: Case, candidate: Candidate) -> str:
 def _partitioning(case: Case, candidate: Candidate) -> str:
     if case.partitioning in candidate.partitionings:
         return ""
-    built = "; linkage and vertical protocols are not built yet" if candidate.protection else ""
-    return f"the partitioning is {case.partitioning}, and this is for {_list(candidate.partitionings)}{built}"
+    return f"the partitioning is {case.partitioning}, and this is for {_list(candidate.partitionings)}"
 
 
 def _output(case: Case, candidate: Candidate) -> str:
@@ -57,7 +57,15 @@ def _identifier(case: Case, candidate: Candidate) -> str:
     return f"holders have {has[case.identifier]}, and units are matched by {wants}"
 
 
+def _most_parties(case: Case, candidate: Candidate) -> str:
+    if candidate.most is None or case.parties <= candidate.most:
+        return ""
+    return f"{case.parties} organisations hold data, and this links the units of {candidate.most} at most"
+
+
 def _two_parties(case: Case, candidate: Candidate) -> str:
+    if candidate.linkage:  # a figure over the matched is no sum of the parties' own: nobody has a part to subtract
+        return ""
     fewest = max(candidate.requires.minimum_holders, FEWEST if case.sensitivity == "high" else 1)
     if candidate.release != "exact" or case.parties == 1 or case.parties >= fewest:
         return ""
@@ -92,6 +100,11 @@ def _malicious(case: Case, candidate: Candidate) -> str:
 
 
 def _malicious_functions(case: Case, candidate: Candidate) -> str:
+    if candidate.linkage and candidate.nodes and case.output == "statistics" and case.coordinator == "malicious":
+        return (
+            "figures over the matched would be worked out on shares by parties that follow the protocol, at points of "
+            "a model that the coordinator tells them, and the coordinator may deviate"
+        )
     needs = case.dominance and case.output == "statistics" and candidate.release == "exact"
     if case.coordinator != "malicious" or not needs or not candidate.requires.functions or not candidate.nodes:
         return ""
@@ -102,6 +115,8 @@ def _malicious_functions(case: Case, candidate: Candidate) -> str:
 
 
 def _exact(case: Case, candidate: Candidate) -> str:
+    if case.exact and candidate.similar:
+        return "results have to be exact, and of links between keys that are alike some are wrong and some are missed"
     if not case.exact or candidate.release in ("exact", "any"):
         return ""
     what = "synthetic records are not" if candidate.release == "synthetic" else "noise is added, which makes them not"
@@ -139,7 +154,12 @@ def _nodes(case: Case, candidate: Candidate) -> str:
 
 
 def _dominance(case: Case, candidate: Candidate) -> str:
-    needed = case.dominance and case.output == "statistics" and candidate.release == "exact"
+    needed = case.dominance and case.output == "statistics" and (candidate.release == "exact" or candidate.linkage)
+    if needed and candidate.linkage:
+        return (
+            "one or two units may dominate a figure, and nobody sees the joined records to tell: while a holder's "
+            "dominance rule is on, sizes and tables of counts leave a linkage, and no other figure"
+        )
     if not needed or case.identifier == "none":
         return ""
     return (
@@ -155,9 +175,10 @@ def _dropout(case: Case, candidate: Candidate) -> str:
 
 
 def _drowns(case: Case, candidate: Candidate) -> str:
-    if case.epsilon is None or not candidate.noisy or noise.ratio(case, candidate.release) <= noise.limit(case):
+    seen = noise.seen(case, linkage=candidate.linkage)
+    if case.epsilon is None or not candidate.noisy or noise.ratio(seen, candidate.release) <= noise.limit(case):
         return ""
-    said = noise.in_words(case, candidate.release)
+    said = noise.in_words(seen, candidate.release)
     return f"{said}, above the {100 * noise.limit(case):.0f} % at which a release is of use"
 
 
@@ -165,7 +186,7 @@ def _budget(case: Case, candidate: Candidate) -> str:
     wanted = YEARLY[case.recurrence]
     if case.epsilon is None or not candidate.noisy or wanted == 1:
         return ""
-    bought = noise.affordable(case, candidate.release)
+    bought = noise.affordable(noise.seen(case, linkage=candidate.linkage), candidate.release)
     if bought == 0 or bought >= wanted:  # none at all is the rule before
         return ""
     return (
@@ -178,8 +199,9 @@ def _time(case: Case, candidate: Candidate) -> str:
     found, patience = cost.estimate(case, candidate), cost.PATIENCE[case.recurrence]
     if found is None or found.total <= 3600 * patience:
         return ""
+    what = f"{case.records:.2g} records a holder are" if candidate.linkage else f"{case.numbers:.2g} numbers are"
     return (
-        f"{case.numbers:.2g} numbers are {found.bytes / 1e9:.2g} GB a holder and release: "
+        f"{what} {found.bytes / 1e9:.2g} GB a holder and release: "
         f"{found.total / 3600:.2g} hours over {case.bandwidth:g} Mbit/s (modelled), above {patience:g} for a release "
         f"that is {case.recurrence}"
     )
@@ -189,7 +211,10 @@ def _applicable(case: Case, candidate: Candidate) -> str:
     """What stands against a study like the case's by the same rules as refuse it when it is run."""
     if candidate.protection is None:
         return ""
-    found = obstacles(representative(case, candidate))
+    terms = representative(case, candidate)
+    if candidate.linkage and (why := refusal(terms)):
+        return why
+    found = obstacles(terms)
     return "; ".join(one.reason for one in found if not one.reason.endswith("not installed"))
 
 
@@ -215,6 +240,13 @@ RULES = (
         ("partitioning", "identifier"),
         "UNECE/Input-Privacy-Preserving-Project: recall with typing errors",
         _identifier,
+    ),
+    Rule(
+        "most-parties",
+        "a linkage is between no more holders than its protocol is for",
+        ("parties",),
+        "`PARTIES` of the linkage",
+        _most_parties,
     ),
     Rule(
         "two-parties",
@@ -247,11 +279,11 @@ RULES = (
     Rule(
         "malicious-functions",
         "functions on shares are computed by parties that follow the protocol",
-        ("coordinator", "dominance"),
-        "Ben-Or, Goldwasser and Wigderson 1988, theorem 1; `TRUST` of multi-party",
+        ("coordinator", "dominance", "output"),
+        "Ben-Or, Goldwasser and Wigderson 1988, theorem 1; `TRUST` of multi-party and of helper",
         _malicious_functions,
     ),
-    Rule("exact", "official figures are exact", ("exact",), "Terms.exact; docs/protections.md", _exact),
+    Rule("exact", "official figures are exact", ("exact",), "Terms.exact; docs/protections.md; `PARTED`", _exact),
     Rule("epsilon", "a required epsilon is kept", ("epsilon",), "Dwork et al. 2006", _epsilon),
     Rule(
         "shared-noise-hidden",
@@ -277,7 +309,7 @@ RULES = (
     Rule(
         "dominance",
         "dominance rules need each unit at one holder only",
-        ("dominance", "identifier"),
+        ("dominance", "identifier", "output"),
         "Hundepool et al. 2012, chapters 4 and 5; docs/multi-party.md; `REQUIRES.functions`",
         _dominance,
     ),
@@ -305,14 +337,14 @@ RULES = (
     Rule(
         "time",
         "a release is done in time",
-        ("numbers", "bandwidth", "latency", "recurrence"),
-        "modelled from counted bytes and `REQUIRES.cost`",
+        ("numbers", "records", "bandwidth", "latency", "recurrence"),
+        "modelled from counted bytes and `REQUIRES.cost`; of linkages from measured ones",
         _time,
     ),
     Rule(
         "applicability",
         "a study like the case is not refused",
-        ("parties", "output"),
+        ("parties", "output", "partitioning"),
         "statfed.core.applicability, asked where no other rule excludes",
         _applicable,
     ),

@@ -1,7 +1,9 @@
-"""What can be recommended: every installed protection with every way to keep results safe, and techniques outside.
+"""What can be recommended: every installed protection and linkage with every way to keep results safe, and techniques
+outside.
 
-An installed protection describes itself (`REQUIRES`, `TRUST`, `third_parties`), so that one installed from outside is
-judged by the same rules. A technique outside this software is described in `techniques.toml`, in the same terms, from
+An installed protection describes itself (`REQUIRES`, `TRUST`, `third_parties`), and so does a linkage (`PARTIES`,
+`METHODS`, `PARTED`, `TRUST`, `Options`), so that one installed from outside is judged by the same rules. A technique
+outside this software is described in `techniques.toml`, in the same terms, from
 published facts; none of them was measured.
 """
 
@@ -10,12 +12,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from statfed.core.beside import beside, closed, read_as
-from statfed.core.discovery import load, modules
-from statfed.core.protection import PACKAGE, Requirements
+from statfed.core.discovery import LINKAGES, load, modules
+from statfed.core.linkage import load_linkage
+from statfed.core.protection import PACKAGE, Requirements, load_protection
 from statfed.core.protection import Protection as Module
 from statfed.core.scenario import Case, Partitioning
 from statfed.core.section import Section
 from statfed.core.terms import Privacy, Protection, Terms
+from statfed.lab.recommend.linked import study_of
 from statfed.lab.samples import sample
 
 Release = Literal["exact", "local", "central", "shared", "synthetic", "any"]
@@ -38,11 +42,13 @@ _MOST_HOLDERS = 10_000  # of a study; rules do not differ above
 @closed
 @dataclass(frozen=True)
 class Candidate:
-    """One technique. protection: its id, where it is installed; None outside this software.
+    """One technique. protection: its id, or a linkage's, where it is installed; None outside this software.
 
-    nodes: parties beside holders and coordinator. semi_honest: it holds only while the coordinator follows the
-    protocol. partitionings, outputs, identifiers: values of the case's facts that it is for. built: False where a
-    protocol is planned here and not built. note: published facts, with their source.
+    linkage: it matches units. most: holders at most. similar: it links keys that are alike, so that some links are
+    wrong and some are missed. methods: analyses over the matched. nodes: parties beside holders and coordinator.
+    semi_honest: it holds only while the coordinator follows the protocol. partitionings, outputs, identifiers: values
+    of the case's facts that it is for. built: False where a protocol is planned here and not built. note: published
+    facts, with their source.
     """
 
     id: str
@@ -56,6 +62,10 @@ class Candidate:
     partitionings: tuple[Partitioning, ...] = ("horizontal",)
     outputs: tuple[str, ...] = ("statistics", "model")
     identifiers: tuple[str, ...] = ("none", "common", "noisy")
+    linkage: bool = False
+    most: int | None = None
+    similar: bool = False
+    methods: tuple[str, ...] = ()
     built: bool = True
     note: str = ""
     source: str = ""
@@ -95,9 +105,38 @@ def installed() -> Iterator[Candidate]:
             )
 
 
+def linkages() -> Iterator[Candidate]:
+    """Every installed linkage, with its own noise too where its options have some. Keys that are compared as a whole
+    are of use where there is an exact identifier alone; where none of its analyses comes out, matched units do."""
+    for name in sorted(modules(LINKAGES)):
+        module, place = load_linkage(name), load_protection(name)
+        helped = "helper" in module.Options.model_fields
+        for release in ("exact", "local") if "privacy" in module.Options.model_fields else ("exact",):
+            noise = ", with noise on sizes and totals" if release == "local" else ""
+            yield Candidate(
+                f"{name}, {release}",
+                f"{module.TITLE}{noise}",
+                release,
+                place.REQUIRES,
+                module.TRUST,
+                nodes=int(helped),
+                protection=name,
+                partitionings=("linkage", "vertical"),
+                outputs=("linkage", "statistics") if module.METHODS else ("linkage",),
+                identifiers=("noisy", "common") if module.PARTED else ("common",),
+                linkage=True,
+                most=module.PARTIES[1],
+                similar=module.PARTED,
+                methods=tuple(module.METHODS),
+            )
+
+
 def representative(case: Case, candidate: Candidate) -> Terms:
-    """A study like the case's under an installed candidate: a table of counts, or a small model."""
+    """A study like the case's under an installed candidate: a table of counts, or a small model; over the matched."""
     holders = min(case.parties, _MOST_HOLDERS)
+    if candidate.linkage:
+        noise = case.epsilon or ASSUMED_EPSILON if candidate.noisy else None
+        return study_of(case, str(candidate.protection), holders, noise)
     epsilon = min(case.epsilon or ASSUMED_EPSILON, 1000.0)
     privacy = Privacy.model_validate({"epsilon": epsilon, "noise": candidate.release}) if candidate.noisy else None
     protection = Protection(name=candidate.protection or "plain")
@@ -111,4 +150,4 @@ OUTSIDE = read_as(beside(__file__), _Outside, "fields of Candidate and Requireme
 
 def candidates() -> tuple[Candidate, ...]:
     """Everything that can be recommended, installed techniques first."""
-    return (*installed(), *OUTSIDE)
+    return (*installed(), *linkages(), *OUTSIDE)

@@ -28,6 +28,8 @@ Flags = NDArray[np.bool_]
 
 HOLDERS = " holders"
 """The column of who holds a record. No codebook has a column whose name begins with a blank."""
+HELD = frozenset({"held"})
+"""Of linked figures: what each holder's own column says, `HOLDERS` and its table's name, of units that it has."""
 EVERYTHING: tuple[Span, ...] = (((-math.inf, 0), (math.inf, 1)),)
 NOT_COMPARED = f"release: conditions with or over several columns, or with is null; nothing is released: {COMPARED}"
 DISAGREE = "release: a column is another one than in earlier releases of this data set; nothing is released"

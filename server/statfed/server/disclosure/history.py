@@ -26,7 +26,18 @@ from statfed.core.conditions import Clause, columns_of
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused
 from statfed.core.result import Basis, Row, Scalar
-from statfed.server.disclosure.boxes import HOLDERS, Box, Restriction, at, both, cut_at, from_json, population, to_json
+from statfed.server.disclosure.boxes import (
+    HELD,
+    HOLDERS,
+    Box,
+    Restriction,
+    at,
+    both,
+    cut_at,
+    from_json,
+    population,
+    to_json,
+)
 from statfed.server.disclosure.joint import Figure
 from statfed.server.disclosure.memory import Memory
 from statfed.server.disclosure.sums import Coordinate, Sum
@@ -46,7 +57,8 @@ class Asked:
     """What a result was asked of, as far as it is compared. Public.
 
     study: digest of the terms. values: columns of which sums are in it; complete: columns that records have to be
-    complete in besides. holders: name to what its table is known by, the same in every study.
+    complete in besides. holders: name to what its table is known by, the same in every study. joint: is it of units
+    that all holders have, instead of all records that any has?
     """
 
     study: str
@@ -56,6 +68,13 @@ class Asked:
     complete: tuple[str, ...]
     holders: Mapping[str, str]
     codebook: Codebook
+    joint: bool = False
+
+    @property
+    def held(self) -> Box:
+        """Whose units these are: of all holders together, or that each of them has."""
+        tables = self.holders.values()
+        return {f"{HOLDERS}:{one}": HELD for one in tables} if self.joint else {HOLDERS: frozenset(tables)}
 
     @property
     def nonnegative(self) -> bool:
@@ -87,7 +106,7 @@ class Beside:
                 found = both(found, {basis.span[1]: _span(row, basis, coordinate, ends)})
             else:
                 found = both(found, {name: at(coordinate, name, codebook)})
-        return both(found, {HOLDERS: frozenset(asked.holders.values())})
+        return both(found, asked.held)
 
     def apart(self, box: Box, row: Row, basis: Basis) -> Box:
         """The box of a row that is of some records of it only: those that its keys name."""
@@ -128,7 +147,7 @@ class Beside:
     def check_model(self) -> None:
         """Raises Refused where a model has all columns by which an earlier table hides cells: its coefficients may tell
         them, and are not attacked one by one."""
-        mine = {*self.asked.complete, *columns_of(self.asked.where), HOLDERS}
+        mine = {*self.asked.complete, *columns_of(self.asked.where), *self.asked.held}
         if any(figure.hidden and {*figure.box} <= mine for figure in self.figures.values()):
             raise Refused(MODEL)
 
@@ -203,7 +222,7 @@ def merged(one: Figure, other: Figure) -> Figure:
 
 def of_parts(box: Box) -> bool:
     """Is it a box of some records only, told apart by keys? What it shares with other boxes is not known."""
-    return any(name.startswith(" ") and name != HOLDERS for name in box)
+    return any(name.startswith(" ") and not name.startswith(HOLDERS) for name in box)
 
 
 def name_of(box: Box) -> str:

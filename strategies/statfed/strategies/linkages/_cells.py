@@ -12,7 +12,7 @@ horizontal methods make the results.
 """
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
+from statfed.core.linkage import Units
 from statfed.core.method import Ask, Question, Total
 from statfed.core.result import Result, Row, Scalar
 from statfed.core.table import Expr, Table
 from statfed.strategies.analyses import _centred
 from statfed.strategies.analyses._lifetimes import follow, make_grid
 from statfed.strategies.analyses._survey import survey_design
-from statfed.strategies.linkages._features import ROW, Feature, bounded, owner, places
+from statfed.strategies.linkages._features import ROW, Feature, bounded, owner, places, table_of, values_of
 from statfed.strategies.linkages._features import encoded as encoded_features
 from statfed.strategies.linkages._rounds import Mail, Out
 from statfed.strategies.linkages._shares import Bits, Machine, Value, table_bits
@@ -42,6 +43,8 @@ ALIKE = 1e-3
 """Of their mean: how much values that are told to be one may differ."""
 MOST_CELLS, MOST_TABLES = 20_000, 1 << 28
 """Cells, and bytes of truth tables, at most."""
+ROWS = 1 << 20
+"""Rows whose products are formed at a time: what they take in memory and in messages does not grow with the cap."""
 
 
 @dataclass(frozen=True)
@@ -104,43 +107,49 @@ class Cells:
             return self.size(holder) * self.blocks
         return self.size(holder) if self.own(holder) else 0
 
-    def payload(self, holder: str, table: Table) -> Words:
-        """(n, width): indicators of the holder's cells; at the last one also times each value, finely, and times its
-        coarse form and the square of that."""
-        rows = np.arange(int(table.expr.count().to_pyarrow().as_py()))
-        flat = np.zeros(len(rows), np.int64)
-        for i in self.own(holder):
-            flat = flat * self.axes[i].size + self._places(table, self.axes[i])
-        size = self.size(holder)
-        found = np.zeros((len(rows), self.width(holder)), np.uint64)
-        if not self.width(holder):
-            return found
-        found[rows, flat] = 1
-        if holder == self.last and self.measures:
-            values = encoded_features(table, self.measures, self.bits)
-            coarse = encoded_features(table, self.measures, self.coarse)
-            for j in range(len(self.measures)):
-                found[rows, flat + (1 + 3 * j) * size] = values[:, j]
-                found[rows, flat + (2 + 3 * j) * size] = coarse[:, j]
-                found[rows, flat + (3 + 3 * j) * size] = coarse[:, j] ** 2
-        return found
+    def payload(self, holder: str, units: Units, names: Sequence[str]) -> Iterator[Words]:
+        """`width` columns (n,): indicators of the holder's cells; at the last one also times each value, finely, and
+        times its coarse form and the square of that. names: columns that the analysis reads.
 
-    def _places(self, table: Table, axis: Axis) -> Whole:
-        if axis.column:
-            levels = table.codebook.category(axis.column).levels
-            place = {level: i for i, level in enumerate(levels)}
-            rows = table.expr.select(ROW, _c=table[axis.column].cast("string")).to_pandas().sort_values(ROW)
-            return np.asarray(rows["_c"].map(place), np.int64)
+        Raises Refused, before there is a column, on values that the codebook does not list.
+        """
+        codebook = self.question.codebook
+        known = {name: values_of(units, codebook, name) for name in names}
+        flat = np.zeros(units.count, np.int32)
+        for i in self.own(holder):
+            axis = self.axes[i]
+            flat *= axis.size
+            flat += known[axis.column].astype(np.int32) if axis.column else self._exits(units, names)
+        times: list[Words] = []
+        if holder == self.last and self.measures:
+            table = table_of(units, codebook, names)
+            fine, coarse = (encoded_features(table, self.measures, bits) for bits in (self.bits, self.coarse))
+            for j in range(len(self.measures)):
+                times += [fine[:, j], coarse[:, j], coarse[:, j] ** 2]
+        return self._columns(flat, times, self.size(holder) if self.width(holder) else 0)
+
+    def _columns(self, flat: NDArray[np.int32], times: Sequence[Words], size: int) -> Iterator[Words]:
+        for values in (None, *times):
+            for cell in range(size):
+                inside = (flat == cell).astype(np.uint64)
+                yield inside if values is None else inside * values
+
+    def _exits(self, units: Units, names: Sequence[str]) -> NDArray[np.int32]:
+        table = table_of(units, self.question.codebook, names)
         rows = follow(table, self.question.options, (), **{ROW: table.expr[ROW]}).to_pandas().sort_values(ROW)
-        return np.asarray(2 * rows["exit"] + rows["event"], np.int64)
+        return np.asarray(2 * rows["exit"] + rows["event"], np.int32)
 
     def program(self, m: Machine, w: Value, shared: Mapping[str, Value]) -> Generator[Out, Mail, None]:
         """On shares: see the module."""
-        left = w
-        for holder in self.left:
-            (left,) = yield from m.products([(left, shared[holder], "outer")])
-        right = shared[self.last] if self.width(self.last) else w
-        (found,) = yield from m.products([(left, right, "matrix")])
+        found = Value((0, 0))
+        for start in range(0, self.cap, ROWS):
+            block = slice(start, start + ROWS)
+            left = w.rows(block)
+            for holder in self.left:
+                (left,) = yield from m.products([(left, shared[holder].rows(block), "outer")])
+            right = shared[self.last].rows(block) if self.width(self.last) else w.rows(block)
+            (part,) = yield from m.products([(left, right, "matrix")])
+            found = m.added(found, part) if start else part
         rows, columns = found.shape
         allowed: Bits | None = np.ones(self.groups, bool)
         if self.minimum > 1:

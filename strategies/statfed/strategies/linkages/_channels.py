@@ -21,10 +21,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from statfed.core.errors import EngineError, Refused
 from statfed.core.identity import Identity
+from statfed.core.linkage import Sealed
 from statfed.core.protection import Agreement, Packet, Replies, Stage, reading, text
 
 OFFER, MEET = "offer", "meet"
 _KEY = 32
+TAG = 16
+"""Bytes that sealing adds."""
 
 
 @dataclass
@@ -88,7 +91,7 @@ class Channels:
     def seal(self, to: str, purpose: str, content: bytes | memoryview) -> bytes:
         """`content` for one party alone. purpose: what it is, which the reader has to expect."""
         way = self._way(self._out, to)
-        return way.key.encrypt(way.nonce(), content, purpose.encode())
+        return Sealed.of(to, way.key.encrypt(way.nonce(), content, purpose.encode()))
 
     def open(self, sender: str, purpose: str, content: bytes) -> bytes:
         """What a party has sealed for this one. Raises Refused on anything but its next message, for this purpose."""

@@ -33,18 +33,19 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Compared pairs at or above the floor. left, right: records; score: float32; offered: with how many each record
-    on the left was compared, (records,)."""
+    """Compared pairs at or above the floor. left, right: records; score: float32; offered, sought: with how many each
+    record on the left and on the right was compared, (records,)."""
 
     left: Places
     right: Places
     score: NDArray[np.float32]
     offered: Places
+    sought: Places
 
     def above(self, threshold: float) -> "Candidates":
         """Those at or above a threshold."""
         keep = self.score >= np.float32(threshold)
-        return Candidates(self.left[keep], self.right[keep], self.score[keep], self.offered)
+        return Candidates(self.left[keep], self.right[keep], self.score[keep], self.offered, self.sought)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def compare(a: Encoded, b: Encoded, floor: float, most_compared: int, most_kept:
         raise Refused(f"block: got more than the agreed {most_compared:,} pairs to compare; want smaller blocks")
     ones_a, ones_b = (np.bitwise_count(side.encodings).sum(1, dtype=np.int32) for side in (a, b))
     found: list[tuple[Places, Places, NDArray[np.float32]]] = []
-    offered = np.zeros(len(a.tags), np.int64)
+    offered, sought = np.zeros(len(a.tags), np.int64), np.zeros(len(b.tags), np.int64)
     kept = 0
     for number, blocks in enumerate(passes):
         for rows, columns in _pairs(blocks):
@@ -79,6 +80,7 @@ def compare(a: Encoded, b: Encoded, floor: float, most_compared: int, most_kept:
                 tags = a.tags[rows, earlier]
                 new &= (tags != b.tags[columns, earlier]) | (tags == 0)
             np.add.at(offered, rows.ravel(), new.sum(1) if rows.ndim > 1 else new)
+            np.add.at(sought, columns.ravel(), new.sum(0) if rows.ndim > 1 else new)
             ones = (ones_a[rows] + ones_b[columns]).astype(np.float32)
             common = (_tile if rows.ndim > 1 else _listed)(a.encodings, b.encodings, rows, columns)
             score = np.divide(2 * common, ones, out=np.zeros(new.shape, np.float32), where=ones > 0)
@@ -89,9 +91,9 @@ def compare(a: Encoded, b: Encoded, floor: float, most_compared: int, most_kept:
             left, right = (np.broadcast_to(side, new.shape)[where] for side in (rows, columns))
             found.append((left, right, score[where]))
     if not found:
-        return Candidates(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), offered)
+        return Candidates(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), offered, sought)
     left, right, score = (np.concatenate(side) for side in zip(*found, strict=True))
-    return Candidates(left, right, score, offered)
+    return Candidates(left, right, score, offered, sought)
 
 
 def _tile(a: Words, b: Words, rows: Places, columns: Places) -> NDArray[np.float32]:
@@ -199,4 +201,4 @@ def one_to_one(pairs: Candidates, rows: int, columns: int) -> tuple[Candidates, 
             undecided += int(gone_rows.sum() + gone_columns.sum())
         at = at[~(gone_rows[rows_left] | gone_columns[columns_left])]
     kept = np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
-    return Candidates(left[kept], right[kept], score[kept], pairs.offered), undecided
+    return Candidates(left[kept], right[kept], score[kept], pairs.offered, pairs.sought), undecided

@@ -13,13 +13,12 @@ from statfed.core.identity import Identity
 from statfed.core.linkage import Pairs, Units
 from statfed.core.protection import Agreement, Packet, text
 from statfed.strategies.linkages import _ristretto as group
-from statfed.strategies.linkages._channels import MEET, OFFER, Channels
+from statfed.strategies.linkages._channels import MEET, OFFER, TAG, Channels
 from statfed.strategies.linkages._ecdh_list import own_list
 from statfed.strategies.linkages._ecdh_plan import FIRST, OWN, SECOND, SIZE, TOTAL, Plan, plan_of
 from statfed.strategies.linkages._elgamal import Digits, Key, Sums
 from statfed.strategies.linkages._ristretto import Points
 
-_TAG = 16  # bytes that sealing adds
 NUMBER, CHUNK, SUMS, WITHHELD = "number", "chunk", "sums", "withheld"
 """Items of packets: which message of a stage; what is relayed; sums for the owner of the columns; nothing is told."""
 
@@ -39,6 +38,7 @@ class Half(ABC):
         self._script: Iterator[tuple[str, int]] = self._plan.script()
         self._last: tuple[bytes, Packet] = (b"", {})
         self._seen = hashlib.sha256()
+        self.standing = ("", 0, 1)
         self.matched: NDArray[np.int64] | None = None
         """Which of this holder's units have matched, ascending; where pairs are revealed to it, at the end."""
 
@@ -70,7 +70,9 @@ class Half(ABC):
             return self._channels.offer()
         if stage == MEET:
             return self._channels.meet(packet)
-        return self._listed(stage, want[1], packet)
+        reply = self._listed(stage, want[1], packet)
+        self.standing = self._plan.standing(stage, want[1] + 1)
+        return reply
 
     @abstractmethod
     def _listed(self, stage: str, number: int, packet: Packet) -> Packet:
@@ -82,14 +84,14 @@ class Half(ABC):
     def _takes(self, stage: str, number: int, packet: Packet, size: int, item: str = CHUNK) -> bytes:
         """What the other has sealed, `size` bytes. Raises Refused before it is opened where it has another length."""
         sealed = text(packet, item)
-        if len(sealed) != size + _TAG:
-            raise Refused(f"{stage} {number}: got {len(sealed)} bytes of {self._other}; want {size + _TAG}")
+        if len(sealed) != size + TAG:
+            raise Refused(f"{stage} {number}: got {len(sealed)} bytes of {self._other}; want {size + TAG}")
         return self._channels.open(self._other, f"{stage} {number}", sealed)
 
-    def _blinded_again(self, points: Points) -> Points:
+    def _blinded_again(self, number: int, points: Points) -> Points:
         """The other's points of its first pass, times this holder's scalar."""
         self._seen.update(points.tobytes())
-        return group.multiplied(self._list.scalar, points, self._other)
+        return self._list.blinded(number, points, self._other)
 
     def _complete(self, blinded: Points) -> None:
         """The other's list is there, sorted in `blinded`. Raises Refused where a point is there twice, or it is another
@@ -109,7 +111,7 @@ class Matcher(Half):
 
     def _listed(self, stage: str, number: int, packet: Packet) -> Packet:
         if stage == FIRST:
-            return self._gives(stage, number, self._list.chunk(number, self._plan.options.chunk).tobytes())
+            return self._gives(stage, number, self._list.chunk(number).tobytes())
         if stage == SECOND:
             return self._got_back(number, packet)
         if stage == OWN:
@@ -143,7 +145,7 @@ class Matcher(Half):
         keys, width = (0 if number else digits), (1 + digits if digits else 0)
         content = self._takes(OWN, number, packet, (keys + rows + rows * width) * group.SIZE)
         public, points, ciphertexts = np.split(group.points_of(content), [keys, keys + rows])
-        blinded = self._blinded_again(points)
+        blinded = self._blinded_again(number, points)
         self._theirs[start : start + rows] = blinded
         places = group.found(blinded, self._returned)
         self._hit[places[places >= 0]] = True
@@ -202,7 +204,7 @@ class Mirror(Half):
         points = group.points_of(self._takes(FIRST, number, packet, rows * group.SIZE))
         if not number:
             self._blinded = np.empty((self._plan.slots[self._other], group.SIZE), np.uint8)
-        self._blinded[start : start + rows] = self._blinded_again(points)
+        self._blinded[start : start + rows] = self._blinded_again(number, points)
         if number + 1 == self._plan.chunks(self._other):
             # in order of their bytes the points say nothing of the order in which they came
             in_order = self._blinded.copy() if self._plan.options.reveal == "pairs" else self._blinded
@@ -212,7 +214,7 @@ class Mirror(Half):
 
     def _listed_own(self, number: int) -> bytes:
         size = self._plan.options.chunk
-        content = self._list.chunk(number, size).tobytes()
+        content = self._list.chunk(number).tobytes()
         if self._key is None or self._values is None:
             return content
         units = self._list.order[number * size : (number + 1) * size]

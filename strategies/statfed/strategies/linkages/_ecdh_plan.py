@@ -21,6 +21,8 @@ MOST = 20_000_000
 """Items of a list at most; 10 million take 2 GB of memory and a quarter of an hour of a processor."""
 FIRST, SECOND, OWN, TOTAL = "first", "second", "own", "total"
 """Stages: the matcher's list, the same blinded twice, the mirror's list, the sums."""
+DOING = {FIRST: "first list", SECOND: "first list, blinded twice", OWN: "second list", TOTAL: "totals"}
+"""What a stage is, for people."""
 SIZE = "size"
 
 
@@ -63,7 +65,12 @@ class Options(Section):
     pad_to: dict[str, int] = Field(
         default_factory=dict, description="items of each holder's list, filled up; by default its public size"
     )
-    ratio: float = Field(default=100.0, ge=1, description="most items of one list for each of the other's")
+    ratio: float = Field(
+        default=100.0,
+        ge=1,
+        json_schema_extra={"weaker": "above"},
+        description="most items of one list for each of the other's",
+    )
     chunk: int = Field(default=2**14, ge=1, le=2**18, description="items of one message")
 
     @model_validator(mode="after")
@@ -118,6 +125,11 @@ class Plan:
             (OWN, mirror, matcher, self.chunks(mirror)),
         )
 
+    def standing(self, stage: str, messages: int) -> tuple[str, int, int]:
+        """What a stage is in words, items that have travelled in so many messages of it, and items of the list."""
+        items = 1 if stage == TOTAL else self.slots[self.mirror if stage == OWN else self.matcher]
+        return f"{DOING[stage]}, items", min(messages * self.options.chunk, items), items
+
     def script(self) -> Iterator[tuple[str, int]]:
         """The stages that a party answers, each with its number, in this order."""
         yield OFFER, 0
@@ -139,6 +151,11 @@ def plan_of(agreement: Agreement) -> Plan:
         if not names <= set(holders):
             raise UsageError(f"{key}: got {', '.join(sorted(names))}; want of {', '.join(holders)}")
     slots = {name: options.pad_to.get(name, agreement.sizes[name]) for name in holders}
+    if options.privacy and (short := sorted(name for name in holders if slots[name] < agreement.sizes[name])):
+        raise UsageError(
+            f"pad_to: got less than the public size of {', '.join(short)} with [privacy]; want at least that: a list "
+            "that units do not fit into would tell of them"
+        )
     least, most = min(slots.values()), max(slots.values())
     if least < max(1, options.minimum) or most > MOST:
         raise UsageError(
@@ -152,8 +169,7 @@ def plan_of(agreement: Agreement) -> Plan:
 
 
 def noise_of(options: Options) -> Noise | None:
-    """The noise of what is told; None without privacy. In a holder's ledger it counts as exact figures: no budget is
-    charged, and attempts add up.
+    """The noise of what is told; None without privacy. Every holder is charged its event, for every attempt.
 
     One unit at either holder, with its one key, changes the size by at most 1 and a total by at most the column's
     bound: keys of a list are each there once, so that a unit matches at most one other.

@@ -79,6 +79,29 @@ def bounded(key: str, holder: str, low: float, high: float, build: Callable[[Tab
     return Feature(key, holder, low, high, build)
 
 
+def values_of(units: Units, codebook: Codebook, name: str) -> NDArray[np.float64]:
+    """One column of the units (n,), of a category the places of its levels.
+
+    Raises Refused where the units lack it or have a value that the codebook does not list.
+    """
+    if name not in units.columns:
+        raise Refused(f"{name}: got no such column; want it among the columns that are worked out over the matched")
+    values, column = np.asarray(units.columns[name], np.float64), codebook.column(name)
+    if values.shape != (units.count,) or not np.isfinite(values).all():
+        raise Refused(f"{name}: got values that are missing, or not one a unit; want a number for every unit")
+    if column.levels:
+        listed = (values >= 0).all() and (values < len(column.levels)).all() and (values == np.floor(values)).all()
+        if not listed:
+            raise Refused(f"{name}: got another value than the places of its levels; want 0, 1, ...")
+    elif not column.numeric:
+        raise Refused(f"{name}: got type {column.type}; want a number or a category")
+    else:
+        bounds = column.bounds
+        if bounds and units.count and not (bounds[0] <= values.min() and values.max() <= bounds[1]):
+            raise Refused(f"{name}: got a value out of the codebook's bounds; want values within them")
+    return values
+
+
 def table_of(units: Units, codebook: Codebook, names: Sequence[str]) -> Table:
     """A holder's columns as a table, with `ROW`, the place of each unit. A category has the places of its levels.
 
@@ -86,22 +109,11 @@ def table_of(units: Units, codebook: Codebook, names: Sequence[str]) -> Table:
     """
     frame: dict[str, NDArray[Any]] = {ROW: np.arange(units.count)}
     for name in names:
-        if name not in units.columns:
-            raise Refused(f"{name}: got no such column; want it among the columns that are worked out over the matched")
-        values, column = np.asarray(units.columns[name], np.float64), codebook.column(name)
-        if values.shape != (units.count,) or not np.isfinite(values).all():
-            raise Refused(f"{name}: got values that are missing, or not one a unit; want a number for every unit")
+        values, column = values_of(units, codebook, name), codebook.column(name)
         if column.levels:
-            if not np.isin(values, np.arange(len(column.levels))).all():
-                raise Refused(f"{name}: got another value than the places of its levels; want 0, 1, ...")
             places = values.astype(np.int64)
             frame[name] = places.astype(bool) if column.type == "boolean" else np.array(column.levels, object)[places]
-        elif not column.numeric:
-            raise Refused(f"{name}: got type {column.type}; want a number or a category")
         else:
-            bounds = column.bounds
-            if bounds and units.count and not (bounds[0] <= values.min() and values.max() <= bounds[1]):
-                raise Refused(f"{name}: got a value out of the codebook's bounds; want values within them")
             frame[name] = values
     return Table(ibis.memtable(pd.DataFrame(frame)), codebook)
 

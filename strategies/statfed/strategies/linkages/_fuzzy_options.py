@@ -1,17 +1,22 @@
 """Options of `fuzzy`, and what follows from them at every party."""
 
+import math
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from statfed.core.errors import UsageError
+from statfed.core.linkage import Estimate
 from statfed.core.protection import Agreement
 from statfed.core.section import NAME, Section
 from statfed.strategies.linkages._encodings import Attribute, Hardening
+from statfed.strategies.linkages._fuzzy_sums import Plan, Value
 from statfed.strategies.linkages._quality import BINS
 
 ROWS = 100_000
 """Records of one message."""
+MOST_CELLS = 1_000
+"""Cells of corrected figures."""
 
 
 class Options(Section):
@@ -20,7 +25,9 @@ class Options(Section):
     attributes: dict[str, Attribute] = Field(min_length=1, max_length=32, description="parts that are compared")
     block: tuple[str, ...] = Field(min_length=1, max_length=8, description="parts of which one has to be equal")
     salt: str = Field(default="", description="part, right in nearly all records, by which q-grams are salted")
-    hardening: Hardening = Field(default="fold", description="of encodings against patterns of bits")
+    hardening: Hardening = Field(
+        default="fold", json_schema_extra={"weaker": True}, description="of encodings against patterns of bits"
+    )
     flip: float = Field(default=0.0, ge=0, le=0.25, description="probability that a bit is turned")
     threshold: float | None = Field(
         default=None, ge=0, le=1, description="similarity of a link; default: lowest with the estimated `precision`"
@@ -40,6 +47,19 @@ class Options(Section):
     pairs_to: tuple[str, ...] = Field(
         default=(), max_length=2, description="holders that learn which records are linked"
     )
+    estimate: Estimate = Field(default="none", description="what is corrected for missed and false links")
+    level: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="corrected figures: similarity from which a pair may be a match, and next to no match is below; "
+        "0 for all pairs of a block; default: what suits the number of pairs",
+    )
+    owner: str = Field(default="", description="corrected figures: holder that has the columns of cells and values")
+    by: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="corrected figures: columns of the cells")
+    values: dict[str, Value] = Field(
+        default_factory=dict, max_length=20, description="corrected figures: columns that are summed"
+    )
     helper: str = Field(default="linkage-unit", description="name of the linkage unit, none of the holders")
 
     @model_validator(mode="after")
@@ -52,7 +72,22 @@ class Options(Section):
             raise ValueError(f"threshold: got {self.threshold:g}; want a multiple of {1 / BINS:g}")
         if self.threshold is not None and self.threshold < self.floor:
             raise ValueError(f"threshold: got {self.threshold:g}; want at least the floor {self.floor:g}")
+        if bool(self.owner) != bool(self.by or self.values) or (self.owner and self.estimate == "none"):
+            raise ValueError("owner, by, values: want them together, with an estimate")
+        if self.level is not None and 0 < self.level < self.floor:
+            raise ValueError(f"level: got {self.level:g}; want 0, or at least the floor {self.floor:g}")
+        if self.level is not None and self.threshold is not None and self.level > self.threshold:
+            raise ValueError(f"level: got {self.level:g}; want at most the threshold {self.threshold:g}")
+        if self.cells > MOST_CELLS or not all(self.by.values()):
+            raise ValueError(
+                f"by: got {self.cells:,} cells, or a column without levels; want 1 to {MOST_CELLS:,} cells"
+            )
         return self
+
+    @property
+    def cells(self) -> int:
+        """Cells of corrected figures."""
+        return math.prod(map(len, self.by.values()))
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -72,6 +107,8 @@ def checked(agreement: Agreement) -> Options:
     third = agreement.third_parties
     if len(agreement.holders) != 2 or third != (options.helper,) or options.helper in agreement.holders:
         raise UsageError(f"holders: got {', '.join(agreement.parties)}; want two holders and {options.helper}")
+    if options.owner and options.owner not in agreement.holders:
+        raise UsageError(f"owner: got {options.owner}; want a holder of the linkage")
     if astray := sorted(set(options.pairs_to) - set(agreement.holders)):
         raise UsageError(f"pairs_to: got {', '.join(astray)}; want holders of the linkage")
     found: Options = options
@@ -81,3 +118,12 @@ def checked(agreement: Agreement) -> Options:
 def messages(size: int) -> int:
     """In how many messages so many records go."""
     return -(-size // ROWS)
+
+
+def plan_of(agreement: Agreement) -> Plan | None:
+    """Of sums of columns over links; None where there are no columns."""
+    options = checked(agreement)
+    if not options.owner:
+        return None
+    dealer = next(name for name in agreement.holders if name != options.owner)
+    return Plan(options.owner, dealer, sizes(agreement)[options.owner], options.cells, options.values)

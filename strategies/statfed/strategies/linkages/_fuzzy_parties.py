@@ -25,8 +25,12 @@ from statfed.strategies.linkages._comparing import (
     two_best,
 )
 from statfed.strategies.linkages._encodings import Encoder, tags
-from statfed.strategies.linkages._fuzzy_options import ROWS, Options, checked, messages, sizes
-from statfed.strategies.linkages._quality import BINS, Quality, assess, binned, grouped
+from statfed.strategies.linkages._fuzzy_columns import Owner, Weigher
+from statfed.strategies.linkages._fuzzy_estimates import Counted, counted, of_cells, of_unit
+from statfed.strategies.linkages._fuzzy_options import ROWS, Options, checked, messages, plan_of, sizes
+from statfed.strategies.linkages._fuzzy_sums import deal
+from statfed.strategies.linkages._fuzzy_sums import told as shown_cells
+from statfed.strategies.linkages._quality import BINS, Quality, assess, binned, estimated, grouped, halved
 
 FIGURES = (
     "size",
@@ -82,7 +86,15 @@ class Holder(_Steps):
         self._name = identity.name
         self._size = sizes(agreement)[self._name]
         named = self._name in self._options.pairs_to
-        stages = ["mix", "encode", *["send"] * messages(self._size), *["pairs"] * named]
+        plan = plan_of(agreement)
+        self._columns = Owner(plan, units, self._options) if plan and plan.owner == self._name else None
+        self._plan = plan
+        stages = ["mix", "encode", *["send"] * messages(self._size)]
+        if self._columns:
+            stages += ["mask"] * self._columns.plan.messages
+        stages += ["pairs"] * named
+        if self._columns:
+            stages += [*["weigh"] * self._columns.plan.messages, "share"]
         super().__init__(agreement, identity, stages)
         if missing := [part for part in self._options.parts if part not in units.keys]:
             raise UsageError(
@@ -94,6 +106,7 @@ class Holder(_Steps):
         self._part = os.urandom(_SECRET)
         self._order = Stream(os.urandom(16)).permutation(self._size)  # place of each unit, then of what pads
         self._encoded: Encoded | None = None
+        self._real = np.zeros(0, np.uint8)  # 1 of records with a key
         self._sent = 0
         self.pairs: Pairs | None = None
 
@@ -101,9 +114,18 @@ class Holder(_Steps):
         other = next(name for name in self.agreement.holders if name != self._name)
         helper = self._options.helper
         if stage == "mix":
-            return {"secret": self.channels.seal(other, "secret", self._part)}
+            mixed: dict[str, bytes] = {"secret": self.channels.seal(other, "secret", self._part)}
+            if self._plan and self._plan.dealer == self._name:
+                to_owner, to_unit = deal(self._plan, Stream(os.urandom(16)))
+                mixed |= {
+                    "owner": self.channels.seal(other, "deal", to_owner),
+                    "unit": self.channels.seal(helper, "deal", to_unit),
+                }
+            return mixed
         if stage == "encode":
             parts = {self._name: self._part, other: self.channels.open(other, "secret", text(packet, "secret"))}
+            if self._columns:
+                self._columns.dealt(self.channels.open(other, "deal", text(packet, "deal")))
             if len(parts[other]) != _SECRET:
                 raise Refused(f"secret: got another length of {other}; want {_SECRET} bytes")
             joined = b"".join(parts[name] for name in self.agreement.holders)
@@ -113,7 +135,18 @@ class Holder(_Steps):
             rows = slice(self._sent, self._sent + ROWS)
             self._sent += ROWS
             content = self._encoded.encodings[rows].tobytes() + self._encoded.tags[rows].tobytes()
+            if self._options.estimate != "none":
+                content += self._real[rows].tobytes()
             return {"records": self.channels.seal(helper, "records", content)}
+        if self._columns and stage == "mask":
+            return {"masked": self.channels.seal(helper, "masked", self._columns.masked(self._order))}
+        if self._columns and stage == "weigh":
+            self._columns.weigh(self.channels.open(helper, "weights", text(packet, "weights")))
+            return {}
+        if self._columns and stage == "share":
+            counts, values = self._columns.shares()
+            sealed = self.channels.seal(helper, "counts", counts.tobytes())
+            return {"counts": sealed, "order": self._columns.order, "values": values}
         rows_and_numbers = np.frombuffer(self.channels.open(helper, "pairs", text(packet, "pairs")), "<i8")
         places, numbers = rows_and_numbers.reshape(2, -1)
         if len(places) and (places.min() < 0 or places.max() >= self._size):
@@ -126,7 +159,7 @@ class Holder(_Steps):
 
     def _encode(self, secret: bytes) -> tuple[Encoded, float]:
         """All records in their secret order, and which share of them is in too large a block, as it is told."""
-        keys, count = self._units.keys, self._units.count
+        keys, count = {part: self._units.texts(part) for part in self._units.keys}, self._units.count
         options = self._options
         encoder = Encoder(secret, options.attributes, options.salt, options.hardening, options.flip)
         random = Stream(os.urandom(16))
@@ -147,6 +180,8 @@ class Holder(_Steps):
         made.tags[:count][empty] = 0
         alone = made.tags == 0  # a block of one's own, so that what is missing does not show
         made.tags[alone] = random.words(int(alone.sum())) | np.uint64(1)
+        self._real = np.zeros(self._size, np.uint8)
+        self._real[self._order[:count][~empty]] = 1
         shuffled = Encoded(np.empty_like(made.encodings), np.empty_like(made.tags))
         shuffled.encodings[self._order] = made.encodings
         shuffled.tags[self._order] = made.tags
@@ -161,22 +196,44 @@ class LinkageUnit(_Steps):
     def __init__(self, agreement: Agreement, identity: Identity) -> None:
         self._options: Options = checked(agreement)
         self._sizes = sizes(agreement)
-        super().__init__(agreement, identity, [*["receive"] * messages(max(self._sizes.values())), "link"])
+        self._plan = plan_of(agreement)
+        columns = self._plan.messages if self._plan else 0
+        received = ["receive"] * messages(max(self._sizes.values()))
+        stages = [*["deal"] * bool(self._plan), *received, *["masked"] * columns, "link", *["weights"] * columns]
+        super().__init__(agreement, identity, [*stages, *["estimate"] * (self._options.estimate != "none")])
+        self._columns: Weigher | None = None
+        self._counted: Counted | None = None
+        self._real: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in agreement.holders}
         self._words = Encoder(b"", {}, hardening=self._options.hardening).words
         self._chunks: dict[str, list[Encoded]] = {name: [] for name in agreement.holders}
 
     def answered(self, stage: str, packet: Packet) -> Packet:
         if stage == "link":
             return self._link()
+        if stage == "estimate":
+            return self._estimate(packet)
+        if self._plan and stage == "deal":
+            dealt = self.channels.open(self._plan.dealer, "deal", text(packet, "deal"))
+            self._columns = Weigher(self._plan, dealt)
+            return {}
+        if self._columns and stage == "masked":
+            masked = self.channels.open(self._columns.plan.owner, "masked", text(packet, "masked"))
+            self._columns.take(masked)
+            return {}
+        if self._columns and stage == "weights":
+            owner = self._columns.plan.owner
+            return {"weights": self.channels.seal(owner, "weights", self._columns.weights().tobytes())}
         passes = len(self._options.block)
         for name, chunks in self._chunks.items():
             rows = min(ROWS, self._sizes[name] - ROWS * len(chunks))
             if rows <= 0:
                 continue
             content = self.channels.open(name, "records", text(packet, name))
-            if len(content) != 8 * rows * (self._words + passes):
+            marks = rows * (self._options.estimate != "none")
+            if len(content) != 8 * rows * (self._words + passes) + marks:
                 raise Refused(f"records: got another length of {name}; want {rows:,} records")
-            read = np.frombuffer(content, np.uint64)
+            self._real[name].append(np.frombuffer(content, np.uint8)[len(content) - marks :] == 1)
+            read = np.frombuffer(content[: len(content) - marks], np.uint64)
             split = rows * self._words
             chunks.append(Encoded(read[:split].reshape(rows, -1), read[split:].reshape(rows, passes)))
         return {}
@@ -196,10 +253,12 @@ class LinkageUnit(_Steps):
             raise Refused(f"minimum: got fewer links than the agreed {options.minimum}; want at least so many")
         best, second = two_best(found)
         seed = int.from_bytes(self.agreement.context("bootstrap")[:8])
-        quality = assess(best, second, found.offered, links.score, seed)
         threshold = options.threshold
-        if threshold is None:
-            suggested = quality.threshold(options.precision, options.least)
+        if threshold is not None:
+            quality = assess(best, second, found.offered, links.score, seed)
+        else:
+            first, wanted = halved(sides[0].tags[:, 0], found.offered), (options.precision, options.least)
+            suggested, quality = estimated(best, second, found.offered, links, first, wanted, seed)
             if suggested is None:
                 raise Refused(
                     f"precision: got no threshold with an estimated precision of {options.precision:g} whose interval "
@@ -224,12 +283,41 @@ class LinkageUnit(_Steps):
         for name, side, count in zip(holders, (above.left, above.right), counts, strict=True):
             starts, grouped_counts = grouped(links_of(side, count)[None], options.minimum)
             figures[f"links_per_record:{name}"] = np.stack([starts, grouped_counts[0]])
+        if options.estimate != "none":
+            self._count(found, threshold, sides[0].tags[:, 0])
         number = Stream(os.urandom(16)).permutation(len(links.left))
         for name, side in zip(holders, (links.left, links.right), strict=True):
             if name in options.pairs_to:
                 content = np.stack([side[number], np.arange(len(number))]).astype("<i8").tobytes()
                 figures[f"pairs:{name}"] = self.channels.seal(name, "pairs", content)
         return figures
+
+    def _count(self, found: Candidates, threshold: float, tags: NDArray[np.uint64]) -> None:
+        """Count pairs and links of records. Raises Refused where a holder has fewer records than the minimum."""
+        holders, options = self.agreement.holders, self._options
+        real = [np.concatenate(self._real[name]) for name in holders]
+        if min(int(side.sum()) for side in real) < options.minimum:
+            raise Refused(f"minimum: got fewer records than the agreed {options.minimum}; want at least so many")
+        if options.level is not None and options.level > threshold:
+            raise Refused(f"level: got {options.level:g}, above the threshold that was found; want a lower one")
+        self._counted = counted(found, threshold, options.level, (real[0], real[1]), tags)
+        if self._columns:
+            self._columns.weigh(self._counted.weights(holders.index(self._columns.plan.owner)))
+
+    def _estimate(self, packet: Packet) -> Packet:
+        if self._counted is None:
+            raise Refused("estimate: got no links to work from")
+        options = self._options
+        rates = self._counted.rates()
+        told = of_unit(self._counted, rates, options.estimate == "coverage")
+        if not self._columns:
+            return told
+        plan = self._columns.plan
+        theirs = self.channels.open(plan.owner, "counts", text(packet, "counts"))
+        counts, values = self._columns.opened(theirs)
+        shown = shown_cells(counts[0], counts[1], options.minimum)
+        told |= of_cells(rates, counts[0], counts[1], shown)
+        return told | {"sums": np.where(shown, values, np.uint64(0)), "all": values.sum(2, dtype=np.uint64)}
 
     def _diagnostics(
         self,

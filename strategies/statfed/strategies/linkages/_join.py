@@ -26,12 +26,14 @@ Not claimed: anything against a helper that works with a holder (they find out w
 """
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.randomness import Stream
+from statfed.strategies.linkages._rounds import Letter
 from statfed.strategies.linkages._shares import Value
 
 SEED = 16
@@ -70,18 +72,32 @@ def stream_of(key: NDArray[np.uint8]) -> Stream:
     return Stream(key.tobytes())
 
 
-def masked(payload: Words, key: NDArray[np.uint8]) -> Words:
-    """payload - r, with the r of this key."""
-    return payload - stream_of(key).words(payload.size).reshape(payload.shape)
+def masked(columns: Iterable[Words], key: NDArray[np.uint8]) -> Iterator[Words]:
+    """payload - r, with the r of this key, a column at a time: that is all there is of it in memory."""
+    stream = stream_of(key)
+    for column in columns:
+        yield column - stream.words(len(column))
 
 
 def kept(shape: tuple[int, int], rows: NDArray[np.int64], mask: NDArray[np.uint8], again: NDArray[np.uint8]) -> Value:
     """The keeper's share of (cap, columns): r[rows] + t."""
-    size = shape[0] * shape[1]
-    share = stream_of(mask).words(size).reshape(shape)[rows] + stream_of(again).words(size).reshape(shape)
+    first, second, share = stream_of(mask), stream_of(again), column_major(shape)
+    for j in range(shape[1]):
+        share[:, j] = first.words(shape[0])[rows]
+        share[:, j] += second.words(shape[0])
     return Value(shape, share)
 
 
-def remasked(difference: Words, rows: NDArray[np.int64], again: NDArray[np.uint8]) -> Words:
-    """What the helper sends to the other computing party: (X - r)[rows] - t."""
-    return masked(difference[rows], again)
+def remasked(columns: Iterable[Words], rows: NDArray[np.int64], again: NDArray[np.uint8]) -> Iterator[Words]:
+    """What the helper sends to the other computing party: (X - r)[rows] - t, a column at a time."""
+    return masked((column[rows] for column in columns), again)
+
+
+def read(letter: Letter, shape: tuple[int, int]) -> Words:
+    """(rows, columns) of a letter that has them a column at a time."""
+    return letter.take(shape[::-1]).T
+
+
+def column_major(shape: tuple[int, int]) -> Words:
+    """Room for (rows, columns), each column in one piece: as they travel."""
+    return np.empty(shape[::-1], np.uint64).T

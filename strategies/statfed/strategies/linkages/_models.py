@@ -22,7 +22,7 @@ nothing of the model is opened.
 
 import itertools
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
@@ -33,13 +33,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statfed.core.errors import Refused, UsageError
+from statfed.core.linkage import Units
 from statfed.core.method import Question
 from statfed.core.table import Expr, Table, real
 from statfed.strategies.analyses._formula import Number
 from statfed.strategies.analyses._glm_search import HALVINGS
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, Term, make_design
 from statfed.strategies.linkages import _waves
-from statfed.strategies.linkages._features import Feature, bounded, encoded, owner, places
+from statfed.strategies.linkages._features import Feature, bounded, encoded, owner, places, table_of
 from statfed.strategies.linkages._rounds import Mail, Out
 from statfed.strategies.linkages._shares import Machine, Value
 
@@ -71,12 +72,19 @@ class Products:
         information and deviance."""
         size = 1 + len(self.columns)
         found = size * (size + 1) // 2 + len(set(self.levels) - set(self.columns))
-        each = size * (size + 1) // 2  # of the terms and the intercept, and a deviance
-        return found + (self.steps * each if self.logistic else 0)
+        return found + self.steps * self.each
+
+    @property
+    def each(self) -> int:
+        """Figures of a step: score, information and deviance, of the terms and the intercept; 0 where there is none."""
+        size = 1 + len(self.columns)
+        return size * (size + 1) // 2 if self.logistic else 0
 
     @property
     def steps(self) -> int:
-        """Most steps of a logistic model that are answered."""
+        """Most steps of a logistic model that are answered; none of others."""
+        if not self.logistic:
+            return 0
         return 3 * int(self.question.options.max_iterations) + HALVINGS
 
     @property
@@ -108,11 +116,12 @@ class Products:
     def width(self, holder: str) -> int:
         return len(self.own(holder)) + len(self.coarsened(holder))
 
-    def payload(self, holder: str, table: Table) -> Words:
-        """(n, width): fine columns, then coarse ones."""
+    def payload(self, holder: str, units: Units, names: Sequence[str]) -> Iterator[Words]:
+        """`width` columns (n,): fine ones, then coarse ones. names: columns that the analysis reads."""
+        table = table_of(units, self.question.codebook, names)
         fine = encoded(table, self.own(holder), self.bits)
-        again = self.coarsened(holder)
-        return np.concatenate([fine, encoded(table, again, self.coarse)], axis=1) if again else fine
+        coarse = encoded(table, self.coarsened(holder), self.coarse)
+        return iter([*fine.T, *coarse.T])
 
     @property
     def ordered(self) -> tuple[Feature, ...]:
@@ -181,6 +190,7 @@ class Products:
                     "deviance": sums.share[0, 1:],
                     "information": information.share,
                 }
+            m.steps += 1
             mail = yield Out(public=opened)
 
     def _coarse_columns(self, m: Machine, fine: Value, coarse: Sequence[Value]) -> Value:

@@ -44,15 +44,15 @@ def fresh_scalar() -> bytes:
     return scalar
 
 
-def hashed(context: bytes, keys: Sequence[str | None]) -> Points:
+def hashed(context: bytes, keys: Sequence[str | bytes | None]) -> Points:
     """Points of keys (private): SHA-512 of `context` (32 bytes) and the key with its length, mapped to the group as RFC
     9496, section 4.3.4 has it. Missing ones (None) become random points, that nobody knows the key of."""
     start = hashlib.sha512(context)
 
-    def digest(key: str | None) -> bytes:
+    def digest(key: str | bytes | None) -> bytes:
         if key is None:
             return os.urandom(64)
-        text, one = key.encode("utf-8", "surrogatepass"), start.copy()
+        text, one = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass"), start.copy()
         one.update(len(text).to_bytes(8, "big") + text)
         return one.digest()
 

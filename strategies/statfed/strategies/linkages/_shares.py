@@ -61,6 +61,11 @@ class Value:
         share = None if self.share is None else self.share[:, start:stop]
         return Value((self.shape[0], stop - start), share)
 
+    def rows(self, block: slice) -> "Value":
+        """Some rows, as a value of its own."""
+        share = None if self.share is None else self.share[block]
+        return Value((len(range(*block.indices(self.shape[0]))), *self.shape[1:]), share)
+
     @property
     def own(self) -> Words:
         """This party's share. Raises ValueError at the dealer."""
@@ -88,7 +93,12 @@ Working = Generator[Out, Mail, list[Value]]
 
 
 class Machine(Protocol):
-    """What a program runs on: see the module. Every method but the last takes rounds, the same number for all."""
+    """What a program runs on: see the module. Every method but the last takes rounds, the same number for all.
+
+    steps: of a program that opens something at each, how many were opened.
+    """
+
+    steps: int
 
     def products(self, jobs: Sequence[Job]) -> Working:
         """Of x (n, p) and y (n, q) the products of columns row by row, (n, p q), or x'y, (p, q). One round."""
@@ -111,6 +121,10 @@ class Machine(Protocol):
 
     def combined(self, values: Sequence[Value]) -> Value:
         """Columns side by side."""
+        ...
+
+    def added(self, one: Value, other: Value) -> Value:
+        """The sum of two values of one shape."""
         ...
 
     def linear(self, value: Value, factors: NDArray[np.uint64]) -> Value:
@@ -170,6 +184,7 @@ class Computer:
     dealer: str
     first: bool
     stream: Stream = field(repr=False)
+    steps: int = 0
 
     def words(self, shape: tuple[int, ...]) -> Words:
         """Uniform numbers that the dealer knows too."""
@@ -233,6 +248,9 @@ class Computer:
         share = np.concatenate([value.own for value in values], axis=1)
         return Value(share.shape, share)
 
+    def added(self, one: Value, other: Value) -> Value:
+        return Value(one.shape, one.own + other.own)
+
     def linear(self, value: Value, factors: NDArray[np.uint64]) -> Value:
         share = np.stack([(value.own * column).sum(axis=1, dtype=np.uint64) for column in factors.T], axis=1)
         return Value(share.shape, share)
@@ -249,6 +267,7 @@ class Dealer:
 
     second: str
     streams: tuple[Stream, Stream] = field(repr=False)
+    steps: int = 0
 
     def words(self, shape: tuple[int, ...]) -> Words:
         """Uniform numbers of which each computing party has a share."""
@@ -297,6 +316,9 @@ class Dealer:
 
     def combined(self, values: Sequence[Value]) -> Value:
         return Value((values[0].shape[0], sum(value.shape[1] for value in values)))
+
+    def added(self, one: Value, other: Value) -> Value:  # noqa: ARG002
+        return Value(one.shape)
 
     def linear(self, value: Value, factors: NDArray[np.uint64]) -> Value:
         return Value((value.shape[0], factors.shape[1]))

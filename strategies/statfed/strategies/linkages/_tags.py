@@ -12,18 +12,23 @@ import hashlib
 import hmac
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 
 from statfed.core.errors import Refused
 from statfed.core.linkage import Units
 from statfed.core.randomness import Stream
 
+pc: Any = pyarrow.compute  # its functions are made when it is imported
 KEY, SIZE = 32, 16
 Places = NDArray[np.int64]
 TAG = np.dtype([("high", "<u8"), ("low", "<u8")])
 _BLOCK = 64
+_ROWS = 1 << 16  # units whose texts are Python's at a time
 
 
 def fresh() -> Stream:
@@ -35,10 +40,10 @@ def permutation(stream: Stream, size: int) -> Places:
     """A uniformly random order of `size` places: that of 64-bit words, drawn again where two are the same."""
     while True:
         words = stream.words(size)
-        order = np.argsort(words, kind="stable")
-        ordered = words[order]
-        if not (ordered[1:] == ordered[:-1]).any():
-            return order.astype(np.int64)
+        order = np.argsort(words)
+        words = words[order]
+        if not (words[1:] == words[:-1]).any():
+            return order.astype(np.int64, copy=False)
 
 
 def tags(key: bytes, units: Units) -> tuple[NDArray[np.void], Places]:
@@ -48,29 +53,43 @@ def tags(key: bytes, units: Units) -> tuple[NDArray[np.void], Places]:
     """
     if len(key) != KEY:
         raise Refused(f"tags: got a key of {len(key)} bytes; want {KEY}")
-    parts = [units.keys[name] for name in sorted(units.keys)]
+    parts = [units.packed(name) for name in sorted(units.keys)]
     if not parts or any(len(part) != units.count for part in parts):
         raise Refused("keys: got parts of different lengths, or none; want one text a unit in each")
-    if len(parts) == 1:
-        column = parts[0]
-        places = np.array([i for i, text in enumerate(column) if text is not None], np.int64)
-        texts = [b"%d:" % len(raw) + raw for raw in (text.encode() for text in column if text is not None)]
-    else:
-        whole = [(i, row) for i, row in enumerate(zip(*parts, strict=True)) if None not in row]
-        places = np.array([i for i, _ in whole], np.int64)
-        texts = [b"".join(b"%d:" % len(raw) + raw for raw in (str(text).encode() for text in row)) for _, row in whole]
+    there = np.ones(units.count, bool)
+    for part in parts:
+        there &= part.is_valid().to_numpy(zero_copy_only=False)
+    places = np.flatnonzero(there)
     inner, outer = (hashlib.sha256(bytes(b ^ pad for b in key.ljust(_BLOCK, b"\0"))) for pad in (0x36, 0x5C))
-    made = bytearray()
-    for content in texts:  # HMAC with both padded keys hashed once: what hmac.digest gives, in half the time
-        first, second = inner.copy(), outer.copy()
-        first.update(content)
-        second.update(first.digest())
-        made += second.digest()[:SIZE]
-    found = np.frombuffer(bytes(made), TAG)
-    ordered = found[_order(found)]
-    if (ordered[1:] == ordered[:-1]).any():
-        raise Refused("keys: got some that several units have; want a key of one unit each: leave the others out")
-    return found, places
+    found, at = np.empty(len(places) * SIZE, np.uint8), 0
+    for start in range(0, units.count, _ROWS):
+        made = bytearray()
+        for content in _contents([part.slice(start, _ROWS) for part in parts]):
+            # HMAC with both padded keys hashed once: what hmac.digest gives, in half the time
+            first, second = inner.copy(), outer.copy()
+            first.update(content)
+            second.update(first.digest())
+            made += second.digest()[:SIZE]
+        found[at : at + len(made)] = np.frombuffer(made, np.uint8)
+        at += len(made)
+    tags = found.view(TAG)
+    high = np.sort(tags["high"])
+    if (high[1:] == high[:-1]).any():
+        ordered = tags[_order(tags)]
+        if (ordered[1:] == ordered[:-1]).any():
+            raise Refused("keys: got some that several units have; want a key of one unit each: leave the others out")
+    return tags, places
+
+
+def _contents(parts: Sequence[pa.LargeBinaryArray]) -> list[bytes]:
+    """What is tagged of units that have all parts: each with its length in front."""
+    colon = pa.scalar(b":", pa.large_binary())
+    pieces: list[Any] = []
+    for part in parts:
+        pieces += [pc.binary_length(part).cast(pa.large_string()).cast(pa.large_binary()), colon, part]
+    joined = pc.binary_join_element_wise(*pieces, pa.scalar(b"", pa.large_binary()), null_handling="emit_null")
+    found: list[bytes] = joined.drop_null().to_pylist()
+    return found
 
 
 def tag_of(key: bytes, parts: Sequence[str]) -> bytes:
@@ -91,30 +110,39 @@ def matched(lists: Sequence[NDArray[np.void]]) -> Places:
 
     Lists without repetition. Raises Refused where one repeats a tag.
     """
-    orders = [_order(each) for each in lists]
-    ordered = [each[order] for each, order in zip(lists, orders, strict=True)]
-    for each in ordered:
-        if (each[1:] == each[:-1]).any():
+    orders, ordered = [], []
+    for each in lists:
+        orders.append(_order(each))
+        ordered.append(each[orders[-1]])
+        if (ordered[-1][1:] == ordered[-1][:-1]).any():
             raise Refused("tags: got one twice from a holder; want each once")
     common = ordered[0]
     for each in ordered[1:]:
         common = common[_place(each, common) >= 0]
-    found = [order[_place(each, common)] for each, order in zip(ordered, orders, strict=True)]
-    return np.stack(found, axis=1).astype(np.int64)
+    found = np.empty((len(common), len(ordered)), np.int64)
+    for i, (each, order) in enumerate(zip(ordered, orders, strict=True)):
+        found[:, i] = order[_place(each, common)]
+    return found
 
 
 def _order(found: NDArray[np.void]) -> Places:
     """Places in order of the high half, then of the low one."""
-    order = np.argsort(found["high"], kind="stable")
+    order = np.argsort(found["high"])
     high = found["high"][order]
     if (high[1:] == high[:-1]).any():
         order = np.lexsort((found["low"], found["high"]))
-    return order.astype(np.int64)
+    return order.astype(np.int64, copy=False)
 
 
 def _place(ordered: NDArray[np.void], wanted: NDArray[np.void]) -> Places:
     """Place of each of `wanted` in a list in order of the high half, -1 where it is not there."""
-    at = np.searchsorted(ordered["high"], wanted["high"])
+    high = np.ascontiguousarray(ordered["high"])
+    parts = [_placed(ordered, high, wanted[at : at + _ROWS]) for at in range(0, len(wanted), _ROWS)]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _placed(ordered: NDArray[np.void], high: NDArray[np.uint64], wanted: NDArray[np.void]) -> Places:
+    at = np.searchsorted(high, wanted["high"])
     place = np.full(len(wanted), -1, np.int64)
     open_ = np.arange(len(wanted))
     while len(open_):  # more than once only where tags share their high half
@@ -129,19 +157,19 @@ def _place(ordered: NDArray[np.void], wanted: NDArray[np.void]) -> Places:
 
 
 def aligned(found: Places, cap: int, stream: Stream) -> tuple[Places, NDArray[np.bool_]]:
-    """All places of every list in rows: (cap, lists), and which rows are matches.
+    """All places of every list in rows: (lists, cap), and which rows are matches.
 
     Matches stand in random rows, each with its places; the other rows have what is left of every list in random order,
-    so that each column is a permutation of all places.
+    so that each list's rows are a permutation of all places.
     """
     order = permutation(stream, cap)
-    rows = np.empty((cap, found.shape[1]), np.int64)
-    rows[order[: len(found)]] = found
-    for column in range(found.shape[1]):
+    rows = np.empty((found.shape[1], cap), np.int64)
+    for i, own in enumerate(rows):
+        own[order[: len(found)]] = found[:, i]
         rest = np.ones(cap, bool)
-        rest[found[:, column]] = False
+        rest[found[:, i]] = False
         left = np.flatnonzero(rest)
-        rows[order[len(found) :], column] = left[permutation(stream, len(left))]
+        own[order[len(found) :]] = left[permutation(stream, len(left))]
     is_match = np.zeros(cap, bool)
     is_match[order[: len(found)]] = True
     return rows, is_match

@@ -45,16 +45,17 @@ who follow the protocol (semi-honest), and against everybody else:
 - *Of what is revealed.* Sizes, totals and pairs tell of units. `minimum` is judged, and noise is added, by the holder
   that sees the figure: the matcher the size, the holder `to` the totals. So epsilon holds against everybody but the
   one that sees the figure; with noise, `minimum` is judged on the noisy size, and that nothing is told tells no more.
-  Noise follows from the scalar: another attempt with a list that was kept tells the same, one with a fresh list has to
-  be charged again.
+  One unit more or less at a holder changes the size by 1 at most; one that changes, its key say, by 1 too, and a total
+  by twice its bound. Noise follows from the scalar: another attempt with a list that was kept tells the same, one with
+  a fresh list has to be charged again.
 
 Every point is checked to be canonical and not the identity (ristretto255 has no others of small order). A list that has
 a point twice is refused, and messages of another length or out of turn, before they are opened or memory is taken.
 
 *Cost*: about 95 microseconds of processor an item and side and 96 bytes an item, for totals half as much again and
 twice as many (`benchmarks/linkage_exact.py`); linear. Where tens of millions are linked often, set intersection by
-vector oblivious linear evaluation (RR22: Raghuraman and Rindal 2022, as in SPU) is some fifteen times faster, under
-further assumptions.
+vector oblivious linear evaluation (RR22: Raghuraman and Rindal 2022, as in SPU: linkage `spu`) is four to nine times
+faster, under further assumptions.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -65,10 +66,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from statfed.core.card import read_card
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Outcome, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Estimate, Outcome, Reveal, Rounds, Units
 from statfed.core.names import one_of
+from statfed.core.privacy.noise import Noise
 from statfed.core.privacy.placement import in_words
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
 from statfed.core.section import describe, shown
@@ -87,6 +90,8 @@ TRUST = (
     "decisional Diffie-Hellman in ristretto255, SHA-512 as a random oracle; scalars stay secret and end with the run",
     "each holder has pinned the other's identity key; the coordinator is trusted with nothing but to relay",
 )
+CARD = read_card(__file__)
+QUALITY = ("Keys are compared by equal points: two units whose normal forms are the same are linked, right or wrong.",)
 REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
 PARTIES = (2, 2)
 EXTRA = "link"
@@ -94,6 +99,9 @@ EXTRA = "link"
 
 METHODS = ("total",)
 PARTED = False
+PRIVATE: tuple[Reveal, ...] = ("size", "totals")
+PRIVATELY = METHODS
+ESTIMATES: tuple[Estimate, ...] = ()
 
 
 def agreed(asked: Asked) -> Options:
@@ -112,14 +120,20 @@ def agreed(asked: Asked) -> Options:
         fixed["to"] = linking.to[0]
     elif linking.reveal == "totals":
         fixed |= _summed(asked, decimals)
-    else:
+    if decimals and linking.reveal != "totals":
+        raise UsageError(f"decimals: got some to reveal {linking.reveal}; want them for totals alone")
+    if linking.reveal == "size":
         given.setdefault("to", terms.holders[0])
+    if "privacy" in given:
+        raise UsageError("options: got privacy; want the study's own [privacy] (--privacy epsilon=1), which is charged")
     if clash := sorted(set(fixed) & set(given)):
         raise UsageError(f"options: got {', '.join(clash)}; want them where the study says what is linked")
+    fixed["privacy"] = terms.privacy
     try:
         return Options.model_validate(given | fixed)
     except ValidationError as error:
-        raise UsageError(describe(error, "linkage ecdh", "its options", Options)) from None
+        wanted = f"one of {', '.join(sorted(set(Options.model_fields) - set(fixed)))}, decimals.COLUMN"
+        raise UsageError(describe(error, "linkage ecdh", wanted, Options)) from None
 
 
 def _summed(asked: Asked, decimals: Any) -> dict[str, Any]:
@@ -155,6 +169,30 @@ def figures(agreement: Agreement) -> int:
     return max(plan.slots.values()) if plan.options.reveal == "pairs" else 1 + len(plan.options.columns)
 
 
+def stepwise(agreement: Agreement, holder: str) -> tuple[int, int]:  # noqa: ARG001
+    """All figures come out at once."""
+    return figures(agreement), 0
+
+
+def lists(agreement: Agreement) -> Mapping[str, int]:
+    """Places of each holder's list."""
+    return plan_of(agreement).slots
+
+
+def noise(options: Options) -> Noise | None:
+    """The noise of the size and the totals, which whoever sees them adds."""
+    return noise_of(options)
+
+
+def seen(options: Options, holders: Sequence[str]) -> Mapping[str, Reveal]:
+    """The matcher counts, and the mirror decrypts totals, before noise is added."""
+    if options.privacy is None:
+        return {}
+    if not options.columns:
+        return {options.to: "size"}
+    return {name: "totals" if name == options.to else "size" for name in holders}
+
+
 def third_parties(options: Options) -> tuple[str, ...]:  # noqa: ARG001
     """None."""
     return ()
@@ -183,22 +221,23 @@ def coordinator(agreement: Agreement) -> Rounds:
 def _rounds(agreement: Agreement, plan: Plan) -> Rounds:
     yield from met(agreement)
     report: Packet = {}
-    for stage, giver, taker, count in plan.moves():
-        report = yield from _moved(stage, giver, taker, count)
+    for move in plan.moves():
+        report = yield from _moved(plan, *move)
     with reading(plan.matcher):
         if WITHHELD in report:
             return Outcome()
         size = _size(plan, report)
+    std = {} if plan.noise is None else {name: float(one) for name, one in plan.noise.std().items()}
     if not plan.options.columns:
-        return Outcome(size=size)
+        return Outcome(size=size, std=std)
     with reading(plan.matcher):
         sums = text(report, SUMS)
     reply = yield from _asked(TOTAL, plan.mirror, {SUMS: sums})
     with reading(plan.mirror):
-        return Outcome({name: _number(reply, name) for name in plan.options.columns}, size)
+        return Outcome({name: _number(reply, name) for name in plan.options.columns}, size, std=std)
 
 
-def _moved(stage: str, giver: str, taker: str, count: int) -> Generator[Stage, Replies, Packet]:
+def _moved(plan: Plan, stage: str, giver: str, taker: str, count: int) -> Generator[Stage, Replies, Packet]:
     """A list from one holder to the other, the next message being made while the last is read: what the taker says to
     the last."""
     chunk = b""
@@ -209,7 +248,7 @@ def _moved(stage: str, giver: str, taker: str, count: int) -> Generator[Stage, R
             packets[giver] = {NUMBER: b"%d" % number}
         if number:
             packets[taker] = {NUMBER: b"%d" % (number - 1), CHUNK: chunk}
-        replies = yield Stage(stage, packets)
+        replies = yield Stage(stage, packets, standing=plan.standing(stage, number))
         if gone := sorted(set(packets) - set(replies)):
             raise EngineError(f"{stage}: no answer from {', '.join(gone)}; want both holders")
         if number < count:
@@ -257,15 +296,17 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
     columns = ", ".join(options.columns)
     blinded = "blinding by a scalar of this linkage (decisional Diffie-Hellman), a secret order, filled-up lists"
     counts = "which of its own units match" if reveal == "pairs" else "how many units match, exactly, and not which"
+    apart = "; against it epsilon does not hold" if options.privacy else ""
+    itself = f"none: that is what it works out, as long as it follows the protocol{apart}"
     if reveal == "totals":
         other = f"totals of its {columns} over the matched, exactly, unless withheld; not which match"
     else:
         other = "nothing of the other's units"
     told = "the number of matched units" + (f" and totals of {columns} over them" if columns else "")
     return [
-        Disclosure(plan.matcher, counts, "none: that is what it works out, as long as it follows the protocol"),
+        Disclosure(plan.matcher, counts, itself),
         Disclosure(plan.matcher, f"nothing else of the units of {plan.mirror}", blinded),
-        Disclosure(plan.mirror, other, "a fresh encryption of the sums" if columns else blinded),
+        Disclosure(plan.mirror, other, f"a fresh encryption of the sums{apart}" if columns else blinded),
         Disclosure("coordinator", f"{told}, or that it is below the minimum", hidden),
         Disclosure("coordinator", "no key, no point, no unit", "sealing between the holders"),
         Disclosure("result party", f"{told}, if the coordinator releases it", hidden),

@@ -34,26 +34,31 @@ for big data, Handbook of Big Data Technologies (linkage units, blocking).
 """
 
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from statfed.core.card import read_card
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Outcome, Pairs, Party, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Estimate, Outcome, Pairs, Party, Reveal, Rounds, Units
 from statfed.core.linkkeys import read_key
 from statfed.core.protection import Agreement, Disclosure, Packet, Replies, Stage, reading, text, whole_numbers
 from statfed.core.result import Basis, Result
 from statfed.core.section import describe
 from statfed.strategies.linkages._channels import met
-from statfed.strategies.linkages._fuzzy_options import Options, checked, messages, sizes
+from statfed.strategies.linkages._fuzzy_estimates import Told, shaped
+from statfed.strategies.linkages._fuzzy_options import Options, checked, messages, plan_of, sizes
 from statfed.strategies.linkages._fuzzy_parties import FIGURES, Holder, LinkageUnit
 
 __all__ = [
+    "CARD",
     "EXTRA",
     "PARTIES",
+    "QUALITY",
     "REVEALS",
     "TITLE",
     "TRUST",
@@ -73,15 +78,29 @@ TRUST = (
     "All parties follow the protocol; a holder that lies about its records can probe for identifiers.",
     "What the linkage unit sees of similarities and block sizes is given no outside register to be compared with.",
 )
-REVEALS: tuple[Reveal, ...] = ("size", "pairs")
+CARD = read_card(__file__)
+QUALITY = (
+    "The threshold is the lowest at and above which the estimated precision is the wanted one, and where its 95 % "
+    "interval begins no lower than `least`; where there is none, nothing is linked. One that the study gives is taken "
+    "as it is.",
+    "Precision and recall are estimated from best and second-best scores, without review or truth; limits are of a "
+    "bootstrap over records. They are estimates: recall leaves out partners that share no block or score like "
+    "strangers, and precision is too low where some records have more alike strangers than others.",
+)
+REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
 PARTIES = (2, 2)
 EXTRA = ""
 COUNTS = 500
 """Figures that are told beside pairs, at most."""
+OF_ALL = 60
+"""Corrected figures of all matches, at most."""
 
 
-METHODS: tuple[str, ...] = ()
+METHODS: tuple[str, ...] = ("count", "total")
+ESTIMATES: tuple[Estimate, ...] = ("total", "coverage")
 PARTED = True
+PRIVATE: tuple[Reveal, ...] = ()
+PRIVATELY: tuple[str, ...] = ()
 
 
 def agreed(asked: Asked) -> Options:
@@ -110,18 +129,73 @@ def agreed(asked: Asked) -> Options:
         "minimum": max(linking.minimum_frequency, 3),
         "pairs_to": linking.to,
         "helper": linking.helper,
+        "estimate": linking.estimate,
+        **_columns(asked),
     }
     if clash := sorted(set(fixed) & set(given)):
         raise UsageError(f"options: got {', '.join(clash)}; want them where the study says what is linked")
     try:
         return Options.model_validate(given | fixed)
     except ValidationError as error:
-        raise UsageError(describe(error, "linkage fuzzy", "its options", Options)) from None
+        wanted = f"one of {', '.join(sorted({*Options.model_fields} - {*fixed} | {'attributes'}))}"
+        raise UsageError(describe(error, "linkage fuzzy", wanted, Options)) from None
+
+
+def _columns(asked: Asked) -> dict[str, Any]:
+    """The columns of corrected figures and whose they are. Raises UsageError on an analysis that has none."""
+    linking, terms, codebook = asked.linking, asked.terms, asked.terms.codebook
+    if linking.reveal != "totals":
+        return {"owner": "", "by": {}, "values": {}}
+    if linking.estimate == "none":
+        raise UsageError(
+            f"{terms.method}: got no estimate; want total or coverage: links of a fuzzy linkage are not all there are, "
+            "nor all true, and figures over them are told corrected or not at all"
+        )
+    if others := sorted(name for name, value in terms.options.items() if value and name not in ("by", "columns")):
+        raise UsageError(f"{terms.method}: got {', '.join(others)} under fuzzy; want by and columns alone")
+    by, columns = (tuple(terms.options.get(name, ())) for name in ("by", "columns"))
+    read = {*by, *columns}
+    owners = [name for name, own in asked.columns.items() if read & set(own)]
+    if len(owners) > 1:
+        raise UsageError(f"columns: got those of {' and '.join(owners)}; want all of one holder: cells are its own")
+    values = {}
+    for name in columns:
+        column = codebook.column(name)
+        if column.bounds is None:
+            raise UsageError(f"{name}: got no bounds; want low and high in the codebook: it is summed in units of them")
+        low, high = column.bounds
+        values[name] = {"low": low, "high": high, "whole": column.type in ("integer", "boolean")}
+    levels = {name: codebook.category(name).levels for name in by}
+    return {"owner": owners[0] if owners else "", "by": levels, "values": values}
 
 
 def figures(agreement: Agreement) -> int:
-    """Most exact figures that come out of it: pairs, and the counts of histograms and of records by links."""
-    return COUNTS + (max(sizes(agreement).values()) if checked(agreement).pairs_to else 0)
+    """Most exact figures that come out of it: pairs, the counts of histograms and of records by links, and corrected
+    figures: for each cell links, pairs and their estimate, and of each value totals and totals of squares."""
+    options = checked(agreement)
+    corrected = OF_ALL * (options.estimate != "none") + (bool(options.owner) * (options.cells + 1)) * (
+        6 + 4 * len(options.values)
+    )
+    return COUNTS + corrected + (max(sizes(agreement).values()) if options.pairs_to else 0)
+
+
+def stepwise(agreement: Agreement, holder: str) -> tuple[int, int]:  # noqa: ARG001
+    """All figures come out at once."""
+    return figures(agreement), 0
+
+
+def lists(agreement: Agreement) -> Mapping[str, int]:
+    """Places of each holder's list."""
+    return sizes(agreement)
+
+
+def noise(options: Options) -> None:
+    """None is added."""
+
+
+def seen(options: Options, holders: Sequence[str]) -> Mapping[str, Reveal]:  # noqa: ARG001
+    """Nothing is told with noise."""
+    return {}
 
 
 def third_parties(options: Options) -> tuple[str, ...]:
@@ -129,8 +203,8 @@ def third_parties(options: Options) -> tuple[str, ...]:
     return (options.helper,)
 
 
-def party(agreement: Agreement, identity: Identity, units: Units | None) -> Party:
-    """A holder's half or the linkage unit's."""
+def party(agreement: Agreement, identity: Identity, units: Units | None, keep: Path | None = None) -> Party:  # noqa: ARG001
+    """A holder's half or the linkage unit's. keep: left alone; encodings have a fresh key each time."""
     if identity.name in agreement.holders and units is not None:
         return Holder(agreement, identity, units)
     if identity.name in agreement.third_parties and units is None:
@@ -153,16 +227,24 @@ def coordinator(agreement: Agreement) -> Rounds:
     """
     options = checked(agreement)
     holders, helper = agreement.holders, options.helper
+    plan = plan_of(agreement)
     yield from met(agreement)
     parts = yield from _asked("mix", {name: {} for name in holders})
     swapped: dict[str, Packet] = {
         name: {"secret": _text(parts, other, "secret")} for name, other in zip(holders, holders[::-1], strict=True)
     }
+    if plan:
+        swapped[plan.owner] = {**swapped[plan.owner], "deal": _text(parts, plan.dealer, "owner")}
+        yield from _asked("deal", {helper: {"deal": _text(parts, plan.dealer, "unit")}})
     said = yield from _asked("encode", swapped)
     for number in range(messages(max(sizes(agreement).values()))):
         sending: dict[str, Packet] = {name: {} for name in holders if number < messages(sizes(agreement)[name])}
         records = yield from _asked("send", sending)
         yield from _asked("receive", {helper: {name: _text(records, name, "records") for name in sending}})
+    if plan:
+        for _ in range(plan.messages):
+            masked = yield from _asked("mask", {plan.owner: {}})
+            yield from _asked("masked", {helper: {"masked": _text(masked, plan.owner, "masked")}})
     told = yield from _asked("link", {helper: {}})
     with reading(helper):
         figures = {name: whole_numbers(told[helper], name) for name in FIGURES}
@@ -173,11 +255,33 @@ def coordinator(agreement: Agreement) -> Rounds:
     if options.pairs_to:
         yield from _asked("pairs", {n: {"pairs": _text(told, helper, f"pairs:{n}")} for n in options.pairs_to})
     size = int(figures.pop("size"))
-    return Outcome(figures, size, _result(figures, size, holders))
+    corrected = (yield from _corrected(agreement)) if options.estimate != "none" else None
+    return Outcome(figures, size, _result(figures, size, holders, corrected))
 
 
-def _result(figures: Mapping[str, NDArray[Any]], size: int, holders: Sequence[str]) -> Result:
-    """The figures as tables: links with their estimated quality; what a threshold would give; records by links."""
+def _corrected(agreement: Agreement) -> Generator[Stage, Replies, Told]:
+    """What the linkage unit tells corrected for linkage errors, after it has weighed the columns."""
+    options, plan, packet = checked(agreement), plan_of(agreement), dict[str, Any]()
+    helper, order, values = options.helper, np.zeros(1, np.int64), np.zeros((2, 0, 1), np.uint64)
+    if plan:
+        for _ in range(plan.messages):
+            weights = yield from _asked("weights", {helper: {}})
+            yield from _asked("weigh", {plan.owner: {"weights": _text(weights, helper, "weights")}})
+        shares = yield from _asked("share", {plan.owner: {}})
+        packet = {"counts": _text(shares, plan.owner, "counts")}
+        with reading(plan.owner):
+            order = shaped(shares[plan.owner], "order", (plan.cells,))
+            values = shaped(shares[plan.owner], "values", (2, 2 * len(plan.values), plan.cells)).astype(np.uint64)
+            if sorted(order.tolist()) != list(range(plan.cells)):
+                raise UsageError("order: got no order of the cells")
+    told = yield from _asked("estimate", {helper: packet})
+    with reading(helper):
+        return Told.read(told[helper], options.by, plan, order, values, options.estimate == "coverage")
+
+
+def _result(figures: Mapping[str, NDArray[Any]], size: int, holders: Sequence[str], corrected: Told | None) -> Result:
+    """The figures as tables: those that are corrected, where they are asked for; links with their estimated quality;
+    what a threshold would give; records by links."""
     precision, recall = figures["quality"]
     links = {
         "count": size,
@@ -202,16 +306,19 @@ def _result(figures: Mapping[str, NDArray[Any]], size: int, holders: Sequence[st
     ]
     quality = tuple(f"{what}{end}" for what in ("precision", "recall") for end in ("", "_lower", "_upper"))
     both = ("units_in_both", "units_in_both_lower", "units_in_both_upper")
+    tables, basis = corrected.tables() if corrected else ({}, {})
     return Result(
         "count",
-        "Linked units",
-        {"matched": [links], "scores": scores, "links": records},
+        "Matches corrected for linkage errors" if corrected else "Linked units",
+        tables | {"matched": [links], "scores": scores, "links": records},
         facts={"linked": size},
         notes=(
+            *(corrected.notes if corrected else ()),
             "precision and recall are estimated from the best and second-best scores of records, without truth",
             "scores: records by their best and second-best similarity to the other holder's, and links, from each on",
         ),
-        basis={
+        basis=basis
+        | {
             "matched": Basis(counts=("count",), own=("threshold", *quality, *both)),
             "scores": Basis(keys=("threshold",), observations=True, numbers=("best", "second", "linked"), own=quality),
             "links": Basis(keys=("holder", "links"), observations=True, numbers=("records",)),
@@ -232,8 +339,9 @@ def _count(value: float) -> int | None:
 def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
     """What each role learns. Raises UsageError where the options do not agree with `reveal`."""
     options = checked(agreement)
-    if reveal != ("pairs" if options.pairs_to else "size"):
-        raise UsageError(f"reveal: got {reveal}; want pairs where pairs_to names a holder, and size where it does not")
+    wanted = ("pairs",) if options.pairs_to else ("totals",) if options.owner else ("size", "totals")
+    if reveal not in wanted:
+        raise UsageError(f"reveal: got {reveal}; want {wanted[0]}, as pairs_to and owner say")
     least = f"counts of at least {options.minimum}"
     found = [
         Disclosure(
@@ -251,8 +359,53 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         ),
         Disclosure("holders", "nothing of one another's records but the agreed sizes", "sealed channels"),
     ]
+    if options.estimate != "none":
+        found += _learns_corrected(options)
     for name in options.pairs_to:
         found.append(Disclosure(name, "which of its own records are linked, and the numbers of the pairs", "none"))
+    return found
+
+
+def _learns_corrected(options: Options) -> list[Disclosure]:
+    """What each role learns by corrected figures."""
+    population = "; how many records with a key each holder has" if options.estimate == "coverage" else ""
+    found = [
+        Disclosure(
+            options.helper,
+            "which records of each holder have a key and which only pad; how many pairs and links each has, and so the "
+            "error rates",
+            "records are encodings in a secret order",
+        ),
+        Disclosure(
+            "coordinator",
+            "error rates of links, links and pairs in all, and the number of matches that follows, with standard "
+            f"errors{population}; not how many records have how many links or pairs beyond what is told without",
+            "at least the minimum of records and links",
+        ),
+    ]
+    if options.owner:
+        totals = "; totals of values and of their squares over links and pairs of such cells and of all" * bool(
+            options.values
+        )
+        found += [
+            Disclosure(
+                options.helper,
+                f"how many links and pairs each cell of {options.owner} has, cells being numbered in a secret order",
+                f"which record is in which cell, and every value, are masked with words that {options.owner} and the "
+                "other holder have: open if the unit works with one of them",
+            ),
+            Disclosure(
+                "coordinator",
+                f"links and pairs of each cell that has at least {options.minimum} links{totals}",
+                f"cells with fewer, or with 1 to {options.minimum - 1} pairs beside their links, are not told; they "
+                "have as many together",
+            ),
+            Disclosure(
+                options.owner,
+                "nothing of links",
+                "the unit's counts are masked with words that the other holder has: open if both holders pool theirs",
+            ),
+        ]
     return found
 
 

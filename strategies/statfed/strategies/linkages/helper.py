@@ -7,9 +7,11 @@
    - `size`: it tells the coordinator how many match, or that they are fewer than the minimum frequency;
    - `pairs`: it also tells the named holders which of their own places match, in one random order for all of them: the
      i-th of each belong together;
-   - `totals`: it deals the hidden join, after which the first two holders have shares of the joined records and nobody
-     knows which they are, and sums are worked out on shares (`_shares`; `_cells`, `_models`), of which the coordinator
-     gets those that the horizontal method would have got. The number of matches is told as far as these tell it.
+   - `totals`, and `size` with noise: it deals the hidden join, after which the first two holders have shares of the
+     joined records and nobody knows which they are, and sums are worked out on shares (`_shares`; `_cells`, `_models`),
+     of which the coordinator gets those that the horizontal method would have got. The number of matches is told as far
+     as these tell it. With [privacy] each of the two adds noise to its share before anything is opened (`_noise`, with
+     the proof).
 
 Against whom: parties that follow the protocol and try to learn more, the helper colluding with nobody, the first two
 holders not with each other, and the coordinator with any one holder. The argument is in the modules named. Holders that
@@ -17,28 +19,31 @@ lie about their sets find out, as in every matching, whether a unit that they in
 for policies to limit. What falls with the key: see `_tags`.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
+from statfed.core.card import read_card
 from statfed.core.codebook import Codebook
 from statfed.core.errors import EngineError, Refused, UsageError
 from statfed.core.identity import Identity
-from statfed.core.linkage import Asked, Outcome, Pairs, Reveal, Rounds, Units
+from statfed.core.linkage import Asked, Estimate, Outcome, Pairs, Reveal, Rounds, Units
 from statfed.core.method import Ask, Question, Total, read_question
+from statfed.core.privacy.noise import Noise
 from statfed.core.protection import Agreement, Disclosure, Replies, Stage
 from statfed.core.result import Result
 from statfed.core.section import NAME, Section, describe
-from statfed.core.terms import Terms
-from statfed.strategies.linkages import _cells, _join, _model_sums, _models, _tags
+from statfed.core.terms import Privacy, Terms
+from statfed.strategies.linkages import _cells, _join, _model_sums, _models, _noise, _tags
 from statfed.strategies.linkages._channels import met
-from statfed.strategies.linkages._features import table_of
 from statfed.strategies.linkages._join import SEED, Cast
-from statfed.strategies.linkages._rounds import Arrays, Correspondent, Mail, Out, Program, Relay
+from statfed.strategies.linkages._rounds import MOST as MOST_BYTES
+from statfed.strategies.linkages._rounds import Arrays, Correspondent, Later, Letter, Mail, Out, Program, Relay
 from statfed.strategies.linkages._shares import Computer, Dealer, Value, opened
 
 TITLE = "A helper that matches keyed tags and sees nothing else; figures over the matched on shares"
@@ -48,11 +53,16 @@ TRUST: tuple[str, ...] = (
     "the first two holders do not work with each other",
     "holders keep the key of the tags from the helper and the coordinator",
 )
+CARD = read_card(__file__)
+QUALITY = ("Keys are compared by equal tags: two units whose normal forms are the same are linked, right or wrong.",)
 REVEALS: tuple[Reveal, ...] = ("size", "totals", "pairs")
 PARTIES = (2, 3)
 EXTRA = ""
 METHODS = (*_cells.KINDS, *_models.KINDS)
 PARTED = False
+PRIVATE: tuple[Reveal, ...] = ("size", "totals")
+PRIVATELY = _noise.KINDS
+ESTIMATES: tuple[Estimate, ...] = ()
 MOST = 20_000_000
 _WITHHELD = -1  # in the place of a number of matches below the minimum frequency
 _SIZE, _FEW, _OPENED = "size", "few", "opened"
@@ -76,6 +86,7 @@ class Options(Section):
     columns: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="by holder, which columns of that codebook it has"
     )
+    privacy: Privacy | None = Field(default=None, description="of the study: noise of both computing parties")
 
     @property
     def least(self) -> int:
@@ -91,6 +102,8 @@ class Options(Section):
         given = [bool(self.method), self.codebook is not None, bool(self.columns)]
         if given != [self.reveal == "totals"] * 3:
             raise ValueError("method, codebook, columns: want all three with totals, and none of them otherwise")
+        if self.privacy is not None and self.reveal not in PRIVATE:
+            raise ValueError(f"privacy: got noise for {self.reveal}; want it for {' or '.join(PRIVATE)}")
         had = [name for names in self.columns.values() for name in names]
         if twice := sorted({name for name in had if had.count(name) > 1}):
             raise ValueError(f"columns: got {', '.join(twice)} at several holders; want each at one")
@@ -110,7 +123,7 @@ def agreed(asked: Asked) -> Options:
     if linking.options:
         raise UsageError(f"options: got {', '.join(sorted(linking.options))}; want none: helper has no others")
     given: dict[str, Any] = {key: getattr(linking, key) for key in ("reveal", "helper", "cap", "to")}
-    given["minimum_frequency"] = linking.minimum_frequency
+    given |= {"minimum_frequency": linking.minimum_frequency, "privacy": terms.privacy}
     if linking.reveal == "totals":
         given |= {"method": terms.method, "options": terms.options, "codebook": terms.codebook}
         given["columns"] = asked.columns
@@ -128,12 +141,50 @@ def figures(agreement: Agreement) -> int:
     return setting.plan.figures
 
 
+def stepwise(agreement: Agreement, holder: str) -> tuple[int, int]:
+    """Of a logistic model score, information and deviance come out at each step, which the first two holders answer."""
+    setting, most = Setting.of(agreement), figures(agreement)
+    if not isinstance(setting.plan, _models.Products) or holder not in (setting.cast.first, setting.cast.second):
+        return most, 0
+    return most - setting.plan.steps * setting.plan.each, setting.plan.each
+
+
+def lists(agreement: Agreement) -> Mapping[str, int]:
+    """Places of each holder's list."""
+    return dict.fromkeys(agreement.holders, Setting.of(agreement).cap)
+
+
+def noise(options: Options) -> Noise | None:
+    """What each computing party adds to its share of what is opened."""
+    return _noise.planned(_question(options), options.privacy)[0] if options.privacy else None
+
+
+def seen(options: Options, holders: Sequence[str]) -> Mapping[str, Reveal]:  # noqa: ARG001
+    """The helper matches, and so counts."""
+    return {options.helper: "size"} if options.privacy else {}
+
+
 def third_parties(options: Options) -> tuple[str, ...]:
     """The helper."""
     return (options.helper,)
 
 
-Plan = _cells.Cells | _models.Products
+Plan = _cells.Cells | _models.Products | _noise.Noisy
+
+
+def _question(options: Options, holders: tuple[str, ...] = ("holder",)) -> Question[Any] | None:
+    """What is asked of the matched; None where only their number is."""
+    if options.codebook is None:
+        return None
+    terms = Terms(
+        method=options.method,
+        options=options.options,
+        codebook=options.codebook,
+        holders=holders,
+        seed=None,
+        privacy=options.privacy,
+    )
+    return read_question(terms)[1]
 
 
 @dataclass(frozen=True)
@@ -157,21 +208,32 @@ class Setting:
         if astray := sorted({*options.to, *options.columns} - set(holders)):
             raise UsageError(f"to, columns: got {', '.join(astray)}; want holders of the linkage")
         cap = options.cap or max(agreement.sizes.values())
-        found = cls(Cast(holders, options.helper), cap, options)
-        if options.codebook is None:
-            return found
-        terms = Terms(
-            method=options.method, options=options.options, codebook=options.codebook, holders=holders, seed=None
-        )
-        _, question = read_question(terms)
+        found, question = cls(Cast(holders, options.helper), cap, options), _question(options, holders)
         of = {name: holder for holder, names in options.columns.items() for name in names}
+        if options.privacy is not None:
+            if cap < max(agreement.sizes.values()):
+                raise UsageError(
+                    f"cap: got {cap} with [privacy]; want at least every holder's public size: one that its units do "
+                    "not fit into would tell of them"
+                )
+            plan = _noise.read(question, options.privacy, of, holders, cap)
+            return replace(found, plan=plan, question=question)
+        if question is None:
+            return found
         read = _cells.read if options.method in _cells.KINDS else _models.read
         return replace(found, plan=read(question, of, holders, cap, options.minimum_frequency), question=question)
 
     def read_by(self, holder: str) -> list[str]:
         """Columns of a holder that the analysis reads."""
         own = self.options.columns.get(holder, ())
+        if self.question is None:
+            return []
         return [name for name in self.asked.method.columns(self.asked) if name in own]
+
+    @property
+    def most(self) -> int:
+        """Bytes of a letter: of matches alone a list of tags, and always a key; else what any letter may have."""
+        return MOST_BYTES if self.plan else max(_tags.SIZE * self.cap, _tags.KEY)
 
     @property
     def asked(self) -> Question[Any]:
@@ -181,7 +243,16 @@ class Setting:
         return self.question
 
 
-@dataclass
+def _shuffled(
+    columns: Iterable[NDArray[np.uint64]], places: NDArray[np.int64], shuffle: NDArray[np.int64]
+) -> Iterator[NDArray[np.uint64]]:
+    """Columns of the units in the order of the list, 0 where it is filled up."""
+    for column in columns:
+        whole = np.zeros(len(shuffle), np.uint64)
+        whole[: len(places)] = column[places]
+        yield whole[shuffle]
+
+
 class Holder(Correspondent):
     """A holder's half. pairs: once told, the places of its own matched units, in the order common to all that are told;
     private."""
@@ -189,17 +260,21 @@ class Holder(Correspondent):
     def __init__(self, agreement: Agreement, identity: Identity, units: Units) -> None:
         self._setting, self._name, self._units = Setting.of(agreement), identity.name, units
         self.pairs: Pairs | None = None
-        super().__init__(agreement, identity, self._program_of)
+        self._machine: Computer | None = None
+        super().__init__(agreement, identity, self._program_of, self._setting.most)
 
     def __repr__(self) -> str:
         return f"Holder({self._name}, <private>)"
 
+    @property
+    def steps(self) -> int:
+        """Steps of a model that were answered."""
+        return 0 if self._machine is None else self._machine.steps
+
     def _program_of(self) -> Program:
         setting, cast, own, cap = self._setting, self._setting.cast, self._name, self._setting.cap
         plan = setting.plan
-        payload = np.zeros((self._units.count, 0), np.uint64)
-        if plan is not None:
-            payload = plan.payload(own, table_of(self._units, setting.asked.codebook, setting.read_by(own)))
+        payload = iter(()) if plan is None else plan.payload(own, self._units, setting.read_by(own))
         if own == cast.first:
             key = np.frombuffer(_tags.fresh().words(_tags.KEY // 8).tobytes(), np.uint8)
             yield Out({other: (key,) for other in cast.holders if other != own})
@@ -208,21 +283,22 @@ class Holder(Correspondent):
             key = mail.of(cast.first).take((_tags.KEY,), "<u1")
         stream = _tags.fresh()
         found, places = _tags.tags(key.tobytes(), self._units)
+        self._units = Units({})  # all that is needed of them from here on is in the payload
         shuffle = _tags.permutation(stream, cap)
-        sent: dict[str, tuple[NDArray[Any], ...]] = {
-            cast.helper: (_tags.padded(found, cap, stream)[shuffle].view(np.uint64),)
+        sent: dict[str, list[NDArray[Any] | Later]] = {
+            cast.helper: [_tags.padded(found, cap, stream)[shuffle].view(np.uint64)]
         }
+        del found
         if plan is None:
             yield Out(sent)
             if own in setting.options.to:
                 yield from self._paired(places, shuffle)
             return
-        mask = _join.seed()
-        whole = np.zeros((cap, payload.shape[1]), np.uint64)
-        whole[: len(places)] = payload[places]
-        difference = _join.masked(whole[shuffle], mask)
-        sent[cast.helper] = (*sent[cast.helper], difference)
-        sent[cast.keeper(own)] = (mask,)
+        mask, width = _join.seed(), plan.width(own)
+        columns = _join.masked(_shuffled(payload, places, shuffle), mask)
+        sent[cast.helper].append(Later(cap * width * 8, columns))
+        sent[cast.keeper(own)] = [mask]
+        del columns, payload, places, shuffle
         mail = yield Out(sent)
         if own in (cast.first, cast.second):
             yield from self._computing(mail, plan)
@@ -248,17 +324,21 @@ class Holder(Correspondent):
         stream = _join.stream_of(letter.take((SEED,), "<u1"))
         first = own == cast.first
         peer = cast.second if first else cast.first
-        machine = Computer(peer, cast.helper, first, stream)
+        machine = self._machine = Computer(peer, cast.helper, first, stream)
         shared = {}
         for name in cast.holders:
             shape = (cap, plan.width(name))
             if name in masks:
                 rows, again = letter.take((cap,), "<i8"), letter.take((SEED,), "<u1")
+                if len(rows) and not (rows.min() >= 0 and rows.max() < cap):
+                    raise Refused("join: got rows that are none; want those of the list")
                 shared[name] = _join.kept(shape, rows, masks[name], again)
+                del rows
             else:
-                shared[name] = Value(shape, letter.take(shape))
+                shared[name] = Value(shape, _join.read(letter, shape))
         indicator = Value((cap, 1), machine.words((cap, 1)) if first else letter.take((cap, 1)))
         letter.end()
+        del letter, mail
         yield from plan.program(machine, indicator, shared)
 
 
@@ -267,41 +347,68 @@ class Helper(Correspondent):
 
     def __init__(self, agreement: Agreement, identity: Identity) -> None:
         self._setting = Setting.of(agreement)
-        super().__init__(agreement, identity, self._program_of)
+        super().__init__(agreement, identity, self._program_of, self._setting.most)
 
     def _program_of(self) -> Program:
         setting, cast, cap, plan = self._setting, self._setting.cast, self._setting.cap, self._setting.plan
         yield Out()
         mail = yield Out()
         letters = [mail.of(name) for name in cast.holders]
-        lists = [letter.take((2 * cap,)).view(_tags.TAG) for letter in letters]
-        found = _tags.matched(lists)
-        stream = _tags.fresh()
+        found = _tags.matched([letter.take((2 * cap,)).view(_tags.TAG) for letter in letters])
         if plan is None:
+            stream = _tags.fresh()
             enough = len(found) >= setting.options.least
             order = _tags.permutation(stream, len(found))[: len(found) if enough else 0]
             to = setting.options.to
             told = {name: (found[order, i],) for i, name in enumerate(cast.holders) if name in to}
             yield Out(told, {_SIZE: np.array(len(found) if enough else _WITHHELD, np.int64)})
             return
-        differences = [letter.take((cap, plan.width(name))) for letter, name in zip(letters, cast.holders, strict=True)]
-        rows, is_match = _tags.aligned(found, cap, stream)
         seeds = {name: _join.seed() for name in (cast.first, cast.second)}
         dealer = Dealer(cast.second, (_join.stream_of(seeds[cast.first]), _join.stream_of(seeds[cast.second])))
-        sent: dict[str, list[NDArray[Any]]] = {name: [key] for name, key in seeds.items()}
-        for i, name in enumerate(cast.holders):
-            again = _join.seed()
-            sent[cast.keeper(name)] += [rows[:, i], again]
-            sent[cast.other(name)].append(_join.remasked(differences[i], rows[:, i], again))
-        sent[cast.second].append(dealer.corrected(is_match.astype(np.uint64)[:, None]))
-        out = Out({name: tuple(arrays) for name, arrays in sent.items()})
+        sent = self._joined(letters, found, seeds, dealer, plan)
+        del mail, letters, found
+        yield Out(sent)
         shared = {name: Value((cap, plan.width(name))) for name in cast.holders}
-        yield out
         yield from plan.program(dealer, Value((cap, 1)), shared)
 
+    def _joined(
+        self,
+        letters: Sequence[Letter],
+        found: NDArray[np.int64],
+        seeds: Mapping[str, NDArray[np.uint8]],
+        dealer: Dealer,
+        plan: Plan,
+    ) -> dict[str, list[NDArray[Any] | Later]]:
+        """The hidden join: what each computing party gets of it. Columns are taken from the letters as they leave."""
+        cast, cap = self._setting.cast, self._setting.cap
+        rows, is_match = _tags.aligned(found, cap, _tags.fresh())
+        sent: dict[str, list[NDArray[Any] | Later]] = {name: [key] for name, key in seeds.items()}
+        for i, (name, letter) in enumerate(zip(cast.holders, letters, strict=True)):
+            again, width = _join.seed(), plan.width(name)
+            if letter.left != cap * width * 8:
+                raise Refused(f"mail of {name}: got {letter.left} bytes after its tags; want {cap * width * 8}")
+            columns = _columns(letter, cap, width)
+            sent[cast.keeper(name)] += [rows[i], again]
+            sent[cast.other(name)].append(Later(cap * width * 8, _join.remasked(columns, rows[i], again)))
+        sent[cast.second].append(dealer.corrected(is_match.astype(np.uint64)[:, None]))
+        return sent
 
-def party(agreement: Agreement, identity: Identity, units: Units | None) -> Holder | Helper:
-    """A party's half. Raises UsageError where a holder has no units, or the helper some."""
+
+def _columns(letter: Letter, cap: int, width: int) -> Iterator[NDArray[np.uint64]]:
+    for _ in range(width):
+        yield letter.take((cap,))
+
+
+def party(
+    agreement: Agreement,
+    identity: Identity,
+    units: Units | None,
+    keep: Path | None = None,  # noqa: ARG001
+) -> Holder | Helper:
+    """A party's half. keep: left alone; tags have a fresh key each time, and are made in seconds.
+
+    Raises UsageError where a holder has no units, or the helper some.
+    """
     if (identity.name in agreement.holders) != (units is not None):
         raise UsageError(f"{identity.name}: got units for the helper, or none for a holder; want them of holders alone")
     return Helper(agreement, identity) if units is None else Holder(agreement, identity, units)
@@ -319,9 +426,9 @@ def _coordinated(agreement: Agreement) -> Rounds:
     setting = Setting.of(agreement)
     yield from met(agreement)
     relay = Relay(agreement)
-    yield from relay.round()
-    yield from relay.round()
-    said = yield from relay.round()
+    yield from relay.round(doing="key of the tags")
+    yield from relay.round(doing="tags, pieces")
+    said = yield from relay.round(doing="join, pieces")
     if setting.plan is None:
         size = said[setting.cast.helper].get(_SIZE)
         if size is not None and size.shape == () and int(size) == _WITHHELD:
@@ -329,8 +436,10 @@ def _coordinated(agreement: Agreement) -> Rounds:
         if size is None or size.shape != () or not setting.options.least <= int(size) <= setting.cap:
             raise EngineError(f"{setting.cast.helper}: got no number of matches from 0 to {setting.cap}")
         if setting.options.to:
-            yield from relay.round()
+            yield from relay.round(doing="pairs, pieces")
         return Outcome(size=int(size))
+    if isinstance(setting.plan, _noise.Noisy):
+        return (yield from _of_noisy(setting, setting.plan, relay))
     if isinstance(setting.plan, _cells.Cells):
         return (yield from _of_cells(setting, setting.plan, relay))
     return (yield from _of_products(setting, setting.plan, relay))
@@ -349,7 +458,7 @@ def _until(
     few = np.zeros(plan.groups, bool)
     enough = False
     while True:
-        said = yield from relay.round()
+        said = yield from relay.round(doing="sums on shares, pieces")
         shares = [said[name] for name in (setting.cast.first, setting.cast.second)]
         if not enough and any(_FEW in each for each in shares):
             bits = [_formed(each, _FEW, (1,)) for each in shares]
@@ -388,6 +497,12 @@ def _of_cells(setting: Setting, plan: _cells.Cells, relay: Relay) -> Rounds:
     return Outcome(size=size, result=_of_complete(_cells.released(plan, result, few)))
 
 
+def _of_noisy(setting: Setting, plan: _noise.Noisy, relay: Relay) -> Rounds:
+    found, _ = yield from _until(setting, plan, relay, {_OPENED: plan.shape})
+    outcome = plan.outcome(found[_OPENED], lambda answer: _driven(setting, answer))
+    return outcome if outcome.result is None else replace(outcome, result=_of_complete(outcome.result))
+
+
 def _of_products(setting: Setting, plan: _models.Products, relay: Relay) -> Rounds:
     found, _ = yield from _until(setting, plan, relay, {_OPENED: (1 + len(plan.features),) * 2})
     known = _model_sums.Opened(plan, found[_OPENED])
@@ -421,7 +536,7 @@ def _of_complete(result: Result) -> Result:
 def _stepped(setting: Setting, known: _model_sums.Opened, ask: Ask, relay: Relay) -> Generator[Stage, Replies, Total]:
     at = _model_sums.point(known.products, ask)
     told: Arrays = {"coefficients": at.told, "period": np.array(at.series.period)}
-    yield from relay.round(told)
+    yield from relay.round(told, "sums on shares, pieces")
     size = 1 + len(known.products.terms)
     shapes = {"score": (size,), "deviance": (1,), "information": (size, size)}
     sums, _ = yield from _until(setting, known.products, relay, shapes)
@@ -450,8 +565,15 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         Disclosure("helper", "no number of units: lists are padded to the cap", "random tags as padding"),
         Disclosure("each holder", "no other holder's keys", "they leave as tags, for the helper alone"),
     ]
+    if options.privacy:
+        what = "the number of matches" if reveal == "size" else f"the sums of {options.method} over the matches"
+        rows += [
+            Disclosure("coordinator", f"{what}, with noise", _noise.told(options.privacy)),
+            Disclosure("helper", "the number of matches, exactly", "none: against the helper epsilon does not hold"),
+        ]
     if reveal == "size":
-        rows += [Disclosure("coordinator", "the number of matches", "none"), _nobody("which units match")]
+        rows += [] if options.privacy else [Disclosure("coordinator", "the number of matches", "none")]
+        rows.append(_nobody("which units match"))
     if reveal == "pairs":
         rows.append(Disclosure("coordinator", "the number of matches", "none"))
         rows += [
@@ -464,9 +586,12 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         )
         least = options.minimum_frequency
         rule = f"cells of 1 to {least - 1} matches are never opened, and nothing where fewer than {least} match in all"
-        rows += [
+        exact = [
             Disclosure("coordinator", what, rule if options.minimum_frequency > 1 else "none"),
             Disclosure("the first two holders", "which cells are withheld, coefficients of each step", "none"),
+        ]
+        rows += [
+            *([] if options.privacy else exact),
             Disclosure(
                 "the first two holders together", "all values of matches, and which match", "they do not collude"
             ),

@@ -1,8 +1,7 @@
 """Figures of pilots in official statistics beside ours: "pilot figure | ours | why different".
 
 What a pilot published is taken as given, with its source. Ours is either measured by this comparison, or recomputed
-here from what the pilot published. A figure of a protocol that is not built, or of trials that are not in the tables,
-says so.
+here from what the pilot published. A figure of trials that are not in the tables says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +13,6 @@ from statfed.federation.report import formats
 from statfed.lab.compare.tables import Summary, Tables
 
 NOT_MEASURED = "not measured"
-NOT_BUILT = "not built yet"
 _UNECE = "UNECE HLG-MOS Input Privacy Preservation project"
 _HAR = f"{_UNECE}, machine learning (activity recognition)"
 _NOTEBOOKS = "repository StatCan/UN-PML-Pilot, notebooks"
@@ -26,7 +24,7 @@ _HAMBURG = "Destatis / Hamburg University of Technology, federated learning"
 
 @dataclass(frozen=True)
 class Pilot:
-    """One line of the page. value: as published; ours: written from the tables, or NOT_BUILT; given: what is taken
+    """One line of the page. value: as published; ours: written from the tables, or NOT_MEASURED; given: what is taken
     from the pilot and not checked by us; why: what makes the two differ."""
 
     pilot: str
@@ -191,6 +189,19 @@ def _multi_party(tables: Tables) -> str:
     return "; ".join(told) or NOT_MEASURED
 
 
+def _intersection(tables: Tables) -> str:
+    """What linkages give of the intersection: its size, how much of the tables, bytes of the holders."""
+    told = []
+    for name in ("helper", "ecdh"):
+        tried = tables.find("set-intersection", "exact", name)
+        size, sent = (tried.figure("size"), tried.role("holder", "sent")) if tried else (None, None)
+        missed = tried.column("error") if tried else None
+        if size is not None and missed is not None:
+            spent = f", {sent.mean / 1000:,.0f} kB" if sent else ""
+            told.append(f"{name}: {size.mean:,.0f} in both, {formats.percent(1 - missed.mean)} of the figures{spent}")
+    return "; ".join(told) or NOT_MEASURED
+
+
 def _epsilons(rounds: int) -> Callable[[Tables], str]:
     def read(_: Tables) -> str:
         return " / ".join(formats.epsilon(composed(claimed, rounds)) for claimed in CLAIMED)
@@ -349,8 +360,8 @@ PILOTS: Sequence[Pilot] = (
         "private set intersection with grouped counts, files of 1.0k and 3.5k rows",
         "RSA-blind intersection; a third party returns the counts",
         "repository UNECE/Input-Privacy-Preserving-Project",
-        NOT_BUILT,
-        "linkage is an entry of the inventory. What the pilot's code would not pass here: ECB mode with an MD5 key, "
+        _intersection,
+        "generated registers of the same sizes. What the pilot's code would not pass here: ECB mode with an MD5 key, "
         "plain HTTP, randomness that is not cryptographic, the intersection shown to both holders, no minimum count",
     ),
     Pilot(
