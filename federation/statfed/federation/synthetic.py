@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statfed.core import VERSION
-from statfed.core.codebook import Codebook, make_codebook
+from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.result import Result
 from statfed.core.synthesis import Fitted, load_synthesis, read_synthesis
+from statfed.core.synthetic import edits
 from statfed.core.synthetic.coded import Coded
 from statfed.federation.answers import Answer
 
@@ -45,12 +46,17 @@ class Synthesizer:
         return frame_of(self.coded(count, seed))
 
     def coded(self, count: int, seed: int | None = None) -> Coded:
-        """So many records, as codes and numbers. Raises UsageError on a number that is none."""
+        """So many records, as codes and numbers, all of which obey the codebook's rules. Raises UsageError on a number
+        that is none, and on a model of whose records fewer than 1 % obey."""
         if not 1 <= count <= MOST_RECORDS:
             raise UsageError(f"count: got {count}; want 1 to {MOST_RECORDS:,} records")
         module, codebook = load_synthesis(self.fitted.method), self.fitted.codebook
         rng = np.random.default_rng(seed)
-        return Coded(codebook, dict(module.generate(self.fitted.model, codebook, count, rng)))
+
+        def generate(size: int) -> Coded:
+            return Coded(codebook, dict(module.generate(self.fitted.model, codebook, size, rng)))
+
+        return edits.drawn(generate, codebook, count)
 
     def to_dict(self) -> dict[str, Any]:
         """The file's document."""
@@ -164,10 +170,11 @@ def frame_of(table: Coded) -> "pd.DataFrame":
         elif column.type == "integer":
             made[name] = pd.array(np.where(gone, 0, values).astype(np.int64), dtype="Int64")
         elif column.type == "date":
-            made[name] = [None if lost else _EPOCH + timedelta(days=int(day)) for day, lost in zip(values, gone, strict=True)]
+            made[name] = [
+                None if lost else _EPOCH + timedelta(days=int(day)) for day, lost in zip(values, gone, strict=True)
+            ]
         else:
             made[name] = values
         if column.levels or column.type == "integer":
             made[name][gone] = pd.NA
     return pd.DataFrame(made)
-
