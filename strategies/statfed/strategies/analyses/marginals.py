@@ -24,6 +24,7 @@ from statfed.strategies.analyses._classes import Axis, axis_of, cells_of, counts
 TITLE = "Records in the cells of many margins at once, for models of synthetic data"
 GROUP = "Distributions"
 PUSHES_DOWN = "all but the count of cells; embedded DuckDB streams"
+LINKED = True
 MOST_MARGINS, MOST_CELLS = 2_000, 4_000_000
 """Margins of one question, and cells of all of them."""
 
@@ -134,7 +135,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
-    return Cells(tuple(axes_of(question)))
+    return Cells(tuple(name for name, axis in axes_of(question).items() if axis.levels))
 
 
 def coordinate(question: Question[Options]) -> Coordination:
@@ -143,7 +144,9 @@ def coordinate(question: Question[Options]) -> Coordination:
     rows: list[Row] = []
     for i, margin in enumerate(margins):
         rows += margin_rows(margin, total[f"margin_{i}"], total.noise[f"margin_{i}"])
-    return measured("marginals", f"{len(margins)} margins", rows, private=question.privacy is not None)
+    facts = {} if question.privacy else {"records": int(total["margin_0"].sum())}
+    found = measured("marginals", f"{len(margins)} margins", rows, private=question.privacy is not None)
+    return found.with_(facts=facts)
 
 
 def margin_rows(margin: Sequence[str], count: Arrays | np.ndarray, noise: np.ndarray) -> list[Row]:
