@@ -6,7 +6,7 @@ A node is split by the cells of one column into two, such that the log-likelihoo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +16,18 @@ from statfed.strategies.analyses._classes import Axis
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 SAME = 1e-9
 """Gains that are relatively closer are one: the first of them is taken."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """node: which is split; by: place of the column among those before; left: (cells,) 1 for the cells that go left."""
+    """node: which is split; by: place of the column among those before; left: (cells,) those that go left."""
 
     node: int
     by: int
-    left: tuple[int, ...]
+    left: Bools
 
 
 @dataclass
@@ -52,14 +53,14 @@ class Walker:
     splits: tuple[Split, ...]
 
     @cached_property
-    def _tables(self) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    def _tables(self) -> tuple[Ints, Ints, Bools]:
         """By node: the column that splits it (-1: a leaf), its left child, the cells that go left."""
         nodes = 2 * len(self.splits) + 1
         by, child = np.full(nodes, -1), np.zeros(nodes, np.int64)
         left = np.zeros((nodes, max((len(split.left) for split in self.splits), default=1)), np.bool_)
         for k, split in enumerate(self.splits):
             by[split.node], child[split.node] = split.by, 2 * k + 1
-            left[split.node, : len(split.left)] = np.array(split.left, np.bool_)
+            left[split.node, : len(split.left)] = split.left
         return by, child, left
 
     def leaves(self, codes: Ints) -> Ints:
@@ -81,62 +82,77 @@ def deviance(counts: Ints) -> Floats:
     return found
 
 
-def ways(axis: Axis, counts: Ints, ordered: bool) -> NDArray[np.bool_]:
+def ways(axis: Axis, counts: Ints, score: Ints) -> Bools:
     """Ways to split the cells of a column in two, (ways, cells): true goes left. In a fixed order.
 
-    counts: (cells, target cells), records of the node; ordered: do the target's cells have an order? Of a number or
-    date: below and above each edge, records that miss it with those below, above, or alone. Of levels: by the mean of
-    the target's cell, or without an order by the share of its most frequent cell, those with less and those with more
-    (optimal for two cells of the target, Breiman et al. 1984, theorem 4.5); then each alone. Levels without a record
-    in the node go where more records go, left where they are as many.
+    counts: (cells, target cells), records of the node; score: (target cells,). Of a number or date: below and above
+    each edge, records that miss it with those above, with those below, or alone. Of levels: by the mean of the target's
+    score, those with less and those with more (optimal for two cells of the target, Breiman et al. 1984, theorem 4.5);
+    then each alone. Levels without a record in the node go where more records go, left where they are as many.
     """
     size = axis.cells
     if not axis.levels:
-        classes = size - axis.missing
-        below = np.tri(classes - 1, classes, dtype=np.bool_)
-        if not axis.missing:
-            return below
-        found = [np.column_stack([below, np.full(classes - 1, side)]) for side in (False, True)]
-        alone = np.arange(size) == size - 1
-        return np.vstack([*found, alone[None]])
+        return _thresholds(size - axis.missing, axis.missing)
     records = counts.sum(1)
     there = np.flatnonzero(records)
-    score = np.arange(counts.shape[1]) if ordered else (np.arange(counts.shape[1]) == np.argmax(counts.sum(0)))
-    means = (counts[there] @ score.astype(np.int64)) / records[there]
+    means = (counts[there] @ score) / records[there]
     along = there[np.argsort(means, kind="stable")]
-    made = np.zeros((max(len(there) - 1, 0) + len(there), size), np.bool_)
-    for k in range(1, len(along)):
-        made[k - 1, along[:k]] = True
-    for k, cell in enumerate(there):
-        made[len(along) - 1 + k, cell] = True
-    empty = records == 0
+    made = np.zeros((2 * len(there) - 1, size), np.bool_)
+    made[: -len(there), along] = np.tri(len(there) - 1, len(there), dtype=np.bool_)
+    made[np.arange(len(there)) + len(there) - 1, there] = True
     heavier = 2 * (made @ records) >= records.sum()
-    made[:, empty] = heavier[:, None]
+    made[:, records == 0] = heavier[:, None]
     return made
+
+
+@cache
+def _thresholds(classes: int, missing: bool) -> Bools:
+    below = np.tri(classes - 1, classes, dtype=np.bool_)
+    if not missing:
+        return below
+    sides = [np.column_stack([below, np.full(classes - 1, side)]) for side in (False, True)]
+    return np.vstack([*sides, np.arange(classes + 1)[None] == classes])
 
 
 def best_split(
     axes: Sequence[Axis], counts: Sequence[Ints], smallest: int, ordered: bool
-) -> tuple[int, NDArray[np.bool_], Ints, Ints] | None:
+) -> tuple[int, Bools, Ints, Ints] | None:
     """The split that lowers deviance most: its column, the cells that go left, the target's counts left and right.
 
     axes, counts: of the columns before, (cells, target cells) each, of the records of one node. smallest: records on
-    either side at least. None where no split is left or none lowers the deviance. Of gains that are the same, the
+    either side at least. ordered: do the target's cells have an order? Their places are its score then, else 1 is that
+    of the most frequent cell. None where no split is left or none lowers the deviance. Of gains that are the same, the
     first.
     """
+    if not axes:
+        return None
+    total = counts[0].sum(0)
+    there = np.flatnonzero(total)
+    score = there if ordered else (np.arange(len(there)) == np.argmax(total[there])).astype(np.int64)
+    whole = float(deviance(total))
     best, found = 0.0, None
-    for by, (axis, table) in enumerate(zip(axes, counts, strict=True)):
-        total = table.sum(0)
-        made = ways(axis, table, ordered)
-        left = made.astype(np.int64) @ table
-        right = total - left
-        gains = deviance(total) - deviance(left) - deviance(right)
-        gains = np.where((left.sum(1) >= smallest) & (right.sum(1) >= smallest), gains, -np.inf)
-        if not len(gains) or gains.max() <= best + SAME * max(best, 1.0):
+    for by, (axis, full) in enumerate(zip(axes, counts, strict=True)):
+        table = full[:, there]
+        if np.count_nonzero(table.sum(1)) < 2:
             continue
-        place = int(np.flatnonzero(gains >= gains.max() - SAME * max(float(gains.max()), 1.0))[0])
-        best, found = float(gains[place]), (by, made[place], left[place], right[place])
-    return found
+        made = ways(axis, table, score)
+        left = made.astype(np.int64) @ table
+        right = total[there] - left
+        records = left.sum(1)
+        fits = (records >= smallest) & (total.sum() - records >= smallest)
+        made, left, right = made[fits], left[fits], right[fits]
+        if not len(made):
+            continue
+        gains = whole - deviance(left) - deviance(right)
+        most = float(gains.max())
+        if most > best + SAME * max(best, 1.0):
+            place = int(np.flatnonzero(gains >= most - SAME * max(most, 1.0))[0])
+            best, found = float(gains[place]), (by, made[place])
+    if found is None:
+        return None
+    by, goes = found
+    left = counts[by][goes].sum(0)
+    return by, goes, left, total - left
 
 
 def joint_counts(leaf: Ints, nodes: Sequence[int], codes: Ints, sizes: Sequence[int], target: Ints, cells: int) -> Ints:
@@ -166,7 +182,6 @@ def blocks_of(table: Ints, sizes: Sequence[int]) -> list[Ints]:
 def trees_of(splits: Ints, sizes: Mapping[int, int]) -> dict[int, Tree]:
     """Trees from rows of (tree, node, by, left ...), by tree. sizes: cells of each column, by place."""
     found: dict[int, Tree] = {tree: Tree() for tree in sizes}
-    for row in splits:
-        tree, node, by = (int(value) for value in row[:3])
-        found[tree].splits.append(Split(node, by, tuple(int(value) for value in row[3 : 3 + sizes[by]])))
+    for row, (tree, node, by) in zip(splits, splits[:, :3].tolist(), strict=True):
+        found[tree].splits.append(Split(node, by, row[3 : 3 + sizes[by]] != 0))
     return found

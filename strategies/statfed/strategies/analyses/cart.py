@@ -44,7 +44,7 @@ class Options(Section):
     columns: tuple[str, ...] = Field(
         default=(), max_length=MOST_COLUMNS, description="columns in their order, each given those before; none: all"
     )
-    classes: int = Field(default=32, ge=2, le=1000, description="most classes that a number or date is counted in")
+    classes: int = Field(default=64, ge=2, le=1000, description="most classes that a number or date is counted in")
     smallest: int = Field(default=10, ge=1, le=1_000_000, description="fewest records of a leaf")
     depth: int = Field(default=15, ge=0, le=60, description="most splits between the root and a leaf")
 
@@ -96,11 +96,12 @@ def _read(question: Question[Options], ask: Ask) -> _Asked:
         raise UsageError("cart: got splits or nodes that are no whole numbers; want some")
     leaves = {tree: {0} for tree in range(len(sizes))}
     made = dict.fromkeys(leaves, 0)
-    for row in splits[1:]:  # the first stands for none
-        tree, node, by = (int(value) for value in row[:3])
-        if node not in leaves.get(tree, ()) or not 0 <= by < tree or ((row[3:] != 0) & (row[3:] != 1)).any():
+    odd = ((splits[1:, 3:] != 0) & (splits[1:, 3:] != 1)).any()
+    for tree, node, by in splits[1:, :3].tolist():  # the first row stands for none
+        if odd or node not in leaves.get(tree, ()) or not 0 <= by < tree:
             raise UsageError("cart: got a split that is none; want one of a leaf, by a column before")
-        leaves[tree] = leaves[tree] - {node} | {2 * made[tree] + 1, 2 * made[tree] + 2}
+        leaves[tree].remove(node)
+        leaves[tree] |= {2 * made[tree] + 1, 2 * made[tree] + 2}
         made[tree] += 1
     asked: dict[int, list[int]] = {}
     for tree, node in nodes.tolist():
@@ -219,9 +220,8 @@ class _Forest:
             )
         by, left, *sides = found
         tree = self.trees[one.tree]
-        split = Split(one.node, by, tuple(int(cell) for cell in left))
-        tree.splits.append(split)
-        self.rows.append([one.tree, one.node, by, *split.left])
+        tree.splits.append(Split(one.node, by, left))
+        self.rows.append([one.tree, one.node, by, *left.astype(np.int64).tolist()])
         del self.leaves[one.tree][one.node]
         made = [_Growing(one.tree, tree.nodes - 2 + side, one.depth + 1) for side in (0, 1)]
         for child, counts in zip(made, sides, strict=True):
@@ -293,4 +293,4 @@ def _result(forest: _Forest) -> Result:
 
 
 def _places(split: Split) -> list[int]:
-    return [cell for cell, left in enumerate(split.left) if left]
+    return [int(cell) for cell in np.flatnonzero(split.left)]

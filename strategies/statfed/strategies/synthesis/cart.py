@@ -32,7 +32,7 @@ class Options(Section):
     """Options of cart."""
 
     columns: tuple[str, ...] = Field(default=(), description="columns in their order; none: as in the codebook")
-    classes: int = Field(default=32, ge=2, le=1000, description="most classes of a number or date")
+    classes: int = Field(default=64, ge=2, le=1000, description="most classes of a number or date")
     smallest: int = Field(default=10, ge=1, le=1_000_000, description="fewest records of a leaf")
     depth: int = Field(default=15, ge=0, le=60, description="most splits between the root and a leaf")
 
@@ -75,8 +75,8 @@ def generate(model: Model, codebook: Codebook, count: int, rng: np.random.Genera
 def _walker(told: Mapping[str, Any], sizes: list[int]) -> Walker:
     splits = []
     for one in told["splits"]:
-        there = set(one["left"])
-        splits.append(Split(one["node"], one["by"], tuple(int(cell in there) for cell in range(sizes[one["by"]]))))
+        left = np.isin(np.arange(sizes[one["by"]]), one["left"])
+        splits.append(Split(one["node"], one["by"], left))
     return Walker(tuple(splits))
 
 
