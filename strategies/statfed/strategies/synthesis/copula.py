@@ -47,7 +47,7 @@ class Options(Section):
     """Options of copula."""
 
     columns: tuple[str, ...] = Field(default=(), description="columns; none: all that have levels or bounds")
-    classes: int = Field(default=32, ge=2, le=1000, description="most classes of a number or date")
+    classes: int = Field(default=64, ge=2, le=1000, description="most classes of a number or date")
     groups: int = Field(default=8, ge=2, le=100, description="most groups of those classes in tables of two columns")
     ordered: tuple[str, ...] = Field(default=(), description="columns whose levels are in order in the codebook")
 
