@@ -27,10 +27,14 @@ def projected(counts: Floats, total: float) -> Floats:
     return found
 
 
-def first_factor(shares: Mapping[str, Floats], tables: Mapping[tuple[str, str], Floats]) -> dict[str, Floats]:
+def first_factor(
+    shares: Mapping[str, Floats], tables: Mapping[tuple[str, str], Floats], ordered: Mapping[str, bool]
+) -> dict[str, Floats]:
     """Scores of the cells of each column on the first factor of a multiple correspondence analysis, (cells,) each.
 
-    shares: of the cells of each column; tables: of the cells of each two. Cells without records have score 0.
+    shares: of the cells of each column; tables: of the cells of each two; ordered: of columns whose cells are in order,
+    is the last one for missing values? Their scores are normal ones of the order times a factor, missing aside. Cells
+    without records have score 0.
     """
     names = list(shares)
     starts = np.cumsum([0, *(len(shares[name]) for name in names)])
@@ -45,9 +49,31 @@ def first_factor(shares: Mapping[str, Floats], tables: Mapping[tuple[str, str], 
     scale = np.divide(1.0, np.sqrt(mass), out=np.zeros_like(mass), where=mass > 0)
     root = np.sqrt(mass)
     centred = scale[:, None] * burt * scale - np.outer(root, root)
-    vector = np.linalg.eigh((centred + centred.T) / 2)[1][:, -1]
+    basis = np.zeros((len(mass), 0))
+    for name in names:
+        block = np.zeros((len(mass), len(shares[name])))
+        block[at[name]] = np.eye(len(shares[name]))
+        if name in ordered:
+            block = block @ _linear(shares[name], missing=ordered[name])
+        basis = np.column_stack([basis, block])
+    centred = basis.T @ (centred + centred.T) @ basis / 2
+    vector = basis @ np.linalg.eigh(centred)[1][:, -1]
     vector = vector * np.sign(vector[np.argmax(np.abs(vector))])
     return {name: (vector * scale)[at[name]] for name in names}
+
+
+def _linear(shares: Floats, *, missing: bool) -> Floats:
+    """An orthonormal basis of what normal scores of an order, times a factor, and one score of the missing can be; in
+    units of the square roots of the shares, (cells, 1 or 2)."""
+    root, known = np.sqrt(shares), len(shares) - missing
+    total = shares[:known].sum() or 1.0
+    middle = (np.cumsum(shares[:known]) - shares[:known] / 2) / total
+    scores = np.concatenate([ndtri(np.clip(middle, 1e-9, 1 - 1e-9)), np.zeros(int(missing))])
+    made = np.column_stack([scores, np.arange(len(shares)) >= known][: 1 + missing]) * root[:, None]
+    made = made - np.outer(root, root @ made)
+    left, sizes, _ = np.linalg.svd(made, full_matrices=False)
+    found: Floats = left[:, sizes > 1e-9]
+    return found
 
 
 def binormal(h: Floats, k: Floats, rho: float) -> Floats:

@@ -7,8 +7,9 @@ is replaced by the nearest correlation matrix (Higham 2002), and records are dra
 
 *Order.* Numbers and dates have theirs. Levels have that of the codebook where an option says so; else that of their
 scores on the first factor of a multiple correspondence analysis of the same tables (the Burt matrix; Greenacre 2007,
-chapter 18), along which columns are associated most. The cell of missing values stands at the end of an order to which
-its score is nearer, and among levels where its score puts it.
+chapter 18) in which columns that have an order keep it, by normal scores: along it columns are associated most.
+The cell of missing values stands at the end of an order to which its score is nearer, and among levels where its score
+puts it.
 
 *Noise.* Counts are projected onto those that are not negative and have the total that the margins of one column say
 together. A third of the budget goes to the margins of one column, the rest to those of two.
@@ -77,7 +78,8 @@ def fit(ask: Ask, codebook: Codebook, options: Options) -> Model:
     tables = {
         pair: projected(counts_in(result, pair, (shape[pair[0]], shape[pair[1]])), total) / total for pair in pairs
     }
-    scores = first_factor(merged, tables)
+    in_order = {name: axis.missing for name, axis in fine.items() if not axis.levels or name in options.ordered}
+    scores = first_factor(merged, tables, in_order)
     order = {name: _order(fine[name], groups[name], scores[name], name in options.ordered) for name in names}
     correlations = np.eye(len(names))
     for a, b in combinations(range(len(names)), 2):
