@@ -59,16 +59,19 @@ def infer(
 
 @app.command()
 def check(codebook_file: Book, file: Annotated[str, typer.Argument(metavar="FILE")], as_json: Json = False) -> None:
-    """Check data against a codebook: every mismatch of all columns, with counts and examples. Exit code 2 if any.
+    """Check data against a codebook: every mismatch of all columns, with counts and examples; records that break rules.
+
+    Exit code 2 if there are any.
 
     Counts, records (1 is the first after the header line) and examples are for you: what a coordinator learns is the
-    column "message" alone.
+    column "message" alone, and of broken rules nothing.
     """
+    from statfed.client.data.edits import broken_rules
     from statfed.client.data.tables import connect, local_mismatches
 
     codebook = load_codebook(codebook_file)
     with connect(file, Path.cwd()) as source:
-        found = local_mismatches(source, codebook)
+        found = [*local_mismatches(source, codebook), *broken_rules(source, codebook)]
         read, skipped = source.files, source.skipped
     if as_json:
         rows = [
@@ -141,6 +144,8 @@ def _places(rows: Sequence[int]) -> str:
 
 
 def _show_design(codebook: Codebook) -> None:
+    for rule in codebook.rules:
+        out.print(f"rule: {rule}", highlight=False, markup=False)
     given: dict[str, Any] = codebook.design.model_dump(exclude_defaults=True)
     for key, value in given.items():
         out.print(f"design.{key}: {value}", highlight=False)

@@ -41,6 +41,7 @@ _SIZED: frozenset[str] = frozenset({"text", "array"})
 _SCALED: frozenset[str] = frozenset({"number", "integer", "array"})
 MOST_CATEGORIES, MOST_COLUMNS = 100_000, 20_000
 """Of a codebook: more is not read, at any end. A holder's policy says how many of them it works on."""
+MOST_RULES, LONGEST_RULE = 100, 1_000
 _FEW = 20  # codes named in a message
 _ISO = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EPOCH = date(1970, 1, 1)
@@ -234,7 +235,26 @@ class Codebook(Section):
 
     title: str = ""
     columns: dict[str, Column] = Field(min_length=1, max_length=MOST_COLUMNS)
+    rules: tuple[Annotated[str, Field(max_length=LONGEST_RULE)], ...] = Field(
+        default=(),
+        max_length=MOST_RULES,
+        exclude_if=lambda rules: not rules,  # codebooks without any have the digest of before there were rules
+        description="conditions that every record fulfils, such as 'age >= 16 or employed = false'; synthetic ones do",
+    )
     design: Design = Design()
+
+    @model_validator(mode="after")
+    def _ruled(self) -> "Codebook":
+        if self.rules:
+            from statfed.core.conditions import parse_where  # whose language is about codebooks
+
+            for place, rule in enumerate(self.rules):
+                try:
+                    parse_where((rule,), self)
+                except UsageError as error:
+                    text = str(error).removeprefix("--where: ").removeprefix("where: ")
+                    raise ValueError(f"rules.{place}: {text}") from None
+        return self
 
     @model_validator(mode="after")
     def _roles(self) -> "Codebook":

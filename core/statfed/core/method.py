@@ -295,6 +295,9 @@ class Method(Protocol):
     - `layout(question, ask, sizes) -> Layout | None`: how sums are encoded, where bounds a record do not say it.
     - `functions(question) -> Mapping[str, str]`: the asks that are no sums, and the function of the protection that
       each is for: contributions to it are the function's arguments by holder, and need not add up over records.
+    - LINKED = True: its exact sums are many linked tables of numbers of records, which rules on single tables cannot
+      judge. Then the parts of an exact ask say of nothing what they are, and its result what nothing rests on, so that
+      no holder with rules answers and no release that has rules is made.
     - `deciding(question) -> str`: the function that could decide dominance rules on its pooled cells, if the study lets
       it; empty where none could.
     - `hindrances(question, requires) -> Iterator[Finding]`: what stands against a study beyond the general rules.

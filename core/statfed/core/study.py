@@ -224,6 +224,11 @@ class Study(Section):
         where = parse_where(self.where, codebook)
         if privacy is None and not self.disclosure.silent:
             comparable(where)
+            if getattr(load_method(self.method), "LINKED", False):
+                raise UsageError(
+                    f"{self.method}: got rules of a release and no [privacy]; want no rules, or noise where it has a "
+                    "private form: its exact figures are linked tables, which no rule on single tables can judge"
+                )
         try:
             terms = Terms(
                 method=self.method,

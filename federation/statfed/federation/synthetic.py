@@ -21,6 +21,7 @@ from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.result import Result
 from statfed.core.synthesis import Fitted, load_synthesis, read_synthesis
+from statfed.core.synthetic import edits
 from statfed.core.synthetic.coded import Coded, coded, described
 from statfed.federation.answers import Answer
 from statfed.federation.own import own_records
@@ -46,12 +47,17 @@ class Synthesizer:
         return frame_of(self.coded(count, seed))
 
     def coded(self, count: int, seed: int | None = None) -> Coded:
-        """So many records, as codes and numbers. Raises UsageError on a number that is none."""
+        """So many records, as codes and numbers, all of which obey the codebook's rules. Raises UsageError on a number
+        that is none, and on a model of whose records fewer than 1 % obey."""
         if not 1 <= count <= MOST_RECORDS:
             raise UsageError(f"count: got {count}; want 1 to {MOST_RECORDS:,} records")
         module, codebook = load_synthesis(self.fitted.method), self.fitted.codebook
         rng = np.random.default_rng(seed)
-        return Coded(codebook, dict(module.generate(self.fitted.model, codebook, count, rng)))
+
+        def generate(size: int) -> Coded:
+            return Coded(codebook, dict(module.generate(self.fitted.model, codebook, size, rng)))
+
+        return edits.drawn(generate, codebook, count)
 
     def to_dict(self) -> dict[str, Any]:
         """The file's document."""

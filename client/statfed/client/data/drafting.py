@@ -76,6 +76,8 @@ def to_toml(codebook: Codebook) -> str:
     ]
     if codebook.title:
         lines += ["", toml.line("title", codebook.title)]
+    if codebook.rules:
+        lines += ["", toml.line("rules", list(codebook.rules))]
     for name, column in codebook.columns.items():
         lines += ["", toml.header("columns", name), *_entry(column)]
     given = codebook.design.model_dump(exclude_defaults=True)

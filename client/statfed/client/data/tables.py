@@ -25,7 +25,7 @@ from statfed.core.conditions import Clause, columns_of
 from statfed.core.errors import UsageError
 from statfed.core.table import Expr, Table, real
 
-__all__ = ["Mismatch", "Source", "connect", "inspect", "local_mismatches", "mismatches", "open_table"]
+__all__ = ["Mismatch", "Source", "connect", "inspect", "local_mismatches", "mismatches", "open_table", "places"]
 
 _NEEDED = {
     "weight": "weights",
@@ -127,19 +127,20 @@ def local_mismatches(source: Source, codebook: Codebook, columns: Sequence[str] 
                 _SIGNED.fullmatch(text) and not _PLAIN.fullmatch(text) for text in texts if text
             )
             message = f"{found.message}; {_SIGNS}" if signed else found.message
-            found = replace(found, message=message, examples=examples, rows=_rows(source, broken))
+            found = replace(found, message=message, examples=examples, rows=places(source, source.expr, broken))
         shown.append(found)
     return shown
 
 
-def _rows(source: Source, broken: Expr) -> tuple[int, ...]:
-    """Places of the first records for which a rule is broken, from 1, where the engine keeps the order of the data."""
+def places(source: Source, records: Expr, broken: Expr) -> tuple[int, ...]:
+    """Places of the first records for which a rule is broken, from 1, where the engine keeps the order of the data.
+    records: the source's, as they are stored or read."""
     if not source.embedded:
         return ()
     connection = source.expr.get_backend().con
     connection.execute("set preserve_insertion_order = true")
     try:
-        placed = source.expr.select(row=ibis.row_number() + 1, broken=broken)
+        placed = records.select(row=ibis.row_number() + 1, broken=broken)
         found = placed.filter(placed.broken).order_by("row").limit(_EXAMPLES).to_pyarrow()
     finally:
         connection.execute("set preserve_insertion_order = false")

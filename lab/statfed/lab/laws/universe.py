@@ -52,6 +52,8 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
     "covariance": [{"columns": ["income", "hours", "age"]}, {"columns": ["income", "hours"], "design": True}],
     "histogram": [{"column": "hours", "bins": 10}],
+    "marginals": [{"columns": ["hours", "age", "region"], "classes": 6}, {"margins": [["sex"], ["sex", "region"]]}],
+    "cart": [{"columns": ["region", "age", "hours", "employed"], "classes": 8, "smallest": 20, "depth": 4}],
     "quantile": [{"columns": ["income", "age"]}, {"columns": ["age"], "probabilities": [0.5], "design": True}],
     "ttest": [{"columns": ["income"], "by": "sex"}, {"columns": ["hours"], "by": "sex", "design": True}],
     "chisq": [{"columns": ["region", "sex"]}],

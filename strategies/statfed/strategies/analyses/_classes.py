@@ -56,9 +56,12 @@ class Axis:
             texts = column.cast("string")
             found = ibis.cases(*((texts == level, groups[i]) for i, level in enumerate(self.levels)))
         else:
-            place = _bins.place(column.cast("float64"), np.array(self.edges[1:-1]), "left")
-            inner = [place == i for i in range(len(self.edges) - 1)] if self.groups else []
-            found = ibis.cases(*((one, groups[i]) for i, one in enumerate(inner))) if inner else place
+            classes = np.array(groups[: len(self.edges) - 1])
+            starts = np.flatnonzero(np.diff(classes)) + 1  # where another group begins
+            place = _bins.place(column.cast("float64"), np.array(self.edges)[starts], "left")
+            runs = [int(group) for group in classes[[0, *starts]]]
+            plain = runs == list(range(len(runs)))
+            found = place if plain else ibis.cases(*((place == i, group) for i, group in enumerate(runs)))
         return ibis.ifelse(column.isnull(), groups[-1] if self.missing else ibis.null("int32"), found.cast("int32"))
 
     def places(self, values: NDArray[Any], missing: NDArray[np.bool_]) -> Ints:

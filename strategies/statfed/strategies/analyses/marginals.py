@@ -25,6 +25,7 @@ from statfed.strategies.analyses._classes import Axis, axis_of, cells_of, counts
 TITLE = "Records in the cells of many margins at once, for models of synthetic data"
 GROUP = "Distributions"
 PUSHES_DOWN = "all but the count of cells; embedded DuckDB streams"
+LINKED = True
 MOST_MARGINS, MOST_CELLS = 2_000, 4_000_000
 """Margins of one question, and cells of all of them."""
 
@@ -41,6 +42,9 @@ class Options(Section):
     edges: dict[str, tuple[float, ...]] = Field(default_factory=dict, description="edges of classes, by column")
     groups: dict[str, tuple[int, ...]] = Field(
         default_factory=dict, description="by column, the group of each of its cells, which are merged in it"
+    )
+    coarse: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="as groups, but in margins of two columns or more alone"
     )
     weights: tuple[float, ...] = Field(
         default=(), description="share of the privacy budget of each margin, relative to the others; none: all alike"
@@ -67,11 +71,10 @@ def axes_of(question: Question[Options]) -> Mapping[str, Axis]:
     for name in dict.fromkeys(name for margin in margins_of(options) for name in margin):
         axis = axis_of(codebook, name, options.classes, options.edges.get(name, ()))
         found[name] = axis.merged(options.groups[name]) if name in options.groups else axis
-    if astray := sorted({*options.edges, *options.groups} - {*found}):
-        raise UsageError(f"edges, groups: got {', '.join(astray)}; want columns of the margins")
-    cells = sum(int(np.prod(cells_of([found[name] for name in margin]))) for margin in margins_of(options))
-    if cells > MOST_CELLS:
-        raise UsageError(f"margins: got {cells:,} cells; want at most {MOST_CELLS:,} (fewer classes, or groups)")
+    if astray := sorted({*options.edges, *options.groups, *options.coarse} - {*found}):
+        raise UsageError(f"edges, groups, coarse: got {', '.join(astray)}; want columns of the margins")
+    if both := sorted({*options.groups} & {*options.coarse}):
+        raise UsageError(f"coarse: got {', '.join(both)}, which has groups; want one of both")
     return found
 
 
@@ -80,7 +83,27 @@ def axes_for(codebook: Codebook, names: Sequence[str], classes: int) -> dict[str
     return {name: axis_of(codebook, name, classes) for name in names}
 
 
+@once
+def counted(question: Question[Options]) -> tuple[Mapping[str, Axis], tuple[tuple[str, ...], ...]]:
+    """Axes by a key of their own, and the margins by those keys: a column's that is coarse in margins of several
+    columns is there twice."""
+    axes, margins, coarse = dict(axes_of(question)), margins_of(question.options), question.options.coarse
+    key = {}
+    for name, groups in coarse.items():
+        key[name] = f"{name} coarse"
+        while key[name] in axes or key[name] in question.codebook.columns:
+            key[name] += "'"
+        axes[key[name]] = axes[name].merged(groups)
+    keyed = tuple(tuple(key.get(name, name) for name in m) if len(m) > 1 else m for m in margins)
+    cells = sum(int(np.prod(cells_of([axes[name] for name in margin]))) for margin in keyed)
+    if cells > MOST_CELLS:
+        raise UsageError(f"margins: got {cells:,} cells; want at most {MOST_CELLS:,} (fewer classes, or groups)")
+    used = {name for margin in keyed for name in margin}
+    return {name: axis for name, axis in axes.items() if name in used}, keyed
+
+
 def columns(question: Question[Options]) -> tuple[str, ...]:
+    counted(question)
     return tuple(axes_of(question))
 
 
@@ -91,7 +114,7 @@ def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name != "counts":
         raise UsageError(f"marginals: unknown ask: got {ask.name!r}; want counts")
-    axes, margins = axes_of(question), margins_of(question.options)
+    axes, margins = counted(question)
     return margin_parts(axes, margins, question.options.weights, declared=question.privacy is not None)
 
 
@@ -106,19 +129,19 @@ def margin_parts(
             integer=True,
             single=True,
             share=weights[i] if weights else 1.0,
-            what=Counts(tuple(margin)) if declared else None,
+            what=Counts(tuple(axes[name].name for name in margin)) if declared else None,
         )
         for i, margin in enumerate(margins)
     }
 
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  # noqa: ARG001
-    found = counts(table, axes_of(question), margins_of(question.options))
+    found = counts(table, *counted(question))
     return {f"margin_{i}": array for i, array in enumerate(found)}
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
-    return Cells(tuple(axes_of(question)))
+    return Cells(tuple(name for name, axis in axes_of(question).items() if axis.levels))
 
 
 def coordinate(question: Question[Options]) -> Coordination:
@@ -127,7 +150,9 @@ def coordinate(question: Question[Options]) -> Coordination:
     rows: list[Row] = []
     for i, margin in enumerate(margins):
         rows += margin_rows(margin, total[f"margin_{i}"], total.noise[f"margin_{i}"])
-    return measured("marginals", f"{len(margins)} margins", rows, private=question.privacy is not None)
+    facts = {} if question.privacy else {"records": int(total["margin_0"].sum())}
+    found = measured("marginals", f"{len(margins)} margins", rows, private=question.privacy is not None)
+    return found.with_(facts=facts)
 
 
 def margin_rows(margin: Sequence[str], count: Arrays | np.ndarray, noise: np.ndarray) -> list[Row]:

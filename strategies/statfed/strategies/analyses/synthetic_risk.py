@@ -36,6 +36,7 @@ from statfed.core.table import Table
 TITLE = "Attacks on synthetic data, by each holder on its own records"
 GROUP = "Distributions"
 PUSHES_DOWN = "all but the attacks"
+LINKED = True
 Flags = NDArray[np.bool_]
 MOST_RECORDS = 50_000
 """Synthetic records that travel."""
