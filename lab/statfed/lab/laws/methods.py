@@ -96,7 +96,7 @@ class Subject:
         names = tuple(f"h{i + 1}" for i in range(holders))
         terms = Terms(method=self.name, options=case.options, codebook=case.codebook, holders=names, seed=1)
         read_question(terms)
-        if privacy is None and self.training and obstacles(terms):
+        if privacy is None and obstacles(terms):
             privacy = universe.NOISE
         return terms.model_copy(update={"privacy": privacy})
 
