@@ -160,8 +160,8 @@ def _joined(sizes: tuple[int, ...], cliques: list[Clique]) -> Junction:
 @dataclass(frozen=True, eq=False)
 class Measured:
     """Noisy counts of a margin. columns: by place, in any order. values: of the shape of their groups. noise: standard
-    deviation of each, of that shape. groups: by column the group of each of its cells, for columns that are counted more
-    coarsely than the model is."""
+    deviation of each, of that shape. groups: by column the group of each of its cells, for columns that are counted
+    more coarsely than the model is."""
 
     columns: tuple[int, ...]
     values: Floats

@@ -1,4 +1,4 @@
-"""Cells merged into groups by noisy counts, which are public: fewer and fuller ones, so that noise is small beside them."""
+"""Cells merged into groups by noisy counts, which are public: fewer and fuller ones, beside which noise is small."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,9 @@ Ints = NDArray[np.int64]
 
 
 def merged(values: Floats, least: float, ordered: bool) -> Ints:
-    """The group of each cell, (cells,), from 0 on. ordered: only neighbours are merged, and a cell with `least` or more
-    is a group of its own, so that a value which many have (a 0, a full year) stays one."""
+    """The group of each cell, (cells,), from 0 on. ordered: only neighbours are merged, and no two cells with
+    `least` or more, so that a value which many have (a 0, a full year) stays apart; what is left between such cells and
+    has less than half of `least` joins the smaller neighbour."""
     if not ordered:
         return np.array(merge_few(values, least, ordered=False), np.int64)
     groups, group, held, alone = np.zeros(len(values), np.int64), -1, np.inf, False

@@ -113,7 +113,9 @@ def asked(question: Question[Options], ask: Ask) -> Asked:
     given = np.asarray(ask.arrays.get("groups", np.zeros(0, np.int64)))
     cells = [axis.cells for axis in axes]
     if given.dtype != np.int64 or given.shape != (sum(cells),):
-        raise UsageError(f"groups: got {given.dtype} of shape {given.shape}; want a whole number for each of {sum(cells)}")
+        raise UsageError(
+            f"groups: got {given.dtype} of shape {given.shape}; want a whole number for each of {sum(cells)}"
+        )
     groups = tuple(np.split(given, np.cumsum(cells)[:-1]))
     for axis, one in zip(axes, groups, strict=True):
         axis.merged(one.tolist())

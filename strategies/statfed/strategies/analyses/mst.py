@@ -1,4 +1,4 @@
-"""`mst`: the noisy counts that a tree of pairs of columns needs: of single columns, and of the pairs of a spanning tree.
+"""`mst`: noisy counts for a tree of pairs of columns: of single columns, and of the pairs of a spanning tree.
 
 Three protected sums: margins of single columns, by which cells are merged; coarse counts of all pairs; and the pairs of
 the maximum spanning tree, by how far their coarse counts are from independence beyond what noise explains. How that is

@@ -64,7 +64,9 @@ def generate(model: Model, codebook: Codebook, count: int, rng: np.random.Genera
     try:
         axes, weights, tree, margins = _read(model, codebook)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UsageError(f"model: got one that cannot be read ({type(error).__name__}); want one of mst or aim") from None
+        raise UsageError(
+            f"model: got one that cannot be read ({type(error).__name__}); want one of mst or aim"
+        ) from None
     groups = tree.drawn(margins, count, rng)
     found = {}
     for column, axis in enumerate(axes):
