@@ -105,7 +105,7 @@ def test_counts_are_off_by_the_noise_that_is_stated(unit: str) -> None:
                 true = int((frame["d"] == "pq"[int(row["cell"] or 0)]).sum())
                 off.append((float(row["count"] or 0) - true) / float(row["std_error"] or 1))
     assert len(off) > 40
-    low, high = stats.chi2.ppf([1e-4, 1 - 1e-4], len(off))
+    low, high = (float(stats.chi2.ppf(p, len(off))) for p in (1e-4, 1 - 1e-4))
     assert low < float(np.square(off).sum()) < high
 
 
@@ -234,12 +234,10 @@ def test_one_column_a_constant_one_and_many_categories(module: Any) -> None:
     made = module.generate(model, one, 2000, rng)["k"]
     assert abs(np.median(made) - np.median([int(k[1:]) for k in frame["k"]])) < 4
 
-    columns = {
-        "k": one.columns["k"],
-        "same": {"type": "category", "categories": ["only"], "required": True},
-        "b": "boolean",
-    }
-    both = codebook_of({name: c if isinstance(c, dict | str) else c.model_dump() for name, c in columns.items()})
+    levels = {"type": "category", "categories": list(one.columns["k"].levels), "required": True}
+    both = codebook_of(
+        {"k": levels, "same": {"type": "category", "categories": ["only"], "required": True}, "b": "boolean"}
+    )
     frame["same"], frame["b"] = "only", [int(k[1:]) > 12 for k in frame["k"]]
     model = fitted_by(module, method, frame, both)
     assert model["pairs"] == [["k", "b"]]

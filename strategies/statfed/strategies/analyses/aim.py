@@ -92,6 +92,6 @@ def _modelled(told: Told) -> Mapping[Pair, Floats]:
         if (a, b) not in told.chosen:
             shape = (told.sizes[a], told.sizes[b])
             cells = np.ravel_multi_index((records[:, a], records[:, b]), shape)
-            counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape) * (told.total / _DRAWN)
-            found[a, b] = told.coarsely((a, b), counts)
+            counts: Floats = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
+            found[a, b] = told.coarsely((a, b), counts * (told.total / _DRAWN))
     return found
