@@ -274,7 +274,7 @@ def _no_hidden_counts(subject: Subject) -> str:
         for each in asks:
             sent = each.contribution(subject, frame)
             for name, part in each.parts.items():
-                if not part.integer or isinstance(part.what, Counts | Public):
+                if not part.integer or isinstance(part.what, Counts | Public) or _unsaid(subject, part):
                     continue
                 told = {abs(int(n)) for n in np.ravel(sent[name])} - {0}
                 holds(
@@ -283,6 +283,11 @@ def _no_hidden_counts(subject: Subject) -> str:
                 )
                 looked += 1
     return f"{looked} times"
+
+
+def _unsaid(subject: Subject, part: Part) -> bool:
+    """Does a method of linked tables say nothing of the part, so that no holder with rules sends it?"""
+    return part.what is None and bool(getattr(subject.method, "LINKED", False))
 
 
 def _magnitudes(subject: Subject) -> str:
@@ -445,7 +450,13 @@ def records_behind(row: Row, basis: Basis, codebook: Codebook, frame: "pd.DataFr
 
 def _rests(subject: Subject) -> str:
     rows = 0
+    linked = getattr(subject.method, "LINKED", False) and subject.question.privacy is None
     for frame, result in _results(subject):
+        if linked:
+            holds(
+                result.undeclared, "result: declared; want nothing said of LINKED tables, so that no rules release them"
+            )
+            continue
         holds(not result.undeclared, f"result: not declared: {', '.join(result.undeclared)}; want a Basis that does")
         public = shown(result, subject.codebook)
         for name, released in (public.tables if public else {}).items():

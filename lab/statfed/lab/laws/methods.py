@@ -96,7 +96,7 @@ class Subject:
         names = tuple(f"h{i + 1}" for i in range(holders))
         terms = Terms(method=self.name, options=case.options, codebook=case.codebook, holders=names, seed=1)
         read_question(terms)
-        if privacy is None and obstacles(terms):
+        if privacy is None and self.training and obstacles(terms):
             privacy = universe.NOISE
         return terms.model_copy(update={"privacy": privacy})
 
@@ -195,7 +195,12 @@ def _declared(subject: Subject) -> str:
     looked, noisy = [], _noisy_cases(subject)
     asked = [(case, subject.terms(case)) for case in subject.cases] + noisy
     for case, terms in asked:
+        linked = getattr(subject.module, "LINKED", False) and terms.privacy is None
         for step in steps(terms, {"h1": case.frame}):
+            if linked:
+                said = [name for name, part in step.parts.items() if part.what is not None]
+                holds(not said, f"{step.ask.name}: {', '.join(said)}: declared; want nothing said of LINKED sums")
+                continue
             discloses = step.study.method.discloses(step.study.question, step.ask)
             astray = undeclared(step.parts, discloses, declared.says_weights(step.study.method, discloses, bool(noisy)))
             holds(

@@ -17,8 +17,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Clique = tuple[int, ...]
 """Columns by place, increasing."""
-_LEAST = 1e-6
-"""Noise, in records, that stands for none."""
+_LEAST = 1.0
+"""Noise, in records, that stands for less: no more can be seen, and the loss stays within reach."""
 _CLOSE = 1e-6
 """Share of the loss by which a step has to lower it, or it is the last."""
 _HALVED = 40

@@ -13,7 +13,7 @@ margins and fitting a graphical model to them; there a trusted curator selects b
 """
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -25,9 +25,7 @@ from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Adaptive, Arrays, Ask, Cells, Counts, Part, Question, Total, once
 from statfed.core.privacy.noise import settled
-from statfed.core.protection import Requirements
 from statfed.core.result import Basis, Result, Row, Scalar
-from statfed.core.rules import Finding, private_forms
 from statfed.core.section import Section
 from statfed.core.synthetic.coded import described
 from statfed.core.table import Table
@@ -75,13 +73,6 @@ def axes_of(question: Question[Options]) -> tuple[Axis, ...]:
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
     return tuple(axis.name for axis in axes_of(question))
-
-
-def hindrances(question: Question[Options], requires: Requirements) -> Iterator[Finding]:  # noqa: ARG001
-    """Linked tables of all pairs are safe by their noise alone."""
-    if question.privacy is None:
-        reason = f"method: got {question.terms.method} without differential privacy"
-        yield Finding("structure privacy", reason, lambda: private_forms(question.terms))
 
 
 def budget(question: Question[Options]) -> Adaptive:  # noqa: ARG001
@@ -336,8 +327,9 @@ def result(question: Question[Options], told: Told, title: str) -> Result:
         "std_error: the privacy noise of a count; counts of different margins are not sums of each other",
         "groups and pairs were chosen by counts that have their noise, and cost nothing more",
     )
-    if question.privacy is None:
+    if question.privacy is None:  # linked tables, which no rule on single ones can judge together
         basis = {}
+        facts |= {"records": int(told.single[0].sum())}
     tables = {"margins": rows, "groups": grouped}
     return Result(method, title, tables, facts, notes, basis=basis, public=tuple(facts))
 

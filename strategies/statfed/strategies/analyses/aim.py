@@ -23,12 +23,12 @@ from statfed.strategies.analyses._structure import budget as budget
 from statfed.strategies.analyses._structure import columns as columns
 from statfed.strategies.analyses._structure import contribute as contribute
 from statfed.strategies.analyses._structure import discloses as discloses
-from statfed.strategies.analyses._structure import hindrances as hindrances
 from statfed.strategies.analyses._structure import parts as parts
 
 TITLE = "Noisy counts of pairs of columns, chosen in rounds where a model is worst, for private synthetic data"
 GROUP = "Distributions"
 PUSHES_DOWN = "all but the count of cells; embedded DuckDB streams"
+LINKED = True
 _STEPS = 60
 """Of mirror descent, in each round."""
 _DRAWN = 40_000

@@ -11,12 +11,12 @@ from statfed.strategies.analyses._structure import budget as budget
 from statfed.strategies.analyses._structure import columns as columns
 from statfed.strategies.analyses._structure import contribute as contribute
 from statfed.strategies.analyses._structure import discloses as discloses
-from statfed.strategies.analyses._structure import hindrances as hindrances
 from statfed.strategies.analyses._structure import parts as parts
 
 TITLE = "Noisy counts of a spanning tree of pairs of columns, for private synthetic data"
 GROUP = "Distributions"
 PUSHES_DOWN = "all but the count of cells; embedded DuckDB streams"
+LINKED = True
 
 
 class Options(_structure.Options):
