@@ -39,6 +39,7 @@ Pair = tuple[int, int]
 """Two columns by place, the first one before the second."""
 SINGLE, COARSE, CHOSEN = "single", "coarse", "chosen"
 """Asks, and what the rows of a result are of."""
+_MARGIN, _GROUP = ("level", "first", "second", "grouping", "cell"), ("column", "cell", "group", "coarse")
 MOST_COLUMNS, MOST_CELLS = 60, 4_000_000
 _LEAST = 2.0  # times the noise of a single column's cell: the least count of a group
 
@@ -319,8 +320,8 @@ def result(question: Question[Options], told: Told, title: str) -> Result:
         for cell in range(axis.cells)
     ]
     basis = {
-        "margins": Basis(keys=("level", "first", "second", "grouping", "cell"), counts=("count",), own=("std_error",)),
-        "groups": Basis(keys=("column", "cell", "group", "coarse")),
+        "margins": Basis(keys=_MARGIN, counts=("count",), own=("std_error",)),
+        "groups": Basis(keys=_GROUP),
     }
     facts: dict[str, Scalar] = {"pairs": len(told.chosen)}
     notes = (
@@ -331,7 +332,8 @@ def result(question: Question[Options], told: Told, title: str) -> Result:
         basis = {}
         facts |= {"records": int(told.single[0].sum())}
     tables = {"margins": rows, "groups": grouped}
-    return Result(method, title, tables, facts, notes, basis=basis, public=tuple(facts))
+    keys = {"margins": _MARGIN, "groups": _GROUP}
+    return Result(method, title, tables, facts, notes, basis=basis, public=("pairs",), keys=keys)
 
 
 def _rows(level: str, columns: tuple[str, str], grouping: str, counts: Floats, noise: float) -> list[Row]:
