@@ -200,5 +200,6 @@ def coordinate(question: Question[Options]) -> Coordination:
                     "std_error": float(total.noise["succeeded"][place, side]),
                 }
             )
-    basis = Basis(keys=("measure", "about", "records"), counts=("tried",), own=("succeeded", "std_error"))
-    return Result("synthetic-risk", "Attacks on synthetic data", {"attacks": rows}, basis={"attacks": basis})
+    rests = Basis(keys=("measure", "about", "records"), counts=("tried",), own=("succeeded", "std_error"))
+    basis = {"attacks": rests} if question.privacy else {}
+    return Result("synthetic-risk", "Attacks on synthetic data", {"attacks": rows}, basis=basis)
