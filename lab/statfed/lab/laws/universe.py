@@ -56,7 +56,6 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "cart": [{"columns": ["region", "age", "hours", "employed"], "classes": 8, "smallest": 20, "depth": 4}],
     "quantile": [{"columns": ["income", "age"]}, {"columns": ["age"], "probabilities": [0.5], "design": True}],
     "ttest": [{"columns": ["income"], "by": "sex"}, {"columns": ["hours"], "by": "sex", "design": True}],
-    "marginals": [{"columns": ["hours", "age", "region"], "classes": 6}, {"margins": [["sex"], ["sex", "region"]]}],
     "mst": [{"columns": ["region", "sex", "age"], "classes": 4}],
     "aim": [{"columns": ["region", "hours", "employed"], "classes": 4, "more": 1}],
     "chisq": [{"columns": ["region", "sex"]}],
@@ -80,7 +79,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
-"""Of analyses."""
+"""Of analyses, but for those of `_made`."""
 _MODEL = {"model": {"name": "dense", "hidden": 1}, "rounds": 2, "features": ["age", "region", "sex"]}
 TRAINING: dict[str, list[dict[str, Any]]] = {
     "local-sgd": [
@@ -99,10 +98,32 @@ NOISE = Privacy(epsilon=5.0)
 
 def examples_of(name: str) -> list[dict[str, Any]]:
     """Options of a built-in method. Raises Broken where there are none."""
-    found = EXAMPLES.get(name) or TRAINING.get(name)
-    if found is None:
+    found = EXAMPLES.get(name) or TRAINING.get(name) or _made(name)
+    if not found:
         raise Broken(f"examples: got none of {name}; want one in statfed.lab.laws.universe")
     return found
+
+
+def _made(name: str) -> list[dict[str, Any]]:
+    """Options that are worked out: a table of records made up from the codebook."""
+    if name != "synthetic-risk":
+        return []
+    from statfed.core.synthetic.coded import Coded, described
+    from statfed.core.synthetic.packing import packed
+
+    rng, count = np.random.default_rng(5), 25
+    columns: dict[str, Any] = {}
+    for key in described(CODEBOOK):
+        column = CODEBOOK.columns[key]
+        low, high = column.bounds or (0.0, 1.0)
+        columns[key] = (
+            rng.integers(len(column.levels), size=count)
+            if column.levels
+            else np.round(rng.uniform(low, high, count), 0 if column.type == "integer" else 2).clip(low, high)
+        )
+    table = packed(Coded(CODEBOOK, columns))
+    asked = {"table": table, "records": count, "keys": ["region", "sex", "age"], "secrets": ["employed", "hours"]}
+    return [asked, {**asked, "apart": "stratum = a", "secrets": ["event"]}]
 
 
 def people(n: int, seed: int = 0) -> "pd.DataFrame":
