@@ -182,7 +182,7 @@ class Told:
     @property
     def grouped(self) -> list[Floats]:
         """Counts of each column's groups."""
-        return [np.bincount(g, weights=v) for g, v in zip(self.groups, self.single, strict=True)]
+        return [np.bincount(g, weights=v).astype(np.float64) for g, v in zip(self.groups, self.single, strict=True)]
 
     @property
     def total(self) -> float:
@@ -239,7 +239,7 @@ def merging(question: Question[Options], total: Total, chosen: int) -> Told:
     later = max(noise) * (ratio if _laplace(question) else np.sqrt(ratio))
     least = max(options.least * later, _LEAST * max(noise), 1.0)
     groups = tuple(merged(v, least, not axis.levels) for v, axis in zip(single, axes, strict=True))
-    counts = [np.bincount(g, weights=v) for g, v in zip(groups, single, strict=True)]
+    counts = [np.bincount(g, weights=v).astype(np.float64) for g, v in zip(groups, single, strict=True)]
     coarse = tuple(coarser(v, options.coarse, not axis.levels) for v, axis in zip(counts, axes, strict=True))
     return Told(single, noise, groups, coarse)
 
