@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,12 +39,12 @@ def holders(count: int = 3) -> dict[str, pd.DataFrame]:
     return {name: everybody.iloc[i::count] for i, name in enumerate("abc"[:count])}
 
 
-def evaluated(synthetic: pd.DataFrame, **more: object) -> dict[tuple[str, str], dict[str, object]]:
+def evaluated(synthetic: pd.DataFrame, **more: Any) -> dict[tuple[str, str], dict[str, object]]:
     with Federation(holders(), book(), protection="secure-aggregation", seed=1) as federation:
         asked = Asked("public-release", KEYS, SECRETS)
         found = evaluate_apart(
             federation, read(synthetic), asked, np.random.default_rng(1), apart="part = kept", **more
-        )  # type: ignore[arg-type]
+        )
     json.dumps(to_dict(found, {}), allow_nan=False)
     return {(str(row["name"]), str(row["about"])): dict(row) for row in rows(found)}
 

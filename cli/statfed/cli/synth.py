@@ -116,7 +116,7 @@ def fit(
     output: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Model file (JSON).")] = Path(
         "model.json"
     ),
-    method: Annotated[str, typer.Option("--method", metavar="NAME", help="Method (statfed synth guide).")] = "mst",
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="Method (statfed synth guide).")] = "aim",
     holder: Holder = None,
     codebook: Book = None,
     epsilon: Annotated[
@@ -151,10 +151,10 @@ def fit(
 
     [bold]Examples[/bold]
 
-    statfed synth fit people.parquet --codebook people.codebook.toml --method mst --epsilon 1 -o model.json
+    statfed synth fit people.parquet --codebook people.codebook.toml --method aim --epsilon 1 -o model.json
 
     statfed synth fit --holder a=a.parquet --holder b=b.parquet --holder c=c.parquet --codebook people.codebook.toml
-    --method mst --privacy shared:epsilon=1 --protect secure-aggregation -o model.json
+    --method aim --privacy shared:epsilon=1 --protect secure-aggregation -o model.json
     """
     from statfed.federation import Federation
     from statfed.federation.synthetic import fit as fitted
@@ -314,7 +314,7 @@ def evaluate(
         *filter(None, [fresh]),
         *filter(None, [limits and str(limits)]),
     )
-    to = Destinations(inputs, overwrite)
+    to = Destinations(tuple(str(one) for one in inputs), overwrite)
     to.check(output)
     if output is not None and output.suffix not in (".html", ".json", ".parquet", ".csv"):
         raise UsageError(f"--out: got {output.name}; want a file ending in .html, .json, .parquet or .csv")

@@ -6,7 +6,7 @@ them is the *model*, public as they are, in JSON. `generate` draws records from 
 neither needs a guard of its own: what holders lose is what was asked of them, and no more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from statfed.core.codebook import Codebook
 from statfed.core.discovery import SYNTHESIS, load
 from statfed.core.errors import UsageError
-from statfed.core.scenario import Ask
+from statfed.core.result import Result
 from statfed.core.section import Section, describe
 
 Model = Mapping[str, Any]
@@ -26,6 +26,17 @@ Columns = Mapping[str, NDArray[Any]]
 """Columns by name, as in `statfed.core.synthetic.coded.Coded`."""
 Private = Literal["always", "possible", "never", "no data"]
 """Is a fit differentially private? `no data`: nothing is asked of anybody."""
+
+
+class Ask(Protocol):
+    """Asks holders one analysis, as a user does: under their policies, and under a protection. The only way to them.
+
+    share: part of the privacy budget that this question takes. Raises UsageError, Refused or EngineError.
+    """
+
+    def __call__(self, analysis: str, *, share: float = 1.0, where: str | Sequence[str] = (), **options: Any) -> Result:
+        """The released result."""
+        ...
 
 
 class Synthesis(Protocol):

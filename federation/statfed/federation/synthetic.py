@@ -8,7 +8,7 @@ is given away. Records that break a rule of the codebook are drawn anew.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -119,7 +119,7 @@ def fit(
         federation.count()
     answers: list[Answer] = []
 
-    def ask(analysis: str, *, share: float = 1.0, where: Any = (), **more: Any) -> Result:
+    def ask(analysis: str, *, share: float = 1.0, where: str | Sequence[str] = (), **more: Any) -> Result:
         if privacy is not None and (share != 1.0 or answers):
             raise UsageError(f"{method}: got a second private question; want one that the whole budget is spent on")
         result = federation.ask(analysis, where=where, privacy=privacy, **more)

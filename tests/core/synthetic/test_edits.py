@@ -10,9 +10,9 @@ from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.conditions import parse_where
 from statfed.core.errors import UsageError
 from statfed.core.synthesis import Fitted
-from statfed.core.synthetic.coded import Coded, coded
+from statfed.core.synthetic.coded import Coded
 from statfed.core.synthetic.edits import clauses, drawn, obeys, truth
-from statfed.federation.synthetic import Synthesizer, fit
+from statfed.federation.synthetic import Synthesizer, fit, own_table
 from tests.federate import codebook_of, table_of
 
 COLUMNS = {
@@ -175,4 +175,4 @@ def test_federation_fits_under_a_codebook_with_rules() -> None:
     with Federation({"a": frame[:120], "b": frame[120:]}, book) as fed:
         made = fit(fed, "margins", {}).sample(500, seed=2)
     assert not ((made["region"] == "s") & ~made["employed"]).any()
-    assert coded(made, book).count == 500
+    assert own_table(made, book).count == 500

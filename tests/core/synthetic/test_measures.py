@@ -108,7 +108,7 @@ def test_associations_agree_with_correlation_and_cramers_v() -> None:
 
 
 def test_boosted_trees_tell_independent_columns_apart_and_not_fresh_records() -> None:
-    assert utility.discrimination(OWN, APART, None, rng()).low > 0.55
+    assert (utility.discrimination(OWN, APART, None, rng()).low or 0.0) > 0.55
     like = utility.discrimination(OWN, S, None, rng())
     assert like.low is not None
     assert like.high is not None
@@ -198,7 +198,8 @@ def test_disco_and_repu_agree_with_a_plain_count() -> None:
     disco = targets.disclosive_correct(original, synthetic, None, ("a", "b"), "t", rng())
     assert disco.value == pytest.approx(wilson(3, 5)[0])
     tcap = targets.targeted_correct(original, synthetic, None, ("a", "b"), "t", rng())
-    assert (tcap.value, tcap.n) == (pytest.approx(wilson(3, 4)[0]), 4)
+    assert tcap.value == pytest.approx(wilson(3, 4)[0])
+    assert tcap.n == 4
     repu = targets.replicated_uniques(original, synthetic, None, ("a", "b"), rng())
     assert repu.value == pytest.approx(wilson(2, 5)[0])
 

@@ -11,11 +11,11 @@ import pytest
 from statfed.core.codebook import Codebook
 from statfed.core.errors import Refused, UsageError
 from statfed.core.method import Ask, Question, read_question
-from statfed.core.synthetic.coded import Coded, coded
+from statfed.core.synthetic.coded import Coded
 from statfed.core.synthetic.utility import margins
 from statfed.core.terms import Terms
 from statfed.federation.federation import Federation
-from statfed.federation.synthetic import fit
+from statfed.federation.synthetic import fit, own_table
 from statfed.strategies.analyses import cart as analysis
 from statfed.strategies.analyses._classes import Axis, axis_of
 from statfed.strategies.synthesis import cart
@@ -185,7 +185,7 @@ def test_interactions_and_missing_values_are_as_in_the_original() -> None:
     frame, fresh = people(5_000, 7), people(5_000, 8)
     model = fitted([frame], classes=16)
     made = Coded(BOOK, dict(cart.generate(model, BOOK, 5_000, np.random.default_rng(9))))
-    original, other = coded(frame, BOOK), coded(fresh, BOOK)
+    original, other = own_table(frame, BOOK), own_table(fresh, BOOK)
     found = margins(original, made, other, np.random.default_rng(1), ways=3)
     assert found.baseline is not None
     assert found.value < found.baseline * 1.25

@@ -10,10 +10,10 @@ from scipy.stats import multivariate_normal, norm
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.synthetic.coded import Coded, coded
+from statfed.core.synthetic.coded import Coded
 from statfed.core.synthetic.utility import margins
 from statfed.federation.federation import Federation
-from statfed.federation.synthetic import fit
+from statfed.federation.synthetic import fit, own_table
 from statfed.strategies.synthesis import copula
 from statfed.strategies.synthesis._latent import binormal, nearest_correlation, polychoric, projected
 from tests.federate import codebook_of, federate, split
@@ -94,8 +94,8 @@ def test_drawn_records_have_the_margins_and_the_pairs_of_the_original() -> None:
     frame, fresh = people(12_000, 2), people(12_000, 3)
     model = fitted([frame])
     made = Coded(BOOK, dict(copula.generate(model, BOOK, 12_000, np.random.default_rng(4))))
-    original = coded(frame, BOOK)
-    found = margins(original, made, coded(fresh, BOOK), np.random.default_rng(5))
+    original = own_table(frame, BOOK)
+    found = margins(original, made, own_table(fresh, BOOK), np.random.default_rng(5))
     rng = np.random.default_rng(6)
     independent = Coded(BOOK, {name: rng.permutation(values) for name, values in made.columns.items()})
     lost = margins(original, independent, None, np.random.default_rng(5))
@@ -152,6 +152,6 @@ def test_it_is_fitted_privately_by_one_question_and_refused_without_what_it_need
     assert model.fitted.origin["epsilon"] <= 3.0
     assert len(model.fitted.origin["questions"]) == 1
     made = model.coded(4_000, seed=1)
-    assert margins(coded(frame, BOOK), made, None, np.random.default_rng(1)).value < 0.2
+    assert margins(own_table(frame, BOOK), made, None, np.random.default_rng(1)).value < 0.2
     with pytest.raises(UsageError, match="ordered: got x"):
         fitted([frame], ordered=("x",))

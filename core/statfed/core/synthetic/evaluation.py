@@ -16,7 +16,7 @@ from statfed.core.synthetic.coded import Coded
 from statfed.core.synthetic.guide import Limit, Use, guide
 from statfed.core.synthetic.measured import Measured
 
-Word = Literal["evidence against", "no evidence against", "not enough evidence"]
+Word = Literal["evidence against", "no evidence against", "not enough evidence", "not judged"]
 MOST_KEYS = 4
 MOST_SECRETS = 12
 
@@ -70,9 +70,9 @@ class Evaluation:
         chosen = [one for one in self.judged if guide().measure(one.limit.measure).kind == kind]
         if any(one.kept is False for one in chosen):
             return "evidence against"
-        if not chosen or any(one.kept is None for one in chosen):
+        if any(one.kept is None for one in chosen):
             return "not enough evidence"
-        return "no evidence against"
+        return "no evidence against" if chosen else "not judged"
 
     @property
     def sentence(self) -> str:
@@ -84,6 +84,9 @@ class Evaluation:
             ]
             word = self.word(kind)
             names = ", ".join(dict.fromkeys(guide().measure(one.limit.measure).title.lower() for one in broken))
+            if word == "not judged":
+                said.append(f"not judged whether {what.removeprefix('that ')}, the use sets no limit")
+                continue
             said.append(f"{word} {what}" + (f" ({names})" if names else ""))
         return f"For {self.use.title.lower()}: {'; '.join(said)}. This is evidence by some measures, and no clearance."
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from statfed.core.errors import UsageError
 from statfed.core.synthetic.coded import Coded, joined
 from statfed.core.synthetic.features import gower_points, nearest
-from statfed.core.synthetic.measured import Measured, auc, of_auc
+from statfed.core.synthetic.measured import Measured, auc, of_auc, succeeded
 
 RARE = 0.05
 """Share of records that count as rare."""
@@ -75,15 +75,12 @@ def copies(original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.rando
     """
     size = original.count if fresh is None else min(original.count, fresh.count)
 
-    def share(table: Coded) -> float:
+    def equal(table: Coded) -> tuple[int, int]:
         target = table.drawn(size, rng)
         points = [np.column_stack([each.columns[name] for name in original.names]) for each in (target, synthetic)]
         filled = [np.nan_to_num(each.astype(np.float64), nan=-np.pi) for each in points]
         _, group, times = np.unique(filled[0], axis=0, return_inverse=True, return_counts=True)
         single = {row.tobytes() for row in filled[0][times[group.ravel()] == 1]}
-        return float(np.mean([row.tobytes() in single for row in filled[1]]))
+        return sum(row.tobytes() in single for row in filled[1]), synthetic.count
 
-    value = share(original)
-    baseline = None if fresh is None else share(fresh)
-    excess = None if baseline is None else value - baseline
-    return Measured("copies", "risk", value, baseline=baseline, excess=excess, n=synthetic.count, about="all columns")
+    return succeeded("copies", equal(original), None if fresh is None else equal(fresh), None, "all columns")

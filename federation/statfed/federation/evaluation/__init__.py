@@ -38,7 +38,7 @@ def coefficients_of(
         for sources in (original, synthetic):
             with Federation(sources, codebook) as federation:
                 results.append(federation.ask(name, **options))
-        found.append(coefficients(*results)[0])
+        found.append(coefficients(results[0], results[1])[0])
     return tuple(replace(one, about=line) for one, line in zip(found, models, strict=True))
 
 

@@ -94,8 +94,8 @@ def _tables(rows: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> Coun
         margin = tuple(name.split(" x "))
         shape = [sizes[column] for column in margin]
         values = np.zeros((2, math.prod(shape)))
-        for cell, count, noise in cells:
-            values[:, cell] = count, noise
+        for place, count, noise in cells:
+            values[:, place] = count, noise
         made[margin] = values[0].reshape(shape), values[1].reshape(shape)
     return made
 
@@ -134,8 +134,8 @@ def _margins(
                 mine, theirs = (each.reshape(counts.shape).sum(axis=others) for each in (own, share))
                 more = tuple(i + 1 for i in others)
                 pairs = [each.reshape(-1, *counts.shape).sum(axis=more) for each in (draws, told)]
-                usual = [_hellinger(d, t) for d, t in zip(*np.broadcast_arrays(*pairs), strict=True)]
-                single[name] = _hellinger(mine, theirs), float(np.mean(usual))
+                apart = [_hellinger(d, t) for d, t in zip(*np.broadcast_arrays(*pairs), strict=True)]
+                single[name] = _hellinger(mine, theirs), float(np.mean(apart))
     by_column = {name: value for name, (value, _) in single.items()}
     farthest = max(by_column, key=lambda name: by_column[name])
     ways = len(next(iter(tables)))

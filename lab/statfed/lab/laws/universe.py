@@ -121,9 +121,13 @@ def _made(name: str) -> list[dict[str, Any]]:
             if column.levels
             else np.round(rng.uniform(low, high, count), 0 if column.type == "integer" else 2).clip(low, high)
         )
-    table = packed(Coded(CODEBOOK, columns))
-    asked = {"table": table, "records": count, "keys": ["region", "sex", "age"], "secrets": ["employed", "hours"]}
-    return [asked, {**asked, "apart": "stratum = a", "secrets": ["event"]}]
+    known = {"records": count, "keys": ["region", "sex", "age"]}
+    whole = packed(Coded(CODEBOOK, columns))
+    rest = packed(Coded(CODEBOOK, {key: values for key, values in columns.items() if key != "stratum"}))
+    return [
+        {**known, "table": whole, "secrets": ["employed", "hours"]},
+        {**known, "table": rest, "secrets": ["event"], "apart": "stratum = a"},
+    ]
 
 
 def people(n: int, seed: int = 0) -> "pd.DataFrame":

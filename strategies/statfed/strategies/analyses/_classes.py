@@ -163,9 +163,9 @@ def merge_few(values: Floats, least: float, ordered: bool) -> tuple[int, ...]:
         if not small[place]:
             small[place] = True
             held += float(values[place])
-    groups, following = np.zeros(len(values), np.int64), 0
+    found, following = np.zeros(len(values), np.int64), 0
     for place in range(len(values)):
         if not small[place]:
-            groups[place], following = following, following + 1
-    groups[small] = following
-    return tuple(int(group) for group in groups)
+            found[place], following = following, following + 1
+    found[small] = following
+    return tuple(int(group) for group in found)

@@ -170,7 +170,7 @@ class Measured:
 
     def of(self, margin: Floats, columns: Clique) -> Floats:
         """What a margin over `columns`, which has all of the own ones, says of these cells."""
-        found = margin.sum(axis=tuple(i for i, column in enumerate(columns) if column not in self.columns))
+        found: Floats = margin.sum(axis=tuple(i for i, column in enumerate(columns) if column not in self.columns))
         kept = [column for column in columns if column in self.columns]
         found = np.transpose(found, [kept.index(column) for column in self.columns])
         for axis, column in enumerate(self.columns):

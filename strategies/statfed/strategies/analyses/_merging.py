@@ -62,4 +62,4 @@ def projected(values: Floats, total: float) -> Floats:
     falling = np.sort(values)[::-1]
     over = (np.cumsum(falling) - total) / np.arange(1, len(values) + 1)
     last = int(np.flatnonzero(falling > over)[-1])
-    return np.maximum(values - over[last], 0.0)
+    return np.asarray(np.maximum(values - over[last], 0.0), np.float64)

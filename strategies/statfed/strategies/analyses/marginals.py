@@ -10,8 +10,10 @@ nothing what they are, so that no holder whose rules are on answers, and no rele
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from statfed.core.codebook import Codebook
@@ -155,7 +157,7 @@ def coordinate(question: Question[Options]) -> Coordination:
     return found.with_(facts=facts)
 
 
-def margin_rows(margin: Sequence[str], count: Arrays | np.ndarray, noise: np.ndarray) -> list[Row]:
+def margin_rows(margin: Sequence[str], count: NDArray[Any], noise: NDArray[Any]) -> list[Row]:
     """A row for each cell of a margin: its columns, its place among their cells (row by row), count and noise."""
     name = " x ".join(margin)
     return [

@@ -117,6 +117,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         raise UsageError(f"synthetic-risk: unknown ask: got {ask.name!r}; want attacks")
     shape, private = (len(attacks_of(question)), 2), question.privacy is not None
     return {
+        **({} if private else {"records": Part((), 1.0, integer=True, single=True)}),
         "tried": Part(shape, 1.0, integer=True, what=Counts() if private else None),
         "succeeded": Part(shape, 1.0, integer=True, what=Counts(beside="tried") if private else None),
     }
@@ -139,7 +140,10 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
             for place, attack in enumerate(attacks_of(question)):
                 hits, attempts = _made(attack, own, synthetic, options)
                 tried[place, side], succeeded[place, side] = int(attempts.sum()), int((hits & attempts).sum())
-    return {"tried": tried, "succeeded": succeeded}
+    found = {"tried": tried, "succeeded": succeeded}
+    if question.privacy is None:
+        found["records"] = np.array(table.aggregate(n=table.expr.count())["n"], np.int64)
+    return found
 
 
 def _sides(table: Table, options: Options) -> Sequence[Table]:
@@ -202,4 +206,5 @@ def coordinate(question: Question[Options]) -> Coordination:
             )
     rests = Basis(keys=("measure", "about", "records"), counts=("tried",), own=("succeeded", "std_error"))
     basis = {"attacks": rests} if question.privacy else {}
-    return Result("synthetic-risk", "Attacks on synthetic data", {"attacks": rows}, basis=basis)
+    facts = {} if question.privacy else {"records": int(total["records"])}
+    return Result("synthetic-risk", "Attacks on synthetic data", {"attacks": rows}, facts, basis=basis)

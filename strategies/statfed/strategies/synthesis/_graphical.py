@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.result import Result
-from statfed.core.scenario import Ask
-from statfed.core.synthesis import Columns, Model
+from statfed.core.synthesis import Ask, Columns, Model
 from statfed.strategies.analyses._classes import Axis
 from statfed.strategies.analyses._graph import Junction
 from statfed.strategies.analyses._merging import projected

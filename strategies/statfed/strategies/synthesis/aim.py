@@ -8,8 +8,7 @@ Source: McKenna, Mullins, Sheldon and Miklau 2022, AIM.
 import numpy as np
 
 from statfed.core.codebook import Codebook
-from statfed.core.scenario import Ask
-from statfed.core.synthesis import Columns, Model, Private
+from statfed.core.synthesis import Ask, Columns, Model, Private
 from statfed.strategies.analyses import aim as counts
 from statfed.strategies.synthesis import _graphical
 

@@ -17,9 +17,8 @@ from pydantic import Field
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.scenario import Ask
 from statfed.core.section import Section
-from statfed.core.synthesis import Columns, Model, Private
+from statfed.core.synthesis import Ask, Columns, Model, Private
 from statfed.strategies.analyses._trees import Floats, Ints, Split, Walker
 from statfed.strategies.synthesis._axes import axes, axis_from, axis_json, drawn
 

@@ -29,9 +29,8 @@ from scipy.special import ndtr
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.scenario import Ask
 from statfed.core.section import Section
-from statfed.core.synthesis import Columns, Model, Private
+from statfed.core.synthesis import Ask, Columns, Model, Private
 from statfed.strategies.analyses._classes import Axis, axis_of
 from statfed.strategies.synthesis._axes import axes, axis_from, axis_json, counts_in, drawn
 from statfed.strategies.synthesis._latent import first_factor, nearest_correlation, polychoric, projected

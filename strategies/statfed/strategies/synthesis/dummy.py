@@ -11,9 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from statfed.core.codebook import Codebook
-from statfed.core.scenario import Ask
 from statfed.core.section import Section
-from statfed.core.synthesis import Columns, Model, Private
+from statfed.core.synthesis import Ask, Columns, Model, Private
 from statfed.strategies.synthesis._axes import axes, axis_from, axis_json, drawn
 
 TITLE = "Dummy records from the codebook alone, for testing programs"

@@ -21,9 +21,8 @@ from pydantic import Field
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.result import Result
-from statfed.core.scenario import Ask
 from statfed.core.section import Section
-from statfed.core.synthesis import Columns, Model, Private
+from statfed.core.synthesis import Ask, Columns, Model, Private
 from statfed.core.synthetic.coded import described
 
 TITLE = "Records from published tables, by iterative proportional fitting"
@@ -89,7 +88,7 @@ def fitted(model: Model, codebook: Codebook) -> NDArray[np.float64]:
         off = max(one.adjust(joint) for one in known)
         if off < _CLOSE:
             break
-    return joint / joint.sum()
+    return np.asarray(joint / joint.sum(), np.float64)
 
 
 class _Told:

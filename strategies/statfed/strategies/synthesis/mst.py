@@ -8,8 +8,7 @@ Source: McKenna, Miklau and Sheldon 2021, Winning the NIST contest.
 import numpy as np
 
 from statfed.core.codebook import Codebook
-from statfed.core.scenario import Ask
-from statfed.core.synthesis import Columns, Model, Private
+from statfed.core.synthesis import Ask, Columns, Model, Private
 from statfed.strategies.analyses import mst as counts
 from statfed.strategies.synthesis import _graphical
 
