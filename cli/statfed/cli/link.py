@@ -82,7 +82,7 @@ def _run(
         "minimum_frequency": minimum_frequency,
         "helper": helper,
         "cap": cap,
-        "direct": direct,
+        "direct": bool(direct),
         "options": settings,
     }
     if estimate != "none":
