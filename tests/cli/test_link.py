@@ -34,13 +34,13 @@ def run(*arguments: str, code: int = 0) -> str:
 HOLDERS = ("--key", "id", "--holder", "office=a.parquet", "--holder", "bank=b.parquet")
 
 
-def test_the_shortest_path_tells_how_many_match(folder: Path) -> None:  # noqa: ARG001
+def test_the_shortest_path_tells_how_many_match(folder: Path) -> None:
     told = json.loads(run("link", *HOLDERS, "--json"))
     assert told["matched"][0]["count"] == 200
     assert "200" in run("link", *HOLDERS)
 
 
-def test_a_table_of_columns_of_both_is_that_of_the_plain_join(folder: Path) -> None:  # noqa: ARG001
+def test_a_table_of_columns_of_both_is_that_of_the_plain_join(folder: Path) -> None:
     run("link", *HOLDERS, "--analysis", "table rows=region columns=sector", "--csv", "t.csv")
     joined = pd.read_parquet("a.parquet").merge(pd.read_parquet("b.parquet"), on="id")
     counts = joined.groupby(["region", "sector"]).size()
@@ -57,7 +57,7 @@ def test_a_table_of_columns_of_both_is_that_of_the_plain_join(folder: Path) -> N
         (("--set", "decimals"), "want key=value"),
     ],
 )
-def test_mistakes_are_told(folder: Path, more: tuple[str, ...], message: str) -> None:  # noqa: ARG001
+def test_mistakes_are_told(folder: Path, more: tuple[str, ...], message: str) -> None:
     assert message in " ".join(run("link", *HOLDERS, *more, code=2).split())
 
 
