@@ -96,8 +96,9 @@ def coded(table: Any, codebook: Codebook, where: str = "data") -> Coded:
 
 def _read(values: Any, column: Column, where: str) -> NDArray[Any]:
     import pyarrow as pa
-    import pyarrow.compute as pc
+    import pyarrow.compute
 
+    pc: Any = pyarrow.compute  # its functions are made when it is imported
     if not column.levels:
         numbers: NDArray[np.float64] = values.cast(pa.float64()).to_numpy().astype(np.float64)
         return numbers

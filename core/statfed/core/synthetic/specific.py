@@ -12,6 +12,7 @@ from statfed.core.synthetic.coded import Coded, joined
 from statfed.core.synthetic.features import main_effects
 from statfed.core.synthetic.measured import Measured
 
+_BOOSTED: dict[str, Any] = {"max_iter": 100, "early_stopping": False}
 FEWEST = 100
 """Records to train or to test on, at least."""
 
@@ -65,7 +66,7 @@ def _classes(
         raise UsageError("target: got one level in the fresh records; want two or more")
     if len(np.unique(labels)) < 2:
         return 0.5  # whoever knows one level tells nothing apart
-    model = HistGradientBoostingClassifier(max_iter=100, random_state=seed, early_stopping=False).fit(x, labels)
+    model = HistGradientBoostingClassifier(**_BOOSTED, random_state=seed).fit(x, labels)
     odds = model.predict_proba(test)
     known = {label: place for place, label in enumerate(model.classes_)}
     scores = [odds[:, known[c]] if c in known else np.zeros(len(test)) for c in classes]
@@ -84,7 +85,7 @@ def _numbers(
 
     if truth.std() == 0:
         raise UsageError("target: got one value in the fresh records; want several")
-    model = HistGradientBoostingRegressor(max_iter=100, random_state=seed, early_stopping=False).fit(x, values)
+    model = HistGradientBoostingRegressor(**_BOOSTED, random_state=seed).fit(x, values)
     return float(r2_score(truth, model.predict(test)))
 
 

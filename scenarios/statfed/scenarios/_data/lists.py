@@ -79,10 +79,11 @@ def drawn(design: Design, seed: int) -> Drawn:
         first=on[0],
         second=on[1],
         second_name=[
-            mistyped(name[i], "name", rng) if bad else name[i] for i, bad in zip(on[1], wrong[0], strict=True)
+            mistyped(str(name[i]), "name", rng) if bad else str(name[i]) for i, bad in zip(on[1], wrong[0], strict=True)
         ],
         second_number=[
-            mistyped(number[i], "postcode", rng) if bad else number[i] for i, bad in zip(on[1], wrong[1], strict=True)
+            mistyped(str(number[i]), "postcode", rng) if bad else str(number[i])
+            for i, bad in zip(on[1], wrong[1], strict=True)
         ],
     )
 
