@@ -305,6 +305,7 @@ class LinkageUnit(_Steps):
         if options.level is not None and options.level > threshold:
             raise Refused(f"level: got {options.level:g}, above the threshold that was found; want a lower one")
         self._counted = counted(found, threshold, options.level, (real[0], real[1]), tags)
+        self._counted.refuse_few(options.minimum)
         if self._columns:
             self._columns.weigh(self._counted.weights(holders.index(self._columns.plan.owner)))
 
@@ -319,8 +320,8 @@ class LinkageUnit(_Steps):
         plan = self._columns.plan
         theirs = self.channels.open(plan.owner, "counts", text(packet, "counts"))
         counts, values = self._columns.opened(theirs)
-        shown = shown_cells(counts[0], counts[1], options.minimum)
-        told |= of_cells(rates, counts[0], counts[1], shown)
+        shown = shown_cells(counts[0], counts[1], options.minimum, self._counted.most)
+        told |= of_cells(self._counted, rates, counts[0], counts[1], shown)
         return told | {"sums": np.where(shown, values, np.uint64(0)), "all": values.sum(2, dtype=np.uint64)}
 
     def _diagnostics(self, links: Candidates, quality: Quality, at: int, most: int, share: int) -> dict[str, Any]:
