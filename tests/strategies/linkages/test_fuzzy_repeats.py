@@ -13,6 +13,7 @@ from statfed.core.errors import Refused
 from statfed.core.linkage import Outcome, Units, linked
 from statfed.scenarios._data.registers import registers
 from statfed.strategies.linkages import _fuzzy_parties, fuzzy
+from statfed.strategies.linkages._fuzzy_sums import Value, told
 from statfed.strategies.linkages._fuzzy_told import counted, error, limits, spread, step, stepped
 from tests.strategies.linkages.fuzzily import Keys, agreed, keys_of, parties_of
 
@@ -111,3 +112,42 @@ def test_what_is_told_in_steps_is_finer_or_limits_are_narrower() -> None:
         assert told == pytest.approx(told.T)
     assert counted([1234.0, 3.0], 5).tolist() == [1235.0, 5.0]
     assert (error(0.0), stepped(0.0, 0.01)) == (0.0, 0.0)
+
+
+def filled(copies: int, owner: str, **options: Any) -> tuple[Outcome, dict[str, Any]]:
+    """A cell of one person at the bank, whom the office has so often, with streets that differ by letters."""
+    a, b = registers(500, 0.7, 0.1, 3)
+    mine, theirs = keys_of(a), keys_of(b)
+    target = 0
+    bait = list_of(mine, 0, [target], [copies], True)
+    office = {name: [*values[: 500 - copies], *bait[name]] for name, values in theirs.items()}
+    region = np.random.default_rng(5).choice(2, 500, p=(0.6, 0.4)).astype(float)
+    region[target] = 2
+    income = np.full(500, 1_000.0)
+    income[target] = 77_777.0
+    units = {"bank": Units(mine, {"region": region, "income": income}), "office": Units(office)}
+    columns = {"by": {"region": ("north", "south", "tiny")}, "values": {"income": Value(low=0, high=100_000)}}
+    agreement = agreed(500, **({"estimate": "total", "owner": owner, "threshold": 0.76, **columns} | options))
+    parties: dict[str, Any] = parties_of(agreement, units)
+    return linked(fuzzy.coordinator(agreement), parties), parties
+
+
+def test_a_cell_of_one_person_is_told_who_is_often_in_the_others_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome, parties = filled(15, "bank")
+    assert outcome.result is not None
+    assert max(parties["linkage-unit"]._counted.most) >= 12
+    assert outcome.result.tables["corrected"][3] == {"region": "tiny"} | dict.fromkeys(
+        ("links", "estimate", "std_error", "lower", "upper")
+    )
+    assert outcome.result.tables["totals"][3]["naive"] is None
+    assert outcome.result.tables["corrected"][0]["links"] % 20 == 0  # type: ignore[operator]
+    with pytest.raises(Refused, match="more than the agreed 20 pairs"):
+        filled(21, "bank")
+    with pytest.raises(Refused, match="may be of fewer records than the agreed 10"):
+        filled(100, "bank")
+    monkeypatch.setattr(_fuzzy_parties, "shown_cells", lambda *counts: told(*counts[:3]))
+    attacked, _ = filled(15, "bank")  # as it was: the cell has 15 links, of one person
+    assert attacked.result is not None
+    naive: Any = attacked.result.tables["totals"][3]["naive"]
+    assert naive / 77_777 == pytest.approx(round(naive / 77_777), abs=1e-4)
+    assert naive >= 12 * 77_777

@@ -63,6 +63,12 @@ class Options(Section):
     values: dict[str, Value] = Field(
         default_factory=dict, max_length=20, description="corrected figures: columns that are summed"
     )
+    weight: int = Field(
+        default=20,
+        ge=1,
+        json_schema_extra={"weaker": "above"},
+        description="corrected totals of values, exact sums: pairs that a record may have, so often it weighs in them",
+    )
     helper: str = Field(default="linkage-unit", description="name of the linkage unit, none of the holders")
 
     @model_validator(mode="after")

@@ -306,6 +306,11 @@ class LinkageUnit(_Steps):
             raise Refused(f"level: got {options.level:g}, above the threshold that was found; want a lower one")
         self._counted = counted(found, threshold, options.level, (real[0], real[1]), tags)
         self._counted.refuse_few(options.minimum)
+        if options.values and sum(self._counted.most) > options.weight:
+            raise Refused(
+                f"weight: got a record with more than the agreed {options.weight} pairs behind totals of values; want "
+                "lists without repeated records, smaller blocks, or a higher level"
+            )
         if self._columns:
             self._columns.weigh(self._counted.weights(holders.index(self._columns.plan.owner)))
 
