@@ -9,7 +9,8 @@ follows from the estimated precision (`_quality`), and tells the coordinator cou
 Why it holds, parties following the protocol:
 
 1. *Against the coordinator*: it relays sealed messages, whose sizes depend on agreed sizes alone (`_channels`), and
-   gets the figures that `learns` lists; counts are 0 or at least `minimum`.
+   gets the figures that `learns` lists; counts are 0 or at least `minimum`, of so many different records of each list
+   (`_fuzzy_told`), though a holder has a record often in its list.
 2. *Against the linkage unit without the secret*: positions and tags are HMAC-SHA256 under keys derived from 32 bytes of
    each holder (a pseudorandom function; RFC 2104, Bellare 2006), fresh for every linkage. So it cannot encode a guess
    (no dictionary), nor compare with another linkage's encodings. Order tells nothing: records are shuffled.
@@ -367,7 +368,8 @@ def _learns_corrected(options: Options) -> list[Disclosure]:
             "coordinator",
             "error rates of links, links and pairs in all, and the number of matches that follows, with standard "
             f"errors{population}; not how many records have how many links or pairs beyond what is told without",
-            "at least the minimum of records and links",
+            "at least the minimum of different records of each list behind links and behind other pairs; in steps of "
+            "what one record weighs",
         ),
     ]
     if options.owner:
@@ -383,9 +385,11 @@ def _learns_corrected(options: Options) -> list[Disclosure]:
             ),
             Disclosure(
                 "coordinator",
-                f"links and pairs of each cell that has at least {options.minimum} links{totals}",
-                f"cells with fewer, or with 1 to {options.minimum - 1} pairs beside their links, are not told; they "
-                "have as many together",
+                "links and pairs of each cell behind whose links, and behind whose other pairs if any, are at least "
+                f"{options.minimum} records of each list{totals}",
+                "other cells are not told, and have as many together; numbers in steps of the most that one record "
+                "has; totals of values are exact sums, and in them a record weighs as often as it has links or "
+                f"pairs, {options.weight} at most",
             ),
             Disclosure(
                 options.owner,
