@@ -162,9 +162,19 @@ def two_best(pairs: Candidates) -> tuple[NDArray[np.float32], NDArray[np.float32
     return best, second
 
 
-def links_of(side: Places, count: int) -> Places:
-    """How many of `count` records have 0, 1, 2 ... pairs; shape (most + 1,). side: a record of every pair."""
-    return np.bincount(np.bincount(side, minlength=count))
+def leaning(pairs: Candidates) -> int:
+    """The largest number of left records of which one right record is among the two best."""
+    order = np.lexsort((-pairs.score, pairs.left))
+    left = pairs.left[order]
+    third = np.append([-1, -1], left[:-2])[: len(left)] == left
+    return int(np.bincount(pairs.right[order][~third]).max(initial=0))
+
+
+def repeated(side: Encoded) -> int:
+    """The largest number of records that have one encoding and the same tags."""
+    rows = np.ascontiguousarray(np.hstack([side.encodings, side.tags]))
+    _, counts = np.unique(rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))), return_counts=True)
+    return int(counts.max(initial=0))
 
 
 def one_to_one(pairs: Candidates, rows: int, columns: int) -> tuple[Candidates, int]:

@@ -25,13 +25,15 @@ from statfed.core.linkage_errors.totals import (
     CorrectedTotals,
     Correction,
     blocked_rates,
-    corrected_counts,
     corrected_totals,
 )
 from statfed.core.protection import Packet, whole_numbers
 from statfed.core.result import Basis, Row
 from statfed.strategies.linkages._comparing import Candidates
 from statfed.strategies.linkages._fuzzy_sums import Plan, off, opened
+from statfed.strategies.linkages._fuzzy_sums import told as told_cells
+from statfed.strategies.linkages._fuzzy_told import COARSE, error, limits, spread, step, stepped
+from statfed.strategies.linkages._fuzzy_told import counted as counted_in_steps
 from statfed.strategies.linkages._quality import BINS
 
 EACH, MOST_EACH = 1.5, 3.0
@@ -67,6 +69,27 @@ class Counted:
         """Links and pairs of each record, (n, 2)."""
         return np.column_stack([self.links[side], self.pairs[side]]).astype(np.uint64)
 
+    @property
+    def most(self) -> tuple[int, int]:
+        """The largest number of links, and of other pairs, that any record of either list has."""
+        others = [pairs - links for pairs, links in zip(self.pairs, self.links, strict=True)]
+        return tuple(max(int(side.max(initial=0)) for side in kind) for kind in (self.links, others))  # type: ignore[return-value]
+
+    def told(self, links: Any, pairs: Any) -> tuple[Floats, Floats]:
+        """Numbers of links and of pairs in steps of what one record has of them."""
+        some, every = counted_in_steps(links, self.most[0]), counted_in_steps(pairs, sum(self.most))
+        return some, np.maximum(some, every)
+
+    def refuse_few(self, minimum: int) -> None:
+        """Raises Refused where fewer than `minimum` different records of a list may be behind all links or pairs."""
+        links = self.links[0].sum()
+        if told_cells(np.array([links]), np.array([self.pairs[0].sum()]), minimum, self.most).all():
+            return
+        raise Refused(
+            f"minimum: links or other pairs may be of fewer records than the agreed {minimum}, as single ones have "
+            "many; want lists without repeated records, smaller blocks, or a higher level"
+        )
+
     def rates(self) -> BlockedRates:
         """Error rates of links. Raises Refused where they do not follow."""
         real = self.real[0]
@@ -83,6 +106,39 @@ class Counted:
                 "estimate: error rates do not follow from how many pairs and links records have; want more records, "
                 "blocks in which some pairs are false and most are not, or another level"
             ) from None
+
+
+def coarse(done: Counted, rates: BlockedRates) -> tuple[Correction, Floats]:
+    """What rates are told as: what a correction needs of them, and a table (rates, 4), in steps of what one record of
+    the other list moves them by: it has so many of the pairs that are their numerators."""
+    n, candidates = done.units
+    weight = float(max(sum(done.most), 1))
+    exact = rates.correction
+    over = {
+        "recall": n * exact.coverage,
+        "r": n * exact.false_pairs,
+        "coverage": float(n),
+        "precision": float(done.links[0].sum()),
+        "false positive rate": float(n) * candidates,
+    }
+    rows, values = [], {}
+    for each, name in zip(rates.estimates, RATES, strict=True):
+        value, std_error, low, high = _limited(each)
+        by = weight / max(over[name], 1e-9)
+        values[name] = min(stepped(value, by), 1.0) if value <= 1 else stepped(value, by)
+        rows.append([values[name], error(std_error), *limits(low, high, value, by)])
+        rows[-1][3] = min(rows[-1][3], 1.0)
+    per_record = weight / n
+    made = Correction(
+        exact.records,
+        max(values["coverage"], step(per_record)) if values["coverage"] < 1 else 1.0,
+        values["recall"],
+        values["r"],
+        max(stepped(exact.false_pairs, per_record), step(per_record)),
+        spread(exact.realised),
+        exact.notes,
+    )
+    return made, np.array(rows)
 
 
 def counted(
@@ -105,28 +161,34 @@ def counted(
 
 
 def _suiting(found: Candidates, records: int, threshold: float) -> float:
-    """The lowest threshold at which records have no more than `EACH` pairs in the mean."""
+    """The lowest of levels 0, .02, .04 ... at which records have no more than `EACH` pairs in the mean."""
     room = int(EACH * records)
     if len(found.score) <= room:
-        return float(np.ceil(found.score.min(initial=1.0) * BINS) / BINS) if len(found.score) else threshold
+        return min(_up(float(found.score.min())), threshold) if len(found.score) else threshold
     edge = np.partition(found.score, len(found.score) - room)[len(found.score) - room]
-    return min(float(np.ceil(edge * BINS) / BINS), threshold)
+    return min(_up(float(edge)), threshold)
+
+
+def _up(score: float) -> float:
+    """The next of the levels that may be told."""
+    return float(np.ceil(score * BINS / COARSE) * COARSE / BINS)
 
 
 def of_unit(done: Counted, rates: BlockedRates, coverage: bool) -> dict[str, NDArray[Any]]:
     """What the linkage unit tells of all matches. Raises Refused as `Counted.rates`."""
-    links, pairs = int(done.links[0].sum()), int(done.pairs[0].sum())
-    total = _corrected(rates, [links], [pairs]).total
+    by, table = coarse(done, rates)
+    links, pairs = (float(one) for one in done.told(done.links[0].sum(), done.pairs[0].sum()))
+    total = _corrected(by, [links], [pairs]).total
     fits = rates.blocking.fit, rates.linkage.fit
     told: dict[str, NDArray[Any]] = {
-        "rates": np.array([_limited(each) for each in rates.estimates]),
+        "rates": table,
         "matches": np.array([links, pairs, *_numbers(total)]),
         "misfit": np.array([fit.fails for fit in fits]),
         "level": np.array(done.level),
     }
     if coverage:
         try:
-            size = population_size(*done.units, total, links=links)
+            size = population_size(*done.units, total, links=int(links))
         except UsageError:
             raise Refused("coverage: the lists have too few units in common, or more than the shorter has") from None
         told["population"] = np.array([_numbers(each) for each in size.estimates[:3]])
@@ -135,20 +197,22 @@ def of_unit(done: Counted, rates: BlockedRates, coverage: bool) -> dict[str, NDA
 
 
 def of_cells(
-    rates: BlockedRates, links: Floats, pairs: Floats, shown: NDArray[np.bool_]
+    done: Counted, rates: BlockedRates, links: Floats, pairs: Floats, shown: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.float64]]:
-    """What it tells of cells that are shown: links, pairs, and the corrected number, (cells, 6); NaN of others. With
-    what the coordinator corrects totals by. Raises Refused as `Counted.rates`."""
+    """What it tells of cells that are shown, in steps: links, pairs, and the corrected number, (cells, 6); NaN of
+    others. With what the coordinator corrects totals by. Raises Refused as `Counted.rates`."""
     told = np.full((len(links), 6), np.nan)
+    by, _ = coarse(done, rates)
+    links, pairs = done.told(links, pairs)
     if shown.any():
-        found = _corrected(rates, links[shown], pairs[shown]).cells
+        found = _corrected(by, links[shown], pairs[shown]).cells
         told[shown] = [[a, b, *_numbers(c)] for a, b, c in zip(links[shown], pairs[shown], found, strict=True)]
-    return {"cells": told, "correction": rates.correction.numbers()}
+    return {"cells": told, "correction": by.numbers()}
 
 
-def _corrected(rates: BlockedRates, links: Any, pairs: Any) -> CorrectedTotals:
+def _corrected(by: Correction, links: Any, pairs: Any) -> CorrectedTotals:
     try:
-        return corrected_counts(rates, links, pairs)
+        return corrected_totals(by, links, pairs, links_squared=links, blocked_squared=pairs)  # each counts as one
     except UsageError:
         raise Refused("estimate: links tell hardly more than pairs do; want a key that tells more") from None
 
@@ -263,7 +327,7 @@ class Told:
             return rows
         cells = figures["cells"]
         shown = np.isfinite(cells[:, 0])
-        left = float(figures["matches"][1] - np.nansum(cells[:, 1]))  # pairs of cells that are not told
+        left = max(float(figures["matches"][1] - np.nansum(cells[:, 1])), 0.0)  # pairs of cells that are not told
         by = Correction.of(figures["correction"])
         _, sums = opened(plan, figures["sums"])
         _, alls = opened(_one(plan), figures["all"])

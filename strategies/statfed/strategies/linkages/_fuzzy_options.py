@@ -41,6 +41,9 @@ class Options(Section):
         default=None, ge=1, le=10**8, description="records that each holder pads to; default its public size"
     )
     most_in_block: int = Field(default=1_000, ge=1, description="records of one holder in a block; of more none is in")
+    repeats: int = Field(
+        default=2, ge=1, json_schema_extra={"weaker": "above"}, description="records of one holder with the same key"
+    )
     most_compared: int = Field(default=10**10, ge=1, description="pairs that may be compared")
     most_kept: int = Field(default=10**8, ge=1, description="pairs that may be above the floor")
     minimum: int = Field(default=10, ge=3, description="minimum frequency of what is told")
@@ -59,6 +62,12 @@ class Options(Section):
     by: dict[str, tuple[str, ...]] = Field(default_factory=dict, description="corrected figures: columns of the cells")
     values: dict[str, Value] = Field(
         default_factory=dict, max_length=20, description="corrected figures: columns that are summed"
+    )
+    weight: int = Field(
+        default=20,
+        ge=1,
+        json_schema_extra={"weaker": "above"},
+        description="corrected totals of values, exact sums: pairs that a record may have, so often it weighs in them",
     )
     helper: str = Field(default="linkage-unit", description="name of the linkage unit, none of the holders")
 

@@ -20,8 +20,9 @@ from statfed.strategies.linkages._comparing import (
     Candidates,
     Encoded,
     compare,
-    links_of,
+    leaning,
     one_to_one,
+    repeated,
     two_best,
 )
 from statfed.strategies.linkages._encodings import Encoder, tags
@@ -30,24 +31,22 @@ from statfed.strategies.linkages._fuzzy_estimates import Counted, counted, of_ce
 from statfed.strategies.linkages._fuzzy_options import ROWS, Options, checked, messages, plan_of, sizes
 from statfed.strategies.linkages._fuzzy_sums import deal
 from statfed.strategies.linkages._fuzzy_sums import told as shown_cells
+from statfed.strategies.linkages._fuzzy_told import limits, step, stepped
 from statfed.strategies.linkages._quality import BINS, Quality, assess, binned, estimated, grouped, halved
 
 FIGURES = (
     "size",
     "threshold",
-    "compared",
-    "undecided",
     "links_by_passes",
     "matched",
     "quality",
     "thresholds",
-    "best",
-    "second",
     "linked",
     "precision",
     "recall",
 )
-"""What the linkage unit tells the coordinator, beside the records by number of links of each holder."""
+"""What the linkage unit tells the coordinator. Each counts links that are paired off one to one, or is told in steps
+of what one record weighs (`_fuzzy_told`)."""
 _SECRET = 32
 
 
@@ -102,6 +101,11 @@ class Holder(_Steps):
             )
         if units.count > self._size:
             raise Refused(f"units: got more than the agreed {self._size:,}; want at most so many")
+        if _repeated(units, self._options) > self._options.repeats:
+            raise Refused(
+                f"keys: got the same key in more than the agreed {self._options.repeats} records; want a list without "
+                "repeated records: keep one of each, or agree on a key that tells them apart"
+            )
         self._units = units
         self._part = os.urandom(_SECRET)
         self._order = Stream(os.urandom(16)).permutation(self._size)  # place of each unit, then of what pads
@@ -247,8 +251,13 @@ class LinkageUnit(_Steps):
                 Encoded(*(np.concatenate([getattr(one, it) for one in chunks]) for it in ("encodings", "tags")))
             )
         counts = [self._sizes[name] for name in holders]
+        if any(repeated(side) > options.repeats for side in sides):
+            raise Refused(
+                f"records: got one encoding more often than the agreed {options.repeats} times in a list; want lists "
+                "without repeated records"
+            )
         found = compare(sides[0], sides[1], options.floor, options.most_compared, options.most_kept)
-        links, undecided = one_to_one(found, counts[0], counts[1])
+        links, _ = one_to_one(found, counts[0], counts[1])
         if len(links.left) < options.minimum:
             raise Refused(f"minimum: got fewer links than the agreed {options.minimum}; want at least so many")
         best, second = two_best(found)
@@ -266,23 +275,18 @@ class LinkageUnit(_Steps):
                 )
             threshold = max(suggested, options.floor)
         at = round(threshold * BINS)
-        figures = self._diagnostics(links, best, second, quality, at)
+        first_half = 2 if options.threshold is None else 1  # quality is then of half of the records
+        figures = self._diagnostics(links, quality, at, leaning(found), first_half)
         links = links.above(threshold)
         if len(links.left) < options.minimum:
             raise Refused(f"minimum: got fewer links than the agreed {options.minimum}; want at least so many")
         figures |= {
             "size": np.array(len(links.left)),
             "threshold": np.array(threshold),
-            "compared": np.array(found.offered.sum()),
-            "undecided": _told(undecided, options.minimum),
         }
         passes = (sides[0].tags[links.left] == sides[1].tags[links.right]).sum(1)
         shared = np.bincount(passes, minlength=len(options.block) + 1)
         figures["links_by_passes"] = np.vstack(grouped(shared[None], options.minimum))
-        above = found.above(threshold)
-        for name, side, count in zip(holders, (above.left, above.right), counts, strict=True):
-            starts, grouped_counts = grouped(links_of(side, count)[None], options.minimum)
-            figures[f"links_per_record:{name}"] = np.stack([starts, grouped_counts[0]])
         if options.estimate != "none":
             self._count(found, threshold, sides[0].tags[:, 0])
         number = Stream(os.urandom(16)).permutation(len(links.left))
@@ -301,6 +305,12 @@ class LinkageUnit(_Steps):
         if options.level is not None and options.level > threshold:
             raise Refused(f"level: got {options.level:g}, above the threshold that was found; want a lower one")
         self._counted = counted(found, threshold, options.level, (real[0], real[1]), tags)
+        self._counted.refuse_few(options.minimum)
+        if options.values and sum(self._counted.most) > options.weight:
+            raise Refused(
+                f"weight: got a record with more than the agreed {options.weight} pairs behind totals of values; want "
+                "lists without repeated records, smaller blocks, or a higher level"
+            )
         if self._columns:
             self._columns.weigh(self._counted.weights(holders.index(self._columns.plan.owner)))
 
@@ -315,39 +325,50 @@ class LinkageUnit(_Steps):
         plan = self._columns.plan
         theirs = self.channels.open(plan.owner, "counts", text(packet, "counts"))
         counts, values = self._columns.opened(theirs)
-        shown = shown_cells(counts[0], counts[1], options.minimum)
-        told |= of_cells(rates, counts[0], counts[1], shown)
+        shown = shown_cells(counts[0], counts[1], options.minimum, self._counted.most)
+        told |= of_cells(self._counted, rates, counts[0], counts[1], shown)
         return told | {"sums": np.where(shown, values, np.uint64(0)), "all": values.sum(2, dtype=np.uint64)}
 
-    def _diagnostics(
-        self,
-        links: Candidates,
-        best: NDArray[np.float32],
-        second: NDArray[np.float32],
-        quality: Quality,
-        at: int,
-    ) -> dict[str, Any]:
-        kinds = np.stack([np.bincount(binned(scores), minlength=BINS + 1) for scores in (best, second, links.score)])
+    def _diagnostics(self, links: Candidates, quality: Quality, at: int, most: int, share: int) -> dict[str, Any]:
+        """Links by score, and quality in steps. most: records of the first holder that one record of the other is
+        best or next to best for; share: quality is of one record in so many."""
+        kinds = np.bincount(binned(links.score), minlength=BINS + 1)[None]
         starts, counts = grouped(kinds, self._options.minimum, at)
-        curves = [
-            np.column_stack([curve, *interval])
-            for curve, interval in (
-                (quality.precision, quality.precision_interval),
-                (quality.recall, quality.recall_interval),
-            )
+        reached = np.maximum(np.cumsum(kinds[0, ::-1])[::-1], 1)
+        weight = share * max(most, 1)
+        precision = [
+            _rate(quality.precision[i], quality.precision_interval[:, i], weight / reached[i]) for i in (at, *starts)
         ]
+        recall = [
+            _rate(quality.recall[i], quality.recall_interval[:, i], weight / max(quality.matched, 1.0))
+            for i in (at, *starts)
+        ]
+        low, high = quality.matched_interval
         return {
-            "matched": np.array([quality.matched, *quality.matched_interval]),
-            "quality": np.stack([curve[at] for curve in curves]),
+            "matched": _stepped_count(quality.matched, low, high, most),
+            "quality": np.array([precision[0], recall[0]]),
             "thresholds": starts / BINS,
-            "best": counts[0],
-            "second": counts[1],
-            "linked": counts[2],
-            "precision": curves[0][starts],
-            "recall": curves[1][starts],
+            "linked": counts[0],
+            "precision": np.array(precision[1:]).reshape(-1, 3),
+            "recall": np.array(recall[1:]).reshape(-1, 3),
         }
 
 
-def _told(count: int, minimum: int) -> NDArray[np.float64]:
-    """A count, NaN where it is above 0 and below the minimum frequency."""
-    return np.array(float(count) if not 0 < count < minimum else np.nan)
+def _stepped_count(value: float, low: float, high: float, most: int) -> NDArray[np.float64]:
+    """An estimated number of records with its limits, in steps of `most`."""
+    by = step(max(most, 1))
+    return np.array([np.rint(value / by), np.floor(low / by), np.ceil(high / by)]) * by
+
+
+def _rate(value: float, interval: NDArray[np.float64], weight: float) -> tuple[float, float, float]:
+    """A share with its limits, in steps of what a record weighs."""
+    low, high = limits(float(interval[0]), float(interval[1]), float(value), weight)
+    return min(stepped(float(value), weight), 1.0), low, min(high, 1.0)
+
+
+def _repeated(units: Units, options: Options) -> int:
+    """The largest number of records with the same key, of those that have one."""
+    texts = [units.texts(part) for part in options.parts]
+    compared = [units.texts(part) for part in options.attributes]
+    some = [any(value is not None for value in row) for row in zip(*compared, strict=True)]
+    return max(Counter(row for row, has in zip(zip(*texts, strict=True), some, strict=True) if has).values(), default=0)

@@ -160,17 +160,21 @@ def off(value: Value, count: Floats) -> tuple[Floats, Floats]:
     return (0.0 if fine == 1.0 else fine / 2) * np.sqrt(count), coarse / 2 * np.sqrt(count)
 
 
-def told(links: Floats, pairs: Floats, minimum: int) -> NDArray[np.bool_]:
-    """Which cells are told: those with at least `minimum` links, and as many other pairs or none.
+def told(links: Floats, pairs: Floats, minimum: int, most: tuple[int, int] = (1, 1)) -> NDArray[np.bool_]:
+    """Which cells are told: those with at least `minimum` x most links, and as many other pairs or none.
 
+    most: the largest number of links, and of other pairs, that any record of either list has. At least `minimum`
+    different records of each list are behind what is told: were there n < minimum of one list behind a cell's L links,
+    each has at most `most` of them, so that L <= n x most < minimum x most. For other pairs the same.
     What is withheld is, all cells together, as many links and other pairs, or nothing: totals over all cells are told.
     """
     others = pairs - links
-    shown = np.asarray((links >= minimum) & ((others == 0) | (others >= minimum)), bool)
+    least = [minimum * max(one, 1) for one in most]
+    shown = np.asarray((links >= least[0]) & ((others == 0) | (others >= least[1])), bool)
     by_size = np.argsort(links, kind="stable")
     for cell in by_size[shown[by_size]]:
         left = [kind[~shown].sum() for kind in (links, others)]
-        if not any(0 < number < minimum for number in left):
+        if not any(0 < number < enough for number, enough in zip(left, least, strict=True)):
             break
         shown[cell] = False
     return shown

@@ -38,6 +38,7 @@ from scipy.optimize import isotonic_regression
 
 from statfed.core.randomness import Stream
 from statfed.strategies.linkages._comparing import Candidates
+from statfed.strategies.linkages._fuzzy_told import COARSE
 
 BINS = 500
 _DRAWS = 200
@@ -61,12 +62,13 @@ class Quality:
     recall_interval: Curve
 
     def threshold(self, precision: float, least: float) -> float | None:
-        """The lowest threshold at and above which the estimated precision is at least `precision`, and its interval at
-        that threshold begins no lower than `least`; None if there is none."""
+        """The lowest of thresholds 0, .02, .04 ... at and above which the estimated precision is at least `precision`,
+        and its interval at that threshold begins no lower than `least`; None if there is none."""
         below = np.flatnonzero(self.precision < precision)
         first = int(below[-1]) + 1 if len(below) else 0
-        sure = np.flatnonzero((self.precision_interval[0, first:] >= least) & (self.recall[first:] > 0))
-        return (first + int(sure[0])) / BINS if len(sure) else None
+        sure = np.flatnonzero((self.precision_interval[0] >= least) & (self.recall > 0))
+        sure = sure[(sure >= first) & (sure % COARSE == 0)]
+        return int(sure[0]) / BINS if len(sure) else None
 
 
 def binned(scores: NDArray[np.float32]) -> Counts:

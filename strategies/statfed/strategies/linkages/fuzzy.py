@@ -9,7 +9,8 @@ follows from the estimated precision (`_quality`), and tells the coordinator cou
 Why it holds, parties following the protocol:
 
 1. *Against the coordinator*: it relays sealed messages, whose sizes depend on agreed sizes alone (`_channels`), and
-   gets the figures that `learns` lists; counts are 0 or at least `minimum`.
+   gets the figures that `learns` lists; counts are 0 or at least `minimum`, of so many different records of each list
+   (`_fuzzy_told`), though a holder has a record often in its list.
 2. *Against the linkage unit without the secret*: positions and tags are HMAC-SHA256 under keys derived from 32 bytes of
    each holder (a pseudorandom function; RFC 2104, Bellare 2006), fresh for every linkage. So it cannot encode a guess
    (no dictionary), nor compare with another linkage's encodings. Order tells nothing: records are shuffled.
@@ -170,8 +171,8 @@ def _columns(asked: Asked) -> dict[str, Any]:
 
 
 def figures(agreement: Agreement) -> int:
-    """Most exact figures that come out of it: pairs, the counts of histograms and of records by links, and corrected
-    figures: for each cell links, pairs and their estimate, and of each value totals and totals of squares."""
+    """Most exact figures that come out of it: pairs, the counts of histograms, and corrected figures: for each cell
+    links, pairs and their estimate, and of each value totals and totals of squares."""
     options = checked(agreement)
     corrected = OF_ALL * (options.estimate != "none") + (bool(options.owner) * (options.cells + 1)) * (
         6 + 4 * len(options.values)
@@ -217,13 +218,11 @@ def coordinator(agreement: Agreement) -> Rounds:
 
     Figures, counts 0 or at least `minimum`: threshold; quality: (2, 3), precision and recall there, each with its 95 %
     interval; matched: (3,), records of the first holder with a partner among their candidates, with its interval;
-    thresholds, best, second, linked: histograms, lower ends and counts, of best and second-best scores of the first
-    holder's records that have candidates or not, and of links; precision, recall: (groups, 3) at those thresholds;
-    compared: pairs; undecided: records in ties, NaN below the minimum; links_by_passes: (2, groups), numbers of block
-    passes that bring a link together, and links; links_per_record:HOLDER: (2, groups), numbers of pairs at or above the
-    threshold before assignment, each standing for those up to the next, and how many records have so many: of all that
-    were sent, so that padding and records without keys are among those with none; capped:HOLDER: share of its records
-    in a block above `most_in_block`, in per cent rounded up, 0 for fewer than the minimum.
+    thresholds, linked: histogram of the scores of links, lower ends and counts; precision, recall: (groups, 3) at
+    those thresholds; links_by_passes: (2, groups), numbers of block passes that bring a link together, and links;
+    capped:HOLDER: share of its records in a block above `most_in_block`, in per cent rounded up, 0 for fewer than the
+    minimum. Links are those paired off one to one, different records on either side. Figures in which a record that
+    a list holds several times weighs more are told in steps (`_fuzzy_told`): quality, matched, precision, recall.
     """
     options = checked(agreement)
     holders, helper = agreement.holders, options.helper
@@ -248,7 +247,6 @@ def coordinator(agreement: Agreement) -> Rounds:
     told = yield from _asked("link", {helper: {}})
     with reading(helper):
         figures = {name: whole_numbers(told[helper], name) for name in FIGURES}
-        figures |= {name: whole_numbers(told[helper], name) for name in map("links_per_record:{}".format, holders)}
     for name in holders:
         with reading(name):
             figures[f"capped:{name}"] = whole_numbers(said[name], "capped")
@@ -256,7 +254,7 @@ def coordinator(agreement: Agreement) -> Rounds:
         yield from _asked("pairs", {n: {"pairs": _text(told, helper, f"pairs:{n}")} for n in options.pairs_to})
     size = int(figures.pop("size"))
     corrected = (yield from _corrected(agreement)) if options.estimate != "none" else None
-    return Outcome(figures, size, _result(figures, size, holders, corrected))
+    return Outcome(figures, size, _result(figures, size, corrected))
 
 
 def _corrected(agreement: Agreement) -> Generator[Stage, Replies, Told]:
@@ -279,9 +277,9 @@ def _corrected(agreement: Agreement) -> Generator[Stage, Replies, Told]:
         return Told.read(told[helper], options.by, plan, order, values, options.estimate == "coverage")
 
 
-def _result(figures: Mapping[str, NDArray[Any]], size: int, holders: Sequence[str], corrected: Told | None) -> Result:
+def _result(figures: Mapping[str, NDArray[Any]], size: int, corrected: Told | None) -> Result:
     """The figures as tables: those that are corrected, where they are asked for; links with their estimated quality;
-    what a threshold would give; records by links."""
+    what a threshold would give."""
     precision, recall = figures["quality"]
     links = {
         "count": size,
@@ -293,16 +291,11 @@ def _result(figures: Mapping[str, NDArray[Any]], size: int, holders: Sequence[st
     scores = [
         {
             "threshold": float(at),
-            **{name: _count(figures[name][i]) for name in ("best", "second", "linked")},
+            "linked": int(figures["linked"][i]),
             **_interval("precision", figures["precision"][i]),
             **_interval("recall", figures["recall"][i]),
         }
         for i, at in enumerate(figures["thresholds"])
-    ]
-    records = [
-        {"holder": name, "links": int(links_of), "records": _count(count)}
-        for name in holders
-        for links_of, count in figures[f"links_per_record:{name}"].T
     ]
     quality = tuple(f"{what}{end}" for what in ("precision", "recall") for end in ("", "_lower", "_upper"))
     both = ("units_in_both", "units_in_both_lower", "units_in_both_upper")
@@ -310,18 +303,17 @@ def _result(figures: Mapping[str, NDArray[Any]], size: int, holders: Sequence[st
     return Result(
         "count",
         "Matches corrected for linkage errors" if corrected else "Linked units",
-        tables | {"matched": [links], "scores": scores, "links": records},
+        tables | {"matched": [links], "scores": scores},
         facts={"linked": size},
         notes=(
             *(corrected.notes if corrected else ()),
             "precision and recall are estimated from the best and second-best scores of records, without truth",
-            "scores: records by their best and second-best similarity to the other holder's, and links, from each on",
+            "scores: links by their similarity, from each on",
         ),
         basis=basis
         | {
             "matched": Basis(counts=("count",), own=("threshold", *quality, *both)),
-            "scores": Basis(keys=("threshold",), observations=True, numbers=("best", "second", "linked"), own=quality),
-            "links": Basis(keys=("holder", "links"), observations=True, numbers=("records",)),
+            "scores": Basis(keys=("threshold",), observations=True, numbers=("linked",), own=quality),
         },
         observations="linked",
     )
@@ -330,10 +322,6 @@ def _result(figures: Mapping[str, NDArray[Any]], size: int, holders: Sequence[st
 def _interval(name: str, estimate: Sequence[float] | NDArray[Any]) -> dict[str, float]:
     """An estimate and its limits."""
     return dict(zip((name, f"{name}_lower", f"{name}_upper"), map(float, estimate), strict=True))
-
-
-def _count(value: float) -> int | None:
-    return None if np.isnan(value) else int(value)
 
 
 def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
@@ -352,9 +340,9 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         ),
         Disclosure(
             "coordinator",
-            "the number of links; histograms of scores; estimated precision and recall; records by number of links; "
-            "pairs compared; links by block passes; which share of each holder's records is in too large a block, in "
-            "per cent, rounded up",
+            "the number of links, paired off one to one, by score and by block passes; estimated precision, recall and "
+            "number of matches, in steps of what one record weighs; which share of each holder's records "
+            "is in too large a block, in per cent, rounded up",
             least,
         ),
         Disclosure("holders", "nothing of one another's records but the agreed sizes", "sealed channels"),
@@ -380,7 +368,8 @@ def _learns_corrected(options: Options) -> list[Disclosure]:
             "coordinator",
             "error rates of links, links and pairs in all, and the number of matches that follows, with standard "
             f"errors{population}; not how many records have how many links or pairs beyond what is told without",
-            "at least the minimum of records and links",
+            "at least the minimum of different records of each list behind links and behind other pairs; in steps of "
+            "what one record weighs",
         ),
     ]
     if options.owner:
@@ -396,9 +385,11 @@ def _learns_corrected(options: Options) -> list[Disclosure]:
             ),
             Disclosure(
                 "coordinator",
-                f"links and pairs of each cell that has at least {options.minimum} links{totals}",
-                f"cells with fewer, or with 1 to {options.minimum - 1} pairs beside their links, are not told; they "
-                "have as many together",
+                "links and pairs of each cell behind whose links, and behind whose other pairs if any, are at least "
+                f"{options.minimum} records of each list{totals}",
+                "other cells are not told, and have as many together; numbers in steps of the most that one record "
+                "has; totals of values are exact sums, and in them a record weighs as often as it has links or "
+                f"pairs, {options.weight} at most",
             ),
             Disclosure(
                 options.owner,
