@@ -239,7 +239,7 @@ def test_cells_below_the_minimum_are_never_opened_nor_what_they_are_part_of() ->
     plain = joined(TWO).groupby(["sector", "region"]).size().unstack().reindex(index=SECTORS, columns=REGIONS)
     counts = plain.fillna(0).to_numpy(int)
     minimum = int(np.sort(counts.ravel())[3]) + 1
-    few = (counts > 0) & (counts < minimum)
+    few = counts < minimum
     assert 0 < few.sum() < few.size
     found = analysed(TWO, "table", minimum, rows=["sector"], columns=["region"])
     opened = opened_of(found).reshape(len(SECTORS), len(REGIONS), order="F" if opened_of(found).shape[0] == 3 else "C")
@@ -254,6 +254,59 @@ def test_cells_below_the_minimum_are_never_opened_nor_what_they_are_part_of() ->
     shown = rows_of(found).set_index(["sector", "region"])["count"].unstack().loc[list(SECTORS), list(REGIONS)]
     np.testing.assert_array_equal(shown.isna().to_numpy(), few)
     np.testing.assert_array_equal(shown.fillna(0).to_numpy(), np.where(few, 0, counts))
+
+
+def decided(watched: Mapping[str, Watched]) -> list[np.ndarray[Any, Any]]:
+    """The bits that the two computing parties decided, as the coordinator puts them together."""
+    said = [[p["public:few"] for p in each.gave if "public:few" in p] for each in watched.values()]
+    one, other = [[np.asarray(each) for each in bits] for bits in said if bits]
+    return [x ^ y for x, y in zip(one, other, strict=True)]
+
+
+ONE_EACH = make_codebook(
+    {
+        "columns": {
+            "region": {"type": "category", "categories": ["decoy", *(f"person {i}" for i in range(60))]},
+            "sector": {"type": "category", "categories": list(SECTORS)},
+            "income": {"type": "number", "low": 0, "high": 50_000},
+        }
+    }
+)
+
+
+def one_level_each() -> dict[str, pd.DataFrame]:
+    """Sixty persons of holder a, each a level of its own; every second one is at b, and forty that fill the minimum."""
+    a = pd.DataFrame({"id": range(100), "region": [*range(1, 61), *[0] * 40]})
+    b = pd.DataFrame({"id": [*range(0, 60, 2), *range(60, 100)]})
+    b["sector"], b["income"] = np.arange(len(b)) % 4, 100.0 * np.arange(len(b))
+    return {"a": a, "b": b}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("table", {"rows": ["region"]}),
+        ("table", {"rows": ["region"], "columns": ["sector"]}),
+        ("total", {"columns": ["income"], "by": ["region"]}),
+        ("mean", {"columns": ["income"], "by": ["region"]}),
+    ],
+)
+def test_a_level_for_every_person_does_not_tell_who_matches(method: str, options: dict[str, Any]) -> None:
+    """Empty cells and those of one match look alike: in what is decided, opened and shown. Fails if cells without
+    matches are opened as 0."""
+    watched: dict[str, Watched] = {}
+    found = analysed(one_level_each(), method, 10, codebook=ONE_EACH, watched=watched, **options)
+    whole, cells = decided(watched)
+    assert not whole.any()
+    assert cells.reshape(61, -1)[1:].all()
+    assert not cells.reshape(61, -1)[0].any()
+    opened = opened_of(found)
+    assert not opened.reshape(61, -1)[1:].any()
+    shown = rows_of(found)
+    shown = shown[shown["region"] != "decoy"].drop(columns=["region", "sector", "column"], errors="ignore")
+    assert len(shown) == 60 * (4 if options.get("columns") == ["sector"] else 1)
+    assert shown.isna().to_numpy().all()
+    assert found.outcome.size is None
 
 
 def test_sums_of_withheld_cells_are_not_opened_either() -> None:

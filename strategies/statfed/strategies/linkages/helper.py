@@ -585,10 +585,13 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
             f"the sums of {options.method} over the matches that the horizontal method gets, and what follows from them"
         )
         least = options.minimum_frequency
-        rule = f"cells of 1 to {least - 1} matches are never opened, and nothing where fewer than {least} match in all"
+        rule = (
+            f"cells of fewer than {least} matches, empty ones too, are never opened, nor is anything where fewer than "
+            f"{least} match in all; numbers of exits by interval are, in groups of at least so many"
+        )
         exact = [
             Disclosure("coordinator", what, rule if options.minimum_frequency > 1 else "none"),
-            Disclosure("the first two holders", "which cells are withheld, coefficients of each step", "none"),
+            Disclosure("the first two holders", "one bit a cell: is it withheld; coefficients of each step", "none"),
         ]
         rows += [
             *([] if options.privacy else exact),
