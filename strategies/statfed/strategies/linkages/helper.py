@@ -474,8 +474,8 @@ def _until(
             if few.any() and isinstance(plan, _models.Products):
                 raise Refused(
                     f"{setting.options.method}: got fewer matches than {setting.options.minimum_frequency} "
-                    "at a level, in a cell that a term crosses, or with another value than most; want another "
-                    "model: nothing of this one was opened"
+                    "at a level, in a cell that a term crosses, at one of few values or with another value than most; "
+                    "want another model: nothing of this one was opened"
                 )
         if any(name in each for name in shapes for each in shares):
             found = {name: [_formed(each, name, shape) for each in shares] for name, shape in shapes.items()}
@@ -591,7 +591,7 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
         )
         exact = [
             Disclosure("coordinator", what, rule if options.minimum_frequency > 1 else "none"),
-            Disclosure("the first two holders", "one bit a cell: is it withheld; coefficients of each step", "none"),
+            Disclosure("the first two holders", "one bit a cell, or of a whole model: is it withheld; steps", "none"),
         ]
         rows += [
             *([] if options.privacy else exact),
