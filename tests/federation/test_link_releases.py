@@ -43,9 +43,17 @@ def test_the_cells_of_these_tests_are_few() -> None:
 def test_what_a_withheld_cell_is_part_of_is_not_released_after_it(second: dict[str, Any], tmp_path: Path) -> None:
     """The size less the cells that are shown would be the two that are not."""
     table = released(tmp_path, TABLE).tables["cells"]
-    assert {row["count"] for row in table if (row["region"], row["sector"]) in {("B", "y"), ("C", "y")}} == {None}
+    assert {row["count"] for row in table if (row["region"], row["sector"]) in FEW} == {None}
     with pytest.raises(Refused, match="an earlier study of these holders withheld"):
         released(tmp_path, second)
+
+
+def test_an_empty_cell_is_withheld_as_one_of_few_and_so_is_its_row_afterwards(tmp_path: Path) -> None:
+    """The number of region A less its cell that is shown would be the 0 that is not."""
+    table = released(tmp_path, TABLE).tables["cells"]
+    assert [row["count"] for row in table if (row["region"], row["sector"]) == ("A", "y")] == [None]
+    with pytest.raises(Refused, match="an earlier study of these holders withheld"):
+        released(tmp_path, analysis("mean", columns=["income"], by=["region"]))
 
 
 def test_nor_a_table_with_such_a_cell_after_what_it_is_part_of(tmp_path: Path) -> None:
@@ -56,9 +64,9 @@ def test_nor_a_table_with_such_a_cell_after_what_it_is_part_of(tmp_path: Path) -
 
 def test_rows_without_matches_of_a_withheld_cell_are_released(tmp_path: Path) -> None:
     released(tmp_path, TABLE)
-    found = released(tmp_path, analysis("mean", columns=["income"], by=["region"]))
-    shown = {row["region"]: row["count"] for row in found.tables["estimates"]}
-    assert shown == {"A": int((joined()["region"] == "A").sum()), "B": None, "C": None}
+    found = released(tmp_path, analysis("mean", columns=["income"], by=["sector"]))
+    shown = {row["sector"]: row["count"] for row in found.tables["estimates"]}
+    assert shown == {"x": int((joined()["sector"] == "x").sum()), "y": None}
     assert found.facts["observations"] is None
     apart = released(tmp_path, SIZE | {"where": ["sector = x"]})
     assert apart.tables["matched"][0]["count"] == int((joined()["sector"] == "x").sum())

@@ -13,7 +13,7 @@ from lifelines import KaplanMeierFitter
 from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Units
-from statfed.strategies.linkages import _features, _models, helper
+from statfed.strategies.linkages import _features, _model_guards, _models, helper
 from tests.strategies.linkages.joined import Run, Watched, run
 
 REGIONS, SECTORS, SIZES = ("n", "s", "w"), ("a", "b", "c", "d"), ("large", "small")
@@ -239,7 +239,7 @@ def test_cells_below_the_minimum_are_never_opened_nor_what_they_are_part_of() ->
     plain = joined(TWO).groupby(["sector", "region"]).size().unstack().reindex(index=SECTORS, columns=REGIONS)
     counts = plain.fillna(0).to_numpy(int)
     minimum = int(np.sort(counts.ravel())[3]) + 1
-    few = (counts > 0) & (counts < minimum)
+    few = counts < minimum
     assert 0 < few.sum() < few.size
     found = analysed(TWO, "table", minimum, rows=["sector"], columns=["region"])
     opened = opened_of(found).reshape(len(SECTORS), len(REGIONS), order="F" if opened_of(found).shape[0] == 3 else "C")
@@ -254,6 +254,59 @@ def test_cells_below_the_minimum_are_never_opened_nor_what_they_are_part_of() ->
     shown = rows_of(found).set_index(["sector", "region"])["count"].unstack().loc[list(SECTORS), list(REGIONS)]
     np.testing.assert_array_equal(shown.isna().to_numpy(), few)
     np.testing.assert_array_equal(shown.fillna(0).to_numpy(), np.where(few, 0, counts))
+
+
+def decided(watched: Mapping[str, Watched]) -> list[np.ndarray[Any, Any]]:
+    """The bits that the two computing parties decided, as the coordinator puts them together."""
+    said = [[p["public:few"] for p in each.gave if "public:few" in p] for each in watched.values()]
+    one, other = [[np.asarray(each) for each in bits] for bits in said if bits]
+    return [x ^ y for x, y in zip(one, other, strict=True)]
+
+
+ONE_EACH = make_codebook(
+    {
+        "columns": {
+            "region": {"type": "category", "categories": ["decoy", *(f"person {i}" for i in range(60))]},
+            "sector": {"type": "category", "categories": list(SECTORS)},
+            "income": {"type": "number", "low": 0, "high": 50_000},
+        }
+    }
+)
+
+
+def one_level_each() -> dict[str, pd.DataFrame]:
+    """Sixty persons of holder a, each a level of its own; every second one is at b, and forty that fill the minimum."""
+    a = pd.DataFrame({"id": range(100), "region": [*range(1, 61), *[0] * 40]})
+    b = pd.DataFrame({"id": [*range(0, 60, 2), *range(60, 100)]})
+    b["sector"], b["income"] = np.arange(len(b)) % 4, 100.0 * np.arange(len(b))
+    return {"a": a, "b": b}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("table", {"rows": ["region"]}),
+        ("table", {"rows": ["region"], "columns": ["sector"]}),
+        ("total", {"columns": ["income"], "by": ["region"]}),
+        ("mean", {"columns": ["income"], "by": ["region"]}),
+    ],
+)
+def test_a_level_for_every_person_does_not_tell_who_matches(method: str, options: dict[str, Any]) -> None:
+    """Empty cells and those of one match look alike: in what is decided, opened and shown. Fails if cells without
+    matches are opened as 0."""
+    watched: dict[str, Watched] = {}
+    found = analysed(one_level_each(), method, 10, codebook=ONE_EACH, watched=watched, **options)
+    whole, cells = decided(watched)
+    assert not whole.any()
+    assert cells.reshape(61, -1)[1:].all()
+    assert not cells.reshape(61, -1)[0].any()
+    opened = opened_of(found)
+    assert not opened.reshape(61, -1)[1:].any()
+    shown = rows_of(found)
+    shown = shown[shown["region"] != "decoy"].drop(columns=["region", "sector", "column"], errors="ignore")
+    assert len(shown) == 60 * (4 if options.get("columns") == ["sector"] else 1)
+    assert shown.isna().to_numpy().all()
+    assert found.outcome.size is None
 
 
 def test_sums_of_withheld_cells_are_not_opened_either() -> None:
@@ -320,6 +373,64 @@ def test_a_model_in_which_one_unit_stands_alone_opens_nothing(method: str, formu
     assert analysed(TWO, method, 5, **options).outcome.size
 
 
+def told_of(watched: Mapping[str, Watched]) -> list[str]:
+    """Names of all that parties said to the coordinator."""
+    return [each for party in watched.values() for packet in party.gave for each in packet if "public:" in each]
+
+
+def test_a_holder_shares_nothing_of_a_model_with_a_level_for_every_person() -> None:
+    """Fails if the levels are judged on the matches alone, whose bits were one a person."""
+    watched: dict[str, Watched] = {}
+    with pytest.raises(Refused, match="fewer than 10 of this holder's own units have"):
+        analysed(one_level_each(), "ols", 10, codebook=ONE_EACH, watched=watched, formula="income ~ C(region)")
+    assert not told_of(watched)
+
+
+def test_a_unit_without_a_key_does_not_fill_a_level() -> None:
+    units = Units({"id": [None, "a", "b", None]}, {"event": np.array([1.0, 0.0, 0.0, 1.0])})
+    question = _question_of("covariance", columns=["event", "age"])
+    _model_guards.refuse_few(question, units, ["event"], 2)
+    two = Units({"id": ["x", "a", "b", None]}, {"event": np.array([1.0, 0.0, 0.0, 1.0])})
+    with pytest.raises(Refused, match="fewer than 2"):
+        _model_guards.refuse_few(question, two, ["event"], 2)
+
+
+def _question_of(method: str, **options: Any) -> Any:
+    agreed_on = helper.Options(reveal="totals", method=method, options=options, codebook=CODEBOOK, columns=HAD)  # type: ignore[arg-type]
+    return helper._question(agreed_on)
+
+
+VALUED = make_codebook(
+    {
+        "columns": {
+            "age": {"type": "integer", "low": 0, "high": 2},
+            "x1": {"type": "number", "low": 1, "high": 3},
+            "income": {"type": "number", "low": 0, "high": 50_000},
+        }
+    }
+)
+
+
+@pytest.mark.parametrize("column", ["x1", "age"], ids=["two values", "integers"])
+@pytest.mark.parametrize("method", ["covariance", "ols"])
+def test_one_match_with_one_of_few_values_is_not_told(column: str, method: str) -> None:
+    """The commonest of two values, or one of three, that many units of the holder have and one match: its income would
+    follow from the cross products. Fails if only values apart from the commonest are counted, or only two."""
+    a = pd.DataFrame({"id": range(300), "x1": np.where(np.arange(300) < 160, 1.0, 3.0)})
+    a["age"] = np.where(np.arange(300) < 160, 2, np.arange(300) % 2)
+    b = pd.DataFrame({"id": range(159, 459), "income": np.random.default_rng(5).uniform(0, 50_000, 300)})
+    options: dict[str, Any] = (
+        {"columns": [column, "income"]} if method == "covariance" else {"formula": f"income ~ {column}"}
+    )
+    watched: dict[str, Watched] = {}
+    with pytest.raises(Refused, match="at one of few values"):
+        analysed({"a": a, "b": b}, method, 10, codebook=VALUED, watched=watched, **options)
+    assert [bits.shape for bits in decided(watched)] == [(1,), (1,)]
+    assert "public:opened" not in told_of(watched)
+    whole = analysed({"a": a, "b": b.assign(id=range(300))}, method, 10, codebook=VALUED, **options)
+    assert whole.outcome.size == 300
+
+
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -354,8 +465,7 @@ def test_of_fewer_matches_in_all_than_the_minimum_no_cell_is_said_to_be_empty(
     watched: dict[str, Watched] = {}
     with pytest.raises(Refused, match="fewer matches than 5, or none"):
         analysed({"a": TWO["a"], "b": TWO["b"].assign(id=ids)}, method, 5, watched=watched, **options)
-    told = [each for party in watched.values() for packet in party.gave for each in packet if "public:" in each]
-    assert told == ["public:few"] * 2
+    assert told_of(watched) == ["public:few"] * 2
 
 
 @pytest.mark.parametrize("method", ["ols", "glm"])

@@ -56,6 +56,16 @@ def test_the_identity_is_refused() -> None:
         group.checked(identity, "bank")
 
 
+def test_a_point_with_its_topmost_bit_set_is_not_canonical() -> None:
+    """It would be a second encoding of one point: libsodium ignores the bit."""
+    twice = points(VECTORS["multiples"][3], VECTORS["multiples"][3]).copy()
+    twice[1, 31] |= 0x80
+    with pytest.raises(Refused, match="got one from bank that is not canonical"):
+        group.multiplied(scalar(5), twice, "bank")
+    with pytest.raises(Refused, match="got one from bank that is not canonical"):
+        group.checked(twice, "bank")
+
+
 def test_keys_of_another_context_length_or_division_are_other_points() -> None:
     found = [group.hashed(context, [key]) for context in (CONTEXT, b"x" * 32) for key in ("ab", "a", "", "ab\0", "éà")]
     assert len({one.tobytes() for one in found}) == len(found)

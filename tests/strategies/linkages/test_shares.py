@@ -102,6 +102,21 @@ def test_exactly_the_counts_below_the_minimum_and_not_nothing_are_few(minimum: i
     assert results[DEALER] is None
 
 
+@pytest.mark.parametrize("counts", [[0, 5, 6, 1000], [0, 4, 5], [1, 2, 3, 4], [0], [7], [1], [0] * 70 + [3]], ids=str)
+def test_one_bit_says_whether_any_count_is_few(counts: list[int]) -> None:
+    results, _ = worked(lambda m, v: m.any_few(v[0], 5, 1000), [np.array([counts])])
+    assert results[FIRST].tolist() == [any(0 < count < 5 for count in counts)] == results[SECOND].tolist()
+    assert results[DEALER] is None
+
+
+def test_bits_that_are_counted_are_masked() -> None:
+    """Of 6,400 counts that all are few the bits that go out look like coins. Fails without the dealt bit."""
+    _, seen = worked(lambda m, v: m.any_few(v[0], 5, 63), [np.full((6400, 1), 3)])
+    for name in (FIRST, SECOND):
+        (bits,) = (part for part in seen[name] if len(part) == 8 * 6400 and (np.frombuffer(part, "<u8") < 2).all())
+        assert abs(np.frombuffer(bits, "<u8").astype(int).sum() - 3200) < 240  # six standard deviations
+
+
 def test_a_division_never_fails_is_off_by_less_than_one_and_has_no_bias() -> None:
     bits = np.array([20, 40], np.uint64)
     x = np.concatenate([RNG(7).integers(-(2**62) + 1, 2**62, (20_000, 2)), [[0, 0], [2**62 - 1, 1 - 2**62]]])

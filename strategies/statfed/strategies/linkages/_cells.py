@@ -2,13 +2,16 @@
 
 Each holder shares indicators of the cells that its own columns make; the products of all holders' indicators on matched
 rows, added up, are the counts, and those with the values' powers the sums. Where a minimum frequency is agreed the
-parties first decide on shares whether fewer match in all, none included, and then nothing else is decided or opened: of
-a few, the cells that are not empty would say where they are. Else they decide which counts are in 1..minimum - 1, and
-open that alone; of those cells neither count nor sum is ever opened, and nothing that they are part of: where one cell
-is withheld, no margin and no number of all matches is told (cells of a table without its margins tell nothing of each
-other; complementary suppression by value is left out). Empty cells are opened. Of survival curves the rule goes by the
-records of each group, as in `survival`: numbers by interval are small by nature. The coordinator's halves of the
-horizontal methods make the results.
+parties first decide on shares whether fewer match in all, none included, and then nothing else is decided or opened.
+Else they decide of each cell one bit, whether it has at least the minimum, and open that alone. A cell with fewer is
+withheld, *an empty one like one of a single match*: were the two told apart, a holder that gives each of its persons a
+level of its own would read off who matches, and in which cell of the others. As it is the bit tells of a person only to
+someone who knows the other minimum - 1 matches of its cell already. Of a withheld cell neither count nor sum is ever
+opened, and nothing that it is part of: where one cell is withheld, no margin and no number of all matches is told
+(cells of a table without its margins tell nothing of each other; complementary suppression by value is left out).
+Without a minimum frequency all cells are opened, empty ones as 0. Of survival curves the rule goes by the
+records of each group, as in `survival`: of a group that has enough, numbers of exits by interval are opened, also those
+of one match. The coordinator's halves of the horizontal methods make the results.
 """
 
 import math
@@ -158,7 +161,7 @@ class Cells:
             if whole is not None and whole.any():
                 return
             grouped = m.grouped(found, counts, self._cells().reshape(-1), self.groups)
-            few = yield from m.few(grouped, self.minimum, self.cap)
+            few = yield from m.few(grouped, self.minimum, self.cap, 0)
             allowed = None if few is None else ~few.reshape(-1)
         opened = {}
         if found.share is not None and allowed is not None:
@@ -364,8 +367,8 @@ def released(cells: Cells, result: Result, few: Bits) -> Result:
         for name, value in result.facts.items()
     }
     note = (
-        f"{len(gone)} of {few.size} cells have fewer matches than {cells.minimum}: never opened, and with them no "
-        "margin, test or number of all matches; what is shown is of the matches in the other cells"
+        f"{len(gone)} of {few.size} cells have fewer matches than {cells.minimum}, or none: never opened, and with "
+        "them no margin, test or number of all matches; what is shown is of the matches in the other cells"
     )
     return replace(result, tables=tables, facts=facts, notes=(*result.notes, note))
 

@@ -13,20 +13,15 @@ constant the information is their multiple, and the score follows from them. Par
 how far the linear predictor may go; coefficients chosen so that a few records weigh most in the sums are left to a
 coordinator that follows the protocol, as how records weigh is not looked at on shares.
 
-Where a minimum frequency is agreed it is first decided on shares whether so many match, and then whether none or so
-many of the matches are in each group that sums of the model are about: each level of a category, each cell of
-categories that a term crosses, each value of a column that has two, and for every other number or product of a term the
-units whose value is not that holder's commonest (of a column that is 0 but for one unit, that one). Where one is not,
-nothing of the model is opened.
+Where a minimum frequency is agreed, `_model_guards` says which models are refused: by a holder before it shares
+anything, and on shares by one bit of all the groups that sums of the model are about. Where it says no, nothing of the
+model is opened.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import reduce
-from operator import and_
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +36,7 @@ from statfed.strategies.analyses._glm_search import HALVINGS
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, Term, make_design
 from statfed.strategies.linkages import _waves
 from statfed.strategies.linkages._features import Feature, bounded, encoded, owner, places, table_of
+from statfed.strategies.linkages._model_guards import column_of, of_columns, of_model, refuse_few
 from statfed.strategies.linkages._rounds import Mail, Out
 from statfed.strategies.linkages._shares import Machine, Value
 
@@ -103,8 +99,8 @@ class Products:
 
     @property
     def groups(self) -> int:
-        """Numbers of matches that the minimum frequency goes by."""
-        return len(self.guarded)
+        """Bits that are decided of the guarded numbers of matches: one of all of them, if there are any."""
+        return int(bool(self.guarded))
 
     def own(self, holder: str) -> list[Feature]:
         return [feature for feature in self.features if feature.holder == holder]
@@ -117,7 +113,12 @@ class Products:
         return len(self.own(holder)) + len(self.coarsened(holder))
 
     def payload(self, holder: str, units: Units, names: Sequence[str]) -> Iterator[Words]:
-        """`width` columns (n,): fine ones, then coarse ones. names: columns that the analysis reads."""
+        """`width` columns (n,): fine ones, then coarse ones. names: columns that the analysis reads.
+
+        Raises Refused, before there is a column, where few of the holder's own units have a level or value.
+        """
+        if self.minimum > 1:
+            refuse_few(self.question, units, names, self.minimum)
         table = table_of(units, self.question.codebook, names)
         fine = encoded(table, self.own(holder), self.bits)
         coarse = encoded(table, self.coarsened(holder), self.coarse)
@@ -162,7 +163,7 @@ class Products:
             if self.guarded:
                 counted = np.array([self.place(key) for key in self.guarded])
                 grouped = m.grouped(found, counted, np.arange(len(counted)), len(counted))
-                few = yield from m.few(grouped, self.minimum, self.cap)
+                few = yield from m.any_few(grouped, self.minimum, self.cap)
                 allowed = few is None or not few.any()
         opened = {}
         if found.share is not None and allowed:
@@ -240,7 +241,7 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
         columns = options.columns
         for each in columns:
             low, high = codebook.number(each, "columns").bounds or (-math.inf, math.inf)
-            features[each] = bounded(each, owner((each,), of, each), low, high, _column(each))
+            features[each] = bounded(each, owner((each,), of, each), low, high, column_of(each))
     else:
         response = response_of(design)
         for term in design.terms:
@@ -266,87 +267,13 @@ def read(question: Question[Any], of: dict[str, str], holders: tuple[str, ...], 
                     key, Feature(key, owner((column,), of, column), 0.0, 1.0, _level(column, code), True)
                 )
     if minimum > 1:
-        guards = _guards(question, design, of) if design else _guards_of_columns(question, of)
+        guards = of_model(question, design, response_of(design), of) if design else of_columns(question, of)
         guarded = tuple(dict.fromkeys((*levels, *(feature.key for feature in guards))))
         for feature in guards:
             features.setdefault(feature.key, feature)
         if len(guarded) > MOST_GUARDED:
             raise UsageError(f"{name}: got {len(guarded)} levels and cells; want at most {MOST_GUARDED:,}")
     return Products(question, tuple(features.values()), columns, levels, guarded, minimum, cap, holders, name == "glm")
-
-
-def _guards(question: Question[Any], design: Design, of: dict[str, str]) -> list[Feature]:
-    """Indicators of the groups, beside levels, that sums of a model are about."""
-    found: list[Feature] = []
-    response = response_of(design)
-    for term in design.terms:
-        crossed = tuple(dict.fromkeys(category.column for category, _ in term.cells))
-        if len(crossed) > 1:
-            at = owner(crossed, of, term.name)
-            for codes in itertools.product(*(design.categories[column] for column in crossed)):
-                cell = tuple(zip(crossed, codes, strict=True))
-                key = "cell " + ", ".join(f"{column} {code}" for column, code in cell)
-                found.append(Feature(key, at, 0.0, 1.0, _cell(cell), True))
-        if term.numbers:
-            read = (*(name for number in term.numbers for name in number.columns), *crossed)
-            at = owner(tuple(dict.fromkeys(read)), of, term.name)
-            found.append(Feature(f"apart {term.name}", at, 0.0, 1.0, _apart(term.expression), True))
-    for number in (*design.numbers, response):
-        at = owner(number.columns, of, number.text)
-        found.append(Feature(f"apart {number.text}", at, 0.0, 1.0, _apart(number.build), True))
-        if number is response and question.terms.method == "glm":
-            found += _both(number.text, at, number.build, 0.0)
-        else:
-            found += _of_two(question, number.columns, at)
-    return found
-
-
-def _guards_of_columns(question: Question[Any], of: dict[str, str]) -> list[Feature]:
-    """The same for products of columns."""
-    found: list[Feature] = []
-    for name in question.options.columns:
-        at = owner((name,), of, name)
-        found += [Feature(f"apart {name}", at, 0.0, 1.0, _apart(_column(name)), True)]
-        found += _of_two(question, (name,), at)
-    return found
-
-
-def _of_two(question: Question[Any], names: Sequence[str], at: str) -> list[Feature]:
-    """Indicators of both values of each column of numbers that has two."""
-    found: list[Feature] = []
-    for name in names:
-        column = question.codebook.columns[name]
-        if column.type in ("boolean", "integer") and column.bounds and column.bounds[1] - column.bounds[0] == 1:
-            found += _both(name, at, _column(name), column.bounds[0])
-    return found
-
-
-def _both(name: str, at: str, build: Callable[[Table], Expr], low: float) -> list[Feature]:
-    values = (low, low + 1)
-    return [Feature(f"value {name} {x:g}", at, 0.0, 1.0, _equal(build, x), True) for x in values]
-
-
-def _cell(cell: Sequence[tuple[str, str]]) -> Callable[[Table], Expr]:
-    def build(table: Table) -> Expr:
-        inside = reduce(and_, [table[column].cast("string") == code for column, code in cell])
-        return inside.ifelse(real(1.0), real(0.0))
-
-    return build
-
-
-def _equal(build: Callable[[Table], Expr], value: float) -> Callable[[Table], Expr]:
-    return lambda table: (build(table).cast("float64") == real(value)).ifelse(real(1.0), real(0.0))
-
-
-def _apart(build: Callable[[Table], Expr]) -> Callable[[Table], Expr]:
-    """1 where a value is not the commonest of this holder's."""
-
-    def made(table: Table) -> Expr:
-        values = build(table).cast("float64")
-        common = table.expr.select(_v=values).to_pandas()["_v"].mode()
-        return (values != real(float(common[0]) if len(common) else 0.0)).ifelse(real(1.0), real(0.0))
-
-    return made
 
 
 def model_of(question: Question[Any]) -> Design:
@@ -359,10 +286,6 @@ def response_of(design: Design) -> Number:
     if design.left is None:
         raise UsageError(f"formula: got {design.formula!r} without a response; want 'response ~ terms'")
     return design.left
-
-
-def _column(name: str) -> Callable[[Table], Expr]:
-    return lambda table: table.number(name)
 
 
 def _level(column: str, code: str) -> Callable[[Table], Expr]:

@@ -3,7 +3,8 @@
 A batch of n points is an array (n, 32) of uint8, each row one canonical encoding. The group has prime order: there are
 no points of small order, and an encoding that is canonical is in the group. libsodium decodes before it multiplies and
 refuses an encoding that is none, and a product that is the identity, which only the identity has (scalars are not
-zero): so `multiplied` checks every point that it is given, at no cost. libsodium is called without Python's global
+zero): so `multiplied` checks every point that it is given. The topmost bit is looked at here: libsodium ignores it, as
+of curve25519, and a point would have two encodings. libsodium is called without Python's global
 lock: batches are spread over the processor's cores.
 
 Scalars that blind are drawn by libsodium and used by its code of constant time; in Python nothing depends on them.
@@ -66,6 +67,8 @@ def multiplied(scalar: bytes, points: Points, sender: str) -> Points:
     Raises Refused, naming the sender, where one is not the canonical encoding of a point, or is the identity.
     """
     multiply = library().crypto_scalarmult_ristretto255
+    if not _below(points):
+        raise Refused(_ASTRAY.format(sender))
 
     def times(part: Points) -> list[bytes]:
         data = part.tobytes()
@@ -81,9 +84,16 @@ def checked(points: Points, sender: str) -> Points:
     """Points as they are. Raises Refused, naming the sender, where one is no point or the identity."""
     valid = library().crypto_core_ristretto255_is_valid_point
     data = points.tobytes()
-    if not points.any(axis=1).all() or not all(valid(data[at : at + SIZE]) for at in range(0, len(data), SIZE)):
+    if not (_below(points) and points.any(axis=1).all()) or not all(
+        valid(data[at : at + SIZE]) for at in range(0, len(data), SIZE)
+    ):
         raise Refused(_ASTRAY.format(sender))
     return points
+
+
+def _below(points: Points) -> bool:
+    """Is the topmost bit of every encoding 0?"""
+    return bool((points[:, SIZE - 1] < 0x80).all())
 
 
 _ASTRAY = (

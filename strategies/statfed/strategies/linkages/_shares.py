@@ -10,7 +10,9 @@ stream that it has in common with each computing party; only what makes their sh
   x - a is opened once, and shares of every f(a, b) have fresh randomness of their own.
 - *Comparison of a count with a public threshold* by a one-time truth table (Ishai, Kushilevitz, Meldgaard, Orlandi and
   Paskin-Cherniavsky 2013): the parties open v + r mod 2^m and hold shares by exclusive or of the table of the answer,
-  rotated by r. The bit alone comes out.
+  rotated by r. The bit alone comes out. *Whether any of several is few:* each bit b stays shared; with a dealt bit r,
+  shared both ways, the parties open b xor r and have b in Z/2^64 as (b xor r) + r - 2 (b xor r) r; the sum of these is
+  compared in its turn.
 - *Waves.* Of angles t in turns, 2^64 to the turn, where wrapping round does no harm, the parties open t - r and have
   shares of cos(k r) and sin(k r), dealt: every trigonometric polynomial in t is then a sum that each forms alone, as
   exp(ikt) = exp(ik(t - r)) exp(ikr). What the angles mean is in `_waves`.
@@ -106,6 +108,11 @@ class Machine(Protocol):
 
     def few(self, counts: Value, minimum: int, most: int, least: int = 1) -> Generator[Out, Mail, Bits | None]:
         """Which counts, from 0 to `most`, are in least..minimum - 1; None at the dealer. Opened to all. Two rounds."""
+        ...
+
+    def any_few(self, counts: Value, minimum: int, most: int) -> Generator[Out, Mail, Bits | None]:
+        """Is any of these counts, from 0 to `most`, in 1..minimum - 1? (1,), None at the dealer. That bit alone is
+        opened to all. Four rounds."""
         ...
 
     def halved(self, value: Value, bits: NDArray[np.uint64]) -> Generator[Out, Mail, Value]:
@@ -211,6 +218,13 @@ class Computer:
         return found
 
     def few(self, counts: Value, minimum: int, most: int, least: int = 1) -> Generator[Out, Mail, Bits | None]:  # noqa: ARG002
+        bit = yield from self._decided(counts, most)
+        mail = yield Out({self.peer: (bit,)}, {"few": bit})
+        decided: Bits = (bit ^ mail.of(self.peer).take(bit.shape, "<u1")).astype(bool).reshape(counts.shape)
+        return decided
+
+    def _decided(self, counts: Value, most: int) -> Generator[Out, Mail, NDArray[np.uint8]]:
+        """A share by exclusive or of the answer of each count's table. One round."""
         size, cells = table_bits(most), int(np.prod(counts.shape))
         low = np.uint64((1 << size) - 1)
         own = (counts.own.reshape(-1) + self.words((cells,))) & low
@@ -218,10 +232,19 @@ class Computer:
         at = (own + mail.of(self.peer).take((cells,))) & low
         width = (1 << size) // 8
         dealt = self.dealt(mail, (cells, width // 8)).view("<u1").reshape(cells, width)
-        bit = (dealt[np.arange(cells), (at >> np.uint64(3)).astype(np.int64)] >> (at & np.uint64(7)).astype("<u1")) & 1
-        mail = yield Out({self.peer: (bit,)}, {"few": bit})
-        decided: Bits = (bit ^ mail.of(self.peer).take((cells,), "<u1")).astype(bool).reshape(counts.shape)
-        return decided
+        byte = dealt[np.arange(cells), (at >> np.uint64(3)).astype(np.int64)]
+        return np.asarray((byte >> (at & np.uint64(7)).astype("<u1")) & 1, np.uint8)
+
+    def any_few(self, counts: Value, minimum: int, most: int) -> Generator[Out, Mail, Bits | None]:  # noqa: ARG002
+        bit = yield from self._decided(counts, most)
+        own = bit.astype(np.uint64) ^ (self.words(bit.shape) & np.uint64(1))
+        mail = yield Out({self.peer: (own,)})
+        apart, mask = own ^ mail.of(self.peer).take(bit.shape), self.dealt(mail, bit.shape)
+        share = mask - np.uint64(2) * apart * mask
+        if self.first:
+            share = share + apart
+        total = Value((1,), share.sum(dtype=np.uint64).reshape(1))
+        return (yield from self.few(total, len(bit) + 1, len(bit)))
 
     def halved(self, value: Value, bits: NDArray[np.uint64]) -> Generator[Out, Mail, Value]:
         own = value.own + self.words(value.shape)
@@ -290,6 +313,12 @@ class Dealer:
         return found
 
     def few(self, counts: Value, minimum: int, most: int, least: int = 1) -> Generator[Out, Mail, Bits | None]:
+        yield Out({self.second: (self._tables(counts, minimum, most, least),)})
+        yield Out()
+        return None
+
+    def _tables(self, counts: Value, minimum: int, most: int, least: int) -> Words:
+        """The second party's shares of the tables."""
         size, cells = table_bits(most), int(np.prod(counts.shape))
         low = np.uint64((1 << size) - 1)
         r = self.words((cells,)) & low
@@ -299,10 +328,15 @@ class Dealer:
             answers[np.arange(cells), (at >> np.uint64(3)).astype(np.int64)] |= np.uint8(1) << (
                 at & np.uint64(7)
             ).astype(np.uint8)
-        words = answers.view("<u8")
-        yield Out({self.second: (words ^ self.streams[0].words(words.size).reshape(words.shape),)})
-        yield Out()
-        return None
+        words: Words = answers.view("<u8")
+        return words ^ self.streams[0].words(words.size).reshape(words.shape)
+
+    def any_few(self, counts: Value, minimum: int, most: int) -> Generator[Out, Mail, Bits | None]:
+        cells = int(np.prod(counts.shape))
+        yield Out({self.second: (self._tables(counts, minimum, most, 1),)})
+        mask = self.words((cells,)) & np.uint64(1)  # its bit is the exclusive or of the parties' bits
+        yield Out({self.second: (self.corrected(mask),)})
+        return (yield from self.few(Value((1,)), cells + 1, cells))
 
     def halved(self, value: Value, bits: NDArray[np.uint64]) -> Generator[Out, Mail, Value]:
         r = self.words(value.shape)

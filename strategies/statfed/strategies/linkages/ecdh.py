@@ -86,7 +86,8 @@ TITLE = "Two holders, no helper: keys blinded twice on an elliptic curve (ECDH o
 TRUST = (
     "both holders follow the protocol (semi-honest): a list is what its holder says, and one that deviates can find "
     "out which of the keys that it guesses are units of the other, up to the agreed number of items",
-    "the holder that sees an exact figure applies the minimum size and adds the noise as agreed",
+    "the holder that sees an exact figure applies the minimum size and adds the noise as agreed: the matcher judges "
+    "its own minimum, and sees the number of matches whatever it is; figures are right while both follow the protocol",
     "decisional Diffie-Hellman in ristretto255, SHA-512 as a random oracle; scalars stay secret and end with the run",
     "each holder has pinned the other's identity key; the coordinator is trusted with nothing but to relay",
 )

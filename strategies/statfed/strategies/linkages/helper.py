@@ -16,7 +16,11 @@
 Against whom: parties that follow the protocol and try to learn more, the helper colluding with nobody, the first two
 holders not with each other, and the coordinator with any one holder. The argument is in the modules named. Holders that
 lie about their sets find out, as in every matching, whether a unit that they invented is there; the number of runs is
-for policies to limit. What falls with the key: see `_tags`.
+for policies to limit. Nothing here is checked against parties that deviate: a holder that shares 10 in place of 1 as
+its indicator lifts a cell over the minimum frequency, and the first holder can turn its share of a decided bit, or
+add to what is opened, unseen. The coordinator of a logistic model names the coefficients of each step: with some of
+them the weights leave one record alone, the one with the highest age say, and its values follow from the information;
+how records weigh is not looked at on shares. What falls with the key: see `_tags`.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -48,7 +52,10 @@ from statfed.strategies.linkages._shares import Computer, Dealer, Value, opened
 
 TITLE = "A helper that matches keyed tags and sees nothing else; figures over the matched on shares"
 TRUST: tuple[str, ...] = (
-    "every party follows the protocol",
+    "every party follows the protocol: minimum frequency and figures hold only then, as a holder may share 10 for 1, "
+    "and the first holder may turn its share of what is decided or opened",
+    "of a logistic model the coordinator too: it chooses the coefficients of each step, and can choose ones at which "
+    "one record weighs most; with a coordinator that may not, ask for tables, or for noise",
     "the helper works with no other party",
     "the first two holders do not work with each other",
     "holders keep the key of the tags from the helper and the coordinator",
@@ -474,8 +481,8 @@ def _until(
             if few.any() and isinstance(plan, _models.Products):
                 raise Refused(
                     f"{setting.options.method}: got fewer matches than {setting.options.minimum_frequency} "
-                    "at a level, in a cell that a term crosses, or with another value than most; want another "
-                    "model: nothing of this one was opened"
+                    "at a level, in a cell that a term crosses, at one of few values or with another value than most; "
+                    "want another model: nothing of this one was opened"
                 )
         if any(name in each for name in shapes for each in shares):
             found = {name: [_formed(each, name, shape) for each in shares] for name, shape in shapes.items()}
@@ -585,10 +592,13 @@ def learns(agreement: Agreement, reveal: Reveal) -> Sequence[Disclosure]:
             f"the sums of {options.method} over the matches that the horizontal method gets, and what follows from them"
         )
         least = options.minimum_frequency
-        rule = f"cells of 1 to {least - 1} matches are never opened, and nothing where fewer than {least} match in all"
+        rule = (
+            f"cells of fewer than {least} matches, empty ones too, are never opened, nor is anything where fewer than "
+            f"{least} match in all; numbers of exits by interval are, in groups of at least so many"
+        )
         exact = [
             Disclosure("coordinator", what, rule if options.minimum_frequency > 1 else "none"),
-            Disclosure("the first two holders", "which cells are withheld, coefficients of each step", "none"),
+            Disclosure("the first two holders", "one bit a cell, or of a whole model: is it withheld; steps", "none"),
         ]
         rows += [
             *([] if options.privacy else exact),
