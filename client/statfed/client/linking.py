@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from statfed.client.guard.files import LINKS, check_modes
-from statfed.core.codebook import Column
+from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Asked, Pairs, Units
-from statfed.core.linkkeys import keys_of, read_key, together
+from statfed.core.linkkeys import KeyPart, keys_of, read_key, together
 from statfed.core.table import Table
 
 LISTS = "lists"
@@ -39,14 +39,19 @@ def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
     """
     names = asked.columns[holder]
     table = table.complete(names)
-    linking, codebook = asked.linking, table.codebook
-    parts = linking.parts(codebook) if parted else (together(read_key(linking.key, codebook)),)
-    keys = keys_of(table, parts).parts
+    keys = keys_of(table, key_of(asked, table.codebook, parted=parted)).parts
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for batch in table.streamed(names) if names else ():
         for name in names:
-            found[name].append(_numbers(batch.column(name), codebook.column(name), name))
+            found[name].append(_numbers(batch.column(name), table.codebook.column(name), name))
     return Units(keys, {name: np.concatenate([*chunks, np.empty(0)]) for name, chunks in found.items()})
+
+
+def key_of(asked: Asked, codebook: Codebook, *, parted: bool) -> tuple[KeyPart, ...]:
+    """The parts of the key as they are compared. parted: one by one, with those that are needed beside them, or as one
+    of all."""
+    linking = asked.linking
+    return linking.parts(codebook) if parted else (together(read_key(linking.key, codebook)),)
 
 
 @dataclass

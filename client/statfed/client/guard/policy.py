@@ -138,7 +138,7 @@ class Allow(Strict):
     linkages: tuple[str, ...] = Field(
         default=(),
         description="ways in which units may be matched with others', as helper; besides NAME:pairs, where any holder "
-        "may learn which of its own match, or NAME:pairs-to=HOLDER for that one; NAME:several, where several studies "
+        "may learn which of its own match, or NAME:pairs-to=HOLDER for that one; NAME:several, where several runs "
         "may match units with the same others, whose differences no rule looks at; NAME:OPTION for an option with "
         "which NAME protects less; none for no linkage",
     )

@@ -16,7 +16,7 @@ among those of the other: whatever they were linked by, with or without errors i
 withholds more than it has to; it is decided on what was asked alone and on which cells are withheld, which is public.
 
 Not covered: what the coordinator itself sees, which has the figures of both studies as they are opened; holders know
-their own units alone, and let one study match them with the same others (`statfed.client.guard.links`). Nor releases of
+their own units alone, and let one run match them with the same others (`statfed.client.guard.links`). Nor releases of
 other workspaces, nor that a cell has 1 to minimum - 1 matches, which is what it says to be withheld.
 """
 
