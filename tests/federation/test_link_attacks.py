@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from statfed.client.guard.ledger import read_only
@@ -24,8 +25,8 @@ from tests.federation.test_link import CODEBOOK, answered, study, tables
 class World:
     """The homes of a linkage that has been, asked by hand."""
 
-    def __init__(self, folder: Path) -> None:
-        answered(folder, study({"key": "id"}))
+    def __init__(self, folder: Path, changed: Mapping[str, pd.DataFrame] | None = None) -> None:
+        answered(folder, study({"key": "id"}), changed or {})
         self.folder = folder
         self.homes: dict[str, Path] = {}
         for path in (folder / "workspace").glob("**/*.toml"):
@@ -157,6 +158,34 @@ def test_two_linkages_do_not_differ_by_a_few_of_a_holders_units(by: str, method:
         assert ledger.refusals(30) == 1
     assert world.link("three", given | {"where": ["age >= 50"]}).size != 0
     assert world.link("four", given).size != 0
+
+
+def ruled(world: World, minimum: int, right: str = "") -> None:
+    """Policies under a minimum frequency. right: of `helper`, that holders give besides."""
+    for name in world.sizes:
+        world.strict(name)
+        path = world.homes[name] / "policy.toml"
+        text = path.read_text().replace('minimum_frequency = "off"', f"minimum_frequency = {minimum}")
+        path.write_text(text.replace('"helper:pairs"', f'"helper:{right}"') if right else text)
+
+
+@pytest.mark.parametrize("key", ["id:digits(5)", "id[3:]+id", "id+id:number"])
+def test_no_key_leaves_out_a_few_of_a_holders_units(key: str, tmp_path: Path) -> None:
+    """The difference of two tables would be the cell of one whose identifier has another form than the others'."""
+    frames = tables()
+    odd = frames["office"]["id"].iloc[150]
+    ids = {one: f"{int(one[1:]):04d}" for frame in frames.values() for one in frame["id"]} | {odd: "x"}
+    changed = {name: frame.assign(id=frame["id"].map(ids)) for name, frame in frames.items()}
+    world = World(tmp_path, changed)
+    ruled(world, 10, "several")
+    given = analysis("table", rows=["sector"])
+    given["protection"]["options"]["minimum_frequency"] = 10
+    assert world.link("one", given).result is not None
+    given["protection"]["options"]["key"] = key
+    with pytest.raises(Refused):
+        world.link("two", given)
+    given["protection"]["options"]["key"] = "id:text"
+    assert world.link("three", given).result is not None
 
 
 def test_figures_of_a_model_are_counted_as_its_steps_are_answered_and_limited(tmp_path: Path) -> None:

@@ -121,6 +121,16 @@ def read_key(written: str, codebook: Codebook, where: str = "key") -> tuple[KeyP
     return parts
 
 
+def check_part(written: str) -> None:
+    """Raise UsageError on what is one part of no key, whatever the codebook."""
+    for piece in written.split("+"):
+        found = None if len(written) > MOST_LETTERS or "," in piece else _split(piece)
+        if found is None:
+            raise UsageError(f"got {shown(written)}; want one part of a key, as id:digits or postcode[:2]")
+        if found[1]:
+            read_rule(found[1], found[0])
+
+
 def together(parts: Sequence[KeyPart]) -> KeyPart:
     """One part of all: what an exact linkage compares."""
     return KeyPart(tuple(piece for part in parts for piece in part.pieces))

@@ -380,9 +380,7 @@ class Releases:
         """
         one, keys = populations(question, about)[0], {name for part in key for name in part.columns}
         complete, parts = tuple(name for name in one.complete if name not in keys), tuple(part.name for part in key)
-        new = Selection(
-            one.where, complete, one.by, one.readings, parts, parted, frozenset(others), fingerprint
-        )
+        new = Selection(one.where, complete, one.by, one.readings, parts, parted, frozenset(others), fingerprint)
         looked = 0
         while True:
             with self._named(), self._chain.reading() as state:
@@ -399,7 +397,9 @@ class Releases:
             totals, apart = compared(table, [_members(table, each) for each in stated], asked)
             for each, between in zip(old, apart, strict=True):
                 moved = min(abs(was - now) for was, now in zip(each.totals, totals, strict=True))
-                shifted = not between.counts and each.fingerprint != fingerprint and moved < (rules.minimum_frequency or 0)
+                shifted = (
+                    not between.counts and each.fingerprint != fingerprint and moved < (rules.minimum_frequency or 0)
+                )
                 if shifted or between.few(rules.minimum_frequency or 0):
                     raise Refused(_FEW)
             looked = len(past)

@@ -83,9 +83,7 @@ def compared(
     missing = Missing(known)
     totals, found = np.zeros(2, np.int64), [Apart() for _ in selections[:-1]]
     for batch in scanned.streamed([*columns, *new.by, *flags]):
-        sets = [
-            _sets(batch, missing, parts, batch.column(flag)) for parts, flag in zip(keys, flags, strict=True)
-        ]
+        sets = [_sets(batch, missing, parts, batch.column(flag)) for parts, flag in zip(keys, flags, strict=True)]
         mine = sets[-1]
         totals += [int(mine[0].sum()), int(mine[1].sum())]
         for old, theirs, apart in zip(selections[:-1], sets[:-1], found, strict=True):

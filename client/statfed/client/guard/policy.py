@@ -43,6 +43,7 @@ from statfed.core.disclosure import Rules
 from statfed.core.discovery import LINKAGES, modules
 from statfed.core.errors import UsageError
 from statfed.core.linkage import load_linkage
+from statfed.core.linkkeys import check_part
 from statfed.core.method import methods
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import named_protection
@@ -142,6 +143,12 @@ class Allow(Strict):
         "may match units with the same others, whose differences no rule looks at; NAME:OPTION for an option with "
         "which NAME protects less; none for no linkage",
     )
+    keys: tuple[str, ...] = Field(
+        default=(),
+        description="parts of keys by which units may be matched beside whole columns by the codebook's or the type's "
+        'own rule, as "id:digits" or "postcode[:2]", those of a block included: what a rule or a range leaves without a '
+        'key is left out; ["*"] for any',
+    )
     direct: bool = Field(
         default=False,
         description="may packets of linkages go to and from other parties directly, at the addresses under [direct]?",
@@ -211,6 +218,17 @@ class Allow(Strict):
             elif sign and right not in ("pairs", "several", *options):
                 wanted = ", ".join(f"{name}:{one}" for one in ("pairs", "pairs-to=HOLDER", "several", *options))
                 raise ValueError(f"got {entry!r}; want {name} alone, or one of {wanted}")
+        return value
+
+    @field_validator("keys")
+    @classmethod
+    def _keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for written in value:
+            if written != ANY:
+                try:
+                    check_part(written)
+                except UsageError as error:
+                    raise ValueError(str(error)) from None
         return value
 
     @field_validator("columns", "filters", "weights")
