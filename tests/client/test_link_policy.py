@@ -129,7 +129,7 @@ def test_one_run_matches_with_the_same_others_and_another_attempt_is_that_run(tm
         enter(ledger, ruled, asked(), "one", 1, 4, 4)
         enter(ledger, ruled, asked(), "one~2", 1, 4, 4)
         for study, run in ((asked(), "two"), (asked(), "one2"), (asked(cap=500), "one"), (asked(cap=500), "one~3")):
-            with pytest.raises(Refused, match="another run; the difference of two|has linked already"):
+            with pytest.raises(Refused, match=r"another run; the difference of two|has linked already"):
                 enter(ledger, ruled, study, run, 1, 4, 4)
         enter(ledger, policy("helper", "helper:several"), asked(), "two", 1, 4, 4)
 

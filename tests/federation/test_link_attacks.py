@@ -1,7 +1,9 @@
 """Linkages against a coordinator that does not follow the protocol, and against questions made to tell of few."""
 
 import json
+import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,19 @@ def test_one_approved_run_is_not_a_hundred_guesses(attempts: int, tmp_path: Path
     with pytest.raises(Refused, match="units were matched in 3 attempts at it; want at most 3, and a new run"):
         world.link(f"one~{attempts + 1}", asked)
     assert world.link("two", asked).size == 100
+
+
+def test_lists_of_a_run_that_was_abandoned_go_at_a_start_and_with_any_run_that_is_admitted(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    home = world.homes["bank"]
+    terms = world.terms(study({"key": "id"}))
+    for begin in (lambda: world.say("bank", "admit", "other", terms), lambda: Holder(home)):
+        (home / "lists").mkdir(mode=0o700, exist_ok=True)
+        left = home / "lists" / ("0" * 32)
+        left.write_bytes(b"points")
+        os.utime(left, (time.time() - 30 * 86_400,) * 2)
+        begin()
+        assert not left.exists()
 
 
 def test_a_list_that_may_be_of_guesses_is_refused_for_its_length(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
-from statfed.client.linking import Lines, check_name, forget_list, list_of, units_of, write_pairs
+from statfed.client.linking import Lines, check_name, forget_list, list_of, prune_lists, units_of, write_pairs
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
@@ -94,6 +94,7 @@ class Holder:
         self._units: dict[str, Units] = {}  # of runs in which pairs are told here
         self._lines = Lines()
         self._contributions = Contributions(home)
+        prune_lists(home)
 
     def ledger(self) -> Ledger:
         """This dataset's ledger, opened for one transaction or a few."""
@@ -136,6 +137,7 @@ class Holder:
             raise EngineError(f"run {statement.run}: its secrets went with an earlier process; want another attempt")
         match statement.step:
             case "admit":
+                prune_lists(self.home)
                 return Reply(self._admit(statement, study))
             case "ask":
                 return self._contribute(statement, study, arrays, packet)

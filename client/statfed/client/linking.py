@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,15 +90,26 @@ def list_of(home: Path, run: str, study: str) -> Path:
     folder = home / LISTS
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / _named(run, study)
+    prune_lists(home, path.name)
+    return path
+
+
+def prune_lists(home: Path, mine: str = "") -> None:
+    """Remove lists that are old, or too many: at a holder's start, with every run that it admits and every list that it
+    begins, so that those of a run that nobody came back to do not stay until there is another. mine: one that stays,
+    beside which there may be as many as there may be less one."""
+    folder = home / LISTS
+    if not folder.is_dir():
+        return
     begun: dict[str, float] = {}
     for each in folder.iterdir():
-        begun[each.name[:_NAME]] = max(begun.get(each.name[:_NAME], 0.0), each.stat().st_mtime)
-    begun.pop(path.name, None)
+        with suppress(FileNotFoundError):  # another process of this holder prunes too
+            begun[each.name[:_NAME]] = max(begun.get(each.name[:_NAME], 0.0), each.stat().st_mtime)
+    begun.pop(mine, None)
     late = time.time() - DAYS * 86_400
-    kept = sorted((name for name, at in begun.items() if at >= late), key=lambda name: begun[name])[-(MOST - 1) :]
-    for name in set(begun) - set(kept):
+    kept = sorted((name for name, at in begun.items() if at >= late), key=lambda name: begun[name])
+    for name in set(begun) - set(kept[-(MOST - bool(mine)) :]):
         _remove(folder, name)
-    return path
 
 
 def forget_list(home: Path, run: str, study: str) -> None:

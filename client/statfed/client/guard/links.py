@@ -8,10 +8,10 @@ An attempt that was broken off may have told its figures, and another one may be
 each attempt is entered anew, and charged. Of a run with noise there is one, since noise that is drawn again can be
 averaged out; of others at most `ATTEMPTS`, so that whoever approved one run has not approved a hundred guesses.
 
-Each linkage can be probed with guessed identifiers, and the difference of two tells of few units: also of one study that
-is run twice, between which another's list may have lost one. So a policy limits their number, and while it has a minimum
-frequency one run matches units with the same others. After entries were
-lost nothing exact is answered at all (`limits.refusals`), linkages included.
+Each linkage can be probed with guessed identifiers, and the difference of two tells of few units: also of one study
+that is run twice, between which another's list may have lost one. So a policy limits their number, and while it has a
+minimum frequency one run matches units with the same others. After entries were lost nothing exact is answered at all
+(`limits.refusals`), linkages included.
 """
 
 import hashlib

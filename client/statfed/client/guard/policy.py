@@ -145,9 +145,9 @@ class Allow(Strict):
     )
     keys: tuple[str, ...] = Field(
         default=(),
-        description="parts of keys by which units may be matched beside whole columns by the codebook's or the type's "
-        'own rule, as "id:digits" or "postcode[:2]", those of a block included: what a rule or a range leaves without a '
-        'key is left out; ["*"] for any',
+        description="parts of keys, those of a block included, by which units may be matched beside whole columns by "
+        "the rule of codebook or type, as 'id:digits' or 'postcode[:2]': such a part may leave chosen units without a "
+        'key; ["*"] for any',
     )
     direct: bool = Field(
         default=False,
