@@ -236,6 +236,25 @@ def test_lists_of_a_run_that_was_abandoned_go_at_a_start_and_with_any_run_that_i
         os.utime(left, (time.time() - 30 * 86_400,) * 2)
         begin()
         assert not left.exists()
+    world.say("bank", "release", "other", terms)
+
+
+@pytest.mark.parametrize(
+    ("stage", "packet"), [("round", {"number": b"\0\0\0\x09"}), ("round", {"from:office": b"x" * 99}), ("own", {})]
+)
+def test_a_packet_that_is_none_uses_up_no_refusals(stage: str, packet: Packet, tmp_path: Path) -> None:
+    """Whoever sends such ones would else have a holder answer nobody."""
+    world = World(tmp_path)
+    world.strict("bank", refusals=1)
+    terms = world.terms(study({"key": "id"}))
+    for run in ("one", "two"):
+        world.say("bank", "admit", run, terms)
+        world.say("bank", "protect", run, terms, {}, stage="offer", round=1)
+        with pytest.raises(Refused, match="packet: got one that is none of this protocol at this stage"):
+            world.say("bank", "protect", run, terms, packet, stage=stage, round=1)
+        world.say("bank", "release", run, terms)
+    with read_only(world.homes["bank"] / "ledger.sqlite") as ledger:
+        assert ledger.refusals(30) == 0
 
 
 def test_a_list_that_may_be_of_guesses_is_refused_for_its_length(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
 from statfed.core import VERSION
 from statfed.core.course import check_course, digest_of
-from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError, harmless
+from statfed.core.errors import EngineError, LedgerCorrupt, Malformed, Refused, StatfedError, UsageError, harmless
 from statfed.core.identity import Identity
 from statfed.core.linkage import InPlace, Units
 from statfed.core.method import Arrays, Ask, Part, checked
@@ -53,6 +53,7 @@ from statfed.core.terms import Terms
 
 log = logging.getLogger("statfed.holder")
 
+MALFORMED = "packet: got one that is none of this protocol at this stage; want a run in which all parties follow it"
 NOTHING: Packet = MappingProxyType({})
 MOST = 64  # studies that are kept read
 
@@ -315,6 +316,11 @@ class Holder:
             yield
         except LedgerCorrupt:
             raise
+        except Malformed as error:  # of whoever sent it, and not of the data: nothing is learned, and nothing counted
+            log.warning("%s: %s", harmless(statement.run), harmless(str(error)))
+            if self.policy.rehearsal:
+                raise
+            raise Refused(MALFORMED) from None
         except Exception as error:
             if not isinstance(error, StatfedError):
                 log.exception("internal error on seeing the data")

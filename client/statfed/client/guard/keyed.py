@@ -1,7 +1,7 @@
 """Which of a holder's own units a linkage is about: those that its conditions select and that have a key.
 
-A unit without a key matches nothing, and what has none is decided by the rules of the key that whoever asks has written:
-of `id` and `id:digits` the difference is a person whose identifier has a letter. So conditions and key are one
+A unit without a key matches nothing, and what has none is decided by the rules of the key that whoever asks has
+written: of `id` and `id:digits` the difference is a person whose identifier has a letter. So conditions and key are one
 selection here. Two linkages with one of the others in common may differ by no unit, or by the minimum frequency at
 least, in each cell of the columns that both have, either way round: that is looked at on the data as they are, whatever
 the keys are, also where a condition alone makes a difference of many records of which few have a key.
@@ -54,7 +54,7 @@ class Apart:
 
     def add(self, kind: int, side: int, cells: Sequence[Sequence[Any]], where: NDArray[np.bool_]) -> None:
         """Count the units of a batch `where` they differ, in their cells."""
-        for place in np.flatnonzero(where):
+        for place in np.flatnonzero(where).tolist():
             cell = (kind, side, *(column[place] for column in cells))
             self.counts[cell] = self.counts.get(cell, 0) + 1
 
