@@ -1,5 +1,6 @@
 """What a policy says of linkages: read strictly, and held against studies."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from statfed.client.guard.admission import failing
 from statfed.client.guard.files import check_modes
+from statfed.client.guard.ledger import Ledger
+from statfed.client.guard.links import enter
 from statfed.client.guard.policy import Policy
 from statfed.client.protecting import check_apart
 from statfed.core.codebook import make_codebook
@@ -77,6 +80,58 @@ def test_pairs_and_weaker_options_are_allowed_by_name_only(
     found = [rule for rule in failing(policy(*linkages), study) if rule.key == "allow.linkages"]
     assert len(found) == len(said)
     assert all(want in rule.text for rule, want in zip(found, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "said"),
+    [
+        ([], "id", ""),
+        ([], "id:exact", ""),
+        ([], "id:digits", "got id:digits, not allowed; want whole columns by the codebook's own rules"),
+        ([], "id[5:]+id", r"got id:exact\[5:\]\+id:exact, not allowed"),
+        (["id:digits"], "id:digits", ""),
+        (["id:digits", "other[:2]"], "id:digits(5)", r"got id:digits\(5\), not allowed; .* or id:digits or other"),
+        (["id[:2]"], "id[:3]", r"got id:exact\[:3\]"),
+        (["id[:2]"], "id:exact[ :2]", ""),
+        (["*"], "id[5:]+id", ""),
+    ],
+)
+def test_rules_and_ranges_of_keys_are_listed(keys: list[str], key: str, said: str) -> None:
+    """Either may leave a chosen unit without a key."""
+    ruled = policy("helper")
+    ruled = ruled.model_copy(update={"allow": ruled.allow.model_copy(update={"keys": tuple(keys)})})
+    found = [rule.text for rule in failing(ruled, asked(key=key)) if rule.key == "allow.keys"]
+    assert bool(found) == bool(said)
+    assert not said or re.search(said, found[0])
+
+
+def test_a_block_is_a_part_of_the_key_too() -> None:
+    found = failing(policy("fuzzy"), asked("fuzzy", block="id[:2]"))
+    assert [rule.text for rule in found if rule.key == "allow.keys"] == [
+        "key: got id:exact[:2], not allowed; want whole columns by the codebook's own rules"
+    ]
+
+
+@pytest.mark.parametrize("entry", ["id,name", "id:nonsense", "id[2]", "", "*id[", "id[:2]]"])
+def test_a_key_that_is_none_is_refused_when_the_policy_is_read(entry: str) -> None:
+    allow = {"protections": ["plain"], "columns": ["*"], "keys": [entry]}
+    with pytest.raises(ValueError, match="want"):
+        Policy.model_validate(BASE | {"allow": allow})
+
+
+def test_one_run_matches_with_the_same_others_and_another_attempt_is_that_run(tmp_path: Path) -> None:
+    """Between two runs of one study the other's list may have lost one, of whom the difference would tell the cell."""
+    ruled = policy("helper", disclosure={"minimum_frequency": 10})
+    budget = ruled.budget
+    with Ledger(
+        tmp_path / "ledger.sqlite", dataset="d", unit=budget.unit, epsilon=budget.epsilon, delta=budget.delta
+    ) as ledger:
+        enter(ledger, ruled, asked(), "one", 1, 4, 4)
+        enter(ledger, ruled, asked(), "one~2", 1, 4, 4)
+        for study, run in ((asked(), "two"), (asked(), "one2"), (asked(cap=500), "one"), (asked(cap=500), "one~3")):
+            with pytest.raises(Refused, match=r"another run; the difference of two|has linked already"):
+                enter(ledger, ruled, study, run, 1, 4, 4)
+        enter(ledger, policy("helper", "helper:several"), asked(), "two", 1, 4, 4)
 
 
 def test_one_organisation_under_two_names_is_no_two_parties() -> None:

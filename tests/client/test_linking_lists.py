@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from statfed.client.linking import DAYS, LISTS, MOST, Lines, forget_list, list_of
+from statfed.client.linking import DAYS, LISTS, MOST, Lines, forget_list, list_of, prune_lists
 
 
 def kept(home: Path) -> set[str]:
@@ -43,6 +43,17 @@ def test_what_is_old_and_what_is_too_much_goes_when_another_run_begins(tmp_path:
     assert runs[0].name not in left
     assert {run.name for run in runs[1:]} <= left
     assert len(left) == 3 * MOST
+
+
+def test_lists_of_a_run_that_nobody_came_back_to_go_without_another_linkage(tmp_path: Path) -> None:
+    old, young = begun(tmp_path, "old", DAYS + 1), begun(tmp_path, "young", DAYS - 1)
+    begun(tmp_path, "now")
+    old = begun(tmp_path, "old", DAYS + 1)
+    prune_lists(tmp_path)
+    assert not [name for name in kept(tmp_path) if name.startswith(old.name)]
+    assert len(kept(tmp_path)) == 6
+    assert young.exists()
+    prune_lists(tmp_path / "no such home")
 
 
 def test_the_log_has_a_line_a_tenth_of_what_takes_several_messages_and_none_else() -> None:

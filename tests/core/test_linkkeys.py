@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from statfed.core.codebook import Codebook
+from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.keyrules import CHECKS, RULES, WIDE, Rule, read_rule
 from statfed.core.linkage import Units
@@ -243,3 +243,21 @@ def test_a_key_rule_changes_the_digest_of_codebooks_that_have_none() -> None:
 def test_a_codebook_takes_a_rule_that_there_is_not(column: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"luhn|identify"):
         Codebook.model_validate({"columns": {"a": column}})
+
+
+@pytest.mark.parametrize("written", ["id" + " " * 9_000, "id," * 4_000, "[" * 9_000])
+def test_a_key_that_is_too_long_is_refused_for_its_length(written: str) -> None:
+    with pytest.raises(UsageError, match=r"letters; want at most 8,000"):
+        read_key(written, make_codebook({"columns": {"id": {"type": "id"}}}))
+
+
+@pytest.mark.parametrize("written", ["id{}!:", "id:{}", "id[{}", "id[:2{}x]", "{}", "id{}[a]", "a{0}b{0}:{0}c["])
+def test_blanks_are_looked_at_once(written: str) -> None:
+    """A search that began anew at each of them would take as many steps as the cube of their number, and not end."""
+    with pytest.raises(UsageError):
+        read_key(written.format(" " * 2_600), make_codebook({"columns": {"id": {"type": "id"}}}))
+
+
+def test_blanks_around_the_signs_of_a_key_mean_nothing() -> None:
+    codebook = make_codebook({"columns": {"id": {"type": "id"}}})
+    assert read_key(" id : digits(3) [ : 2 ] ", codebook) == read_key("id:digits(3)[:2]", codebook)

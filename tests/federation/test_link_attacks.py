@@ -1,11 +1,14 @@
 """Linkages against a coordinator that does not follow the protocol, and against questions made to tell of few."""
 
 import json
+import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from statfed.client.guard.ledger import read_only
@@ -24,8 +27,8 @@ from tests.federation.test_link import CODEBOOK, answered, study, tables
 class World:
     """The homes of a linkage that has been, asked by hand."""
 
-    def __init__(self, folder: Path) -> None:
-        answered(folder, study({"key": "id"}))
+    def __init__(self, folder: Path, changed: Mapping[str, pd.DataFrame] | None = None) -> None:
+        answered(folder, study({"key": "id"}), changed or {})
         self.folder = folder
         self.homes: dict[str, Path] = {}
         for path in (folder / "workspace").glob("**/*.toml"):
@@ -159,6 +162,34 @@ def test_two_linkages_do_not_differ_by_a_few_of_a_holders_units(by: str, method:
     assert world.link("four", given).size != 0
 
 
+def ruled(world: World, minimum: int, right: str = "") -> None:
+    """Policies under a minimum frequency. right: of `helper`, that holders give besides."""
+    for name in world.sizes:
+        world.strict(name)
+        path = world.homes[name] / "policy.toml"
+        text = path.read_text().replace('minimum_frequency = "off"', f"minimum_frequency = {minimum}")
+        path.write_text(text.replace('"helper:pairs"', f'"helper:{right}"') if right else text)
+
+
+@pytest.mark.parametrize("key", ["id:digits(5)", "id[3:]+id", "id+id:number"])
+def test_no_key_leaves_out_a_few_of_a_holders_units(key: str, tmp_path: Path) -> None:
+    """The difference of two tables would be the cell of one whose identifier has another form than the others'."""
+    frames = tables()
+    odd = frames["office"]["id"].iloc[150]
+    ids = {one: f"{int(one[1:]):04d}" for frame in frames.values() for one in frame["id"]} | {odd: "x"}
+    changed = {name: frame.assign(id=frame["id"].map(ids)) for name, frame in frames.items()}
+    world = World(tmp_path, changed)
+    ruled(world, 10, "several")
+    given = analysis("table", rows=["sector"])
+    given["protection"]["options"]["minimum_frequency"] = 10
+    assert world.link("one", given).result is not None
+    given["protection"]["options"]["key"] = key
+    with pytest.raises(Refused):
+        world.link("two", given)
+    given["protection"]["options"]["key"] = "id:text"
+    assert world.link("three", given).result is not None
+
+
 def test_figures_of_a_model_are_counted_as_its_steps_are_answered_and_limited(tmp_path: Path) -> None:
     """A model that ends early has not given what it might have; one that goes beyond what may be given ends there."""
     world = World(tmp_path)
@@ -192,6 +223,38 @@ def test_one_approved_run_is_not_a_hundred_guesses(attempts: int, tmp_path: Path
     with pytest.raises(Refused, match="units were matched in 3 attempts at it; want at most 3, and a new run"):
         world.link(f"one~{attempts + 1}", asked)
     assert world.link("two", asked).size == 100
+
+
+def test_lists_of_a_run_that_was_abandoned_go_at_a_start_and_with_any_run_that_is_admitted(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    home = world.homes["bank"]
+    terms = world.terms(study({"key": "id"}))
+    for begin in (lambda: world.say("bank", "admit", "other", terms), lambda: Holder(home)):
+        (home / "lists").mkdir(mode=0o700, exist_ok=True)
+        left = home / "lists" / ("0" * 32)
+        left.write_bytes(b"points")
+        os.utime(left, (time.time() - 30 * 86_400,) * 2)
+        begin()
+        assert not left.exists()
+    world.say("bank", "release", "other", terms)
+
+
+@pytest.mark.parametrize(
+    ("stage", "packet"), [("round", {"number": b"\0\0\0\x09"}), ("round", {"from:office": b"x" * 99}), ("own", {})]
+)
+def test_a_packet_that_is_none_uses_up_no_refusals(stage: str, packet: Packet, tmp_path: Path) -> None:
+    """Whoever sends such ones would else have a holder answer nobody."""
+    world = World(tmp_path)
+    world.strict("bank", refusals=1)
+    terms = world.terms(study({"key": "id"}))
+    for run in ("one", "two"):
+        world.say("bank", "admit", run, terms)
+        world.say("bank", "protect", run, terms, {}, stage="offer", round=1)
+        with pytest.raises(Refused, match="packet: got one that is none of this protocol at this stage"):
+            world.say("bank", "protect", run, terms, packet, stage=stage, round=1)
+        world.say("bank", "release", run, terms)
+    with read_only(world.homes["bank"] / "ledger.sqlite") as ledger:
+        assert ledger.refusals(30) == 0
 
 
 def test_a_list_that_may_be_of_guesses_is_refused_for_its_length(tmp_path: Path) -> None:

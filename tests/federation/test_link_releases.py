@@ -1,13 +1,18 @@
 """Releases over matched units beside earlier ones: no sum or difference of studies has a withheld cell in it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from statfed.core.codebook import make_codebook
 from statfed.core.errors import Refused
 from statfed.core.result import Result
-from tests.federation.test_link import answered, joined, study
+from statfed.core.study import make_study
+from statfed.federation import Options, run_study
+from tests.federation.test_link import CODEBOOK, answered, joined, study, tables
 
 SIZE = study({"key": "id", "minimum_frequency": 5})
 
@@ -104,3 +109,34 @@ def test_under_release_rules_a_linked_table_is_of_other_records_than_all_that_ho
     assert released(tmp_path, size).tables["matched"][0]["count"] == int((joined()["sector"] == "x").sum())
     cells = {(row["region"], row["sector"]): row["count"] for row in released(tmp_path, TABLE | rules).tables["cells"]}
     assert (cells["A", "x"], cells["B", "y"]) == (29, None)
+
+
+def grown(folder: Path) -> dict[str, pd.DataFrame]:
+    """Tables with one record more at each, of nobody in both."""
+    found = {name: pd.read_parquet(folder / f"{name}.parquet") for name in tables()}
+    return {name: pd.concat([one, one.head(1).assign(id=f"new {name}")]) for name, one in found.items()}
+
+
+def moved(folder: Path, other: Path, names: dict[str, str]) -> dict[str, Any]:
+    """SIZE over copies of the tables in another folder, under other names."""
+    other.mkdir()
+    for name in names:
+        shutil.copy(folder / f"{name}.parquet", other / f"{name}.parquet")
+    return SIZE | {"holders": {new: str(other / f"{old}.parquet") for old, new in names.items()}}
+
+
+def test_a_table_that_has_grown_by_one_record_is_no_other(tmp_path: Path) -> None:
+    released(tmp_path, TABLE)
+    with pytest.raises(Refused, match="an earlier study of these holders withheld"):
+        answered(tmp_path, SIZE, grown(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names", [{"office": "office", "bank": "bank"}, {"office": "agency", "bank": "lender"}], ids=["same", "renamed"]
+)
+def test_nor_is_a_copy_of_it_or_one_under_another_name(names: dict[str, str], tmp_path: Path) -> None:
+    released(tmp_path, TABLE)
+    read = make_study(moved(tmp_path, tmp_path / "other", names))
+    options = Options(codebook=make_codebook(CODEBOOK), workspace=tmp_path / "workspace")
+    with pytest.raises(Refused, match="an earlier study of these holders withheld"):
+        run_study(read, options)

@@ -23,9 +23,11 @@ from statfed.client.guard.differencing import FILE as RELEASES
 from statfed.client.guard.differencing import LINKED, Releases
 from statfed.client.guard.disclosure import check, reads, without_few
 from statfed.client.guard.policy import Policy
+from statfed.client.linking import key_of
 from statfed.core.codebook import Codebook
 from statfed.core.disclosure import Rules
 from statfed.core.errors import Refused, UsageError
+from statfed.core.linkage import InPlace
 from statfed.core.method import Arrays, Ask, Cells, Counts, Model, Part, read_question
 from statfed.core.privacy.spending import Price
 from statfed.core.randomness import Stream
@@ -222,6 +224,11 @@ class Contributions:
 
         with Releases(self._home / LINKED, dataset=policy.dataset.id) as releases:
             releases.admit(run, study.digest, question, about, source.fingerprint(), table_of, rules)
+            parted = isinstance(study.protection, InPlace) and study.protection.module.PARTED
+            key, others = key_of(asked, study.codebook, parted=parted), [one for one in study.holders if one != name]
+            releases.units(
+                run, study.digest, question, about, key, parted, others, source.fingerprint(), table_of, rules
+            )
 
     def close(self) -> None:
         """Close the data source, if one is open."""

@@ -33,13 +33,13 @@ from statfed.client.guard.ledger import Ledger
 from statfed.client.guard.policy import Policy, load_policy
 from statfed.client.guard.refusals import SPENT, public, record
 from statfed.client.guard.spent import base
-from statfed.client.linking import Lines, check_name, forget_list, list_of, units_of, write_pairs
+from statfed.client.linking import Lines, check_name, forget_list, list_of, prune_lists, units_of, write_pairs
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting, bound, own
 from statfed.client.repeats import Answered, Repeats, figures_of
 from statfed.core import VERSION
 from statfed.core.course import check_course, digest_of
-from statfed.core.errors import EngineError, LedgerCorrupt, Refused, StatfedError, UsageError, harmless
+from statfed.core.errors import EngineError, LedgerCorrupt, Malformed, Refused, StatfedError, UsageError, harmless
 from statfed.core.identity import Identity
 from statfed.core.linkage import InPlace, Units
 from statfed.core.method import Arrays, Ask, Part, checked
@@ -53,6 +53,7 @@ from statfed.core.terms import Terms
 
 log = logging.getLogger("statfed.holder")
 
+MALFORMED = "packet: got one that is none of this protocol at this stage; want a run in which all parties follow it"
 NOTHING: Packet = MappingProxyType({})
 MOST = 64  # studies that are kept read
 
@@ -94,6 +95,7 @@ class Holder:
         self._units: dict[str, Units] = {}  # of runs in which pairs are told here
         self._lines = Lines()
         self._contributions = Contributions(home)
+        prune_lists(home)
 
     def ledger(self) -> Ledger:
         """This dataset's ledger, opened for one transaction or a few."""
@@ -136,6 +138,7 @@ class Holder:
             raise EngineError(f"run {statement.run}: its secrets went with an earlier process; want another attempt")
         match statement.step:
             case "admit":
+                prune_lists(self.home)
                 return Reply(self._admit(statement, study))
             case "ask":
                 return self._contribute(statement, study, arrays, packet)
@@ -313,6 +316,11 @@ class Holder:
             yield
         except LedgerCorrupt:
             raise
+        except Malformed as error:  # of whoever sent it, and not of the data: nothing is learned, and nothing counted
+            log.warning("%s: %s", harmless(statement.run), harmless(str(error)))
+            if self.policy.rehearsal:
+                raise
+            raise Refused(MALFORMED) from None
         except Exception as error:
             if not isinstance(error, StatfedError):
                 log.exception("internal error on seeing the data")

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from statfed.client.guard.files import LINKS, check_modes
-from statfed.core.codebook import Column
+from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import Refused, UsageError
 from statfed.core.linkage import Asked, Pairs, Units
-from statfed.core.linkkeys import keys_of, read_key, together
+from statfed.core.linkkeys import KeyPart, keys_of, read_key, together
 from statfed.core.table import Table
 
 LISTS = "lists"
@@ -39,14 +40,19 @@ def units_of(table: Table, asked: Asked, holder: str, *, parted: bool) -> Units:
     """
     names = asked.columns[holder]
     table = table.complete(names)
-    linking, codebook = asked.linking, table.codebook
-    parts = linking.parts(codebook) if parted else (together(read_key(linking.key, codebook)),)
-    keys = keys_of(table, parts).parts
+    keys = keys_of(table, key_of(asked, table.codebook, parted=parted)).parts
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for batch in table.streamed(names) if names else ():
         for name in names:
-            found[name].append(_numbers(batch.column(name), codebook.column(name), name))
+            found[name].append(_numbers(batch.column(name), table.codebook.column(name), name))
     return Units(keys, {name: np.concatenate([*chunks, np.empty(0)]) for name, chunks in found.items()})
+
+
+def key_of(asked: Asked, codebook: Codebook, *, parted: bool) -> tuple[KeyPart, ...]:
+    """The parts of the key as they are compared. parted: one by one, with those that are needed beside them, or as one
+    of all."""
+    linking = asked.linking
+    return linking.parts(codebook) if parted else (together(read_key(linking.key, codebook)),)
 
 
 @dataclass
@@ -84,15 +90,26 @@ def list_of(home: Path, run: str, study: str) -> Path:
     folder = home / LISTS
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / _named(run, study)
+    prune_lists(home, path.name)
+    return path
+
+
+def prune_lists(home: Path, mine: str = "") -> None:
+    """Remove lists that are old, or too many: at a holder's start, with every run that it admits and every list that it
+    begins, so that those of a run that nobody came back to do not stay until there is another. mine: one that stays,
+    beside which there may be as many as there may be less one."""
+    folder = home / LISTS
+    if not folder.is_dir():
+        return
     begun: dict[str, float] = {}
     for each in folder.iterdir():
-        begun[each.name[:_NAME]] = max(begun.get(each.name[:_NAME], 0.0), each.stat().st_mtime)
-    begun.pop(path.name, None)
+        with suppress(FileNotFoundError):  # another process of this holder prunes too
+            begun[each.name[:_NAME]] = max(begun.get(each.name[:_NAME], 0.0), each.stat().st_mtime)
+    begun.pop(mine, None)
     late = time.time() - DAYS * 86_400
-    kept = sorted((name for name, at in begun.items() if at >= late), key=lambda name: begun[name])[-(MOST - 1) :]
-    for name in set(begun) - set(kept):
+    kept = sorted((name for name, at in begun.items() if at >= late), key=lambda name: begun[name])
+    for name in set(begun) - set(kept[-(MOST - bool(mine)) :]):
         _remove(folder, name)
-    return path
 
 
 def forget_list(home: Path, run: str, study: str) -> None:

@@ -26,6 +26,10 @@ class Refused(StatfedError):
     exit_code = 3
 
 
+class Malformed(Refused):
+    """A packet is none of the protocol at this stage: found out without a look at this party's own data."""
+
+
 class Pending(Refused):
     """A person at a holder has to approve the study before it is answered."""
 
@@ -47,7 +51,8 @@ class LedgerCorrupt(StatfedError):
 
 
 BY_NAME: dict[str, type[StatfedError]] = {
-    cls.__name__: cls for cls in (StatfedError, UsageError, Refused, Pending, EngineError, Contradicted, LedgerCorrupt)
+    cls.__name__: cls
+    for cls in (StatfedError, UsageError, Refused, Malformed, Pending, EngineError, Contradicted, LedgerCorrupt)
 }
 
 

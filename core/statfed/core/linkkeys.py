@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from numpy.typing import NDArray
 
 from statfed.core.codebook import Codebook, iso_of
 from statfed.core.errors import UsageError
@@ -24,7 +26,9 @@ from statfed.core.table import Table
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported
 MOST_PARTS = 32
-_PIECE = re.compile(r"([^\[\]:,+]+?)\s*(?::\s*([a-z0-9()-]+?))?\s*(?:\[\s*(-?[0-9]{0,4})\s*:\s*(-?[0-9]{0,4})\s*\])?")
+MOST_LETTERS = 8_000
+_RULE = re.compile(r"[a-z0-9()-]+")
+_END = re.compile(r"-?[0-9]{0,4}")
 _BETWEEN = "\x1f"  # no rule leaves one in a text, so that "ab" + "c" is not "a" + "bc"
 _DEFAULT = {"id": "exact", "category": "exact", "boolean": "exact", "text": "text", "date": "date", "integer": "exact"}
 _DATES = frozenset({"date", "exact", "text", "digits"})
@@ -104,6 +108,8 @@ def packed_texts(texts: Texts) -> pa.LargeBinaryArray:
 
 def read_key(written: str, codebook: Codebook, where: str = "key") -> tuple[KeyPart, ...]:
     """The parts of a key. Raises UsageError on a column, rule or range that there is not, or that cannot be a key."""
+    if len(written) > MOST_LETTERS:
+        raise UsageError(f"{where}: got {len(written):,} letters; want at most {MOST_LETTERS:,}")
     parts = tuple(
         KeyPart(tuple(_piece(piece, codebook, where) for piece in part.split("+"))) for part in written.split(",")
     )
@@ -115,23 +121,51 @@ def read_key(written: str, codebook: Codebook, where: str = "key") -> tuple[KeyP
     return parts
 
 
+def check_part(written: str) -> None:
+    """Raise UsageError on what is one part of no key, whatever the codebook."""
+    for piece in written.split("+"):
+        found = None if len(written) > MOST_LETTERS or "," in piece else _split(piece)
+        if found is None:
+            raise UsageError(f"got {shown(written)}; want one part of a key, as id:digits or postcode[:2]")
+        if found[1]:
+            read_rule(found[1], found[0])
+
+
 def together(parts: Sequence[KeyPart]) -> KeyPart:
     """One part of all: what an exact linkage compares."""
     return KeyPart(tuple(piece for part in parts for piece in part.pieces))
 
 
+def _split(written: str) -> tuple[str, str, str, str] | None:
+    """Column, rule, first and last of a piece, empty where there is none; None of what is no piece. In one pass each:
+    nothing is tried again from another place, however many blanks there are."""
+    rest, bracket, ends = written.strip().partition("[")
+    start = stop = ""
+    if bracket:
+        start, colon, stop = ends.removesuffix("]").partition(":")
+        start, stop = start.strip(), stop.strip()
+        if not (colon and ends.endswith("]") and _END.fullmatch(start) and _END.fullmatch(stop)):
+            return None
+    column, colon, rule = rest.partition(":")
+    column, rule = column.strip(), rule.strip()
+    if not column or "]" in column or (colon and not _RULE.fullmatch(rule)):
+        return None
+    return column, rule, start, stop
+
+
 def _piece(written: str, codebook: Codebook, where: str) -> Piece:
-    found = _PIECE.fullmatch(written.strip())
+    found = _split(written)
     if found is None:
         raise UsageError(f"{where}: got {shown(written)}; want columns such as name, id:luhn or postcode[:2]")
-    column = codebook.column(found[1], where)
+    name, said, *ends = found
+    column = codebook.column(name, where)
     if column.type not in _DEFAULT:
-        raise UsageError(f"{where}: {found[1]}: got type {column.type}; want {one_of(_DEFAULT, column.type)}")
-    rule = read_rule(found[2] or column.key or _DEFAULT[column.type], f"{where}: {found[1]}")
+        raise UsageError(f"{where}: {name}: got type {column.type}; want {one_of(_DEFAULT, column.type)}")
+    rule = read_rule(said or column.key or _DEFAULT[column.type], f"{where}: {name}")
     if column.type == "date" and rule.name not in _DATES:
-        raise UsageError(f"{where}: {found[1]}: got rule {rule} for type date; want {one_of(_DATES, rule.name)}")
-    start, stop = (int(end) if end else None for end in (found[3], found[4]))
-    return Piece(found[1], rule, start, stop)
+        raise UsageError(f"{where}: {name}: got rule {rule} for type date; want {one_of(_DATES, rule.name)}")
+    start, stop = (int(end) if end else None for end in ends)
+    return Piece(name, rule, start, stop)
 
 
 def keys_of(table: Table, parts: Sequence[KeyPart]) -> Packed:
@@ -182,6 +216,40 @@ def _plain(values: pa.Array, kind: str) -> pa.LargeBinaryArray | None:
     if not pc.all(pc.match_substring_regex(values, r"^[!-~]([ -~]*[!-~])?$"), min_count=0).as_py():
         return None
     return values.cast(pa.large_string()).cast(pa.large_binary())
+
+
+@dataclass
+class Missing:
+    """Which records of a table have no key, a batch at a time. types: of the columns, by name."""
+
+    types: Mapping[str, str]
+
+    def of(self, batch: Any, part: KeyPart) -> NDArray[np.bool_]:
+        """Is the part missing? batch: Arrow, as of `Table.streamed`."""
+        found = np.zeros(batch.num_rows, bool)
+        for piece in part.pieces:
+            values = batch.column(piece.column)
+            plain = _plain(values, self.types[piece.column])
+            if plain is not None and piece.rule == Rule("exact") and piece.start is None and piece.stop is None:
+                found |= pc.is_null(plain).to_numpy(zero_copy_only=False)
+                continue
+            texts = [_text(value, self.types[piece.column]) for value in values.to_pylist()]
+            none = {text: piece.of(text) is None for text in set(texts)}
+            found |= np.fromiter((none[text] for text in texts), bool, len(texts))
+        return found
+
+
+def as_codebook(part: KeyPart, codebook: Codebook) -> bool:
+    """Is it of whole columns, each by the rule of the codebook, or of its type?"""
+    return all(
+        piece.start is None and piece.stop is None and piece.rule == _rule_of(piece.column, codebook)
+        for piece in part.pieces
+    )
+
+
+def _rule_of(name: str, codebook: Codebook) -> Rule:
+    column = codebook.columns[name]
+    return read_rule(column.key or _DEFAULT[column.type])
 
 
 def _joined(chunks: list[pa.LargeBinaryArray]) -> pa.LargeBinaryArray:

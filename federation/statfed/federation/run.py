@@ -36,6 +36,7 @@ from statfed.federation.parties import third_party_names
 from statfed.federation.preflight import before_data, started
 from statfed.federation.runs import read_status, working_in, write_status
 from statfed.federation.simulation import Opener, World, reused, simulated, world_of
+from statfed.federation.tables import known_tables
 from statfed.federation.trained import Phase
 from statfed.federation.training import Scored, scored, scored_tables, training_of, warnings_of
 from statfed.server.disclosure.history import Asked
@@ -424,7 +425,7 @@ def _released(asked: Study, study: Resolved, driven: Driven, memory: Memory | No
 def _asked(asked: Study, study: Resolved, driven: Driven) -> Asked:
     """What a result is of, in terms that do not depend on how it was asked.
 
-    A holder's table is known by its source and its public number of records.
+    A holder's table is known by its source and its public number of records; to linkages by whatever else tells it.
     """
     asks = [Ask(name) for name in dict.fromkeys(one.ask for one in driven.sums)]
     declared = [study.method.discloses(study.question, ask) for ask in asks]
@@ -447,6 +448,7 @@ def _asked(asked: Study, study: Resolved, driven: Driven) -> Asked:
         holders={name: digest[:16] for name, digest in tables.items()},
         codebook=study.terms.codebook,
         joint=study.linking is not None,
+        known=known_tables(asked.holders, present) if study.linking else {},
     )
 
 

@@ -11,6 +11,7 @@ finds the largest value of a column by declaring bounds, and exempts itself from
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ from statfed.client.guard.policy import ANY, Allow, Limits, Policy, weaker
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import Clause, canonical, parse_where
 from statfed.core.errors import Refused, UsageError
-from statfed.core.linkage import Asked, InPlace
+from statfed.core.linkage import Asked, InPlace, Linking
+from statfed.core.linkkeys import as_codebook, read_key
 from statfed.core.method import Ask, Cells, Fixed, Model, Part, budget_of
 from statfed.core.protection import named_protection
 from statfed.core.resolve import Resolved
@@ -121,6 +123,7 @@ def _linkage(policy: Policy, study: Resolved, asked: Asked) -> list[Rule]:
                 rules.append(Rule(text, "allow.linkages"))
     agreed = study.protection.agreed(study.terms, linking) if isinstance(study.protection, InPlace) else None
     rules += _weakened(name, agreed, allow.linkages, "allow.linkages") if agreed is not None else []
+    rules += _keys(allow, study, linking)
     if strangers := sorted(set(study.third_parties) - set(allow.third_parties)):
         wanted = " or ".join(allow.third_parties) or "none: the list is empty"
         text = f"third parties: got {', '.join(strangers)}, not allowed; want {wanted}"
@@ -144,6 +147,24 @@ def _linkage(policy: Policy, study: Resolved, asked: Asked) -> list[Rule]:
         text = f"linkage: got {linking.reveal} of {study.terms.method}; want size, or a table of counts: rules of this "
         rules.append(Rule(f"{text}policy beside minimum frequency cannot look at units that match", "disclosure"))
     return rules
+
+
+def _keys(allow: Allow, study: Resolved, linking: Linking) -> list[Rule]:
+    """Parts of a key that are neither whole columns by the codebook's own rules nor listed: another rule or a range may
+    leave chosen units without a key."""
+    if ANY in allow.keys:
+        return []
+    listed = set[str]()
+    for written in allow.keys:
+        with suppress(UsageError):  # of columns that this codebook has not
+            listed |= {part.name for part in read_key(written, study.codebook, "allow.keys")}
+    other = [part for part in linking.parts(study.codebook) if not as_codebook(part, study.codebook)]
+    astray = [part.name for part in other if part.name not in listed]
+    if not astray:
+        return []
+    wanted = f", or {' or '.join(allow.keys)}" if allow.keys else ""
+    text = f"key: got {', '.join(astray)}, not allowed; want whole columns by the codebook's own rules{wanted}"
+    return [Rule(text, "allow.keys")]
 
 
 def refusing(policy: Policy, study: Resolved) -> list[Rule]:

@@ -34,11 +34,13 @@ import ibis
 from statfed.client.guard import chain, joint
 from statfed.client.guard.chain import Chain, Entry
 from statfed.client.guard.cuts import Edges, unsafe
+from statfed.client.guard.keyed import Selection, compared
 from statfed.client.guard.weights import FREQUENCY
 from statfed.core.codebook import Codebook, Column
 from statfed.core.conditions import Clause, Either, canonical, columns_of, read_clause
 from statfed.core.disclosure import Rules
 from statfed.core.errors import LedgerCorrupt, Refused
+from statfed.core.linkkeys import KeyPart
 from statfed.core.method import Cells, Model, Question, columns_read
 from statfed.core.table import Expr, Table
 from statfed.core.weighing import Cuts, owners
@@ -248,6 +250,7 @@ class _State:
     releases: list[Release] = field(default_factory=list)
     recipes: dict[str, str] = field(default_factory=dict)
     cuts: dict[Cut, list[tuple[Edges, tuple[str, ...]]]] = field(default_factory=dict)
+    selections: list[Selection] = field(default_factory=list)
 
     def apply(self, entry: Entry) -> None:
         facts = json.loads(entry.facts)
@@ -260,6 +263,9 @@ class _State:
             return
         if entry.kind == "sums":
             self.recipes[facts["recipe"]] = facts["fingerprint"]
+            return
+        if entry.kind == "units":
+            self.selections.append(_selection(facts))
             return
         if entry.kind == "cut":
             made = (facts["column"], tuple(facts["where"]), tuple((a, b) for a, b in facts["cell"]))
@@ -351,6 +357,56 @@ class Releases:
                     if one not in known:
                         facts = _facts(question.terms.method, fingerprint, one, totals[one])
                         self._chain.append("exact", run, study, facts=facts)
+                return
+
+    def units(
+        self,
+        run: str,
+        study: str,
+        question: Question[Any],
+        about: Cells,
+        key: Sequence[KeyPart],
+        parted: bool,
+        others: Sequence[str],
+        fingerprint: str,
+        table_of: TableOf,
+        rules: Rules,
+    ) -> None:
+        """Compare the units that a linkage is about with those of earlier ones with any of the same others, whatever
+        key they had, and record it (`statfed.client.guard.keyed`). As `admit`. Raises Refused.
+
+        about: complete in the columns of the key too, as far as these are looked at at all; parted: is each part of
+        the key compared by itself?
+        """
+        one, keys = populations(question, about)[0], {name for part in key for name in part.columns}
+        complete, parts = tuple(name for name in one.complete if name not in keys), tuple(part.name for part in key)
+        new = Selection(one.where, complete, one.by, one.readings, parts, parted, frozenset(others), fingerprint)
+        looked = 0
+        while True:
+            with self._named(), self._chain.reading() as state:
+                past = list(state.selections)
+            if new in past:
+                return
+            judged = rules.minimum_frequency is not None
+            old = [each for each in past[looked:] if judged and each.others & new.others]
+            asked = [*old, new]
+            stated = [Population(each.where, each.complete, each.by, each.readings) for each in asked]
+            codebook = joint_codebook(question.codebook, stated)
+            names = dict.fromkeys(name for each in stated for name, _ in each.readings)
+            table = table_of(codebook, tuple(names))
+            totals, apart = compared(table, [_members(table, each) for each in stated], asked)
+            for each, between in zip(old, apart, strict=True):
+                moved = min(abs(was - now) for was, now in zip(each.totals, totals, strict=True))
+                shifted = (
+                    not between.counts and each.fingerprint != fingerprint and moved < (rules.minimum_frequency or 0)
+                )
+                if shifted or between.few(rules.minimum_frequency or 0):
+                    raise Refused(_FEW)
+            looked = len(past)
+            with self._named(), self._chain.writing() as state:
+                if len(state.selections) > looked:
+                    continue
+                self._chain.append("units", run, study, facts=_told(new, totals))
                 return
 
     def together(
@@ -453,6 +509,40 @@ class Releases:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _told(one: Selection, totals: tuple[int, int]) -> Mapping[str, Any]:
+    return {
+        "where": list(one.where),
+        "complete": list(one.complete),
+        "by": list(one.by),
+        "readings": [list(pair) for pair in one.readings],
+        "parts": list(one.parts),
+        "parted": one.parted,
+        "others": sorted(one.others),
+        "fingerprint": one.fingerprint,
+        "totals": list(totals),
+    }
+
+
+def _selection(facts: Mapping[str, Any]) -> Selection:
+    some, every = facts["totals"]
+    if type(some) is not int or type(every) is not int or type(facts["parted"]) is not bool:
+        raise ValueError("units: got totals or a form that are none")
+    readings = tuple((name, reading) for name, reading in facts["readings"])
+    found = Selection(
+        tuple(facts["where"]),
+        tuple(facts["complete"]),
+        tuple(facts["by"]),
+        readings,
+        tuple(facts["parts"]),
+        facts["parted"],
+        frozenset(facts["others"]),
+        facts["fingerprint"],
+        (some, every),
+    )
+    _ = [read_clause(clause) for clause in found.where]
+    return found
 
 
 def _totals(table: Table, new: Sequence[Population]) -> dict[Population, int]:

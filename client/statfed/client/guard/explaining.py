@@ -106,6 +106,8 @@ def findings(policy: Policy, home: Path) -> list[str]:
         found.append("allow.weights: any column may weigh records: one that is 0 for all but one singles it out")
     if ANY in allow.functions and allow.without_privacy:
         found.append("allow.functions: any function may be used: one can be a bump that a single record stands in")
+    if ANY in allow.keys and any(one.endswith(":several") for one in allow.linkages):
+        found.append("allow.keys: any rule or range may make a key: several linkages may leave out chosen units")
     if "central" in allow.noise:
         found.append("allow.noise: central trusts the coordinator with exact sums")
     if policy.minimum.holders < 3:
@@ -156,6 +158,7 @@ def summary(policy: Policy) -> list[str]:
         f"protections: {', '.join(allow.protections) or 'none'}",
         f"third parties trusted: {', '.join(allow.third_parties) or 'none'}",
         f"columns: {', '.join(allow.columns) or 'none'}; to select records by: {', '.join(allow.filters) or 'none'}",
+        f"keys of linkages beside the codebook's: {', '.join(allow.keys) or 'none'}",
         f"weights beside the codebook's: {', '.join(allow.weights) or 'none'}; functions: {', '.join(allow.functions)}",
         f"codebooks pinned: {', '.join(policy.dataset.codebooks) or 'none'}",
         f"exact figures: {_most(limits.figures)}",

@@ -426,10 +426,10 @@ class Ledger:
         with self._chain.reading() as state:
             return bool(state.links)
 
-    def linked_with(self, others: Iterable[str]) -> frozenset[str]:
-        """Studies that matched units with any of `others`, of all time."""
+    def linked_with(self, others: Iterable[str]) -> frozenset[tuple[str, str]]:
+        """Runs, whatever their attempts, and studies that matched units with any of `others`, of all time."""
         with self._chain.reading() as state:
-            return frozenset(study for other in others for study in state.linked.get(other, ()))
+            return frozenset(each for other in others for each in state.linked.get(other, ()))
 
     def release(self, run: str, study: str = "", *, over: bool = False) -> str:
         """Free what `run` reserved and did not charge. over: this study's run has ended in all attempts, which is on

@@ -8,9 +8,10 @@ An attempt that was broken off may have told its figures, and another one may be
 each attempt is entered anew, and charged. Of a run with noise there is one, since noise that is drawn again can be
 averaged out; of others at most `ATTEMPTS`, so that whoever approved one run has not approved a hundred guesses.
 
-Each linkage can be probed with guessed identifiers, and the difference of two tells of few units. So a policy limits
-their number, and while it has a minimum frequency one study matches units with the same others. After entries were
-lost nothing exact is answered at all (`limits.refusals`), linkages included.
+Each linkage can be probed with guessed identifiers, and the difference of two tells of few units: also of one study
+that is run twice, between which another's list may have lost one. So a policy limits their number, and while it has a
+minimum frequency one run matches units with the same others. After entries were lost nothing exact is answered at all
+(`limits.refusals`), linkages included.
 """
 
 import hashlib
@@ -60,11 +61,11 @@ def enter(ledger: Ledger, policy: Policy, study: Resolved, run: str, number: int
         )
     before, linked = ledger.figures(), ledger.linked(limits.days)
     alone = policy.disclosure.minimum_frequency is not None and f"{name}:several" not in policy.allow.linkages
-    if alone and ledger.linked_with(others) - {study.digest}:
+    if alone and ledger.linked_with(others) - {(base(run), study.digest)}:
         raise Refused(
-            f"linkage: units were matched with those of {' or '.join(others)} in another study; the difference of two "
-            f"tells of few units, which minimum frequency cannot see; want {name}:several in allow.linkages, or that "
-            "study again"
+            f"linkage: units were matched with those of {' or '.join(others)} in another run; the difference of two "
+            "tells of few units, of the same study too where another's list has changed, which minimum frequency "
+            f"cannot see; want {name}:several in allow.linkages, or another attempt at that run"
         )
     if limits.linkages is not None and linked >= limits.linkages:
         raise Refused(

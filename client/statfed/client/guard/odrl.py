@@ -71,6 +71,8 @@ def _common(policy: Policy) -> Iterator[dict[str, Any]]:
             yield _constraint(word, "isAnyOf", list(names))
     if ANY not in allow.protections:  # who may see everything is not limited in whom else it trusts
         yield _constraint("thirdParty", "isAnyOf", list(allow.third_parties))
+    if allow.linkages and ANY not in allow.keys:
+        yield _constraint("linkageKey", "isAnyOf", ["codebook", *allow.keys])
     if allow.strategies is not None:
         yield _constraint("strategy", "isAnyOf", list(allow.strategies))
     for word, most in (("sums", limits.asks), ("numbers", limits.entries), ("cells", limits.cells)):

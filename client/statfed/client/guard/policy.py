@@ -43,6 +43,7 @@ from statfed.core.disclosure import Rules
 from statfed.core.discovery import LINKAGES, modules
 from statfed.core.errors import UsageError
 from statfed.core.linkage import load_linkage
+from statfed.core.linkkeys import check_part
 from statfed.core.method import methods
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import named_protection
@@ -138,9 +139,15 @@ class Allow(Strict):
     linkages: tuple[str, ...] = Field(
         default=(),
         description="ways in which units may be matched with others', as helper; besides NAME:pairs, where any holder "
-        "may learn which of its own match, or NAME:pairs-to=HOLDER for that one; NAME:several, where several studies "
+        "may learn which of its own match, or NAME:pairs-to=HOLDER for that one; NAME:several, where several runs "
         "may match units with the same others, whose differences no rule looks at; NAME:OPTION for an option with "
         "which NAME protects less; none for no linkage",
+    )
+    keys: tuple[str, ...] = Field(
+        default=(),
+        description="parts of keys, those of a block included, by which units may be matched beside whole columns by "
+        "the rule of codebook or type, as 'id:digits' or 'postcode[:2]': such a part may leave chosen units without a "
+        'key; ["*"] for any',
     )
     direct: bool = Field(
         default=False,
@@ -211,6 +218,17 @@ class Allow(Strict):
             elif sign and right not in ("pairs", "several", *options):
                 wanted = ", ".join(f"{name}:{one}" for one in ("pairs", "pairs-to=HOLDER", "several", *options))
                 raise ValueError(f"got {entry!r}; want {name} alone, or one of {wanted}")
+        return value
+
+    @field_validator("keys")
+    @classmethod
+    def _keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for written in value:
+            if written != ANY:
+                try:
+                    check_part(written)
+                except UsageError as error:
+                    raise ValueError(str(error)) from None
         return value
 
     @field_validator("columns", "filters", "weights")

@@ -90,7 +90,7 @@ class State:
     unnamed: int = 0  # figures of questions without a name
     refusals: list[int] = field(default_factory=list)  # their places in `times`
     links: list[int] = field(default_factory=list)  # of linkages, likewise
-    linked: dict[str, set[str]] = field(default_factory=dict)  # studies by each of the others whose units they matched
+    linked: dict[str, set[tuple[str, str]]] = field(default_factory=dict)  # by other: runs and studies that matched its
     withheld: set[str] = field(default_factory=set)  # runs whose totals gave no result
     over: set[tuple[str, str]] = field(default_factory=set)  # runs that ended, by shared name, and their study
     given: dict[tuple[str, str], dict[int, dict[str, str]]] = field(default_factory=dict)
@@ -249,7 +249,7 @@ class State:
                 if "linked" in facts:
                     self.links.append(entry.seq - 1)
                     for other in facts["linked"]:
-                        self.linked.setdefault(other, set()).add(entry.study)
+                        self.linked.setdefault(other, set()).add((base(entry.run), entry.study))
             case "refuse":
                 self.refusals.append(entry.seq - 1)
                 if facts.get("withheld") is True:

@@ -100,6 +100,7 @@ def _rehearsal(third_parties: tuple[str, ...]) -> dict[str, Any]:
             methods=(ANY,),
             protections=(ANY,),
             linkages=tuple(f"{name}{may}" for name in sorted(modules(LINKAGES)) for may in ("", ":pairs")),
+            keys=(ANY,),
             third_parties=third_parties,
             columns=(ANY,),
             functions=(ANY,),

@@ -58,7 +58,8 @@ class Asked:
 
     study: digest of the terms. values: columns of which sums are in it; complete: columns that records have to be
     complete in besides. holders: name to what its table is known by, the same in every study. joint: is it of units
-    that all holders have, instead of all records that any has?
+    that all holders have, instead of all records that any has? known: by name, whatever tells that a table is one that
+    was there before, however many records it has by now: each of these does by itself.
     """
 
     study: str
@@ -69,6 +70,7 @@ class Asked:
     holders: Mapping[str, str]
     codebook: Codebook
     joint: bool = False
+    known: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def held(self) -> Box:

@@ -14,9 +14,11 @@ not looked at: they are as they are whatever a cell holds.
 Two linkages are of the same matches as far as is known here where their holders are the same, or all those of one are
 among those of the other: whatever they were linked by, with or without errors in the keys, by a helper or without. That
 withholds more than it has to; it is decided on what was asked alone and on which cells are withheld, which is public.
+A holder is the same where its name is, or where its data lie, or their content: a table that has grown, one that was
+copied or a holder that was renamed is no other. So other data under the same names belong in another workspace.
 
 Not covered: what the coordinator itself sees, which has the figures of both studies as they are opened; holders know
-their own units alone, and let one study match them with the same others (`statfed.client.guard.links`). Nor releases of
+their own units alone, and let one run match them with the same others (`statfed.client.guard.links`). Nor releases of
 other workspaces, nor that a cell has 1 to minimum - 1 matches, which is what it says to be withheld.
 """
 
@@ -79,7 +81,11 @@ def linked_beside(result: Result, asked: Asked, rules: Rules, memory: Memory) ->
             "treatment": None,
             "values": [],
             "figures": [],
-            "linked": {"shown": _told(shown), "closed": _told(closed)},
+            "linked": {
+                "shown": _told(shown),
+                "closed": _told(closed),
+                "known": sorted(sorted(one) for one in _tables(asked)),
+            },
         }
     )
     if not blanked:
@@ -96,8 +102,21 @@ def meet(one: Box, other: Box) -> bool:
 
 
 def _related(entry: Mapping[str, Any], asked: Asked) -> bool:
-    theirs, mine = set(entry["holders"]), set(asked.holders.values())
-    return "linked" in entry and (theirs <= mine or mine <= theirs)
+    """Are the holders of an earlier linkage among those of this one, or the other way round, by anything that tells?"""
+    if "linked" not in entry:
+        return False
+    mine = _tables(asked)
+    theirs = [{*names} for names in entry["linked"].get("known") or [[one] for one in entry["holders"]]]
+    return _among(theirs, mine) or _among(mine, theirs)
+
+
+def _tables(asked: Asked) -> list[set[str]]:
+    """What each holder's table is known by."""
+    return [{table, *asked.known.get(name, ())} for name, table in asked.holders.items()]
+
+
+def _among(some: Sequence[set[str]], others: Sequence[set[str]]) -> bool:
+    return all(any(one & other for other in others) for one in some)
 
 
 def _boxes(result: Result, name: str, rows: Sequence[Row], beside: Beside) -> list[Box]:

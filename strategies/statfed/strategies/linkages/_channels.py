@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from statfed.core.errors import EngineError, Refused
+from statfed.core.errors import EngineError, Malformed
 from statfed.core.identity import Identity
 from statfed.core.linkage import Sealed
 from statfed.core.protection import Agreement, Packet, Replies, Stage, reading, text
@@ -55,14 +55,14 @@ class Channels:
     def offer(self) -> Packet:
         """This party's key, signed."""
         if self._secret is None:
-            raise Refused("channels: got a second meeting; want one a run")
+            raise Malformed("channels: got a second meeting; want one a run")
         key = self._secret.public_key().public_bytes_raw()
         return {"key": key, "signature": self.identity.sign(_signed(self.agreement, self.identity.name, key))}
 
     def meet(self, packet: Packet) -> Packet:
         """Open the channels to all parties, whose offers the packet has. Raises Refused on any that is not theirs."""
         if self._secret is None:
-            raise Refused("channels: got a second meeting; want one a run")
+            raise Malformed("channels: got a second meeting; want one a run")
         keys = {}
         for name in self.agreement.parties:
             key = text(packet, f"{name}:key")
@@ -71,14 +71,14 @@ class Channels:
         secret, self._secret = self._secret, None
         own = self.identity.name
         if keys[own] != secret.public_key().public_bytes_raw():
-            raise Refused("channels: got another key for this party than its own")
+            raise Malformed("channels: got another key for this party than its own")
         cast = hashlib.sha256(b"".join(keys[name] for name in self.agreement.parties)).digest()
         for name in self.agreement.parties:
             if name != own:
                 try:
                     shared = secret.exchange(X25519PublicKey.from_public_bytes(keys[name]))
                 except ValueError:
-                    raise Refused(f"channels: got a key of {name} that is none") from None
+                    raise Malformed(f"channels: got a key of {name} that is none") from None
                 self._out[name] = _Way(self._derived(shared, cast, own, name))
                 self._in[name] = _Way(self._derived(shared, cast, name, own))
         return {}
@@ -99,13 +99,13 @@ class Channels:
         try:
             return way.key.decrypt(way.nonce(), content, purpose.encode())
         except InvalidTag:
-            raise Refused(
+            raise Malformed(
                 f"{purpose}: got what {sender} has not sealed for it: changed, repeated, left out or out of order"
             ) from None
 
     def _way(self, ways: Mapping[str, _Way], name: str) -> _Way:
         if name not in ways:
-            raise Refused(f"channels: got a message before parties have met, or of none of them: {name}")
+            raise Malformed(f"channels: got a message before parties have met, or of none of them: {name}")
         return ways[name]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.errors import Refused, StatfedError, UsageError
+from statfed.core.errors import Malformed, Refused, StatfedError, UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkage import Pairs, Units
 from statfed.core.protection import Agreement, Packet, text
@@ -65,7 +65,7 @@ class Half(ABC):
         number = text(packet, NUMBER) if NUMBER in packet else b"0"
         if want is None or (stage.encode(), number) != (want[0].encode(), b"%d" % want[1]):
             due = "none" if want is None else f"{want[0]} {want[1]}"
-            raise Refused(f"stage: got one that is not due; want {due}")
+            raise Malformed(f"stage: got one that is not due; want {due}")
         if stage == OFFER:
             return self._channels.offer()
         if stage == MEET:
@@ -85,7 +85,7 @@ class Half(ABC):
         """What the other has sealed, `size` bytes. Raises Refused before it is opened where it has another length."""
         sealed = text(packet, item)
         if len(sealed) != size + TAG:
-            raise Refused(f"{stage} {number}: got {len(sealed)} bytes of {self._other}; want {size + TAG}")
+            raise Malformed(f"{stage} {number}: got {len(sealed)} bytes of {self._other}; want {size + TAG}")
         return self._channels.open(self._other, f"{stage} {number}", sealed)
 
     def _blinded_again(self, number: int, points: Points) -> Points:

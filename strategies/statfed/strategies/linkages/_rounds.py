@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from statfed.core.errors import EngineError, Refused
+from statfed.core.errors import EngineError, Malformed, Refused
 from statfed.core.identity import Identity
 from statfed.core.protection import Agreement, Packet, Replies, Stage, text
 from statfed.strategies.linkages._channels import MEET, OFFER, TAG, Channels
@@ -137,7 +137,7 @@ class _Coming:
         """Raises Refused on more than was announced, or a piece of another length than all but the last have."""
         end = self.got + len(piece)
         if end > self.size or (end < self.size and len(piece) != PIECE):
-            raise Refused(f"mail of {self.sender}: got {end} bytes of {self.size} announced; want whole pieces")
+            raise Malformed(f"mail of {self.sender}: got {end} bytes of {self.size} announced; want whole pieces")
         self.content[self.got : end] = np.frombuffer(piece, np.uint8)
         self.got = end
 
@@ -183,7 +183,7 @@ class Correspondent:
     def answer(self, stage: str, packet: Packet) -> Packet:
         """Answer one stage. After a refusal nothing more is answered: half a protocol is none."""
         if self._failed:
-            raise Refused(f"{stage}: got a stage after the end; want a new run")
+            raise Malformed(f"{stage}: got a stage after the end; want a new run")
         try:
             return self._answer(stage, packet)
         except BaseException:
@@ -198,10 +198,10 @@ class Correspondent:
             self._met = True
             return self._channels.meet(packet)
         if stage != ROUND or not self._met:
-            raise Refused(f"{stage}: got it out of turn; want {ROUND if self._met else MEET}")
+            raise Malformed(f"{stage}: got it out of turn; want {ROUND if self._met else MEET}")
         number = int.from_bytes(text(packet, _NUMBER), "big")
         if number != self._number + 1:
-            raise Refused(f"round: got number {number}; want {self._number + 1}")
+            raise Malformed(f"round: got number {number}; want {self._number + 1}")
         public = {}
         for name, content in packet.items():
             if name.startswith(_FROM) and isinstance(content, bytes):
@@ -209,11 +209,11 @@ class Correspondent:
             elif name.startswith(_PUBLIC) and isinstance(content, np.ndarray):
                 public[name.removeprefix(_PUBLIC)] = content
             elif name not in (_NUMBER, _ON):
-                raise Refused("round: got an entry of unknown kind; want letters and public arrays")
+                raise Malformed("round: got an entry of unknown kind; want letters and public arrays")
         self._number = number
         if _ON in packet:
             if public:
-                raise Refused("round: got words to all in one that only brings letters on; want none")
+                raise Malformed("round: got words to all in one that only brings letters on; want none")
             return self._sent({})
         return self._sent(self._told(public))
 
@@ -221,12 +221,14 @@ class Correspondent:
         """One piece of a letter: of the right length before it is opened."""
         letter = self._coming.get(sender)
         if len(content) > PIECE + _HEAD + TAG or (letter is None and len(content) < _HEAD + TAG):
-            raise Refused(f"mail of {sender}: got a piece of {len(content)} bytes; want at most {PIECE + _HEAD + TAG}")
+            raise Malformed(
+                f"mail of {sender}: got a piece of {len(content)} bytes; want at most {PIECE + _HEAD + TAG}"
+            )
         piece = memoryview(self._channels.open(sender, purpose, content))
         if letter is None:
             size, piece = int.from_bytes(piece[:_HEAD], "big"), piece[_HEAD:]
             if size > self._most:
-                raise Refused(f"mail of {sender}: got one of {size} bytes announced; want at most {self._most}")
+                raise Malformed(f"mail of {sender}: got one of {size} bytes announced; want at most {self._most}")
             letter = self._coming[sender] = _Coming(sender, size)
         letter.add(piece)
 
@@ -257,7 +259,7 @@ class Correspondent:
         coming, self._coming = self._coming, {}
         for letter in coming.values():
             if letter.got != letter.size:
-                raise Refused(f"mail of {letter.sender}: got {letter.got} bytes; want the {letter.size} announced")
+                raise Malformed(f"mail of {letter.sender}: got {letter.got} bytes; want the {letter.size} announced")
         return {name: Letter(name, letter.content) for name, letter in coming.items()}
 
     def _sent(self, public: Arrays) -> Packet:
