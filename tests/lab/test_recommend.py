@@ -62,7 +62,7 @@ EACH_RULE: tuple[tuple[str, str, dict[str, Any], dict[str, Any]], ...] = (
         LINKAGE,
     ),
     ("identifier", "fuzzy, exact", LINKAGE | {"identifier": "none"}, LINKAGE | {"identifier": "noisy"}),
-    ("output", "fuzzy, exact", LINKAGE | {"output": "statistics"}, LINKAGE),
+    ("output", "fuzzy, exact", LINKAGE | {"output": "model"}, LINKAGE | {"output": "statistics"}),
     ("most-parties", "ecdh, exact", LINKAGE | {"parties": 3}, LINKAGE),
     ("most-parties", "helper, exact", LINKAGE | {"parties": 4}, LINKAGE | {"parties": 3}),
     ("third-party", "fuzzy, exact", LINKAGE | {"third_party": False}, LINKAGE),

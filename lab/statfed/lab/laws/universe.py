@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statfed.core.synthetic.coded import Coded, described
+from statfed.core.synthetic.packing import packed
 from statfed.core.terms import Privacy
 from statfed.lab.laws.check import Broken
 from statfed.lab.laws.frames import codebook_of
@@ -35,6 +37,28 @@ CODEBOOK = codebook_of(
     },
     design={"psu_spans_holders": False},
 )
+
+
+def _attacked() -> list[dict[str, Any]]:
+    """Options of synthetic-risk: a table of records made up from the codebook."""
+    rng, count = np.random.default_rng(5), 25
+    columns: dict[str, Any] = {}
+    for key in described(CODEBOOK):
+        column = CODEBOOK.columns[key]
+        low, high = column.bounds or (0.0, 1.0)
+        columns[key] = (
+            rng.integers(len(column.levels), size=count)
+            if column.levels
+            else np.round(rng.uniform(low, high, count), 0 if column.type == "integer" else 2).clip(low, high)
+        )
+    known = {"records": count, "keys": ["region", "sex", "age"]}
+    whole = packed(Coded(CODEBOOK, columns))
+    rest = packed(Coded(CODEBOOK, {key: values for key, values in columns.items() if key != "stratum"}))
+    return [
+        {**known, "table": whole, "secrets": ["employed", "hours"]},
+        {**known, "table": rest, "secrets": ["event"], "apart": "stratum = a"},
+    ]
+
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "describe": [{"columns": ["income", "age", "employed"]}],
@@ -77,9 +101,10 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"time": "duration", "event": "event", "covariates": "age + C(sex)"},
         {"time": "duration", "event": "event", "covariates": "age", "design": True},
     ],
+    "synthetic-risk": _attacked(),
 }
 
-"""Of analyses, but for those of `_made`."""
+"""Of analyses."""
 _MODEL = {"model": {"name": "dense", "hidden": 1}, "rounds": 2, "features": ["age", "region", "sex"]}
 TRAINING: dict[str, list[dict[str, Any]]] = {
     "local-sgd": [
@@ -98,36 +123,10 @@ NOISE = Privacy(epsilon=5.0)
 
 def examples_of(name: str) -> list[dict[str, Any]]:
     """Options of a built-in method. Raises Broken where there are none."""
-    found = EXAMPLES.get(name) or TRAINING.get(name) or _made(name)
-    if not found:
+    found = EXAMPLES.get(name) or TRAINING.get(name)
+    if found is None:
         raise Broken(f"examples: got none of {name}; want one in statfed.lab.laws.universe")
     return found
-
-
-def _made(name: str) -> list[dict[str, Any]]:
-    """Options that are worked out: a table of records made up from the codebook."""
-    if name != "synthetic-risk":
-        return []
-    from statfed.core.synthetic.coded import Coded, described
-    from statfed.core.synthetic.packing import packed
-
-    rng, count = np.random.default_rng(5), 25
-    columns: dict[str, Any] = {}
-    for key in described(CODEBOOK):
-        column = CODEBOOK.columns[key]
-        low, high = column.bounds or (0.0, 1.0)
-        columns[key] = (
-            rng.integers(len(column.levels), size=count)
-            if column.levels
-            else np.round(rng.uniform(low, high, count), 0 if column.type == "integer" else 2).clip(low, high)
-        )
-    known = {"records": count, "keys": ["region", "sex", "age"]}
-    whole = packed(Coded(CODEBOOK, columns))
-    rest = packed(Coded(CODEBOOK, {key: values for key, values in columns.items() if key != "stratum"}))
-    return [
-        {**known, "table": whole, "secrets": ["employed", "hours"]},
-        {**known, "table": rest, "secrets": ["event"], "apart": "stratum = a"},
-    ]
 
 
 def people(n: int, seed: int = 0) -> "pd.DataFrame":

@@ -7,7 +7,7 @@ from statfed.core.codebook import Codebook, make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.linkage import Linking, linking_of, load_linkage, restricted
 from statfed.core.scenario import Case
-from statfed.core.terms import Protection, Terms
+from statfed.core.terms import Privacy, Protection, Terms
 
 _COLUMNS = {
     "id": {"type": "id"},
@@ -48,11 +48,14 @@ def _study(output: str, partitioning: str, linkage: str, holders: int, epsilon: 
         single = partitioning == "linkage" and "total" in module.METHODS
         method = "total" if single else next((name for name in _JOINT if name in module.METHODS), "table")
         options = {"columns": ["amount"]} if single else _JOINT[method]
+    pairs = method == "count" and "size" not in module.REVEALS
     linking = Linking(
         key="id",
-        reveal="size" if method == "count" else "totals",
+        reveal="totals" if method != "count" else "pairs" if pairs else "size",
+        to=names[:1] if pairs else (),
+        direct=pairs,
         block="id[:2]" if module.PARTED else "",
-        options={"privacy": {"epsilon": min(epsilon, 1000.0)}} if epsilon is not None else {},
+        estimate="total" if method != "count" and module.ESTIMATES else "none",
     )
     joined = make_codebook({"columns": _COLUMNS})
     return Terms(
@@ -62,6 +65,7 @@ def _study(output: str, partitioning: str, linkage: str, holders: int, epsilon: 
         codebooks={name: _own(joined, place) for place, name in enumerate(names)},
         holders=names,
         seed=None,
+        privacy=None if epsilon is None else Privacy(epsilon=min(epsilon, 1000.0)),
         protection=Protection(name=linkage, options=linking.model_dump(mode="json")),
     )
 

@@ -288,6 +288,7 @@ def _result(forest: _Forest) -> Result:
         f"{len(names)} trees, {sum(map(len, forest.leaves))} leaves",
         {"splits": splits, "leaves": leaves},
         facts={"records": int(next(iter(forest.leaves[0].values())).sum())},
+        keys={"splits": ("column", "node"), "leaves": ("column", "node", "cell")},
         notes=("left: cells that go left, from 0; the k-th split of a column makes its nodes 2 k + 1 and 2 k + 2",),
     )
 

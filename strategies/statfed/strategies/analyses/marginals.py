@@ -170,4 +170,7 @@ def measured(analysis: str, title: str, rows: list[Row], *, private: bool, notes
     """The result of one that counts margins."""
     basis = {"cells": Basis(keys=("margin", "cell"), counts=("count",), own=("std_error",))} if private else {}
     said = "std_error: the privacy noise of a count; counts of different margins are not sums of each other"
-    return Result(analysis, title, {"cells": rows}, notes=(*([said] if private else []), *notes), basis=basis)
+    keys = {"cells": ("margin", "cell")}
+    return Result(
+        analysis, title, {"cells": rows}, keys=keys, notes=(*([said] if private else []), *notes), basis=basis
+    )

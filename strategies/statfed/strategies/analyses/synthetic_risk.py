@@ -206,5 +206,6 @@ def coordinate(question: Question[Options]) -> Coordination:
             )
     rests = Basis(keys=("measure", "about", "records"), counts=("tried",), own=("succeeded", "std_error"))
     basis = {"attacks": rests} if question.privacy else {}
+    keys = {"attacks": rests.keys}
     facts = {} if question.privacy else {"records": int(total["records"])}
-    return Result("synthetic-risk", "Attacks on synthetic data", {"attacks": rows}, facts, basis=basis)
+    return Result("synthetic-risk", "Attacks on synthetic data", {"attacks": rows}, facts, basis=basis, keys=keys)
