@@ -130,10 +130,11 @@ def test_a_pair_is_missed_or_compared_twice(
     for i in range(len(a.tags)):
         scores = sorted((score for pair, score in got.items() if pair[0] == i), reverse=True)
         assert [best[i], second[i]] == [*scores, 0.0, 0.0][:2]
+    ranks = [{j: -score for (own, j), score in got.items() if own == i} for i in range(len(a.tags))]
     near = Counter(
         j
         for i in range(len(a.tags))
-        for j in sorted((pair[1] for pair in got if pair[0] == i), key=lambda j, i=i: -got[i, j])[:2]
+        for j in sorted((pair[1] for pair in got if pair[0] == i), key=ranks[i].__getitem__)[:2]
     )
     assert leaning(found) == pytest.approx(max(near.values()), abs=1)  # ties may go either way
     assert repeated(a) == max(

@@ -396,7 +396,7 @@ def test_a_unit_without_a_key_does_not_fill_a_level() -> None:
 
 
 def _question_of(method: str, **options: Any) -> Any:
-    agreed_on = helper.Options(reveal="totals", method=method, options=options, codebook=CODEBOOK, columns=HAD)  # type: ignore[arg-type]
+    agreed_on = helper.Options(reveal="totals", method=method, options=options, codebook=CODEBOOK, columns=HAD)
     return helper._question(agreed_on)
 
 

@@ -111,7 +111,7 @@ def linkages() -> Iterator[Candidate]:
     for name in sorted(modules(LINKAGES)):
         module, place = load_linkage(name), load_protection(name)
         helped = "helper" in module.Options.model_fields
-        for release in ("exact", "local") if "privacy" in module.Options.model_fields else ("exact",):
+        for release in ("exact", "local") if module.PRIVATE else ("exact",):
             noise = ", with noise on sizes and totals" if release == "local" else ""
             yield Candidate(
                 f"{name}, {release}",
