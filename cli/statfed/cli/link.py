@@ -75,7 +75,7 @@ def _run(
     method, options = read_analysis(analysis) if analysis else ("count", {})
     linking = {
         "key": key,
-        "reveal": reveal or ("pairs" if to else "totals" if analysis else "size"),
+        "reveal": reveal or ("pairs" if to else "totals" if method != "count" or options else "size"),
         "to": list(to),
         "block": block or "",
         "salt": salt or "",

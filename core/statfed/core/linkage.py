@@ -257,7 +257,9 @@ class Linking(Section):
         if not NAME.fullmatch(self.helper):
             raise ValueError(f"helper: got {self.helper!r}; want lower-case letters, digits and hyphens, 40 at most")
         if (self.reveal == "pairs") != bool(self.to):
-            raise ValueError("to: got holders without pairs, or pairs without them; want both or neither")
+            raise ValueError(
+                "to: got holders without pairs, or pairs without them; want both (--reveal pairs --to NAME) or neither"
+            )
         return self
 
 
@@ -359,6 +361,8 @@ def asked(terms: Terms, linking: Linking, module: Linkage) -> Asked:
     method, question = read_question(terms)
     if linking.reveal != "totals" and (terms.method != "count" or any(terms.options.values())):
         raise UsageError(f"reveal: got {linking.reveal} with {terms.method}; want count alone, or reveal totals")
+    if linking.reveal == "totals" and terms.method == "count" and "count" not in module.METHODS:
+        raise UsageError("reveal: got totals without an analysis of them; want one (--analysis), or reveal size")
     if linking.reveal == "totals" and terms.method not in module.METHODS:
         raise UsageError(f"{where}: got {terms.method}; want {one_of(module.METHODS, terms.method)} over the matched")
     _check_private(terms, linking, module)

@@ -146,7 +146,7 @@ class Federation:
         method, read = read_analysis(analysis) if analysis else ("count", {})
         linking = {
             "key": key,
-            "reveal": reveal or ("pairs" if to else "totals" if analysis else "size"),
+            "reveal": reveal or ("pairs" if to else "totals" if method != "count" or read or options else "size"),
             "to": _names(to),
             "block": block,
             "salt": salt,

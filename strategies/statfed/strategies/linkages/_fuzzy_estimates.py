@@ -128,6 +128,8 @@ def coarse(done: Counted, rates: BlockedRates) -> tuple[Correction, Floats]:
         values[name] = min(stepped(value, by), 1.0) if value <= 1 else stepped(value, by)
         rows.append([values[name], error(std_error), *limits(low, high, value, by)])
         rows[-1][3] = min(rows[-1][3], 1.0)
+        if name != "r":  # a share; the correction takes what the records say
+            rows[-1][0] = min(rows[-1][0], 1.0)
     per_record = weight / n
     made = Correction(
         exact.records,
@@ -214,7 +216,10 @@ def _corrected(by: Correction, links: Any, pairs: Any) -> CorrectedTotals:
     try:
         return corrected_totals(by, links, pairs, links_squared=links, blocked_squared=pairs)  # each counts as one
     except UsageError:
-        raise Refused("estimate: links tell hardly more than pairs do; want a key that tells more") from None
+        raise Refused(
+            "estimate: links tell hardly more than pairs do; want a higher threshold (--set threshold=0.8), or a "
+            "key that tells more"
+        ) from None
 
 
 def _numbers(estimate: Estimate) -> tuple[float, float, float, float]:

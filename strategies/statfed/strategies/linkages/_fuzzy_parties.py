@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -175,7 +176,8 @@ class Holder(_Steps):
             blocks[part] = [None if left else value for value, left in zip(keys[part], large, strict=True)]
             capped |= np.array(large, bool)
         pad = self._size - count
-        empty = np.array([all(keys[part][row] is None for part in options.attributes) for row in range(count)], bool)
+        told = telling(options)
+        empty = np.array([all(keys[part][row] is None for part in told) for row in range(count)], bool)
         made = Encoded(
             np.vstack([encoder.encode(keys), random.words(pad * encoder.words).reshape(pad, encoder.words)]),
             np.vstack([tags(secret, blocks), np.zeros((pad, len(options.block)), np.uint64)]),
@@ -190,8 +192,8 @@ class Holder(_Steps):
         shuffled.encodings[self._order] = made.encodings
         shuffled.tags[self._order] = made.tags
         many = int(capped.sum())
-        told = many if many >= options.minimum else 0  # with one record a block, a cap of 100 would count records
-        return shuffled, float(np.ceil(100.0 * told / self._size) / 100.0)
+        many = many if many >= options.minimum else 0  # with one record a block, a cap of 100 would count records
+        return shuffled, float(np.ceil(100.0 * many / self._size) / 100.0)
 
 
 class LinkageUnit(_Steps):
@@ -366,9 +368,22 @@ def _rate(value: float, interval: NDArray[np.float64], weight: float) -> tuple[f
     return min(stepped(float(value), weight), 1.0), low, min(high, 1.0)
 
 
+def telling(options: Options) -> tuple[str, ...]:
+    """Parts of which a record needs one: those compared that are of no column of a block; all where there are none.
+
+    Records that have what makes blocks alone, a place and a date that many have by default say, would all be alike.
+    """
+
+    def columns(part: str) -> set[str]:
+        return {re.split(r"[\[:]", piece)[0] for piece in part.split("+")}
+
+    blocked = {column for part in options.block for column in columns(part)}
+    return tuple(part for part in options.attributes if not columns(part) <= blocked) or tuple(options.attributes)
+
+
 def _repeated(units: Units, options: Options) -> int:
     """The largest number of records with the same key, of those that have one."""
     texts = [units.texts(part) for part in options.parts]
-    compared = [units.texts(part) for part in options.attributes]
+    compared = [units.texts(part) for part in telling(options)]
     some = [any(value is not None for value in row) for row in zip(*compared, strict=True)]
     return max(Counter(row for row, has in zip(zip(*texts, strict=True), some, strict=True) if has).values(), default=0)
