@@ -44,7 +44,7 @@ def test_a_list_with_a_record_too_often_is_linked(monkeypatch: pytest.MonkeyPatc
             with pytest.raises(Refused, match="same key in more than the agreed 2 records") as told:
                 parties_of(agreement, units)
             assert "3" not in str(told.value)
-            monkeypatch.setattr(_fuzzy_parties, "_repeated", lambda *_: 0)  # a holder that does not check itself
+            monkeypatch.setattr(_fuzzy_parties, "_repeated", lambda *_: (0, 0.0))  # a holder that does not check itself
             with pytest.raises(Refused, match="one encoding more often than the agreed 2 times"):
                 linked(fuzzy.coordinator(agreement), parties_of(agreement, units))
         else:

@@ -42,7 +42,7 @@ class Options(Section):
     )
     most_in_block: int = Field(default=1_000, ge=1, description="records of one holder in a block; of more none is in")
     repeats: int = Field(
-        default=1, ge=1, json_schema_extra={"weaker": "above"}, description="records of one holder with the same key"
+        default=2, ge=1, json_schema_extra={"weaker": "above"}, description="records of one holder with the same key"
     )
     most_compared: int = Field(default=10**10, ge=1, description="pairs that may be compared")
     most_kept: int = Field(default=10**8, ge=1, description="pairs that may be above the floor")

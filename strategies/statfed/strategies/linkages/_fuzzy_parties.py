@@ -78,6 +78,11 @@ class _Steps(ABC):
         """Answer a stage whose turn it is."""
 
 
+SHARED = 0.05
+"""Of a holder's records, the largest share that have a key which another one of them has: of more, partners go to the
+wrong ones of them, and estimates of recall do not see it."""
+
+
 class Holder(_Steps):
     """A holder's half. pairs: its links, once it has been told."""
 
@@ -102,10 +107,12 @@ class Holder(_Steps):
             )
         if units.count > self._size:
             raise Refused(f"units: got more than the agreed {self._size:,}; want at most so many")
-        if _repeated(units, self._options) > self._options.repeats:
+        most, shared = _repeated(units, self._options)
+        if most > self._options.repeats or shared > SHARED:
             raise Refused(
-                f"keys: got the same key in more than the agreed {self._options.repeats} records; want a list without "
-                "repeated records: keep one of each, or agree on a key that tells them apart"
+                f"keys: got the same key in more than the agreed {self._options.repeats} records, or shared by more "
+                f"than {SHARED:.0%} of them; want a list without repeated records: keep one of each, or agree on a key "
+                "that tells them apart"
             )
         self._units = units
         self._part = os.urandom(_SECRET)
@@ -381,9 +388,10 @@ def telling(options: Options) -> tuple[str, ...]:
     return tuple(part for part in options.attributes if not columns(part) <= blocked) or tuple(options.attributes)
 
 
-def _repeated(units: Units, options: Options) -> int:
-    """The largest number of records with the same key, of those that have one."""
+def _repeated(units: Units, options: Options) -> tuple[int, float]:
+    """The largest number of records with the same key, of those that have one, and the share that shares one's key."""
     texts = [units.texts(part) for part in options.parts]
     compared = [units.texts(part) for part in telling(options)]
     some = [any(value is not None for value in row) for row in zip(*compared, strict=True)]
-    return max(Counter(row for row, has in zip(zip(*texts, strict=True), some, strict=True) if has).values(), default=0)
+    times = list(Counter(row for row, has in zip(zip(*texts, strict=True), some, strict=True) if has).values())
+    return max(times, default=0), sum(n for n in times if n > 1) / max(sum(times), 1)
