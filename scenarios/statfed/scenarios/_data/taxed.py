@@ -16,8 +16,9 @@ from statfed.scenarios._data.numbers import drawn
 
 EDUCATION = ("basic", "secondary", "tertiary")
 YOUNGEST, OLDEST = 25, 64
-MOST_INCOME, MOST_CONDITIONS, MOST_STAYS = 200, 8, 60
-"""Thousand euros a year; chronic conditions; days in hospital in the year before."""
+MOST_INCOME, MOST_CONDITIONS, MOST_STAYS = 200, 3, 60
+"""Thousand euros a year; chronic conditions, three or more as 3, since rare values would tell of few; days in
+hospital in the year before."""
 INCOME: Mapping[str, float] = {
     "Intercept": 16.0,
     "age": 0.22,
