@@ -47,7 +47,7 @@ def sent(found: Flow) -> set[tuple[str, str]]:
     return {(line.sender, line.receiver) for step in found.steps for line in step.lines}
 
 
-@pytest.mark.parametrize("name", sorted(modules(LINKAGES)))
+@pytest.mark.parametrize("name", sorted({*modules(LINKAGES)} - {"spu"}))  # which runs beside a direct line alone
 def test_every_linkage_has_a_flow_that_ends_and_a_card_and_says_how_right_its_links_are(name: str) -> None:
     terms = study_of(LINKAGE, name, 2, None)
     found = flow(terms)

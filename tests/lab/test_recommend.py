@@ -342,9 +342,9 @@ def test_two_parties_of_a_linkage_have_no_part_to_subtract_and_sealed_packets_wi
         (LINKAGE | {"exact": True, "sensitivity": "high", "skills": "advanced"}, ["helper, exact", "ecdh, exact"]),
         (LINKAGE | {"exact": True, "third_party": False}, ["ecdh, exact"]),
         (LINKAGE | {"identifier": "noisy"}, ["fuzzy, exact"]),
-        (LINKAGE | {"epsilon": 1.0}, ["ecdh, local"]),
-        (LINKAGE | {"parties": 3}, ["helper, exact"]),
-        (VERTICAL, ["helper, exact"]),
+        (LINKAGE | {"epsilon": 1.0}, ["ecdh, local", "helper, local"]),
+        (LINKAGE | {"parties": 3}, ["helper, exact", "helper, local"]),
+        (VERTICAL, ["helper, exact", "helper, local"]),
     ],
 )
 def test_a_case_of_units_that_have_to_be_matched_is_told_which_linkage(

@@ -48,12 +48,9 @@ def _study(output: str, partitioning: str, linkage: str, holders: int, epsilon: 
         single = partitioning == "linkage" and "total" in module.METHODS
         method = "total" if single else next((name for name in _JOINT if name in module.METHODS), "table")
         options = {"columns": ["amount"]} if single else _JOINT[method]
-    pairs = method == "count" and "size" not in module.REVEALS
     linking = Linking(
         key="id",
-        reveal="totals" if method != "count" else "pairs" if pairs else "size",
-        to=names[:1] if pairs else (),
-        direct=pairs,
+        reveal="size" if method == "count" else "totals",
         block="id[:2]" if module.PARTED else "",
         estimate="total" if method != "count" and module.ESTIMATES else "none",
     )
