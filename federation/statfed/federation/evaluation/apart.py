@@ -192,7 +192,9 @@ def _risks(federation: "Federation", synthetic: Coded, asked: Asked, apart: str,
     for (name, about), sides in counts.items():
         hits, control = sides.get("made from", (0, 0)), sides.get("apart", (0, 0))
         if hits[1]:
-            found.append(succeeded(name, hits, control if control[1] else None, None, about, noise))
+            secret = about.removesuffix(" by the keys")
+            known = about.replace("the keys", ", ".join(key for key in keys if key != secret))
+            found.append(succeeded(name, hits, control if control[1] else None, None, known, noise))
     return found
 
 

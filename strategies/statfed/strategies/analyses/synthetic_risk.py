@@ -35,7 +35,7 @@ from statfed.core.table import Table
 
 TITLE = "Attacks on synthetic data, by each holder on its own records"
 GROUP = "Distributions"
-PUSHES_DOWN = "all but the attacks"
+PUSHES_DOWN = "all but the attacks; embedded DuckDB streams"
 LINKED = True
 Flags = NDArray[np.bool_]
 MOST_RECORDS = 50_000
@@ -87,7 +87,7 @@ def attacks_of(question: Question[Options]) -> tuple[Attack, ...]:
             question.codebook.column(name, "keys, secrets")
             raise UsageError(f"keys, secrets: got {name}; want columns with levels or an order")
     found = [
-        Attack("linkability", f"{', '.join(names[::2])} | {', '.join(names[1::2])}"),
+        Attack("linkability", "two halves"),
         Attack("copies", "all columns"),
     ]
     for secret in options.secrets:
@@ -95,7 +95,7 @@ def attacks_of(question: Question[Options]) -> tuple[Attack, ...]:
         if not known:
             raise UsageError(f"keys: got {', '.join(options.keys)} for secret {secret}; want columns beside it")
         found.append(Attack("inference", f"{secret} from {len(names) - 1} columns", secret))
-        found += [Attack(name, f"{secret} by {', '.join(known)}", secret) for name in ("disco", "tcap")]
+        found += [Attack(name, f"{secret} by the keys", secret) for name in ("disco", "tcap")]
     return tuple(found)
 
 
