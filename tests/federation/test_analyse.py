@@ -347,9 +347,11 @@ def test_a_study_has_standard_rules_unless_it_says_none_and_refuses_other_words(
 
 def test_arrays_of_every_dtype_and_shape_that_analyses_send_survive_the_wire() -> None:
     from flwr.app import Message, RecordDict
+    from flwr.supercore.task_identity import TaskIdentity
 
     from statfed.server.packets import packet_in, put_packet
 
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # as a run before this test sets them
     sent: dict[str, NDArray[Any]] = {
         "scalar": np.array(2**53 + 1, np.int64),
         "negative": np.array([-(2**62), 2**62], np.int64),
