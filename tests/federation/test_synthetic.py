@@ -46,6 +46,7 @@ def evaluated(synthetic: pd.DataFrame, **more: Any) -> dict[tuple[str, str], dic
             federation, read(synthetic), asked, np.random.default_rng(1), apart="part = kept", **more
         )
     json.dumps(to_dict(found, {}), allow_nan=False)
+    assert any("charged" in note for note in found.notes) == ("privacy" in more)
     return {(str(row["name"]), str(row["about"])): dict(row) for row in rows(found)}
 
 

@@ -184,12 +184,3 @@ def frame_of(table: Coded) -> "pd.DataFrame":
 def own_table(data: Any, codebook: Codebook, what: str = "data") -> Coded:
     """A user's own records as codes and numbers. data: a path, a data frame or an Arrow table."""
     return coded(own_records(data, codebook, described(codebook), "the codebook"), codebook, what)
-
-
-def halved(table: Coded, share: float, rng: np.random.Generator) -> tuple[Coded, Coded]:
-    """A table in two parts at random, the second one with about this share: to be kept apart before a fit."""
-    if not 0 < share < 1:
-        raise UsageError(f"share: got {share:g}; want more than 0 and less than 1")
-    order = rng.permutation(table.count)
-    cut = round(table.count * (1 - share))
-    return table.take(order[:cut]), table.take(order[cut:])

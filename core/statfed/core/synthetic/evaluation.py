@@ -197,7 +197,7 @@ def _plan(
             targets.replicated_uniques(*three, asked.keys or original.names[: MOST_KEYS + 1], rng)
         ],
         "disco": lambda: several(lambda one: targets.disclosive_correct(*three, keys[one], one, rng)),
-        "tcap": lambda: several(lambda one: targets.targeted_correct(*three, keys[one], one, rng)),
+        "tcap": lambda: several(lambda one: targets.targeted_correct(*three, keys[one], one)),
         "copies": lambda: [membership.copies(*three, rng)],
     }
     if fresh is not None:

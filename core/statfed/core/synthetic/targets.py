@@ -85,7 +85,6 @@ def targeted_correct(
     fresh: Coded | None,
     keys: Sequence[str],
     target: str,
-    rng: np.random.Generator,
 ) -> Measured:
     """Of records whose keys have one value of the target in the synthetic data, the share whose own it is (TCAP).
 
@@ -103,7 +102,6 @@ def targeted_correct(
     if not len(hits):
         return Measured("tcap", "risk", 0.0, n=0, about=about, note="no keys with one value in the synthetic data")
     control = None if fresh is None else hit(fresh)
-    del rng
     return attacked("tcap", hits, control, naive, about)
 
 

@@ -6,7 +6,7 @@ distances between samples fall with their size.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -245,6 +245,3 @@ def _against(
     baseline = values[1] if len(values) > 1 else otherwise
     excess = None if baseline is None else values[0] - baseline
     return Measured(name, "utility", values[0], baseline=baseline, excess=excess, n=n, about=about, note=note)
-
-
-Measure = Callable[[Coded, Coded, Coded | None, np.random.Generator], Measured]

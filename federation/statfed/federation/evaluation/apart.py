@@ -76,8 +76,17 @@ def evaluate_apart(
     noisy = (
         "Counts of the holders carry noise, which is in intervals, and in distances and what fresh records would have."
     )
-    notes += [noisy] if privacy is not None else []
+    notes += [noisy, _cost(federation, 2 + len(models))] if privacy is not None else []
     return judged_for(use, found, (records, synthetic.count, None), left_out, notes)
+
+
+def _cost(federation: "Federation", questions: int) -> str:
+    """What the questions took from the holders, as their ledgers compose it with all that was asked of them before."""
+    spending = federation.last.spending if federation.last else ()
+    composed = [one.history_epsilon for one in spending]
+    told = max((one for one in composed if one is not None), default=None)
+    so_far = "not private: something exact was told too" if told is None or None in composed else f"epsilon {told:.4g}"
+    return f"{questions} private questions were charged to every holder; all that was ever asked of them: {so_far}."
 
 
 Counted = Mapping[tuple[str, ...], tuple[NDArray[np.float64], NDArray[np.float64]]]
