@@ -88,37 +88,38 @@ def to_toml(codebook: Codebook) -> str:
 
 def _facts(source: Source) -> Mapping[str, Any]:
     """Of every column, by one scan: records, values, and of numbers their extremes, of text what it looks like."""
-    engine = source.expr.get_backend().name
-    asked: dict[str, Expr] = {"records": source.expr.count()}
+    read = _conversions(source)
+    asked: dict[str, Expr] = {"records": read.count()}
+
+    def counted(condition: Expr) -> Expr:
+        return read.count(where=condition)
+
     for i, name in enumerate(source.expr.columns):
         raw = source.expr[name]
         if is_numbers(raw):
-            listed = as_array(raw, engine)
-            least, most = listed.mins().cast("float64"), listed.maxs().cast("float64")
-            asked[f"values_{i}"], asked[f"lists_{i}"] = raw.count(), listed.count()
-            asked[f"shortest_{i}"], asked[f"longest_{i}"] = listed.length().min(), listed.length().max()
-            asked[f"holes_{i}"] = source.expr.count(where=listed.filter(lambda entry: entry.isnull()).length() > 0)
-            asked[f"odd_{i}"] = source.expr.count(where=least.isinf() | most.isinf() | most.isnan())
+            asked[f"values_{i}"], asked[f"lists_{i}"] = read[f"raw_{i}"].count(), read[f"list_{i}"].count()
+            length, least, most = read[f"length_{i}"], read[f"least_{i}"], read[f"most_{i}"]
+            asked[f"shortest_{i}"], asked[f"longest_{i}"] = length.min(), length.max()
+            asked[f"holes_{i}"] = counted(read[f"holes_{i}"] > 0)
+            asked[f"odd_{i}"] = counted(least.isinf() | most.isinf() | most.isnan())
             asked[f"low_{i}"], asked[f"high_{i}"] = least.min(), most.max()
             continue
-        text = as_text(raw)
+        text = read[f"text_{i}"]
         asked[f"values_{i}"] = text.count()
         if raw.type().is_string():
-            zeros = text.re_search(r"^[+-]?0[0-9]")
-            word = _one_of(text, MISSING_WORDS)
-            asked[f"truths_{i}"] = source.expr.count(where=_one_of(text.lower(), ("true", "false")))
-            asked[f"zeros_{i}"] = source.expr.count(where=zeros)
-            asked[f"words_{i}"] = source.expr.count(where=word)
-            asked[f"points_{i}"] = source.expr.count(where=as_text(source.numeric(name)).re_search("[.eE]"))
+            asked[f"truths_{i}"] = counted(_one_of(text.lower(), ("true", "false")))
+            asked[f"zeros_{i}"] = counted(text.re_search(r"^[+-]?0[0-9]"))
+            asked[f"words_{i}"] = counted(_one_of(text, MISSING_WORDS))
+            asked[f"points_{i}"] = counted(read[f"digits_{i}"].re_search("[.eE]"))
             asked[f"longest_{i}"] = text.length().max()
             prose = text.re_search("[^ ] +[^ ]+ +[^ ]") | ((text.length() > LONG) & text.re_search("[^A-Za-z0-9]"))
-            asked[f"prose_{i}"] = source.expr.count(where=prose)
-        if raw.type().is_string() or raw.type().is_date() or _without_zone(raw):
-            days = as_days(raw, engine)
+            asked[f"prose_{i}"] = counted(prose)
+        if f"day_{i}" in read.columns:
+            days = read[f"day_{i}"]
             asked[f"days_{i}"] = days.count()
             asked[f"first_{i}"], asked[f"last_{i}"] = days.min(), days.max()
-        if raw.type().is_string() or raw.type().is_numeric():
-            number = as_number(source.numeric(name), engine)
+        if f"number_{i}" in read.columns:
+            number = read[f"number_{i}"]
             finite = number.abs() <= real(sys.float_info.max)
             asked[f"numbers_{i}"] = number.count()
             asked[f"low_{i}"], asked[f"high_{i}"] = number.min(where=finite), number.max(where=finite)
@@ -127,10 +128,33 @@ def _facts(source: Source) -> Mapping[str, Any]:
     try:
         for first in range(0, len(names), 400):
             some = {key: asked[key] for key in names[first : first + 400]}
-            found |= source.expr.aggregate(**some).to_pyarrow().to_pylist()[0]
+            found |= read.aggregate(**some).to_pyarrow().to_pylist()[0]
     except Exception as error:  # the engine's message may quote a line of the data
         raise UsageError("the data cannot be read to their end; want a file that is whole") from error
     return found
+
+
+def _conversions(source: Source) -> Expr:
+    """What facts look at, by place: each conversion stands once in a statement, and not once for each fact."""
+    engine = source.expr.get_backend().name
+    made: dict[str, Expr] = {}
+    for i, name in enumerate(source.expr.columns):
+        raw = source.expr[name]
+        kind = raw.type()
+        if is_numbers(raw):
+            listed = as_array(raw, engine)
+            made |= {f"raw_{i}": raw, f"list_{i}": listed, f"length_{i}": listed.length()}
+            made[f"holes_{i}"] = listed.filter(lambda entry: entry.isnull()).length()
+            made |= {f"least_{i}": listed.mins().cast("float64"), f"most_{i}": listed.maxs().cast("float64")}
+            continue
+        made[f"text_{i}"] = as_text(raw)
+        if kind.is_string():
+            made[f"digits_{i}"] = as_text(source.numeric(name))
+        if kind.is_string() or kind.is_date() or _without_zone(raw):
+            made[f"day_{i}"] = as_days(raw, engine)
+        if kind.is_string() or kind.is_numeric():
+            made[f"number_{i}"] = as_number(source.numeric(name), engine)
+    return source.expr.select(**made)
 
 
 def _column(source: Source, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
