@@ -3,49 +3,11 @@
 import logging
 from typing import Annotated
 
-import click
 import typer
 
-from statfed.cli import (
-    analyse,
-    annex,
-    audit,
-    catalogue,
-    codebook,
-    compare,
-    coordinator,
-    data,
-    doctor,
-    holder,
-    identity,
-    ledger,
-    link,
-    pilot,
-    plugin,
-    policy,
-    predict,
-    protections,
-    recommend,
-    run,
-    runs,
-    status,
-    study,
-    synth,
-    train,
-)
-from statfed.cli._output import ReportingGroup, out
+from statfed.cli._commands import Commands
+from statfed.cli._output import out
 from statfed.core import VERSION
-
-
-class Commands(ReportingGroup):
-    """All commands: those below, and `link`, whose options are those of every study and its own."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "link"]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return link.command() if cmd_name == "link" else super().get_command(ctx, cmd_name)
-
 
 app = typer.Typer(
     name="statfed",
@@ -76,37 +38,6 @@ def _root(
 ) -> None:
     if not debug:  # simulated holders write into this process's log; what they refuse reaches the user as an error
         logging.getLogger("statfed.holder").setLevel(logging.ERROR)
-
-
-app.add_typer(catalogue.app, name="scenarios")
-app.command("compare")(compare.compare)
-app.command("recommend")(recommend.recommend)
-app.command("analyses")(catalogue.analyses)
-app.command("protections")(protections.protections)
-app.command("linkages")(link.linkages)
-app.add_typer(plugin.app, name="plugin")
-app.command("identity")(identity.identity)
-app.command("run")(run.run)
-app.add_typer(analyse.app, name="analyse")
-app.add_typer(train.app, name="train")
-app.command("predict")(predict.predict)
-app.add_typer(codebook.app, name="codebook")
-app.add_typer(runs.app, name="runs")
-app.command("annex")(annex.annex)
-app.add_typer(ledger.app, name="ledger")
-app.add_typer(data.app, name="data")
-app.add_typer(policy.app, name="policy")
-app.add_typer(holder.app, name="holder")
-app.add_typer(pilot.app, name="pilot")
-app.add_typer(coordinator.app, name="coordinator")
-app.add_typer(study.app, name="study")
-app.command("status")(status.status)
-app.command("stop")(status.stop)
-app.command("resume")(status.resume)
-app.command("logs")(status.logs)
-app.add_typer(synth.app, name="synth")
-app.add_typer(audit.app, name="audit")
-app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
