@@ -18,9 +18,8 @@ from statfed.client.guard.policy import Approval, HolderName, Parties, load_poli
 from statfed.client.pilot.permits import known, permit
 from statfed.client.protecting import Protecting
 from statfed.core import VERSION, toml
-from statfed.core.discovery import LINKAGES, modules
+from statfed.core.discovery import LINKAGES, is_linkage, modules
 from statfed.core.errors import EngineError, Refused, UsageError
-from statfed.core.linkage import is_linkage
 from statfed.core.method import Arrays
 from statfed.core.protection import PACKAGE as PROTECTIONS
 from statfed.core.protection import Packet, load_protection

@@ -156,3 +156,8 @@ def origin(package: str, name: str) -> str:
     """What brings `name`, as `distribution version`; nothing for a built-in. It has to match across parties."""
     plugin = plugins(package).get(name)
     return str(plugin) if plugin else ""
+
+
+def is_linkage(name: str) -> bool:
+    """Is what a study names as its protection a linkage?"""
+    return name in modules(LINKAGES)

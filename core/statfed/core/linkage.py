@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from statfed.core.card import Card, card_of
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import columns_of
-from statfed.core.discovery import LINKAGES, load, modules
+from statfed.core.discovery import LINKAGES, is_linkage, load
 from statfed.core.errors import UsageError
 from statfed.core.identity import Identity
 from statfed.core.linkkeys import KeyPart, Texts, packed_texts, read_key
@@ -448,11 +448,6 @@ def read_analysis(line: str) -> tuple[str, dict[str, Any]]:
     elif words:
         raise UsageError(f"analysis: got {' '.join(words)}; want options of {name}: {', '.join(fields)}")
     return name, options
-
-
-def is_linkage(name: str) -> bool:
-    """Is what a study names as its protection a linkage?"""
-    return name in modules(LINKAGES)
 
 
 def restricted(codebook: Codebook, columns: Iterable[str]) -> Codebook:

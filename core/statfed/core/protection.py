@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,13 @@ from statfed.core.beside import closed
 from statfed.core.discovery import LINKAGES, load, modules
 from statfed.core.errors import EngineError, UsageError
 from statfed.core.fixed_point import MOST_RECORDS, Layout
-from statfed.core.identity import Identity
 from statfed.core.method import Arrays, load_method
 from statfed.core.names import one_of
 from statfed.core.section import Section, describe
 from statfed.core.terms import Terms
+
+if TYPE_CHECKING:
+    from statfed.core.identity import Identity
 
 PACKAGE = "statfed.strategies.protections"
 Packet = Mapping[str, bytes | NDArray[Any]]
@@ -181,7 +183,7 @@ class Protection(Protocol):
         """Names of the parties that take part beside the holders."""
         ...
 
-    def party(self, agreement: Agreement, identity: Identity) -> Party:
+    def party(self, agreement: Agreement, identity: "Identity") -> Party:
         """A party's half of a run; `identity.name` says whose."""
         ...
 

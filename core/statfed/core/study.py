@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from statfed.core.codebook import Codebook, Type
 from statfed.core.conditions import comparable, parse_where
 from statfed.core.disclosure import OFF, HolderRules, Rules
+from statfed.core.discovery import is_linkage
 from statfed.core.errors import UsageError
-from statfed.core.linkage import is_linkage
 from statfed.core.method import Ask, Fixed, Part, budget_of, functions_of, load_method, methods, read_question
 from statfed.core.privacy.noise import epsilon_for
 from statfed.core.privacy.placement import shares

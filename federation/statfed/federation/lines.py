@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 
 from statfed.client.guard.addresses import Direct
-from statfed.core.linkage import Linking, is_linkage
+from statfed.core.discovery import is_linkage
+from statfed.core.linkage import Linking
 from statfed.core.protection import named_protection
 from statfed.core.terms import Protection
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from statfed.core.applicability import applicable
 from statfed.core.codebook import Codebook, Column, load_codebook
 from statfed.core.conditions import check_syntax, parse_where
+from statfed.core.discovery import is_linkage
 from statfed.core.errors import UsageError
-from statfed.core.linkage import is_linkage
 from statfed.core.method import load_method, read_options, read_question
 from statfed.core.resolve import resolve_applicable
 from statfed.core.scenario import load_training

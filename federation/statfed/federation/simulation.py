@@ -18,8 +18,9 @@ from statfed.client.data.identity import content, identity
 from statfed.client.data.tables import connect
 from statfed.client.data.uniting import check_stated, doubts, union
 from statfed.core.codebook import Codebook, load_codebook
+from statfed.core.discovery import is_linkage
 from statfed.core.errors import UsageError
-from statfed.core.linkage import Linking, is_linkage, restricted
+from statfed.core.linkage import Linking, restricted
 from statfed.core.method import is_training
 from statfed.core.progress import Progress
 from statfed.core.protection import named_protection

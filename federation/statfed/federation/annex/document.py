@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from statfed.core.card import TOPICS, Card, Topic
-from statfed.core.linkage import is_linkage
+from statfed.core.discovery import is_linkage
 from statfed.federation.annex import bearing, matching
 from statfed.federation.annex.facts import Facts
 from statfed.federation.annex.parts import BLANK, Asked, Block, Cell, Section, Table, pairs
