@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ _LEAST = 1.0
 _CLOSE = 1e-6
 """Share of the loss by which a step has to lower it, or it is the last."""
 _HALVED = 40
+_NEVER = -1e6
+"""Logarithm of a factor where no record can be: its exponential is 0, and that of sums with it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def _summed(logs: Floats, columns: Clique, over: Clique) -> Floats:
     return found
 
 
-def _spread(values: Floats, over: Clique, columns: Clique) -> Floats:
+def _spread(values: NDArray[Any], over: Clique, columns: Clique) -> NDArray[Any]:
     """An array over some columns with an axis of length 1 for each of the others."""
     return values.reshape([values.shape[over.index(c)] if c in over else 1 for c in columns])
 
@@ -116,11 +119,23 @@ def _cells(table: Floats, rows: Ints, rng: np.random.Generator) -> Ints:
     size = np.searchsorted(ordered, ordered, side="right") - first
     even = (np.arange(len(rows)) - first + rng.random(len(rows))) / size
     ends = np.cumsum(table, axis=1)
-    ends[:, -1] = 1.0
+    last = table.shape[1] - 1 - np.argmax(table[:, ::-1] > 0, axis=1)  # beyond it rounding alone would draw
+    ends[np.arange(table.shape[1]) >= last[:, None]] = 1.0
     flat = (ends + np.arange(len(table))[:, None]).ravel()
     cells = np.searchsorted(flat, ordered + np.minimum(even, np.nextafter(1.0, 0.0)), side="right")
     found = np.empty(len(rows), np.int64)
-    found[order] = np.clip(cells - ordered * table.shape[1], 0, table.shape[1] - 1)
+    found[order] = np.clip(cells - ordered * table.shape[1], 0, last[ordered])
+    return found
+
+
+def forbidding(tree: Junction, zeros: Mapping[tuple[int, ...], NDArray[np.bool_]]) -> list[Floats]:
+    """Logarithms of factors of the uniform distribution without some cells, by columns, increasing; those of columns
+    that no clique holds together are left out."""
+    found = [np.zeros(tree.shape(clique)) for clique in tree.cliques]
+    for columns, never in zeros.items():
+        at = tree.holding(columns)
+        if at is not None:
+            found[at] = np.where(_spread(never, columns, tree.cliques[at]), _NEVER, found[at])
     return found
 
 
