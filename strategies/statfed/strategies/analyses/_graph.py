@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Clique = tuple[int, ...]
 """Columns by place, increasing."""
-_LEAST = 1.0
+LEAST = 1.0
 """Noise, in records, that stands for less: no more can be seen, and the loss stays within reach."""
 _CLOSE = 1e-6
 """Share of the loss by which a step has to lower it, or it is the last."""
@@ -58,7 +58,12 @@ class Junction:
         return min(found, key=lambda i: int(np.prod(self.shape(self.cliques[i]))), default=None)
 
     def margins(self, factors: Sequence[Floats]) -> list[Floats]:
-        """Probabilities of the cells of each clique, from the logarithms of its factors: two passes over the tree."""
+        """Probabilities of the cells of each clique, from the logarithms of its factors."""
+        return self.calibrated(factors)[1]
+
+    def calibrated(self, factors: Sequence[Floats]) -> tuple[float, list[Floats]]:
+        """The logarithm of the sum over all cells of the product of the factors, and the cliques' margins, from the
+        logarithms of the factors: two passes over the tree."""
         belief = [np.array(factor, np.float64) for factor in factors]
         up: list[Floats] = [np.zeros(())] * len(belief)
         for i in range(len(belief) - 1, 0, -1):
@@ -66,12 +71,13 @@ class Junction:
             up[i] = _summed(belief[i], self.cliques[i], over)
             parent = self.parents[i]
             belief[parent] = belief[parent] + _spread(up[i], over, self.cliques[parent])
-        belief[0] = belief[0] - _summed(belief[0], self.cliques[0], ())
+        whole = float(_summed(belief[0], self.cliques[0], ()))
+        belief[0] = belief[0] - whole
         for i in range(1, len(belief)):
             over = self.separators[i]
             down = _summed(belief[self.parents[i]], self.cliques[self.parents[i]], over) - up[i]
             belief[i] = belief[i] + _spread(down, over, self.cliques[i])
-        return [np.exp(each) for each in belief]
+        return whole, [np.exp(each) for each in belief]
 
     def drawn(self, margins: Sequence[Floats], count: int, rng: np.random.Generator) -> Ints:
         """Records from the cliques' margins, (count, columns): each clique's new columns given its separator.
@@ -219,7 +225,7 @@ def fitted(
     factors: to begin with; none: of the uniform distribution, towards which few rounds lean.
     """
     placed = [(one, at) for one in measured if (at := tree.holding(one.columns)) is not None]
-    shares = [(one, at, one.values / total, np.maximum(one.noise, _LEAST) / total) for one, at in placed]
+    shares = [(one, at, one.values / total, np.maximum(one.noise, LEAST) / total) for one, at in placed]
     own = [np.zeros(tree.shape(clique)) for clique in tree.cliques] if factors is None else [*factors]
 
     def judged(margins: Sequence[Floats]) -> tuple[float, list[Floats]]:

@@ -15,6 +15,7 @@ margins and fitting a graphical model to them; there a trusted curator selects b
 import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -30,7 +31,8 @@ from statfed.core.section import Section
 from statfed.core.synthetic.coded import described
 from statfed.core.table import Table
 from statfed.strategies.analyses._classes import Axis, axis_of
-from statfed.strategies.analyses._graph import Junction, Measured, fitted, forbidding, junction
+from statfed.strategies.analyses._dual import nearest
+from statfed.strategies.analyses._graph import Junction, Measured, fitted, junction
 from statfed.strategies.analyses._merging import coarser, merged_alike
 from statfed.strategies.analyses._zeros import Side, Zeros, cuts_of, marks_of, sides_of, zeros_of
 
@@ -42,10 +44,12 @@ SINGLE, COARSE, CHOSEN = "single", "coarse", "chosen"
 """Asks, and what the rows of a result are of."""
 _MARGIN, _GROUP = ("level", "first", "second", "grouping", "cell"), ("column", "cell", "group", "coarse")
 MOST_COLUMNS, MOST_CELLS = 60, 4_000_000
-MOST_CLIQUE = 250_000
-"""Cells of a clique that has to be there for the sake of a rule; else records that break the rule are drawn anew."""
+MOST_CLIQUE = 20_000
+"""Cells of a clique in a model with rules: a rule that takes more is left to those who draw, who draw anew."""
 _STEPS = 60
 """Of mirror descent, for a model by which pairs are looked at."""
+_ROUNDS = 150
+"""Of the search for a model without impossible cells."""
 _DRAWN = 40_000
 """Records of such a model; drawn with a fixed seed, so that runs can be repeated."""
 _LEAST = 2.0  # times the noise of a single column's cell: the least count of a group
@@ -212,6 +216,18 @@ class Told:
         """Columns with more than one group."""
         return [column for column, size in enumerate(self.sizes) if size > 1]
 
+    @cached_property
+    def ruled(self) -> list[Pair]:
+        """Pairs of columns of which rules make groups impossible, as far as they leave every clique few cells."""
+        pairs = [(pair[0], pair[1]) for pair in self.zeros if len(pair) == 2]
+        if largest(junction(self.sizes, pairs)) <= MOST_CLIQUE:
+            return pairs
+        found: list[Pair] = []
+        for pair in pairs:
+            if largest(junction(self.sizes, [*found, pair])) <= MOST_CLIQUE:
+                found.append(pair)
+        return found
+
     def measured(self) -> list[Measured]:
         """Everything, for a model whose cells are the groups."""
         found = []
@@ -314,15 +330,19 @@ def counted(ask: Ask, total: Total) -> dict[Pair, tuple[Floats, float]]:
 
 
 def spanning(told: Told) -> list[Pair]:
-    """The pairs of a maximum spanning tree over the columns that vary, by how far they are from independence: given
-    what rules make impossible, where they do."""
+    """The pairs of a maximum spanning tree over the columns that vary, by how far they are from independence.
+
+    With rules that make cells impossible: by how far from a model that knows them, and without pairs that would give a
+    clique of it too many cells, so that it may be several trees.
+    """
     without = modelled(told) if told.zeros else {pair: told.independent(pair) for pair in told.pairs}
     strength = {pair: told.dependent(pair, without[pair]) for pair in told.pairs}
     part = {column: column for column in told.varying}
     found: list[Pair] = []
     for pair in sorted(strength, key=lambda pair: (-strength[pair], pair)):
         one, other = part[pair[0]], part[pair[1]]
-        if one != other:
+        few = not told.ruled or largest(tree_of(told, [*found, pair])) <= MOST_CLIQUE
+        if one != other and few:
             part = {column: one if each == other else each for column, each in part.items()}
             found.append(pair)
     return found
@@ -333,18 +353,8 @@ def with_chosen(told: Told, more: Mapping[Pair, tuple[Floats, float]]) -> Told:
 
 
 def tree_of(told: Told, more: Sequence[Pair] = ()) -> Junction:
-    """A junction tree for the chosen pairs and some more, and for the pairs of columns of which rules make cells
-    impossible, as far as no clique gets more than `MOST_CLIQUE` cells by them. The first ones are tried first."""
-    sets = [*told.chosen, *more]
-    ruled = [pair for pair in told.zeros if len(pair) == 2 and pair not in sets]
-    tree = junction(told.sizes, [*sets, *ruled])
-    if not ruled or largest(tree) <= MOST_CLIQUE:
-        return tree
-    kept: list[tuple[int, ...]] = []
-    for pair in ruled:
-        if largest(junction(told.sizes, [*sets, *kept, pair])) <= MOST_CLIQUE:
-            kept.append(pair)
-    return junction(told.sizes, [*sets, *kept])
+    """A junction tree for the chosen pairs and some more, and for the pairs that are there for the sake of rules."""
+    return junction(told.sizes, [*told.chosen, *more, *told.ruled])
 
 
 def largest(tree: Junction) -> int:
@@ -353,9 +363,12 @@ def largest(tree: Junction) -> int:
 
 
 def model_of(told: Told, rounds: int) -> tuple[Junction, list[Floats]]:
-    """The model that is nearest to all counts among those without the impossible cells, and its cliques' margins."""
+    """The model that is nearest to all counts, among those without the impossible cells, and its cliques' margins.
+    rounds: steps where nothing is impossible."""
     tree = tree_of(told)
-    return tree, fitted(tree, told.measured(), told.total, rounds, forbidding(tree, told.zeros))[1]
+    if told.zeros:
+        return tree, nearest(tree, told.measured(), told.total, told.zeros, _ROUNDS)
+    return tree, fitted(tree, told.measured(), told.total, rounds)[1]
 
 
 def modelled(told: Told) -> Mapping[Pair, Floats]:
