@@ -242,6 +242,11 @@ class Folded(Section):
     columns: tuple[str, ...] = Field(min_length=1, description="columns of members, without the number of a slot")
     more: bool = Field(default=False, description="does a size of one more than the slots stand for all larger ones?")
 
+    @property
+    def slots(self) -> dict[str, tuple[str, int]]:
+        """By column of a member: the same column of the first member, and the number of the slot, from 1 on."""
+        return {slot(name, k): (slot(name, 1), k) for name in self.columns for k in range(1, self.most + 1)}
+
 
 def slot(name: str, k: int) -> str:
     """The column of the k-th member, from 1 on, in folded records."""

@@ -52,6 +52,6 @@ def nearest(tree: Junction, measured: Sequence[Measured], total: float, zeros: Z
         value = whole - float(dual @ shares) + _WEIGHT / 2 * float((variance * dual**2).sum())
         return value, scale * (said - shares + _WEIGHT * variance * dual)
 
-    options = {"maxiter": rounds, "maxcor": _KEPT}
-    found = minimize(judged, np.zeros(len(shares)), jac=True, method="L-BFGS-B", options=options)
+    start = np.zeros(len(shares))
+    found = minimize(judged, start, jac=True, method="L-BFGS-B", options={"maxiter": rounds, "maxcor": _KEPT})
     return tree.margins(factors(found.x))
