@@ -48,7 +48,7 @@ class Synthesizer:
 
     def coded(self, count: int, seed: int | None = None) -> Coded:
         """So many records, as codes and numbers, all of which obey the codebook's rules. Raises UsageError on a number
-        that is none, and on a model of whose records too few obey: 1 %, or half of folded ones."""
+        that is none, and on a model of whose records too few obey: less than 1 %, or 80 % of folded ones."""
         if not 1 <= count <= MOST_RECORDS:
             raise UsageError(f"count: got {count}; want 1 to {MOST_RECORDS:,} records")
         module, codebook = load_synthesis(self.fitted.method), self.fitted.codebook

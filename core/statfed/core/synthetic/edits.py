@@ -20,8 +20,9 @@ Truth = NDArray[np.int8]
 """1: true, 0: neither, -1: false."""
 LEAST_SHARE = 0.01
 """Of the records that a model draws, that obey the rules: with fewer it is refused."""
-LEAST_OF_UNITS = 0.5
-"""The same where records are units with their members: with fewer, drawing anew would change how large units are."""
+LEAST_OF_UNITS = 0.8
+"""The same where records are units with their members: drawing anew moves the sizes of units by at most what is drawn
+anew, in total variation."""
 _TRIED = 10_000  # records drawn at least before a model is
 _BATCH = 1_000_000
 
