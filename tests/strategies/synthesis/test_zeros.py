@@ -163,7 +163,7 @@ def modelled(method: str, frame: pd.DataFrame, codebook: Codebook, epsilon: floa
         privacy=Privacy.model_validate({"epsilon": epsilon, "noise": "central"}),
     )
     found = finished(terms, {"a": frame[::2], "b": frame[1::2]}, seed=1)
-    return Fitted(method, codebook, _graphical.model(found, codebook, 40))  # type: ignore[arg-type]
+    return Fitted(method, codebook, _graphical.model(found, codebook, 40))
 
 
 def spouses(frame: pd.DataFrame) -> float:
