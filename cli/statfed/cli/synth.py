@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from statfed.cli import _folding
 from statfed.cli._output import Json, Overwrite, ReportingGroup, emit_json, out, progress_bars, say, table
 from statfed.cli._study import read_holders, read_privacy, read_protection
 from statfed.core.errors import UsageError
@@ -25,6 +26,8 @@ app = typer.Typer(
     help="Make synthetic data, and measure what they are worth and what they risk.\n\n"
     "Start with [bold]statfed synth guide --use testing-analysis[/bold]: what suits a use, and why.",
 )
+app.command("fold")(_folding.fold)
+app.command("unfold")(_folding.unfold)
 _FORMS = (".parquet", ".csv")
 _SHOWN = 60  # measures on the screen
 Holder = Annotated[

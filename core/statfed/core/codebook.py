@@ -42,6 +42,7 @@ _SCALED: frozenset[str] = frozenset({"number", "integer", "array"})
 MOST_CATEGORIES, MOST_COLUMNS = 100_000, 20_000
 """Of a codebook: more is not read, at any end. A holder's policy says how many of them it works on."""
 MOST_RULES, LONGEST_RULE = 100, 1_000
+MOST_SLOTS = 100
 _FEW = 20  # codes named in a message
 _ISO = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _EPOCH = date(1970, 1, 1)
@@ -230,6 +231,28 @@ class Design(Section):
     fay_rho: float = Field(default=0.0, ge=0, lt=1, description="Fay's coefficient")
 
 
+class Folded(Section):
+    """Records that are units with their members (`statfed synth fold`): the k-th member's `age` is the column `age_k`.
+
+    Columns that are neither the size nor of members are the unit's own.
+    """
+
+    size: str = Field(description="column with the number of members, 1 or more")
+    most: int = Field(ge=1, le=MOST_SLOTS, description="slots: members that a record has columns for")
+    columns: tuple[str, ...] = Field(min_length=1, description="columns of members, without the number of a slot")
+    more: bool = Field(default=False, description="does a size of one more than the slots stand for all larger ones?")
+
+    @property
+    def slots(self) -> dict[str, tuple[str, int]]:
+        """By column of a member: the same column of the first member, and the number of the slot, from 1 on."""
+        return {slot(name, k): (slot(name, 1), k) for name in self.columns for k in range(1, self.most + 1)}
+
+
+def slot(name: str, k: int) -> str:
+    """The column of the k-th member, from 1 on, in folded records."""
+    return f"{name}_{k}"
+
+
 class Codebook(Section):
     """The columns of a table and the design of its sample. Columns that are not listed do not exist for a query."""
 
@@ -242,6 +265,31 @@ class Codebook(Section):
         description="conditions that every record fulfils, such as 'age >= 16 or employed = false'; synthetic ones do",
     )
     design: Design = Design()
+    folded: Folded | None = Field(
+        default=None,
+        exclude_if=lambda folded: folded is None,  # as for rules
+        description="how members are in the columns of records that are units with their members",
+    )
+
+    @model_validator(mode="after")
+    def _slotted(self) -> "Codebook":
+        folded = self.folded
+        if folded is None:
+            return self
+        size = self.columns.get(folded.size)
+        ends = (1.0, float(folded.most + folded.more))
+        if size is None or size.type != "integer" or not size.required or size.bounds != ends:
+            raise ValueError(
+                f"folded.size: got {shown(folded.size)}; want a required column of whole numbers from 1 to {ends[1]:g}"
+            )
+        for name in folded.columns:
+            slots = [self.columns.get(slot(name, k)) for k in range(1, folded.most + 1)]
+            alike = [one and one.model_copy(update={"required": False, "label": ""}) for one in slots]
+            if alike[0] is None or alike.count(alike[0]) < len(alike):
+                raise ValueError(f"folded.columns: got {shown(name)}; want columns {name}_1, ... that are alike")
+            if any(one and one.required for one in slots[1:]):
+                raise ValueError(f"folded.columns: got {shown(name)} required beyond slot 1; want it to be optional")
+        return self
 
     @model_validator(mode="after")
     def _ruled(self) -> "Codebook":

@@ -73,7 +73,7 @@ class Condition(Section):
         return (self,)
 
     def __str__(self) -> str:
-        name = _named(self.column)
+        name = named(self.column)
         if self.op in _NULL:
             return f"{name} {self.op}"
         values = self.value if isinstance(self.value, tuple) else (self.value,)
@@ -403,7 +403,8 @@ def _ordered(values: tuple[Any, ...], column: str, codebook: Codebook | None) ->
     return tuple(sorted(values, key=levels.index)) if set(values) <= set(levels) else tuple(sorted(values))
 
 
-def _named(name: str) -> str:
+def named(name: str) -> str:
+    """A column as it stands in a condition, in backticks where it has to."""
     plain = _SIMPLE.fullmatch(name) and name.lower() not in _WORDS
     return name if plain else "`" + name.replace("`", "``") + "`"
 

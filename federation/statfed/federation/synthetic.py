@@ -48,7 +48,7 @@ class Synthesizer:
 
     def coded(self, count: int, seed: int | None = None) -> Coded:
         """So many records, as codes and numbers, all of which obey the codebook's rules. Raises UsageError on a number
-        that is none, and on a model of whose records fewer than 1 % obey."""
+        that is none, and on a model of whose records too few obey: less than 1 %, or 80 % of folded ones."""
         if not 1 <= count <= MOST_RECORDS:
             raise UsageError(f"count: got {count}; want 1 to {MOST_RECORDS:,} records")
         module, codebook = load_synthesis(self.fitted.method), self.fitted.codebook
@@ -57,7 +57,8 @@ class Synthesizer:
         def generate(size: int) -> Coded:
             return Coded(codebook, dict(module.generate(self.fitted.model, codebook, size, rng)))
 
-        return edits.drawn(generate, codebook, count)
+        units = codebook.folded is not None and module.PRIVATE != "no data"
+        return edits.drawn(generate, codebook, count, edits.LEAST_OF_UNITS if units else edits.LEAST_SHARE)
 
     def to_dict(self) -> dict[str, Any]:
         """The file's document."""

@@ -83,6 +83,9 @@ def to_toml(codebook: Codebook) -> str:
     given = codebook.design.model_dump(exclude_defaults=True)
     if given:
         lines += ["", toml.header("design"), *(toml.line(key, _short(value)) for key, value in given.items())]
+    if codebook.folded is not None:
+        told = codebook.folded.model_dump(exclude_defaults=True)
+        lines += ["", toml.header("folded"), *(toml.line(key, value) for key, value in told.items())]
     return "\n".join(lines) + "\n"
 
 

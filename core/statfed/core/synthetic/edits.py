@@ -20,6 +20,9 @@ Truth = NDArray[np.int8]
 """1: true, 0: neither, -1: false."""
 LEAST_SHARE = 0.01
 """Of the records that a model draws, that obey the rules: with fewer it is refused."""
+LEAST_OF_UNITS = 0.8
+"""The same where records are units with their members: drawing anew moves the sizes of units by at most what is drawn
+anew, in total variation."""
 _TRIED = 10_000  # records drawn at least before a model is
 _BATCH = 1_000_000
 
@@ -71,29 +74,36 @@ def _holds(values: NDArray[Any], op: str, told: tuple[Any, ...]) -> NDArray[np.b
     return found
 
 
-def drawn(generate: Callable[[int], Coded], codebook: Codebook, count: int) -> Coded:
+def drawn(generate: Callable[[int], Coded], codebook: Codebook, count: int, least: float = LEAST_SHARE) -> Coded:
     """So many records that obey the codebook's rules. Those that do not are drawn anew, so that the others are spread
     as the model has them, given that the rules hold (rejection sampling).
 
-    generate: independent records of a model, so many. Raises UsageError where fewer than 1 % of them obey, which is
-    found out after at most `count` or 10,000 draws, whichever is more.
+    generate: independent records of a model, so many. Raises UsageError where fewer than the share `least` of them
+    obey, which is found out after at most `count` or 10,000 draws, whichever is more; where `least` is above 1 %, of no
+    fewer.
     """
     rules = clauses(codebook)
     if not rules:
         return generate(count)
     kept: list[Coded] = []
     have = tried = 0
-    batch = count
+    batch = count if least <= LEAST_SHARE else max(count, _TRIED)
     while have < count:
         records = generate(batch)
         fine = records.take(np.flatnonzero(obeys(records, rules)))
         kept, have, tried = [*kept, fine], have + fine.count, tried + batch
-        if tried >= _TRIED and have < LEAST_SHARE * tried:
+        if tried >= _TRIED and have < least * tried:
             raise UsageError(
-                f"rules: got {have} of {tried:,} drawn records that obey them; want at least {LEAST_SHARE:.0%}: the "
-                "model and the rules do not go together (does codebook check find records that break them?)"
+                f"rules: got {have} of {tried:,} drawn records that obey them; want at least {least:.0%}: the "
+                f"model and the rules do not go together ({_advice(codebook)})"
             )
         share = max(have / tried, LEAST_SHARE)
         batch = int(min(max((count - have) / share * 1.05 + 10, 100), max(_BATCH, count)))
     columns = {name: np.concatenate([each.columns[name] for each in kept])[:count] for name in kept[0].names}
     return Coded(codebook, columns)
+
+
+def _advice(codebook: Codebook) -> str:
+    if codebook.folded is not None:
+        return f"mst, aim and cart keep slots to {codebook.folded.size}; cart with {codebook.folded.size} first"
+    return "does codebook check find records that break them?"

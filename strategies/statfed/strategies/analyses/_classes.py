@@ -80,9 +80,13 @@ class Axis:
         return Axis(self.name, self.levels, self.edges, self.missing, tuple(int(group) for group in groups))
 
 
-def axis_of(codebook: Codebook, name: str, classes: int, edges: Sequence[float] = ()) -> Axis:
-    """The cells of a column, of a number at most about `classes`. Raises UsageError for columns that have neither
-    levels nor bounds, and for edges that do not span the bounds."""
+def axis_of(
+    codebook: Codebook, name: str, classes: int, edges: Sequence[float] = (), cuts: Sequence[float] = ()
+) -> Axis:
+    """The cells of a column, of a number at most about `classes`, and more that begin at `cuts`.
+
+    Raises UsageError for columns that have neither levels nor bounds, and for edges that do not span the bounds.
+    """
     column = codebook.column(name)
     if column.levels:
         return Axis(name, column.levels, (), not column.required)
@@ -98,10 +102,10 @@ def axis_of(codebook: Codebook, name: str, classes: int, edges: Sequence[float] 
         if edges[0] > low or edges[-1] < high:
             raise UsageError(f"{name}: got edges {edges[0]:g} to {edges[-1]:g}; want them to span {low:g} to {high:g}")
         return Axis(name, (), tuple(float(edge) for edge in edges), not column.required)
-    return Axis(name, (), _edges(low, high, whole, classes), not column.required)
+    return Axis(name, (), _edges(low, high, whole, classes, cuts), not column.required)
 
 
-def _edges(low: float, high: float, whole: bool, classes: int) -> tuple[float, ...]:
+def _edges(low: float, high: float, whole: bool, classes: int, cuts: Sequence[float]) -> tuple[float, ...]:
     if whole:
         low, high = float(np.ceil(low)), float(np.floor(high))
         if high - low + 1 <= classes:
@@ -115,7 +119,8 @@ def _edges(low: float, high: float, whole: bool, classes: int) -> tuple[float, .
     found = np.concatenate([equal, origin + fine, origin - fine]) if classes >= _FEW else equal
     if whole:
         found = np.ceil(found)
-    inside = np.unique(found[(found > low) & (found < high)])
+    further = [cut for cut in cuts if low < cut <= high]
+    inside = np.unique([*found[(found > low) & (found < high)], *further])
     return (low, *(float(edge) for edge in inside), float(np.nextafter(high, np.inf)) if not whole else high + 1.0)
 
 

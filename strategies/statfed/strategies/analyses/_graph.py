@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,13 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Clique = tuple[int, ...]
 """Columns by place, increasing."""
-_LEAST = 1.0
+LEAST = 1.0
 """Noise, in records, that stands for less: no more can be seen, and the loss stays within reach."""
 _CLOSE = 1e-6
 """Share of the loss by which a step has to lower it, or it is the last."""
 _HALVED = 40
+_NEVER = -1e6
+"""Logarithm of a factor where no record can be: its exponential is 0, and that of sums with it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,12 @@ class Junction:
         return min(found, key=lambda i: int(np.prod(self.shape(self.cliques[i]))), default=None)
 
     def margins(self, factors: Sequence[Floats]) -> list[Floats]:
-        """Probabilities of the cells of each clique, from the logarithms of its factors: two passes over the tree."""
+        """Probabilities of the cells of each clique, from the logarithms of its factors."""
+        return self.calibrated(factors)[1]
+
+    def calibrated(self, factors: Sequence[Floats]) -> tuple[float, list[Floats]]:
+        """The logarithm of the sum over all cells of the product of the factors, and the cliques' margins, from the
+        logarithms of the factors: two passes over the tree."""
         belief = [np.array(factor, np.float64) for factor in factors]
         up: list[Floats] = [np.zeros(())] * len(belief)
         for i in range(len(belief) - 1, 0, -1):
@@ -63,12 +71,13 @@ class Junction:
             up[i] = _summed(belief[i], self.cliques[i], over)
             parent = self.parents[i]
             belief[parent] = belief[parent] + _spread(up[i], over, self.cliques[parent])
-        belief[0] = belief[0] - _summed(belief[0], self.cliques[0], ())
+        whole = float(_summed(belief[0], self.cliques[0], ()))
+        belief[0] = belief[0] - whole
         for i in range(1, len(belief)):
             over = self.separators[i]
             down = _summed(belief[self.parents[i]], self.cliques[self.parents[i]], over) - up[i]
             belief[i] = belief[i] + _spread(down, over, self.cliques[i])
-        return [np.exp(each) for each in belief]
+        return whole, [np.exp(each) for each in belief]
 
     def drawn(self, margins: Sequence[Floats], count: int, rng: np.random.Generator) -> Ints:
         """Records from the cliques' margins, (count, columns): each clique's new columns given its separator.
@@ -102,7 +111,7 @@ def _summed(logs: Floats, columns: Clique, over: Clique) -> Floats:
     return found
 
 
-def _spread(values: Floats, over: Clique, columns: Clique) -> Floats:
+def _spread(values: NDArray[Any], over: Clique, columns: Clique) -> NDArray[Any]:
     """An array over some columns with an axis of length 1 for each of the others."""
     return values.reshape([values.shape[over.index(c)] if c in over else 1 for c in columns])
 
@@ -116,11 +125,23 @@ def _cells(table: Floats, rows: Ints, rng: np.random.Generator) -> Ints:
     size = np.searchsorted(ordered, ordered, side="right") - first
     even = (np.arange(len(rows)) - first + rng.random(len(rows))) / size
     ends = np.cumsum(table, axis=1)
-    ends[:, -1] = 1.0
+    last = table.shape[1] - 1 - np.argmax(table[:, ::-1] > 0, axis=1)  # beyond it rounding alone would draw
+    ends[np.arange(table.shape[1]) >= last[:, None]] = 1.0
     flat = (ends + np.arange(len(table))[:, None]).ravel()
     cells = np.searchsorted(flat, ordered + np.minimum(even, np.nextafter(1.0, 0.0)), side="right")
     found = np.empty(len(rows), np.int64)
-    found[order] = np.clip(cells - ordered * table.shape[1], 0, table.shape[1] - 1)
+    found[order] = np.clip(cells - ordered * table.shape[1], 0, last[ordered])
+    return found
+
+
+def forbidding(tree: Junction, zeros: Mapping[tuple[int, ...], NDArray[np.bool_]]) -> list[Floats]:
+    """Logarithms of factors of the uniform distribution without some cells, by columns, increasing; those of columns
+    that no clique holds together are left out."""
+    found = [np.zeros(tree.shape(clique)) for clique in tree.cliques]
+    for columns, never in zeros.items():
+        at = tree.holding(columns)
+        if at is not None:
+            found[at] = np.where(_spread(never, columns, tree.cliques[at]), _NEVER, found[at])
     return found
 
 
@@ -204,7 +225,7 @@ def fitted(
     factors: to begin with; none: of the uniform distribution, towards which few rounds lean.
     """
     placed = [(one, at) for one in measured if (at := tree.holding(one.columns)) is not None]
-    shares = [(one, at, one.values / total, np.maximum(one.noise, _LEAST) / total) for one, at in placed]
+    shares = [(one, at, one.values / total, np.maximum(one.noise, LEAST) / total) for one, at in placed]
     own = [np.zeros(tree.shape(clique)) for clique in tree.cliques] if factors is None else [*factors]
 
     def judged(margins: Sequence[Floats]) -> tuple[float, list[Floats]]:

@@ -32,6 +32,19 @@ def merged(values: Floats, least: float, ordered: bool) -> Ints:
     return groups
 
 
+def merged_alike(values: Floats, least: float, ordered: bool, marks: Ints) -> Ints:
+    """As `merged`, but only cells with the same mark, (cells,), are in one group."""
+    if not marks.any():
+        return merged(values, least, ordered)
+    runs = np.concatenate([[0], np.cumsum(np.diff(marks) != 0)]) if ordered else marks
+    groups, begun = np.zeros(len(values), np.int64), 0
+    for run in np.unique(runs):
+        here = runs == run
+        groups[here] = begun + merged(values[here], least, ordered)
+        begun = int(groups[here].max()) + 1
+    return groups
+
+
 def coarser(values: Floats, most: int, ordered: bool) -> Ints:
     """At most so many groups, with counts as alike as they can be."""
     if len(values) <= most:

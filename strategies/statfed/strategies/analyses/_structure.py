@@ -15,6 +15,7 @@ margins and fitting a graphical model to them; there a trusted curator selects b
 import hashlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -30,8 +31,10 @@ from statfed.core.section import Section
 from statfed.core.synthetic.coded import described
 from statfed.core.table import Table
 from statfed.strategies.analyses._classes import Axis, axis_of
+from statfed.strategies.analyses._dual import nearest
 from statfed.strategies.analyses._graph import Junction, Measured, fitted, junction
-from statfed.strategies.analyses._merging import coarser, merged
+from statfed.strategies.analyses._merging import coarser, merged_alike
+from statfed.strategies.analyses._zeros import Side, Zeros, cuts_of, marks_of, sides_of, zeros_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -41,6 +44,14 @@ SINGLE, COARSE, CHOSEN = "single", "coarse", "chosen"
 """Asks, and what the rows of a result are of."""
 _MARGIN, _GROUP = ("level", "first", "second", "grouping", "cell"), ("column", "cell", "group", "coarse")
 MOST_COLUMNS, MOST_CELLS = 60, 4_000_000
+MOST_CLIQUE = 20_000
+"""Cells of a clique in a model with rules: a rule that takes more is left to those who draw, who draw anew."""
+_STEPS = 60
+"""Of mirror descent, for a model by which pairs are looked at."""
+_ROUNDS = 150
+"""Of the search for a model without impossible cells."""
+_DRAWN = 40_000
+"""Records of such a model; drawn with a fixed seed, so that runs can be repeated."""
 _LEAST = 2.0  # times the noise of a single column's cell: the least count of a group
 
 
@@ -69,7 +80,17 @@ def axes_of(question: Question[Options]) -> tuple[Axis, ...]:
         raise UsageError(f"columns: got {len(names)} with levels or bounds; want 1 to {MOST_COLUMNS}")
     if min(options.shares) <= 0 or not np.isclose(sum(options.shares), 1.0):
         raise UsageError(f"shares: got {', '.join(map(str, options.shares))}; want three above 0 that add up to 1")
-    return tuple(axis_of(question.codebook, name, options.classes) for name in names)
+    return _axes(question.codebook, names, options.classes)
+
+
+def _axes(codebook: Codebook, names: Sequence[str], classes: int) -> tuple[Axis, ...]:
+    cuts = cuts_of(codebook)
+    return tuple(axis_of(codebook, name, classes, cuts=cuts.get(name, ())) for name in names)
+
+
+@once
+def _sides(question: Question[Options]) -> list[tuple[Side, ...]]:
+    return sides_of(question.codebook, axes_of(question))
 
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
@@ -165,7 +186,7 @@ def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
 class Told:
     """What the asks have told. single: counts of each column's cells; noise: their standard deviation. groups: by
     column the group of each cell, coarse: of each group the coarse one. pairs: coarse counts of all pairs, and the
-    counts of those that were chosen."""
+    counts of those that were chosen. zeros: groups that the codebook's rules make impossible."""
 
     single: tuple[Floats, ...]
     noise: tuple[float, ...]
@@ -173,6 +194,7 @@ class Told:
     coarse: tuple[Ints, ...]
     pairs: Mapping[Pair, tuple[Floats, float]] = field(default_factory=dict)
     chosen: Mapping[Pair, tuple[Floats, float]] = field(default_factory=dict)
+    zeros: Zeros = field(default_factory=dict)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -193,6 +215,18 @@ class Told:
     def varying(self) -> list[int]:
         """Columns with more than one group."""
         return [column for column, size in enumerate(self.sizes) if size > 1]
+
+    @cached_property
+    def ruled(self) -> list[Pair]:
+        """Pairs of columns of which rules make groups impossible, as far as they leave every clique few cells."""
+        pairs = [(pair[0], pair[1]) for pair in self.zeros if len(pair) == 2]
+        if largest(junction(self.sizes, pairs)) <= MOST_CLIQUE:
+            return pairs
+        found: list[Pair] = []
+        for pair in pairs:
+            if largest(junction(self.sizes, [*found, pair])) <= MOST_CLIQUE:
+                found.append(pair)
+        return found
 
     def measured(self) -> list[Measured]:
         """Everything, for a model whose cells are the groups."""
@@ -238,10 +272,24 @@ def merging(question: Question[Options], total: Total, chosen: int) -> Told:
     ratio = (max(chosen, 1) / last) / (len(axes) / first)  # of variances; with Laplace noise of standard deviations
     later = max(noise) * (ratio if _laplace(question) else np.sqrt(ratio))
     least = max(options.least * later, _LEAST * max(noise), 1.0)
-    groups = tuple(merged(v, least, not axis.levels) for v, axis in zip(single, axes, strict=True))
+    sides = _sides(question)
+    marks = marks_of(sides, axes)
+    each = zip(single, axes, marks, strict=True)
+    groups = tuple(merged_alike(v, least, not axis.levels, mark) for v, axis, mark in each)
     counts = [np.bincount(g, weights=v).astype(np.float64) for g, v in zip(groups, single, strict=True)]
-    coarse = tuple(coarser(v, options.coarse, not axis.levels) for v, axis in zip(counts, axes, strict=True))
-    return Told(single, noise, groups, coarse)
+    alone = [axis.missing and int((mark == mark[-1]).sum()) == 1 for axis, mark in zip(axes, marks, strict=True)]
+    coarse = tuple(
+        _coarsened(v, options.coarse, not axis.levels, last) for v, axis, last in zip(counts, axes, alone, strict=True)
+    )
+    return Told(single, noise, groups, coarse, zeros=zeros_of(sides, groups))
+
+
+def _coarsened(counts: Floats, most: int, ordered: bool, alone: bool) -> Ints:
+    """Coarse groups. alone: the last group, of missing values that rules tell from others, is one by itself."""
+    if not alone or len(counts) < 2:
+        return coarser(counts, most, ordered)
+    rest = coarser(counts[:-1], most, ordered)
+    return np.append(rest, int(rest.max()) + 1)
 
 
 def _laplace(question: Question[Options]) -> bool:
@@ -282,13 +330,19 @@ def counted(ask: Ask, total: Total) -> dict[Pair, tuple[Floats, float]]:
 
 
 def spanning(told: Told) -> list[Pair]:
-    """The pairs of a maximum spanning tree over the columns that vary, by how far they are from independence."""
-    strength = {pair: told.dependent(pair, told.independent(pair)) for pair in told.pairs}
+    """The pairs of a maximum spanning tree over the columns that vary, by how far they are from independence.
+
+    With rules that make cells impossible: by how far from a model that knows them, and without pairs that would give a
+    clique of it too many cells, so that it may be several trees.
+    """
+    without = modelled(told) if told.zeros else {pair: told.independent(pair) for pair in told.pairs}
+    strength = {pair: told.dependent(pair, without[pair]) for pair in told.pairs}
     part = {column: column for column in told.varying}
     found: list[Pair] = []
     for pair in sorted(strength, key=lambda pair: (-strength[pair], pair)):
         one, other = part[pair[0]], part[pair[1]]
-        if one != other:
+        few = not told.ruled or largest(tree_of(told, [*found, pair])) <= MOST_CLIQUE
+        if one != other and few:
             part = {column: one if each == other else each for column, each in part.items()}
             found.append(pair)
     return found
@@ -298,10 +352,37 @@ def with_chosen(told: Told, more: Mapping[Pair, tuple[Floats, float]]) -> Told:
     return replace(told, chosen={**told.chosen, **more})
 
 
+def tree_of(told: Told, more: Sequence[Pair] = ()) -> Junction:
+    """A junction tree for the chosen pairs and some more, and for the pairs that are there for the sake of rules."""
+    return junction(told.sizes, [*told.chosen, *more, *told.ruled])
+
+
+def largest(tree: Junction) -> int:
+    """Cells of the largest clique."""
+    return max(int(np.prod(tree.shape(clique))) for clique in tree.cliques)
+
+
 def model_of(told: Told, rounds: int) -> tuple[Junction, list[Floats]]:
-    """The model that is nearest to all counts, and its cliques' margins."""
-    tree = junction(told.sizes, list(told.chosen))
+    """The model that is nearest to all counts, among those without the impossible cells, and its cliques' margins.
+    rounds: steps where nothing is impossible."""
+    tree = tree_of(told)
+    if told.zeros:
+        return tree, nearest(tree, told.measured(), told.total, told.zeros, _ROUNDS)
     return tree, fitted(tree, told.measured(), told.total, rounds)[1]
+
+
+def modelled(told: Told) -> Mapping[Pair, Floats]:
+    """Coarse counts of the pairs that were not chosen yet, as the model has them."""
+    tree, margins = model_of(told, _STEPS)
+    records = tree.drawn(margins, _DRAWN, np.random.default_rng(0))
+    found = {}
+    for a, b in combinations(told.varying, 2):
+        if (a, b) not in told.chosen:
+            shape = (told.sizes[a], told.sizes[b])
+            cells = np.ravel_multi_index((records[:, a], records[:, b]), shape)
+            counts: Floats = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
+            found[a, b] = told.coarsely((a, b), counts * (told.total / _DRAWN))
+    return found
 
 
 def result(question: Question[Options], told: Told, title: str) -> Result:
@@ -355,7 +436,7 @@ def _cell(row: Row) -> int:
 def told_of(released: Result, codebook: Codebook, classes: int) -> tuple[tuple[Axis, ...], Told]:
     """The axes, and what was told, from a released result. Raises UsageError where counts are withheld."""
     names = list(dict.fromkeys(str(row["column"]) for row in released.tables["groups"]))
-    axes = tuple(axis_of(codebook, name, classes) for name in names)
+    axes = _axes(codebook, names, classes)
     fine: dict[str, list[int]] = {name: [] for name in names}
     coarse: dict[str, dict[int, int]] = {name: {} for name in names}
     for row in sorted(released.tables["groups"], key=_cell):
@@ -381,5 +462,6 @@ def told_of(released: Result, codebook: Codebook, classes: int) -> tuple[tuple[A
             of = coarsened if level == COARSE else groups
             shape = [int(of[column].max()) + 1 for column in (a, b)]
             pairs[level][a, b] = np.array(values).reshape(shape), noise[level, first, second]
-    told = Told(single, tuple(noise[SINGLE, n, ""] for n in names), groups, coarsened, pairs[COARSE], pairs[CHOSEN])
-    return axes, told
+    stated = tuple(noise[SINGLE, n, ""] for n in names)
+    zeros = zeros_of(sides_of(codebook, axes), groups)
+    return axes, Told(single, stated, groups, coarsened, pairs[COARSE], pairs[CHOSEN], zeros)

@@ -9,16 +9,11 @@ AIM of McKenna et al. 2022 selects by the exponential mechanism, anneals the bud
 too; here pairs are chosen by noisy counts, all alike in noise.
 """
 
-from collections.abc import Mapping
-from itertools import combinations
-
-import numpy as np
 from pydantic import Field
 
 from statfed.core.method import Coordination, Question
 from statfed.strategies.analyses import _structure
-from statfed.strategies.analyses._graph import junction
-from statfed.strategies.analyses._structure import Floats, Pair, Told, expected_noise
+from statfed.strategies.analyses._structure import Pair, Told, expected_noise, largest, tree_of
 from statfed.strategies.analyses._structure import budget as budget
 from statfed.strategies.analyses._structure import columns as columns
 from statfed.strategies.analyses._structure import contribute as contribute
@@ -29,10 +24,6 @@ TITLE = "Noisy counts of pairs of columns, chosen in rounds where a model is wor
 GROUP = "Distributions"
 PUSHES_DOWN = "all but the count of cells; embedded DuckDB streams"
 LINKED = True
-_STEPS = 60
-"""Of mirror descent, in each round."""
-_DRAWN = 40_000
-"""Records of a model by which its pairs are looked at; drawn with a fixed seed, so that runs can be repeated."""
 
 
 class Options(_structure.Options):
@@ -68,7 +59,7 @@ def coordinate(question: Question[Options]) -> Coordination:
 def _worst(question: Question[Options], told: Told, count: int) -> list[Pair]:
     """Pairs that the model is worst at, at most so many, the worst first."""
     _, noise = next(iter(told.chosen.values()))
-    modelled, sizes = _modelled(told), told.sizes
+    modelled, sizes = _structure.modelled(told), told.sizes
     off = {
         pair: told.dependent(pair, modelled[pair]) - expected_noise(noise, sizes[pair[0]] * sizes[pair[1]])
         for pair in modelled
@@ -77,21 +68,6 @@ def _worst(question: Question[Options], told: Told, count: int) -> list[Pair]:
     for pair in sorted(off, key=lambda pair: (-off[pair], pair)):
         if len(found) == count:
             break
-        tree = junction(sizes, [*told.chosen, *found, pair])
-        if max(int(np.prod(tree.shape(clique))) for clique in tree.cliques) <= question.options.clique:
+        if largest(tree_of(told, [*found, pair])) <= question.options.clique:
             found.append(pair)
-    return found
-
-
-def _modelled(told: Told) -> Mapping[Pair, Floats]:
-    """Coarse counts of the pairs that were not chosen yet, as the model has them."""
-    tree, margins = _structure.model_of(told, _STEPS)
-    records = tree.drawn(margins, _DRAWN, np.random.default_rng(0))
-    found = {}
-    for a, b in combinations(told.varying, 2):
-        if (a, b) not in told.chosen:
-            shape = (told.sizes[a], told.sizes[b])
-            cells = np.ravel_multi_index((records[:, a], records[:, b]), shape)
-            counts: Floats = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
-            found[a, b] = told.coarsely((a, b), counts * (told.total / _DRAWN))
     return found

@@ -35,13 +35,18 @@ def fit(ask: Ask, codebook: Codebook, options: Options) -> Model:  # noqa: ARG00
 
 
 def generate(model: Model, codebook: Codebook, count: int, rng: np.random.Generator) -> Columns:
-    """Independent uniform values."""
+    """Independent uniform values; of units with their members only in slots that their size has."""
+    slots = codebook.folded.slots if codebook.folded else {}
     told: Mapping[str, Mapping[str, object]] = model["axes"]
     found = {}
     for name, one in told.items():
         axis = axis_from(name, one)
         cells = rng.integers(axis.cells - axis.missing, size=count)
-        if axis.missing:
+        if axis.missing and not (name in slots and codebook.columns[slots[name][0]].required):
             cells = np.where(rng.random(count) < model["missing"], axis.cells - 1, cells)
         found[name] = drawn(axis, codebook.columns[name], cells, rng)
+    for name, (_, k) in slots.items():
+        if codebook.folded and k > 1:
+            gone = found[codebook.folded.size] < k
+            found[name][gone] = -1 if codebook.columns[name].levels else np.nan
     return found

@@ -44,6 +44,11 @@ class Options(Section):
 
 def fit(ask: Ask, codebook: Codebook, options: Options) -> Model:
     """Ask for the tables, and keep them as they were told: null for a cell that was withheld."""
+    if codebook.folded is not None:
+        raise UsageError(
+            "margins: got a codebook of folded records, in whose tables slots without a member are left out; want mst, "
+            "aim or cart, which keep them"
+        )
     chosen = options.columns or tuple(n for n in described(codebook) if codebook.columns[n].levels)
     for name in chosen:
         codebook.category(name, "margins")
