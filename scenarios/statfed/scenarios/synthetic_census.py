@@ -61,7 +61,7 @@ def codebook() -> Codebook:
         "marital": Column(type="category", categories=adults.MARITAL, required=True),
         "work": Column(type="category", categories=adults.WORK, required=True),
         "weeks": Column(type="integer", label="weeks of work", low=0, high=adults.WEEKS, required=True),
-        "gains": Column(type="integer", label="capital gains", unit="USD", low=0, high=adults.MOST_GAINS, required=True),
+        "gains": Column(type="integer", label="gains", unit="USD", low=0, high=adults.MOST_GAINS, required=True),
         "high": Column(type="boolean", label="income above 50,000 USD", required=True),
     }
     return Codebook(title="Adults of a census extract", columns=columns)

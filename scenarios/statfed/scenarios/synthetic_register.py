@@ -7,6 +7,7 @@ the tests rest on: enterprises by activity and size, medians of turnover, and ho
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def codebook() -> Codebook:
     """What the registers agree on, the edit rules among it."""
     starts = list(enterprises.SIZES.items())
     rules = [f"size != '{code}' or employed >= {low}" for code, low in starts[1:]]
-    rules += [f"size != '{code}' or employed < {after}" for (code, _), (_, after) in zip(starts, starts[1:])]  # noqa: B905
+    rules += [f"size != '{code}' or employed < {after}" for (code, _), (_, after) in pairwise(starts)]
     columns = {
         "activity": Column(type="category", label="NACE", categories=enterprises.ACTIVITIES, required=True),
         "form": Column(type="category", label="legal form", categories=enterprises.FORMS, required=True),

@@ -40,7 +40,7 @@ LEVELS: Sequence[Level] = (EXACT, private(3.0), private(1.0), private(1.0, "shar
 ORDER = ("sex", "age", "occupation", "industry", "part_time", "hourly")
 TERMS = ("sex", "age", "occupation", "part_time")
 CLEAR, FACTOR = 4.0, 2.0
-"""A coefficient is clear where it is so many standard errors from 0, and of the right order within so large a factor."""
+"""A coefficient is clear where it is so many standard errors from 0, and of the right order within such a factor."""
 
 
 def misled(figures: Figures, pooled: Reference) -> float:

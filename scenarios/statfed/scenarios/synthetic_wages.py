@@ -36,6 +36,7 @@ ABOUT = read_about(__file__)
 LEVELS: Sequence[Level] = (
     EXACT,
     Level("suppress", "tables of at least 10 jobs a cell, secondary suppression", disclosure=Rules()),
+    private(3.0),
     private(1.0),
     private(1.0, "shared"),
 )
@@ -48,7 +49,7 @@ MARGINS = (
     ("occupation", "pay"),
     ("occupation", "industry"),
     ("industry", "part_time"),
-    ("age", "pay"),
+    ("age", "sex"),
 )
 """Tables as a survey publishes them; what they do not tell of is drawn as if it depended on nothing else."""
 

@@ -11,10 +11,7 @@ from statfed.scenarios._data import payroll
 AGES = {"15-24": "", "25-34": "", "35-44": "", "45-54": "", "55+": ""}
 _STARTS = (25, 35, 45, 55)
 _LIMITS = ((5, 9), (9, 11), (11, 13), (13, 15), (15, 17), (17, 20), (20, 24), (24, 30), (30, 40), (40, 60), (60, 100))
-PAY: Mapping[str, tuple[float, float]] = {
-    f"{low}-{high}": (float(low), float(high))
-    for low, high in _LIMITS
-}
+PAY: Mapping[str, tuple[float, float]] = {f"{low}-{high}": (float(low), float(high)) for low, high in _LIMITS}
 """Classes of the hourly wage, EUR, with their limits: closed on the left."""
 
 
