@@ -146,7 +146,7 @@ def told(found: Mapping[str, float]) -> Figures:
     return {name: Figure(value if math.isfinite(value) else None) for name, value in found.items()}
 
 
-def _texts(values: pd.Series) -> list[str]:  # type: ignore[type-arg]  # pandas has no types of its own at run time
+def _texts(values: pd.Series) -> list[str]:
     return [str(one).lower() if isinstance(one, bool | np.bool_) else str(one) for one in values]
 
 

@@ -10,7 +10,8 @@ have and that are long-tailed, and an income class that depends on most other co
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,7 @@ def _chance(score: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _one_of(rng: np.random.Generator, weights: list[NDArray[np.float64]]) -> NDArray[np.int64]:
+def _one_of(rng: np.random.Generator, weights: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.int64]:
     """One of the alternatives for each, with chances in proportion to the weights, each (n,)."""
     limits = np.cumsum(np.stack(weights), axis=0)
     found: NDArray[np.int64] = (rng.random(limits.shape[1]) * limits[-1] >= limits[:-1]).sum(axis=0)
