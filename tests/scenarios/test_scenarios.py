@@ -46,6 +46,10 @@ SEED = 1
 APPROXIMATE: Mapping[str, tuple[str, ...]] = {
     "health-vertical": ("odds/",),  # sums on shares are in fixed point
     "network-from-aggregates": ("",),  # a network is inferred from its margins: none of it is a pooled computation
+    "synthetic-census": ("",),  # figures of synthetic records, which no exact computation gives
+    "synthetic-register": ("",),
+    "synthetic-twin": ("",),
+    "synthetic-wages": ("",),
     "trade-linkage": ("",),  # estimates of what is true, which no exact computation gives
     "coverage": ("",),
     "vertical-regression": ("ols/", "glm/"),  # likewise

@@ -216,6 +216,11 @@ class Matching:
 class Ask(Protocol):
     """Asks one analysis of all holders, under the protection and at the level that is being compared."""
 
+    @property
+    def level(self) -> Level:
+        """How everything that is asked is released: the terms of the release, which are public before it."""
+        ...
+
     def __call__(self, analysis: str, *, share: float = 1.0, where: str | Sequence[str] = (), **options: Any) -> Result:
         """share: part of the level's privacy budget that this question takes, in the inverse variance of its noise; all
         shares together are at most 1, and compose to the level's epsilon."""

@@ -16,7 +16,7 @@ from statfed.core.errors import UsageError
 from statfed.core.linkage import linking_of, load_linkage
 from statfed.core.method import read_question
 from statfed.core.result import Result
-from statfed.core.scenario import Matching
+from statfed.core.scenario import Level, Matching
 from statfed.core.study import Study, make_study
 from statfed.federation.answers import Answer
 from statfed.federation.run import Options, run_study
@@ -155,6 +155,11 @@ class Questions:
             "where": (where,) if isinstance(where, str) else tuple(where),
         }
         return self.put(table, share).result
+
+    @property
+    def level(self) -> Level:
+        """As `statfed.core.scenario.Ask`."""
+        return self.technique.level
 
     def gives(self, analysis: str) -> bool:
         """As `statfed.core.scenario.Ask`."""
