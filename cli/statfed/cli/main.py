@@ -32,6 +32,7 @@ from statfed.cli import (
     study,
     synth,
     train,
+    workshop,
 )
 from statfed.cli._output import ReportingGroup, out
 from statfed.core import VERSION
@@ -105,6 +106,7 @@ app.command("stop")(status.stop)
 app.command("resume")(status.resume)
 app.command("logs")(status.logs)
 app.add_typer(synth.app, name="synth")
+app.add_typer(workshop.app, name="workshop")
 app.add_typer(audit.app, name="audit")
 app.command("doctor")(doctor.doctor)
 
