@@ -2,9 +2,9 @@
 
 *Utility.* 0 is what columns drawn independently of each other have (all relations lost), 100 what fresh records of the
 same population have. Mean over the measures of the use. Of single columns alone (`hellinger`), 0 is what uniform
-values of the codebook have. *Risk.* 0 is what is true of strangers too (an excess of 0, a membership of one half), 100 what the
-original itself has, handed in as if it were synthetic. The largest over the measures that the use sets a limit for, and
-over the planted rare records: one attack that succeeds is enough.
+values of the codebook have. *Risk.* 0 is what is true of strangers too (an excess of 0, a membership of one half), 100
+what the original itself has, handed in as if it were synthetic. The largest over the measures that the use sets a
+limit for, and over the planted rare records: one attack that succeeds is enough.
 
 A mark is read off a figure and has its error; the verdict beside it goes by whole intervals. Neither is a clearance.
 """

@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from statfed.lab.workshop.folder import Manifest
 
 
+LEVELS_ALONE = ("margins",)
+"""Methods whose records have the columns with levels alone: no whole file of a kit."""
+
+
 def first_commands(method: str, records: int, data: str = "original.parquet", book: str = "codebook.toml") -> list[str]:
     """Fit and sample, as they are typed."""
     private = load_synthesis(method).PRIVATE == "always"
     epsilon = " --epsilon 1" if private else ""
     return [
         f"statfed synth fit {data} --codebook {book} --method {method}{epsilon} -o {method}.json",
-        f"statfed synth sample {method}.json -n {records} -o team.parquet",
+        f"statfed synth sample {method}.json -n {records} -o {method}.parquet",
     ]
 
 
@@ -26,6 +30,8 @@ def task_text(kit: "Kit", manifest: "Manifest", *, judge_inside: bool) -> str:
     use = known.use(manifest.use)
     methods = {one.id: one for one in known.methods}
     suited = [methods[name] for name in use.methods if methods[name].built]
+    whole = [one.id for one in suited if one.id not in LEVELS_ALONE][:2]
+    file = f"{whole[-1]}.parquet"
     lines = [
         f"# {kit.TITLE}",
         "",
@@ -41,7 +47,7 @@ def task_text(kit: "Kit", manifest: "Manifest", *, judge_inside: bool) -> str:
         f"Make synthetic records of `original.parquet` ({manifest.records:,} records, `codebook.toml`) for one use: "
         f"**{use.title.lower()}**. {use.what}. It needs {use.needs}. Risk: {use.risk}.",
         "",
-        f"Hand in one file, `team.parquet` (or .csv): every column of the codebook, its codes, {manifest.least:,} to "
+        f"Hand in one file, named after your team, .parquet or .csv: every column of the codebook, its codes, {manifest.least:,} to "
         f"{manifest.most:,} records.",
         "",
         "## What is judged",
@@ -55,8 +61,8 @@ def task_text(kit: "Kit", manifest: "Manifest", *, judge_inside: bool) -> str:
         "4. *Reasons.* Say what you did, for whom it is, and what can go wrong.",
         "",
         f"An attacker knows {_list(manifest.keys)} and would like to know {_list(manifest.secrets)}. A model is "
-        f"trained for {manifest.target}. Among the original are rare records ({kit.RARE}); the judge knows which, and has "
-        "others like them.",
+        f"trained for {manifest.target}. Among the original are rare records ({kit.RARE}); the judge knows which, and "
+        "has others like them.",
         "",
         "Limits of this use are conventions, with reasons. A file that breaks one of risk stands below every file that "
         "breaks none. A mark is no clearance, and neither is a limit that is kept.",
@@ -77,16 +83,17 @@ def task_text(kit: "Kit", manifest: "Manifest", *, judge_inside: bool) -> str:
         "",
         "```",
         f"statfed synth guide --use {use.id}",
-        *(line for one in suited[:1] for line in first_commands(one.id, manifest.records)),
-        "statfed codebook check codebook.toml team.parquet",
-        f"statfed synth evaluate team.parquet --original original.parquet --codebook codebook.toml --use {use.id} "
+        *(line for name in whole for line in first_commands(name, manifest.records)),
+        f"statfed codebook check codebook.toml {file}",
+        f"statfed synth evaluate {file} --original original.parquet --codebook codebook.toml --use {use.id} "
         f"--keys {','.join(manifest.keys)} --secrets {','.join(manifest.secrets)}",
         "```",
         "",
         "Without fresh records your own evaluation has no control: the judge has them. Keep some of the original apart "
         "before you fit, and give them as `--fresh`.",
         "",
-        "Methods that the guide names for this use, the first one first:",
+        "Methods that the guide names for this use, the first one first (`margins` has columns with levels alone, and "
+        "is no whole file by itself):",
         "",
         *(_method(one) for one in suited),
         "",

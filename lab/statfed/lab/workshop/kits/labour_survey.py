@@ -14,8 +14,8 @@ The statistical office of a country with eight regions asks households about wor
 ministries want the records: to learn the survey, to write programs, to study wages. The law does not let the office
 give them away. It asks you for synthetic ones.
 
-The survey skips what does not apply: children under 15 have no labour status (`work`); only the employed have hours, an occupation and
-a wage, which some do not tell. Such gaps are part of the data, and the codebook has them as rules."""
+The survey skips what does not apply: children under 15 have no labour status (`work`); only the employed have hours, an
+occupation and a wage, which some do not tell. Such gaps are part of the data, and the codebook has them as rules."""
 RARE = "people who work past 80 or head large households, with long hours and very high wages"
 _OCCUPATIONS = {
     "1": "managers",
@@ -90,7 +90,7 @@ def records(count: int, rng: np.random.Generator) -> Columns:
 def _with_work(
     age: Ints, sex: Ints, region: Ints, education: Ints, status: Ints, household: Ints, rng: np.random.Generator
 ) -> Columns:
-    count, works = len(age), work == 0
+    count, works = len(age), status == 0
     part = rng.random(count) < np.where(sex == 0, 0.38, 0.1)
     hours = np.where(part, rng.normal(21, 5, count), rng.normal(40, 3, count) + 6 * (rng.random(count) < 0.12))
     skill = education + 0.8 * rng.normal(size=count) + 0.01 * (age - 40)
