@@ -47,8 +47,8 @@ def task_text(kit: "Kit", manifest: "Manifest", *, judge_inside: bool) -> str:
         f"Make synthetic records of `original.parquet` ({manifest.records:,} records, `codebook.toml`) for one use: "
         f"**{use.title.lower()}**. {use.what}. It needs {use.needs}. Risk: {use.risk}.",
         "",
-        f"Hand in one file, named after your team, .parquet or .csv: every column of the codebook, its codes, {manifest.least:,} to "
-        f"{manifest.most:,} records.",
+        f"Hand in one file, named after your team, .parquet or .csv: every column of the codebook, its codes, "
+        f"{manifest.least:,} to {manifest.most:,} records.",
         "",
         "## What is judged",
         "",
