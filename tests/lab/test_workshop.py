@@ -14,7 +14,7 @@ from statfed.core.errors import UsageError
 from statfed.core.synthetic import edits
 from statfed.federation.synthetic import frame_of
 from statfed.lab.workshop.contract import draw, independent, load_kit, names
-from statfed.lab.workshop.folder import read, write
+from statfed.lab.workshop.folder import Workshop, read, write
 from statfed.lab.workshop.league import league
 from statfed.lab.workshop.score import Score, keep, score
 
@@ -30,9 +30,14 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scores(kit: Path) -> dict[str, Score]:
+def workshop(kit: Path) -> Workshop:
+    return read(kit)
+
+
+@pytest.fixture(scope="module")
+def scores(kit: Path, workshop: Workshop) -> dict[str, Score]:
     """By team: the original, its columns shuffled (of strangers), a sample that lies between, a copy of one tenth."""
-    workshop, rng = read(kit), np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     original, strangers = workshop.original, draw(load_kit("labour-survey"), 1000, 77, 78).original
     files = {"original": frame_of(original), "independent": frame_of(independent(strangers, rng))}
     whole, lost = frame_of(original), frame_of(independent(original, rng))
@@ -133,12 +138,12 @@ def _changed(frame: pd.DataFrame, case: str) -> pd.DataFrame:
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_and_told_where(
-    kit: Path, tmp_path: Path, case: str, words: tuple[str, ...]
+    workshop: Workshop, tmp_path: Path, case: str, words: tuple[str, ...]
 ) -> None:
     path = tmp_path / "team.parquet"
-    _changed(frame_of(read(kit).original), case).to_parquet(path, index=False)
+    _changed(frame_of(workshop.original), case).to_parquet(path, index=False)
     with pytest.raises(UsageError) as error:
-        score(path, read(kit))
+        score(path, workshop)
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
@@ -155,8 +160,8 @@ def test_a_kit_that_is_not_as_it_was_written_is_refused(kit: Path, name: str) ->
         path.write_bytes(before)
 
 
-def test_what_teams_get_does_not_tell_the_seed_of_the_rest(kit: Path) -> None:
-    secret = read(kit).seed
+def test_what_teams_get_does_not_tell_the_seed_of_the_rest(kit: Path, workshop: Workshop) -> None:
+    secret = workshop.seed
     assert f"{secret:x}" in (kit / "judge" / "judge.toml").read_text()
     for path in kit.glob("*.*"):
         assert f"{secret:x}".encode() not in path.read_bytes(), path

@@ -88,7 +88,7 @@ def new(
         emit_json({"folder": str(folder), "judge": str(held), "kit": made.model_dump(mode="json")})
         return
     out.print(f"{kit}, {records:,} generated records for {use}: {folder}", markup=False, highlight=False)
-    say(f"Teams start with {folder / 'task.md'}. Give them the folder without {held}: what is there is held back.")
+    say(f"Teams start with {folder / 'task.md'}. Give them {folder} and never {held}: what is there is held back.")
     if seed is not None:
         say("A seed that can be guessed gives the held-back part too: for a contest leave --seed out.", "yellow")
     say(f"Score: statfed workshop score TEAM.parquet --kit {folder}{'' if judge is None else f' --judge {judge}'}")

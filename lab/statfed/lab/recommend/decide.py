@@ -205,8 +205,8 @@ def _headline(
 ) -> str:
     if case.output == "synthetic-data" and records:
         found = [(one.title.lower(), synthetic.first(one)) for one in records]
-        said = ", ".join(f"{title}: {'none that is built' if kept is None else kept.method}" for title, kept in found)
-        return f"synthetic records, by their use ({said}); none is cleared for release before it was evaluated"
+        uses = ", ".join(f"{title}: {'none that is built' if kept is None else kept.method}" for title, kept in found)
+        return f"synthetic records, by their use ({uses}); none is cleared for release before it was evaluated"
     if short:
         candidate, said = short[0]
         best = sorted(said, key=lambda one: -one.points)[:2]
