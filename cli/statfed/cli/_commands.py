@@ -51,6 +51,11 @@ COMMANDS: Mapping[str, Place] = {
     "predict": Place("predict", "Predict the target of new records, on this machine alone.", ASK),
     "link": Place("link.command", "Match units that several holders have, and analyse the matched.", ASK),
     "synth": Place("synth.app", "Make synthetic data, and measure what they are worth and what they risk.", ASK),
+    "workshop": Place(
+        "workshop.app",
+        "Run a workshop on synthetic data: a task with generated records, marks for teams' files, a league table.",
+        ASK,
+    ),
     "run": Place(
         "run", "Run a study with simulated holders, and write runs/<id>/ with result.json and report.html.", ASK
     ),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from statfed.core.scenario import Case
     from statfed.lab.recommend import Answer
     from statfed.lab.recommend.answer import Flip, Ranked
+    from statfed.lab.recommend.synthetic import Synthetic
 
 
 def recommend(
@@ -28,6 +29,9 @@ def recommend(
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one fact. Repeat.", show_default=False)
     ] = None,
+    use: Annotated[
+        str, typer.Option("--use", metavar="NAME", help="What synthetic records are for (statfed synth guide).")
+    ] = "",
     results: Annotated[
         Path | None,
         typer.Option(help="Results of a comparison (runs/compare/results.duckdb if there).", envvar="STATFED_RESULTS"),
@@ -50,6 +54,8 @@ def recommend(
     statfed recommend case.toml --out recommendation.md
 
     statfed recommend set-intersection
+
+    statfed recommend case.toml --set output=synthetic-data --use public-release
 
     statfed recommend --interactive --save case.toml
 
@@ -74,7 +80,7 @@ def recommend(
     facts = _facts(case, interactive, scenario, change or [])
     if save is not None:
         _write(target, save, written(facts, comments=True), "case")
-    answer = decide(facts, measurements(there))
+    answer = decide(facts, measurements(there), use=use)
     if to is not None:
         _write(target, to, markdown(answer), "recommendation")
     if as_json:
@@ -152,6 +158,8 @@ def _show(answer: "Answer") -> None:
             more += f"\nnot installed: {kept.install}" if kept.install else ""
             rows.add_row(kept.id, f"{kept.score:g}", _reasons(kept), _measured(kept) + more)
         out.print(rows, markup=False)
+    for told in answer.synthetic:
+        _show_synthetic(told, alone=len(answer.synthetic) == 1 and told.role == "records")
     for remedy in answer.remedies:
         out.print(f"[bold]would do[/bold]: {escape(remedy.text)}: {escape('; '.join(remedy.lets))}", highlight=False)
     rows = table("Excluded", "rule", "why", "techniques")
@@ -173,6 +181,25 @@ def _show(answer: "Answer") -> None:
     near = ", ".join(f"{close.scenario} ({close.distance:.2f})" for close in answer.nearest[:3])
     if near:
         out.print(f"nearest reference scenarios (distance): {near}", highlight=False, markup=False)
+
+
+def _show_synthetic(told: "Synthetic", *, alone: bool) -> None:
+    """Synthetic records for a use. alone: they are what is asked for, so that measures and their limits are told."""
+    twin = "" if told.role == "records" else "A synthetic twin to rehearse on: "
+    rows = table(f"{twin}{told.title}", "method", "assumes", "when", "when not", "stands against it here")
+    rows.show_lines = True
+    for one in told.methods:
+        rows.add_row(one.method, one.assumes, one.when, one.when_not, one.stands_against)
+    out.print(rows, markup=False)
+    out.print(told.why, markup=False, highlight=False)
+    if alone:
+        rows = table("To be shown", "measure", "reads", "limits")
+        for shown in told.measures:
+            rows.add_row(shown.title, shown.reads, "; ".join(shown.limits))
+        out.print(rows, markup=False)
+    for command in told.commands if told.role == "records" else told.commands[:3]:
+        out.print(f"  {command}", markup=False, highlight=False)
+    say(told.caution)
 
 
 def _show_sensitivity(flips: "tuple[Flip, ...]", indifferent: tuple[str, ...]) -> None:

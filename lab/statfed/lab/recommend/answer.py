@@ -4,6 +4,7 @@ from pydantic import Field
 
 from statfed.core.scenario import Case
 from statfed.core.section import Section
+from statfed.lab.recommend.synthetic import Synthetic
 from statfed.lab.recommend.techniques import Release
 
 
@@ -146,3 +147,6 @@ class Answer(Section):
     indifferent: tuple[str, ...] = Field(description="facts whose other values change neither members nor first place")
     remedies: tuple[Remedy, ...]
     nearest: tuple[Near, ...]
+    synthetic: tuple[Synthetic, ...] = Field(
+        default=(), description="what synthetic records would take, by use: what comes out, or a twin to rehearse on"
+    )

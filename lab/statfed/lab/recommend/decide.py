@@ -10,6 +10,7 @@ from statfed.core.discovery import origin
 from statfed.core.errors import UsageError
 from statfed.core.protection import package_of, read_protection
 from statfed.core.scenario import Case
+from statfed.lab.recommend import synthetic
 from statfed.lab.recommend.answer import (
     Answer,
     Evidence,
@@ -31,8 +32,11 @@ _MOST_CHANGES = 3
 _GIVEN = ("output", "partitioning")
 
 
-def recommend(case: Case, measured: Measurements | None = None, known: Mapping[str, Known] | None = None) -> Answer:
-    """Rank every technique for a case. known: the reference scenarios, by default all that are installed."""
+def recommend(
+    case: Case, measured: Measurements | None = None, known: Mapping[str, Known] | None = None, use: str = ""
+) -> Answer:
+    """Rank every technique for a case. known: the reference scenarios, by default all that are installed. use: of
+    synthetic records, one of their guide. Raises UsageError on a use that is none."""
     measured, known = measured or Measurements(), scenarios() if known is None else known
     everything = candidates()
     here = [one for one in everything if one.protection is not None]
@@ -41,11 +45,12 @@ def recommend(case: Case, measured: Measurements | None = None, known: Mapping[s
     names = [candidate.id for candidate, _ in short]
     flips, indifferent = _sensitivity(case, here, measured, known, names)
     remedies = () if short else _remedies(case, here)
+    records = synthetic.of_case(case, use)
     others = tuple(_outside(case, one) for one in everything if one.protection is None)
     return Answer(
         version=VERSION,
         case=case,
-        headline=_headline(short, remedies, others),
+        headline=_headline(case, short, remedies, others, records),
         measurements=measured.origin,
         ranked=tuple(_ranked(case, candidate, said, of(candidate, rows)) for candidate, said in short),
         rejected=tuple(
@@ -65,6 +70,7 @@ def recommend(case: Case, measured: Measurements | None = None, known: Mapping[s
         indifferent=indifferent,
         remedies=remedies,
         nearest=nearest(case, known, measured.rows),
+        synthetic=records,
     )
 
 
@@ -190,7 +196,17 @@ def _remedy(together: Sequence[Changed], lets: tuple[str, ...]) -> Remedy:
     return Remedy(changes=tuple(f"{c.fact} = {c.value}" for c in together), text=f"if {text}", lets=lets)
 
 
-def _headline(short: Short, remedies: Sequence[Remedy], others: Sequence[NotMeasured]) -> str:
+def _headline(
+    case: Case,
+    short: Short,
+    remedies: Sequence[Remedy],
+    others: Sequence[NotMeasured],
+    records: Sequence[synthetic.Synthetic],
+) -> str:
+    if case.output == "synthetic-data" and records:
+        found = [(one.title.lower(), synthetic.first(one)) for one in records]
+        uses = ", ".join(f"{title}: {'none that is built' if kept is None else kept.method}" for title, kept in found)
+        return f"synthetic records, by their use ({uses}); none is cleared for release before it was evaluated"
     if short:
         candidate, said = short[0]
         best = sorted(said, key=lambda one: -one.points)[:2]

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from statfed.core.scenario import Case
 from statfed.lab.recommend.answer import Answer, Evidence, Exclusion, Ranked
+from statfed.lab.recommend.synthetic import Synthetic
 
 
 def markdown(answer: Answer) -> str:
@@ -15,6 +16,8 @@ def markdown(answer: Answer) -> str:
     parts += _shortlist(answer)
     for place, one in enumerate(answer.ranked, 1):
         parts += _one(place, one)
+    for each in answer.synthetic:
+        parts += _records(each)
     parts += ["## Excluded", ""]
     parts += _table(
         ("technique", "rule", "why"), ((o.id, e.rule, e.text) for o in answer.rejected for e in o.exclusions)
@@ -55,6 +58,20 @@ def _one(place: int, one: Ranked) -> list[str]:
     if one.evidence:
         lines += [*_table(EVIDENCE, map(measured, one.evidence)), ""]
     return lines
+
+
+def _records(told: Synthetic) -> list[str]:
+    head = "Synthetic records for" if told.role == "records" else "A synthetic twin to rehearse on, for"
+    lines = [f"## {head} {told.title.lower()}", "", f"{told.what}. It needs {told.needs}. Risk: {told.risk}.", ""]
+    rows = (
+        (str(i), one.method, one.assumes, one.when, one.when_not, one.private, one.stands_against)
+        for i, one in enumerate(told.methods, 1)
+    )
+    heads = ("place", "method", "assumes", "when", "when not", "private", "stands against it here")
+    lines += [*_table(heads, rows), "", told.why, "", f"Not for this use: {', '.join(told.unsuitable)}.", ""]
+    shown = ((one.title, one.reads, one.misleads, "; ".join(one.limits)) for one in told.measures)
+    lines += [*_table(("to be shown", "reads", "misleads", "limits"), shown), ""]
+    return [*lines, "```", *told.commands, "```", "", told.caution, ""]
 
 
 EVIDENCE = ("scenario", "level", "reached", "error / tolerance", "alone", "epsilon", "suppressed", "cost", "from")
