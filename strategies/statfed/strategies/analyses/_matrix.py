@@ -121,6 +121,11 @@ class Design:
         numbers = (*self.numbers, *([self.left] if self.left else []))
         return tuple(dict.fromkeys(mark for number in numbers for mark in number.marks))
 
+    @property
+    def marked(self) -> tuple[str, ...]:
+        """Columns that are read and need not be complete."""
+        return tuple(name for name in self.columns if name not in self.complete)
+
     def response_expression(self, table: Table) -> Expr:
         """The response, float64. Raises UsageError when the formula has none."""
         if self.left is None:

@@ -222,7 +222,7 @@ def discloses(question: Question[Options], ask: Ask) -> Model | Cells:
     design, survey = _model(question), survey_design(question)
     if ask.name == "rank":
         return rank_cells(survey)
-    return Model(len(design.names), _complete(question, design))
+    return Model(len(design.names), _complete(question, design), design.marked)
 
 
 def coordinate(question: Question[Options]) -> Coordination:

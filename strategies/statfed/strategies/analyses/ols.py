@@ -186,7 +186,7 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
 
 def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001
     design = _model(question)
-    return Model(len(design.names), _complete(question, design))
+    return Model(len(design.names), _complete(question, design), design.marked)
 
 
 def coordinate(question: Question[Options]) -> Coordination:
