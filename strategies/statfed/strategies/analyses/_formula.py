@@ -130,7 +130,8 @@ def _read(node: ast.expr, codebook: Codebook, where: str) -> Number | Category:
 
 def _marked(node: ast.Call, name: str, codebook: Codebook, where: str) -> Number:
     """What is said of missing values: `missing(x)`, 1 where x is missing; `known(x)`, 0 there and else x, a number, an
-    expression of one column, or a date in days since 1970; `level(x, 'code')`, 1 where x has the code, 0 else."""
+    expression of one column, or a date in days since 1970; `level(x, 'code')`, 1 where x has the code, 0
+    else: by itself, or as its place in the codebook from 0 on."""
     if len(node.args) != (2 if name == "level" else 1) or node.keywords:
         raise _refused(node, where)
     if name == "known":
@@ -149,10 +150,13 @@ def _marked(node: ast.Call, name: str, codebook: Codebook, where: str) -> Number
             marks=((column, None),),
             cases=("known", "missing"),
         )
-    code, listed = node.args[1], codebook.category(column, f"{where}: level()")
-    if not isinstance(code, ast.Constant) or code.value not in listed.levels:
+    told, listed = node.args[1], codebook.category(column, f"{where}: level()")
+    code = told.value if isinstance(told, ast.Constant) else None
+    if type(code) is int and code < len(listed.levels):
+        code = listed.levels[code]
+    if not isinstance(code, str) or code not in listed.levels:
         raise UsageError(f"{where}: level({column}, ...): got no code of it; want one of {', '.join(listed.levels)}")
-    category, text = Category(column, listed.levels, boolean=listed.type == "boolean"), str(code.value)
+    category, text = Category(column, listed.levels, boolean=listed.type == "boolean"), code
     return Number(
         lambda table: ibis.ifelse(at_level(table, category, text).fill_null(False), real(1.0), real(0.0)),
         0.0,

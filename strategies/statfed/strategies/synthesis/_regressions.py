@@ -24,6 +24,7 @@ from statfed.core.synthesis import Ask
 Floats = NDArray[np.float64]
 What = Literal["missing", "level", "value"]
 _SIMPLE = re.compile(r"[A-Za-z_]\w*")
+_PLAIN = re.compile(r"[\w .-]+")
 _FLAT = 1e-20  # of a square of the mean: a variance that is rounding
 _RIDGE = 1e-10  # of scaled information
 
@@ -75,6 +76,11 @@ def quoted(name: str) -> str:
     return name if _SIMPLE.fullmatch(name) and not iskeyword(name) else f"`{name}`"
 
 
+def indicator(name: str, level: str, column: Column) -> str:
+    """Has a column a level, as formulas say it: by its place where its code has signs that they read."""
+    return f"level({quoted(name)}, {repr(level) if _PLAIN.fullmatch(level) else column.levels.index(level)})"
+
+
 def terms_of(name: str, known: Known, codebook: Codebook, logged: bool) -> tuple[Term, ...]:
     """The terms by which others depend on a column: none where it is the same at all records."""
     column, text = codebook.columns[name], quoted(name)
@@ -87,11 +93,12 @@ def terms_of(name: str, known: Known, codebook: Codebook, logged: bool) -> tuple
         shown = {level: level.capitalize() if column.type == "boolean" else level for level in known.levels}
         return tuple(Term("level", name, level, whole, f"{whole}[T.{shown[level]}]") for level in known.levels[1:])
     if column.levels:
-        each = [(level, f"level({text}, {level!r})") for level in known.levels[1:]]
+        each = [(level, indicator(name, level, column)) for level in known.levels[1:]]
         return (*found, *(Term("level", name, level, one, one) for level, one in each))
     value = f"log1p({text})" if logged else text
     value = f"known({value})" if known.missing or column.type == "date" else value
-    return (*found, Term("log1p" if logged else "number", name, text=value, name=value))
+    called = name if value == text else value  # a formula names a column by itself without backticks
+    return (*found, Term("log1p" if logged else "number", name, text=value, name=called))
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ def asked(
         return
     for place, level in enumerate(mine.levels[:-1]):
         where = [str(Condition(column=name, op="in", value=mine.levels[place:]))] if place or mine.missing else []
-        yield _fitted(ask, "glm", (name, "level", level, False), f"level({text}, {level!r})", terms, where)
+        yield _fitted(ask, "glm", (name, "level", level, False), indicator(name, level, column), terms, where)
 
 
 def _fitted(

@@ -9,8 +9,9 @@ which a holder's policy has to list among its functions where it lists any.
 
 *Order.* `sequential`: each column on those before it. The product of these is one joint distribution, and every record
 a draw from it. `sweeps`: each on all others, by Gibbs sampling from the columns' own distributions (fully conditional
-specification). Its conditionals need not belong to any joint distribution, it only nears the one they have, and where
-columns were observed, and are not imputed, it has nothing to condition on that the first has not. So that is the default.
+specification). Its conditionals need not belong to any joint distribution, and it only nears the one that they may
+have; it is made for values that are imputed where others were observed, of which there are none here. So the default
+is the first.
 
 *Parameters.* An answer has standard errors and no covariances: with these counts of two levels together could be had,
 which no rule on tables has seen. Parameters are drawn as normal with the standard errors that were told, and the
@@ -23,8 +24,8 @@ and days are rounded; the mean is moved inwards by as much. For amounts that are
 predicted means takes values of records, and is not there: no record is told.
 
 No estimate, no model: separated logits, collinear columns and too few records are refused, with the regression that has
-none. A column that is the same at all records is drawn so, and nothing depends on it. All that is not in a regression is
-lost: interactions, bends, other shapes than normal.
+none. A column that is the same at all records is drawn so, and nothing depends on it. What is in no regression is lost:
+interactions, bends, shapes other than normal.
 Sources: Raghunathan, Reiter and Rubin 2003 (Journal of Official Statistics 19); Drechsler 2011, chapter 3; van Buuren
 2007 on conditionals that are of no joint distribution.
 """
@@ -149,7 +150,7 @@ def generate(model: Model, codebook: Codebook, count: int, rng: np.random.Genera
             records = _records(known, regressions, codebook, tried, sweeps, rng)
             regressions = [_drawn(one, known, records, codebook, rng) for one in regressions]
         return _records(known, regressions, codebook, count, sweeps, rng)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"model: got one that cannot be read ({error}); want one of fcs") from None
 
 
