@@ -183,9 +183,9 @@ def test_sweeps_over_all_others_keep_relations_of_both_directions(frame: pd.Data
     assert terms == ["", "works", "wage", "wage"]
     made = fcs.generate(model, BOOK, 20_000, np.random.default_rng(1))
     known = ~np.isnan(made["wage"])
-    for other in ("age", "works"):
-        want = frame[other].astype(float).corr(np.log1p(frame["wage"]))
-        assert np.corrcoef(made[other][known], np.log1p(made["wage"][known]))[0, 1] == pytest.approx(want, abs=0.1)
+    for name in ("age", "works"):
+        want = frame[name].astype(float).corr(np.log1p(frame["wage"]))
+        assert np.corrcoef(made[name][known], np.log1p(made["wage"][known]))[0, 1] == pytest.approx(want, abs=0.1)
     again = fcs.generate(model, BOOK, 500, np.random.default_rng(4))
     other = fcs.generate(model, BOOK, 500, np.random.default_rng(4))
     assert all(np.array_equal(again[name], other[name], equal_nan=True) for name in again)
