@@ -164,7 +164,7 @@ def test_a_suppressed_cell_is_not_taken_for_zero() -> None:
     ("method", "options", "privacy", "message"),
     [
         ("dummy", {}, 1.0, "looks at no data"),
-        ("margins", {}, 1.0, "no differentially private form"),
+        ("cart", {}, 1.0, "no differentially private form"),
         ("dumy", {}, None, "dummy"),
         ("dummy", {"misssing": 1}, None, "missing"),
         ("margins", {"columns": "age"}, None, "age"),

@@ -131,10 +131,12 @@ class Cells:
 
 @dataclass(frozen=True)
 class Model:
-    """The contribution belongs to a model with this many parameters, over records complete in `complete`."""
+    """The contribution belongs to a model with this many parameters, over records complete in `complete`. marked: the
+    further columns that it is about, whose missing values it has a place for."""
 
     parameters: int
     complete: tuple[str, ...] = ()
+    marked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

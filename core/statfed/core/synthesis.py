@@ -43,7 +43,8 @@ class Synthesis(Protocol):
     """The module contract of `statfed.strategies.synthesis.*`.
 
     TITLE: one line for lists. PRIVATE: can a fit be private, has it to be? EXTRA: optional packages that it needs.
-    Options: pydantic model; its descriptions are the help. Its entry in the guide of synthetic data has its name.
+    Options: pydantic model; its descriptions are the help. Its entry in the guide of synthetic data has its name. One
+    whose private answers are to other questions may have `fit_private`, which then stands in the place of `fit`.
     """
 
     TITLE: str

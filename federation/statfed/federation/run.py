@@ -20,7 +20,7 @@ from statfed.core import toml
 from statfed.core.codebook import Codebook
 from statfed.core.discovery import load
 from statfed.core.errors import EngineError, StatfedError, UsageError
-from statfed.core.method import Ask, Cells, is_training
+from statfed.core.method import Ask, Cells, Model, is_training
 from statfed.core.privacy.noise import error
 from statfed.core.progress import Progress, silent
 from statfed.core.randomness import stream
@@ -431,6 +431,7 @@ def _asked(asked: Study, study: Resolved, driven: Driven) -> Asked:
     declared = [study.method.discloses(study.question, ask) for ask in asks]
     values = [name for one in declared if isinstance(one, Cells) for name in one.values]
     complete = [name for one in declared for name in one.complete]
+    marked = [name for one in declared if isinstance(one, Model) for name in one.marked]
     present = [name for name in study.holders if name in driven.closings] or list(study.holders)
     drawn = [asked.scenario, asked.data, asked.seed]  # a population of a scenario has no source
     tables = {
@@ -449,6 +450,7 @@ def _asked(asked: Study, study: Resolved, driven: Driven) -> Asked:
         codebook=study.terms.codebook,
         joint=study.linking is not None,
         known=known_tables(asked.holders, present) if study.linking else {},
+        marked=tuple(dict.fromkeys(marked)),
     )
 
 

@@ -131,7 +131,8 @@ def fit(
     codebook = federation.codebook
     if codebook is None:
         raise UsageError("codebook: got none; want one")
-    model = module.fit(ask, codebook, read)
+    learn = module.fit if privacy is None else getattr(module, "fit_private", module.fit)
+    model = learn(ask, codebook, read)
     return Synthesizer(Fitted(method, codebook, json.loads(json.dumps(model)), _origin(module.PRIVATE, answers, read)))
 
 

@@ -99,12 +99,13 @@ def blocks(table: Table, question: Question[Any], one: Cells | Model, made: str)
         member = _all([*inside, *(table[name].notnull() for name in sorted(complete))])
         spans: Callable[..., Sequence[Expr]] | None = getattr(question.method, "spans", None)
         columns = tuple(spans(table, question)) if spans else ()
+        about = sorted({*complete, *one.marked} - known)
         for weight in weights:
             factor = table.number(weight) if weight else None
             chosen = tuple(ibis.ifelse(member, x, real(0.0)).fill_null(real(0.0)) for x in columns)
-            yield Block(f"{made} {weight}", None, factor, chosen, ("", *sorted(complete - known)))
+            yield Block(f"{made} {weight}", None, factor, chosen, ("", *about))
         if columns:  # whom they are over is known, whatever the columns are
-            yield Block(f"{made} of whom", _code(table, (), member), of=("", *sorted(complete - known)))
+            yield Block(f"{made} of whom", _code(table, (), member), of=("", *about))
         return
     for value in (None, *(name for name in one.values if name not in known)):
         full: list[str] = sorted({*complete, *([value] if value else [])})
@@ -260,6 +261,7 @@ def recipe(question: Question[Any], one: Cells | Model) -> str:
     return _canonical(
         told
         | {"method": terms.method, "options": terms.options, "parameters": one.parameters, "complete": one.complete}
+        | ({"marked": one.marked} if one.marked else {})
     )
 
 
@@ -271,7 +273,7 @@ def read_recipe(text: str, codebook: Codebook) -> tuple[Question[Any], Cells | M
     if "by" in told:
         one: Cells | Model = Cells(tuple(told["by"]), tuple(told["values"]), tuple(told["complete"]))
     else:
-        one = Model(told["parameters"], tuple(told["complete"]))
+        one = Model(told["parameters"], tuple(told["complete"]), tuple(told.get("marked", ())))
         count = {"method": told["method"], "options": told["options"]}
     try:
         terms = Terms.model_validate(count | {"codebook": codebook, "where": where, "holders": ["here"], "seed": None})

@@ -59,7 +59,7 @@ class Asked:
     study: digest of the terms. values: columns of which sums are in it; complete: columns that records have to be
     complete in besides. holders: name to what its table is known by, the same in every study. joint: is it of units
     that all holders have, instead of all records that any has? known: by name, whatever tells that a table is one that
-    was there before, however many records it has by now: each of these does by itself.
+    was there before, however many records it has by now: each of these does by itself. marked: as of a `Model`.
     """
 
     study: str
@@ -71,6 +71,7 @@ class Asked:
     codebook: Codebook
     joint: bool = False
     known: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    marked: tuple[str, ...] = ()
 
     @property
     def held(self) -> Box:
@@ -149,7 +150,7 @@ class Beside:
     def check_model(self) -> None:
         """Raises Refused where a model has all columns by which an earlier table hides cells: its coefficients may tell
         them, and are not attacked one by one."""
-        mine = {*self.asked.complete, *columns_of(self.asked.where), *self.asked.held}
+        mine = {*self.asked.complete, *self.asked.marked, *columns_of(self.asked.where), *self.asked.held}
         if any(figure.hidden and {*figure.box} <= mine for figure in self.figures.values()):
             raise Refused(MODEL)
 

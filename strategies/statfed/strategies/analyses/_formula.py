@@ -20,7 +20,9 @@ from statfed.core.table import Expr, Table, real
 
 LARGEST = 1e150  # a square still fits into a float64
 FUNCTIONS = ("log", "log1p", "exp", "sqrt", "abs")
+MARKS = ("level", "missing", "known")
 _ALLOWED = "columns, numbers, + - * / **, log, log1p, exp, sqrt, abs, I(...), C(column) or C(column, Treatment('code'))"
+NO_MARKS = "level, missing and known are of ols and glm without noise"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Number:
     """A numeric expression. low, high: public interval of its values. total: has it a finite value at every record
     within the codebook's bounds? Where not, `build` gives null (or a value beyond `LARGEST`) instead of an error.
     text: as in the formula. functions: names of what is done to columns, among `FUNCTIONS`, `square`, `power`,
-    `product`, `ratio` and, for sums and multiples by constants, `standardise`.
+    `product`, `ratio` and, for sums and multiples by constants, `standardise`. marks: columns with a code, or None for
+    a missing value, that it tells the number of records of (`MARKS`); it has a value where these columns have none.
+    cases: what 0 and 1 mean, of one that is 1 at those records.
     """
 
     build: Callable[[Table], Expr]
@@ -39,6 +43,13 @@ class Number:
     constant: float | None = None
     text: str = ""
     functions: frozenset[str] = frozenset()
+    marks: tuple[tuple[str, str | None], ...] = ()
+    cases: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Columns whose missing value it has no value for."""
+        return () if self.marks else self.columns
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,80 @@ def _read(node: ast.expr, codebook: Codebook, where: str) -> Number | Category:
         if len(node.args) != 1 or node.keywords:
             raise _refused(node, where)
         return _number(node.args[0], codebook, where)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MARKS:
+        return _marked(node, node.func.id, codebook, where)
     return _number(node, codebook, where)
+
+
+def _marked(node: ast.Call, name: str, codebook: Codebook, where: str) -> Number:
+    """What is said of missing values: `missing(x)`, 1 where x is missing; `known(x)`, 0 there and else x, a number, an
+    expression of one column, or a date in days since 1970; `level(x, 'code')`, 1 where x has the code, 0
+    else: by itself, or as its place in the codebook from 0 on."""
+    if len(node.args) != (2 if name == "level" else 1) or node.keywords:
+        raise _refused(node, where)
+    if name == "known":
+        return _known(node.args[0], codebook, where)
+    if not isinstance(node.args[0], ast.Name):
+        raise _refused(node, where)
+    column = node.args[0].id
+    if name == "missing":
+        codebook.column(column, where)
+        return Number(
+            lambda table: ibis.ifelse(table[column].isnull(), real(1.0), real(0.0)),
+            0.0,
+            1.0,
+            (column,),
+            functions=frozenset({name}),
+            marks=((column, None),),
+            cases=("known", "missing"),
+        )
+    told, listed = node.args[1], codebook.category(column, f"{where}: level()")
+    code = told.value if isinstance(told, ast.Constant) else None
+    if type(code) is int and code < len(listed.levels):
+        code = listed.levels[code]
+    if not isinstance(code, str) or code not in listed.levels:
+        raise UsageError(f"{where}: level({column}, ...): got no code of it; want one of {', '.join(listed.levels)}")
+    category, text = Category(column, listed.levels, boolean=listed.type == "boolean"), code
+    return Number(
+        lambda table: ibis.ifelse(at_level(table, category, text).fill_null(False), real(1.0), real(0.0)),
+        0.0,
+        1.0,
+        (column,),
+        functions=frozenset({name}),
+        marks=((column, text),),
+        cases=("another or none", text),
+    )
+
+
+def _known(node: ast.expr, codebook: Codebook, where: str) -> Number:
+    if isinstance(node, ast.Name) and codebook.column(node.id, where).type == "date":
+        name, column = node.id, codebook.columns[node.id]
+        low = -math.inf if column.low is None else column.low
+        high = math.inf if column.high is None else column.high
+        inner = Number(lambda table: table[name].cast("float64"), low, high, (name,))
+    else:
+        inner = _number(node, codebook, where)
+    if len(set(inner.columns)) != 1:
+        raise UsageError(f"{where}: known({_shown(ast.unparse(node))}): want an expression of one column")
+    of = inner.columns[0]
+    return replace(
+        inner,
+        build=lambda table: ibis.ifelse(table[of].isnull(), real(0.0), inner.build(table)),
+        low=min(inner.low, 0.0),
+        high=max(inner.high, 0.0),
+        columns=(of,),
+        constant=None,
+        functions=inner.functions | {"known"},
+        marks=((of, None),),
+    )
+
+
+def at_level(table: Table, category: Category, code: str) -> Expr:
+    """Does a category take a code? Null where it is missing."""
+    column = table[category.column]
+    if category.boolean:
+        return column if code == "true" else ~column
+    return column.cast("string") == code
 
 
 def _column(name: str, codebook: Codebook, where: str) -> Number | Category:

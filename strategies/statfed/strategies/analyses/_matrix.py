@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.table import Expr, Table, real
-from statfed.strategies.analyses._formula import LARGEST, Category, Number, read_factor
+from statfed.strategies.analyses._formula import LARGEST, NO_MARKS, Category, Number, at_level, read_factor
 
 INTERCEPT = "Intercept"
 LONGEST = 4_000  # characters of a formula
@@ -67,7 +67,7 @@ class Term:
             numbers.append(real(self.scale))
         if not self.cells:
             return reduce(mul, numbers)
-        inside = reduce(and_, [_is(table, category, code) for category, code in self.cells])
+        inside = reduce(and_, [at_level(table, category, code) for category, code in self.cells])
         if not numbers:
             return inside.cast("int32").cast("float64")
         return ibis.ifelse(inside, reduce(mul, numbers), real(0.0))
@@ -80,7 +80,8 @@ class Design:
     names: of the p columns. bounds: (p, 2), public intervals of their values, infinite where unknown. indicator: (p,),
     is the column one of zeros and ones? constant: indices of columns that add up to 1 at every record (the intercept,
     or all indicators of one category), empty when there are none. categories: columns coded by levels, with the levels
-    in use. columns: those of the codebook that are read, response included. response: its text, "" without one.
+    in use. columns: those of the codebook that are read, response included. complete: those of them without which a
+    record is left out: all but those that `level`, `missing` and `known` are of. response: its text, "" without one.
     response_levels: codes that mean 0 and 1 when the response is a category. total: has every expression a finite
     value at every complete record within the codebook's bounds? Where not, compare `defined` with the records.
     """
@@ -98,6 +99,7 @@ class Design:
     total: bool
     terms: tuple[Term, ...]
     left: Number | None
+    complete: tuple[str, ...]
 
     def expressions(self, table: Table) -> list[Expr]:
         """The p columns, float64, at records complete in `columns`; elsewhere they mean nothing."""
@@ -112,6 +114,17 @@ class Design:
     def functions(self) -> frozenset[str]:
         """Names of what the formula does to columns, beside interactions; see `Number`."""
         return frozenset().union(*(x.functions for x in (*self.numbers, *([self.left] if self.left else []))))
+
+    @property
+    def marks(self) -> tuple[tuple[str, str | None], ...]:
+        """Columns with a code, or None for a missing value, that the formula is about as `Number` says."""
+        numbers = (*self.numbers, *([self.left] if self.left else []))
+        return tuple(dict.fromkeys(mark for number in numbers for mark in number.marks))
+
+    @property
+    def marked(self) -> tuple[str, ...]:
+        """Columns that are read and need not be complete."""
+        return tuple(name for name in self.columns if name not in self.complete)
 
     def response_expression(self, table: Table) -> Expr:
         """The response, float64. Raises UsageError when the formula has none."""
@@ -172,11 +185,14 @@ def make_design(
     codebook: Codebook,
     levels: Mapping[str, Sequence[str]] | None = None,
     response: Literal["number", "binary", "none"] = "number",
+    *,
+    marks: bool = False,
 ) -> Design:
     """The design that a formula means under a codebook.
 
     levels: narrows the levels in use of some category columns, as to those that occur. response: "binary" takes a
-    category of two levels too (the second is 1); "none" wants terms alone.
+    category of two levels too (the second is 1); "none" wants terms alone. marks: may it say level, missing or known?
+    An analysis that allows them sends the part `marks` of `start_parts` and asks for what is `complete` alone.
     Raises UsageError on formulas, functions, columns or references that are not allowed (see `read_factor`).
     """
     left, right = _parsed(formula)
@@ -209,8 +225,14 @@ def make_design(
     ):
         raise UsageError(f"formula: got the response {outcome.text} among the terms too; want terms without it")
     read = [*(outcome.columns if outcome else ()), *(name for f in factors.values() for name in _reads(f))]
+    needed = [
+        *(outcome.needs if outcome else ()),
+        *(name for f in factors.values() for name in (f.needs if isinstance(f, Number) else (f.column,))),
+    ]
     used = {f.column: f.codes for f in factors.values() if isinstance(f, Category)}
     numbers = [f for f in (outcome, *factors.values()) if isinstance(f, Number)]
+    if not marks and any(number.marks for number in numbers):
+        raise UsageError(f"formula: got {formula!r}; want another one: {NO_MARKS}")
     return Design(
         formula=formula,
         names=tuple(term.name for term in terms),
@@ -225,6 +247,7 @@ def make_design(
         total=all(number.total for number in numbers) and all(term.safe for term in terms),
         terms=tuple(terms),
         left=outcome,
+        complete=tuple(dict.fromkeys(needed)),
     )
 
 
@@ -374,7 +397,7 @@ def _response(
         raise UsageError(f"formula: got response {left.expr!r}; want a column or an expression of columns")
     found = read_factor(left.expr, codebook, "formula: response", left.eval_method is Factor.EvalMethod.LOOKUP)
     if isinstance(found, Number):
-        return found, ()
+        return found, found.cases
     if wanted == "binary" and len(found.codes) == 2:
         one = Term(left.expr, cells=((found, found.codes[1]),))
         return Number(one.expression, 0.0, 1.0, (found.column,), text=left.expr), found.codes
@@ -384,10 +407,3 @@ def _response(
 
 def _reads(factor: Number | Category) -> tuple[str, ...]:
     return (factor.column,) if isinstance(factor, Category) else factor.columns
-
-
-def _is(table: Table, category: Category, code: str) -> Expr:
-    column = table[category.column]
-    if category.boolean:
-        return column if code == "true" else ~column
-    return column.cast("string") == code

@@ -19,7 +19,7 @@ from statfed.core.method import Arrays, Ask, Counts, Magnitude, Part, Total
 from statfed.core.result import Basis as Grounds
 from statfed.core.result import Coefficients, Row
 from statfed.core.table import Expr, Table, real
-from statfed.strategies.analyses._formula import LARGEST, Category, Number
+from statfed.strategies.analyses._formula import LARGEST, Category, Number, at_level
 from statfed.strategies.analyses._matrix import INTERCEPT, Design, make_design
 from statfed.strategies.analyses._records import looked_at_part
 
@@ -77,7 +77,7 @@ class Basis:
 
 def start_parts(design: Design) -> dict[str, Part]:
     """records complete, of those `looked_at`; those with `defined` values, counts of all levels, and sums of the
-    numeric expressions and response."""
+    numeric expressions and response; of a design with `marks` the records of each, which are cells as levels are."""
     numbers = [*design.numbers, design.left]
     bound = np.array([max(abs(x.low), abs(x.high)) for x in numbers if x is not None])
     return {
@@ -85,6 +85,7 @@ def start_parts(design: Design) -> dict[str, Part]:
         "defined": Part(integer=True, bound=1, what=Counts()),
         "levels": Part((len(_codes(design)),), integer=True, bound=1, what=Counts(tuple(design.categories))),
         "sums": Part(bound.shape, bound=bound, what=Magnitude("records")),
+        **({"marks": Part((len(design.marks),), integer=True, bound=1, what=Counts())} if design.marks else {}),
         **looked_at_part("records"),
     }
 
@@ -94,15 +95,18 @@ def start_contribution(table: Table, design: Design) -> Arrays:
     count = table.expr.count()
     asked: dict[str, Expr] = {"records": count, "defined": count if design.total else design.defined(table)}
     for i, (column, code) in enumerate(_codes(design)):
-        is_code = table[column].cast("string") == code if table.codebook.columns[column].type == "category" else None
-        is_code = (table[column] if code == "true" else ~table[column]) if is_code is None else is_code
-        asked[f"level_{i}"] = is_code.cast("int32").sum()
+        asked[f"level_{i}"] = _coded(table, column, code).cast("int32").sum()
     values = [number.build(table) for number in design.numbers] + [design.response_expression(table)]
     for i, value in enumerate(values):
         inside = value if design.total else (value.abs() <= LARGEST).ifelse(value, real(0.0))
         asked[f"sum_{i}"] = inside.sum()
+    for i, (column, mark) in enumerate(design.marks):
+        here = table[column].isnull() if mark is None else _coded(table, column, mark).fill_null(False)
+        asked[f"mark_{i}"] = here.ifelse(1, 0).sum()
     found = table.aggregate(**asked)
+    marks = np.array([int(found[f"mark_{i}"]) for i in range(len(design.marks))], np.int64)
     return {
+        **({"marks": marks} if design.marks else {}),
         "records": np.array(found["records"], np.int64),
         "defined": np.array(found["defined"], np.int64),
         "levels": np.array([int(found[f"level_{i}"]) for i in range(len(_codes(design)))], np.int64),
@@ -117,7 +121,7 @@ def read_start(total: Total, design: Design) -> tuple[int, Vector, NDArray[np.in
     """
     n = int(total["records"])
     if n == 0:
-        raise UsageError(f"formula: got no records that are complete in {', '.join(design.columns)}; want some")
+        raise UsageError(f"formula: got no records that are complete in {', '.join(design.complete)}; want some")
     if int(total["defined"]) < n:
         raise UsageError(
             f"formula: got records at which an expression of {design.formula!r} has no finite value (the logarithm or "
@@ -136,7 +140,7 @@ def make_basis(design: Design, codebook: Codebook, ask: Ask) -> Basis:
     """The basis that both ends build from the arrays `mean` and `present` of an ask."""
     there = [pair for pair, present in zip(_codes(design), ask.arrays["present"], strict=True) if present]
     levels = {name: [code for column, code in there if column == name] for name in design.categories}
-    kept = make_design(design.formula, codebook, levels, "binary")
+    kept = make_design(design.formula, codebook, levels, "binary", marks=True)
     mean = {x.text: float(c) for x, c in zip(design.numbers, ask.arrays["mean"], strict=False)}
     place = {_key(term.numbers, term.cells): j for j, term in enumerate(kept.terms) if term.scale == 1}
     shifts: list[tuple[float, ...]] = []
@@ -262,6 +266,11 @@ def finite(value: float) -> float | None:
 
 def _codes(design: Design) -> list[tuple[str, str]]:
     return [(column, code) for column, codes in design.categories.items() for code in codes]
+
+
+def _coded(table: Table, column: str, code: str) -> Expr:
+    boolean = table.codebook.columns[column].type == "boolean"
+    return at_level(table, Category(column, (), boolean=boolean), code)
 
 
 def _key(numbers: Sequence[Number], cells: Sequence[tuple[Category, str]]) -> tuple[frozenset[str], frozenset[str]]:

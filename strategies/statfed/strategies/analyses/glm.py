@@ -152,11 +152,11 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         return rank_sums(survey.sample(table), survey)
     if ask.name == "spread":
         if not family.in_database:
-            rows, columns, compute = _streamed_scores(table.complete(_reads(question, design)), question, ask)
+            rows, columns, compute = _streamed_scores(table.complete(_complete(question, design)), question, ask)
             return streamed_totals(survey.sample(table), survey, rows, columns, compute)
         sample, scores = _scores(survey.sample(table), question, ask)
         return totals(sample, survey, [scores])
-    complete = table.complete(_reads(question, design))
+    complete = table.complete(_complete(question, design))
     y, f, offset = design.response_expression(complete), _weight(complete, question, ask), _offset(complete, question)
     if ask.name == "start":
         return {**start_sums(complete, question.options.exposure, design, family, y, f), **looked_at(table)}
@@ -180,7 +180,7 @@ def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
 
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
     design, family, survey = _model(question), _family(question.options), survey_design(question)
-    complete = table.complete(_reads(question, design))
+    complete = table.complete(_complete(question, design))
     if ask.name == "rank":
         yield from rank_weighs(survey.sample(table), survey)
         return
@@ -222,7 +222,7 @@ def discloses(question: Question[Options], ask: Ask) -> Model | Cells:
     design, survey = _model(question), survey_design(question)
     if ask.name == "rank":
         return rank_cells(survey)
-    return Model(len(design.names), _reads(question, design))
+    return Model(len(design.names), _complete(question, design), design.marked)
 
 
 def coordinate(question: Question[Options]) -> Coordination:
@@ -347,13 +347,18 @@ def _family(options: Options) -> Family:
 @once
 def _model(question: Question[Options]) -> Design:
     response: Literal["binary", "number"] = "binary" if question.options.family == "binomial" else "number"
-    return make_design(question.options.formula, question.codebook, response=response)
+    return make_design(question.options.formula, question.codebook, response=response, marks=True)
 
 
 def _reads(question: Question[Options], design: Design) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*design.columns, *_complete(question, design))))
+
+
+def _complete(question: Question[Options], design: Design) -> tuple[str, ...]:
+    """Columns without which a record is left out."""
     options = question.options
     more = (name for name in (options.offset, options.exposure) if name)
-    return tuple(dict.fromkeys((*design.columns, *more, *survey_design(question).columns)))
+    return tuple(dict.fromkeys((*design.complete, *more, *survey_design(question).columns)))
 
 
 def _weight(table: Table, question: Question[Options], ask: Ask) -> Expr:
@@ -370,7 +375,7 @@ def _scores(table: Table, question: Question[Options], ask: Ask) -> tuple[Table,
     z = make_basis(design, question.codebook, ask).expressions(table)
     rescale = real(float(ask.arrays["rescale"]))
     scored, made = score_columns(table, z, (y, rescale, offset), _family(question.options), ask.arrays["coefficients"])
-    known = reduce(and_, (scored[name].notnull() for name in _reads(question, design)))
+    known = reduce(and_, (scored[name].notnull() for name in _complete(question, design)), ibis.literal(True))
     return scored, [known.ifelse(x, real(0.0)) for x in made]
 
 

@@ -133,7 +133,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
     design = _model(question)
-    complete = table.complete(_reads(question, design))
+    complete = table.complete(_complete(question, design))
     if ask.name == "adassp":
         from statfed.strategies.analyses import _adassp
 
@@ -167,7 +167,7 @@ def spans(table: Table, question: Question[Options]) -> Sequence[Expr]:
 def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weighed]:
     """Everything but the middle of a sandwich is in the span of what `start` is looked at for."""
     design = _model(question)
-    complete = table.complete(_reads(question, design))
+    complete = table.complete(_complete(question, design))
     weight = _weight(complete, question)
     if ask.name in ("start", "adassp"):
         yield from of_design(complete, design, weight)
@@ -186,7 +186,7 @@ def weighs(table: Table, question: Question[Options], ask: Ask) -> Iterator[Weig
 
 def discloses(question: Question[Options], ask: Ask) -> Model:  # noqa: ARG001
     design = _model(question)
-    return Model(len(design.names), _reads(question, design))
+    return Model(len(design.names), _complete(question, design), design.marked)
 
 
 def coordinate(question: Question[Options]) -> Coordination:
@@ -385,7 +385,7 @@ def _scores(table: Table, question: Question[Options], basis: Basis, ask: Ask) -
     weight = _weight(sample, question)
     residual = _residual(z, basis, ask) if weight is None else _residual(z, basis, ask) * weight
     values = {f"u{j}": z[i] * residual for j, i in enumerate(basis.free)}
-    for name in design.columns:
+    for name in design.complete:
         values = {key: sample[name].notnull().ifelse(value, real(0.0)) for key, value in values.items()}
     pairs = [(f"u{i}", f"u{j}") for i, j in zip(*np.triu_indices(len(values)), strict=True)]
     found = psu_sums(sample, survey, (), values, pairs)
@@ -426,11 +426,16 @@ def _weight(table: Table, question: Question[Options]) -> Expr | None:
 
 @once
 def _model(question: Question[Options]) -> Design:
-    return make_design(question.options.formula, question.codebook)
+    return make_design(question.options.formula, question.codebook, marks=question.privacy is None)
 
 
 def _reads(question: Question[Options], design: Design) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*design.columns, *survey_design(question).columns)))
+
+
+def _complete(question: Question[Options], design: Design) -> tuple[str, ...]:
+    """Columns without which a record is left out."""
+    return tuple(dict.fromkeys((*design.complete, *survey_design(question).columns)))
 
 
 def _notes(options: Options) -> tuple[str, ...]:

@@ -8,6 +8,14 @@ gets what independence gives it (the iteration starts there and moves by what is
 The joint distribution of all columns is the one of maximum entropy among those with the told margins: log-linear, and
 fitted on the cells of all columns together where they are few enough (Deming and Stephan 1940; Raab 2026 on synthetic
 data from coarsened, checked tables). For more columns give margins that chain, and fewer columns.
+
+*With noise* all margins are one question (`marginals`): a record is in one cell of each, and every margin gets the same
+share of the budget, so that the privacy is that of the sums; all that follows is post-processing (Dwork and Roth 2014,
+proposition 2.1). Noisy counts contradict each other and can be negative. They are brought to agree on the columns that
+they share, by means in which each counts by its variance (Qardaji, Yang and Li 2014, section 4.3), and to be no
+negative (projection onto a simplex), by turns. A cell that is 0 then may have records: it gets a hundredth of its
+standard error, so that zeros of several margins leave no cell that others know of without a place. Cells of missing
+values are counted, and left out of a table as its exact form leaves out those records.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +32,18 @@ from statfed.core.result import Result
 from statfed.core.section import Section
 from statfed.core.synthesis import Ask, Columns, Model, Private
 from statfed.core.synthetic.coded import described
+from statfed.strategies.synthesis._axes import counts_in
+from statfed.strategies.synthesis._latent import projected
 
 TITLE = "Records from published tables, by iterative proportional fitting"
-PRIVATE: Private = "never"
+PRIVATE: Private = "possible"
 EXTRA = ""
 MOST_CELLS = 5_000_000
 """Cells of all columns together."""
 _ROUNDS, _CLOSE = 200, 1e-6
+_TURNS, _AGREED = 500, 1e-9  # of bringing noisy margins together, and a share of the records that is none
+_FLOOR = 0.01  # of a standard error
+Floats = NDArray[np.float64]
 
 
 class Options(Section):
@@ -44,6 +57,32 @@ class Options(Section):
 
 def fit(ask: Ask, codebook: Codebook, options: Options) -> Model:
     """Ask for the tables, and keep them as they were told: null for a cell that was withheld."""
+    names, tables = _asked(codebook, options)
+    found: list[dict[str, Any]] = []
+    for table in tables:
+        result = ask("table", rows=table)
+        found.append({"columns": list(table), "counts": _told(result, table, codebook)})
+    return {"columns": list(names), "tables": found}
+
+
+def fit_private(ask: Ask, codebook: Codebook, options: Options) -> Model:
+    """Ask for all margins with noise at once, and keep tables that agree and have no negative count."""
+    names, tables = _asked(codebook, options)
+    result = ask("marginals", margins=tables)
+    cells = {name: len(codebook.category(name).levels) + (not codebook.columns[name].required) for name in names}
+    errors = {str(row["margin"]): float(row["std_error"] or 0.0) for row in result.tables["cells"]}
+    noisy = {table: counts_in(result, table, tuple(cells[name] for name in table)) for table in tables}
+    agreed = agreeing(noisy)
+    found: list[dict[str, Any]] = []
+    for table, counts in agreed.items():
+        known = counts[tuple(slice(len(codebook.category(name).levels)) for name in table)]
+        known = np.maximum(known, _FLOOR * errors[" x ".join(table)])
+        found.append({"columns": list(table), "counts": [float(count) for count in known.ravel()]})
+    return {"columns": list(names), "tables": found}
+
+
+def _asked(codebook: Codebook, options: Options) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Columns, and the tables of them. Raises UsageError on columns without levels, and on too many cells."""
     if codebook.folded is not None:
         raise UsageError(
             "margins: got a codebook of folded records, in whose tables slots without a member are left out; want mst, "
@@ -57,11 +96,53 @@ def fit(ask: Ask, codebook: Codebook, options: Options) -> Model:
     shape = tuple(len(codebook.category(name).levels) for name in names)
     if not names or np.prod([float(size) for size in shape]) > MOST_CELLS:
         raise UsageError(f"margins: got {len(names)} columns of {shape}; want at most {MOST_CELLS:,} cells in all")
-    found: list[dict[str, Any]] = []
-    for table in tables:
-        result = ask("table", share=1 / len(tables), rows=table)
-        found.append({"columns": list(table), "counts": _told(result, table, codebook)})
-    return {"columns": list(names), "tables": found}
+    return names, tables
+
+
+def agreeing(noisy: Mapping[tuple[str, ...], Floats]) -> dict[tuple[str, ...], Floats]:
+    """Counts near noisy ones of equal variance, none negative, that say the same of columns that they share.
+
+    noisy: by columns, an axis each. Raises UsageError where they say that there are no records.
+    """
+    shared = {frozenset[str]()}
+    for table in noisy:
+        shared |= {one & frozenset(table) for one in shared} | {frozenset(table) & frozenset(other) for other in noisy}
+    grown = True
+    while grown:
+        more = {one & other for one in shared for other in shared}
+        shared, grown = shared | more, not more <= shared
+    found = {table: np.asarray(counts, np.float64) for table, counts in noisy.items()}
+    for turn in range(_TURNS):
+        for columns in sorted(shared, key=lambda one: (len(one), sorted(one))):
+            _agree(found, sorted(columns))
+        total = float(next(iter(found.values())).sum())
+        if total < 1:
+            raise UsageError(f"margins: got counts that add up to {total:.3g}; want records, or less noise")
+        least = min(float(counts.min()) for counts in found.values())
+        if least >= -_AGREED * total or turn == _TURNS - 1:
+            break
+        found = {table: projected(counts, total) for table, counts in found.items()}
+    return {table: np.maximum(counts, 0.0) for table, counts in found.items()}
+
+
+def _agree(found: dict[tuple[str, ...], Floats], columns: Sequence[str]) -> None:
+    """Move tables that have all these columns so that they have the same counts of them: the mean of what they say,
+    by the inverse of the number of cells that are summed, each of a table's cells by the same amount."""
+    said: dict[tuple[str, ...], tuple[Floats, int]] = {}
+    for table, counts in found.items():
+        if {*columns} <= {*table}:
+            others = tuple(axis for axis, name in enumerate(table) if name not in columns)
+            kept = [name for name in table if name in columns]
+            sums = counts.sum(axis=others).transpose([kept.index(name) for name in columns])
+            said[table] = np.asarray(sums, np.float64), counts.size // max(sums.size, 1)
+    if len(said) < 2:
+        return
+    mean = sum(sums / size for sums, size in said.values()) / sum(1 / size for _, size in said.values())
+    for table, (sums, size) in said.items():
+        kept = [name for name in table if name in columns]
+        step = ((mean - sums) / size).transpose([list(columns).index(name) for name in kept])
+        others = tuple(axis for axis, name in enumerate(table) if name not in columns)
+        found[table] = found[table] + np.expand_dims(step, others)
 
 
 def _told(result: Result, by: Sequence[str], codebook: Codebook) -> list[float | None]:
@@ -78,8 +159,9 @@ def _told(result: Result, by: Sequence[str], codebook: Codebook) -> list[float |
 def fitted(model: Model, codebook: Codebook) -> NDArray[np.float64]:
     """Shares of the cells of all columns together, in the order of `columns`.
 
-    Where tables say different totals, as noise or rounding makes them, each is scaled to their mean. Raises UsageError
-    where the told cells contradict each other so that no distribution has them, or all are withheld.
+    Each table is taken as shares of its own total. Where no distribution has all of them, as noise or rounding makes
+    them, the last rounds move by the geometric mean of what they ask for, which settles between them. Raises UsageError
+    where their zeros leave no cell, or all are withheld.
     """
     names: list[str] = list(model["columns"])
     shape = tuple(len(codebook.category(name).levels) for name in names)
@@ -90,9 +172,20 @@ def fitted(model: Model, codebook: Codebook) -> NDArray[np.float64]:
         raise UsageError("margins: got tables of which every cell was withheld; want coarser ones")
     off = np.inf
     for _ in range(_ROUNDS):
-        off = max(one.adjust(joint) for one in known)
+        off = 0.0
+        for one in known:
+            factor, wrong = one.factor(joint)
+            joint *= factor
+            off = max(off, wrong)
         if off < _CLOSE:
             break
+    for _ in range(_ROUNDS if off >= _CLOSE else 0):
+        mean = np.ones_like(joint)
+        for one in known:
+            mean *= one.factor(joint)[0] ** (1 / len(known))
+        joint *= mean / max(float((joint * mean).sum()), np.finfo(float).tiny)
+    if not joint.sum() > 0:
+        raise UsageError("margins: got tables whose zeros leave no cell; want tables that do not contradict each other")
     return np.asarray(joint / joint.sum(), np.float64)
 
 
@@ -113,19 +206,17 @@ class _Told:
         total = np.nansum(counts)
         return cls(tuple(sorted(axes)), others, counts / total if total > 0 else None)
 
-    def adjust(self, joint: NDArray[np.float64]) -> float:
-        """Bring the joint's margin to what is told, cells that are not known among themselves as they were. Returns how
-        far the largest cell was off."""
-        margin = joint.sum(axis=self.others)
-        share = self.share
+    def factor(self, joint: Floats) -> tuple[Floats, float]:
+        """What brings the joint's margin to what is told, cells that are not known among themselves as they were, and
+        how far the largest cell was off."""
+        margin, share = joint.sum(axis=self.others), self.share
         if share is None:
-            return 0.0
+            return np.ones([1] * joint.ndim), 0.0
         known = ~np.isnan(share)
         open_ = float(margin[~known].sum())
         wanted = np.where(known, np.nan_to_num(share) * (1 - open_), margin)
         factor = np.divide(wanted, margin, out=np.zeros_like(margin), where=margin > 0)
-        joint *= np.expand_dims(factor, self.others)
-        return float(np.abs(wanted - margin).max())
+        return np.expand_dims(factor, self.others), float(np.abs(wanted - margin).max())
 
 
 def generate(model: Model, codebook: Codebook, count: int, rng: np.random.Generator) -> Columns:
