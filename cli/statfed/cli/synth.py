@@ -255,6 +255,10 @@ def evaluate(
         str | None,
         typer.Option("--fresh", metavar="FILE", help="Records of the same population, kept apart before the fit."),
     ] = None,
+    population: Annotated[
+        bool,
+        typer.Option("--population", help="The original is a whole population (a register, a census): no fresh ones."),
+    ] = False,
     use: Annotated[
         str, typer.Option("--use", metavar="NAME", help="What for (statfed synth guide).")
     ] = "testing-analysis",
@@ -284,7 +288,8 @@ def evaluate(
     """Measure what synthetic records are worth and what they risk, for a use; never a clearance.
 
     Risks are read against fresh records of the same population (--fresh): without them what was learnt of persons
-    cannot be told from what is true of everybody.
+    cannot be told from what is true of everybody. A whole population has none (--population): then shares of the
+    persons themselves are told, and what needs fresh records is left out.
 
     [bold]Example[/bold]
 
@@ -319,7 +324,7 @@ def evaluate(
     if output is not None and output.suffix not in (".html", ".json", ".parquet", ".csv"):
         raise UsageError(f"--out: got {output.name}; want a file ending in .html, .json, .parquet or .csv")
     book, changed = load_codebook(codebook), _limits(limits)
-    asked = Asked(use, _listed(keys), _listed(secrets), target, attempts)
+    asked = Asked(use, _listed(keys), _listed(secrets), target, attempts, population=population)
     with progress_bars() as bars:
         if original is None:
             if fresh is not None or target:
