@@ -207,7 +207,7 @@ def sample(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Draw records from a model, on this machine alone.
+    """Draw records from a model, on this machine alone. A Parquet file says that its records are synthetic.
 
     [bold]Example[/bold]
 
@@ -220,16 +220,59 @@ def sample(
         raise UsageError(f"--out: got {output.name}; want a file ending in {' or '.join(_FORMS)}")
     to = Destinations((str(model),), overwrite)
     to.check(output)
-    found = load_synthesizer(model).sample(count, seed)
+    maker = load_synthesizer(model)
+    found = maker.sample(count, seed)
     with to.writing(output) as draft:
         if output.suffix == ".csv":
             spreadsheet(found, draft)
         else:
-            found.to_parquet(draft, index=False)
+            maker.write_parquet(found, draft)
     if as_json:
         emit_json({"file": str(output), "records": len(found), "columns": list(found.columns)})
     else:
         out.print(f"{len(found):,} synthetic records: {output}", markup=False, highlight=False)
+
+
+@app.command("check")
+def check_file(
+    file: Annotated[Path, typer.Argument(help="Synthetic records that are to be given away: Parquet or CSV.")],
+    codebook: Annotated[Path, typer.Option("--codebook", metavar="FILE", help="Codebook that is public.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="Model that they were drawn from.")
+    ] = None,
+    columns: Annotated[str, typer.Option("--columns", metavar="COLUMNS", help="All that may be in it.")] = "",
+    decimals: Annotated[
+        int | None, typer.Option("--decimals", min=0, max=12, metavar="NUMBER", help="Most decimals of a number.")
+    ] = None,
+    original_records: Annotated[
+        int | None, typer.Option("--original-records", min=1, metavar="NUMBER", help="Records of the original.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a file of low fidelity (dummy records, records from tables) before it is given away. No clearance.
+
+    Exit code 2 where a check fails, as for data that do not fit. What it tells of persons is measured by [bold]statfed synth evaluate[/bold].
+
+    [bold]Example[/bold]
+
+    statfed synth check synthetic.parquet --codebook c.toml --model model.json --decimals 2 --original-records 48211
+    """
+    from statfed.core.codebook import load_codebook
+    from statfed.federation import lowfidelity
+    from statfed.federation.synthetic import load_synthesizer
+
+    maker = None if model is None else load_synthesizer(model)
+    given = lowfidelity.Given(load_codebook(codebook), maker, _listed(columns), decimals, original_records)
+    found = lowfidelity.check(file, given)
+    if as_json:
+        emit_json(lowfidelity.to_dict(file, found))
+    else:
+        rows = table("Checks before release: passing them is no clearance", "check", "kept", "asks", "found")
+        for one in found:
+            rows.add_row(one.name, {True: "yes", False: "no", None: "look"}[one.kept], one.asks, one.found)
+        out.print(rows, markup=False)
+    if not lowfidelity.passed(found):
+        raise typer.Exit(UsageError.exit_code)
 
 
 @app.command("evaluate")
