@@ -251,7 +251,8 @@ def check_file(
 ) -> None:
     """Check a file of low fidelity (dummy records, records from tables) before it is given away. No clearance.
 
-    Exit code 2 where a check fails, as for data that do not fit. What it tells of persons is measured by [bold]statfed synth evaluate[/bold].
+    Exit code 2 where a check fails, as for data that do not fit. What it tells of persons is measured by
+    [bold]statfed synth evaluate[/bold].
 
     [bold]Example[/bold]
 
@@ -324,6 +325,10 @@ def evaluate(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="Page (.html), document (.json) or figures (.parquet, .csv)."),
     ] = None,
+    confidential: Annotated[
+        bool,
+        typer.Option("--confidential", help="Draw distributions of the original too: rounded, and not for everybody."),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Attacks and draws follow from it.")] = 1,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -345,6 +350,7 @@ def evaluate(
     import numpy as np
 
     from statfed.core.codebook import load_codebook
+    from statfed.core.synthetic.details import details
     from statfed.core.synthetic.evaluation import Asked
     from statfed.core.synthetic.evaluation import evaluate as measure
     from statfed.federation import evaluation
@@ -366,7 +372,9 @@ def evaluate(
     to.check(output)
     if output is not None and output.suffix not in (".html", ".json", ".parquet", ".csv"):
         raise UsageError(f"--out: got {output.name}; want a file ending in .html, .json, .parquet or .csv")
-    book, changed = load_codebook(codebook), _limits(limits)
+    if confidential and (original is None or output is None or output.suffix != ".html"):
+        raise UsageError("--confidential: got it without --original and a page; want -o NAME.html of records here")
+    book, changed, told = load_codebook(codebook), _limits(limits), None
     asked = Asked(use, _listed(keys), _listed(secrets), target, attempts, population=population)
     with progress_bars() as bars:
         if original is None:
@@ -399,6 +407,8 @@ def evaluate(
                 raise UsageError("data: got none; want the original and the synthetic records")
             more = evaluation.coefficients_of(sources, {"synthetic": synthetic}, book, tuple(model or ()))
             found = measure(real, made, kept, asked, np.random.default_rng(seed), bars, more, changed)
+            if output is not None and output.suffix == ".html":
+                told = details(real, made, confidential=confidential)
     about = {
         "original": ", ".join(sources) if holder else Path(str(original)).name,
         "synthetic": Path(synthetic).name,
@@ -406,7 +416,10 @@ def evaluate(
     }
     document = evaluation.to_dict(found, about)
     if output is not None:
-        _written(output, to, found, about, document)
+        if output.suffix == ".html":
+            to.write_text(output, evaluation.render(found, about, told))
+        else:
+            _written(output, to, found, document)
     if as_json:
         emit_json(document)
     else:
@@ -426,17 +439,13 @@ def _limits(path: Path | None) -> "tuple[Limit, ...]":
     return () if path is None else read_as(path, Limits, "measure, figure, most or least, and reason").limits
 
 
-def _written(
-    output: Path, to: Destinations, found: "Evaluation", about: dict[str, Any], document: dict[str, Any]
-) -> None:
+def _written(output: Path, to: Destinations, found: "Evaluation", document: dict[str, Any]) -> None:
     import pandas as pd
 
     from statfed.federation import evaluation
     from statfed.federation.export import spreadsheet
 
-    if output.suffix == ".html":
-        to.write_text(output, evaluation.render(found, about))
-    elif output.suffix == ".json":
+    if output.suffix == ".json":
         to.write_text(output, json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
         frame = pd.DataFrame([dict(row) for row in evaluation.rows(found)])
