@@ -1,6 +1,6 @@
 """Singling out, linkability and inference beside those of Anonymeter, on the same records.
 
-    python benchmarks/anonymeter_check.py [census_income_1994_1995_train.csv] [--records 3000] [--attempts 1000]
+    python -m benchmarks.anonymeter_check [census_income_1994_1995_train.csv] [--records 3000] [--attempts 1000]
         [--environment FOLDER]
 
 Anonymeter (Giomi et al. 2023; BSD 3-Clause Clear) wants an older numpy than this software has, so that it gets an
@@ -10,10 +10,11 @@ synthetic ones; `planted`: 2 % of them are the original's rarest records; `copy`
 halved in turn, each secret is attacked by all other columns. Shown are success on the original, on fresh records, and
 the excess, with 95 % intervals; Anonymeter cuts the excess off at 0. Prints Markdown.
 
-Known differences: Anonymeter drops records that are equal to another before it singles out, and predicates that it has
-already; it takes the first of several nearest records, here one of them is drawn; a guessed number is right within 5 %
-of itself, here of the true one; a missing secret that is guessed as missing is a success, here such records are not
-attacked.
+Known differences: predicates of one column are limited in number, and Anonymeter counts those that it did not find, of
+so many that were asked for, as failures, where here they are no attempts; it drops records that are equal to another
+before it singles out, and predicates that it has already; it takes the first of several nearest records, here one of
+them is drawn; a guessed number is right within 5 % of itself, here of the true one; a missing secret that is guessed as
+missing is a success, here such records are not attacked.
 """
 
 import argparse
@@ -105,7 +106,7 @@ def main() -> None:
     if told.inside:
         print(json.dumps(inside(**json.loads(told.inside) | {"folder": Path(json.loads(told.inside)["folder"])})))
         return
-    from synthetic_risk import planted, samples
+    from benchmarks.synthetic_risk import planted, samples
 
     from statfed.federation.synthetic import frame_of
 

@@ -74,7 +74,7 @@ def singling_out(
         np.array([_alone(one, target) for one in chosen]),
         None if other is None else np.array([_alone(one, other) for one in chosen]),
         float(np.mean(naive)) if naive else None,
-        f"predicates of {columns} columns",
+        f"predicates of {columns} column{'s' if columns > 1 else ''}",
     )
 
 

@@ -57,7 +57,7 @@ def risks(found: Evaluation) -> Markup:
     opened = sum(one.kept is None for one in told if one.limit is not None)
     words = f"{len(broken)} of {len(told)} figures of risk break a limit"
     words += f": {'; '.join(_words(one) for one in broken)}" if broken else ""
-    words += f". {opened} have an interval that reaches beyond it." if opened else "."
+    words += f". {opened} more have an interval that reaches beyond it." if opened else "."
     return charts.chart(
         "risks", "Figures of risk, their fresh baselines and limits", words, math.ceil(y + 12), grid + body
     )
@@ -84,7 +84,7 @@ def _place(limit: Limit | None, one: Measured) -> float | None:
 def _words(one: _Risk) -> str:
     measured = one.measured
     between = "" if measured.low is None or measured.high is None else f" ({measured.low:.2f} to {measured.high:.2f})"
-    limit = "" if one.limit is None else f", limit {one.limit:.2f}"
+    limit = "" if one.limit is None else f", limit {one.limit:.3g}"
     return f"{one.label} {measured.value:.2f}{between}{limit}"
 
 
@@ -178,7 +178,7 @@ def _distribution(place: int, one: Distribution) -> Markup:
     if told:
         apart, share = max(told, key=lambda pair: pair[0])
         words = f"Farthest: {share.label}, {formats.percent(share.synthetic)} synthetic and "
-        words += f"{formats.percent(share.original)} original, {formats.points(apart)} points apart."
+        words += f"{formats.percent(share.original)} original, {100 * apart:.1f} points apart."
     words += f" {withheld} classes of fewer than {FEWEST} original records are withheld." if withheld else ""
     hidden = len(one.shares) - len(kept)
     words += f" {hidden} rarer levels are not drawn." if hidden else ""
