@@ -14,6 +14,7 @@ records, 0 where no more is learnt than of strangers. In brackets the 95 % inter
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,14 @@ def main() -> None:
     keys = ("age", "sex", "race", "education", "class") if told.file else ("age", "edu", "region")
     cases: dict[str, Callable[[], Coded]] = {"others": lambda: others, "planted": lambda: planted(own, others)}
     for method in modules(SYNTHESIS):
-        cases[method] = lambda method=method: made(frame, codebook, method, own.count, wide=told.file is not None)
+        cases[method] = partial(made, frame, codebook, method, own.count, wide=told.file is not None)
     print(f"| method | columns | {' | '.join(MEASURES)} | seconds |\n| {' | '.join(['---'] * (len(MEASURES) + 3))} |")
     for name, make in cases.items():
         started = time.process_time()
         table = make()
         there = [each.only(table.names) for each in (own, fresh)]
-        beside = [tuple(one for one in columns if one in table.names) for columns in (keys, secrets)]
-        question = Asked("public-release", *beside, attempts=told.attempts, measures=MEASURES)
+        known, hidden = (tuple(one for one in columns if one in table.names) for columns in (keys, secrets))
+        question = Asked("public-release", known, hidden, attempts=told.attempts, measures=MEASURES)
         found = list(evaluate(there[0], table, there[1], question, np.random.default_rng(1)).measured)
         cells = " | ".join(worst(found, measure) for measure in MEASURES)
         print(f"| {name} | {len(table.names)} | {cells} | {time.process_time() - started:.0f} |", flush=True)
