@@ -1,6 +1,6 @@
 """Singling out, linkability and inference beside those of Anonymeter, on the same records.
 
-    python -m benchmarks.anonymeter_check [census_income_1994_1995_train.csv] [--records 3000] [--attempts 1000]
+    PYTHONPATH=. python benchmarks/anonymeter_check.py [census_income_1994_1995_train.csv] [--records 3000] [--attempts 1000]
         [--environment FOLDER]
 
 Anonymeter (Giomi et al. 2023; BSD 3-Clause Clear) wants an older numpy than this software has, so that it gets an
@@ -106,7 +106,7 @@ def main() -> None:
     if told.inside:
         print(json.dumps(inside(**json.loads(told.inside) | {"folder": Path(json.loads(told.inside)["folder"])})))
         return
-    from benchmarks.synthetic_risk import planted, samples
+    from synthetic_risk import planted, samples  # type: ignore[import-not-found]
 
     from statfed.federation.synthetic import frame_of
 

@@ -1,6 +1,6 @@
 """Risks of every built method of synthetic data, with intervals, beside those of other records and of planted ones.
 
-    python -m benchmarks.synthetic_risk [census_income_1994_1995_train.csv] [--records 10000] [--attempts 1000]
+    PYTHONPATH=. python benchmarks/synthetic_risk.py [census_income_1994_1995_train.csv] [--records 10000] [--attempts 1000]
 
 With the file that benchmarks/synthesis.py reads: census adults by 13 columns; without it the persons of the tests by 5.
 Three samples of the population: the original, fresh records, and others. `others` are those others in the place of
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from benchmarks.synthesis import read
+from synthesis import read  # type: ignore[import-not-found]
 
 from statfed.core.codebook import Codebook
 from statfed.core.discovery import SYNTHESIS, modules
