@@ -1,6 +1,6 @@
 """Singling out, linkability and inference beside those of Anonymeter, on the same records.
 
-    PYTHONPATH=. python benchmarks/anonymeter_check.py [census_income_1994_1995_train.csv] [--records 3000] [--attempts 1000]
+    PYTHONPATH=. python benchmarks/anonymeter_check.py [census.csv] [--records 3000] [--attempts 1000]
         [--environment FOLDER]
 
 Anonymeter (Giomi et al. 2023; BSD 3-Clause Clear) wants an older numpy than this software has, so that it gets an

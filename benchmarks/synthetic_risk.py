@@ -1,8 +1,8 @@
 """Risks of every built method of synthetic data, with intervals, beside those of other records and of planted ones.
 
-    PYTHONPATH=. python benchmarks/synthetic_risk.py [census_income_1994_1995_train.csv] [--records 10000] [--attempts 1000]
+    PYTHONPATH=. python benchmarks/synthetic_risk.py [census.csv] [--records 10000] [--attempts 1000]
 
-With the file that benchmarks/synthesis.py reads: census adults by 13 columns; without it the persons of the tests by 5.
+With the file of benchmarks/synthesis.py: census adults by 13 columns; without it the persons of the tests by 5.
 Three samples of the population: the original, fresh records, and others. `others` are those others in the place of
 synthetic records: what no risk looks like. `planted` are the same with 2 % of them replaced by the original's rarest
 records, verbatim. `margins` has only columns with levels, and of the census six of them: its row is about fewer columns
