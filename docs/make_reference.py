@@ -1,4 +1,5 @@
-"""Write the reference pages that follow from code: docs/study.md, docs/schema/*.json. Run by `make docs`."""
+"""Write the reference pages that follow from code: docs/study.md, docs/synthetic-guide.md, docs/schema/*.json. Run by
+`make docs`."""
 
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from statfed.core.codebook import Codebook
 from statfed.core.scenario import Case
 from statfed.core.study import Study, Target
+from statfed.core.synthetic.guide import Limit, guide
 from statfed.federation.schema import answer_schema
 from statfed.strategies.learning.options import PRIVACY, DescentOptions, LocalOptions, TrainingOptions
 
@@ -173,6 +175,49 @@ def study_page() -> str:
     return HEAD + "\n".join(lines) + "\n"
 
 
+def guide_page() -> str:
+    """docs/synthetic-guide.md: the guide of synthetic data, which `statfed synth guide` shows too."""
+    known = guide()
+    lines = [
+        "# Guide of synthetic data\n",
+        "This page is written from `guide.toml` by `make docs`; `statfed synth guide` shows",
+    ]
+    lines += [
+        "the same. Limits are conventions, each with its reason; `statfed synth evaluate --limits` changes them.\n"
+    ]
+    lines += [known.challenge, "\n## Uses"]
+    for use in known.uses:
+        lines += [
+            f"\n### {use.title} (`{use.id}`)\n",
+            f"{use.what}. It needs {use.needs}. Risk: {use.risk}. {use.why}\n",
+        ]
+        lines += [f"Methods, the first choice first: {_named(use.methods)}. Unsuitable: {_named(use.unsuitable)}."]
+        lines += [f"Measures: {_named(use.measures)}.\n", *_limits(use.limits)]
+    lines += ["\n## Methods\n", "| method | built | idea | assumes | when | when not | private | cost | source |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for way in known.methods:
+        told = (way.idea, way.assumes, way.when, way.when_not, way.private, way.cost, way.source)
+        lines += [f"| `{way.id}`: {way.title} | {'yes' if way.built else 'no'} | {' | '.join(told)} |"]
+    lines += ["\n## Measures\n", "| measure | of | what its figure says | where it misleads | source |"]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    for one in known.measures:
+        lines += [f"| `{one.id}`: {one.title} | {one.kind} | {one.reads} | {one.misleads} | {one.source} |"]
+    whole = known.population
+    lines += ["\n## Whole populations\n", f"{whole.warning}\n", f"{whole.utility}\n"]
+    lines += [f"Not judged: {_named(whole.not_judged)}. Limits, whatever the use:\n", *_limits(whole.limits)]
+    lines += ["\n## Kinds of sources\n", *(f"- {one.title}: {one.advice}" for one in known.sources)]
+    return "\n".join(lines) + "\n"
+
+
+def _named(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def _limits(limits: tuple[Limit, ...]) -> list[str]:
+    rows = [f"| `{one.measure}` | {one} | {one.reason} |" for one in limits]
+    return ["| measure | limit | reason |", "| --- | --- | --- |", *rows]
+
+
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
     from statfed.lab.recommend import Answer as Recommendation
@@ -187,7 +232,7 @@ def pages() -> dict[Path, str]:
     written = {
         DOCS / "schema" / f"{name}.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()
     }
-    return {DOCS / "study.md": study_page(), **written}
+    return {DOCS / "study.md": study_page(), DOCS / "synthetic-guide.md": guide_page(), **written}
 
 
 if __name__ == "__main__":

@@ -99,3 +99,20 @@ def test_a_private_fit_of_holders_says_its_epsilon(folder: Path) -> None:
 )
 def test_mistakes_are_told(folder: Path, arguments: tuple[str, ...], message: str) -> None:
     assert message in " ".join(run(*arguments, code=2).split())
+
+
+def test_a_file_is_checked_before_it_is_given_away(folder: Path) -> None:
+    run("fit", "own.parquet", "--codebook", "c.toml", "--method", "dummy", "-o", "d.json")
+    run("sample", "d.json", "-n", "50", "-o", "s.parquet", "--seed", "1")
+    common = ("--codebook", "c.toml", "--model", "d.json")
+    assert "no clearance" in run("check", "s.parquet", *common)
+    told = json.loads(run("check", "own.parquet", *common, "--original-records", "600", "--json", code=2))
+    assert {one["check"] for one in told["checks"] if one["kept"] is False} == {"label", "records"}
+
+
+def test_a_whole_population_has_no_fresh_records(folder: Path) -> None:
+    common = ("--original", "own.parquet", "--codebook", "c.toml", "--population", "--use", "testing-technology")
+    told = json.loads(run("evaluate", "other.parquet", *common, "--attempts", "50", "--json"))
+    assert any("everybody is in it" in note for note in told["notes"])
+    assert {one["measure"] for one in told["limits"]} == {"replicated-uniques", "disco", "copies"}
+    assert "everybody is in" in run("evaluate", "other.parquet", *common, "--fresh", "fresh.parquet", code=2)

@@ -210,7 +210,7 @@ def sample(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Draw records from a model, on this machine alone.
+    """Draw records from a model, on this machine alone. A Parquet file says that its records are synthetic.
 
     [bold]Example[/bold]
 
@@ -223,16 +223,60 @@ def sample(
         raise UsageError(f"--out: got {output.name}; want a file ending in {' or '.join(_FORMS)}")
     to = Destinations((str(model),), overwrite)
     to.check(output)
-    found = load_synthesizer(model).sample(count, seed)
+    maker = load_synthesizer(model)
+    found = maker.sample(count, seed)
     with to.writing(output) as draft:
         if output.suffix == ".csv":
             spreadsheet(found, draft)
         else:
-            found.to_parquet(draft, index=False)
+            maker.write_parquet(found, draft)
     if as_json:
         emit_json({"file": str(output), "records": len(found), "columns": list(found.columns)})
     else:
         out.print(f"{len(found):,} synthetic records: {output}", markup=False, highlight=False)
+
+
+@app.command("check")
+def check_file(
+    file: Annotated[Path, typer.Argument(help="Synthetic records that are to be given away: Parquet or CSV.")],
+    codebook: Annotated[Path, typer.Option("--codebook", metavar="FILE", help="Codebook that is public.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="Model that they were drawn from.")
+    ] = None,
+    columns: Annotated[str, typer.Option("--columns", metavar="COLUMNS", help="All that may be in it.")] = "",
+    decimals: Annotated[
+        int | None, typer.Option("--decimals", min=0, max=12, metavar="NUMBER", help="Most decimals of a number.")
+    ] = None,
+    original_records: Annotated[
+        int | None, typer.Option("--original-records", min=1, metavar="NUMBER", help="Records of the original.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a file of low fidelity (dummy records, records from tables) before it is given away. No clearance.
+
+    Exit code 2 where a check fails, as for data that do not fit. What it tells of persons is measured by
+    [bold]statfed synth evaluate[/bold].
+
+    [bold]Example[/bold]
+
+    statfed synth check synthetic.parquet --codebook c.toml --model model.json --decimals 2 --original-records 48211
+    """
+    from statfed.core.codebook import load_codebook
+    from statfed.federation import lowfidelity
+    from statfed.federation.synthetic import load_synthesizer
+
+    maker = None if model is None else load_synthesizer(model)
+    given = lowfidelity.Given(load_codebook(codebook), maker, _listed(columns), decimals, original_records)
+    found = lowfidelity.check(file, given)
+    if as_json:
+        emit_json(lowfidelity.to_dict(file, found))
+    else:
+        rows = table("Checks before release: passing them is no clearance", "check", "kept", "asks", "found")
+        for one in found:
+            rows.add_row(one.name, {True: "yes", False: "no", None: "look"}[one.kept], one.asks, one.found)
+        out.print(rows, markup=False)
+    if not lowfidelity.passed(found):
+        raise typer.Exit(UsageError.exit_code)
 
 
 @app.command("evaluate")
@@ -258,6 +302,10 @@ def evaluate(
         str | None,
         typer.Option("--fresh", metavar="FILE", help="Records of the same population, kept apart before the fit."),
     ] = None,
+    population: Annotated[
+        bool,
+        typer.Option("--population", help="The original is a whole population (a register, a census): no fresh ones."),
+    ] = False,
     use: Annotated[
         str, typer.Option("--use", metavar="NAME", help="What for (statfed synth guide).")
     ] = "testing-analysis",
@@ -280,6 +328,10 @@ def evaluate(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="Page (.html), document (.json) or figures (.parquet, .csv)."),
     ] = None,
+    confidential: Annotated[
+        bool,
+        typer.Option("--confidential", help="Draw distributions of the original too: rounded, and not for everybody."),
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Attacks and draws follow from it.")] = 1,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -287,7 +339,8 @@ def evaluate(
     """Measure what synthetic records are worth and what they risk, for a use; never a clearance.
 
     Risks are read against fresh records of the same population (--fresh): without them what was learnt of persons
-    cannot be told from what is true of everybody.
+    cannot be told from what is true of everybody. A whole population has none (--population): then shares of the
+    persons themselves are told, and what needs fresh records is left out.
 
     [bold]Example[/bold]
 
@@ -300,6 +353,7 @@ def evaluate(
     import numpy as np
 
     from statfed.core.codebook import load_codebook
+    from statfed.core.synthetic.details import details
     from statfed.core.synthetic.evaluation import Asked
     from statfed.core.synthetic.evaluation import evaluate as measure
     from statfed.federation import evaluation
@@ -321,8 +375,10 @@ def evaluate(
     to.check(output)
     if output is not None and output.suffix not in (".html", ".json", ".parquet", ".csv"):
         raise UsageError(f"--out: got {output.name}; want a file ending in .html, .json, .parquet or .csv")
-    book, changed = load_codebook(codebook), _limits(limits)
-    asked = Asked(use, _listed(keys), _listed(secrets), target, attempts)
+    if confidential and (original is None or output is None or output.suffix != ".html"):
+        raise UsageError("--confidential: got it without --original and a page; want -o NAME.html of records here")
+    book, changed, told = load_codebook(codebook), _limits(limits), None
+    asked = Asked(use, _listed(keys), _listed(secrets), target, attempts, population=population)
     with progress_bars() as bars:
         if original is None:
             if fresh is not None or target:
@@ -354,6 +410,8 @@ def evaluate(
                 raise UsageError("data: got none; want the original and the synthetic records")
             more = evaluation.coefficients_of(sources, {"synthetic": synthetic}, book, tuple(model or ()))
             found = measure(real, made, kept, asked, np.random.default_rng(seed), bars, more, changed)
+            if output is not None and output.suffix == ".html":
+                told = details(real, made, confidential=confidential)
     about = {
         "original": ", ".join(sources) if holder else Path(str(original)).name,
         "synthetic": Path(synthetic).name,
@@ -361,7 +419,10 @@ def evaluate(
     }
     document = evaluation.to_dict(found, about)
     if output is not None:
-        _written(output, to, found, about, document)
+        if output.suffix == ".html":
+            to.write_text(output, evaluation.render(found, about, told))
+        else:
+            _written(output, to, found, document)
     if as_json:
         emit_json(document)
     else:
@@ -381,17 +442,13 @@ def _limits(path: Path | None) -> "tuple[Limit, ...]":
     return () if path is None else read_as(path, Limits, "measure, figure, most or least, and reason").limits
 
 
-def _written(
-    output: Path, to: Destinations, found: "Evaluation", about: dict[str, Any], document: dict[str, Any]
-) -> None:
+def _written(output: Path, to: Destinations, found: "Evaluation", document: dict[str, Any]) -> None:
     import pandas as pd
 
     from statfed.federation import evaluation
     from statfed.federation.export import spreadsheet
 
-    if output.suffix == ".html":
-        to.write_text(output, evaluation.render(found, about))
-    elif output.suffix == ".json":
+    if output.suffix == ".json":
         to.write_text(output, json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
         frame = pd.DataFrame([dict(row) for row in evaluation.rows(found)])

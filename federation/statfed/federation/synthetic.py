@@ -7,6 +7,7 @@ The file is JSON: everything that was learnt stands in it in clear, with what it
 is given away. Records that break a rule of the codebook are drawn anew.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from statfed.federation.federation import Federation
 
 FORMAT = "statfed.synthetic/1"
+METADATA = b"statfed.synthetic"
+"""Key of a Parquet file's metadata that says that its records are synthetic, and which model they are of."""
 MOST_RECORDS = 50_000_000
 _EPOCH = date(1970, 1, 1)
 
@@ -71,6 +74,27 @@ class Synthesizer:
             "codebook": fitted.codebook.model_dump(mode="json", exclude_defaults=True),
             "model": fitted.model,
         }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the document, in a form that its layout does not change."""
+        plain = json.dumps(self.to_dict() | {"version": ""}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(plain.encode()).hexdigest()
+
+    def write_parquet(self, frame: "pd.DataFrame", path: Path | str) -> None:
+        """Drawn records as a Parquet file that says what they are: method, origin, records and the model's digest."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        origin = {
+            key: self.fitted.origin[key] for key in ("kind", "epsilon", "delta", "unit") if key in self.fitted.origin
+        }
+        label = {"method": self.fitted.method, "records": len(frame), "model": self.digest, "origin": origin}
+        told = json.dumps({"synthetic": True, "version": VERSION} | label, allow_nan=False)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        parquet.write_table(
+            table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: told.encode()}), path
+        )
 
     def save(self, path: Path | str) -> None:
         """As one JSON file."""
@@ -143,11 +167,13 @@ def _origin(private: str, answers: list[Answer], options: Any) -> dict[str, Any]
         "questions": [answer.result.title for answer in answers],
         "runs": [answer.run for answer in answers],
     }
-    if private == "no data":
+    if private == "no data":  # `fit` refuses one without a codebook that was given
+        found["codebook_drafted"] = False
         return found | {"kind": "the codebook alone; no data were looked at"}
     spent = [one.study_epsilon for answer in answers for one in answer.spending if one.study_epsilon is not None]
     terms = answers[-1].terms
     found |= {"holders": list(terms.holders), "protection": terms.protection.name}
+    found["codebook_drafted"] = any(answer.drafted for answer in answers)
     if terms.privacy is None:
         return found | {"kind": "exact answers: the model is as confidential as they are, until it was evaluated"}
     return found | {

@@ -98,13 +98,13 @@ def test_s_pmse_of_data_from_the_right_model_has_mean_0_and_spread_1() -> None:
 def test_associations_agree_with_correlation_and_cramers_v() -> None:
     frame = ORIGINAL.dropna()
     r = np.corrcoef(frame["age"], frame["income"])[0, 1]
-    assert utility._association(OWN, "age", "income") == pytest.approx(r, abs=1e-10)
+    assert utility.association(OWN, "age", "income") == pytest.approx(r, abs=1e-10)
     table = pd.crosstab(ORIGINAL["edu"], ORIGINAL["employed"])
     chi = chi2_contingency(table, correction=False).statistic
     n, (rows, columns) = len(ORIGINAL), table.shape
     phi = max(0.0, chi / n - (rows - 1) * (columns - 1) / (n - 1))
     smaller = min(rows - (rows - 1) ** 2 / (n - 1), columns - (columns - 1) ** 2 / (n - 1))
-    assert utility._association(OWN, "edu", "employed") == pytest.approx(math.sqrt(phi / (smaller - 1)), abs=1e-10)
+    assert utility.association(OWN, "edu", "employed") == pytest.approx(math.sqrt(phi / (smaller - 1)), abs=1e-10)
 
 
 def test_boosted_trees_tell_independent_columns_apart_and_not_fresh_records() -> None:

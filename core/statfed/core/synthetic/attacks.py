@@ -56,7 +56,7 @@ def singling_out(
 ) -> Measured:
     """Share of predicates that are true of one synthetic record only and of exactly one original record.
 
-    columns: of each predicate; 1: values that occur once in the synthetic data, and its extremes, column by column;
+    columns: of each predicate; 1: values that occur once in the synthetic data, extremes among them, column by column;
     more: the values of a synthetic record in columns drawn at random, numbers at most or at least its own by the side
     of the median that it is on, for which they fulfil it alone. naive: predicates of the same form made without the
     synthetic records' joint values (each column's from another record).
@@ -74,7 +74,7 @@ def singling_out(
         np.array([_alone(one, target) for one in chosen]),
         None if other is None else np.array([_alone(one, other) for one in chosen]),
         float(np.mean(naive)) if naive else None,
-        f"predicates of {columns} columns",
+        f"predicates of {columns} column{'s' if columns > 1 else ''}",
     )
 
 
@@ -92,7 +92,8 @@ def _univariate(table: Coded, rng: np.random.Generator) -> Iterator[Predicate]:
         there, times = np.unique(known, return_counts=True)
         found += [Predicate((name,), ("=",), (float(value),)) for value in there[times == 1]]
         if len(there) and not table.levelled(name):
-            found += [Predicate((name,), ("<=",), (float(there[0]),)), Predicate((name,), (">=",), (float(there[-1]),))]
+            ends = (("<=", there[0], times[0]), (">=", there[-1], times[-1]))
+            found += [Predicate((name,), (sign,), (float(value),)) for sign, value, count in ends if count == 1]
     for place in rng.permutation(len(found)):
         yield found[place]
 

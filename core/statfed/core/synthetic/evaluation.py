@@ -11,12 +11,14 @@ import numpy as np
 
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress, silent
-from statfed.core.synthetic import attacks, membership, specific, targets, utility
+from statfed.core.synthetic import attacks, membership, population, specific, targets, utility
 from statfed.core.synthetic.coded import Coded
 from statfed.core.synthetic.guide import Limit, Use, guide
 from statfed.core.synthetic.measured import Measured
 
 Word = Literal["evidence against", "no evidence against", "not enough evidence", "not judged"]
+Plan = dict[str, Callable[[], list[Measured]]]
+"""What is done for each measure."""
 MOST_KEYS = 4
 MOST_SECRETS = 12
 
@@ -25,7 +27,7 @@ MOST_SECRETS = 12
 class Asked:
     """What an evaluation looks at. keys: what an attacker knows of a person; secrets: what it would like to know;
     target: that a model is trained for. Empty: chosen from the columns, and said. attempts: of each attack; measures:
-    empty for those of the use."""
+    empty for those of the use; population: is the original a whole population, so that there are no fresh records?"""
 
     use: str
     keys: tuple[str, ...] = ()
@@ -33,6 +35,7 @@ class Asked:
     target: str = ""
     attempts: int = 1000
     measures: tuple[str, ...] = ()
+    population: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,11 @@ def evaluate(
     in place of the use's own for the same figures, or beside them.
     Raises UsageError on names that are none; a measure that cannot be taken is left out and said.
     """
-    use = with_limits(guide().use(asked.use), limits)
+    use = guide().use(asked.use)
+    if asked.population:
+        population.refused(fresh)
+        use = guide().of_population(use)
+    use = with_limits(use, limits)
     names = tuple(dict.fromkeys(asked.measures or (*use.measures, *(limit.measure for limit in use.limits))))
     for name in names:
         guide().measure(name)
@@ -116,23 +123,26 @@ def evaluate(
     there = synthetic.only(original.names)
     found: list[Measured] = list(more)
     left_out: list[tuple[str, str]] = []
+    why = dict.fromkeys(guide().population.not_judged, _EVERYBODY) if asked.population else _WHY
     plan = _plan(original, there, fresh, asked, rng)
     for done, name in enumerate(names):
         progress("measures", done, len(names))
         if name not in plan:
             if not any(one.name == name for one in found):
-                left_out.append((name, _WHY.get(name, "it was not measured")))
+                left_out.append((name, why.get(name, _WHY.get(name, "it was not measured"))))
             continue
         try:
             found += plan[name]()
         except UsageError as error:
             left_out.append((name, str(error)))
     progress("measures", len(names), len(names))
-    notes = () if fresh is not None else (NO_FRESH,)
+    whole = guide().population
+    notes = (whole.warning, whole.utility) if asked.population else () if fresh is not None else (NO_FRESH,)
     counts = (original.count, there.count, None if fresh is None else fresh.count)
     return judged_for(use, found, counts, left_out, notes)
 
 
+_EVERYBODY = "it takes fresh records, which a whole population does not have"
 NO_FRESH = "No fresh records were given: risks have no control, and no limit on an excess is kept."
 
 
@@ -167,35 +177,19 @@ def _judged(limit: Limit, found: Sequence[Measured]) -> Judged:
     return Judged(limit, worst, limit.kept(worst))
 
 
-def _plan(
-    original: Coded, synthetic: Coded, fresh: Coded | None, asked: Asked, rng: np.random.Generator
-) -> dict[str, Callable[[], list[Measured]]]:
+def _plan(original: Coded, synthetic: Coded, fresh: Coded | None, asked: Asked, rng: np.random.Generator) -> Plan:
     """What is done for each measure."""
-    secrets = asked.secrets or original.names[:MOST_SECRETS]
-    keys = {secret: _keys(original, asked, secret) for secret in secrets}
+    if asked.population:
+        return _plan_of_population(original, synthetic, asked, rng)
+    secrets, keys = _targets(original, asked)
     three = (original, synthetic, fresh)
 
     def several(one: Callable[[str], Measured]) -> list[Measured]:
         return [one(secret) for secret in secrets]
 
-    plan: dict[str, Callable[[], list[Measured]]] = {
-        "margins": lambda: [utility.margins(*three, rng, ways) for ways in (1, 2, 3) if ways <= len(original.names)][
-            1:
-        ],
-        "hellinger": lambda: [utility.hellinger(*three, rng)],
-        "associations": lambda: [utility.associations(*three, rng)],
-        "pmse": lambda: [utility.propensity(*three, rng)[0]],
-        "s-pmse": lambda: [utility.propensity(*three, rng)[1]],
-        "propensity-auc": lambda: [utility.discrimination(*three, rng)],
-        "singling-out": lambda: [
-            attacks.singling_out(*three, rng, asked.attempts // 2, columns)
-            for columns in (1, min(3, len(original.names)), min(5, len(original.names)))
-        ],
-        "linkability": lambda: [attacks.linkability(*three, rng, attempts=asked.attempts)],
-        "inference": lambda: several(lambda one: attacks.inference(*three, rng, one, attempts=asked.attempts)),
-        "replicated-uniques": lambda: [
-            targets.replicated_uniques(*three, asked.keys or original.names[: MOST_KEYS + 1], rng)
-        ],
+    plan = _utility(original, synthetic, fresh, rng) | _attacks(original, synthetic, fresh, asked, rng)
+    plan |= {
+        "replicated-uniques": lambda: [targets.replicated_uniques(*three, _uniques(original, asked), rng)],
         "disco": lambda: several(lambda one: targets.disclosive_correct(*three, keys[one], one, rng)),
         "tcap": lambda: several(lambda one: targets.targeted_correct(*three, keys[one], one)),
         "copies": lambda: [membership.copies(*three, rng)],
@@ -207,6 +201,59 @@ def _plan(
                 specific.train_synthetic_test_real(original, synthetic, fresh, asked.target, rng)
             ]
     return plan
+
+
+def _plan_of_population(original: Coded, synthetic: Coded, asked: Asked, rng: np.random.Generator) -> Plan:
+    """As `_plan`, where everybody is in the original."""
+    secrets, keys = _targets(original, asked)
+    there, uniques = (original, synthetic), _uniques(original, asked)
+
+    def without_control(attack: Callable[[], list[Measured]]) -> Callable[[], list[Measured]]:
+        return lambda: [population.drawn(one) for one in attack()]
+
+    attacked = _attacks(original, synthetic, None, asked, rng)
+    plan = _utility(original, synthetic, population.redrawn(original, synthetic.count, rng), rng)
+    return plan | {
+        **{name: without_control(attack) for name, attack in attacked.items()},
+        "replicated-uniques": lambda: [population.replicated_uniques(*there, uniques)],
+        "disco": lambda: [population.disclosive_correct(*there, keys[one], one) for one in secrets],
+        "tcap": lambda: [population.targeted_correct(*there, keys[one], one) for one in secrets],
+        "copies": lambda: [population.copies(*there)],
+    }
+
+
+def _utility(original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.random.Generator) -> Plan:
+    three, ways = (original, synthetic, fresh), [each for each in (2, 3) if each <= len(original.names)]
+    return {
+        "margins": lambda: [utility.margins(*three, rng, each) for each in ways],
+        "hellinger": lambda: [utility.hellinger(*three, rng)],
+        "associations": lambda: [utility.associations(*three, rng)],
+        "pmse": lambda: [utility.propensity(*three, rng)[0]],
+        "s-pmse": lambda: [utility.propensity(*three, rng)[1]],
+        "propensity-auc": lambda: [utility.discrimination(*three, rng)],
+    }
+
+
+def _attacks(original: Coded, synthetic: Coded, fresh: Coded | None, asked: Asked, rng: np.random.Generator) -> Plan:
+    three, (secrets, _) = (original, synthetic, fresh), _targets(original, asked)
+    return {
+        "singling-out": lambda: [
+            attacks.singling_out(*three, rng, asked.attempts // 2, columns)
+            for columns in (1, min(3, len(original.names)), min(5, len(original.names)))
+        ],
+        "linkability": lambda: [attacks.linkability(*three, rng, attempts=asked.attempts)],
+        "inference": lambda: [attacks.inference(*three, rng, one, attempts=asked.attempts) for one in secrets],
+    }
+
+
+def _targets(original: Coded, asked: Asked) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """Secrets, and the keys of each."""
+    secrets = asked.secrets or original.names[:MOST_SECRETS]
+    return secrets, {secret: _keys(original, asked, secret) for secret in secrets}
+
+
+def _uniques(original: Coded, asked: Asked) -> tuple[str, ...]:
+    return asked.keys or original.names[: MOST_KEYS + 1]
 
 
 def _keys(original: Coded, asked: Asked, secret: str) -> tuple[str, ...]:

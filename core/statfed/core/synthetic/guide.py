@@ -106,10 +106,22 @@ class Source(Section):
     advice: str
 
 
+class Population(Section):
+    """What is other of a whole population. not_judged: measures that need fresh records; limits: in the place of every
+    use's on risks; measures: of risk that are taken whatever the use."""
+
+    warning: str
+    utility: str
+    not_judged: tuple[str, ...]
+    measures: tuple[str, ...]
+    limits: tuple[Limit, ...]
+
+
 class Guide(Section):
     """All of it."""
 
     challenge: str
+    population: Population
     uses: tuple[Use, ...]
     methods: tuple[Method, ...]
     measures: tuple[Measure, ...]
@@ -123,6 +135,10 @@ class Guide(Section):
             astray += sorted({*use.measures, *(limit.measure for limit in use.limits)} - measures)
             if astray:
                 raise ValueError(f"uses.{use.id}: got {', '.join(astray)}; want methods and measures of the guide")
+        whole = self.population
+        named = {*whole.not_judged, *whole.measures, *(limit.measure for limit in whole.limits)}
+        if astray := sorted(named - measures):
+            raise ValueError(f"population: got {', '.join(astray)}; want measures of the guide")
         return self
 
     def use(self, name: str) -> Use:
@@ -131,6 +147,17 @@ class Guide(Section):
         if name not in known:
             raise UsageError(f"use: got {name!r}; want {one_of(known, name)}")
         return known[name]
+
+    def of_population(self, use: Use) -> Use:
+        """A use of data of a whole population: its limits on utility, as far as they need no fresh records, and the
+        population's on risk."""
+        kept = [
+            limit
+            for limit in use.limits
+            if self.measure(limit.measure).kind == "utility" and limit.measure not in self.population.not_judged
+        ]
+        measures = dict.fromkeys((*use.measures, *self.population.measures))
+        return use.model_copy(update={"limits": (*kept, *self.population.limits), "measures": tuple(measures)})
 
     def measure(self, name: str) -> Measure:
         """Raises UsageError naming those there are."""

@@ -5,6 +5,8 @@ records hides what happens to them: with 2 % of the rare records copied verbatim
 hardly moves, while their own membership can be read off.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,11 +78,15 @@ def copies(original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.rando
     size = original.count if fresh is None else min(original.count, fresh.count)
 
     def equal(table: Coded) -> tuple[int, int]:
-        target = table.drawn(size, rng)
-        points = [np.column_stack([each.columns[name] for name in original.names]) for each in (target, synthetic)]
-        filled = [np.nan_to_num(each.astype(np.float64), nan=-np.pi) for each in points]
-        _, group, times = np.unique(filled[0], axis=0, return_inverse=True, return_counts=True)
-        single = {row.tobytes() for row in filled[0][times[group.ravel()] == 1]}
-        return sum(row.tobytes() in single for row in filled[1]), synthetic.count
+        return copied(table.drawn(size, rng), synthetic, original.names), synthetic.count
 
     return succeeded("copies", equal(original), None if fresh is None else equal(fresh), None, "all columns")
+
+
+def copied(table: Coded, synthetic: Coded, names: Sequence[str]) -> int:
+    """The number of synthetic records that equal, in all of these columns, a record that no other of the table does."""
+    points = [np.column_stack([each.columns[name] for name in names]) for each in (table, synthetic)]
+    filled = [np.nan_to_num(each.astype(np.float64), nan=-np.pi) for each in points]
+    _, group, times = np.unique(filled[0], axis=0, return_inverse=True, return_counts=True)
+    single = {row.tobytes() for row in filled[0][times[group.ravel()] == 1]}
+    return sum(row.tobytes() in single for row in filled[1])

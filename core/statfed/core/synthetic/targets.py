@@ -51,12 +51,20 @@ def replicated_uniques(
     size = original.count if fresh is None else min(original.count, fresh.count)
 
     def hit(table: Coded) -> NDArray[np.bool_]:
-        target = table.drawn(size, rng)
-        found = _keyed(_codes((synthetic, target), original, keys))
-        once = [np.bincount(group, minlength=found.groups) == 1 for group in (found.synthetic, found.attacked)]
-        return np.asarray((once[0] & once[1])[found.attacked], np.bool_)
+        return replicated(original, synthetic, table.drawn(size, rng), keys)
 
     return attacked("replicated-uniques", hit(original), None if fresh is None else hit(fresh), None, ", ".join(keys))
+
+
+def replicated(reference: Coded, synthetic: Coded, table: Coded, keys: Sequence[str]) -> NDArray[np.bool_]:
+    """Of each record of a table: is it unique there by its keys, and is one synthetic record alone like it?
+
+    reference: whose twentieths numbers are grouped in. Raises UsageError on keys that are none.
+    """
+    _checked(reference, keys)
+    found = _keyed(_codes((synthetic, table), reference, keys))
+    once = [np.bincount(group, minlength=found.groups) == 1 for group in (found.synthetic, found.attacked)]
+    return np.asarray((once[0] & once[1])[found.attacked], np.bool_)
 
 
 def disclosive_correct(
@@ -121,6 +129,12 @@ def unanimous(
     one = lowest == highest
     open_ = np.asarray(one[found.attacked], np.bool_)
     return open_, np.asarray(open_ & (highest[found.attacked] == mine), np.bool_)
+
+
+def uncommon(table: Coded, target: str) -> NDArray[np.bool_]:
+    """Of each record: is its value of the target another than the commonest? Numbers by twentieths."""
+    (codes,) = _codes((table,), table, [target])
+    return np.asarray(codes[:, 0] != np.bincount(codes[:, 0]).argmax(), np.bool_)
 
 
 def _unanimous_margin(original: Coded, target: str) -> float:

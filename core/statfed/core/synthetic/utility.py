@@ -42,7 +42,7 @@ def margins(
     sets = _sets(len(grid.names), ways, rng)
     there = grid.codes(original)
     values = [
-        float(np.mean([_tvd(there, grid.codes(table), grid, chosen) for chosen in sets]))
+        float(np.mean([distance(there, grid.codes(table), grid, chosen) for chosen in sets]))
         for table in compared(original, synthetic, fresh, rng)
     ]
     return _against("margins", values, len(sets), f"{ways} columns at a time")
@@ -57,7 +57,8 @@ def _sets(columns: int, ways: int, rng: np.random.Generator) -> Sequence[tuple[i
     return sorted(drawn)[:MOST_SETS]
 
 
-def _tvd(one: NDArray[np.int64], other: NDArray[np.int64], grid: Grid, columns: Sequence[int]) -> float:
+def distance(one: NDArray[np.int64], other: NDArray[np.int64], grid: Grid, columns: Sequence[int]) -> float:
+    """Total variation distance of the margin of some columns. one, other: (n, columns) codes of the grid."""
     sizes = [grid.sizes[column] for column in columns]
     cells = [np.ravel_multi_index(tuple(codes[:, c] for c in columns), sizes) for codes in (one, other)]
     if math.prod(sizes) <= 4 * (len(one) + len(other)):
@@ -95,9 +96,9 @@ def associations(original: Coded, synthetic: Coded, fresh: Coded | None, rng: np
     pairs = list(combinations(original.names, 2))
     if not pairs:
         raise UsageError("columns: got one column; want two or more for associations")
-    there = np.array([_association(original, a, b) for a, b in pairs])
+    there = np.array([association(original, a, b) for a, b in pairs])
     found = [
-        np.abs(there - np.array([_association(table, a, b) for a, b in pairs]))
+        np.abs(there - np.array([association(table, a, b) for a, b in pairs]))
         for table in compared(original, synthetic, fresh, rng)
     ]
     known = np.isfinite(found[0])
@@ -110,8 +111,8 @@ def associations(original: Coded, synthetic: Coded, fresh: Coded | None, rng: np
     return _against("associations", [float(np.nanmean(each)) for each in found], int(known.sum()), note=note)
 
 
-def _association(table: Coded, first: str, second: str) -> float:
-    """NaN where one of the two does not vary."""
+def association(table: Coded, first: str, second: str) -> float:
+    """The association of two columns, as in `associations`; NaN where one of the two does not vary."""
     known = ~table.missing(first) & ~table.missing(second)
     a, b = table.columns[first][known], table.columns[second][known]
     if len(a) < 2:

@@ -15,6 +15,7 @@ from statfed.core.conditions import parse_where
 from statfed.core.linkage import read_analysis, restricted
 from statfed.core.progress import Progress
 from statfed.core.result import Row
+from statfed.core.synthetic.details import FEWEST, Details
 from statfed.core.synthetic.evaluation import Asked, Evaluation, Judged
 from statfed.core.synthetic.guide import Limit, guide
 from statfed.core.synthetic.measured import Measured
@@ -24,6 +25,7 @@ from statfed.federation.federation import Federation
 from statfed.federation.synthetic import own_table
 
 FORMAT = "statfed.evaluation/1"
+FRESH = "fresh records of the same population"
 
 
 def coefficients_of(
@@ -119,8 +121,10 @@ def _judged(one: Judged) -> dict[str, Any]:
     }
 
 
-def render(found: Evaluation, about: Mapping[str, Any]) -> str:
-    """The evaluation as one self-contained page."""
+def render(found: Evaluation, about: Mapping[str, Any], told: Details | None = None) -> str:
+    """The evaluation as one self-contained page. told: where the tables differ, for drawings; None: not drawn, as
+    where the records stay with holders."""
+    from statfed.federation.evaluation import drawn
     from statfed.federation.report import pages
 
     utility = [row for row in rows(found) if row["kind"] == "utility"]
@@ -133,6 +137,12 @@ def render(found: Evaluation, about: Mapping[str, Any]) -> str:
         about=dict(about),
         groups=[("Utility", utility), ("Disclosure risk", risk)],
         interval=interval,
+        risks=drawn.risks(found),
+        charts={} if told is None else drawn.of_details(told),
+        told=told,
+        keys=drawn.legends(),
+        fewest=FEWEST,
+        beside="records redrawn from the population" if guide().population.warning in found.notes else FRESH,
         judged=found.judged,
         titles={one.id: one.title for one in guide().measures},
         challenge=guide().challenge,

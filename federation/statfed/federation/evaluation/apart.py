@@ -48,6 +48,8 @@ def evaluate_apart(
     synthetic table. models: each in one line. privacy: of each question. Raises UsageError, and Refused as the holders
     do.
     """
+    if asked.population:
+        raise UsageError("population: got holders' records, which stay apart; want the original on one machine")
     use = with_limits(guide().use(asked.use), limits)
     codebook, names = synthetic.codebook, synthetic.names
     fresh = f"not ({apart})" if apart else ""
