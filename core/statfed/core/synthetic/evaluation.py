@@ -186,6 +186,7 @@ def _plan(
         "associations": lambda: [utility.associations(*three, rng)],
         "pmse": lambda: [utility.propensity(*three, rng)[0]],
         "s-pmse": lambda: [utility.propensity(*three, rng)[1]],
+        "logistic-auc": lambda: [utility.logistic_auc(*three, rng)],
         "propensity-auc": lambda: [utility.discrimination(*three, rng)],
         "singling-out": lambda: [
             attacks.singling_out(*three, rng, asked.attempts // 2, columns)
