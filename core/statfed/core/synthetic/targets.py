@@ -51,12 +51,19 @@ def replicated_uniques(
     size = original.count if fresh is None else min(original.count, fresh.count)
 
     def hit(table: Coded) -> NDArray[np.bool_]:
-        target = table.drawn(size, rng)
-        found = _keyed(_codes((synthetic, target), original, keys))
-        once = [np.bincount(group, minlength=found.groups) == 1 for group in (found.synthetic, found.attacked)]
-        return np.asarray((once[0] & once[1])[found.attacked], np.bool_)
+        return replicated(original, synthetic, table.drawn(size, rng), keys)
 
     return attacked("replicated-uniques", hit(original), None if fresh is None else hit(fresh), None, ", ".join(keys))
+
+
+def replicated(reference: Coded, synthetic: Coded, table: Coded, keys: Sequence[str]) -> NDArray[np.bool_]:
+    """Of each attacked record: is it unique by the keys among them, and one synthetic record as well?
+
+    reference: whose twentieths numbers are grouped in.
+    """
+    found = _keyed(_codes((synthetic, table), reference, keys))
+    once = [np.bincount(group, minlength=found.groups) == 1 for group in (found.synthetic, found.attacked)]
+    return np.asarray((once[0] & once[1])[found.attacked], np.bool_)
 
 
 def disclosive_correct(
