@@ -90,9 +90,11 @@ def counted(table: Coded) -> NDArray[np.int64]:
     found = []
     for name, size in zip(table.names, cells_of(table), strict=True):
         missing = table.missing(name)
-        inside = np.bincount(table.columns[name][~missing], minlength=size - 1) if table.levelled(name) else []
-        found.append(np.array([*inside, missing.sum()], np.int64))
-    return np.concatenate(found)
+        if table.levelled(name):
+            found.append(np.bincount(np.where(missing, size - 1, table.columns[name]), minlength=size))
+        else:
+            found.append(np.array([missing.sum()]))
+    return np.concatenate(found).astype(np.int64)
 
 
 def features_for(reference: Coded, counts: NDArray[np.int64], records: int, *, interactions: bool) -> Features:

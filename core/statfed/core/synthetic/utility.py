@@ -17,7 +17,7 @@ from scipy.stats import chi2
 from statfed.core.errors import UsageError
 from statfed.core.synthetic.coded import Coded, Grid, grid_of, joined
 from statfed.core.synthetic.features import main_effects, with_interactions
-from statfed.core.synthetic.measured import Z, Measured, auc, of_auc
+from statfed.core.synthetic.measured import Measured, Z, auc, of_auc
 
 MOST_SETS = 2_000
 """Sets of columns whose margins are compared; of more, so many are drawn."""
@@ -220,7 +220,9 @@ def logistic_auc(
     return logistic_measured(areas[0], model, baseline)
 
 
-def logistic_measured(area: tuple[float, float], model: Propensity, baseline: float | None, off: float = 0.0) -> Measured:
+def logistic_measured(
+    area: tuple[float, float], model: Propensity, baseline: float | None, off: float = 0.0
+) -> Measured:
     """area: with its standard error; off: what it may be off by beside, which the interval has."""
     value, error = area
     about = f"{model.parameters} parameters, on the records of the fit"

@@ -161,6 +161,8 @@ def _additive(subject: Subject) -> str:
         for step in _steps(subject, case):
             ask = step.ask.name
             split = [step.sent(holder_table(piece, case.codebook)) for piece in pieces]
+            for key in step.parts if getattr(subject.module, "WITHIN", False) else ():
+                holds(not np.any(split[-1][key]), f"{ask}: {key}: an empty holder sent something; want zeros")
             for key, part in _over_records(subject, step.parts):
                 total, whole = np.sum([piece[key] for piece in split], axis=0), step.contributions["h1"][key]
                 slack: Any = 0.0

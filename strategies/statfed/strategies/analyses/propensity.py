@@ -9,12 +9,13 @@ theorem 1) but for rounding. The area under the ROC curve is that of the score i
 With `apart` a second model tells the records that the data were not made from, from those that they were: what fresh
 records would have in the place of the synthetic ones.
 
-Which levels records have decides the columns of the model, so they are asked first, as numbers of records a level. A
-holder that knows its own sums knows the others' together. Whoever asks chooses the table, and so the coefficients that
-sums are taken at and the edges that records are counted between. No rule on populations judges that: the parts say of
-nothing what they are, so that no holder whose rules are on answers. There is no form with noise: the information of k
-parameters has k (k + 1) / 2 entries, a record changes all of them, and the fit takes them anew at every step; noise that
-hides a record leaves of models with products of columns no information that has an inverse.
+Which levels records have decides the columns of the model, so they are asked first, as numbers of records a level. All
+coefficients on the way are sent to every holder, and tell it of the others' sums. Whoever asks chooses the table, and
+so the coefficients that sums are taken at and the edges that records are counted between. No rule on populations judges
+that: the parts say of nothing what they are, so that no holder whose rules are on answers.
+
+There is no form with noise: the information of k parameters has k (k + 1) / 2 entries, a record changes all of them,
+and a fit takes them anew at every step. With the products of thirty columns that is 10^5 noisy numbers a step.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -28,7 +29,6 @@ from pydantic import Field
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question, Total
 from statfed.core.result import Result, Row
-from statfed.core.section import Section
 from statfed.core.synthetic.coded import Coded
 from statfed.core.synthetic.propensity import (
     MOST_FEATURES,
@@ -47,10 +47,7 @@ from statfed.core.synthetic.propensity import (
 from statfed.core.table import Table
 from statfed.strategies.analyses._products import symmetric
 from statfed.strategies.analyses._synthetic_table import (
-    APART,
-    MOST_RECORDS,
-    MOST_TEXT,
-    PACKED,
+    Compared,
     coded_sides,
     columns_of,
     synthetic_of,
@@ -65,12 +62,9 @@ _VERSUS = (SYNTHETIC, FRESH)
 Floats = NDArray[np.float64]
 
 
-class Options(Section):
+class Options(Compared):
     """Options of propensity."""
 
-    table: str = Field(max_length=MOST_TEXT, description=PACKED)
-    records: int = Field(ge=1, le=MOST_RECORDS, description="how many they are")
-    apart: str = Field(default="", description=APART)
     interactions: bool = Field(
         default=True, description="products of each two columns, where they are at most a tenth of the records"
     )
@@ -83,11 +77,11 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     if ask.name == "levels":
-        cells = sum(cells_of(synthetic_of(question)))
+        places = sum(cells_of(synthetic_of(question)))
         return {
             "records": Part((), 1.0, integer=True, single=True),
             "sides": Part((2,), 1.0, integer=True, single=True),
-            "levels": Part((2, cells), 1.0, integer=True),
+            "levels": Part((2, places), 1.0, integer=True),
         }
     if ask.name == "step":
         q = _features(question, ask).count

@@ -14,7 +14,7 @@ no rule on populations can judge that: the parts then say of nothing what they a
 answers. With it a record changes each number by at most one, whatever the table is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,15 +24,11 @@ from pydantic import Field
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Part, Question, fixed, once
 from statfed.core.result import Basis, Result, Row
-from statfed.core.section import Section
 from statfed.core.synthetic import attacks, targets
 from statfed.core.synthetic.coded import Coded
 from statfed.core.table import Table
 from statfed.strategies.analyses._synthetic_table import (
-    APART,
-    MOST_RECORDS,
-    MOST_TEXT,
-    PACKED,
+    Compared,
     coded_sides,
     columns_of,
     names_of,
@@ -48,14 +44,11 @@ SEED = 1
 """Of the order in which synthetic records that are equally near are taken, the same at every holder."""
 
 
-class Options(Section):
+class Options(Compared):
     """Options of synthetic-risk."""
 
-    table: str = Field(max_length=MOST_TEXT, description=PACKED)
-    records: int = Field(ge=1, le=MOST_RECORDS, description="how many they are")
     keys: tuple[str, ...] = Field(min_length=1, description="what is known of a person")
     secrets: tuple[str, ...] = Field(min_length=1, max_length=50, description="what is to be found out, one at a time")
-    apart: str = Field(default="", description=APART)
     neighbours: int = Field(default=1, ge=1, le=20, description="nearest records of each half, for linkability")
 
 

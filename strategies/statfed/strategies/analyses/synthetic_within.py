@@ -5,23 +5,25 @@ thing than of the pooled records, and each holder's figures are added up, not it
 
 - *Replicated uniques*: records that are unique by the keys among their holder's, and stand as a unique in the synthetic
   data. Numbers are grouped in twentieths of the synthetic data, which are public. A record that is unique among all is
-  unique among its holder's, so that of the same records and cells the rate here is at least that of all: an upper bound,
-  and the risk from somebody who knows which holder has a person's record.
+  unique among its holder's: of the same records and cells the rate here is at least that of all, an upper bound; and
+  it is the risk from somebody who knows which holder has a person's record.
 - *Singling out*: pairs of a predicate and a holder in which it is true of exactly one record of the holder. A predicate
-  true of one record of all is true of one record of one holder: with H holders, H times the rate is at least that of all.
+  that is true of one record of all is true of one record of one holder: of the same records, H holders times the rate
+  is at least the rate of all.
 - *Membership of rare records*: what is rare is decided among the holder's records, its own `apart` records are the
-  strangers, half of them as in `membership.membership`. The figure is the mean over attacked members of how many
-  strangers *of their holder* they come before, which is each holder's area under the curve weighted by its members; its
-  variance is that of independent areas (DeLong et al. 1988 each). A mean: what befalls the records of one holder among
-  many is thinned in it. A holder with fewer than OWN_FEWEST on a side counts none.
+  strangers, half of them as in `membership.membership`. The figure is the mean over attacked members of the share of
+  strangers *of their holder* that they come before: each holder's area under the curve, weighted by its members. Its
+  variance is that of independent areas (DeLong et al. 1988 each). It is a mean: what befalls the records of one holder
+  among many is thinned in it. A holder with fewer than OWN_FEWEST on a side counts none.
 
 Records are put in the order of their own values, and as many are looked at of both sides as the fewer has, as in the
 pooled measures. A holder without any on one side is not attacked.
 
-Why not the uniques of all: numbers of records by key over all holders could be asked of the synthetic records' own keys,
-which are public. But every such number would be seen by whoever adds them up, and those that are 1 single out a person;
-what may leave is the number of successes alone, and no sum over holders has that: whether a total is 1 is no sum. It
-takes a computation on hidden totals, as protections with functions of their own make it, and is not built.
+Why not the uniques of all: numbers of records by key over all holders could be asked of the synthetic records' own
+keys, which are public. But each of these numbers would be seen by whoever adds them up, and those that are 1 single out
+a person; what may leave is the number of successes alone, and that is no sum over holders: whether a total is 1 is
+known of the total only. It takes a computation on hidden totals, as a protection with functions of its own could make
+it; none is built.
 
 Nothing here adds up over records, and a record that comes changes what is said of others: there is no bound of it for
 noise, and no form with noise. Whoever asks chooses the table: the parts say of nothing what they are, so that no holder
@@ -38,7 +40,6 @@ from pydantic import Field
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question, once
 from statfed.core.result import Result, Row
-from statfed.core.section import Section
 from statfed.core.synthetic.attacks import Predicate, alone, predicates
 from statfed.core.synthetic.coded import Coded
 from statfed.core.synthetic.measured import auc
@@ -46,10 +47,7 @@ from statfed.core.synthetic.membership import RARE, rare_scores
 from statfed.core.synthetic.targets import replicated
 from statfed.core.table import Table
 from statfed.strategies.analyses._synthetic_table import (
-    APART,
-    MOST_RECORDS,
-    MOST_TEXT,
-    PACKED,
+    Compared,
     coded_sides,
     columns_of,
     in_order,
@@ -69,15 +67,15 @@ OWN_FEWEST = 5
 WIDTHS = (1, 3, 5)
 """Columns of predicates."""
 _MOST_ATTACKED = 4000
+_MOST_SPREAD = 128.0
+"""Of a holder's squared error times its members squared, over its records. With m members and n strangers it is at most
+m / 4 (m / (m - 1)) + m^2 / (4 (n - 1)); n is OWN_FEWEST at least, and m at most _MOST_ATTACKED and half the records."""
 
 
-class Options(Section):
+class Options(Compared):
     """Options of synthetic-within."""
 
-    table: str = Field(max_length=MOST_TEXT, description=PACKED)
-    records: int = Field(ge=1, le=MOST_RECORDS, description="how many they are")
     keys: tuple[str, ...] = Field(min_length=1, description="what is known of a person, for uniques")
-    apart: str = Field(default="", description=APART)
     predicates: int = Field(default=500, ge=1, le=5000, description="predicates of each width, for singling out")
     rare: float = Field(default=RARE, gt=0, le=0.5, description="share of a holder's records that are rare")
 
@@ -133,7 +131,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
         "succeeded": Part(most.shape, most, integer=True),
         "rare": Part((2,), 1.0, integer=True),
         "above": Part(bound=1.0),
-        "spread": Part(bound=1.0),
+        "spread": Part(bound=_MOST_SPREAD),
     }
 
 
@@ -162,14 +160,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
     }
 
 
-def _membership(
-    made: Coded, synthetic: Coded, kept: Coded, rare: float
-) -> tuple[NDArray[np.int64], float, float]:
-    """Rare members and strangers, the members' share of strangers that they come before, added up, and its variance.
-
-    With m members and n strangers these are m times the area, and m^2 times its squared error: at most
-    m / 4 (m / (m - 1)) + m^2 / (4 (n - 1)), which is below the number of records where m is a tenth of them or less.
-    """
+def _membership(made: Coded, synthetic: Coded, kept: Coded, rare: float) -> tuple[NDArray[np.int64], float, float]:
+    """Rare members and strangers; the members' shares of strangers that they come before, added up; its variance."""
     none = np.zeros(2, np.int64), 0.0, 0.0
     if min(made.count, kept.count // 2) <= OWN_FEWEST:
         return none
@@ -179,8 +171,7 @@ def _membership(
         return none
     value, error = auc(score[inside], score[~inside])
     m = int(counts[0])
-    spread = (m * error) ** 2
-    return none if spread > made.count + kept.count else (counts, m * value, spread)
+    return counts, m * value, (m * error) ** 2
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
