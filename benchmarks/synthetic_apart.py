@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from tests.synthetic_people import CODEBOOK, people, read
 
 from statfed.core.codebook import make_codebook
 from statfed.core.synthetic.evaluation import Asked, Evaluation, evaluate
@@ -22,7 +23,6 @@ from statfed.core.synthetic.membership import rarity
 from statfed.federation import Federation
 from statfed.federation.evaluation.apart import evaluate_apart
 from statfed.federation.synthetic import fit
-from tests.synthetic_people import CODEBOOK, people, read
 
 HOLDERS, PLANTED = 5, 0.02
 MEASURES = (

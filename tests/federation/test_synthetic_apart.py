@@ -142,10 +142,11 @@ def test_uniques_within_holders_are_at_least_those_of_all() -> None:
     table: dict[str, Any] = {"table": packed(read(FEW)), "records": len(FEW), "keys": ["edu", "region", "employed"]}
     used = USED.iloc[:300]
     own = [used.iloc[i::3] for i in range(3)]
-    rows: list[Any] = [
+    one_holder, three = (
         federate("synthetic-within", frames, CODEBOOK, **table).tables["attacks"] for frames in ([used], own)
-    ]
-    for one, more in zip(*rows, strict=True):
+    )
+    pairs: list[tuple[Any, Any]] = list(zip(one_holder, three, strict=True))
+    for one, more in pairs:
         assert more["succeeded"] >= one["succeeded"]
     assert pairs[0][1]["succeeded"] > pairs[0][0]["succeeded"]
 
