@@ -300,6 +300,8 @@ class Method(Protocol):
     - LINKED = True: its exact sums are many linked tables of numbers of records, which rules on single tables cannot
       judge. Then the parts of an exact ask say of nothing what they are, and its result what nothing rests on, so that
       no holder with rules answers and no release that has rules is made.
+    - WITHIN = True: its sums are over holders, of what each finds among its records together: they do not add up over
+      records, and a part's bound times a holder's records is the most that the holder adds. It has no private form.
     - `deciding(question) -> str`: the function that could decide dominance rules on its pooled cells, if the study lets
       it; empty where none could.
     - `hindrances(question, requires) -> Iterator[Finding]`: what stands against a study beyond the general rules.

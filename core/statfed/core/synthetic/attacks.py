@@ -61,24 +61,31 @@ def singling_out(
     of the median that it is on, for which they fulfil it alone. naive: predicates of the same form made without the
     synthetic records' joint values (each column's from another record).
     """
-    made = _univariate(synthetic, rng) if columns == 1 else _multivariate(synthetic, columns, rng, together=True)
-    chosen = list(islice(made, attempts))
-    if not chosen:
-        raise UsageError("singling-out: got no predicate that one synthetic record fulfils alone; want more columns")
+    chosen = predicates(synthetic, rng, attempts, columns)
     size = original.count if control is None else min(original.count, control.count)
     target, other = original.drawn(size, rng), None if control is None else control.drawn(size, rng)
     blind = _multivariate(synthetic, columns, rng, together=False)
-    naive = [_alone(one, target) for one in islice(blind, attempts)]
+    naive = [alone(one, target) for one in islice(blind, attempts)]
     return attacked(
         "singling-out",
-        np.array([_alone(one, target) for one in chosen]),
-        None if other is None else np.array([_alone(one, other) for one in chosen]),
+        np.array([alone(one, target) for one in chosen]),
+        None if other is None else np.array([alone(one, other) for one in chosen]),
         float(np.mean(naive)) if naive else None,
         f"predicates of {columns} column{'s' if columns > 1 else ''}",
     )
 
 
-def _alone(predicate: Predicate, table: Coded) -> bool:
+def predicates(synthetic: Coded, rng: np.random.Generator, attempts: int, columns: int) -> list[Predicate]:
+    """Those that one synthetic record fulfils alone, as `singling_out` tries them. Raises UsageError without any."""
+    made = _univariate(synthetic, rng) if columns == 1 else _multivariate(synthetic, columns, rng, together=True)
+    chosen = list(islice(made, attempts))
+    if not chosen:
+        raise UsageError("singling-out: got no predicate that one synthetic record fulfils alone; want more columns")
+    return chosen
+
+
+def alone(predicate: Predicate, table: Coded) -> bool:
+    """Does exactly one record fulfil it?"""
     return int(predicate.holds(table).sum()) == 1
 
 
@@ -119,7 +126,7 @@ def _multivariate(table: Coded, columns: int, rng: np.random.Generator, *, toget
                 signs.append(">=" if value > middle[name] else "<=")
             values.append(value)
         predicate = Predicate(names, tuple(signs), tuple(values))
-        if not together or _alone(predicate, table):
+        if not together or alone(predicate, table):
             yield predicate
 
 

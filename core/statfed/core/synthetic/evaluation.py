@@ -230,6 +230,7 @@ def _utility(original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.ran
         "associations": lambda: [utility.associations(*three, rng)],
         "pmse": lambda: [utility.propensity(*three, rng)[0]],
         "s-pmse": lambda: [utility.propensity(*three, rng)[1]],
+        "logistic-auc": lambda: [utility.logistic_auc(*three, rng)],
         "propensity-auc": lambda: [utility.discrimination(*three, rng)],
     }
 

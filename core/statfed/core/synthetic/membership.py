@@ -45,7 +45,24 @@ def membership(
     neighbours). .5: no better than a coin. rare: share of records, by distance from the others of the population.
     Without fresh records nothing can be said. Raises UsageError where fewer than FEWEST rare ones are on either side.
     """
+    score, inside = rare_scores(original, synthetic, fresh, rng, rare, attempts)
+    if min(int(inside.sum()), int((~inside).sum())) < FEWEST:
+        looked = 2 * min(original.count, fresh.count // 2, attempts)
+        raise UsageError(
+            f"membership: got {len(inside)} rare records of {looked}; want at least {FEWEST} members and "
+            f"{FEWEST} others among them (more fresh records, or a larger share of rare ones)"
+        )
+    value, error = auc(score[inside], score[~inside])
+    return of_auc("membership", "risk", value, error, len(inside), f"the {rare:.0%} rarest records")
+
+
+def rare_scores(
+    original: Coded, synthetic: Coded, fresh: Coded, rng: np.random.Generator, rare: float = RARE, attempts: int = 4000
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Of the rare records among those attacked: the score of `membership`, and whether it is a member; (rare,) each."""
     size = min(original.count, fresh.count // 2, attempts)
+    if not size:
+        return np.empty(0), np.empty(0, np.bool_)
     mixed = fresh.drawn(fresh.count, rng)
     members, others, known = (
         original.drawn(size, rng),
@@ -56,17 +73,10 @@ def membership(
     far = rarity(both, both)
     chosen = far >= np.quantile(far, 1.0 - rare)
     inside = (np.arange(2 * size) < size)[chosen]
-    if min(int(inside.sum()), int((~inside).sum())) < FEWEST:
-        raise UsageError(
-            f"membership: got {int(chosen.sum())} rare records of {2 * size}; want at least {FEWEST} members and "
-            f"{FEWEST} others among them (more fresh records, or a larger share of rare ones)"
-        )
     points = gower_points(both.take(chosen), original)
     to_synthetic, to_known = (nearest(points, gower_points(each, original))[0][:, 0] for each in (synthetic, known))
     least = 1e-6 * len(original.names)
-    score = np.log(to_known + least) - np.log(to_synthetic + least)
-    value, error = auc(score[inside], score[~inside])
-    return of_auc("membership", "risk", value, error, len(inside), f"the {rare:.0%} rarest records")
+    return np.log(to_known + least) - np.log(to_synthetic + least), np.asarray(inside, np.bool_)
 
 
 def copies(original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.random.Generator) -> Measured:

@@ -7,6 +7,7 @@ distances between samples fall with their size.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.stats import chi2
 from statfed.core.errors import UsageError
 from statfed.core.synthetic.coded import Coded, Grid, grid_of, joined
 from statfed.core.synthetic.features import main_effects, with_interactions
-from statfed.core.synthetic.measured import Measured, auc, of_auc
+from statfed.core.synthetic.measured import Measured, Z, auc, of_auc
 
 MOST_SETS = 2_000
 """Sets of columns whose margins are compared; of more, so many are drawn."""
@@ -155,31 +156,99 @@ def propensity(
     value lies above the mean. That null is of synthetic records drawn given the original ones' estimates; fresh records
     of the population have twice the mean at c = 1/2. Source: Woo et al. 2009; Snoke et al. 2018, theorem 1.
     """
-    found = [_pmse(original, table, interactions) for table in compared(original, synthetic, fresh, rng)]
-    (value, mean, error, k, n) = found[0]
-    about = f"{k} parameters"
-    low, high = (mean + error / math.sqrt(2 * (k - 1)) * (chi2.ppf(p, k - 1) - (k - 1)) for p in (0.025, 0.975))
+    found = [_fitted(original, table, interactions)[0] for table in compared(original, synthetic, fresh, rng)]
+    return propensity_measured(found[0], found[1] if len(found) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Propensity:
+    """A fitted propensity model. value: pMSE; synthetic: how many of the records are so."""
+
+    value: float
+    parameters: int
+    synthetic: int
+    records: int
+
+    @property
+    def share(self) -> float:
+        """Of synthetic records."""
+        return self.synthetic / self.records
+
+    @property
+    def mean(self) -> float:
+        """Of pMSE under the null."""
+        return (self.parameters - 1) * self._unit
+
+    @property
+    def error(self) -> float:
+        """Standard deviation of pMSE under the null."""
+        return math.sqrt(2 * (self.parameters - 1)) * self._unit
+
+    @property
+    def _unit(self) -> float:
+        return (1 - self.share) ** 2 * self.share / self.records
+
+
+def propensity_measured(found: Propensity, fresh: Propensity | None) -> tuple[Measured, Measured]:
+    """pMSE and S_pMSE as figures. fresh: of fresh records in the place of the synthetic ones; where they are not as
+    many, their pMSE is scaled by c (1 - c) / N, as that of two samples of one population goes."""
+    k = found.parameters
+    about, n = f"{k} parameters", found.records
+    low, high = (
+        found.mean + found.error / math.sqrt(2 * (k - 1)) * (chi2.ppf(p, k - 1) - (k - 1)) for p in (0.025, 0.975)
+    )
     note = f"of data from the right model {low:.2g} to {high:.2g}"
-    baseline = found[1][0] if len(found) > 1 else mean
+    baseline, other = found.mean, 0.0
+    if fresh is not None:
+        scales = [each.share * (1 - each.share) / each.records for each in (found, fresh)]
+        baseline = fresh.value * (scales[0] / scales[1])
+        like = replace(found, parameters=fresh.parameters)
+        other = (baseline - like.mean) / like.error
+    value = found.value
     plain = Measured("pmse", "utility", value, baseline=baseline, excess=value - baseline, n=n, about=about, note=note)
-    standard = [(each[0] - each[1]) / each[2] for each in found]
-    return plain, _against("s-pmse", standard, n, about, otherwise=0.0)
+    standard = (value - found.mean) / found.error
+    return plain, Measured("s-pmse", "utility", standard, baseline=other, excess=standard - other, n=n, about=about)
 
 
-def _pmse(original: Coded, synthetic: Coded, interactions: bool) -> tuple[float, float, float, int, int]:
-    """pMSE, its mean and standard deviation under the null, parameters, records."""
+def logistic_auc(
+    original: Coded, synthetic: Coded, fresh: Coded | None, rng: np.random.Generator, interactions: bool = True
+) -> Measured:
+    """Area under the ROC curve of the propensity model on the records it was fitted to: above .5 for fresh records too,
+    the more so the more parameters it has. Its interval takes the fit as given (DeLong et al. 1988)."""
+    found = [_fitted(original, table, interactions) for table in compared(original, synthetic, fresh, rng)]
+    areas = [auc(p[original.count :], p[: original.count]) for _, p in found]
+    model, baseline = found[0][0], areas[1][0] if len(areas) > 1 else None
+    return logistic_measured(areas[0], model, baseline)
+
+
+def logistic_measured(
+    area: tuple[float, float], model: Propensity, baseline: float | None, off: float = 0.0
+) -> Measured:
+    """area: with its standard error; off: what it may be off by beside, which the interval has."""
+    value, error = area
+    about = f"{model.parameters} parameters, on the records of the fit"
+    half = Z * error + off
+    excess = None if baseline is None else value - baseline
+    low, high = max(value - half, 0.0), min(value + half, 1.0)
+    note = f"by classes of the score: within {off:.2g} of the score's own" if off else ""
+    return Measured(
+        "logistic-auc", "utility", value, low, high, baseline, excess, n=model.records, about=about, note=note
+    )
+
+
+def _fitted(original: Coded, synthetic: Coded, interactions: bool) -> tuple[Propensity, NDArray[np.float64]]:
+    """The model, and fitted probabilities of the original records and then the synthetic ones."""
     n = original.count + synthetic.count
     matrix = _stacked(original, synthetic)
     wide = matrix.shape[1] * (matrix.shape[1] + 1) // 2
     if interactions and wide <= n / 10:
         matrix = with_interactions(matrix)
-    c = synthetic.count / n
     labels = np.repeat([0.0, 1.0], [original.count, synthetic.count])
     p, k = _logistic(matrix, labels)
     if k < 2:
         raise UsageError("columns: got none that vary; want some for a propensity model")
-    unit = (1 - c) ** 2 * c / n
-    return float(((p - c) ** 2).mean()), (k - 1) * unit, math.sqrt(2 * (k - 1)) * unit, k, n
+    value = float(((p - synthetic.count / n) ** 2).mean())
+    return Propensity(value, k, synthetic.count, n), p
 
 
 def _stacked(original: Coded, synthetic: Coded) -> NDArray[np.float64]:

@@ -1,9 +1,11 @@
 """An evaluation of synthetic data without pooling the original: holders are asked, and only sums come back.
 
 Utility: margins of every two columns are counted by the holders (`marginals`) and compared with the synthetic table's;
-models are fitted to the holders' records (`ols`, `glm` ...) and to the synthetic ones. Risk: every holder attacks its
-own records (`synthetic-risk`), and successes are added up. What takes single records of several holders together
-(uniques, singling out, membership of rare records, a propensity model) is left out, and said.
+models are fitted to the holders' records (`ols`, `glm` ...) and to the synthetic ones; a propensity model is fitted by
+sums (`propensity`). Risk: every holder attacks its own records, and successes are added up: one record at a time
+(`synthetic-risk`), and within its own where it takes several (`synthetic-within`: uniques, singling out, membership of
+rare records). The last two questions have no form with noise: with it they are left out, and said, and so is what takes
+records of several holders together.
 """
 
 import math
@@ -20,6 +22,7 @@ from statfed.core.synthetic.evaluation import NO_FRESH, Asked, Evaluation, judge
 from statfed.core.synthetic.guide import Limit, guide
 from statfed.core.synthetic.measured import Measured, succeeded
 from statfed.core.synthetic.packing import packed
+from statfed.federation.evaluation.together import MODELLED, WITHIN, propensity_apart, within
 from statfed.strategies.analyses.marginals import axes_for
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 CLASSES = 10
 _DRAWS = 20
 """Samples that say how far fresh records would be."""
+_NO_NOISE = "it has no form with noise"
+_WHY = {"propensity-auc": "boosted trees take all records together; the logistic model's is measured instead"}
 _LEFT = "it takes records of several holders together, which stay apart"
 
 
@@ -69,10 +74,14 @@ def evaluate_apart(
         raise UsageError("holders: got no records; want some")
     found = _margins(tables, codes, synthetic.count, rng)
     found += _risks(federation, synthetic, asked, apart, privacy)
+    wanted = asked.measures or (*use.measures, *(limit.measure for limit in use.limits))
+    more, left_out = _together(federation, synthetic, asked, apart, wanted, privacy)
+    found += more
     for line in models:
         found.append(_coefficients(federation, synthetic, line, fresh, privacy))
     known = {one.name for one in found}
-    left_out = [(name, _LEFT) for name in use.measures if name not in known]
+    said = {name for name, _ in left_out}
+    left_out += [(name, _WHY.get(name, _LEFT)) for name in dict.fromkeys(wanted) if name not in {*known, *said}]
     notes = [f"Nothing was pooled: {len(federation.last.terms.holders) if federation.last else 0} holders were asked."]
     notes += [] if apart else [NO_FRESH]
     noisy = (
@@ -80,6 +89,28 @@ def evaluate_apart(
     )
     notes += [noisy, _cost(federation, 2 + len(models))] if privacy is not None else []
     return judged_for(use, found, (records, synthetic.count, None), left_out, notes)
+
+
+def _together(
+    federation: "Federation", synthetic: Coded, asked: Asked, apart: str, wanted: Sequence[str], privacy: Any
+) -> tuple[list[Measured], list[tuple[str, str]]]:
+    """What takes records together, of what is wanted; and what was left out, with the reason."""
+    found: list[Measured] = []
+    modelled, alone = ([name for name in names if name in wanted] for names in (MODELLED, WITHIN))
+    if privacy is not None:
+        return found, [(name, _NO_NOISE) for name in (*modelled, *alone)]
+    left_out: list[tuple[str, str]] = []
+    if modelled:
+        try:
+            found += propensity_apart(federation, synthetic, apart)
+        except UsageError as error:
+            left_out += [(name, str(error)) for name in modelled]
+    if alone:
+        keys = asked.keys or synthetic.names[:5]
+        more, missing = within(federation, synthetic, keys, apart, asked.attempts // 2)
+        found += [one for one in more if one.name in alone]
+        left_out += [(name, why) for name, why in missing if name in alone]
+    return found, left_out
 
 
 def _cost(federation: "Federation", questions: int) -> str:

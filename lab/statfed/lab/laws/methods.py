@@ -137,14 +137,20 @@ def _contract(subject: Subject) -> str:
         isinstance(module.Options, type) and issubclass(module.Options, Section),
         "Options: want a subclass of statfed.core.section.Section",
     )
+    if getattr(module, "WITHIN", False):
+        linked = getattr(module, "LINKED", False) and not hasattr(module, "budget")
+        holds(linked, "WITHIN: got it without LINKED, or with a budget; want LINKED, and no form with noise")
     cases = subject.cases
     for case in cases:
         read_question(subject.terms(case))
     return f"{len(module.Options.model_fields)} options; {len(cases)} examples of {len(cases[0].frame)} records"
 
 
-def _over_records(parts: Mapping[str, Part]) -> Iterator[tuple[str, Part]]:
-    """Parts that are sums over records: neither of training at a holder, nor the same whatever the data are."""
+def _over_records(subject: Subject, parts: Mapping[str, Part]) -> Iterator[tuple[str, Part]]:
+    """Parts that are sums over records: neither of training at a holder, nor of what holders find among their records
+    together, nor the same whatever the data are."""
+    if getattr(subject.module, "WITHIN", False):
+        return iter(())
     return ((key, part) for key, part in parts.items() if not isinstance(part.what, Update | Public))
 
 
@@ -155,7 +161,9 @@ def _additive(subject: Subject) -> str:
         for step in _steps(subject, case):
             ask = step.ask.name
             split = [step.sent(holder_table(piece, case.codebook)) for piece in pieces]
-            for key, part in _over_records(step.parts):
+            for key in step.parts if getattr(subject.module, "WITHIN", False) else ():
+                holds(not np.any(split[-1][key]), f"{ask}: {key}: an empty holder sent something; want zeros")
+            for key, part in _over_records(subject, step.parts):
                 total, whole = np.sum([piece[key] for piece in split], axis=0), step.contributions["h1"][key]
                 slack: Any = 0.0
                 if not part.integer:
@@ -170,7 +178,7 @@ def _additive(subject: Subject) -> str:
                 holds(not np.any(split[-1][key]), f"{ask}: {key}: an empty holder sent something; want zeros")
                 looked.append(ask)
     if not looked:
-        return "has no sums over records: what leaves is of training alone"
+        return "has no sums over records: what leaves is of training, or of what holders find within their records"
     return f"sums {', '.join(dict.fromkeys(looked))}, over {HOLDERS} holders and an empty one"
 
 
@@ -236,7 +244,7 @@ def _bounded(subject: Subject) -> str:
             everything = step.sent(holder_table(frame, case.codebook))
             for left_out in (0, 7, 23, 49):
                 rest = step.sent(holder_table(frame.drop(index=left_out), case.codebook))
-                for key, part in _over_records(step.parts):
+                for key, part in _over_records(subject, step.parts):
                     looked += 1
                     _one_record(f"{step.ask.name}: {key}: one record", part, everything[key], rest[key], design)
     return f"{looked} times one record was left out"
@@ -267,14 +275,14 @@ def _private_bounds(subject: Subject) -> str:
     for case, terms in _noisy_cases(subject):
         frame = case.frame.iloc[:50].reset_index(drop=True)
         for step in steps(terms, {"h1": case.frame}):
-            if not any(_over_records(step.parts)):
+            if not any(_over_records(subject, step.parts)):
                 continue
             question, size = step.study.question, size_of(case.frame, case.codebook)
             design = question.codebook.role("psu") in columns_read(question)
             before = step.sent(holder_table(frame, case.codebook, size))
             for number, more in enumerate(_corners(case, frame)):
                 after = step.sent(holder_table(more, case.codebook, size))
-                for key, part in _over_records(step.parts):
+                for key, part in _over_records(subject, step.parts):
                     looked += 1
                     where = f"{step.ask.name}, private: {key}: record {number} at the bounds"
                     _one_record(where, part, after[key], before[key], design)

@@ -39,9 +39,9 @@ CODEBOOK = codebook_of(
 )
 
 
-def _attacked() -> list[dict[str, Any]]:
-    """Options of synthetic-risk: a table of records made up from the codebook."""
-    rng, count = np.random.default_rng(5), 25
+def _made_up(count: int) -> Coded:
+    """A table of records made up from the codebook."""
+    rng = np.random.default_rng(5)
     columns: dict[str, Any] = {}
     for key in described(CODEBOOK):
         column = CODEBOOK.columns[key]
@@ -51,13 +51,23 @@ def _attacked() -> list[dict[str, Any]]:
             if column.levels
             else np.round(rng.uniform(low, high, count), 0 if column.type == "integer" else 2).clip(low, high)
         )
-    known = {"records": count, "keys": ["region", "sex", "age"]}
-    whole = packed(Coded(CODEBOOK, columns))
-    rest = packed(Coded(CODEBOOK, {key: values for key, values in columns.items() if key != "stratum"}))
+    return Coded(CODEBOOK, columns)
+
+
+def _compared(more: dict[str, Any]) -> list[dict[str, Any]]:
+    """Options of what is asked about a synthetic table: without a control, and with one."""
+    made = _made_up(25)
+    rest = Coded(CODEBOOK, {key: values for key, values in made.columns.items() if key != "stratum"})
     return [
-        {**known, "table": whole, "secrets": ["employed", "hours"]},
-        {**known, "table": rest, "secrets": ["event"], "apart": "stratum = a"},
+        {**more, "records": 25, "table": packed(made)},
+        {**more, "records": 25, "table": packed(rest), "apart": "stratum = a"},
     ]
+
+
+def _attacked() -> list[dict[str, Any]]:
+    """Options of synthetic-risk."""
+    first, second = _compared({"keys": ["region", "sex", "age"]})
+    return [{**first, "secrets": ["employed", "hours"]}, {**second, "secrets": ["event"]}]
 
 
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
@@ -102,6 +112,8 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
         {"time": "duration", "event": "event", "covariates": "age", "design": True},
     ],
     "synthetic-risk": _attacked(),
+    "synthetic-within": _compared({"keys": ["region", "sex", "age"], "predicates": 30}),
+    "propensity": _compared({"interactions": False, "bins": 10}),
 }
 
 """Of analyses."""

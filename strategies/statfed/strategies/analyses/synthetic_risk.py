@@ -7,55 +7,48 @@ each. Records that were kept apart before the data were made (`apart`, a conditi
 
 Attacks are those of `statfed.core.synthetic`: linkability, inference of each secret, disclosive and correct (DiSCO) and
 targeted correct attribution (TCAP) of each secret, verbatim copies. What depends on several records at once (uniques,
-predicates that single out, membership of rare records) is none of them.
+predicates that single out, membership of rare records) is none of them: see `synthetic-within`.
 
 Whoever asks chooses the table, and so a condition on records: how many are equal to a row of it, say. Without privacy
 no rule on populations can judge that: the parts then say of nothing what they are, so that no holder whose rules are on
 answers. With it a record changes each number by at most one, whatever the table is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from statfed.core.codebook import Codebook
-from statfed.core.conditions import parse_where
 from statfed.core.errors import UsageError
-from statfed.core.linkage import restricted
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Counts, Fixed, Part, Question, fixed, once
 from statfed.core.result import Basis, Result, Row
-from statfed.core.section import Section
 from statfed.core.synthetic import attacks, targets
-from statfed.core.synthetic.coded import Coded, coded, described
-from statfed.core.synthetic.packing import unpacked
+from statfed.core.synthetic.coded import Coded
 from statfed.core.table import Table
+from statfed.strategies.analyses._synthetic_table import (
+    Compared,
+    coded_sides,
+    columns_of,
+    names_of,
+    synthetic_of,
+)
 
 TITLE = "Attacks on synthetic data, by each holder on its own records"
 GROUP = "Distributions"
 PUSHES_DOWN = "all but the attacks; embedded DuckDB streams"
 LINKED = True
 Flags = NDArray[np.bool_]
-MOST_RECORDS = 50_000
-"""Synthetic records that travel."""
-MOST_TEXT = 20_000_000
-"""Characters of the packed table."""
 SEED = 1
 """Of the order in which synthetic records that are equally near are taken, the same at every holder."""
 
 
-class Options(Section):
+class Options(Compared):
     """Options of synthetic-risk."""
 
-    table: str = Field(
-        max_length=MOST_TEXT, description="the synthetic records, packed (statfed.core.synthetic.packing)"
-    )
-    records: int = Field(ge=1, le=MOST_RECORDS, description="how many they are")
     keys: tuple[str, ...] = Field(min_length=1, description="what is known of a person")
     secrets: tuple[str, ...] = Field(min_length=1, max_length=50, description="what is to be found out, one at a time")
-    apart: str = Field(default="", description="condition on records that the data were not made from: the control")
     neighbours: int = Field(default=1, ge=1, le=20, description="nearest records of each half, for linkability")
 
 
@@ -66,16 +59,6 @@ class Attack:
     name: str
     about: str
     secret: str = ""
-
-
-def names_of(codebook: Codebook, options: Options) -> tuple[str, ...]:
-    """The columns that are looked at: of the codebook without those that only say which records were kept apart."""
-    apart = (
-        {name for clause in parse_where((options.apart,), codebook) for name in clause.columns}
-        if options.apart
-        else set()
-    )
-    return tuple(name for name in described(codebook) if name not in apart)
 
 
 @once
@@ -101,11 +84,7 @@ def attacks_of(question: Question[Options]) -> tuple[Attack, ...]:
 
 def columns(question: Question[Options]) -> tuple[str, ...]:
     attacks_of(question)
-    synthetic_of(question)
-    clauses = parse_where((question.options.apart,), question.codebook) if question.options.apart else ()
-    return tuple(
-        dict.fromkeys((*names_of(question.codebook, question.options), *(n for c in clauses for n in c.columns)))
-    )
+    return columns_of(question)
 
 
 def budget(question: Question[Options]) -> Fixed:  # noqa: ARG001
@@ -123,20 +102,11 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     }
 
 
-@once
-def synthetic_of(question: Question[Options]) -> Coded:
-    """The synthetic table of a question. Raises UsageError on one that does not fit the codebook."""
-    options = question.options
-    return unpacked(options.table, question.codebook, names_of(question.codebook, options), options.records)
-
-
 def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  # noqa: ARG001
     synthetic, options = synthetic_of(question), question.options
     tried, succeeded = (np.zeros((len(attacks_of(question)), 2), np.int64) for _ in range(2))
-    for side, part in enumerate(_sides(table, options)):
-        rows = part.rows(synthetic.names)
-        if rows.num_rows:
-            own = coded(rows, restricted(question.codebook, synthetic.names))
+    for side, own in enumerate(coded_sides(table, question)):
+        if own is not None:
             for place, attack in enumerate(attacks_of(question)):
                 hits, attempts = _made(attack, own, synthetic, options)
                 tried[place, side], succeeded[place, side] = int(attempts.sum()), int((hits & attempts).sum())
@@ -144,17 +114,6 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
     if question.privacy is None:
         found["records"] = np.array(table.aggregate(n=table.expr.count())["n"], np.int64)
     return found
-
-
-def _sides(table: Table, options: Options) -> Sequence[Table]:
-    """Records that the data were made from, and those kept apart; neither where the condition is not known."""
-    if not options.apart:
-        return (table,)
-    inside = [table.holds(clause) for clause in parse_where((options.apart,), table.codebook)]
-    together = inside[0]
-    for clause in inside[1:]:
-        together = together & clause
-    return table.filter(~together), table.filter(together)
 
 
 def _made(
