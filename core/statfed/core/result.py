@@ -5,9 +5,12 @@ Conventions of rows. An estimate has `estimate` and `std_error`; a coefficient a
 values under the names of `by`, null where a margin sums over the column, and `count` or `total`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from statfed.core.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,10 +95,33 @@ class Basis:
         return (*self.hidden, *(self.kind.hidden if isinstance(self.kind, Additive) else ()))
 
     @property
+    def figures(self) -> frozenset[str]:
+        """Columns that depend on records, other than the secret ones."""
+        return frozenset((*self.counts, *self.own, *self.derived, *self.numbers, *self.total))
+
+    @property
     def columns(self) -> frozenset[str]:
         """All columns that it names."""
-        figures = (*self.counts, *self.own, *self.derived, *self.numbers, *self.total)
-        return frozenset((*self.places, *figures, *self.secret))
+        return frozenset((*self.places, *self.figures, *self.secret))
+
+
+FIGURES: frozenset[str] = frozenset(
+    ("column", "count", "cumulative", "cumulative_hazard", "cv", "density", "estimate", "events", "expected")
+    + ("left_out", "lower", "mean", "measure", "median", "missing", "name", "p_value", "quality", "records")
+    + ("statistic", "status", "std_dev", "std_error", "survival", "total", "upper", "variance")
+)
+"""What rows of groups have beside the columns that say which group: no such column can have one of these names, for it
+would be overwritten. `Result` refuses any other that a table turns out to have twice."""
+
+
+def check_places(by: Iterable[str]) -> None:
+    """Raises UsageError where a column by which rows are grouped has the name of a figure in them, which would take its
+    place."""
+    if taken := sorted(FIGURES.intersection(by)):
+        raise UsageError(
+            f"got groups by {', '.join(taken)}, which is what results call a figure or state of their own; want "
+            "another name for the column, in the data and the codebook of every holder"
+        )
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,12 @@ class Result:
     observations: str | None = None
     numbers: tuple[str, ...] = ()
     public: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for table, basis in self.basis.items():
+            named = Counter((*basis.places, *basis.figures, *basis.secret, "status"))
+            if taken := sorted(name for name in {*basis.by} if named[name] > 1):
+                raise UsageError(f"{table}: got groups by {', '.join(taken)}, which results call a figure of their own")
 
     @property
     def main(self) -> str:

@@ -26,6 +26,7 @@ from pydantic import Field
 from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
 from statfed.core.method import Counts, Part
+from statfed.core.result import check_places
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table
 
@@ -185,6 +186,7 @@ def check(codebook: Codebook, options: Lifetimes, by: Sequence[str], numbers: in
     _event(codebook, options.event)
     if options.entry is not None:
         (_date if options.start else _followed)(codebook, options.entry, "entry")
+    check_places(by)
     if len(set(by)) < len(by):
         raise UsageError(f"group, strata: got {', '.join(by)}; want each column once")
     cells = math.prod(len(codebook.category(name, "group, strata").levels) for name in by)

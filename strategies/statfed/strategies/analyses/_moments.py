@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Counts, Magnitude, Part
+from statfed.core.result import check_places
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Weighed
 
@@ -64,6 +65,7 @@ def check_columns(codebook: Codebook, columns: Sequence[str], by: Sequence[str] 
             raise UsageError(f"columns: {name}: got no bounds in the codebook; want low and high")
     for name in by:
         codebook.category(name, "by")
+    check_places(by)
 
 
 def frame(codebook: Codebook, name: str) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from scipy import stats
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.method import Question, once
-from statfed.core.result import Scalar
+from statfed.core.result import Scalar, check_places
 from statfed.core.section import Section
 from statfed.core.table import Expr, Table
 
@@ -151,6 +151,7 @@ def categories(codebook: Codebook, names: Sequence[str], where: str) -> None:
     """Raises UsageError unless all `names` are different columns with levels."""
     for name in names:
         codebook.category(name, where)
+    check_places(names)
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
         raise UsageError(f"{where}: got {', '.join(twice)} more than once; want each column once")

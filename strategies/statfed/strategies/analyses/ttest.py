@@ -50,7 +50,7 @@ class Options(Section):
 def columns(question: Question[Options]) -> tuple[str, ...]:
     options = question.options
     by = (options.by,) if options.by else ()
-    m.check_columns(question.codebook, options.columns, by)
+    m.check_columns(question.codebook, options.columns)
     if options.paired and len(options.columns) != 2:
         raise UsageError(f"ttest: paired: got {len(options.columns)} columns; want two")
     if options.paired and options.by:
@@ -58,7 +58,7 @@ def columns(question: Question[Options]) -> tuple[str, ...]:
     if options.by is None and (options.pooled or options.groups):
         raise UsageError("ttest: got pooled or groups without by; want a grouping column with them")
     if options.by is not None:
-        known = question.codebook.category(options.by).levels
+        known = question.codebook.category(options.by, "by").levels
         chosen = options.groups or known
         if len(chosen) != 2 or chosen[0] == chosen[1] or any(level not in known for level in chosen):
             raise UsageError(f"ttest: groups: got {', '.join(chosen)}; want two of {options.by}: {', '.join(known)}")
