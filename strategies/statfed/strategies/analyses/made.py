@@ -96,8 +96,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
     network, clip, private = _network(question), question.options.clip, question.privacy is not None
     if ask.name != STEP:
         raise UsageError(f"made: unknown ask: got {ask.name!r}; want {STEP}")
-    if ask.arrays:
-        _weights(question, ask)
+    _weights(question, ask)
     return {
         "gradient": Part(
             (network.entries,),
@@ -110,9 +109,11 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 
 
 def _weights(question: Question[Options], ask: Ask) -> NDArray[np.float32]:
-    """The weights of an ask. Raises UsageError on such as are none."""
+    """The weights of an ask; without any, those that training begins with. Raises UsageError on such as are none."""
+    if not ask.arrays:
+        return _network(question).first(question.terms.seed or 0)
     if set(ask.arrays) != {"weights"}:
-        raise UsageError(f"made: got {', '.join(sorted(ask.arrays)) or 'no arrays'} with an ask; want weights")
+        raise UsageError(f"made: got {', '.join(sorted(ask.arrays))} with an ask; want weights")
     found: NDArray[np.float32] = np.asarray(ask.arrays["weights"])
     _network(question).check(found)
     return found
