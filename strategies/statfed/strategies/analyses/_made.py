@@ -121,7 +121,8 @@ class Network:
         matrices = [np.zeros(mask.shape) for mask in self.masks]
         for place in range(self.layers):
             seen = len(self.sizes) if place == 0 else self.hidden
-            matrices[place] = rng.normal(0.0, 1.0 / np.sqrt(seen), self.masks[place].shape)
+            width = 1.0 / np.sqrt(seen) if place else 1.0 / np.sqrt(seen * self.hidden)
+            matrices[place] = rng.normal(0.0, width, self.masks[place].shape)
         return self.flat(matrices, [np.zeros(size) for size in self.biases]).astype(np.float32)
 
 

@@ -10,6 +10,10 @@ sensitivity `clip` (`Part.together`), to which core adds discrete Gaussian noise
 is no sampling of records: at the same epsilon and number of steps a sample has less noise and as much less signal, so
 it saves time alone. Weights are a public array of an ask: the guarantee is for every model, whoever chose it.
 
+*The clipping norm* changes what is trained where it is below the usual norm of a gradient: records then pull alike,
+however rare they are, and the chances of a column go to its most frequent cell (the geometric median of its cells, not
+their mean). Norms fall as the fit gets better.
+
 *Without noise* sums of gradients are exact figures of single records for whoever chooses the weights, and no rule on
 tables can judge them: the parts say of nothing what they are, so that no holder whose rules are on answers, and no
 release that has rules is made.
@@ -49,13 +53,18 @@ class Options(Section):
     columns: tuple[str, ...] = Field(
         default=(), max_length=MOST_COLUMNS, description="columns in their order, each given those before; none: all"
     )
-    classes: int = Field(default=32, ge=2, le=1000, description="about how many classes numbers and dates have")
-    hidden: int = Field(default=64, ge=1, le=1024, description="units of a hidden layer")
+    classes: int = Field(default=100, ge=2, le=1000, description="about how many classes numbers and dates have")
+    hidden: int = Field(default=16, ge=1, le=1024, description="units of a hidden layer")
     layers: int = Field(default=1, ge=1, le=4, description="hidden layers")
     direct: bool = Field(default=True, description="does a column also see those before it directly?")
     steps: int = Field(default=50, ge=1, le=5000, description="steps, each a sum over all records")
-    rate: float = Field(default=0.3, gt=0, le=10, description="size of the first step; it falls to 0 evenly")
-    clip: float = Field(default=1.0, gt=0, le=1e6, description="L2 norm that a record's gradient is scaled to at most")
+    rate: float = Field(default=0.1, gt=0, le=10, description="size of the first step; it falls to 0 evenly")
+    clip: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="L2 norm that a record's gradient is scaled to at most; none: by a rule on the number of columns",
+    )
 
 
 @once
@@ -83,6 +92,15 @@ def _network(question: Question[Options]) -> Network:
     return network_of(axes_of(question), question.options)
 
 
+def clip_of(question: Question[Options]) -> float:
+    """The clipping norm. By default about that of the gradient of a record of which no column is known: a column's
+    slopes have a squared norm of about 1, and go to its bias and to what it sees: all columns before it directly, or
+    hidden units of about that norm together."""
+    count, given = len(axes_of(question)), question.options.clip
+    seen = count * (count + 1) / 2 if question.options.direct else 2.0 * count
+    return given if given is not None else float(np.sqrt(seen))
+
+
 def columns(question: Question[Options]) -> tuple[str, ...]:
     _network(question)
     return tuple(axis.name for axis in axes_of(question))
@@ -93,7 +111,7 @@ def budget(question: Question[Options]) -> Fixed:
 
 
 def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
-    network, clip, private = _network(question), question.options.clip, question.privacy is not None
+    network, clip, private = _network(question), clip_of(question), question.privacy is not None
     if ask.name != STEP:
         raise UsageError(f"made: unknown ask: got {ask.name!r}; want {STEP}")
     _weights(question, ask)
@@ -127,7 +145,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
         raise Refused(f"made: got {table.size.records:,} records; want at most {MOST_RECORDS:,} at a holder")
     total, counts = np.zeros(network.entries), np.zeros(2, np.int64)
     for codes, lost in _codes(table, axes):
-        total += clipped_sum(network, weights, codes, question.options.clip)
+        total += clipped_sum(network, weights, codes, clip_of(question))
         counts += len(codes), lost
     return {"gradient": total, "records": counts}
 
@@ -169,7 +187,8 @@ def coordinate(question: Question[Options]) -> Coordination:
     for step in range(1, options.steps + 1):
         total = yield Ask(STEP, {"weights": weights.astype(np.float32)})
         counts += np.asarray(total["records"], np.float64) / options.steps
-        slope = np.asarray(total["gradient"], np.float64) / (options.clip * max(1.0, float(total["records"].sum())))
+        size = clip_of(question) * max(1.0, float(total["records"].sum()))
+        slope = np.asarray(total["gradient"], np.float64) / size
         first, second = (
             by * old + (1.0 - by) * new
             for by, old, new in zip(_MOMENTS, moments, (slope, np.square(slope)), strict=True)
