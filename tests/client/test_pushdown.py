@@ -107,7 +107,7 @@ STREAMED: list[tuple[str, dict[str, Any]]] = [  # records leave the database on 
     ("cox", {"time": "duration", "event": "event", "covariates": "age", "design": True}),  # scores
 ]
 CELLS = {  # what leaves are counts, or sums of a model, of records that left it
-    *("aim", "cart", "marginals", "mst"),
+    *("aim", "cart", "made", "marginals", "mst"),
     *("propensity", "synthetic-risk", "synthetic-within"),
 }
 PARTLY = {"ols", "glm", "glmm", "cox", *CELLS}  # whose PUSHES_DOWN names exceptions

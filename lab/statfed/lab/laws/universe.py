@@ -92,6 +92,7 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "ttest": [{"columns": ["income"], "by": "sex"}, {"columns": ["hours"], "by": "sex", "design": True}],
     "mst": [{"columns": ["region", "sex", "age"], "classes": 4}],
     "aim": [{"columns": ["region", "hours", "employed"], "classes": 4, "more": 1}],
+    "made": [{"columns": ["region", "hours", "employed"], "classes": 4, "hidden": 4, "steps": 3}],
     "chisq": [{"columns": ["region", "sex"]}],
     "pca": [{"columns": ["income", "hours", "age"]}],
     "ols": [{"formula": "income ~ hours + C(region)"}],

@@ -35,15 +35,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-Array = NDArray[np.float64]
+from statfed.strategies.learning.unrounded import Array, bits_of, exponential, product, squared, whole
+
 Product = nn.Linear | nn.Conv1d
 
-_DIGITS = 53
-_CHUNK = 1024  # entries whose squares are added up exactly
-_LEAST = -900  # exponent below which a row counts as that small: 2^900 is finite
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_LN2 = (float.fromhex("0x1.62e42fefa38p-1"), float.fromhex("0x1.ef35793c7673p-45"))  # head with 11 zeros, and rest
-_TERMS = tuple(1.0 / np.prod(np.arange(1.0, k + 1.0)) for k in range(14, -1, -1))
 
 
 def covers(model: nn.Module) -> TypeGuard[nn.Sequential]:
@@ -106,15 +102,15 @@ class Slopes:
         a = self.a.reshape(units, -1, self.a.shape[2])
         g = self.g.reshape(units, -1, self.g.shape[2])
         if a.shape[1] == 1:
-            return RankOne(*_squared(a[:, 0]), *_squared(g[:, 0]), self.bias)
+            return RankOne(*squared(a[:, 0]), *squared(g[:, 0]), self.bias)
         ones = np.ones((units, a.shape[1], 1)) if self.bias else np.zeros((units, a.shape[1], 0))
-        bits = _bits(a.shape[1])
-        left, up = _whole(np.moveaxis(g, 1, 2), (1, 2), bits)
-        right, also = _whole(a, (1, 2), bits)
-        rest, ends = _whole(ones, (1, 2), bits)
+        bits = bits_of(a.shape[1])
+        left, up = whole(np.moveaxis(g, 1, 2), (1, 2), bits)
+        right, also = whole(a, (1, 2), bits)
+        rest, ends = whole(ones, (1, 2), bits)
         weight = (left @ right) * up * also
         bias = (left @ rest) * up * ends
-        return Formed(*_squared(weight.reshape(units, -1)), *_squared(bias.reshape(units, -1)), self.bias)
+        return Formed(*squared(weight.reshape(units, -1)), *squared(bias.reshape(units, -1)), self.bias)
 
 
 @dataclass(frozen=True)
@@ -211,17 +207,6 @@ def loss_slopes(outputs: Array, labels: NDArray[Any]) -> Array:
     return np.asarray(found)
 
 
-def exponential(values: Array) -> Array:
-    """exp of values that are at most 0, to about 1e-16, by elementwise operations of IEEE 754 in a fixed order."""
-    x = np.maximum(values, -700.0)
-    times = np.rint(x * 1.4426950408889634)
-    rest = (x - times * _LN2[0]) - times * _LN2[1]
-    found = np.full_like(rest, _TERMS[0])
-    for term in _TERMS[1:]:
-        found = found * rest + term
-    return np.asarray(np.ldexp(found, times.astype(np.int64)))
-
-
 def _drop(values: Array, alive: NDArray[np.bool_]) -> None:
     """Take out records that are not finite: their values are zero from here on."""
     if np.isfinite(values.sum()):  # a value that is not finite stays so in any sum
@@ -254,7 +239,7 @@ def _matrix(layer: Product) -> Array:
 
 def _forward(layer: nn.Module, value: Array, acted: Array) -> Array:
     if _is_product(layer):
-        z = _product(acted, _matrix(layer).T)
+        z = product(acted, _matrix(layer).T)
         if layer.bias is not None:
             z = z + layer.bias.detach().double().numpy()
         if type(layer) is nn.Conv1d:
@@ -275,9 +260,9 @@ def _forward(layer: nn.Module, value: Array, acted: Array) -> Array:
 def _backward(layer: nn.Module, before: Array, slope: Array) -> Array:
     """The slopes in what a layer acted on, from those in what it gave."""
     if type(layer) is nn.Linear:
-        return _product(slope.reshape(len(slope), -1, slope.shape[-1]), _matrix(layer)).reshape(before.shape)
+        return product(slope.reshape(len(slope), -1, slope.shape[-1]), _matrix(layer)).reshape(before.shape)
     if type(layer) is nn.Conv1d:
-        return _folded(layer, before, _product(np.moveaxis(slope, 1, 2), _matrix(layer)))
+        return _folded(layer, before, product(np.moveaxis(slope, 1, 2), _matrix(layer)))
     if type(layer) is nn.AdaptiveAvgPool1d:
         out = np.zeros_like(before)
         for place, (start, end) in enumerate(_windows(before.shape[-1], _length(layer))):
@@ -304,43 +289,3 @@ def _length(layer: nn.AdaptiveAvgPool1d) -> int:
 
 def _windows(samples: int, out: int) -> Sequence[tuple[int, int]]:
     return [(i * samples // out, -(-(i + 1) * samples // out)) for i in range(out)]
-
-
-def _bits(terms: int) -> int:
-    """Binary digits of two factors so that sums of this many products are exact."""
-    return (_DIGITS - max(0, terms - 1).bit_length()) // 2
-
-
-def _whole(values: Array, axes: int | tuple[int, ...], bits: int) -> tuple[Array, Array]:
-    """Values as whole numbers of at most 2^bits, and the power of two that they are times, one along `axes`."""
-    largest = np.abs(values).max(axis=axes, keepdims=True, initial=0.0)
-    exponent = np.maximum(np.frexp(largest)[1], _LEAST)
-    return np.rint(values * np.ldexp(1.0, bits - exponent)), np.ldexp(1.0, exponent - bits)
-
-
-def _product(rows: Array, columns: Array) -> Array:
-    """(..., inputs) times (inputs, outputs), exact for rows and columns as `_whole` rounds them."""
-    bits = _bits(len(columns))
-    left, up = _whole(rows, -1, bits)
-    right, also = _whole(columns, 0, bits)
-    found = (left.reshape(-1, len(columns)) @ right).reshape(*rows.shape[:-1], -1)
-    return np.asarray(found * up * also)
-
-
-def _squared(rows: Array) -> tuple[Array, Array]:
-    """Rows, (units, entries), rounded so that sums of their squares are exact by chunks, and those sums, (units,).
-
-    A row that is not finite is zero, and its sum infinite.
-    """
-    units, entries = rows.shape
-    kept, total = np.empty_like(rows), np.zeros(units)
-    finite = np.asarray(np.isfinite(rows).all(axis=1))
-    if not finite.all():
-        rows = np.where(finite[:, None], rows, 0.0)
-        total[~finite] = np.inf
-    for start in range(0, entries, _CHUNK):
-        part = rows[:, start : start + _CHUNK]
-        whole, up = _whole(part, 1, _bits(part.shape[1]))
-        kept[:, start : start + _CHUNK] = whole * up
-        total += np.square(whole).sum(1) * up[:, 0] * up[:, 0]
-    return kept, total
