@@ -111,7 +111,7 @@ def test_membership_of_planted_rare_records_is_told_by_trees_without_noise_and_n
     def ask(analysis: str, **options: Any) -> Any:
         return federate(analysis, split(members, 5), BOOK, **options)
 
-    copied = cart.fit(ask, BOOK, cart.Options(smallest=1, depth=14, classes=40))
+    copied = cart.fit(ask, BOOK, cart.Options(smallest=1, depth=12, classes=24))
     copies = Coded(BOOK, dict(cart.generate(copied, BOOK, 800, np.random.default_rng(1))))
     noisy = records(model_of("aim", [members.iloc[i::5] for i in range(5)], 1, {}, epsilon=1.0), 800, 1)
     told, hidden = (membership(original, made, fresh, np.random.default_rng(2)) for made in (copies, noisy))
