@@ -109,11 +109,11 @@ def _distribution(table: Coded, weight: str, grid: "Grid") -> dict[tuple[int, ..
     if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
         raise UsageError(f"{weight}: got weights that are missing, below 0 or all 0; want some above 0")
     codes, sizes = grid.codes(table), grid.sizes
-    found = {}
+    found: dict[tuple[int, ...], Floats] = {}
     for a in range(len(sizes)):
         for b in range(a, len(sizes)):
             cells = codes[:, a] if a == b else codes[:, a] * sizes[b] + codes[:, b]
             length = sizes[a] if a == b else sizes[a] * sizes[b]
-            key = (a,) if a == b else (a, b)
+            key: tuple[int, ...] = (a,) if a == b else (a, b)
             found[key] = np.bincount(cells, weights=weights, minlength=length) / weights.sum()
     return found
