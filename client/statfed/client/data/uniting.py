@@ -179,6 +179,9 @@ def _united(kind: str, columns: Sequence[Column]) -> dict[str, Any]:
         lows, highs = [low for low, _ in ends], [high for _, high in ends]
         made["low"] = min((x for x in lows if x is not None), default=None) if None not in lows else None
         made["high"] = max((x for x in highs if x is not None), default=None) if None not in highs else None
+        if kind != "array":
+            spikes = sorted({value for column in known for value in column.spikes})
+            made["spikes"] = [iso_of(value) for value in spikes] if kind == "date" else spikes
         if kind == "date":
             made |= {end: iso_of(made[end]) for end in ("low", "high") if made[end] is not None}
         scales = {column.given_scale for column in known}

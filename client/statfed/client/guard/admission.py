@@ -253,15 +253,16 @@ def _large(limits: Limits, terms: Terms) -> list[Rule]:
 def bounded_ask(limits: Limits, study: Resolved, ask: Ask, number: int) -> None:
     """Raise Refused where one ask is larger than a holder answers: before its parts are laid out in memory.
 
-    number: of the sum in its study. The cells of a table are the product of the levels of its columns.
+    number: of the sum in its study. The cells of a table are the product of the levels of its columns; of several
+    tables, those that the largest may have.
     """
     megabytes = math.ceil(sum(array.nbytes for array in ask.arrays.values()) / 1e6)
     _within(limits, {"asks": number, "megabytes": megabytes})
     discloses = study.method.discloses(study.question, ask)
     if isinstance(discloses, Cells):
         columns = study.question.codebook.columns  # of a linkage those of all holders
-        levels = (len(columns[name].levels) for name in discloses.by if name in columns)
-        _within(limits, {"cells": math.prod(max(1, each) for each in levels)})
+        levels = sorted((max(1, len(columns[name].levels)) for name in discloses.by if name in columns), reverse=True)
+        _within(limits, {"cells": math.prod(levels[: discloses.together])})
     elif isinstance(discloses, Model) and not study.training:
         _within(limits, {"parameters": discloses.parameters})
 

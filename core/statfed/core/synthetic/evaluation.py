@@ -11,7 +11,7 @@ import numpy as np
 
 from statfed.core.errors import UsageError
 from statfed.core.progress import Progress, silent
-from statfed.core.synthetic import attacks, membership, population, specific, targets, utility
+from statfed.core.synthetic import attacks, membership, population, specific, targets, utility, weights
 from statfed.core.synthetic.coded import Coded
 from statfed.core.synthetic.guide import Limit, Use, guide
 from statfed.core.synthetic.measured import Measured
@@ -136,8 +136,15 @@ def evaluate(
         except UsageError as error:
             left_out.append((name, str(error)))
     progress("measures", len(names), len(names))
+    found = weights.unweighted(found, original.codebook)
+    if "margins" in names:
+        try:
+            found += weights.weighted_figures(original, there, fresh)
+        except UsageError as error:
+            left_out.append(("margins", f"by weight: {error}"))
     whole = guide().population
-    notes = (whole.warning, whole.utility) if asked.population else () if fresh is not None else (NO_FRESH,)
+    first = (whole.warning, whole.utility) if asked.population else () if fresh is not None else (NO_FRESH,)
+    notes = (*first, *weights.survey_notes(original.codebook))
     counts = (original.count, there.count, None if fresh is None else fresh.count)
     return judged_for(use, found, counts, left_out, notes)
 

@@ -13,6 +13,7 @@ from statfed.core import VERSION
 from statfed.core.codebook import Codebook
 from statfed.core.conditions import parse_where
 from statfed.core.linkage import read_analysis, restricted
+from statfed.core.method import load_method
 from statfed.core.progress import Progress
 from statfed.core.result import Row
 from statfed.core.synthetic.details import FEWEST, Details
@@ -20,6 +21,7 @@ from statfed.core.synthetic.evaluation import Asked, Evaluation, Judged
 from statfed.core.synthetic.guide import Limit, guide
 from statfed.core.synthetic.measured import Measured
 from statfed.core.synthetic.specific import coefficients
+from statfed.core.synthetic.weights import by_weight
 from statfed.federation.evaluation.apart import evaluate_apart
 from statfed.federation.federation import Federation
 from statfed.federation.synthetic import own_table
@@ -32,16 +34,24 @@ def coefficients_of(
     original: Mapping[str, str], synthetic: Mapping[str, str], codebook: Codebook, models: Sequence[str]
 ) -> tuple[Measured, ...]:
     """Models fitted to both, each in one line as `ols income ~ age`, by the questions that holders are asked: the
-    original may lie with several. Raises UsageError where a line is none."""
+    original may lie with several. By weight where the codebook has one (`statfed.core.synthetic.weights`). Raises
+    UsageError where a line is none."""
     found = []
     for line in models:
         name, options = read_analysis(line)
+        about, used = line, codebook
+        if codebook.role("weight") is not None:
+            fields = load_method(name).Options.model_fields
+            weighted = "design" in fields and not {"design", "weight"} & {*options}
+            options |= {"design": True} if weighted else {}
+            used = by_weight(codebook) if weighted else codebook
+            about += ", weighted" if weighted or {"design", "weight"} & {*options} else ", unweighted"
         results = []
         for sources in (original, synthetic):
-            with Federation(sources, codebook) as federation:
+            with Federation(sources, used) as federation:
                 results.append(federation.ask(name, **options))
-        found.append(coefficients(results[0], results[1])[0])
-    return tuple(replace(one, about=line) for one, line in zip(found, models, strict=True))
+        found.append(replace(coefficients(results[0], results[1])[0], about=about))
+    return tuple(found)
 
 
 def of_holders(

@@ -22,6 +22,7 @@ from statfed.core.synthetic.evaluation import NO_FRESH, Asked, Evaluation, judge
 from statfed.core.synthetic.guide import Limit, guide
 from statfed.core.synthetic.measured import Measured, succeeded
 from statfed.core.synthetic.packing import packed
+from statfed.core.synthetic.weights import survey_notes, unweighted
 from statfed.federation.evaluation.together import MODELLED, WITHIN, propensity_apart, within
 from statfed.strategies.analyses.marginals import axes_for
 
@@ -79,11 +80,13 @@ def evaluate_apart(
     found += more
     for line in models:
         found.append(_coefficients(federation, synthetic, line, fresh, privacy))
+    found = unweighted(found, federation.codebook or codebook)
     known = {one.name for one in found}
     said = {name for name, _ in left_out}
     left_out += [(name, _WHY.get(name, _LEFT)) for name in dict.fromkeys(wanted) if name not in {*known, *said}]
     notes = [f"Nothing was pooled: {len(federation.last.terms.holders) if federation.last else 0} holders were asked."]
     notes += [] if apart else [NO_FRESH]
+    notes += survey_notes(federation.codebook or codebook)
     noisy = (
         "Counts of the holders carry noise, which is in intervals, and in distances and what fresh records would have."
     )

@@ -3,6 +3,11 @@
 Classes of a number are values where it has few, else equal ones and, towards 0 or the end nearest to it, ever smaller
 ones: so that skewed amounts and small ones are told apart without a look at the data. Cells can be merged into groups:
 by released counts, say, which are public.
+
+*Spikes.* Within a class values are told apart no more, and what is drawn from it is spread evenly: a value that many
+have, as no hours or a top code, would be smeared. So of 8 classes or more some are one value alone: both bounds, where
+values are cut off and codes are put; 0, of numbers; and the values that the codebook names (`Column.spikes`, round
+numbers, say). All of them are public facts of the codebook, and the same at every holder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -102,16 +107,32 @@ def axis_of(
         if edges[0] > low or edges[-1] < high:
             raise UsageError(f"{name}: got edges {edges[0]:g} to {edges[-1]:g}; want them to span {low:g} to {high:g}")
         return Axis(name, (), tuple(float(edge) for edge in edges), not column.required)
-    return Axis(name, (), _edges(low, high, whole, classes, cuts), not column.required)
+    spikes = (*column.spikes, *(() if column.type == "date" else (0.0,)))
+    return Axis(name, (), _edges(low, high, whole, classes, spikes, cuts), not column.required)
 
 
-def _edges(low: float, high: float, whole: bool, classes: int, cuts: Sequence[float]) -> tuple[float, ...]:
+def above(value: float) -> float:
+    """The least number above one, that every database can hold: above 0 the least one of full precision."""
+    found = float(np.nextafter(value, np.inf))
+    return float(np.finfo(np.float64).tiny) if abs(found) < np.finfo(np.float64).tiny and found != 0 else found
+
+
+def alone(axis: Axis) -> NDArray[np.bool_]:
+    """Of which classes of a number all that is in them is one value, their left edge? (classes,)"""
+    edges = np.array(axis.edges)
+    return edges[1:] <= [above(edge) for edge in axis.edges[:-1]]
+
+
+def _edges(
+    low: float, high: float, whole: bool, classes: int, spikes: Sequence[float], cuts: Sequence[float]
+) -> tuple[float, ...]:
     if whole:
         low, high = float(np.ceil(low)), float(np.floor(high))
         if high - low + 1 <= classes:
             return tuple(float(value) for value in np.arange(low, high + 2))
+    end = high + 1.0 if whole else above(high)
     if low == high:
-        return (low, np.nextafter(high, np.inf))
+        return (low, end)
     width = high - low
     origin = min(max(0.0, low), high)
     equal = np.linspace(low, high, max(classes // 2, 1) + 1)
@@ -119,9 +140,12 @@ def _edges(low: float, high: float, whole: bool, classes: int, cuts: Sequence[fl
     found = np.concatenate([equal, origin + fine, origin - fine]) if classes >= _FEW else equal
     if whole:
         found = np.ceil(found)
-    further = [cut for cut in cuts if low < cut <= high]
-    inside = np.unique([*found[(found > low) & (found < high)], *further])
-    return (low, *(float(edge) for edge in inside), float(np.nextafter(high, np.inf)) if not whole else high + 1.0)
+    inside = found[(found > low) & (found < high)].tolist()
+    if classes >= _FEW:
+        apart = [spike for spike in (low, high, *spikes) if low <= spike <= high]
+        inside += [edge for one in apart for edge in (one, one + 1.0 if whole else above(one)) if low < edge < end]
+    inside += [cut for cut in cuts if low < cut < end]
+    return (low, *sorted({float(edge) for edge in inside}), end)
 
 
 def cells_of(axes: Sequence[Axis]) -> tuple[int, ...]:

@@ -179,7 +179,7 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
-    return Cells(tuple(axis.name for axis in axes_of(question) if axis.levels))
+    return Cells(tuple(axis.name for axis in axes_of(question) if axis.levels), together=2)
 
 
 @dataclass(frozen=True, eq=False)

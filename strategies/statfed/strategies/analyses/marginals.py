@@ -143,7 +143,8 @@ def contribute(table: Table, question: Question[Options], ask: Ask) -> Arrays:  
 
 
 def discloses(question: Question[Options], ask: Ask) -> Cells:  # noqa: ARG001
-    return Cells(tuple(name for name, axis in axes_of(question).items() if axis.levels))
+    most = max(len(margin) for margin in margins_of(question.options))
+    return Cells(tuple(name for name, axis in axes_of(question).items() if axis.levels), together=most)
 
 
 def coordinate(question: Question[Options]) -> Coordination:

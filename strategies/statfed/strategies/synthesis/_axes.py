@@ -10,7 +10,8 @@ from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
 from statfed.core.result import Result
 from statfed.core.synthetic.coded import described
-from statfed.strategies.analyses._classes import Axis, axis_of
+from statfed.strategies.analyses._classes import Axis, alone, axis_of
+from statfed.strategies.analyses._merging import projected
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -27,14 +28,14 @@ def axes(codebook: Codebook, classes: int, names: Sequence[str] = ()) -> dict[st
 
 def drawn(axis: Axis, column: Column, cells: Ints, rng: np.random.Generator) -> NDArray[Any]:
     """Values for cells, (n,), as `Coded` has them: of a class evenly drawn between its edges, of whole numbers and days
-    one of those in it; -1 or NaN for the cell of missing values."""
+    one of those in it; -1 or NaN for the cell of missing values. A class of one value alone gives that value."""
     gone = (cells == axis.cells - 1) if axis.missing else np.zeros(len(cells), np.bool_)
     if axis.levels:
         return np.where(gone, -1, cells).astype(np.int64)
     edges = np.array(axis.edges)
     place = np.where(gone, 0, cells)
     low, high = edges[place], edges[place + 1]
-    values = low + (high - low) * rng.random(len(cells))
+    values = np.where(alone(axis)[place], low, low + (high - low) * rng.random(len(cells)))
     if column.type in ("integer", "date"):
         values = np.floor(values)
     bounds = column.bounds or (-np.inf, np.inf)
@@ -42,14 +43,18 @@ def drawn(axis: Axis, column: Column, cells: Ints, rng: np.random.Generator) -> 
 
 
 def unmerged(axis: Axis, groups: Ints, weights: Floats, rng: np.random.Generator) -> Ints:
-    """A cell of each group, (n,), drawn by the cells' weights (cells,), none below 0; evenly where all in it are 0."""
+    """A cell of each group, (n,), drawn by the cells' weights (cells,); evenly where their sum in it is not above 0.
+
+    Weights below 0, as noise makes them, are projected away (`projected`): cut off at 0 they would leave the mass of
+    the noise above it to many empty cells.
+    """
     if axis.groups is None:
         return groups
     found = np.empty(len(groups), np.int64)
     of_cell = np.array(axis.groups)
     for group in np.unique(groups):
         cells = np.flatnonzero(of_cell == group)
-        chance = np.maximum(weights[cells], 0.0)
+        chance = projected(weights[cells], float(weights[cells].sum()))
         chance = chance / chance.sum() if chance.sum() > 0 else np.full(len(cells), 1 / len(cells))
         here = groups == group
         found[here] = rng.choice(cells, int(here.sum()), p=chance)

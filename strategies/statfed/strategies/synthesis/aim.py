@@ -1,7 +1,8 @@
 """`aim`: records from pairs of columns that were counted with noise in rounds: the private default.
 
 One study (analysis `aim`) asks for all counts. The model is the distribution of largest entropy, or nearly, among those
-nearest to them: log-linear, on a junction tree. Values within a class are drawn evenly.
+nearest to them: log-linear, on a junction tree. Values within a class are drawn evenly; bounds, 0
+and spikes of the codebook are classes of their own.
 Source: McKenna, Mullins, Sheldon and Miklau 2022, AIM.
 """
 

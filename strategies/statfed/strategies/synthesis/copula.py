@@ -15,7 +15,7 @@ puts it.
 together. A third of the budget goes to the margins of one column, the rest to those of two.
 
 All dependence is of pairs, and monotone in those orders: interactions and bends are lost. Values are drawn evenly
-within classes (`_axes.drawn`).
+within classes (`_axes.drawn`), of which some are one value alone (`_classes`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
 from statfed.core.section import Section
 from statfed.core.synthesis import Ask, Columns, Model, Private
-from statfed.strategies.analyses._classes import Axis, axis_of
+from statfed.strategies.analyses._classes import Axis, alone, axis_of
 from statfed.strategies.synthesis._axes import axes, axis_from, axis_json, counts_in, drawn
 from statfed.strategies.synthesis._latent import first_factor, nearest_correlation, polychoric, projected
 
@@ -113,7 +113,8 @@ def _groups(axis: Axis, codebook: Codebook, most: int) -> tuple[int, ...]:
     """Public groups of the cells of a column: of classes those whose middles are in one of `most` coarser classes."""
     if axis.levels:
         return tuple(range(axis.cells))
-    middles = (np.array(axis.edges[:-1]) + np.array(axis.edges[1:])) / 2
+    lows, highs = np.array(axis.edges[:-1]), np.array(axis.edges[1:])
+    middles = np.where(alone(axis), lows, (lows + highs) / 2)
     place = np.searchsorted(axis_of(codebook, axis.name, most).edges[1:-1], middles, side="right")
     _, groups = np.unique(place, return_inverse=True)
     found = [int(group) for group in groups]

@@ -1,7 +1,8 @@
 """`mst`: records from a tree of pairs of columns, counted with noise: differentially private, and cheap.
 
 One study (analysis `mst`) asks for all counts. The model is the distribution nearest to them whose columns depend on
-each other along the tree; what no pair of the tree tells is lost. Values within a class are drawn evenly.
+each other along the tree; what no pair of the tree tells is lost. Values within a class are drawn evenly; bounds, 0
+and spikes of the codebook are classes of their own.
 Source: McKenna, Miklau and Sheldon 2021, Winning the NIST contest.
 """
 
