@@ -105,37 +105,11 @@ class Basis:
         return frozenset((*self.places, *self.figures, *self.secret))
 
 
-FIGURES = frozenset(
-    [
-        "column",
-        "count",
-        "cumulative",
-        "cumulative_hazard",
-        "cv",
-        "density",
-        "estimate",
-        "events",
-        "expected",
-        "left_out",
-        "lower",
-        "mean",
-        "measure",
-        "median",
-        "missing",
-        "name",
-        "p_value",
-        "quality",
-        "records",
-        "statistic",
-        "status",
-        "std_dev",
-        "std_error",
-        "survival",
-        "total",
-        "upper",
-        "variance",
-    ]
-)
+FIGURES = frozenset({
+    "column", "count", "cumulative", "cumulative_hazard", "cv", "density", "estimate", "events", "expected",
+    "left_out", "lower", "mean", "measure", "median", "missing", "name", "p_value", "quality",
+    "records", "statistic", "status", "std_dev", "std_error", "survival", "total", "upper", "variance",
+})  # fmt: skip
 """What rows of groups have beside the columns that say which group: no such column can have one of these names, for it
 would be overwritten. `Result` refuses any other that a table turns out to have twice."""
 

@@ -21,7 +21,8 @@ from torch.nn.utils import parametrizations
 from statfed.scenarios.time_use import CODEBOOK
 from statfed.strategies.learning import clipping
 from statfed.strategies.learning.clipping import clip_factors, clipped_total
-from statfed.strategies.learning.exact import covers, exponential, loss_slopes, slopes_of
+from statfed.strategies.learning.exact import covers, loss_slopes, slopes_of
+from statfed.strategies.learning.unrounded import exponential
 from statfed.strategies.models import cnn, mlp
 
 CLASSES = 3
