@@ -37,8 +37,10 @@ PLACES = {
 }  # fmt: skip
 WIDE = {"wage": 5, "full_time": 15}
 BOUNDS = {"age": (0, 90), "gains": (0, 99_999), "dividends": (0, 99_999), "weeks": (0, 52), "wage": (0, 9_999)}
+METHODS = ("aim", "mst", "dp-generator", "cart-exact", "copula-exact", "dp-generator-exact", "fcs-exact")
 CASES = (
-    "aim-1", "aim-5", "aim-20", "mst-1", "mst-5", "mst-20", "union-5", "union-20", "independent", "fresh", "original",
+    "aim-1", "aim-5", "aim-20", "mst-1", "mst-5", "mst-20", "dp-generator-1", "union-5", "union-20", "independent",
+    "cart-exact-1", "copula-exact-1", "dp-generator-exact-1", "fresh", "original",
 )  # fmt: skip
 
 
@@ -67,8 +69,10 @@ def made(frame: pd.DataFrame, codebook: Codebook, method: str, holders: int, see
     """As many records as there are, from holders that share the noise."""
     parts = {f"h{i}": frame.iloc[i::holders] for i in range(holders)}
     protection, noise = ("plain", "central") if holders == 1 else ("secure-aggregation", "shared")
+    exact = method.removesuffix("-exact")
+    privacy = {"epsilon": EPSILON, "noise": noise} if exact == method else None
     with Federation(parts, codebook, seed=seed, protection=protection) as asked:
-        model = fit(asked, method, {}, privacy={"epsilon": EPSILON, "noise": noise})
+        model = fit(asked, exact, {}, privacy=privacy)
     return model.coded(len(frame), seed)
 
 
@@ -97,17 +101,17 @@ def case_of(
     name: str, frame: pd.DataFrame, codebook: Codebook, original: Coded, fresh: Coded
 ) -> Callable[[int], Coded]:
     """How the records of a case are made."""
-    kind, _, number = name.partition("-")
-    if kind in ("aim", "mst"):
+    kind, _, number = name.rpartition("-")
+    if kind in METHODS:
         return lambda seed: made(frame, codebook, kind, int(number), seed)
     if kind == "union":
         whole = int(number)
         return lambda seed: joined(
             *(made(frame.iloc[i::whole], codebook, "aim", 1, 1000 * seed + i) for i in range(whole))
         )
-    if kind == "independent":
+    if name == "independent":
         return lambda seed: independent(original, seed)
-    return lambda _: fresh if kind == "fresh" else original
+    return lambda _: fresh if name == "fresh" else original
 
 
 def main() -> None:
