@@ -484,3 +484,13 @@ def test_counts_have_the_error_of_the_geometric_mechanism_and_shares_of_it_that_
     shared = noise.plan({"n": CELLS}, Privacy(epsilon=epsilon, noise="shared"), shares=3).std(4)["n"][0, 0]
     assert central <= 1.01 * best
     assert shared <= 1.01 * math.sqrt(4 / 3) * best
+
+
+def test_a_sum_of_many_entries_that_change_together_gets_the_noise_that_can_be_drawn_for_it() -> None:
+    entries = 20_000
+    parts = {"g": Part((entries,), 1.0, together=(math.sqrt(entries), 1.0))}
+    planned = noise.plan(parts, Privacy(epsilon=1.0, delta=1e-6), times=20)
+    assert not planned.kind.laplace
+    assert all(grid.scale.max() <= discrete.LARGEST for grid in planned._grids)
+    with pytest.raises(UsageError, match="want at least epsilon"):
+        noise.plan(parts, Privacy(epsilon=1.0, delta=1e-6, mechanism="laplace"), times=20)

@@ -446,7 +446,11 @@ def _least_step(facts: tuple[Facts, ...], kind: Kind) -> int:
 
     def drawable(step: int) -> bool:
         largest = discrete.LARGEST_SHARED if kind.laplace and kind.shares > 1 else discrete.LARGEST
-        return all(m <= largest / 16 for m in _made(noisy, kind, step))
+        made = _made(noisy, kind, step)
+        if any(m > largest / 16 for m in made):
+            return False
+        together = ((f, m) for f, m in zip(noisy, made, strict=True) if f.joint(kind))
+        return all(float(grid_of(f, m, kind).scale.max()) <= largest for f, m in together)
 
     return _bisect(lambda j: not drawable(j), *_LADDER) + 1
 
