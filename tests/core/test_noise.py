@@ -493,4 +493,4 @@ def test_a_sum_of_many_entries_that_change_together_gets_the_noise_that_can_be_d
     assert not planned.kind.laplace
     assert all(grid.scale.max() <= discrete.LARGEST for grid in planned._grids)
     with pytest.raises(UsageError, match="want at least epsilon"):
-        noise.plan(parts, Privacy(epsilon=1.0, delta=1e-6, mechanism="laplace"), times=20)
+        noise.plan(parts, Privacy(epsilon=1.0, delta=1e-6, mechanism="discrete-laplace"), times=20)
