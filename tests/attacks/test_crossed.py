@@ -31,8 +31,9 @@ def people(few: int, n: int = 400) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     frame = pd.DataFrame({"person": [f"p{i}" for i in range(n)], "club": "n", "union": "n"})
     frame["income"], frame["age"], frame["hours"] = (rng.uniform(20, 60, n).round(2) for _ in range(3))
-    frame.loc[:59, ["club", "age"]] = ["y", np.nan]
-    frame.loc[60 - few : 129 - few, ["union", "hours"]] = ["y", np.nan]
+    frame.loc[:59, "club"], frame.loc[:59, "age"] = "y", np.nan
+    last = slice(60 - few, 129 - few)
+    frame.loc[last, "union"], frame.loc[last, "hours"] = "y", np.nan
     return frame
 
 
@@ -47,7 +48,7 @@ def people(few: int, n: int = 400) -> pd.DataFrame:
     ],
 )
 def test_a_model_does_not_tell_of_the_one_in_two_groups(formula: str, tmp_path: Path) -> None:
-    """Nor of none but two: of thirty it is answered."""
+    """Nor of two; of thirty it is answered."""
     whole = formula.replace("hours ~", "income ~").replace("club:income", "club")
     for few, asked in ((1, formula), (2, formula), (30, whole)):
         frame = people(few)
