@@ -183,7 +183,8 @@ class Contributions:
         contribution = without_few(table, parts, contribution, rules)
 
         def table_of(codebook: Codebook, names: Sequence[str]) -> Table:
-            return open_table(source, codebook, (), tuple(names))
+            some = tuple(names) or tuple(columns)[:1]  # populations of all records read none, and a table has one
+            return open_table(source, codebook, (), some)
 
         with Releases(self._home / RELEASES, dataset=policy.dataset.id) as releases:
 

@@ -1,11 +1,14 @@
 """How records weigh in the sums of regressions and of moments: what `weighs` of several analyses shares."""
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from itertools import combinations_with_replacement
+from operator import mul
 
 from statfed.core.codebook import Codebook
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Rows, Weighed
-from statfed.strategies.analyses._matrix import Design
+from statfed.strategies.analyses._matrix import Design, Term
 
 
 def of_design(table: Table, design: Design, frequency: Expr | None = None) -> Iterator[Weighed]:
@@ -18,6 +21,7 @@ def of_design(table: Table, design: Design, frequency: Expr | None = None) -> It
     columns = scaled(table, design)
     root = None if frequency is None else frequency.sqrt()
     yield Rows(table, weighted(columns, root), counting=True)
+    yield from crossed(table, design, frequency)
     if root is not None:
         yield Amounts(table, (frequency,))
     if design.left is None:
@@ -33,6 +37,32 @@ def of_design(table: Table, design: Design, frequency: Expr | None = None) -> It
     one = real(1.0)
     yield Rows(table, weighted([one, *columns, y], root))
     yield Rows(table, weighted([one, *columns, y, *(x * y for x in columns)], frequency))
+
+
+def crossed(table: Table, design: Design, times: Expr | None = None) -> Iterator[Amounts]:
+    """What products of two columns add up in each cell that both make: of levels, of marks, and of values there are.
+
+    A leverage bounds squares of combinations. The product of two columns is a sum over those alone who are in the cells
+    of both, of whom their leverages say nothing. times: a factor of these products.
+    """
+    made: dict[tuple[str, ...], tuple[tuple[Expr, ...], dict[str, Expr]]] = {}
+    for one, other in combinations_with_replacement(design.terms, 2):
+        cells = {**_cells(table, one), **_cells(table, other)}
+        values = [x for x in (*one.numbers, *other.numbers) if not x.cases]
+        if len(cells) > 1 or values:  # cells of one column are looked at already
+            _, amounts = made.setdefault(tuple(sorted(cells)), (tuple(cells.values()), {}))
+            name = " * ".join(sorted(x.text for x in values))
+            amounts.setdefault(name, reduce(mul, (x.build(table) for x in values), real(1.0)))
+    for by, amounts in made.values():
+        yield Amounts(table, weighted([*amounts.values()], times), by)
+
+
+def _cells(table: Table, term: Term) -> dict[str, Expr]:
+    """What tells the records of a column from those at which it is 0, by name."""
+    levels = {category.column: table[category.column] for category, _ in term.cells}
+    marks = {x.text: x.build(table) for x in term.numbers if x.cases}
+    there = {f"missing({of})": table[of].isnull() for x in term.numbers if not x.cases for of, _ in x.marks}
+    return levels | marks | there
 
 
 def spanned(table: Table, design: Design) -> list[Expr]:
