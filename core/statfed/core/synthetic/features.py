@@ -13,6 +13,8 @@ MOST_FEATURES = 800
 NONE, ALL = 0, 1
 """Products of columns in a model: none, of each two; other numbers are groups of each column that are multiplied."""
 _GROUPS = (5, 4, 3, 2)
+_FINE = 100
+"""Columns of a model with finer groups than halves: S_pMSE of fresh records grows with the root of half of them."""
 PRODUCTS = (NONE, ALL, *_GROUPS)
 
 
@@ -46,7 +48,10 @@ def products_for(reference: Coded, main: int, records: int) -> int:
     room = min(records / 10, MOST_FEATURES - 1)
     if main * (main + 1) // 2 <= room:
         return ALL
-    return next((groups for groups in _GROUPS if main + grouped_width(reference, groups) <= room), NONE)
+    for groups in _GROUPS:
+        if main + grouped_width(reference, groups) <= (room if groups == _GROUPS[-1] else min(room, _FINE)):
+            return groups
+    return NONE
 
 
 def grouped_width(reference: Coded, groups: int) -> int:
