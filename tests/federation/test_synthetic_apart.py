@@ -41,7 +41,7 @@ def test_the_propensity_model_is_that_of_the_pooled_records(made: pd.DataFrame, 
     """Also where a level is in one table alone, so that its coefficient grows until the fit ends."""
     synthetic, fresh = asked("propensity", made, interactions=interactions).tables["models"]
     for row, other in ((synthetic, made), (fresh, KEPT)):
-        pooled, p = utility._fitted(read(USED), read(other), interactions)
+        pooled, p = utility._fitted(read(USED), read(other), interactions, read(made))
         assert (row["made_from"], row["others"], row["parameters"]) == (N, len(other), pooled.parameters)
         assert row["pmse"] == pytest.approx(pooled.value, abs=1e-8)
         exact, _ = auc(p[N:], p[:N])
@@ -49,9 +49,10 @@ def test_the_propensity_model_is_that_of_the_pooled_records(made: pd.DataFrame, 
         assert row["auc_off_by"] < 0.01 or made is not LIKE
 
 
-def test_the_figures_are_those_of_the_pooled_evaluation() -> None:
+@pytest.mark.parametrize("count", [450, 200, 40], ids=["all products", "products of groups", "no products"])
+def test_the_figures_are_those_of_the_pooled_evaluation(count: int) -> None:
     """With as many fresh records as synthetic ones the baselines are the same, too."""
-    used, kept, like = (frame.iloc[:450] for frame in (USED, KEPT, LIKE))
+    used, kept, like = (frame.iloc[:count] for frame in (USED, KEPT, LIKE))
     frames = {f"h{i}": pd.concat([used.assign(part="used")[i::2], kept.assign(part="kept")[i::2]]) for i in range(2)}
     with Federation(frames, book(), seed=1) as federation:
         wanted = Asked("public-release", KEYS, SECRETS, measures=("pmse", "s-pmse", "logistic-auc", "propensity-auc"))
@@ -212,7 +213,7 @@ def test_asks_of_another_model_are_refused_by_the_holder() -> None:
     )
     cells = method.parts(question, Ask("levels"))["levels"].shape[1]
     there = np.ones(cells, np.int64)
-    right = {"versus": np.array(0), "there": there, "interactions": np.array(0)}
+    right = {"versus": np.array(0), "there": there, "products": np.array(0)}
     q = 1 + 2 + 5 + 2 + 8 + 2
     step = Ask("step", {**right, "coefficients": np.zeros(q)})
     assert method.parts(question, step)["score"].shape == (q,)
@@ -220,7 +221,8 @@ def test_asks_of_another_model_are_refused_by_the_holder() -> None:
         {"coefficients": np.zeros(q + 1)},
         {"there": there[1:]},
         {"versus": np.array(2)},
-        {"interactions": np.array(1)},
+        {"products": np.array(1)},
+        {"products": np.array(7)},
     ):
         with pytest.raises(UsageError):
             method.parts(question, Ask("step", {**step.arrays, **wrong}))

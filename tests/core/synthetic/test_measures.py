@@ -14,7 +14,8 @@ from statfed.core.codebook import make_codebook
 from statfed.core.errors import UsageError
 from statfed.core.synthetic import attacks, membership, specific, targets, utility
 from statfed.core.synthetic.coded import Coded, grid_of
-from statfed.core.synthetic.features import gower_points, main_effects, nearest
+from statfed.core.synthetic.features import cuts_of, gower_points, grouped, main_effects, nearest
+from statfed.core.synthetic.guide import Limit
 from statfed.core.synthetic.measured import auc, wilson
 from statfed.federation.synthetic import own_table
 from tests.synthetic_people import CODEBOOK, people, read, shuffled
@@ -93,6 +94,51 @@ def test_s_pmse_of_data_from_the_right_model_has_mean_0_and_spread_1() -> None:
         values.append(utility.propensity(original, synthetic, None, source)[1].value)
     assert np.mean(values) == pytest.approx(0.0, abs=4 / math.sqrt(200))
     assert np.std(values) == pytest.approx(1.0, abs=0.3)
+
+
+@pytest.mark.parametrize(("count", "groups"), [(200, 2), (300, 3), (500, 4)])
+def test_lost_relations_are_seen_by_products_of_groups_where_those_of_columns_are_too_many(
+    count: int, groups: int
+) -> None:
+    original, fresh = read(people(count, 1)), read(people(count, 2))
+    independent = read(shuffled(people(count, 3), 4))
+    lost, like = (utility.propensity(original, each, None, rng())[1] for each in (independent, fresh))
+    assert f"products of {groups} groups" in lost.about
+    assert lost.value > like.value + 3
+    assert lost.high is None
+
+
+def test_a_model_without_products_breaks_limits_and_keeps_none() -> None:
+    """It does not see relations: independent columns have the figure of data from the right model."""
+    limit = Limit(measure="s-pmse", most=10.0, reason="a test's")
+    original, independent = read(people(100, 1)), read(shuffled(people(100, 3), 4))
+    found = utility.propensity(original, independent, None, rng())[1]
+    assert (found.low, found.high) == (found.value, math.inf)
+    assert "relations are not seen" in found.note
+    assert limit.kept(found) is None
+    assert found.row()["high"] is None
+    other = read(people(100, 3).assign(region="A", employed=True, edu="0"))
+    assert limit.kept(utility.propensity(original, other, None, rng())[1]) is False
+
+
+def test_groups_of_columns_are_halves_also_of_spikes_and_rare_levels() -> None:
+    codebook = make_codebook(
+        {
+            "columns": {
+                "x": {"type": "number", "low": 0, "high": 9},
+                "g": {"type": "category", "categories": ["rare", "most", "none"]},
+            }
+        }
+    )
+    table = Coded(
+        codebook, {"x": np.array([0.0] * 7 + [3.0, 5.0, np.nan]), "g": np.array([0] + [1] * 8 + [-1], np.int64)}
+    )
+    assert cuts_of(table, "x", 2).tolist() == [0.0]
+    assert cuts_of(table, "g", 2).tolist() == [0.0]
+    assert grouped(table, table, 2).tolist() == [[0, 0]] * 7 + [[1, 1]] * 2 + [[0, 0]]
+    top = Coded(codebook, {"x": np.array([1.0] + [9.0] * 9), "g": np.ones(10, np.int64)})
+    assert cuts_of(top, "x", 2).tolist() == [1.0]
+    assert cuts_of(top, "g", 2).tolist() == []
 
 
 def test_associations_agree_with_correlation_and_cramers_v() -> None:

@@ -15,13 +15,19 @@ from numpy.typing import NDArray
 
 from statfed.core.errors import UsageError
 from statfed.core.synthetic.coded import Coded
-from statfed.core.synthetic.features import with_interactions
+from statfed.core.synthetic.features import (
+    ALL,
+    MOST_FEATURES,
+    NONE,
+    grouped,
+    grouped_width,
+    products_for,
+    with_interactions,
+)
 
 Floats = NDArray[np.float64]
 STEPS = 50
 """Steps of a fit at most."""
-MOST_FEATURES = 800
-"""Columns of a model, its constant included."""
 _RANK = 1e-11
 """Of the second moments of features scaled to 1: a direction with less is none."""
 _BLOCK = 4096
@@ -30,11 +36,11 @@ _BLOCK = 4096
 @dataclass(frozen=True)
 class Features:
     """The columns of a model; public. there: (cells,) of `cells_of`, which of them some record has. reference: its
-    known numbers have mean 0 and standard deviation 1. interactions: products of each two."""
+    known numbers have mean 0 and standard deviation 1. products: as `products_for` has them."""
 
     reference: Coded
     there: NDArray[np.bool_]
-    interactions: bool
+    products: int
 
     @property
     def main(self) -> int:
@@ -45,7 +51,9 @@ class Features:
     def count(self) -> int:
         """Columns with the constant and products."""
         k = self.main
-        return 1 + (k * (k + 1) // 2 if self.interactions else k)
+        if self.products == ALL:
+            return 1 + k * (k + 1) // 2
+        return 1 + k + (grouped_width(self.reference, self.products) if self.products else 0)
 
     def _widths(self) -> Iterator[int]:
         for name, there in _by_column(self.reference, self.there):
@@ -65,7 +73,10 @@ class Features:
             columns.append(np.where(missing, 0.0, (np.where(missing, 0.0, values) - centre) / spread))
             columns += [missing.astype(np.float64)] if there[0] else []
         main = np.column_stack(columns) if columns else np.empty((table.count, 0))
-        return np.column_stack([np.ones(table.count), with_interactions(main) if self.interactions else main])
+        made = [np.ones(table.count), with_interactions(main) if self.products == ALL else main]
+        if self.products > ALL:
+            made.append(grouped(table, self.reference, self.products))
+        return np.column_stack(made)
 
     def blocks(self, table: Coded) -> Iterator[Floats]:
         """`matrix`, some thousand records at a time."""
@@ -98,15 +109,13 @@ def counted(table: Coded) -> NDArray[np.int64]:
 
 
 def features_for(reference: Coded, counts: NDArray[np.int64], records: int, *, interactions: bool) -> Features:
-    """The columns of a model of so many records, which have these counts: products where they are at most a tenth of
-    the records, as `utility.propensity` has them. Raises UsageError where they are too many for sums."""
-    features = Features(reference, counts > 0, interactions=False)
-    wide = features.main * (features.main + 1) // 2
-    features = Features(reference, counts > 0, interactions and wide <= records / 10)
+    """The columns of a model of so many records, which have these counts: with the products that there is room for, as
+    `utility.propensity` has them. Raises UsageError where they are too many for sums."""
+    features = Features(reference, counts > 0, NONE)
+    if interactions:
+        features = Features(reference, counts > 0, products_for(reference, features.main, records))
     if features.count > MOST_FEATURES:
-        raise UsageError(
-            f"columns: got a model with {features.count} features; want at most {MOST_FEATURES} (interactions = false)"
-        )
+        raise UsageError(f"columns: got a model with {features.count} features; want at most {MOST_FEATURES}")
     return features
 
 

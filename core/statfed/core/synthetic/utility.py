@@ -16,7 +16,7 @@ from scipy.stats import chi2
 
 from statfed.core.errors import UsageError
 from statfed.core.synthetic.coded import Coded, Grid, grid_of, joined
-from statfed.core.synthetic.features import main_effects, with_interactions
+from statfed.core.synthetic.features import ALL, NONE, grouped, main_effects, products_for, with_interactions
 from statfed.core.synthetic.measured import Measured, Z, auc, of_auc
 
 MOST_SETS = 2_000
@@ -150,24 +150,39 @@ def propensity(
 ) -> tuple[Measured, Measured]:
     """pMSE of a logistic model that tells synthetic from original records, and its standardised form S_pMSE.
 
-    The model has all main effects, and products of each two where they are at most a tenth of the records. With k
+    The model has all main effects, and products of each two where they are at most a tenth of the records; else
+    products of groups of each two columns, the finest of 5 to 2 groups that are as few. Where not even those are, it
+    does not see relations: S_pMSE is then the lower end of an interval without an upper one, which may break a limit
+    and keeps none, and its note says so. With k
     parameters, N records and a share c of synthetic ones, pMSE of data from the right model has mean
     (k - 1) (1 - c)^2 c / N and standard deviation sqrt(2 (k - 1)) (1 - c)^2 c / N: S_pMSE is how many of those the
     value lies above the mean. That null is of synthetic records drawn given the original ones' estimates; fresh records
     of the population have twice the mean at c = 1/2. Source: Woo et al. 2009; Snoke et al. 2018, theorem 1.
     """
-    found = [_fitted(original, table, interactions)[0] for table in compared(original, synthetic, fresh, rng)]
+    found = [
+        _fitted(original, table, interactions, synthetic)[0] for table in compared(original, synthetic, fresh, rng)
+    ]
     return propensity_measured(found[0], found[1] if len(found) > 1 else None)
 
 
 @dataclass(frozen=True)
 class Propensity:
-    """A fitted propensity model. value: pMSE; synthetic: how many of the records are so."""
+    """A fitted propensity model. value: pMSE; synthetic: how many of the records are so; products: as
+    `features.products_for` has them."""
 
     value: float
     parameters: int
     synthetic: int
     records: int
+    products: int = ALL
+
+    @property
+    def terms(self) -> str:
+        """What the model has, in words."""
+        more = {NONE: ", no products of columns", ALL: ""}
+        return f"{self.parameters} parameters" + more.get(
+            self.products, f", products of {self.products} groups a column"
+        )
 
     @property
     def share(self) -> float:
@@ -193,7 +208,7 @@ def propensity_measured(found: Propensity, fresh: Propensity | None) -> tuple[Me
     """pMSE and S_pMSE as figures. fresh: of fresh records in the place of the synthetic ones; where they are not as
     many, their pMSE is scaled by c (1 - c) / N, as that of two samples of one population goes."""
     k = found.parameters
-    about, n = f"{k} parameters", found.records
+    about, n = found.terms, found.records
     low, high = (
         found.mean + found.error / math.sqrt(2 * (k - 1)) * (chi2.ppf(p, k - 1) - (k - 1)) for p in (0.025, 0.975)
     )
@@ -207,7 +222,15 @@ def propensity_measured(found: Propensity, fresh: Propensity | None) -> tuple[Me
     value = found.value
     plain = Measured("pmse", "utility", value, baseline=baseline, excess=value - baseline, n=n, about=about, note=note)
     standard = (value - found.mean) / found.error
-    return plain, Measured("s-pmse", "utility", standard, baseline=other, excess=standard - other, n=n, about=about)
+    scaled = Measured("s-pmse", "utility", standard, baseline=other, excess=standard - other, n=n, about=about)
+    if found.products != NONE:
+        return plain, scaled
+    return replace(plain, note=f"{note}; {_BLIND}"), replace(
+        scaled, low=standard, high=math.inf, excess_low=scaled.excess, excess_high=math.inf, note=_BLIND
+    )
+
+
+_BLIND = "too few records for products of columns: relations are not seen, and this is a lower end"
 
 
 def logistic_auc(
@@ -215,7 +238,7 @@ def logistic_auc(
 ) -> Measured:
     """Area under the ROC curve of the propensity model on the records it was fitted to: above .5 for fresh records too,
     the more so the more parameters it has. Its interval takes the fit as given (DeLong et al. 1988)."""
-    found = [_fitted(original, table, interactions) for table in compared(original, synthetic, fresh, rng)]
+    found = [_fitted(original, table, interactions, synthetic) for table in compared(original, synthetic, fresh, rng)]
     areas = [auc(p[original.count :], p[: original.count]) for _, p in found]
     model, baseline = found[0][0], areas[1][0] if len(areas) > 1 else None
     return logistic_measured(areas[0], model, baseline)
@@ -226,7 +249,7 @@ def logistic_measured(
 ) -> Measured:
     """area: with its standard error; off: what it may be off by beside, which the interval has."""
     value, error = area
-    about = f"{model.parameters} parameters, on the records of the fit"
+    about = f"{model.terms}, on the records of the fit"
     half = Z * error + off
     excess = None if baseline is None else value - baseline
     low, high = max(value - half, 0.0), min(value + half, 1.0)
@@ -236,19 +259,24 @@ def logistic_measured(
     )
 
 
-def _fitted(original: Coded, synthetic: Coded, interactions: bool) -> tuple[Propensity, NDArray[np.float64]]:
-    """The model, and fitted probabilities of the original records and then the synthetic ones."""
+def _fitted(
+    original: Coded, synthetic: Coded, interactions: bool, reference: Coded | None = None
+) -> tuple[Propensity, NDArray[np.float64]]:
+    """The model, and fitted probabilities of the original records and then the synthetic ones. reference: by whose
+    records columns are grouped where they are, or the synthetic ones."""
     n = original.count + synthetic.count
-    matrix = _stacked(original, synthetic)
-    wide = matrix.shape[1] * (matrix.shape[1] + 1) // 2
-    if interactions and wide <= n / 10:
+    matrix, like = _stacked(original, synthetic), reference or synthetic
+    products = products_for(like, matrix.shape[1], n) if interactions else NONE
+    if products == ALL:
         matrix = with_interactions(matrix)
+    elif products != NONE:
+        matrix = np.column_stack([matrix, grouped(joined(original, synthetic), like, products)])
     labels = np.repeat([0.0, 1.0], [original.count, synthetic.count])
     p, k = _logistic(matrix, labels)
     if k < 2:
         raise UsageError("columns: got none that vary; want some for a propensity model")
     value = float(((p - synthetic.count / n) ** 2).mean())
-    return Propensity(value, k, synthetic.count, n), p
+    return Propensity(value, k, synthetic.count, n, products), p
 
 
 def _stacked(original: Coded, synthetic: Coded) -> NDArray[np.float64]:

@@ -32,7 +32,9 @@ def propensity_apart(federation: "Federation", synthetic: Coded, apart: str) -> 
 def _model(row: Mapping[str, Any]) -> tuple[Propensity, tuple[float, float], float]:
     """The model, its area under the curve with the standard error, and how far the area can be off."""
     others = int(row["others"])
-    model = Propensity(float(row["pmse"]), int(row["parameters"]), others, int(row["made_from"]) + others)
+    model = Propensity(
+        float(row["pmse"]), int(row["parameters"]), others, int(row["made_from"]) + others, int(row["products"])
+    )
     return model, (float(row["auc"]), float(row["auc_error"])), float(row["auc_off_by"])
 
 

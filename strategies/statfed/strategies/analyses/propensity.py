@@ -30,8 +30,8 @@ from statfed.core.errors import UsageError
 from statfed.core.method import Arrays, Ask, Cells, Coordination, Part, Question, Total
 from statfed.core.result import Result, Row
 from statfed.core.synthetic.coded import Coded
+from statfed.core.synthetic.features import MOST_FEATURES, PRODUCTS
 from statfed.core.synthetic.propensity import (
-    MOST_FEATURES,
     STEPS,
     Features,
     Sums,
@@ -66,7 +66,8 @@ class Options(Compared):
     """Options of propensity."""
 
     interactions: bool = Field(
-        default=True, description="products of each two columns, where they are at most a tenth of the records"
+        default=True,
+        description="products of each two columns, in groups or none where they are more than a tenth of the records",
     )
     bins: int = Field(default=200, ge=2, le=2000, description="classes of the score, for the area under the curve")
 
@@ -102,7 +103,10 @@ def _features(question: Question[Options], ask: Ask) -> Features:
     there, cells = np.asarray(ask.arrays["there"]), sum(cells_of(synthetic))
     if there.shape != (cells,) or int(ask.arrays["versus"]) not in range(2 if question.options.apart else 1):
         raise UsageError(f"there, versus: got arrays of another question; want {cells} cells")
-    features = Features(synthetic, there > 0, bool(ask.arrays["interactions"]))
+    products = int(ask.arrays["products"])
+    if products not in PRODUCTS:
+        raise UsageError(f"products: got {products}; want one of {', '.join(map(str, PRODUCTS))}")
+    features = Features(synthetic, there > 0, products)
     if features.count > MOST_FEATURES or ask.arrays["coefficients"].shape != (features.count,):
         raise UsageError(f"coefficients: got {ask.arrays['coefficients'].shape}; want ({features.count},)")
     return features
@@ -147,7 +151,7 @@ def follows(question: Question[Options], before: Sequence[Ask], ask: Ask) -> str
         return f"got {ask.name} after spread; want nothing after it"
     if ask.name == "step" and len(mine) >= STEPS:
         return f"got step number {len(mine) + 1}; want {STEPS} at most"
-    same = all(np.array_equal(one.arrays[n], ask.arrays[n]) for one in mine for n in ("there", "interactions"))
+    same = all(np.array_equal(one.arrays[n], ask.arrays[n]) for one in mine for n in ("there", "products"))
     return "" if same else "got other features than in the asks before; want them kept"
 
 
@@ -172,7 +176,7 @@ class _Compared:
         fixed = {
             "versus": np.array(self.versus),
             "there": self.features.there.astype(np.int64),
-            "interactions": np.array(int(self.features.interactions)),
+            "products": np.array(self.features.products),
         }
         return Ask(name, {**fixed, "coefficients": b, **(more or {})})
 
@@ -217,6 +221,7 @@ def _compared(one: _Compared, synthetic: Coded, bins: int) -> Generator[Ask, Tot
         "made_from": one.counts[0],
         "others": one.counts[1],
         "parameters": parameters,
+        "products": one.features.products,
         "pmse": squares / one.records,
         "auc": area,
         "auc_error": error,
