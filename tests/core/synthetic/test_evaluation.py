@@ -48,6 +48,10 @@ def test_a_limit_is_judged_by_the_whole_interval() -> None:
     assert limit.kept(Measured("membership", "risk", 0.5, 0.45, 0.55)) is True
     assert limit.kept(Measured("membership", "risk", 0.65, 0.61, 0.7)) is False
     assert limit.kept(Measured("membership", "risk", 0.58, 0.5, 0.66)) is None
+    parameters = Limit(measure="s-pmse", figure="value", most=10, reason="")
+    assert parameters.kept(Measured("s-pmse", "utility", 14.5, baseline=14.1)) is None  # so have fresh records
+    assert parameters.kept(Measured("s-pmse", "utility", 207.0, baseline=14.1)) is False
+    assert parameters.kept(Measured("s-pmse", "utility", 14.5, baseline=5.0)) is False
     least = Limit(measure="train-synthetic-test-real", figure="excess", least=-0.05, reason="-")
     assert least.kept(Measured("train-synthetic-test-real", "utility", 0.8, excess=-0.2)) is False
     assert least.kept(Measured("train-synthetic-test-real", "utility", 0.8)) is None

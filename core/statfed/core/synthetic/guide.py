@@ -35,14 +35,17 @@ class Limit(Section):
 
     def kept(self, measured: Measured) -> bool | None:
         """Is it kept? By the whole 95 % interval where there is one; None where only a part of it keeps it, or nothing
-        is known: that is no evidence, and no pass."""
+        is known: that is no evidence, and no pass. Where fresh records of the population are themselves above the most
+        (S_pMSE of very many parameters), a value of utility breaks it by no less than that much above theirs."""
         value = getattr(measured, self.figure)
         low, high = measured.limits(self.figure)
         if value is None:
             return None
         least, most = (value, value) if low is None or high is None else (low, high)
+        fresh = measured.baseline if self.figure == "value" and measured.kind == "utility" else None
         if self.most is not None:
-            return True if most <= self.most else False if least > self.most else None
+            broken = self.most if fresh is None or fresh <= self.most else fresh + self.most
+            return True if most <= self.most else False if least > broken else None
         wanted = self.least or 0.0
         return True if least >= wanted else False if most < wanted else None
 
