@@ -44,6 +44,26 @@ def test_the_guide_has_every_use_and_says_that_nothing_is_cleared() -> None:
     assert "testing-analysis" in run("guide", "--use", "testing-analyses", code=2)
 
 
+def test_a_guide_as_json_is_of_what_was_asked_for() -> None:
+    """It was all of the guide, whatever was asked for, and a name that nobody knows was answered."""
+    for option, part, name in (
+        ("use", "uses", "public-release"),
+        ("method", "methods", "aim"),
+        ("measure", "measures", "disco"),
+    ):
+        told = json.loads(run("guide", f"--{option}", name, "--json"))
+        assert [one["id"] for one in told[part]] == [name]
+        assert name in run("guide", f"--{option}", "nothing", "--json", code=2)
+    assert "--use public-release and --method aim" in " ".join(
+        run("guide", "--use", "public-release", "--method", "aim", code=2).split()
+    )
+
+
+def test_help_names_the_table_of_limits() -> None:
+    """Markup took [[limits]] for a style, and [] was left."""
+    assert "TOML file of limits" in " ".join(run("evaluate", "--help").split())
+
+
 def test_from_data_to_a_page(folder: Path) -> None:
     run("fit", "own.parquet", "--codebook", "c.toml", "--method", "margins", "--set", "columns=edu,region,employed")
     assert json.loads(Path("model.json").read_text())["method"] == "margins"

@@ -59,17 +59,30 @@ def show_guide(
     from statfed.core.synthetic.guide import guide
 
     known = guide()
+    asked = {"--use": use, "--method": method, "--measure": measure}
+    given = [f"{option} {name}" for option, name in asked.items() if name is not None]
+    if len(given) > 1:
+        raise UsageError(f"guide: got {' and '.join(given)}; want one of {', '.join(asked)}")
+    methods = {one.id: one for one in known.methods}
+    if method is not None and method not in methods:
+        raise UsageError(f"--method: got {method!r}; want {one_of(methods, method)}")
+    shown_use = None if use is None else known.use(use)
+    shown_measure = None if measure is None else known.measure(measure)
     if as_json:
-        emit_json(known.model_dump(mode="json"))
-    elif use is not None:
-        _show_use(known.use(use))
+        parts: dict[str, object] = {}
+        if shown_use is not None:
+            parts["uses"] = (shown_use,)
+        if method is not None:
+            parts["methods"] = (methods[method],)
+        if shown_measure is not None:
+            parts["measures"] = (shown_measure,)
+        emit_json(known.model_copy(update=parts).model_dump(mode="json"))
+    elif shown_use is not None:
+        _show_use(shown_use)
     elif method is not None:
-        methods = {one.id: one for one in known.methods}
-        if method not in methods:
-            raise UsageError(f"--method: got {method!r}; want {one_of(methods, method)}")
         _facts(methods[method].title, methods[method].model_dump())
-    elif measure is not None:
-        _facts(known.measure(measure).title, known.measure(measure).model_dump())
+    elif shown_measure is not None:
+        _facts(shown_measure.title, shown_measure.model_dump())
     else:
         uses = table("Uses (statfed synth guide --use NAME)", "use", "what", "methods that suit it")
         for one in known.uses:
@@ -323,7 +336,7 @@ def evaluate(
         ),
     ] = None,
     limits: Annotated[
-        Path | None, typer.Option("--limits", metavar="FILE", help="TOML file of [[limits]] in place of the guide's.")
+        Path | None, typer.Option("--limits", metavar="FILE", help="TOML file of limits in place of the guide's.")
     ] = None,
     attempts: Annotated[int, typer.Option("--attempts", metavar="NUMBER", help="Attempts of each attack.")] = 1000,
     output: Annotated[
@@ -481,7 +494,7 @@ def show_evaluation(found: "Evaluation") -> None:
             numbers=("figure", "fresh", "excess"),
         )
         for row in [one for one in found.measured if one.kind == kind][:_SHOWN]:
-            between = "" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
+            between = "" if row.low is None or row.high is None else f"{row.low:.3g} to {row.high:.3g}"
             rows.add_row(
                 guide().measure(row.name).title,
                 row.about,
