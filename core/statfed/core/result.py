@@ -120,7 +120,7 @@ def check_places(by: Iterable[str]) -> None:
     if taken := sorted(FIGURES.intersection(by)):
         raise UsageError(
             f"got groups by {', '.join(taken)}, which is what results call a figure or state of their own; want "
-            "another name for the column, in the data and the codebook of every holder"
+            "another name for the column, in the data and the codebook of every holder, or to do without it"
         )
 
 

@@ -105,7 +105,9 @@ class Synthesizer:
         """One line: method, columns, and what it cost."""
         origin = self.fitted.origin
         cost = f"epsilon {origin['epsilon']:.4g}" if origin.get("epsilon") is not None else str(origin.get("kind", ""))
-        return f"{self.fitted.method}: {len(self.fitted.codebook.columns)} columns; {cost}"
+        columns, left = origin.get("columns", self.fitted.codebook.columns), origin.get("left_out", ())
+        without = f", without {', '.join(left)}" if left else ""
+        return f"{self.fitted.method}: {len(columns)} columns{without}; {cost}"
 
 
 def load_synthesizer(path: Path | str) -> Synthesizer:
@@ -159,6 +161,8 @@ def fit(
     learn = module.fit if privacy is None else getattr(module, "fit_private", module.fit)
     model = learn(ask, codebook, read)
     told = _origin(module.PRIVATE, answers, read)
+    drawn = list(module.generate(model, codebook, 1, np.random.default_rng(0)))
+    told |= {"columns": drawn, "left_out": [name for name in codebook.columns if name not in drawn]}
     if survey := survey_notes(codebook):
         told |= {"survey": list(survey)}
     return Synthesizer(Fitted(method, codebook, json.loads(json.dumps(model)), told))

@@ -1,5 +1,6 @@
 """Records by regressions: coefficients as statsmodels has them on pooled data, and a known population recovered."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,18 @@ def test_parameters_spread_as_their_covariance_does(frame: pd.DataFrame, model: 
     df = linear.residual_df
     assert np.std(sigmas**2) == pytest.approx(linear.sigma**2 * np.sqrt(2 / df), rel=0.1)
     assert np.mean(sigmas**2) == pytest.approx(linear.sigma**2, rel=0.02)
+
+
+def test_small_differences_of_told_errors_do_not_move_every_record(model: Any) -> None:
+    """At the mean of a column far from 0, errors of intercept and slope cancel, whatever the last digits of each."""
+    regression = _regressions.Regression.read(estimates(model, "works", "level", "true")[1])
+    records = {"age": 1000 + 20 * np.random.default_rng(1).standard_normal(4000)}
+    x = np.column_stack([np.ones(4000), records["age"]])
+    near = dataclasses.replace(regression, estimates=(0.0, 0.0), std_errors=(1.01, 0.99e-3))
+    rng = np.random.default_rng(2)
+    drawn = np.array([_regressions.drawn_parameters(near, x, rng).estimates for _ in range(1000)])
+    assert np.std(drawn @ x.mean(axis=0)) == pytest.approx(2 / np.sqrt(near.observations), rel=0.1)
+    assert np.std(drawn[:, 1]) == pytest.approx(0.99e-3, rel=0.1)
 
 
 def test_sweeps_over_all_others_keep_relations_of_both_directions(frame: pd.DataFrame) -> None:

@@ -51,14 +51,36 @@ def over(frame: pd.DataFrame, privacy: Any) -> Any:
     return ask
 
 
-def test_without_noise_the_private_form_has_the_tables_of_the_exact_one() -> None:
+def test_without_noise_the_private_form_has_the_tables_of_the_exact_one_and_missing_values() -> None:
     frame, options = people(1000), margins.Options()
     exact = margins.fit(over(frame, None), BOOK, options)
     private = margins.fit_private(over(frame, Privacy(epsilon=1000, noise="central")), BOOK, options)
+    joint = margins.fitted(private, BOOK)
+    assert joint.shape == (4, 3, 4)
     for one, other in zip(exact["tables"], private["tables"], strict=True):
         assert one["columns"] == other["columns"]
-        assert other["counts"] == pytest.approx(one["counts"], abs=1e-2)
-    assert margins.fitted(private, BOOK) == pytest.approx(margins.fitted(exact, BOOK), abs=1e-4)
+        levels = {name: [*LEVELS[name], "none"][: joint.shape["abc".index(name)]] for name in one["columns"]}
+        first, second = levels
+        full = frame.fillna("none")
+        want = pd.crosstab(full[first], full[second]).reindex(levels[first], columns=levels[second], fill_value=0)
+        assert other["counts"] == pytest.approx(want.to_numpy().ravel(), abs=1e-2)
+        known = want.loc[LEVELS[first], LEVELS[second]].to_numpy().ravel()
+        assert one["counts"] == pytest.approx(known)
+        axes = ["abc".index(name) for name in levels]
+        assert joint.sum(axis=({0, 1, 2} - {*axes}).pop()) == pytest.approx(want.to_numpy() / 1000, abs=1e-4)
+    drawn = margins.generate(private, BOOK, 20_000, np.random.default_rng(1))
+    assert (drawn["c"] == -1).mean() == pytest.approx(frame["c"].isna().mean(), abs=0.01)
+
+
+def test_a_column_that_nobody_has_a_value_of_is_refused_or_missing_and_moves_no_other() -> None:
+    frame = people(1000).assign(c=None)
+    with pytest.raises(UsageError, match="no record with values of a and c"):
+        margins.fit(over(frame, None), BOOK, margins.Options())
+    private = margins.fit_private(over(frame, Privacy(epsilon=2, noise="central")), BOOK, margins.Options())
+    drawn = margins.generate(private, BOOK, 20_000, np.random.default_rng(1))
+    assert (drawn["c"] == -1).mean() > 0.95
+    shares = np.bincount(drawn["a"], minlength=4) / 20_000
+    assert shares == pytest.approx([(frame["a"] == code).mean() for code in LEVELS["a"]], abs=0.03)
 
 
 def test_noisy_tables_agree_and_their_records_are_near_the_original() -> None:
@@ -70,7 +92,9 @@ def test_noisy_tables_agree_and_their_records_are_near_the_original() -> None:
     joint = margins.fitted(model.fitted.model, BOOK)
     for first, second in combinations("abc", 2):
         want = pd.crosstab(frame[first], frame[second], normalize=True).reindex(
-            index=LEVELS[first], columns=LEVELS[second], fill_value=0.0
+            index=[*LEVELS[first], "none"][: joint.shape["abc".index(first)]],
+            columns=[*LEVELS[second], "none"][: joint.shape["abc".index(second)]],
+            fill_value=0.0,
         )
         axes = ["abc".index(name) for name in (first, second)]
         made = joint.sum(axis=({0, 1, 2} - {*axes}).pop())

@@ -263,9 +263,12 @@ def design(terms: Sequence[Term], columns: Mapping[str, NDArray[Any]], codebook:
 def drawn_parameters(regression: Regression, x: Floats, rng: np.random.Generator) -> Regression:
     """A regression with parameters drawn from their sampling distribution. x: (n, terms), records it could be of.
 
-    Normal around the estimates with the standard errors that were told, and the correlations that x gives them: those
-    of the inverse of its information, at the estimates. A linear one's variance is drawn first, as the told one times
-    its degrees of freedom over a chi-square with so many.
+    Normal around the estimates. What is predicted at the records' mean (weighted as their information is) has the
+    error that so many observations give it, and is independent of the slopes, to first order. These have the covariance
+    of x, times one number by which their standard errors are in the geometric mean those that were told. Each told
+    error with the correlations of x would not do: at the mean an intercept and slopes with large errors cancel, and a
+    hundredth of one of them would move every record. A linear one's variance is drawn first, as the told one times its
+    degrees of freedom over a chi-square with so many.
     """
     b, errors = np.array(regression.estimates), np.array(regression.std_errors)
     sigma, stretch = regression.sigma, 1.0
@@ -274,15 +277,25 @@ def drawn_parameters(regression: Regression, x: Floats, rng: np.random.Generator
         sigma *= stretch
     chance = expit(x @ b)
     weight = np.ones(len(x)) if regression.what == "value" else chance * (1 - chance)
-    information = x.T @ (x * weight[:, None])
-    size = np.sqrt(np.diag(information))
+    first = [term.kind for term in regression.terms].index("intercept")
+    slopes = np.arange(len(b)) != first
+    mean = x[:, slopes].T @ weight / weight.sum()
+    centred = x[:, slopes] - mean
+    size = np.sqrt(np.einsum("ij,ij,i->j", centred, centred, weight))
     size = np.where(size > 0, size, 1.0)
-    scaled = information / np.outer(size, size)
+    scaled = (centred / size).T @ (centred / size * weight[:, None])
     np.fill_diagonal(scaled, 1.0 + _RIDGE)
     inverse = np.linalg.inv(scaled)
-    places, vectors = np.linalg.eigh(inverse / np.sqrt(np.outer(np.diag(inverse), np.diag(inverse))))
-    normal = vectors @ (np.sqrt(np.maximum(places, 0.0)) * rng.standard_normal(len(b)))
-    found = b + stretch * errors * normal
+    places, vectors = np.linalg.eigh(inverse)
+    own, told = np.sqrt(np.diag(inverse)) / size, errors[slopes]
+    some = (told > 0) & (own > 0)
+    ratio = float(np.exp(np.mean(np.log(told[some] / own[some])))) if some.any() else 0.0
+    moved = ratio * (vectors @ (np.sqrt(np.maximum(places, 0.0)) * rng.standard_normal(len(places)))) / size
+    unit = regression.sigma if regression.what == "value" else 1.0
+    middle = unit * np.sqrt(len(x) / weight.sum() / regression.observations) * rng.standard_normal()
+    found = b.copy()
+    found[slopes] += stretch * moved
+    found[first] += stretch * (middle - mean @ moved)
     return Regression(
         regression.column,
         regression.what,

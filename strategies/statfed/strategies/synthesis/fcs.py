@@ -14,10 +14,11 @@ have; it is made for values that are imputed where others were observed, of whic
 is the first.
 
 *Parameters.* An answer has standard errors and no covariances: with these counts of two levels together could be had,
-which no rule on tables has seen. Parameters are drawn as normal with the standard errors that were told, and the
-correlations that they have in the information of records that the model itself draws: right as far as the model is, and
-exact for one parameter alone. Each call draws its own; where records break rules of a codebook, those that replace them
-have parameters of a call of their own, so that the variance between files is too small by a little.
+which no rule on tables has seen. Parameters are drawn as normal: what is predicted at the mean by the number of
+observations, slopes with the correlations that they have in records that the model itself draws and, in the mean, the
+standard errors that were told. That is right as far as the model is. Each call draws its own; where records break
+rules of a codebook, those that replace them have parameters of a call of their own, so that the variance between files
+is too small by a little.
 
 *Bounds.* Residuals are normal. A value beyond a bound is mirrored at it, so that none piles up there, and whole numbers
 and days are rounded; the mean is moved inwards by as much. For amounts that are skewed take `log1p`. Matching on
@@ -40,6 +41,7 @@ from scipy.special import expit
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
+from statfed.core.result import check_places
 from statfed.core.section import Section
 from statfed.core.synthesis import Ask, Columns, Model, Private
 from statfed.core.synthetic.coded import described
@@ -86,6 +88,7 @@ def fit(ask: Ask, codebook: Codebook, options: Options) -> Model:
     names = options.columns or described(codebook)
     if not names or len(names) > MOST_COLUMNS or len({*names}) < len(names):
         raise UsageError(f"columns: got {len(names)}; want 1 to {MOST_COLUMNS}, each once")
+    check_places(names)
     if strange := [name for name in names if codebook.column(name, "columns") and name not in described(codebook)]:
         raise UsageError(f"columns: got {', '.join(strange)}, which identifies or has no levels and no order")
     for name in options.log1p:

@@ -14,8 +14,9 @@ share of the budget, so that the privacy is that of the sums; all that follows i
 proposition 2.1). Noisy counts contradict each other and can be negative. They are brought to agree on the columns that
 they share, by means in which each counts by its variance (Qardaji, Yang and Li 2014, section 4.3), and to be no
 negative (projection onto a simplex), by turns. A cell that is 0 then may have records: it gets a hundredth of its
-standard error, so that zeros of several margins leave no cell that others know of without a place. Cells of missing
-values are counted, and left out of a table as its exact form leaves out those records.
+standard error, so that zeros of several margins leave no cell that others know of without a place. A missing value is
+a cell as any other, and is drawn as often. A table without noise has none: its records are those that have values, and
+so are those that are drawn; a column that nobody has a value of is refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from pydantic import Field
 
 from statfed.core.codebook import Codebook
 from statfed.core.errors import UsageError
-from statfed.core.result import Result
+from statfed.core.result import Result, check_places
 from statfed.core.section import Section
 from statfed.core.synthesis import Ask, Columns, Model, Private
 from statfed.core.synthetic.coded import described
@@ -61,24 +62,35 @@ def fit(ask: Ask, codebook: Codebook, options: Options) -> Model:
     found: list[dict[str, Any]] = []
     for table in tables:
         result = ask("table", rows=table)
-        found.append({"columns": list(table), "counts": _told(result, table, codebook)})
-    return {"columns": list(names), "tables": found}
+        counts = _told(result, table, codebook)
+        if not any(count is None or count > 0 for count in counts):
+            raise UsageError(
+                f"margins: got no record with values of {' and '.join(table)}; want columns that have some together "
+                "(option columns, or margins)"
+            )
+        found.append({"columns": list(table), "counts": counts})
+    return {"columns": list(names), "missing": [], "tables": found}
 
 
 def fit_private(ask: Ask, codebook: Codebook, options: Options) -> Model:
     """Ask for all margins with noise at once, and keep tables that agree and have no negative count."""
     names, tables = _asked(codebook, options)
     result = ask("marginals", margins=tables)
-    cells = {name: len(codebook.category(name).levels) + (not codebook.columns[name].required) for name in names}
+    missing = [name for name in names if not codebook.columns[name].required]
+    shape = _shape(codebook, names, missing)
     errors = {str(row["margin"]): float(row["std_error"] or 0.0) for row in result.tables["cells"]}
+    cells = dict(zip(names, shape, strict=True))
     noisy = {table: counts_in(result, table, tuple(cells[name] for name in table)) for table in tables}
-    agreed = agreeing(noisy)
     found: list[dict[str, Any]] = []
-    for table, counts in agreed.items():
-        known = counts[tuple(slice(len(codebook.category(name).levels)) for name in table)]
-        known = np.maximum(known, _FLOOR * errors[" x ".join(table)])
+    for table, counts in agreeing(noisy).items():
+        known = np.maximum(counts, _FLOOR * errors[" x ".join(table)])
         found.append({"columns": list(table), "counts": [float(count) for count in known.ravel()]})
-    return {"columns": list(names), "tables": found}
+    return {"columns": list(names), "missing": missing, "tables": found}
+
+
+def _shape(codebook: Codebook, names: Sequence[str], missing: Sequence[str]) -> tuple[int, ...]:
+    """Cells of each column: its levels, and one for a missing value, the last, of those in `missing`."""
+    return tuple(len(codebook.category(name).levels) + (name in missing) for name in names)
 
 
 def _asked(codebook: Codebook, options: Options) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
@@ -93,7 +105,8 @@ def _asked(codebook: Codebook, options: Options) -> tuple[tuple[str, ...], tuple
         codebook.category(name, "margins")
     tables = options.margins or (tuple(combinations(chosen, 2)) if len(chosen) > 1 else (chosen,))
     names = tuple(dict.fromkeys(name for table in tables for name in table))
-    shape = tuple(len(codebook.category(name).levels) for name in names)
+    check_places(names)
+    shape = _shape(codebook, names, [name for name in names if not codebook.columns[name].required])
     if not names or np.prod([float(size) for size in shape]) > MOST_CELLS:
         raise UsageError(f"margins: got {len(names)} columns of {shape}; want at most {MOST_CELLS:,} cells in all")
     return names, tables
@@ -164,7 +177,7 @@ def fitted(model: Model, codebook: Codebook) -> NDArray[np.float64]:
     where their zeros leave no cell, or all are withheld.
     """
     names: list[str] = list(model["columns"])
-    shape = tuple(len(codebook.category(name).levels) for name in names)
+    shape = _shape(codebook, names, model.get("missing", ()))
     joint = np.full(shape, 1.0 / np.prod(shape))
     told = [_Told.of(one, names, shape) for one in model["tables"]]
     known = [one for one in told if one.share is not None]
@@ -224,4 +237,8 @@ def generate(model: Model, codebook: Codebook, count: int, rng: np.random.Genera
     joint = fitted(model, codebook)
     drawn = rng.choice(joint.size, count, p=joint.ravel())
     places = np.unravel_index(drawn, joint.shape)
-    return {name: place.astype(np.int64) for name, place in zip(model["columns"], places, strict=True)}
+    found = {}
+    for name, place in zip(model["columns"], places, strict=True):
+        levels = len(codebook.category(name).levels)
+        found[name] = np.where(place == levels, -1, place).astype(np.int64)
+    return found
