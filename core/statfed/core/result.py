@@ -85,6 +85,11 @@ class Basis:
         return (*self.by, *self.keys)
 
     @property
+    def state(self) -> str:
+        """The column that says what the rules of a release did to a row."""
+        return "status" if "status" not in self.places else "release_status"
+
+    @property
     def total(self) -> tuple[str, ...]:
         """The column of sums of a value, if it has one."""
         return (self.kind.total,) if isinstance(self.kind, Additive) and self.kind.total else ()
@@ -108,7 +113,7 @@ class Basis:
 FIGURES = frozenset({
     "column", "count", "cumulative", "cumulative_hazard", "cv", "density", "estimate", "events", "expected",
     "left_out", "lower", "mean", "measure", "median", "missing", "name", "p_value", "quality",
-    "records", "statistic", "status", "std_dev", "std_error", "survival", "total", "upper", "variance",
+    "records", "statistic", "std_dev", "std_error", "survival", "total", "upper", "variance",
 })  # fmt: skip
 """What rows of groups have beside the columns that say which group: no such column can have one of these names, for it
 would be overwritten. `Result` refuses any other that a table turns out to have twice."""
@@ -159,7 +164,7 @@ class Result:
 
     def __post_init__(self) -> None:
         for table, basis in self.basis.items():
-            named = Counter((*basis.places, *basis.figures, *basis.secret, "status"))
+            named = Counter((*basis.places, *basis.figures, *basis.secret, basis.state))
             if taken := sorted(name for name in {*basis.by} if named[name] > 1):
                 raise UsageError(f"{table}: got groups by {', '.join(taken)}, which results call a figure of their own")
 
@@ -172,6 +177,11 @@ class Result:
         """What a table rests on: its own basis, or that of the cells that it has the margins of."""
         cells = (b for b in self.basis.values() if isinstance(b.kind, Additive) and b.kind.margins == table)
         return self.basis.get(table) or next(cells, None)
+
+    def state_of(self, table: str) -> str:
+        """The column of a table that says what the rules of a release did to a row."""
+        basis = self.basis_of(table)
+        return basis.state if basis else "release_status" if "status" in self.keys.get(table, self.by) else "status"
 
     def places(self, table: str) -> tuple[str, ...]:
         """The columns of a table that say which row it is, in the table's order: never left out of what is shown."""

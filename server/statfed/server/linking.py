@@ -92,7 +92,7 @@ def apart(result: Result) -> tuple[Result, Mapping[str, Sequence[Row]]]:
 def beside(result: Result, hidden: Mapping[str, Sequence[Row]]) -> Result:
     """The released result with the rows that were never opened, said to be withheld."""
     tables = {
-        name: [*rows, *({**row, "status": WITHHELD} for row in hidden.get(name, ()))]
+        name: [*rows, *({**row, result.state_of(name): WITHHELD} for row in hidden.get(name, ()))]
         for name, rows in result.tables.items()
     }
     return result.with_(tables=tables)

@@ -514,7 +514,7 @@ def pattern(result: Result | None) -> list[Any] | None:
     if result is None:
         return None
     rows = [[[value is None for value in row.values()] for row in rows] for rows in result.tables.values()]
-    statuses = [[row.get("status") for row in rows] for rows in result.tables.values()]
+    statuses = [[row.get(result.state_of(name)) for row in rows] for name, rows in result.tables.items()]
     return [rows, statuses, [value is None for value in result.facts.values()]]
 
 

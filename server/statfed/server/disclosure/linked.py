@@ -158,7 +158,7 @@ def _whole(asked: Asked) -> Box:
 def _opened(result: Result, name: str, row: Row) -> bool:
     """Does a row tell anything that is computed from matches?"""
     places = set(result.places(name))
-    return any(value is not None for key, value in row.items() if key not in places and key != "status")
+    return any(value is not None for key, value in row.items() if key not in {*places, result.state_of(name)})
 
 
 def _blank(result: Result, name: str, row: Row) -> Row:

@@ -157,7 +157,7 @@ def _suppressed(
     for i, row in enumerate(shown):
         status = SUPPRESSED if hidden[i] else "released"
         kept = basis.places if hidden[i] else keep if over[i] else (*keep, *basis.own) if hidden.any() else tuple(row)
-        rows.append({key: value if key in kept else None for key, value in row.items()} | {"status": status})
+        rows.append({key: value if key in kept else None for key, value in row.items()} | {basis.state: status})
     return rows, bool(hidden.any())
 
 
@@ -212,7 +212,7 @@ def _disturbed(
         values[basis.counts[0]] = round(float(counts[i]))
         for total in basis.total:
             values[total] = float(counts[i] if totals is None else totals[i])
-        rows.append(values | {"status": status})
+        rows.append(values | {basis.state: status})
     return rows
 
 

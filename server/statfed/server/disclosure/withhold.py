@@ -22,7 +22,7 @@ from statfed.server.disclosure.tabular import SUPPRESSED, Treated, figure_of, nu
 
 def blank(row: Row, basis: Basis) -> dict[str, Scalar]:
     """The row without anything that was computed from records."""
-    return {key: value if key in basis.places else None for key, value in row.items()} | {"status": SUPPRESSED}
+    return {key: value if key in basis.places else None for key, value in row.items()} | {basis.state: SUPPRESSED}
 
 
 def control_rows(
@@ -81,7 +81,7 @@ def control_rows(
             beside.remember(boxes[i], {"hidden": True} | figure if withheld[i] and not figure["hidden"] else figure)
     if withheld.any():
         treated.notes.append(f"{name}: rows from too few records, and rows that would give them away, are suppressed.")
-    return [blank(row, basis) if withheld[i] else {**row, "status": "released"} for i, row in enumerate(rows)]
+    return [blank(row, basis) if withheld[i] else {**row, basis.state: "released"} for i, row in enumerate(rows)]
 
 
 def _boxes(
