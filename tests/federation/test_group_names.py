@@ -1,5 +1,7 @@
 """Groups by columns that are called as a figure: shown as what they are, or refused before anything is asked."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +24,7 @@ def federation() -> Federation:
     [("table", {"rows": ["status"]}), ("count", {"by": ["status"]}), ("mean", {"columns": ["v"], "by": ["status"]})],
 )
 def test_groups_by_status_are_told_beside_what_the_release_did(
-    federation: Federation, analysis: str, options: dict[str, object]
+    federation: Federation, analysis: str, options: dict[str, Any]
 ) -> None:
     result = federation.ask(analysis, **options)
     rows = result.tables[result.main]
