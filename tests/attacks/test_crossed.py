@@ -48,9 +48,9 @@ def people(few: int, n: int = 400) -> pd.DataFrame:
     ],
 )
 def test_a_model_does_not_tell_of_the_one_in_two_groups(formula: str, tmp_path: Path) -> None:
-    """Nor of two; of thirty it is answered."""
+    """Nor of two, nor how many they are of fewer than the minimum; of thirty it is answered."""
     whole = formula.replace("hours ~", "income ~").replace("club:income", "club")
-    for few, asked in ((1, formula), (2, formula), (30, whole)):
+    for few, asked in ((1, formula), (2, formula), (4, formula), (30, whole)):
         frame = people(few)
         if formula.startswith("hours"):
             frame["hours"] = 40.0 + np.arange(len(frame)) % 7

@@ -35,11 +35,10 @@ Weights with that role in the codebook are coefficients here, known to whoever a
 The columns that blocks are made of are held in memory, records times blocks of them; vectors in batches.
 
 Not covered: products of two different columns of a model's design, which are sums over those alone who are in the cells
-of both. They are held to dominance in those cells, each study by itself (`_weighing.crossed`), so that a cell of one or
-two is refused; numbers of records in a cell of a few more can follow from standard errors. And coefficients that follow
-from totals (the weights of an iterative fit, edges of a quantile's bisection), which have rules of their own;
-combinations that are not linear; data that changed in between; more than `MOST` vectors, beyond which nothing exact is
-answered.
+of both. They are held to minimum frequency and dominance in those cells, each study by itself (`_weighing.crossed`),
+and are not put beside other answers. And coefficients that follow from totals (the weights of an iterative fit, edges
+of a quantile's bisection), which have rules of their own; combinations that are not linear; data that changed in
+between; more than `MOST` vectors, beyond which nothing exact is answered.
 
 Sources: Chin and Ozsoyoglu 1982, Auditing and inference control in statistical databases; Dobkin, Jones and Lipton
 1979, Secure databases: protection against user influence.

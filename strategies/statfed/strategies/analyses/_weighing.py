@@ -9,6 +9,7 @@ from statfed.core.codebook import Codebook
 from statfed.core.table import Expr, Table, real
 from statfed.core.weighing import Amounts, Rows, Weighed
 from statfed.strategies.analyses._matrix import Design, Term
+from statfed.strategies.analyses._survey import ones
 
 
 def of_design(table: Table, design: Design, frequency: Expr | None = None) -> Iterator[Weighed]:
@@ -39,8 +40,9 @@ def of_design(table: Table, design: Design, frequency: Expr | None = None) -> It
     yield Rows(table, weighted([one, *columns, y, *(x * y for x in columns)], frequency))
 
 
-def crossed(table: Table, design: Design, times: Expr | None = None) -> Iterator[Amounts]:
-    """What products of two columns add up in each cell that both make: of levels, of marks, and of values there are.
+def crossed(table: Table, design: Design, times: Expr | None = None) -> Iterator[Amounts | Rows]:
+    """What products of two columns add up in each cell that both make: of levels, of marks, and of values there are;
+    and how many records such a cell has.
 
     A leverage bounds squares of combinations. The product of two columns is a sum over those alone who are in the cells
     of both, of whom their leverages say nothing. times: a factor of these products.
@@ -54,6 +56,8 @@ def crossed(table: Table, design: Design, times: Expr | None = None) -> Iterator
             name = " * ".join(sorted(x.text for x in values))
             amounts.setdefault(name, reduce(mul, (x.build(table) for x in values), real(1.0)))
     for by, amounts in made.values():
+        if len(by) > 1:
+            yield Rows(table, (ones(table),), counting=True, by=by)
         yield Amounts(table, weighted([*amounts.values()], times), by)
 
 
