@@ -10,11 +10,13 @@ from statfed.core.codebook import Codebook, Column
 from statfed.core.errors import UsageError
 
 
-def own_records(data: Any, codebook: Codebook, names: Sequence[str], what: str = "the model") -> Any:
+def own_records(
+    data: Any, codebook: Codebook, names: Sequence[str], what: str = "the model", called: str = "data"
+) -> Any:
     """Columns of the user's own records as Arrow, in their order, as a holder's are read; missing values are null.
 
-    data: a path, a data frame or an Arrow table. what: that they have to fit. Raises UsageError naming the column, with
-    counts and examples: they are the user's own.
+    data: a path, a data frame or an Arrow table. what: that they have to fit; called: what messages call them.
+    Raises UsageError naming the column, with counts and examples: they are the user's own.
     """
     given = {name: _optional(codebook.columns[name]) for name in names}
     loose = Codebook(columns=given)
@@ -25,7 +27,7 @@ def own_records(data: Any, codebook: Codebook, names: Sequence[str], what: str =
                 raise UsageError("data: got a table of a database server, which has no order; want a file")
             found = local_mismatches(opened, loose, names)
             if found:
-                raise UsageError(f"data do not fit {what}:\n  " + "\n  ".join(map(_shown, found)))
+                raise UsageError(f"{called} do not fit {what}:\n  " + "\n  ".join(map(_shown, found)))
             return open_table(opened, loose, (), names).rows(names)
 
 

@@ -217,6 +217,11 @@ def frame_of(table: Coded) -> "pd.DataFrame":
     return pd.DataFrame(made)
 
 
+def _called(data: Any, what: str) -> str:
+    name = f" ({Path(data).name})" if isinstance(data, str | Path) else ""
+    return f"{what}{name}: records"
+
+
 def own_table(data: Any, codebook: Codebook, what: str = "data") -> Coded:
     """A user's own records as codes and numbers. data: a path, a data frame or an Arrow table."""
-    return coded(own_records(data, codebook, described(codebook), "the codebook"), codebook, what)
+    return coded(own_records(data, codebook, described(codebook), "the codebook", _called(data, what)), codebook, what)

@@ -223,7 +223,7 @@ def test_membership_reads_planted_records_and_no_others() -> None:
 
 
 def test_membership_needs_enough_fresh_records() -> None:
-    with pytest.raises(UsageError, match="more fresh records"):
+    with pytest.raises(UsageError, match="about 1,600 fresh records"):
         membership.membership(OWN, S, F.take(np.arange(60)), rng())
 
 

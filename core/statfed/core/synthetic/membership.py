@@ -48,9 +48,10 @@ def membership(
     score, inside = rare_scores(original, synthetic, fresh, rng, rare, attempts)
     if min(int(inside.sum()), int((~inside).sum())) < FEWEST:
         looked = 2 * min(original.count, fresh.count // 2, attempts)
+        wanted = round(4 * FEWEST / rare)  # half are attacked; twice FEWEST of each kind, as chance deals them
         raise UsageError(
             f"membership: got {len(inside)} rare records of {looked}; want at least {FEWEST} members and "
-            f"{FEWEST} others among them (more fresh records, or a larger share of rare ones)"
+            f"{FEWEST} others among them: about {wanted:,} fresh records and as many original ones"
         )
     value, error = auc(score[inside], score[~inside])
     return of_auc("membership", "risk", value, error, len(inside), f"the {rare:.0%} rarest records")
