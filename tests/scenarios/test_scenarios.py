@@ -47,6 +47,7 @@ APPROXIMATE: Mapping[str, tuple[str, ...]] = {
     "health-vertical": ("odds/",),  # sums on shares are in fixed point
     "network-from-aggregates": ("",),  # a network is inferred from its margins: none of it is a pooled computation
     "synthetic-census": ("",),  # figures of synthetic records, which no exact computation gives
+    "synthetic-households": ("",),
     "synthetic-register": ("",),
     "synthetic-twin": ("",),
     "synthetic-wages": ("",),

@@ -22,11 +22,12 @@ from statfed.lab.compare.trial import Cell, Technique
 from statfed.scenarios import (
     _synthesis,
     synthetic_census,
+    synthetic_households,
     synthetic_register,
     synthetic_twin,
     synthetic_wages,
 )
-from statfed.scenarios._data import adults, enterprises, jobs
+from statfed.scenarios._data import adults, dwellers, enterprises, jobs
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +169,26 @@ def test_enterprises_obey_the_edits_and_one_of_another_size_does_not() -> None:
     assert edits.obeys(Coded(codebook, table), rules).all()
     moved = table | {"size": (table["size"] + 1) % len(enterprises.SIZES)}
     assert not edits.obeys(Coded(codebook, moved), rules).any()
+
+
+def test_figures_of_households_are_those_of_their_members() -> None:
+    """Reckoned from the members as they were before they were folded, person by person."""
+    told = synthetic_households.pooled(synthetic_households.world("quick", 1))
+    people = pd.concat(dwellers.generated(5_000, 1).values(), ignore_index=True)
+    grown = people[people["age"] != "0-13"].groupby("household").size()
+    small = people[people["age"] == "0-13"].groupby("household").size().reindex(grown.index, fill_value=0)
+    people["equivalised"] = people["income"] / people["household"].map(1 + 0.5 * (grown - 1) + 0.3 * small)
+    line = 0.6 * np.quantile(people["equivalised"], 0.5, method="inverted_cdf")
+    poor = people["equivalised"] < line
+    assert told["share/poor"] == pytest.approx(poor.mean())
+    assert told["share/poor children"] == pytest.approx(poor[people["age"] == "0-13"].mean())
+    sizes = people.groupby("household").agg(size=("age", "size"), region=("region", "first"))
+    assert told["table/region x size/west|3"] == pytest.approx(
+        ((sizes["size"] == 3) & (sizes["region"] == "west")).sum() / 5_000
+    )
+    assert told["table/age x work/25-39|self"] == pytest.approx(
+        ((people["age"] == "25-39") & (people["work"] == "self")).mean()
+    )
 
 
 def test_published_adults_have_the_codes_of_generated_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

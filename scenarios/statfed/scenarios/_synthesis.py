@@ -41,6 +41,11 @@ def method_of(level: Level) -> str:
 
 
 def made(ask: Ask, codebook: Codebook, columns: Mapping[str, Sequence[str]], **options: Any) -> pd.DataFrame:
+    """`drawn`, as a data frame."""
+    return framed(drawn(ask, codebook, columns, **options))
+
+
+def drawn(ask: Ask, codebook: Codebook, columns: Mapping[str, Sequence[str]], **options: Any) -> Coded:
     """Synthetic records by the method of the level that is asked at, all of which obey the codebook's rules.
 
     columns: by method, in its order; of `margins` those that have levels. options: by method, further ones to `COARSE`.
@@ -60,7 +65,8 @@ def made(ask: Ask, codebook: Codebook, columns: Mapping[str, Sequence[str]], **o
     def generate(size: int) -> Coded:
         return Coded(codebook, dict(module.generate(model, codebook, size, rng)))
 
-    return framed(edits.drawn(generate, codebook, RECORDS))
+    least = edits.LEAST_SHARE if codebook.folded is None else edits.LEAST_OF_UNITS
+    return edits.drawn(generate, codebook, RECORDS, least)
 
 
 def framed(table: Coded) -> pd.DataFrame:
