@@ -40,6 +40,8 @@ PUSHES_DOWN = "all but the sums of gradients; embedded DuckDB streams"
 LINKED = True
 MOST_COLUMNS = 60
 STEP = "step"
+_START = 0
+"""Of the weights at the first step, the same in every study: without noise the same records give the same network."""
 _COUNTED = 0.01  # share of the numbers of records, against 1 of the gradients
 _MOMENTS = (0.9, 0.999)  # of Adam, and as it has them
 _SMALL = 1e-8
@@ -129,7 +131,7 @@ def parts(question: Question[Options], ask: Ask) -> Mapping[str, Part]:
 def _weights(question: Question[Options], ask: Ask) -> NDArray[np.float32]:
     """The weights of an ask; without any, those that training begins with. Raises UsageError on such as are none."""
     if not ask.arrays:
-        return _network(question).first(question.terms.seed or 0)
+        return _network(question).first(_START)
     if set(ask.arrays) != {"weights"}:
         raise UsageError(f"made: got {', '.join(sorted(ask.arrays))} with an ask; want weights")
     found: NDArray[np.float32] = np.asarray(ask.arrays["weights"])
@@ -181,7 +183,7 @@ def follows(question: Question[Options], before: Sequence[Ask], ask: Ask) -> str
 
 def coordinate(question: Question[Options]) -> Coordination:
     options, network = question.options, _network(question)
-    weights = network.first(question.terms.seed or 0).astype(np.float64)
+    weights = network.first(_START).astype(np.float64)
     moments: tuple[Floats, Floats] = np.zeros(network.entries), np.zeros(network.entries)
     counts, mean, averaged = np.zeros(2), np.zeros(network.entries), 0
     for step in range(1, options.steps + 1):
