@@ -51,7 +51,7 @@ def fold(
     """
     from statfed.client.data.drafting import to_toml
     from statfed.core.codebook import load_codebook
-    from statfed.core.synthetic.folding import LARGER, Plan
+    from statfed.core.synthetic.folding import LARGER, Larger, Plan
     from statfed.federation.folding import folded
 
     _check(output)
@@ -59,7 +59,8 @@ def fold(
     to.check(output, codebook_out)
     if most < 1:
         raise UsageError(f"--most: got {most}; want 1 or more")
-    how = next((one for one in LARGER if one == larger), None)
+    known: dict[str, Larger] = {one: one for one in LARGER}
+    how = known.get(larger)
     if how is None:
         raise UsageError(f"--larger: got {larger!r}; want {', '.join(LARGER)}")
     made = folded(data, load_codebook(codebook), Plan(most, _listed(order), _listed(shared), how, size))

@@ -207,7 +207,8 @@ def _block(network: Network, weights: Weights, codes: Ints, norm: float) -> Iter
 def _factors(network: Network, active: Sequence[Floats], slopes: Sequence[Floats], norm: float) -> Floats:
     """What each record is multiplied by, (records,); slopes: of hidden layers, and of the cells."""
     seen = (network.columns - 1 if network.direct else 0) + 1.0  # columns that a cell sees directly, and its bias
-    total = _last(np.square(slopes[0]) * (network.degrees + 1.0)) + _last(np.square(slopes[-1]) * seen)
+    first, cells = np.square(slopes[0]) * (network.degrees + 1.0), np.square(slopes[-1]) * seen
+    total = _last(np.asarray(first, np.float64)) + _last(np.asarray(cells, np.float64))
     for place, (before, slope) in enumerate(zip(active, slopes[1:], strict=True), 1):
         ends = network.masks[place].sum(axis=1)
         running = np.concatenate([np.zeros((len(before), 1)), np.cumsum(np.square(before), axis=1)], axis=1)

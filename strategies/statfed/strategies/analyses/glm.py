@@ -375,7 +375,8 @@ def _scores(table: Table, question: Question[Options], ask: Ask) -> tuple[Table,
     z = make_basis(design, question.codebook, ask).expressions(table)
     rescale = real(float(ask.arrays["rescale"]))
     scored, made = score_columns(table, z, (y, rescale, offset), _family(question.options), ask.arrays["coefficients"])
-    known = reduce(and_, (scored[name].notnull() for name in _complete(question, design)), ibis.literal(True))
+    everybody: Expr = ibis.literal(True)
+    known = reduce(and_, (scored[name].notnull() for name in _complete(question, design)), everybody)
     return scored, [known.ifelse(x, real(0.0)) for x in made]
 
 

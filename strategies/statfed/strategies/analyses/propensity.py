@@ -190,6 +190,7 @@ def _fitted(one: _Compared) -> Generator[Ask, Total, tuple[Floats, int]]:
     """Coefficients that the fit ends with, and the number of parameters that can be told apart."""
     inner, whole, before = np.zeros(0), np.zeros(one.features.count), np.inf
     to_whole: Floats | None = None
+    b = whole
     for _ in range(STEPS):
         b = whole
         sums = one.sums((yield one.ask("step", b)), b)
