@@ -143,10 +143,27 @@ def test_dummy_records_fit_the_codebook_and_look_at_nothing(tmp_path: Path) -> N
 def test_records_from_tables_have_the_margins_that_were_told() -> None:
     with Federation({"a": USED.iloc[:450], "b": USED.iloc[450:]}, CODEBOOK) as federation:
         model = fit(federation, "margins", {"columns": "edu,region,employed"})
+    assert model.fitted.origin["left_out"] == [n for n in CODEBOOK.columns if n not in ("edu", "region", "employed")]
+    assert "3 columns, without" in model.summary()
     drawn = frame_of(model.coded(200_000, 1))
     told = pd.crosstab(USED["edu"], USED["employed"], normalize=True)
     made = pd.crosstab(drawn["edu"], drawn["employed"].astype(bool), normalize=True)
     assert np.abs(told.to_numpy() - made.to_numpy()).max() < 0.005
+
+
+def test_a_model_that_cannot_be_drawn_from_was_paid_for_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    from statfed.strategies.synthesis import margins
+
+    def refused(*_: Any) -> Any:
+        raise UsageError("got tables whose zeros leave no cell")
+
+    monkeypatch.setattr(margins, "generate", refused)
+    with Federation({"a": USED}, CODEBOOK) as federation:
+        model = fit(federation, "margins", {"columns": "edu,region"}, {"epsilon": 1.0, "noise": "central"})
+    assert "left_out" not in model.fitted.origin
+    assert model.fitted.model["columns"] == ["edu", "region"]
+    with pytest.raises(UsageError, match="leave no cell"):
+        model.sample(5)
 
 
 def test_a_suppressed_cell_is_not_taken_for_zero() -> None:

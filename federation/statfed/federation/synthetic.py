@@ -10,6 +10,7 @@ is given away. Records that break a rule of the codebook are drawn anew.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -161,8 +162,9 @@ def fit(
     learn = module.fit if privacy is None else getattr(module, "fit_private", module.fit)
     model = learn(ask, codebook, read)
     told = _origin(module.PRIVATE, answers, read)
-    drawn = list(module.generate(model, codebook, 1, np.random.default_rng(0)))
-    told |= {"columns": drawn, "left_out": [name for name in codebook.columns if name not in drawn]}
+    with suppress(UsageError):  # a model that cannot be drawn from was paid for: it is kept, and drawing says why
+        drawn = list(module.generate(model, codebook, 1, np.random.default_rng(0)))
+        told |= {"columns": drawn, "left_out": [name for name in codebook.columns if name not in drawn]}
     if survey := survey_notes(codebook):
         told |= {"survey": list(survey)}
     return Synthesizer(Fitted(method, codebook, json.loads(json.dumps(model)), told))
